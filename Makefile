@@ -1,0 +1,70 @@
+# Everything a fresh Debian machine needs, from packages to proof. Run as root: the demo and half of the tests make
+# network namespaces. Each command does its own set-up first and says what it does; nothing is started on the machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Debian's own Python: the product supports 3.11 and later.
+PYTHON ?= /usr/bin/python3
+PYTEST_ARGS ?=
+
+# sudo and cron may leave little of the path.
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s@
+
+.PHONY: demo
+demo: packages-demo .venv/.product ## three hosts, real programs, three accidents; under a minute after set-up
+	@$(PYTHON) netns-lab/lab demo
+
+.PHONY: setup
+setup: packages-test .venv/.development ## Debian packages and a virtual environment for everything below
+
+.PHONY: lint
+lint: setup ## style and types
+	@echo "== ruff, mypy"
+	@ruff check .
+	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
+	@mypy
+	@MYPYPATH=netns-lab mypy -p netlab
+
+.PHONY: test
+test: setup lint ## all but the long tests
+	@echo "== pytest (without the long ones)"
+	@pytest -m "not long" $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: setup lint ## all tests; the long cuts and soaks take many minutes
+	@echo "== pytest (all)"
+	@pytest $(PYTEST_ARGS)
+
+.PHONY: clean
+clean: ## remove what the commands above made in this folder
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: packages-demo packages-test
+packages-demo packages-test: packages-%:
+	@.ci/packages $*
+
+.venv/bin/python:
+	@echo "== virtual environment .venv, made with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+# Stamps, inside .venv so that they go with it: the Python packages are installed again when pyproject.toml changes.
+.venv/.product: pyproject.toml | packages-demo .venv/bin/python
+	@echo "== Python packages that netagent needs"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.development: pyproject.toml | packages-test .venv/bin/python
+	@echo "== Python packages that netagent and its tests need"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/.product

@@ -1,0 +1,98 @@
+"""Question plus source gives a reply, or the decision to ask elsewhere. Pure.
+
+    what is refused before it is read closely     class other than IN, transfers, meta types
+    what nobody may redefine                      localhost
+    what the source owns                          Found, NoData, NoSuchName: authoritative, any type, never forwarded
+    what must not leave                           special names, private reverse zones, single labels
+    what is somebody else's                       forwarded if the client asked for recursion and may look outside
+
+A negative answer carries the zone's SOA with the TTL that RFC 2308 5 gives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from netdns import constants as c
+from netdns import rdata, special
+from netdns.message import Query, Reply
+from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOurs, RecordSource, RRset, Zone
+
+_META_TYPES: Final = frozenset({c.OPT, c.TKEY, c.TSIG, c.MAILB, c.MAILA})
+_ANY_TTL_S: Final = 5
+_ANY: Final = RRset(c.HINFO, _ANY_TTL_S, (rdata.hinfo(b"RFC8482", b""),))
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The answer is upstream's."""
+
+
+FORWARD: Final = Forward()
+Decision: TypeAlias = Reply | Forward
+
+
+def failure(ede_code: int, text: str) -> Reply:
+    """Return SERVFAIL with the reason for clients that understand RFC 8914."""
+    return Reply(c.SERVFAIL, ede=(ede_code, text))
+
+
+def decide(query: Query, source: RecordSource, client: Client, *, forwarding: bool) -> Decision:
+    """Say what to answer to a query of operation QUERY."""
+    if query.opt is not None and query.opt.version > 0:
+        return Reply(c.BADVERS)
+    if query.rclass != c.IN or query.rtype in {c.AXFR, c.IXFR}:
+        return Reply(c.REFUSED)
+    if query.rtype in _META_TYPES:
+        return Reply(c.NOTIMP)
+    answer = special.lookup_before(query.name, query.rtype)
+    if isinstance(answer, NotOurs):
+        answer = source.lookup(query.name, query.rtype, client)
+    if isinstance(answer, NotOurs):
+        answer = special.lookup_after(query.name)
+    if not isinstance(answer, NotOurs):
+        return _own(query, answer)
+    if not forwarding:
+        return Reply(c.REFUSED, ede=(c.EDE_PROHIBITED, "this client may not look outside"))
+    if not query.recursion_desired:
+        return Reply(c.REFUSED, ede=(c.EDE_NOT_AUTHORITATIVE, "recursion was not asked for"))
+    return FORWARD
+
+
+def _own(query: Query, answer: Answer) -> Reply:
+    match answer:
+        case Found(rrset, canonical, glue):
+            if query.rtype == c.ANY:
+                # RFC 8482 4.2: the name is there; whoever needs a type may ask for it.
+                return Reply(c.NOERROR, authoritative=True, answers=((query.name, _ANY),))
+            return Reply(
+                c.NOERROR,
+                authoritative=True,
+                answers=_chain(query.name, rrset, canonical),
+                additional=glue,
+            )
+        case NoData(zone):
+            if query.rtype == c.ANY:
+                return Reply(c.NOERROR, authoritative=True, answers=((query.name, _ANY),))
+            if query.rtype == c.SOA and query.name == zone.apex:
+                return Reply(c.NOERROR, authoritative=True, answers=((zone.apex, _soa(zone, zone.ttl_s)),))
+            return Reply(c.NOERROR, authoritative=True, authority=(_negative(zone),))
+        case NoSuchName(zone):
+            return Reply(c.NXDOMAIN, authoritative=True, authority=(_negative(zone),))
+        case NotOurs():
+            return Reply(c.REFUSED)
+
+
+def _chain(owner: Name, rrset: RRset, canonical: Name | None) -> tuple[tuple[Name, RRset], ...]:
+    if canonical is None:
+        return ((owner, rrset),)
+    return ((owner, RRset(c.CNAME, rrset.ttl_s, (canonical,))), (canonical, rrset))
+
+
+def _negative(zone: Zone) -> tuple[Name, RRset]:
+    return zone.apex, _soa(zone, min(zone.ttl_s, rdata.soa_minimum_s(zone.soa)))
+
+
+def _soa(zone: Zone, ttl_s: int) -> RRset:
+    return RRset(c.SOA, ttl_s, (zone.soa,))

@@ -1,0 +1,49 @@
+"""The resolver's numbers, each with its reason."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from netdns import constants as c
+
+
+class Transport(enum.Enum):
+    """How a message travels."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolverConfig:
+    """Limits and times. The defaults are right for a host with a thousand clients."""
+
+    udp_limit_bytes: int = c.SAFE_UDP_BYTES
+    """Longest answer by UDP, and what we say that we accept."""
+    budget_s: float = 3.5
+    """From a question to SERVFAIL: less than the 5 s at which stubs give up, so that they hear the reason."""
+    retransmit_s: float = 0.25
+    """First wait for a server that is asked again; doubled each round. Twice an intercontinental round trip."""
+    hedge_s: float = 0.05
+    """Least wait before a second server is asked too: above the jitter of a near server."""
+    max_flights: int = 512
+    """Questions on their way upstream; each holds at most four sockets."""
+    max_waiting_per_client: int = 128
+    """Unanswered queries of one client. More get SERVFAIL, so one client cannot take all flights of the others."""
+    max_ttl_s: int = 3600
+    """Cap on what upstream says: a mistake there is over within the hour."""
+    max_negative_ttl_s: int = 900
+    """The same for "does not exist"; RFC 2308 5 advises at most three hours."""
+    failure_ttl_s: float = 5.0
+    """How long a failure is remembered: RFC 9520 3.2 wants 1 s to 5 min, a user who repairs wants little."""
+    cache_entries: int = 20_000
+    """Both bounds hold; most answers take some hundred octets."""
+    cache_bytes: int = 16 * 2**20
+    """The most that a host gives for it."""
+    hot_entries_per_client: int = 256
+    """Rendered answers. A container asks for a handful of names; a scan empties its own table only."""
+    hot_bytes_per_client: int = 128 * 2**10
+    """Of rendered answers: room for a hundred large ones."""
+    max_rotations: int = 8
+    """Rendered orders of one RRset: enough to spread, few enough to keep."""

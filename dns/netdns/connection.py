@@ -1,0 +1,114 @@
+"""One client's TCP connection: a reader, a writer, and limits for both.
+
+Queries may be sent without waiting for answers, and answers leave when they are ready, in any order (RFC 7766 6.2.1
+and 7). The time limit counts from the last whole message, so neither silence nor one octet at a time holds a
+connection. A client that asks and does not read is cut off when its answers exceed the bound.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+MAX_UNSENT_BYTES: Final = 256 * 2**10
+"""Answers waiting for a client that does not read: four of the longest possible."""
+LINGER_S: Final = 4.0
+"""For answers still to come after the client closed its side: a little more than the upstream budget."""
+_CHUNK_BYTES: Final = 4096
+"""At one go; some two hundred queries, which take a millisecond or two to answer."""
+
+
+class Connection:
+    """Speaks length-prefixed messages. `answer(payload, connection)` gives a reply, or None if it comes by `put`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        answer: Callable[[bytes, Connection], bytes | None],
+        idle_s: Callable[[], float],
+    ) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._answer = answer
+        self._idle_s = idle_s
+        self._scope = trio.CancelScope()
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._awaited = 0
+        self._ended = False
+        self._wake = trio.Event()
+        self.active_at = trio.current_time()
+
+    def put(self, payload: bytes) -> None:
+        """Send a reply that had to wait."""
+        self._awaited -= 1
+        self._queue(payload)
+
+    def close(self) -> None:
+        """Close at once; what is unsent is lost."""
+        self._scope.cancel()
+        self._stream.socket.close()
+
+    async def run(self) -> None:
+        """Serve until the client leaves or is too slow."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read()
+                    self._ended = True
+                    self._wake.set()
+                    self._scope.deadline = trio.current_time() + LINGER_S
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._stream.socket.close()
+
+    def _queue(self, payload: bytes) -> None:
+        self._unsent.append(len(payload).to_bytes(2, "big") + payload)
+        self._unsent_bytes += 2 + len(payload)
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
+            self._scope.cancel()
+        self._wake.set()
+
+    async def _read(self) -> None:
+        received = bytearray()
+        while True:
+            with trio.move_on_at(self.active_at + self._idle_s()):
+                data = await self._stream.receive_some(_CHUNK_BYTES)
+                if not data:
+                    return
+                received += data
+                self._take_messages(received)
+                continue
+            if trio.current_time() >= self.active_at + self._idle_s():
+                return
+
+    def _take_messages(self, received: bytearray) -> None:
+        while len(received) >= 2:
+            end = 2 + int.from_bytes(received[:2], "big")
+            if len(received) < end:
+                return
+            payload = bytes(received[2:end])
+            del received[:end]
+            self.active_at = trio.current_time()
+            reply = self._answer(payload, self)
+            if reply is None:
+                self._awaited += 1
+            else:
+                self._queue(reply)
+
+    async def _write(self) -> None:
+        while True:
+            while self._unsent:
+                data = b"".join(self._unsent)
+                self._unsent.clear()
+                await self._stream.send_all(data)
+                self._unsent_bytes -= len(data)
+            if self._ended and self._awaited <= 0:
+                return
+            self._wake = trio.Event()
+            await self._wake.wait()

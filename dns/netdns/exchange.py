@@ -1,0 +1,90 @@
+"""Upstream sockets under trio: does what UpstreamQuery and UpstreamClose say, and reports what came. No decisions.
+
+Every exchange has a fresh socket: the kernel picks its port at random, and, the socket being connected, drops what
+comes from any other address or port and reports a server that is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+import trio
+
+from netdns.constants import TCP_BYTES
+from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery
+
+
+class Exchanges:
+    """Open exchanges, each a task. The resolver bounds how many there are."""
+
+    def __init__(
+        self, resolver: Resolver, nursery: trio.Nursery, clock: Callable[[], float], flush: Callable[[], None]
+    ) -> None:
+        self._resolver = resolver
+        self._nursery = nursery
+        self._clock = clock
+        self._flush = flush
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def apply(self, command: UpstreamQuery | UpstreamClose) -> None:
+        """Start or stop an exchange."""
+        if isinstance(command, UpstreamClose):
+            scope = self._scopes.get(command.exchange_id)
+            if scope is not None:
+                scope.cancel()
+            return
+        self._scopes[command.exchange_id] = trio.CancelScope()
+        self._nursery.start_soon(self._run, command)
+
+    async def _run(self, query: UpstreamQuery) -> None:
+        exchange = self._datagrams if query.transport is Transport.UDP else self._stream
+        try:
+            with self._scopes[query.exchange_id]:
+                with contextlib.suppress(OSError, trio.BrokenResourceError):
+                    await exchange(query)
+                self._resolver.handle_upstream_end(query.exchange_id, self._clock())
+                self._flush()
+        finally:
+            del self._scopes[query.exchange_id]
+
+    async def _datagrams(self, query: UpstreamQuery) -> None:
+        with _socket(query, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(_address(query))
+            sock.send(query.payload)
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                with contextlib.suppress(BlockingIOError):
+                    payload = sock.recv(TCP_BYTES)
+                    self._resolver.handle_upstream_datagram(query.exchange_id, payload, self._clock())
+                    self._flush()
+
+    async def _stream(self, query: UpstreamQuery) -> None:
+        with trio.socket.from_stdlib_socket(_socket(query, socket.SOCK_STREAM)) as sock:
+            await sock.connect(_address(query))
+            stream = trio.SocketStream(sock)
+            await stream.send_all(query.payload)
+            while data := await stream.receive_some():
+                self._resolver.handle_upstream_stream_data(query.exchange_id, data, self._clock())
+                self._flush()
+
+
+def _socket(query: UpstreamQuery, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if ":" in query.server[0] else socket.AF_INET
+    sock = socket.socket(family, kind)
+    sock.setblocking(False)
+    return sock
+
+
+def _address(query: UpstreamQuery) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Resolve a zone such as fe80::1%eth0; asks nobody."""
+    address, port = query.server
+    if "%" not in address:
+        return query.server
+    host, zone = address.split("%", 1)
+    return (host, port, 0, socket.if_nametoindex(zone))

@@ -1,0 +1,240 @@
+"""Messages: queries that come in, any message taken apart, replies that go out.
+
+Reading has two depths. `query_untrusted` is for the path of every query and keeps only what an answer needs;
+`message_untrusted` walks every record, for upstream's answers. Writing has one: `render` puts whole records into a
+size limit, says TC if a part of the answer had to stay out (RFC 2181 9), and never cuts a record.
+
+Owner names are compressed against the question and each other, names inside record data never.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from netdns import constants as c
+from netdns import edns, name
+from netdns.errors import FormatError
+from netdns.source import Name, RRset
+from netdns.wire import Reader
+
+_HEADER: Final = struct.Struct("!HHHHHH")
+_RECORD: Final = struct.Struct("!HHIH")
+_U16: Final = struct.Struct("!H")
+_POINTER_LIMIT: Final = 0x4000
+_MIN_RECORD_BYTES: Final = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question and the circumstances that shape its answer."""
+
+    query_id: int
+    flags: int
+    question: bytes
+    """The question section as it came: the spelling is echoed octet for octet (RFC 4343 4.1)."""
+    name: Name
+    """Lower case."""
+    rtype: int
+    rclass: int
+    opt: edns.Opt | None
+
+    @property
+    def recursion_desired(self) -> bool:
+        """The RD bit."""
+        return bool(self.flags & c.RD)
+
+    @property
+    def dnssec_ok(self) -> bool:
+        """The DO bit, clear without EDNS."""
+        return self.opt is not None and self.opt.dnssec_ok
+
+    def udp_limit_bytes(self, ceiling_bytes: int) -> int:
+        """Return how long an answer by UDP may be: what the client takes, never above our own ceiling."""
+        size = 0 if self.opt is None else self.opt.size_bytes
+        return min(max(size, c.PLAIN_UDP_BYTES), ceiling_bytes)
+
+
+class Record(NamedTuple):
+    """One record where it stands in a message. `rdata` may hold pointers into that message."""
+
+    section: int
+    """1 answer, 2 authority, 3 additional."""
+    owner: Name
+    rtype: int
+    rclass: int
+    ttl_s: int
+    rdata: bytes
+    start: int
+    ttl_offset: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Any message, taken apart."""
+
+    message_id: int
+    flags: int
+    questions: tuple[tuple[Name, int, int], ...]
+    """(name as spelled, type, class)."""
+    question_end: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to say, before it is fitted into a size. Owners are wire names."""
+
+    rcode: int
+    authoritative: bool = False
+    answers: tuple[tuple[Name, RRset], ...] = ()
+    authority: tuple[tuple[Name, RRset], ...] = ()
+    additional: tuple[tuple[Name, RRset], ...] = ()
+    ede: tuple[int, str] | None = None
+    """RFC 8914 code and text, for clients that speak EDNS."""
+
+
+def query_untrusted(payload: bytes) -> Query:
+    """Read a query with exactly one question. Raises FormatError."""
+    if len(payload) < c.HEADER_BYTES:
+        raise FormatError("shorter than a header")
+    query_id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(payload)
+    if questions != 1:
+        raise FormatError(f"{questions} questions")  # RFC 9619
+    qname, end = name.read_untrusted(payload, c.HEADER_BYTES)
+    reader = Reader(payload, end)
+    rtype, rclass = reader.u16(), reader.u16()
+    question = payload[c.HEADER_BYTES : reader.offset]
+    if len(question) != len(qname) + 4:
+        raise FormatError("question with a pointer")
+    opt = None
+    if answers or authorities or additionals:
+        for record in _records(reader, (answers, authorities, additionals)):
+            if record.rtype == c.OPT:
+                if opt is not None or record.section != 3 or record.owner != name.ROOT:
+                    raise FormatError("misplaced or second OPT")
+                opt = edns.opt_untrusted(record.rclass, record.ttl_s, record.rdata)
+    reader.finish()
+    return Query(query_id, flags, question, qname.lower(), rtype, rclass, opt)
+
+
+def message_untrusted(payload: bytes) -> Message:
+    """Read any message whole. Raises FormatError, also for octets left over."""
+    if len(payload) < c.HEADER_BYTES:
+        raise FormatError("shorter than a header")
+    message_id, flags, question_count, *counts = _HEADER.unpack_from(payload)
+    reader = Reader(payload, c.HEADER_BYTES)
+    questions = []
+    for _ in range(question_count):
+        qname, reader.offset = name.read_untrusted(payload, reader.offset)
+        questions.append((qname, reader.u16(), reader.u16()))
+    question_end = reader.offset
+    records = tuple(_records(reader, (counts[0], counts[1], counts[2])))
+    reader.finish()
+    return Message(message_id, flags, tuple(questions), question_end, records)
+
+
+def _records(reader: Reader, counts: tuple[int, int, int]) -> Iterator[Record]:
+    if sum(counts) * _MIN_RECORD_BYTES > reader.end - reader.offset:
+        raise FormatError("more records counted than there is room for")
+    for section, count in enumerate(counts, start=1):
+        for _ in range(count):
+            start = reader.offset
+            owner, reader.offset = name.read_untrusted(reader.wire, start)
+            rtype, rclass = reader.u16(), reader.u16()
+            ttl_offset = reader.offset
+            ttl_s = reader.u32()
+            rdata = reader.take(reader.u16())
+            yield Record(section, owner, rtype, rclass, ttl_s, rdata, start, ttl_offset, reader.offset)
+
+
+def reply_flags(query_flags: int, rcode: int, *, authoritative: bool = False, truncated: bool = False) -> int:
+    """Return the header flags of our answer: opcode, RD and CD are the client's, RA is ours, AD and Z are clear."""
+    kept = query_flags & (c.OPCODE_MASK | c.RD | c.CD)
+    return c.QR | c.RA | kept | (c.AA if authoritative else 0) | (c.TC if truncated else 0) | rcode & 0xF
+
+
+def render_refusal(payload: bytes, rcode: int) -> bytes:
+    """Write a bare header as the answer to a message (of at least 12 octets) whose body we did not understand."""
+    flags = _U16.unpack_from(payload, 2)[0]
+    return payload[:2] + _HEADER.pack(0, reply_flags(flags, rcode), 0, 0, 0, 0)[2:]
+
+
+def render_query(message_id: int, qname: Name, rtype: int, *, flags: int, opt: bytes) -> bytes:
+    """Write a query of class IN; `opt` is a rendered OPT or empty."""
+    header = _HEADER.pack(message_id, flags, 1, 0, 0, 1 if opt else 0)
+    return header + qname + struct.pack("!HH", rtype, c.IN) + opt
+
+
+def render(query: Query, reply: Reply, *, limit_bytes: int, our_size_bytes: int, turn: int = 0) -> bytes:
+    """Write the reply to a query in at most `limit_bytes` (>= 512).
+
+    `turn` rotates the last RRset of the answer. TC is set when a record of ANSWER or AUTHORITY did not fit;
+    ADDITIONAL is dropped without a word.
+    """
+    opt = b""
+    if query.opt is not None:
+        ede = reply.ede
+        opt = edns.render_opt(our_size_bytes, rcode=reply.rcode, dnssec_ok=query.opt.dnssec_ok, ede=ede)
+        if c.HEADER_BYTES + len(query.question) + len(opt) > limit_bytes:
+            opt = edns.render_opt(our_size_bytes, rcode=reply.rcode, dnssec_ok=query.opt.dnssec_ok)
+    writer = _Writer(query, limit_bytes - len(opt))
+    counts = [0, 0, 0]
+    truncated = False
+    last = len(reply.answers) - 1
+    sections = (reply.answers, reply.authority, reply.additional)
+    for section, rrsets in enumerate(sections):
+        for index, (owner, rrset) in enumerate(rrsets):
+            rotate = turn if section == 0 and index == last else 0
+            written = writer.write(owner, rrset, rotate)
+            counts[section] += written
+            if written < len(rrset.rdatas):
+                truncated = truncated or section < 2
+                break
+        if truncated:
+            break
+    flags = reply_flags(query.flags, reply.rcode, authoritative=reply.authoritative, truncated=truncated)
+    header = _HEADER.pack(query.query_id, flags, 1, counts[0], counts[1], counts[2] + bool(opt))
+    return header + bytes(writer.body) + opt
+
+
+class _Writer:
+    """Everything between header and OPT, with the offsets of the names written so far."""
+
+    __slots__ = ("body", "limit_bytes", "offsets")
+
+    def __init__(self, query: Query, limit_bytes: int) -> None:
+        self.body = bytearray(query.question)
+        self.limit_bytes = limit_bytes - c.HEADER_BYTES
+        self.offsets = {suffix: c.HEADER_BYTES + offset for offset, suffix in name.suffixes(query.name)}
+
+    def write(self, owner: Name, rrset: RRset, turn: int) -> int:
+        """Append as many records of the set as fit; return how many."""
+        rdatas = rrset.rdatas
+        if turn and len(rdatas) > 1:
+            first = turn % len(rdatas)
+            rdatas = rdatas[first:] + rdatas[:first]
+        for count, rdata in enumerate(rdatas):
+            position = len(self.body)
+            head = self._compress(owner)
+            if position + len(head) + 10 + len(rdata) > self.limit_bytes:
+                return count
+            self.body += head + _RECORD.pack(rrset.rtype, c.IN, rrset.ttl_s, len(rdata)) + rdata
+            if head[0] < 0xC0:
+                self._remember(owner, c.HEADER_BYTES + position, len(head))
+        return len(rdatas)
+
+    def _compress(self, owner: Name) -> bytes:
+        for offset, suffix in name.suffixes(owner):
+            target = self.offsets.get(suffix.lower())
+            if target is not None:
+                return owner[:offset] + _U16.pack(0xC000 | target)
+        return owner
+
+    def _remember(self, owner: Name, position: int, written_bytes: int) -> None:
+        for offset, suffix in name.suffixes(owner):
+            if offset < written_bytes and position + offset < _POINTER_LIMIT:
+                self.offsets.setdefault(suffix.lower(), position + offset)

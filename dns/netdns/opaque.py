@@ -1,0 +1,126 @@
+"""Upstream's answers, handed on without being understood.
+
+Only what belongs to one hop is touched: the header, the spelling of the question, TTLs, and OPT. All else stays the
+octets that came, so types we never heard of pass (RFC 3597, 5625 4.3), and compression stays valid because nothing
+moves: the question keeps its length, and cuts are made at the tail only. For the same reason whatever stands behind
+an OPT in ADDITIONAL goes with it; ADDITIONAL may always be left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from netdns import constants as c
+from netdns import edns, rdata
+from netdns.errors import FormatError
+from netdns.message import Message, Query, Record, message_untrusted, reply_flags
+
+_HEADER: Final = struct.Struct("!HHHHHH")
+_U32: Final = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueAnswer:
+    """An answer for whoever asks the same question, and how long it may be kept."""
+
+    rcode: int
+    body: bytes
+    """From the question on, without OPT."""
+    ends: tuple[tuple[int, int], ...]
+    """(section, offset in `body`) of the end of each record, in order."""
+    ttls: tuple[tuple[int, int], ...]
+    """(offset in `body`, TTL in s) of each record, caps applied."""
+    question_bytes: int
+    keep_s: int
+    """0: not at all."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it costs to hold: the octets, and a tuple of two small numbers a record twice."""
+        return len(self.body) + 200 + 120 * len(self.ends)
+
+
+def answer_untrusted(
+    payload: bytes, question: bytes, *, max_ttl_s: int, max_negative_ttl_s: int
+) -> tuple[OpaqueAnswer, bool]:
+    """Read upstream's answer to `question` (lower case); return it and whether upstream had to truncate it.
+
+    Raises FormatError for octets that are no message, and for an answer to something else.
+    """
+    message = message_untrusted(payload)
+    if not message.flags & c.QR or message.flags & c.OPCODE_MASK:
+        raise FormatError("not an answer to a query")
+    if payload[c.HEADER_BYTES : message.question_end].lower() != question:
+        raise FormatError("answer to another question")
+    rcode = message.flags & 0xF
+    kept: list[Record] = []
+    for record in message.records:
+        if record.rtype == c.OPT:
+            if record.section != 3:
+                raise FormatError("misplaced OPT")
+            rcode |= record.ttl_s >> 24 << 4
+            break
+        kept.append(record)
+    end = kept[-1].end if kept else message.question_end
+    ttls = [_ttl_s(record, max_ttl_s, max_negative_ttl_s) for record in kept]
+    answer = OpaqueAnswer(
+        rcode=rcode,
+        body=payload[c.HEADER_BYTES : end],
+        ends=tuple((record.section, record.end - c.HEADER_BYTES) for record in kept),
+        ttls=tuple((record.ttl_offset - c.HEADER_BYTES, ttl) for record, ttl in zip(kept, ttls, strict=True)),
+        question_bytes=len(question),
+        keep_s=_keep_s(message, rcode, kept, ttls),
+    )
+    return answer, bool(message.flags & c.TC)
+
+
+def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
+    """RFC 2181 8: with the top bit set a TTL means 0. RFC 2308 5: an SOA in AUTHORITY counts with its MINIMUM."""
+    ttl_s = 0 if record.ttl_s & 0x80000000 else min(record.ttl_s, cap_s)
+    if record.section == 2 and record.rtype == c.SOA:
+        if len(record.rdata) < 22:
+            raise FormatError("SOA without its names and numbers")
+        ttl_s = min(ttl_s, rdata.soa_minimum_s(record.rdata), negative_cap_s)
+    return ttl_s
+
+
+def _keep_s(message: Message, rcode: int, records: Sequence[Record], ttls: Sequence[int]) -> int:
+    """How long the answer may be kept. A negative one without its SOA: not at all (RFC 2308 5)."""
+    if message.flags & c.TC or rcode not in {c.NOERROR, c.NXDOMAIN}:
+        return 0
+    rtype = message.questions[0][1]
+    pairs = list(zip(records, ttls, strict=True))
+    times = [ttl_s for record, ttl_s in pairs if record.section == 1]
+    positive = any(record.section == 1 and rtype in {record.rtype, c.ANY} for record in records)
+    if rcode == c.NXDOMAIN or not positive:
+        soa = [ttl_s for record, ttl_s in pairs if record.section == 2 and record.rtype == c.SOA]
+        if not soa:
+            return 0
+        times += soa
+    return min(times, default=0)
+
+
+def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, our_size_bytes: int) -> bytes:
+    """Write the answer for one client: its id, flags, spelling, size; TTLs less by `age_s`; our OPT, not theirs."""
+    opt = b""
+    if query.opt is not None:
+        opt = edns.render_opt(our_size_bytes, rcode=answer.rcode, dnssec_ok=query.opt.dnssec_ok)
+    room = limit_bytes - c.HEADER_BYTES - len(opt)
+    body = bytearray(answer.body)
+    body[: answer.question_bytes] = query.question
+    for offset, ttl_s in answer.ttls:
+        _U32.pack_into(body, offset, max(ttl_s - age_s, 0))
+    counts = [0, 0, 0]
+    end, truncated = answer.question_bytes, False
+    for section, record_end in answer.ends:
+        if record_end > room:
+            truncated = section < 3
+            break
+        counts[section - 1] += 1
+        end = record_end
+    flags = reply_flags(query.flags, answer.rcode, truncated=truncated)
+    header = _HEADER.pack(query.query_id, flags, 1, counts[0], counts[1], counts[2] + bool(opt))
+    return header + bytes(body[:end]) + opt

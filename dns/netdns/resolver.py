@@ -1,0 +1,359 @@
+"""Resolver: the one public machine. Queries in, replies out, upstream exchanges as commands; no socket, no clock.
+
+    reply = resolver.handle_query(payload, client, Transport.UDP, token, now)   # bytes: send them; None: nothing yet
+    resolver.handle_upstream_datagram(exchange_id, payload, now)                # and _stream_data, _end
+    resolver.handle_deadline(now)                                               # early or repeated calls do nothing
+    output = resolver.drain()                                                   # after every call above
+    resolver.next_deadline()                                                    # ask again after every call above
+
+A query meets three levels. The first is a dict from the query's octets, less its id, to finished answers, one table
+for each client, emptied whenever the source's version for that client moves: a service asks the same few questions
+for ever, and this answers them in a tenth of a microsecond. The second takes the query apart and asks the source.
+Both answer at once. The third is the cache and upstream; what it has to wait for leaves by `drain`.
+
+Several addresses are given in turn. The first level keeps one finished answer for each order and steps through them,
+with a step of its own for each question: stubs ask A and AAAA in pairs, and a shared step would show each of
+them every second order only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from netdns import answer as answers
+from netdns import constants as c
+from netdns import opaque
+from netdns.cache import Cache, Key, Servers
+from netdns.config import ResolverConfig, Transport
+from netdns.errors import FormatError, UsageError
+from netdns.forward import Forwarder, UpstreamClose, UpstreamQuery
+from netdns.message import Query, Reply, query_untrusted, render, render_refusal
+from netdns.source import Client, RecordSource
+
+__all__ = [
+    "Output",
+    "QueryReply",
+    "Resolver",
+    "ResolverConfig",
+    "Transport",
+    "UpstreamClose",
+    "UpstreamQuery",
+]
+
+_HOT_OVERHEAD_BYTES: Final = 600
+"""Of a hot entry beside its octets, roughly: query, reply and the objects around them."""
+
+
+class QueryReply(NamedTuple):
+    """A reply that had to wait. `token` is the one given with the query."""
+
+    client: Client
+    token: Hashable
+    transport: Transport
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the outside must now do. Upstream commands in order."""
+
+    replies: tuple[QueryReply, ...] = ()
+    upstream: tuple[UpstreamQuery | UpstreamClose, ...] = ()
+
+
+class _Hot:
+    """Finished answers to one question, less the id, in several orders. An order is finished when its turn comes."""
+
+    __slots__ = ("finish", "tails", "turn")
+
+    def __init__(self, finish: Callable[[int], bytes], orders: int, turn: int) -> None:
+        self.finish = finish
+        self.tails: list[bytes | None] = [None] * orders
+        self.turn = turn
+
+    def next_tail(self) -> bytes:
+        self.turn = turn = (self.turn + 1) % len(self.tails)
+        tail = self.tails[turn]
+        if tail is None:
+            tail = self.tails[turn] = self.finish(turn)
+        return tail
+
+
+class _View:
+    """What is kept for one client."""
+
+    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "servers", "version", "waiting")
+
+    def __init__(self) -> None:
+        self.forwarding = True
+        self.gone = False
+        self.servers: Servers | None = None
+        self.version: int | None = None
+        self.hot: dict[bytes, _Hot] = {}
+        self.hot_bytes = 0
+        self.waiting = 0
+
+    def clear_hot(self) -> None:
+        self.hot.clear()
+        self.hot_bytes = 0
+
+
+class _Waiter(NamedTuple):
+    view: _View
+    client: Client
+    token: Hashable
+    transport: Transport
+    query: Query
+
+
+class Resolver:
+    """Answers the queries of many clients from one source, and from upstream what the source does not own.
+
+    `rng` makes ids and orders: `random.SystemRandom()` outside of tests, because a predictable id lets anybody who
+    can send packets answer in upstream's place. Clients need no announcement.
+    """
+
+    def __init__(
+        self, *, source: RecordSource, rng: random.Random, now: float, config: ResolverConfig | None = None
+    ) -> None:
+        self._source = source
+        self._rng = rng
+        self._now = now
+        self._config = config or ResolverConfig()
+        self._views: dict[Client, _View] = {}
+        self._default_servers: Servers = ()
+        self._cache = Cache(max_entries=self._config.cache_entries, max_bytes=self._config.cache_bytes)
+        self._forwarder: Forwarder[_Waiter] = Forwarder(rng=rng, config=self._config)
+        self._replies: list[QueryReply] = []
+        self._hot_hits = 0
+        self._counts: Counter[str] = Counter()
+
+    def set_default_upstreams(self, servers: Sequence[tuple[str, int]]) -> None:
+        """Set the (address, port) of the servers for clients without their own, best first. Raises UsageError."""
+        self._default_servers = _checked(servers)
+
+    def set_upstreams(
+        self, client: Client, servers: Sequence[tuple[str, int]] | None = None, *, forwarding: bool = True
+    ) -> None:
+        """Give a client servers of its own (None: the default ones) or forbid it to look outside.
+
+        Without `forwarding` a name that the source does not own is REFUSED with extended error 18. Raises UsageError
+        for what is no address; nothing has changed then.
+        """
+        checked = None if servers is None else _checked(servers)
+        view = self._view(client)
+        view.servers = checked
+        view.forwarding = forwarding
+
+    def forget_client(self, client: Client) -> None:
+        """Drop all that is kept for a client, and the answers it still waits for."""
+        view = self._views.pop(client, None)
+        if view is not None:
+            view.gone = True
+
+    def handle_query(
+        self, payload: bytes, client: Client, transport: Transport, reply_token: Hashable, now: float
+    ) -> bytes | None:
+        """Answer a query at once if possible.
+
+        None means that there is nothing to send now: the answer comes by `drain` with `reply_token`, or the octets
+        deserve none. Any octets are harmless.
+        """
+        view = self._views.get(client)
+        if view is None:
+            view = self._view(client)
+        if transport is Transport.UDP:
+            version = self._source.version(client)
+            if version != view.version:
+                view.clear_hot()
+                view.version = version
+            hot = view.hot.get(payload[2:])
+            if hot is not None:
+                self._hot_hits += 1
+                return payload[:2] + hot.next_tail()
+        self._now = now
+        if len(payload) < c.HEADER_BYTES or payload[2] & 0x80:
+            self._counts["refused_not_a_query"] += 1  # silence: an answer to an answer can go on for ever
+            return None
+        if payload[2] & 0x78:
+            self._counts["refused_opcode"] += 1
+            return render_refusal(payload, c.NOTIMP)
+        try:
+            query = query_untrusted(payload)
+        except FormatError:
+            self._counts["refused_format"] += 1
+            return render_refusal(payload, c.FORMERR)
+        return self._answer(payload, query, view, _Waiter(view, client, reply_token, transport, query), now)
+
+    def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
+        """A datagram came on the socket of an UpstreamQuery by UDP."""
+        self._forwarder.handle_datagram(exchange_id, payload, now)
+        self._settle(now)
+
+    def handle_upstream_stream_data(self, exchange_id: int, data: bytes, now: float) -> None:
+        """Octets came on the connection of an UpstreamQuery by TCP, in any cut."""
+        self._forwarder.handle_stream_data(exchange_id, data, now)
+        self._settle(now)
+
+    def handle_upstream_end(self, exchange_id: int, now: float) -> None:
+        """The socket of an UpstreamQuery could not be made, failed, or was closed by the server."""
+        self._forwarder.handle_end(exchange_id, now)
+        self._settle(now)
+
+    def handle_deadline(self, now: float) -> None:
+        """Retry and give up where it is time."""
+        self._forwarder.handle_deadline(now)
+        self._settle(now)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline is to be called; infinity if nothing waits."""
+        return self._forwarder.next_deadline()
+
+    def drain(self) -> Output:
+        """Return what has to be done since the last call. A second call returns nothing."""
+        replies = tuple(self._replies)
+        self._replies.clear()
+        return Output(replies, self._forwarder.drain())
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters since the start (`refused_<reason>` for what was not understood) and present sizes."""
+        upstream = {f"upstream_{reason}": count for reason, count in self._forwarder.counts.items()}
+        sizes = {
+            "clients": len(self._views),
+            "hot_hits": self._hot_hits,
+            "cache_entries": len(self._cache),
+            "cache_bytes": self._cache.size_bytes,
+            "flights": len(self._forwarder),
+        }
+        return {**self._counts, **upstream, **sizes}
+
+    def check_invariants(self) -> None:
+        """Every table within its bound, every waiting query counted once."""
+        self._cache.check_invariants()
+        self._forwarder.check_invariants()
+        for view in self._views.values():
+            assert len(view.hot) <= self._config.hot_entries_per_client
+            assert view.hot_bytes <= self._config.hot_bytes_per_client
+            assert 0 <= view.waiting <= self._config.max_waiting_per_client
+        assert self._forwarder.next_deadline() <= self._now + self._config.budget_s or not len(
+            self._forwarder
+        )
+
+    def _view(self, client: Client) -> _View:
+        return self._views.setdefault(client, _View())
+
+    def _answer(self, payload: bytes, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
+        decision = answers.decide(query, self._source, waiter.client, forwarding=view.forwarding)
+        if isinstance(decision, Reply):
+            self._counts[f"answered_rcode_{decision.rcode}"] += 1
+            if waiter.transport is Transport.UDP and decision.rcode in {c.NOERROR, c.NXDOMAIN}:
+                return payload[:2] + self._keep_hot(payload[2:], query, decision, view)
+            return self._render(
+                query, decision, waiter.transport, self._rng.randrange(self._config.max_rotations)
+            )
+        if self._forwarder.claim_loop(payload, now):
+            self._settle(now)
+            return None
+        return self._forward(query, view, waiter, now)
+
+    def _forward(self, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
+        servers = self._default_servers if view.servers is None else view.servers
+        if not servers:
+            return self._fail(
+                waiter, answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is known")
+            )
+        key = Key(servers, query.name, query.rtype, query.dnssec_ok, bool(query.flags & c.CD))
+        kept = self._cache.get(key, now)
+        if kept is not None:
+            self._counts["cache_hits"] += 1
+            if kept.answer is None:
+                return self._fail(waiter, _UNREACHABLE)
+            return self._relay(waiter, kept.answer, age_s=int(now - kept.stored_at))
+        if view.waiting >= self._config.max_waiting_per_client or not self._forwarder.ask(key, waiter, now):
+            return self._fail(
+                waiter, answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")
+            )
+        self._counts["forwarded"] += 1
+        view.waiting += 1
+        self._settle(now)
+        return None
+
+    def _settle(self, now: float) -> None:
+        """Answer those whose question has been decided."""
+        self._now = now
+        for landed in self._forwarder.take_landed():
+            answer = landed.answer
+            keep_s = self._config.failure_ttl_s if answer is None else answer.keep_s
+            self._cache.put(landed.key, answer, keep_s, now)
+            for waiter in landed.waiters:
+                waiter.view.waiting -= 1
+                if waiter.view.gone:
+                    continue
+                payload = (
+                    self._fail(waiter, _UNREACHABLE)
+                    if answer is None
+                    else self._relay(waiter, answer, age_s=0)
+                )
+                self._replies.append(QueryReply(waiter.client, waiter.token, waiter.transport, payload))
+
+    def _fail(self, waiter: _Waiter, reply: Reply) -> bytes:
+        self._counts["failed"] += 1
+        return self._render(waiter.query, reply, waiter.transport, 0)
+
+    def _relay(self, waiter: _Waiter, answer: opaque.OpaqueAnswer, *, age_s: int) -> bytes:
+        return opaque.relay(
+            answer,
+            waiter.query,
+            age_s=age_s,
+            limit_bytes=self._limit_bytes(waiter.query, waiter.transport),
+            our_size_bytes=self._config.udp_limit_bytes,
+        )
+
+    def _limit_bytes(self, query: Query, transport: Transport) -> int:
+        if transport is Transport.TCP:
+            return c.TCP_BYTES
+        return query.udp_limit_bytes(self._config.udp_limit_bytes)
+
+    def _render(self, query: Query, reply: Reply, transport: Transport, turn: int) -> bytes:
+        limit_bytes = self._limit_bytes(query, transport)
+        our_size_bytes = self._config.udp_limit_bytes
+        return render(query, reply, limit_bytes=limit_bytes, our_size_bytes=our_size_bytes, turn=turn)
+
+    def _keep_hot(self, tail: bytes, query: Query, reply: Reply, view: _View) -> bytes:
+        """Keep the answer for whoever sends the same octets again, and return it in one order."""
+        records = len(reply.answers[-1][1].rdatas) if reply.answers else 1
+        orders = min(records, self._config.max_rotations)
+
+        def finish(order: int) -> bytes:
+            return self._render(query, reply, Transport.UDP, order * records // orders)[2:]
+
+        # A random start: a question that is seldom repeated octet for octet must not always see the first order.
+        hot = _Hot(finish, orders, self._rng.randrange(orders))
+        first = hot.next_tail()
+        cost = _HOT_OVERHEAD_BYTES + len(tail) + orders * len(first)  # the orders are of much the same length
+        too_many = len(view.hot) >= self._config.hot_entries_per_client
+        if too_many or view.hot_bytes + cost > self._config.hot_bytes_per_client:
+            view.clear_hot()
+        if cost <= self._config.hot_bytes_per_client:
+            view.hot[tail] = hot
+            view.hot_bytes += cost
+        return first
+
+
+_UNREACHABLE: Final = answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server gave an answer")
+
+
+def _checked(servers: Sequence[tuple[str, int]]) -> Servers:
+    for address, port in servers:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise UsageError(f"upstream server {address!r}: not an IP address") from error
+        if not 0 < port < 65536:
+            raise UsageError(f"upstream server {address}: no port {port}")
+    return tuple(dict.fromkeys(servers))

@@ -1,0 +1,236 @@
+"""The driver: listeners and upstream sockets under trio, one timer, and no decision about DNS.
+
+A listener is a pair of sockets that belong to one client. They are made elsewhere, for example inside a container's
+network namespace; whoever can send to them is that client, so no answer depends on an address that could be forged.
+
+Datagrams are read in batches: wait until the socket is readable, then up to 64 times receive, answer, send without
+giving way. Waiting for each one costs two passes through the event loop; batches answer almost three times as many.
+After a batch the other listeners have their turn, so that one client cannot starve them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from netdns.connection import Connection
+from netdns.errors import UsageError
+from netdns.exchange import Exchanges
+from netdns.resolver import Resolver, Transport
+from netdns.source import Client
+
+_log = logging.getLogger(__name__)
+
+_BATCH: Final = 64
+"""Datagrams a turn: about half a millisecond of work."""
+_DATAGRAM_BYTES: Final = 4096
+"""No query is longer; what is cut off fails to parse and is refused."""
+MAX_CONNECTIONS: Final = 64
+"""TCP connections of one client; for one more the longest idle is closed."""
+IDLE_S: Final = 10.0
+IDLE_CROWDED_S: Final = 2.0
+"""From the last whole message to the close; the second when three quarters of the connections are taken."""
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE_S: Final = 0.1
+"""While the process is out of descriptors: the waiting connection stays readable and would spin."""
+
+
+class _Listener:
+    def __init__(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+        self.client = client
+        self.udp = udp
+        self.tcp = tcp
+        self.scope = trio.CancelScope()
+        self.connections: set[Connection] = set()
+        self.closed = False
+
+    def idle_s(self) -> float:
+        return IDLE_CROWDED_S if len(self.connections) > MAX_CONNECTIONS * 3 // 4 else IDLE_S
+
+    def close(self, *, running: bool) -> None:
+        self.closed = True
+        self.scope.cancel()
+        for sock in (self.udp, self.tcp):
+            if running:
+                trio.lowlevel.notify_closing(sock)
+            sock.close()
+        for connection in self.connections:
+            connection.close()
+
+
+class Server:
+    """Serves a resolver. `clock` must be the one that the resolver's `now` was taken from."""
+
+    def __init__(self, resolver: Resolver, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        self._listeners: dict[Client, _Listener] = {}
+        self._nursery: trio.Nursery | None = None
+        self._exchanges: Exchanges | None = None
+        self._timer_at = math.inf
+        self._timer_moved = trio.Event()
+        self._counts: Counter[str] = Counter()
+
+    def add_listener(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+        """Answer on two bound sockets (`tcp` listens); they are closed by remove_listener or at the end of `run`.
+
+        Possible before and during `run`. Raises UsageError if the client has a listener; the sockets are then still
+        the caller's.
+        """
+        if client in self._listeners:
+            raise UsageError(f"client {client!r} has a listener")
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        listener = self._listeners[client] = _Listener(client, udp, tcp)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._serve, listener)
+
+    def remove_listener(self, client: Client) -> None:
+        """Close a client's sockets and connections at once, and forget it. Without a listener nothing happens."""
+        listener = self._listeners.pop(client, None)
+        if listener is not None:
+            listener.close(running=self._nursery is not None)
+            self._resolver.forget_client(client)
+
+    def clients(self) -> tuple[Client, ...]:
+        """Return who has a listener, in the order of adding."""
+        return tuple(self._listeners)
+
+    def statistics(self) -> dict[str, int]:
+        """Return the resolver's counters and this driver's."""
+        connections = sum(len(listener.connections) for listener in self._listeners.values())
+        return {
+            **self._resolver.statistics(),
+            **self._counts,
+            "connections": connections,
+            "exchanges": len(self._exchanges or ()),
+        }
+
+    async def run(self) -> None:
+        """Serve until cancelled. Once only."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._exchanges = Exchanges(self._resolver, nursery, self._clock, self._flush)
+                for listener in self._listeners.values():
+                    nursery.start_soon(self._serve, listener)
+                await self._run_timer()
+        finally:
+            for client in self.clients():
+                self.remove_listener(client)
+            self._nursery = None
+
+    async def _run_timer(self) -> None:
+        while True:
+            self._timer_at = self._resolver.next_deadline()
+            self._timer_moved = trio.Event()
+            with trio.move_on_after(max(self._timer_at - self._clock(), 0)):
+                await self._timer_moved.wait()
+            self._resolver.handle_deadline(self._clock())
+            self._flush()
+
+    def _flush(self) -> None:
+        """Do all that the resolver wants done."""
+        output = self._resolver.drain()
+        for reply in output.replies:
+            assert isinstance(reply.token, tuple)
+            listener, peer = reply.token
+            if isinstance(peer, Connection):
+                peer.put(reply.payload)
+            elif not listener.closed:
+                self._send(listener, reply.payload, peer)
+        assert self._exchanges is not None
+        for command in output.upstream:
+            self._exchanges.apply(command)
+        if self._resolver.next_deadline() < self._timer_at:
+            self._timer_moved.set()
+
+    async def _serve(self, listener: _Listener) -> None:
+        with listener.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_datagrams, listener)
+                await self._serve_connections(listener, nursery)
+
+    async def _serve_datagrams(self, listener: _Listener) -> None:
+        while not listener.closed:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(listener.udp)
+                self._answer_batch(listener)
+                self._flush()
+
+    def _answer_batch(self, listener: _Listener) -> None:
+        now = self._clock()
+        for _ in range(_BATCH):
+            try:
+                payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._counts["receive_errors"] += 1
+                return
+            reply = self._ask(payload, listener, Transport.UDP, peer, now)
+            if reply is not None:
+                self._send(listener, reply, peer)
+
+    def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
+        """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""
+        try:
+            listener.udp.sendto(payload, peer)  # type: ignore[call-overload]  # whatever recvfrom gave
+        except OSError:
+            self._counts["send_errors"] += 1
+
+    def _ask(
+        self, payload: bytes, listener: _Listener, transport: Transport, peer: object, now: float
+    ) -> bytes | None:
+        try:
+            return self._resolver.handle_query(payload, listener.client, transport, (listener, peer), now)
+        except Exception:
+            # A fault in a record source must cost one answer, not the names of every container on the host.
+            self._counts["internal_errors"] += 1
+            _log.exception("query of client %r failed: %s", listener.client, payload.hex())
+            return None
+
+    async def _serve_connections(self, listener: _Listener, nursery: trio.Nursery) -> None:
+        while not listener.closed:
+            try:
+                await trio.lowlevel.wait_readable(listener.tcp)
+                sock, _ = listener.tcp.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    self._counts["accept_errors"] += 1
+                    await trio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            if len(listener.connections) >= MAX_CONNECTIONS:
+                self._counts["connections_displaced"] += 1
+                oldest = min(listener.connections, key=lambda connection: connection.active_at)
+                listener.connections.discard(oldest)
+                oldest.close()
+            sock.setblocking(False)
+            connection = Connection(sock, answer=self._answerer(listener), idle_s=listener.idle_s)
+            listener.connections.add(connection)
+            nursery.start_soon(self._serve_connection, listener, connection)
+
+    def _answerer(self, listener: _Listener) -> Callable[[bytes, Connection], bytes | None]:
+        def answer(payload: bytes, connection: Connection) -> bytes | None:
+            reply = self._ask(payload, listener, Transport.TCP, connection, self._clock())
+            self._flush()
+            return reply
+
+        return answer
+
+    async def _serve_connection(self, listener: _Listener, connection: Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            listener.connections.discard(connection)

@@ -1,0 +1,396 @@
+"""Carries the record channel's messages: into sealed datagrams, and over streams where they don't fit.
+
+Messages to one peer are collected until `drain` and packed into as few datagrams as possible. What is larger than a
+datagram, or more than a few of them, goes over a one-way stream: the dialler writes frames, the last one flagged, the
+peer closes when it has read that one, which tells the dialler that all arrived. One stream to a peer at a time;
+what comes meanwhile waits, up to BACKLOG_BYTES, and is dropped beyond: the repair by digest asks for it again.
+Only idempotent messages may go over streams (frame.py says why).
+
+A stream that opens with 'J' is a join conversation, from somebody who has no key yet; it is handed on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from netgossip.config import GossipConfig
+from netgossip.errors import SealError, WireError
+from netgossip.frame import (
+    BODY_LIMIT_BYTES,
+    JOIN_MAGIC,
+    LAST,
+    MORE,
+    OVERHEAD_BYTES,
+    FrameReader,
+    Opened,
+    Opener,
+    Sealer,
+    parse_header_untrusted,
+)
+from netgossip.record_wire import (
+    IDEMPOTENT,
+    NONCE_BYTES,
+    Hello,
+    Message,
+    Welcome,
+    decode_untrusted,
+    encode,
+)
+from netgossip.seal import Keyring
+from netgossip.types import (
+    Address,
+    Channel,
+    Datagram,
+    NodeId,
+    StreamClose,
+    StreamCommand,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+)
+
+DATAGRAMS_AT_ONCE: Final = 8
+"""More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
+BACKLOG_BYTES: Final = 16 * 1024 * 1024
+"""Waiting for the stream to one peer: two logs of the largest size."""
+MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""One message on a stream, buffered only after each of its frames was found authentic."""
+ACCEPTED_STREAMS: Final = 64
+"""Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
+HELLO_MIN_S: Final = 0.1
+HELLO_MAX_S: Final = 5.0
+NEVER: Final = float("inf")
+
+
+class JoinConversation(Protocol):
+    """One join, written by the application; `receive` may raise WireError, which ends it."""
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Bytes to send, and whether to close then. The first data begins with the byte 'J'."""
+
+
+JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message of a member. `proven`: neither a replay nor of a start that has not shown to be live."""
+
+    sender: NodeId
+    epoch: int
+    message: Message
+    proven: bool
+
+
+@dataclass(slots=True)
+class _Peer:
+    address: Address
+    outbox: list[tuple[bytes, bool]] = field(default_factory=list)
+    """(encoded, may go over a stream)."""
+    backlog: list[bytes] = field(default_factory=list)
+    backlog_bytes: int = 0
+    stream: StreamId | None = None
+    nonce: bytes | None = None
+    hello_at: float = NEVER
+    hello_wait_s: float = HELLO_MIN_S
+
+
+@dataclass(slots=True)
+class _Dialled:
+    peer: NodeId
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Accepted:
+    address: Address
+    deadline: float
+    reader: FrameReader | None = None
+    join: JoinConversation | None = None
+    partial: bytearray = field(default_factory=bytearray)
+    speaker: tuple[NodeId, int] | None = None
+    """Sender and epoch of its frames."""
+    last_counter: int = 0
+
+
+class Carriage:
+    """Addresses, sessions, datagrams and streams of the record channel."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        boot_epoch: int,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        new_stream_id: Callable[[], StreamId],
+        join_handler: JoinHandler | None,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._new_stream_id = new_stream_id
+        self._join_handler = join_handler
+        epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
+        self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
+        self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
+        self._peers: dict[NodeId, _Peer] = {}
+        self._dialled: dict[StreamId, _Dialled] = {}
+        self._accepted: dict[StreamId, _Accepted] = {}
+        self._commands: list[StreamCommand] = []
+        self._admitted: list[NodeId] = []
+        self._now = 0.0
+        self.counts: Counter[str] = Counter()
+
+    # Peers and sending
+
+    def set_peer(self, node_id: NodeId, address: Address | None, now: float) -> None:
+        """Know a peer, its new address, or (None) know it no more."""
+        if address is None:
+            peer = self._peers.pop(node_id, None)
+            if peer is not None and peer.stream is not None:
+                self._end_dialled(peer.stream)
+            self._opener.forget(node_id)
+        elif node_id in self._peers:
+            self._peers[node_id].address = address
+        else:
+            self._peers[node_id] = _Peer(address)
+            self._opener.know(node_id)
+        self._now = now
+
+    def greet(self, node_id: NodeId, now: float) -> None:
+        """Have a peer prove this start of its, if it has not yet."""
+        peer = self._peers.get(node_id)
+        if peer is not None and not self._opener.is_admitted(node_id):
+            peer.hello_wait_s, peer.hello_at = HELLO_MIN_S, now
+
+    def hush(self, node_id: NodeId) -> None:
+        """The peer is not expected to answer: greet it no more."""
+        if node_id in self._peers:
+            self._peers[node_id].hello_at = NEVER
+
+    def knows(self, node_id: NodeId) -> bool:
+        """True when there is an address for the peer."""
+        return node_id in self._peers
+
+    def send(self, node_id: NodeId, message: Message) -> None:
+        """Queue a message; to unknown peers nothing is sent."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.outbox.append((encode(message), isinstance(message, IDEMPOTENT)))
+
+    def take_admitted(self) -> list[NodeId]:
+        """Peers of which a new start was proven live since the last call."""
+        admitted, self._admitted = self._admitted, []
+        return admitted
+
+    # Receiving
+
+    def handle_datagram(self, payload: bytes, now: float) -> list[Received]:
+        """The messages of a datagram; nothing (and a count) if it is refused."""
+        self._now = now
+        try:
+            opened = self._opener.open_untrusted(parse_header_untrusted(payload), payload)
+            messages = decode_untrusted(opened.body)
+        except WireError as error:
+            self._refuse(error)
+            return []
+        return self._believe(opened, messages, now)
+
+    def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
+        """Answer Hello and Welcome, and drop what needs a proof that is missing."""
+        proven = opened.proven
+        received = []
+        peer = self._peers[opened.sender]
+        for message in messages:
+            match message:
+                case Hello(nonce):
+                    self.send(opened.sender, Welcome(nonce))
+                case Welcome(nonce):
+                    if nonce == peer.nonce:
+                        peer.nonce, peer.hello_at = None, NEVER
+                        proven = True
+                        if self._opener.admit(opened):
+                            self._admitted.append(opened.sender)
+                case _ if proven or isinstance(message, IDEMPOTENT):
+                    received.append(Received(opened.sender, opened.epoch, message, proven))
+                case _:
+                    self.counts["refused_unproven"] += 1
+        if not self._opener.is_current(opened) and peer.hello_at == NEVER:
+            # Another start than the one we know, or a recording of one: the peer itself will tell.
+            peer.hello_wait_s, peer.hello_at = HELLO_MIN_S, now
+        return received
+
+    def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
+        """Somebody dialled us."""
+        self._now = now
+        if len(self._accepted) >= ACCEPTED_STREAMS:
+            self.counts["refused_too_many_streams"] += 1
+            self._commands.append(StreamClose(stream_id))
+        else:
+            self._accepted[stream_id] = _Accepted(address, now + self._config.stream_timeout_s)
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Received]:
+        """The messages completed by these bytes. A stream that is refused is closed and counted."""
+        self._now = now
+        stream = self._accepted.get(stream_id)
+        if stream is None or not data:
+            return []
+        try:
+            if stream.reader is None and stream.join is None:
+                self._begin(stream_id, stream, data[0])
+            if stream.join is not None:
+                answer, close = stream.join.receive(data, now)
+                if answer:
+                    self._commands.append(StreamSend(stream_id, answer))
+                if close:
+                    self._close_accepted(stream_id)
+                return []
+            return self._read_frames(stream_id, stream, data, now)
+        except WireError as error:
+            self._refuse(error)
+            self._close_accepted(stream_id)
+            return []
+
+    def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
+        """Tell by the first byte what a stream is."""
+        if first == JOIN_MAGIC:
+            if self._join_handler is None:
+                raise WireError("nobody joins here")
+            stream.join = self._join_handler(stream_id, stream.address)
+        else:
+            stream.reader = FrameReader()
+
+    def _read_frames(self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float) -> list[Received]:
+        assert stream.reader is not None
+        received = []
+        for header, frame in stream.reader.feed_untrusted(data):
+            opened = self._opener.open_untrusted(header, frame, stream=True)
+            if stream.speaker not in (None, (opened.sender, opened.epoch)):
+                raise WireError("two senders on one stream")
+            if opened.counter <= stream.last_counter:
+                raise WireError("replayed")
+            stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
+            stream.deadline = now + self._config.stream_timeout_s
+            stream.partial += opened.body
+            if len(stream.partial) > MESSAGE_LIMIT_BYTES:
+                raise WireError("message too large")
+            if not header.flags & MORE:
+                messages = decode_untrusted(bytes(stream.partial))
+                stream.partial.clear()
+                received += self._believe(opened, messages, now)
+            if header.flags & LAST:
+                self._close_accepted(stream_id)
+                break
+        return received
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer closed, or the stream broke."""
+        self._now = now
+        if stream_id in self._dialled:
+            if error is not None:
+                self.counts["streams_failed"] += 1
+            self._end_dialled(stream_id)
+        elif stream_id in self._accepted:
+            self._close_accepted(stream_id)
+
+    # Time
+
+    def handle_deadline(self, now: float) -> None:
+        """Greet again, and end streams that stand still."""
+        self._now = now
+        for peer in self._peers.values():
+            if peer.hello_at <= now:
+                peer.nonce = self._rng.randbytes(NONCE_BYTES)
+                peer.outbox.insert(0, (encode(Hello(peer.nonce)), False))
+                peer.hello_at = now + peer.hello_wait_s
+                peer.hello_wait_s = min(2 * peer.hello_wait_s, HELLO_MAX_S)
+        for stream_id in [i for i, stream in self._accepted.items() if stream.deadline <= now]:
+            self.counts["streams_timed_out"] += 1
+            self._close_accepted(stream_id)
+        for stream_id in [i for i, stream in self._dialled.items() if stream.deadline <= now]:
+            self.counts["streams_timed_out"] += 1
+            self._end_dialled(stream_id)
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` has something to do."""
+        hello = min((peer.hello_at for peer in self._peers.values()), default=NEVER)
+        accepted = min((stream.deadline for stream in self._accepted.values()), default=NEVER)
+        return min(
+            hello, accepted, min((stream.deadline for stream in self._dialled.values()), default=NEVER)
+        )
+
+    def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
+        """Everything to send."""
+        datagrams: list[Datagram] = []
+        for node_id, peer in self._peers.items():
+            if peer.outbox:
+                datagrams += self._pack(node_id, peer)
+            if peer.backlog and peer.stream is None:
+                self._dial(node_id, peer)
+        commands, self._commands = self._commands, []
+        self.counts["datagrams_sent"] += len(datagrams)
+        return datagrams, commands
+
+    def _pack(self, node_id: NodeId, peer: _Peer) -> list[Datagram]:
+        room = self._config.record_datagram_bytes - OVERHEAD_BYTES
+        outbox, peer.outbox = peer.outbox, []
+        bulk = sum(len(message) for message, streamable in outbox if streamable) > DATAGRAMS_AT_ONCE * room
+        datagrams = []
+        body = b""
+        for message, streamable in outbox:
+            if streamable and (bulk or len(message) > room):
+                self._queue(peer, message)
+                continue
+            if body and len(body) + len(message) > room:
+                datagrams.append(self._datagram(node_id, peer, body))
+                body = b""
+            body += message
+        if body:
+            datagrams.append(self._datagram(node_id, peer, body))
+        return datagrams
+
+    def _datagram(self, node_id: NodeId, peer: _Peer, body: bytes) -> Datagram:
+        return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))
+
+    def _queue(self, peer: _Peer, message: bytes) -> None:
+        if peer.backlog_bytes + len(message) > BACKLOG_BYTES:
+            self.counts["dropped_backlog"] += 1
+        else:
+            peer.backlog.append(message)
+            peer.backlog_bytes += len(message)
+
+    def _dial(self, node_id: NodeId, peer: _Peer) -> None:
+        """Send the whole backlog over a new stream."""
+        stream_id = self._new_stream_id()
+        peer.stream = stream_id
+        self._dialled[stream_id] = _Dialled(node_id, self._now + self._config.stream_timeout_s)
+        self._commands.append(StreamOpen(stream_id, Channel.RECORD, peer.address))
+        backlog, peer.backlog, peer.backlog_bytes = peer.backlog, [], 0
+        for number, message in enumerate(backlog, 1):
+            final = LAST if number == len(backlog) else 0
+            for start in range(0, len(message), BODY_LIMIT_BYTES):
+                end = start + BODY_LIMIT_BYTES
+                flags = MORE if end < len(message) else final
+                frame = self._sealer.seal(node_id, message[start:end], flags=flags)
+                self._commands.append(StreamSend(stream_id, frame))
+        self.counts["streams_dialled"] += 1
+
+    def _end_dialled(self, stream_id: StreamId) -> None:
+        peer = self._peers.get(self._dialled.pop(stream_id).peer)
+        if peer is not None and peer.stream == stream_id:
+            peer.stream = None
+        self._commands.append(StreamClose(stream_id))
+
+    def _close_accepted(self, stream_id: StreamId) -> None:
+        if self._accepted.pop(stream_id, None) is not None:
+            self._commands.append(StreamClose(stream_id))
+
+    def _refuse(self, error: WireError) -> None:
+        reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
+        self.counts["refused_" + reason.replace(" ", "_").replace("-", "_")] += 1

@@ -1,0 +1,372 @@
+"""What is claimed about members, and what we make of it: belief, suspicion, refutation, accusation.
+
+Claims come as rumours, as full exchanges, and from our own probes. `members.RULES` says what a claim does to what
+we believe; here is what follows from it: the rumour is passed on, a suspicion starts or ends, the application hears
+of it, and when the claim is about ourselves and wrong, we refute it with a higher incarnation.
+
+Where this differs from memberlist, in ways that its nodes tolerate:
+
+- A stale "alive" about a node that we hold dead or left is answered by an accusation sent straight to that node. It
+  refutes, and is back at once, however low the incarnation it restarted with.
+- A live member that appears under another address is believed after its old address failed to answer one ping.
+  memberlist refuses it until it has been declared dead.
+- Accusers must be members. A rumour's author that nobody knows has been the start of storms.
+- A node that leaves refutes nothing any more, least of all the echo of its own leave.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Final
+
+from netgossip.awareness import Awareness
+from netgossip.config import GossipConfig
+from netgossip.members import INCARNATION_LIMIT, MemberTable, Verdict, is_live, judge
+from netgossip.outgoing import Outgoing
+from netgossip.suspicion import Suspicion
+from netgossip.types import Address, IdentityClash, Member, MemberChanged, MemberReaped, MemberState, NodeId
+from netgossip.wire import VSN, Alive, Dead, Rumour, Suspect, encode
+
+MOVES_LIMIT: Final = 64
+"""Changes of address being checked at once; further ones wait for the next rumour."""
+CLASH_PAUSE_S: Final = 60.0
+"""Between two reports, and two refutations, of a machine that uses our id."""
+
+
+@dataclass(slots=True)
+class Move:
+    """A live member seems to have a new address; `sequence` is of the ping to the old one, once it was sent."""
+
+    claim: Alive
+    deadline: float
+    sequence: int | None = None
+
+
+class Claims:
+    """The beliefs about all members. `newcomers` and `moves` are for the owner to look at after each call."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        table: MemberTable,
+        outgoing: Outgoing,
+        awareness: Awareness,
+        counts: Counter[str],
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._outgoing = outgoing
+        self._awareness = awareness
+        self._counts = counts
+        self.suspicions: dict[NodeId, Suspicion] = {}
+        self.moves: dict[NodeId, Move] = {}
+        self.newcomers: list[NodeId] = []
+        self.unconfirmed: set[NodeId] = set()
+        """Members that we only remember: nobody has said in this life of ours that they are alive."""
+        self._accused_at: dict[NodeId, float] = {}
+        self._merged = False
+        self._refuted_at_foreign_address: int | None = None
+        self._clash_reported_at = float("-inf")
+
+    def remember(self, member: Member, now: float) -> None:
+        """Believe what we knew before a restart, and let the probes find out. No rumour."""
+        if member.node_id == self._table.own_id or len(self._table) >= self._config.max_members:
+            return
+        if member.state is MemberState.SUSPECT:
+            member = replace(member, state=MemberState.ALIVE)
+        if member.incarnation >= INCARNATION_LIMIT:
+            return
+        self._hold(member, now)
+        if is_live(member):
+            self.unconfirmed.add(member.node_id)
+
+    def heard_from(self, node_id: NodeId) -> None:
+        """The member itself answered us."""
+        self.unconfirmed.discard(node_id)
+
+    # Claims.
+
+    def alive(self, claim: Alive, now: float, *, source: Address | None = None) -> None:
+        """Somebody says that a node is alive."""
+        if self._is_refused(claim.node, claim.incarnation):
+            return
+        if claim.node == self._table.own_id:
+            self._alive_about_us(claim, now)
+            return
+        if not _speaks_ours(claim.vsn):
+            self._counts["refused_version"] += 1
+            return
+        held = self._table.get(claim.node)
+        if held is None:
+            self._welcome(claim, now)
+            return
+        if judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
+            if claim.address != held.address and is_live(held):
+                self._note_move(claim, now)
+                return
+            self._believe_alive(claim, now)
+        elif not is_live(held):
+            if source is not None:
+                self.accuse(held, claim.address, now)
+        elif claim.incarnation == held.incarnation and held.state is MemberState.ALIVE:
+            self.unconfirmed.discard(claim.node)
+
+    def suspect(self, claim: Suspect, now: float, *, source: Address | None = None) -> None:
+        """Somebody says that a node does not answer."""
+        held = self._accused(claim, now, source)
+        if held is None:
+            return
+        verdict = judge(held, MemberState.SUSPECT, claim.incarnation)
+        if verdict is Verdict.TAKE:
+            self._counts["suspicions"] += 1
+            self.suspicions[claim.node] = Suspicion(
+                config=self._config, members=self._table.live, accuser=claim.accuser, now=now
+            )
+            self._hold(replace(held, state=MemberState.SUSPECT, incarnation=claim.incarnation), now)
+            self._spread(claim)
+        elif verdict is Verdict.CONFIRM:
+            is_newer = claim.incarnation > held.incarnation
+            self._table.raise_incarnation(held, claim.incarnation)
+            if self.suspicions[claim.node].confirm(claim.accuser) or is_newer:
+                self._spread(claim)
+        elif verdict is Verdict.RAISE:
+            self._table.raise_incarnation(held, claim.incarnation)
+
+    def dead(self, claim: Dead, now: float, *, source: Address | None = None) -> None:
+        """Somebody declares a node dead, or a node says that it leaves."""
+        held = self._accused(claim, now, source)
+        if held is None:
+            return
+        state = MemberState.LEFT if claim.accuser == claim.node else MemberState.DEAD
+        verdict = judge(held, state, claim.incarnation)
+        if verdict is Verdict.TAKE:
+            self.suspicions.pop(claim.node, None)
+            self.moves.pop(claim.node, None)
+            self.unconfirmed.discard(claim.node)
+            self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
+            self._spread(claim)
+        elif verdict is Verdict.RAISE:
+            self._table.raise_incarnation(held, claim.incarnation)
+
+    def merge(self, nodes: tuple[Member, ...], now: float) -> None:
+        """A full exchange. The dead of others are suspects to us, so that they get a chance to refute."""
+        is_first, self._merged = not self._merged, True
+        for node in nodes:
+            is_known = node.node_id in self._table
+            if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
+                # Only a newcomer learns who died before it came. Later, those that one node has forgotten must not
+                # come back from another.
+                if is_first and len(self._table) < self._config.max_members and _is_sane(node):
+                    self._hold(node, now)
+                continue
+            if node.state is MemberState.ALIVE or not is_known:
+                self.alive(Alive(node.node_id, node.incarnation, node.address, node.meta, node.vsn), now)
+            if node.state in (MemberState.SUSPECT, MemberState.DEAD):
+                self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
+            elif node.state is MemberState.LEFT:
+                self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)
+
+    # Ourselves.
+
+    def announce(self, now: float, *, address: Address | None = None, meta: bytes | None = None) -> None:
+        """Publish a change of ours, or just that we are here."""
+        own = self._table.own
+        if address is not None or meta is not None:
+            own = replace(
+                own,
+                incarnation=own.incarnation + 1,
+                address=own.address if address is None else address,
+                meta=own.meta if meta is None else meta,
+            )
+            self._table.put(own, now)
+        self._outgoing.rumours.put(own.node_id, encode(_alive(own)))
+
+    def leave(self, now: float) -> None:
+        """Say that we leave, once."""
+        own = self._table.own
+        if own.state is not MemberState.LEFT:
+            self._table.put(replace(own, state=MemberState.LEFT), now)
+            self._spread(Dead(own.node_id, own.incarnation, own.node_id))
+
+    @property
+    def is_leaving(self) -> bool:
+        """True once `leave` was called."""
+        return self._table.own.state is MemberState.LEFT
+
+    def _alive_about_us(self, claim: Alive, now: float) -> None:
+        own = self._table.own
+        if self.is_leaving or claim.incarnation < own.incarnation:
+            return
+        if claim.address == own.address:
+            if claim.incarnation > own.incarnation or claim.meta != own.meta or claim.vsn != own.vsn:
+                self._refute(claim.incarnation, now, source=None)
+            return
+        # Our own former address may still be told. But nobody else could have made an incarnation as high as the
+        # one by which we took that back: somebody else runs under our id.
+        foreign = self._refuted_at_foreign_address
+        if foreign is not None and claim.incarnation >= foreign:
+            if now < self._clash_reported_at + CLASH_PAUSE_S:
+                return
+            self._clash_reported_at = now
+            self._counts["identity_clashes"] += 1
+            self._outgoing.event(IdentityClash(claim.address))
+            if claim.address < own.address:
+                return  # of the two, the smaller address is the one that goes on refuting
+        self._refute(claim.incarnation, now, source=None)
+        self._refuted_at_foreign_address = self._table.own.incarnation
+
+    def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
+        own = self._table.own
+        raised = max(own.incarnation, incarnation) + 1
+        if raised >= INCARNATION_LIMIT:
+            self._counts["refused_incarnation"] += 1
+            return
+        self._counts["refutations"] += 1
+        own = replace(own, incarnation=raised)
+        self._table.put(own, now)
+        self.announce(now)
+        if source is not None:
+            self._outgoing.send(source, _alive(own))
+
+    # Others.
+
+    def accuse(self, held: Member, address: Address, now: float) -> None:
+        """Tell a node that we hold dead or left what we hold, at most once a probe interval: it will refute."""
+        if now < self._accused_at.get(held.node_id, float("-inf")) + self._config.probe_interval_s:
+            return
+        self._accused_at[held.node_id] = now
+        self._counts["accusations"] += 1
+        accuser = held.node_id if held.state is MemberState.LEFT else self._table.own_id
+        self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser))
+
+    def move_refused(self, sequence: int) -> bool:
+        """The old address answered the ping of `sequence`: who claims the new one is somebody else."""
+        for node_id, move in self.moves.items():
+            if move.sequence == sequence:
+                del self.moves[node_id]
+                self._counts["refused_address"] += 1
+                return True
+        return False
+
+    def handle_deadline(self, now: float) -> None:
+        """Declare dead who did not refute in time; believe in new addresses whose old ones are silent."""
+        for node_id in [n for n, suspicion in self.suspicions.items() if now >= suspicion.deadline]:
+            self._counts["deaths_declared"] += 1
+            held = self._table.view[node_id]
+            self.dead(Dead(node_id, held.incarnation, self._table.own_id), now)
+        for node_id in [n for n, move in self.moves.items() if now >= move.deadline]:
+            move = self.moves.pop(node_id)
+            held = self._table.view[node_id]
+            if judge(held, MemberState.ALIVE, move.claim.incarnation) is Verdict.TAKE:
+                self._believe_alive(move.claim, now)
+
+    def next_deadline(self) -> float:
+        """When a suspicion or a check of an address ends."""
+        deadline = min((s.deadline for s in self.suspicions.values()), default=float("inf"))
+        return min((m.deadline for m in self.moves.values()), default=deadline) if self.moves else deadline
+
+    def postpone(self, delay_s: float) -> None:
+        """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
+        for suspicion in self.suspicions.values():
+            suspicion.postpone(delay_s)
+        for move in self.moves.values():
+            move.deadline += delay_s
+
+    def reap(self, now: float) -> None:
+        """Forget who has been dead or gone for long."""
+        kept_s = {
+            MemberState.DEAD: self._config.remember_failed_s,
+            MemberState.LEFT: self._config.remember_left_s,
+        }
+        for member in self._table.others(MemberState.DEAD, MemberState.LEFT):
+            if now >= self._table.changed_at(member.node_id) + kept_s[member.state]:
+                self._table.remove(member.node_id)
+                self._accused_at.pop(member.node_id, None)
+                self._outgoing.rumours.discard(member.node_id)
+                self._outgoing.event(MemberReaped(member.node_id))
+
+    # Steps of the above.
+
+    def _is_refused(self, node_id: NodeId, incarnation: int) -> bool:
+        if incarnation >= INCARNATION_LIMIT:
+            self._counts["refused_incarnation"] += 1
+            return True
+        return self.is_leaving and node_id == self._table.own_id
+
+    def _accused(self, claim: Suspect | Dead, now: float, source: Address | None) -> Member | None:
+        """Whom a claim accuses; None when it is not to be followed any further."""
+        if self._is_refused(claim.node, claim.incarnation):
+            return None
+        held = self._table.get(claim.node)
+        if held is None:
+            return None
+        if claim.accuser not in self._table:
+            self._counts["refused_unknown_accuser"] += 1
+            return None
+        if claim.node != self._table.own_id:
+            return held
+        if claim.incarnation >= held.incarnation:
+            self._awareness.apply(+1)
+            self._refute(claim.incarnation, now, source=source)
+        return None
+
+    def _welcome(self, claim: Alive, now: float) -> None:
+        if len(self._table) >= self._config.max_members:
+            self._counts["refused_full"] += 1
+            return
+        self._believe_alive(claim, now)
+
+    def _believe_alive(self, claim: Alive, now: float) -> None:
+        self.suspicions.pop(claim.node, None)
+        self.moves.pop(claim.node, None)
+        self.unconfirmed.discard(claim.node)
+        self._hold(
+            Member(claim.node, claim.address, MemberState.ALIVE, claim.incarnation, claim.meta, claim.vsn),
+            now,
+        )
+        self._spread(claim)
+
+    def _note_move(self, claim: Alive, now: float) -> None:
+        known = self.moves.get(claim.node)
+        if known is not None:
+            if claim.incarnation > known.claim.incarnation:
+                known.claim = claim
+        elif len(self.moves) < MOVES_LIMIT:
+            self.moves[claim.node] = Move(claim, now + self._config.probe_timeout_s)
+
+    def _hold(self, member: Member, now: float) -> None:
+        previous = self._table.put(member, now)
+        if is_live(member) and (previous is None or not is_live(previous)):
+            self.newcomers.append(member.node_id)
+        if previous is None or (previous.state, previous.address, previous.meta) != (
+            member.state,
+            member.address,
+            member.meta,
+        ):
+            self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
+
+    def _spread(self, rumour: Rumour) -> None:
+        self._outgoing.rumours.put(rumour.node, encode(rumour))
+
+    def check_invariants(self) -> None:
+        """Suspicion exactly where the state says so; what waits is about live members."""
+        suspects = {m.node_id for m in self._table if m.state is MemberState.SUSPECT}
+        assert suspects == set(self.suspicions)
+        assert all(is_live(self._table.view[node_id]) for node_id in (*self.moves, *self.unconfirmed))
+        assert len(self.moves) <= MOVES_LIMIT
+
+
+def _alive(member: Member) -> Alive:
+    return Alive(member.node_id, member.incarnation, member.address, member.meta, member.vsn)
+
+
+def _speaks_ours(vsn: bytes) -> bool:
+    """The node understands the protocol that we speak, and no delegate protocol is asked of us."""
+    protocol_min, protocol_max, _, delegate_min, delegate_max, _ = vsn
+    return 0 < protocol_min <= VSN[2] <= protocol_max and delegate_min <= VSN[5] <= delegate_max
+
+
+def _is_sane(member: Member) -> bool:
+    return member.incarnation < INCARNATION_LIMIT and _speaks_ours(member.vsn)

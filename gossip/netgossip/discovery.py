@@ -1,0 +1,181 @@
+"""Peers on the local network by multicast DNS, service `_netagent._udp.local.` (RFC 6762, RFC 6763).
+
+The zeroconf library is built on asyncio and threads. It runs beside trio: its callbacks only hand a name over to
+the trio thread, and every call into it is made in a worker thread. It is told the exact addresses to use, because
+left alone it would join the multicast group on every bridge and veth of the host.
+
+What is heard is a hint and nothing else: a neighbour becomes a member by the gossip protocol with its key, never by
+its announcement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+from zeroconf import (
+    IPVersion,
+    NonUniqueNameException,
+    ServiceBrowser,
+    ServiceInfo,
+    ServiceStateChange,
+    Zeroconf,
+)
+
+from netgossip.types import Address, NodeId
+
+SERVICE_TYPE = "_netagent._udp.local."
+MAX_NEIGHBOURS = 512
+"""More than stand on one link; what is announced beyond that is dropped, so that a flood of names costs nothing."""
+QUERY_MS = 3000
+"""Waiting for the SRV and TXT records of an announced name; the library's own default."""
+RETRY_S = 30.0
+"""After the network refused multicast: addresses come and go, a link may get it later."""
+
+logger = logging.getLogger("netgossip.discovery")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Somebody who announces an agent on our link. Nothing of it is authenticated."""
+
+    node_id: NodeId
+    name: str
+    cluster: str
+    """Name of the cluster it belongs to; empty when it belongs to none."""
+    cluster_id: str
+    gossip: Address
+    record: Address
+
+
+class Discovery:
+    """Announces this node and listens for others until cancelled."""
+
+    def __init__(self, on_change: Callable[[Mapping[NodeId, Neighbour]], None]) -> None:
+        self._on_change = on_change
+        self._neighbours: dict[NodeId, Neighbour] = {}
+        self._nodes_by_instance: dict[str, NodeId] = {}
+        self._problem = ""
+
+    @property
+    def neighbours(self) -> Mapping[NodeId, Neighbour]:
+        """Who is heard now, ourselves not among them."""
+        return self._neighbours
+
+    @property
+    def problem(self) -> str:
+        """Why multicast DNS does not work at the moment; empty when it does."""
+        return self._problem
+
+    async def run(self, me: Neighbour) -> None:
+        """Announce `me` on the link that holds `me.gossip`'s address, and listen there."""
+        while True:
+            try:
+                await self._run_once(me)
+            except OSError as error:
+                self._problem = f"multicast DNS does not work on {me.gossip[0]}: {error.strerror or error}"
+                logger.warning("%s; trying again in %.0f s", self._problem, RETRY_S)
+            await trio.sleep(RETRY_S)
+
+    async def _run_once(self, me: Neighbour) -> None:
+        token = trio.lowlevel.current_trio_token()
+        send, receive = trio.open_memory_channel[tuple[str, ServiceStateChange]](MAX_NEIGHBOURS)
+
+        def queue(instance: str, change: ServiceStateChange) -> None:
+            # A name dropped here is announced again, and asked for again, within minutes.
+            with contextlib.suppress(trio.WouldBlock, trio.ClosedResourceError):
+                send.send_nowait((instance, change))
+
+        def heard(name: str, state_change: ServiceStateChange, **_: object) -> None:
+            # Called in the library's thread; the trio loop may have ended.
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(queue, name, state_change)
+
+        zeroconf = await trio.to_thread.run_sync(lambda: _open(me.gossip[0]))
+        try:
+            self._problem = ""
+            info = _info_of(me)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_announce, zeroconf, info)
+                # The library keeps the browser alive; closing zeroconf ends it.
+                await trio.to_thread.run_sync(lambda: ServiceBrowser(zeroconf, SERVICE_TYPE, handlers=[heard]))
+                async for instance, change in receive:
+                    await self._note(zeroconf, me.node_id, instance, change)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(zeroconf.close)
+
+    async def _note(self, zeroconf: Zeroconf, me: NodeId, instance: str, change: ServiceStateChange) -> None:
+        if change is ServiceStateChange.Removed:
+            node_id = self._nodes_by_instance.pop(instance, None)
+            if node_id is not None:
+                self._neighbours.pop(node_id, None)
+                self._on_change(dict(self._neighbours))
+            return
+        info = await trio.to_thread.run_sync(
+            lambda: zeroconf.get_service_info(SERVICE_TYPE, instance, timeout=QUERY_MS),
+            abandon_on_cancel=True,
+        )
+        neighbour = neighbour_untrusted(info) if info else None
+        if neighbour is None or neighbour.node_id == me or len(self._neighbours) >= MAX_NEIGHBOURS:
+            return
+        self._nodes_by_instance[instance] = neighbour.node_id
+        if self._neighbours.get(neighbour.node_id) != neighbour:
+            self._neighbours[neighbour.node_id] = neighbour
+            self._on_change(dict(self._neighbours))
+
+
+def _open(address: str) -> Zeroconf:
+    version = IPVersion.V6Only if ":" in address else IPVersion.V4Only
+    return Zeroconf(interfaces=[address], ip_version=version)
+
+
+async def _announce(zeroconf: Zeroconf, info: ServiceInfo) -> None:
+    """Takes 1.6 s, for the probing that RFC 6762 section 8.1 asks for."""
+    try:
+        await trio.to_thread.run_sync(lambda: zeroconf.register_service(info, allow_name_change=False))
+    except NonUniqueNameException:
+        logger.warning("another node on the link announces itself as %s", info.name)
+
+
+def _info_of(me: Neighbour) -> ServiceInfo:
+    properties = {
+        "v": "1",
+        "id": me.node_id,
+        "name": me.name,
+        "cluster": me.cluster,
+        "cid": me.cluster_id,
+        "record": str(me.record[1]),
+    }
+    return ServiceInfo(
+        SERVICE_TYPE,
+        f"{me.node_id}.{SERVICE_TYPE}",
+        port=me.gossip[1],
+        properties=properties,
+        server=f"netagent-{me.node_id}.local.",
+        parsed_addresses=[me.gossip[0]],
+    )
+
+
+def neighbour_untrusted(info: ServiceInfo) -> Neighbour | None:
+    """What an announcement says, or None when it makes no sense."""
+    try:
+        texts = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
+        node_id, cluster_id = texts["id"], texts.get("cid", "")
+        int(node_id, 16), int(cluster_id or "0", 16)
+        record_port = int(texts["record"])
+        address = str(ipaddress.ip_address(info.parsed_addresses()[0].partition("%")[0]))
+    except (KeyError, ValueError, IndexError, UnicodeDecodeError):
+        return None
+    if len(node_id) != 32 or len(cluster_id) not in {0, 32} or not info.port or not 0 < record_port < 65536:
+        return None
+    name, cluster = (_printable(texts.get(key, "")) for key in ("name", "cluster"))
+    return Neighbour(node_id, name, cluster, cluster_id, (address, info.port), (address, record_port))
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text[:63] if c.isprintable() and not c.isspace())

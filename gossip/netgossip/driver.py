@@ -1,0 +1,256 @@
+"""trio around a GossipNode: four sockets, one timer, a task for each stream. No decision is made here.
+
+The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. The
+application's callback for events may command the node; what that causes is flushed in the same call.
+
+A datagram that the kernel has no room for is dropped and counted: the machine repeats what matters.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from netgossip.node import GossipNode
+from netgossip.sockets import Sockets, open_sockets
+from netgossip.types import (
+    Address,
+    Channel,
+    Event,
+    StreamClose,
+    StreamCommand,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+)
+
+__all__ = ["Driver", "Sockets", "open_sockets"]
+
+DATAGRAM_LIMIT_BYTES: Final = 65_535
+BURST: Final = 64
+"""Datagrams taken from a socket before others get their turn: some 3 ms of work."""
+READ_BYTES: Final = 64 * 1024
+QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
+"""Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
+DIAL_TIMEOUT_S: Final = 10.0
+LINGER_S: Final = 10.0
+"""A peer that has closed may still be sent what is queued, for so long."""
+
+
+class _Stream:
+    """The driver's side of one stream: what is to be sent, and the task that lives for it."""
+
+    __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")
+
+    def __init__(self) -> None:
+        self.queue: deque[bytes] = deque()
+        self.queued_bytes = 0
+        self.closing = False
+        self.wake = trio.Event()
+        self.scope = trio.CancelScope()
+
+
+class Driver:
+    """Runs a node on its sockets. `on_events` is called in the loop and must not block.
+
+    The sockets belong to the driver from now on; `run` closes them when it ends. `clock` is the monotonic clock of
+    every `now` given to the node, ordinarily `trio.current_time`.
+    """
+
+    def __init__(
+        self,
+        node: GossipNode,
+        *,
+        gossip_udp: socket.socket,
+        gossip_tcp: socket.socket,
+        record_udp: socket.socket,
+        record_tcp: socket.socket,
+        clock: Callable[[], float],
+        on_events: Callable[[tuple[Event, ...]], None],
+    ) -> None:
+        self._node = node
+        self._udp = {Channel.GOSSIP: gossip_udp, Channel.RECORD: record_udp}
+        self._tcp = {Channel.GOSSIP: gossip_tcp, Channel.RECORD: record_tcp}
+        self._clock = clock
+        self._on_events = on_events
+        self._streams: dict[StreamId, _Stream] = {}
+        self._nursery: trio.Nursery | None = None
+        self._timer = trio.Event()
+        self._flushing = False
+        self.counts: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises only what the callback raises."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for channel in Channel:
+                    nursery.start_soon(self._read_datagrams, channel)
+                    nursery.start_soon(self._accept, channel)
+                nursery.start_soon(self._keep_time)
+                self.flush_nowait()
+        finally:
+            self._nursery = None
+            for one in (*self._udp.values(), *self._tcp.values()):
+                one.close()
+
+    def flush_nowait(self) -> None:
+        """Carry out what the node wants done. Call it after every command given to the node."""
+        if self._nursery is None or self._flushing:
+            return
+        self._flushing = True
+        try:
+            while True:
+                output = self._node.drain()
+                if not (output.datagrams or output.streams or output.events):
+                    break
+                for datagram in output.datagrams:
+                    self._send(self._udp[datagram.channel], datagram.payload, datagram.destination)
+                for command in output.streams:
+                    self._obey(command, self._nursery)
+                if output.events:
+                    self._on_events(output.events)
+        finally:
+            self._flushing = False
+        self._timer.set()
+
+    def _send(self, udp: socket.socket, payload: bytes, destination: Address) -> None:
+        try:
+            udp.sendto(payload, destination)
+        except OSError as error:
+            self.counts[f"unsent_{errno.errorcode.get(error.errno or 0, 'other').lower()}"] += 1
+
+    def _obey(self, command: StreamCommand, nursery: trio.Nursery) -> None:
+        match command:
+            case StreamOpen(stream_id, _, destination):
+                self._streams[stream_id] = _Stream()
+                nursery.start_soon(self._dial, stream_id, destination)
+            case StreamSend(stream_id, data):
+                stream = self._streams.get(stream_id)
+                if stream is not None:
+                    stream.queue.append(data)
+                    stream.queued_bytes += len(data)
+                    stream.wake.set()
+                    if stream.queued_bytes > QUEUE_LIMIT_BYTES:
+                        stream.scope.cancel()
+            case StreamClose(stream_id):
+                stream = self._streams.get(stream_id)
+                if stream is not None:
+                    stream.closing = True
+                    stream.wake.set()
+
+    # Tasks
+
+    async def _read_datagrams(self, channel: Channel) -> None:
+        udp = self._udp[channel]
+        while True:
+            await trio.lowlevel.wait_readable(udp)
+            for _ in range(BURST):
+                try:
+                    payload, source = udp.recvfrom(DATAGRAM_LIMIT_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    self.counts["receive_errors"] += 1  # an ICMP error for something sent before
+                    continue
+                self._node.handle_datagram(channel, payload, (source[0], source[1]), self._clock())
+            self.flush_nowait()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._timer = trio.Event()
+            planned_at = self._node.next_deadline()
+            with trio.move_on_after(min(max(planned_at - self._clock(), 0.0), sys.maxsize)):
+                await self._timer.wait()
+                continue
+            now = self._clock()
+            if math.isfinite(planned_at):
+                self._node.note_lag(max(now - planned_at, 0.0), now)
+            self._node.handle_deadline(now)
+            self.flush_nowait()
+
+    async def _accept(self, channel: Channel) -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp[channel]))
+        while True:
+            try:
+                accepted = await listener.accept()
+                peer = accepted.socket.getpeername()
+            except OSError:
+                # The peer is gone already, or we are out of descriptors: give others time to end.
+                self.counts["accept_errors"] += 1
+                await trio.sleep(0.1)
+                continue
+            stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
+            self._streams[stream_id] = _Stream()
+            assert self._nursery is not None
+            self._nursery.start_soon(self._serve, stream_id, accepted)
+            self.flush_nowait()
+
+    async def _dial(self, stream_id: StreamId, destination: Address) -> None:
+        family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
+        dialled = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            with trio.fail_after(DIAL_TIMEOUT_S):
+                await dialled.connect(destination)
+        except (OSError, trio.TooSlowError) as error:
+            dialled.close()
+            self._end(stream_id, f"{destination[0]} port {destination[1]}: {error or 'no answer'}")
+            return
+        await self._serve(stream_id, trio.SocketStream(dialled))
+
+    async def _serve(self, stream_id: StreamId, transport: trio.SocketStream) -> None:
+        """Move bytes both ways until either side is done."""
+        stream = self._streams[stream_id]
+        error: str | None = "cancelled"
+        with stream.scope:
+            async with transport:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write, stream, transport, nursery.cancel_scope)
+                        error = await self._read(stream_id, transport)
+                        # The peer has said all; we may not have.
+                        self._node.handle_stream_end(stream_id, self._clock(), error)
+                        self.flush_nowait()
+                        nursery.cancel_scope.deadline = trio.current_time() + (
+                            LINGER_S if error is None else 0
+                        )
+                except* trio.BrokenResourceError:
+                    error = "broken"
+        self._end(stream_id, error)
+
+    async def _read(self, stream_id: StreamId, transport: trio.SocketStream) -> str | None:
+        while True:
+            try:
+                data = await transport.receive_some(READ_BYTES)
+            except trio.BrokenResourceError as broken:
+                return str(broken.__cause__ or broken)
+            if not data:
+                return None
+            self._node.handle_stream_data(stream_id, data, self._clock())
+            self.flush_nowait()
+
+    async def _write(self, stream: _Stream, transport: trio.SocketStream, both: trio.CancelScope) -> None:
+        while True:
+            while stream.queue:
+                data = stream.queue.popleft()
+                await transport.send_all(data)
+                stream.queued_bytes -= len(data)
+            if stream.closing:
+                both.cancel()
+                return
+            await stream.wake.wait()
+            stream.wake = trio.Event()
+
+    def _end(self, stream_id: StreamId, error: str | None) -> None:
+        """Forget a stream, and tell the machine unless it asked for it."""
+        stream = self._streams.pop(stream_id)
+        if not stream.closing:
+            self._node.handle_stream_end(stream_id, self._clock(), error)
+            self.flush_nowait()

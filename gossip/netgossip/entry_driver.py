@@ -1,0 +1,56 @@
+"""Dials a member and runs the newcomer's half of a join conversation."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from netgossip.entry import Credentials, NewcomerConversation
+from netgossip.entry_wire import Refusal
+from netgossip.errors import GossipError, WireError
+from netgossip.identity import Identity
+from netgossip.invitation import Token
+from netgossip.types import Address
+
+CONVERSATION_S = 10.0
+"""Dialling and two round trips; a member that needs longer is as good as away."""
+
+
+class EntryError(GossipError):
+    """Joining failed; the text says why in one clause. `final` when another address would not help."""
+
+    def __init__(self, reason: str, *, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+async def redeem(address: Address, token: Token, identity: Identity, name: str) -> Credentials:
+    """What the member at `address` (its record port) gives for the token. Raises EntryError."""
+    try:
+        with trio.fail_after(CONVERSATION_S):
+            stream = await trio.open_tcp_stream(*address)
+            async with stream:
+                return await _converse(stream, NewcomerConversation(token, identity, name, os.urandom))
+    except trio.TooSlowError:
+        raise EntryError(f"it did not answer within {CONVERSATION_S:.0f} s", final=False) from None
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = error.__cause__ or error
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+        raise EntryError(reason, final=False) from None
+    except WireError as error:
+        raise EntryError(f"what answers there does not speak our protocol ({error})", final=False) from None
+
+
+async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:
+    await stream.send_all(conversation.open())
+    while conversation.result is None:
+        data = await stream.receive_some(65536)
+        if not data:
+            raise EntryError("it hung up", final=False)
+        reply = conversation.receive(data)
+        if reply:
+            await stream.send_all(reply)
+    if isinstance(conversation.result, Refusal):
+        raise EntryError(conversation.result.reason, final=True)
+    return conversation.result

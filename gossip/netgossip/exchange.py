@@ -1,0 +1,143 @@
+"""When to compare a scope with which peer: the repair behind the pushes.
+
+    Digest ->                      one fingerprint for the whole scope
+            <- Same                usual: 16 bytes each way
+            <- Vector              else: a number pair a log
+    Want ->, Delta ->              each side gets what the other has more of
+            <- Delta
+
+Each held scope is compared with one random peer every digest interval, at once with a peer that becomes live or
+enters the scope, and at once with three others when a peer comes under suspicion: its last words may have reached
+only one of them. A comparison without an answer is repeated, doubling, four times.
+
+A scope is *synced* when for the first time a peer has confirmed that we hold all that it holds: it answered Same, or
+we have reached every version in its vector. Until then random peers are asked without waiting for the interval.
+With nobody else in the scope there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from netgossip.config import GossipConfig
+from netgossip.types import NodeId, Scope, Version
+
+TRIES: Final = 4
+JITTER: Final = 0.2
+NEVER: Final = float("inf")
+
+
+class _Scope:
+    __slots__ = ("entered_at", "next_at", "synced", "targets", "tries")
+
+    def __init__(self, now: float, next_at: float) -> None:
+        self.entered_at = now
+        self.next_at = next_at
+        self.synced = False
+        self.tries = 0
+        self.targets: dict[NodeId, Version] | None = None
+
+
+class _Comparison:
+    __slots__ = ("due_at", "tries")
+
+    def __init__(self, due_at: float) -> None:
+        self.due_at = due_at
+        self.tries = 0
+
+
+class Exchange:
+    """Plans comparisons. Holds no content and sends nothing itself."""
+
+    def __init__(self, *, config: GossipConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._scopes: dict[Scope, _Scope] = {}
+        self._comparisons: dict[tuple[Scope, NodeId], _Comparison] = {}
+
+    def enter(self, scope: Scope, now: float) -> None:
+        """Compare the scope from now on, until it is synced without waiting for the interval."""
+        self._scopes[scope] = _Scope(now, now)
+
+    def leave(self, scope: Scope) -> None:
+        """Compare it no more."""
+        self._scopes.pop(scope, None)
+        for key in [key for key in self._comparisons if key[0] == scope]:
+            del self._comparisons[key]
+
+    def compare(self, scope: Scope, peer: NodeId, at: float) -> None:
+        """Compare the scope with this peer at the given time, and again until it answers."""
+        comparison = self._comparisons.get((scope, peer))
+        if comparison is None or comparison.due_at > at:
+            self._comparisons[scope, peer] = _Comparison(at)
+
+    def forget_peer(self, peer: NodeId) -> None:
+        """The peer can't answer any more."""
+        for key in [key for key in self._comparisons if key[1] == peer]:
+            del self._comparisons[key]
+
+    def answered(self, scope: Scope, peer: NodeId) -> None:
+        """The peer has answered a comparison."""
+        self._comparisons.pop((scope, peer), None)
+
+    def take_due(
+        self, now: float, peers_in: Callable[[Scope], Sequence[NodeId]], wait_s: Callable[[NodeId], float]
+    ) -> list[tuple[NodeId, Scope]]:
+        """What to compare now and with whom. Each is planned again."""
+        for scope, state in self._scopes.items():
+            if state.next_at <= now:
+                self._plan_round(scope, state, peers_in(scope), now)
+        due = [key for key, comparison in self._comparisons.items() if comparison.due_at <= now]
+        for key in due:
+            comparison = self._comparisons[key]
+            comparison.tries += 1
+            if comparison.tries >= TRIES:
+                del self._comparisons[key]
+            else:
+                wait = max(self._config.sync_retry_s, wait_s(key[1]))
+                comparison.due_at = now + wait * 2 ** (comparison.tries - 1)
+        return [(peer, scope) for scope, peer in due]
+
+    def _plan_round(self, scope: Scope, state: _Scope, peers: Sequence[NodeId], now: float) -> None:
+        if peers:
+            self.compare(scope, self._rng.choice(peers), now)
+        interval = self._config.digest_interval_s
+        if not state.synced:
+            # The first tries pass in a fraction of a second, later ones approach the interval.
+            interval = min(interval, self._config.sync_retry_s * 2**state.tries)
+            state.tries = min(state.tries + 1, 8)
+        state.next_at = now + interval * (1 + JITTER * (2 * self._rng.random() - 1))
+
+    def expect(self, scope: Scope, targets: dict[NodeId, Version]) -> None:
+        """A peer holds these versions, which we do not: reaching them all makes the scope synced."""
+        state = self._scopes.get(scope)
+        if state is not None and not state.synced:
+            state.targets = targets
+
+    def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> bool:
+        """True when everything expected has come, and the scope is synced by that for the first time."""
+        state = self._scopes.get(scope)
+        if state is None or state.synced or state.targets is None:
+            return False
+        if any(held_of(owner) < version for owner, version in state.targets.items()):
+            return False
+        return self.confirm(scope)
+
+    def confirm(self, scope: Scope) -> bool:
+        """The scope is synced. True for the first time."""
+        state = self._scopes.get(scope)
+        if state is None or state.synced:
+            return False
+        state.synced, state.targets = True, None
+        return True
+
+    def unsynced(self) -> list[tuple[Scope, float]]:
+        """Scopes that are not synced, and when each was entered."""
+        return [(scope, state.entered_at) for scope, state in self._scopes.items() if not state.synced]
+
+    def next_deadline(self) -> float:
+        """When `take_due` has something to give."""
+        rounds = min((state.next_at for state in self._scopes.values()), default=NEVER)
+        return min(rounds, min((c.due_at for c in self._comparisons.values()), default=NEVER))

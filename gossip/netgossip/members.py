@@ -1,0 +1,156 @@
+"""The table of members and its merge rule.
+
+What a node believes of another is a pair (incarnation, state). The incarnation is raised by its owner alone, to
+answer an accusation or to publish a change; within one incarnation the states are ordered alive < suspect < dead <
+left and belief only goes up. So the order in which rumours arrive does not matter, and two nodes that heard the same
+believe the same.
+
+memberlist differs in one point, to its harm: a dead member's stored incarnation is not raised by later evidence of
+its death, and an old "alive" that was delayed can resurrect it (dead at 10, stored as 2, alive at 5). Here belief
+never falls back. Another difference is that the dead and the left are remembered for days, so that they can be
+dialled and told.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from netgossip.types import Member, MemberState, NodeId
+
+INCARNATION_LIMIT: Final = 2**32 - 2**16
+"""Claims from here on are ignored: whoever could push a victim's incarnation to 2**32 - 1 would silence it for
+good, because no refutation lies above it. The clock is never consulted."""
+
+
+class Verdict(enum.Enum):
+    """What a claim does to a belief."""
+
+    IGNORE = "ignore"
+    """Old news."""
+    RAISE = "raise"
+    """The state stays, at the claim's incarnation."""
+    CONFIRM = "confirm"
+    """Another voice for the suspicion that we hold."""
+    TAKE = "take"
+    """The claim becomes our belief."""
+
+
+_IGNORE, _RAISE, _CONFIRM, _TAKE = Verdict
+_ALIVE, _SUSPECT, _DEAD, _LEFT = MemberState
+
+RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[Verdict, Verdict, Verdict]]] = MappingProxyType(
+    {
+        # (we hold, claimed):   claimed incarnation is  older     equal     newer
+        (_ALIVE, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+        (_ALIVE, _SUSPECT): (_IGNORE, _TAKE, _TAKE),
+        (_ALIVE, _DEAD): (_IGNORE, _TAKE, _TAKE),
+        (_ALIVE, _LEFT): (_IGNORE, _TAKE, _TAKE),
+        (_SUSPECT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+        (_SUSPECT, _SUSPECT): (_IGNORE, _CONFIRM, _CONFIRM),
+        (_SUSPECT, _DEAD): (_IGNORE, _TAKE, _TAKE),
+        (_SUSPECT, _LEFT): (_IGNORE, _TAKE, _TAKE),
+        # A newer suspicion does not make the dead half alive again; only the member itself can.
+        (_DEAD, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+        (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _RAISE),
+        (_DEAD, _DEAD): (_IGNORE, _IGNORE, _RAISE),
+        (_DEAD, _LEFT): (_IGNORE, _TAKE, _TAKE),
+        (_LEFT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+        (_LEFT, _SUSPECT): (_IGNORE, _IGNORE, _RAISE),
+        (_LEFT, _DEAD): (_IGNORE, _IGNORE, _TAKE),
+        (_LEFT, _LEFT): (_IGNORE, _IGNORE, _RAISE),
+    }
+)
+
+
+def judge(held: Member, claimed: MemberState, incarnation: int) -> Verdict:
+    """What a claim of `claimed` at `incarnation` does to what we hold."""
+    older, equal, newer = RULES[held.state, claimed]
+    if incarnation < held.incarnation:
+        return older
+    return equal if incarnation == held.incarnation else newer
+
+
+def is_live(member: Member) -> bool:
+    """Alive, or suspected but not yet declared dead."""
+    return member.state in (_ALIVE, _SUSPECT)
+
+
+class MemberTable:
+    """All members by id, ourselves among them, and when each last changed its state."""
+
+    def __init__(self, own: Member) -> None:
+        self.own_id = own.node_id
+        self._members: dict[NodeId, Member] = {own.node_id: own}
+        self._changed_at: dict[NodeId, float] = {}
+        self._live = 1
+        self.revision = 0
+        """Rises when a member comes, goes, or changes its address."""
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, node_id: NodeId) -> bool:
+        return node_id in self._members
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    @property
+    def view(self) -> Mapping[NodeId, Member]:
+        """Read-only, and changes with the table."""
+        return MappingProxyType(self._members)
+
+    @property
+    def own(self) -> Member:
+        """Ourselves."""
+        return self._members[self.own_id]
+
+    @property
+    def live(self) -> int:
+        """How many are live, ourselves among them: the N of all formulas."""
+        return self._live
+
+    def get(self, node_id: NodeId) -> Member | None:
+        """What we hold of a node."""
+        return self._members.get(node_id)
+
+    def put(self, member: Member, now: float) -> Member | None:
+        """Hold `member`. Returns what was held before."""
+        previous = self._members.get(member.node_id)
+        if previous is None or previous.state is not member.state:
+            self._changed_at[member.node_id] = now
+        if previous is None or (previous.state, previous.address) != (member.state, member.address):
+            self.revision += 1
+        self._live += is_live(member) - (previous is not None and is_live(previous))
+        self._members[member.node_id] = member
+        return previous
+
+    def raise_incarnation(self, member: Member, incarnation: int) -> None:
+        """Note later evidence for the state that we hold."""
+        if incarnation > member.incarnation:
+            self._members[member.node_id] = replace(member, incarnation=incarnation)
+
+    def changed_at(self, node_id: NodeId) -> float:
+        """When the node took its present state, as far as we saw."""
+        return self._changed_at.get(node_id, 0.0)
+
+    def remove(self, node_id: NodeId) -> None:
+        """Forget a node that is not live."""
+        member = self._members.pop(node_id)
+        assert not is_live(member)
+        self.revision += 1
+        self._changed_at.pop(node_id, None)
+
+    def others(self, *states: MemberState) -> list[Member]:
+        """All other members in one of `states`."""
+        return [m for m in self._members.values() if m.state in states and m.node_id != self.own_id]
+
+    def check_invariants(self) -> None:
+        """The count of live members is right, and ourselves are live or leaving, never dead."""
+        assert self._live == sum(map(is_live, self._members.values()))
+        assert self.own.state in (_ALIVE, _LEFT)
+        assert all(m.incarnation < INCARNATION_LIMIT for m in self._members.values())

@@ -1,0 +1,368 @@
+"""GossipNode: membership and replicated records as one machine, the only public one of this library.
+
+`swim.py` knows who lives, `replication.py` keeps records. They don't know of each other; this file owns both, gives
+out the numbers of streams, tells them apart by channel, and passes on who is where:
+
+    MemberChanged, MemberReaped (swim)  ->  set_peer (replication)
+
+A member's meta on the wire is ours around the application's: msgpack `[1, record port, application's bytes]`.
+Outside only the application's part is seen. A node without our wrapping (a plain memberlist node) is a member like
+any other, its meta shown as it is; it has no record address and gets no records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import msgpack
+
+from netgossip.carriage import JoinHandler
+from netgossip.config import GossipConfig
+from netgossip.errors import UsageError, WireError
+from netgossip.replication import Replication
+from netgossip.seal import Keyring
+from netgossip.swim import Swim
+from netgossip.types import (
+    Address,
+    Channel,
+    Datagram,
+    Entry,
+    Event,
+    Log,
+    Member,
+    MemberChanged,
+    MemberReaped,
+    MemberState,
+    NodeId,
+    Output,
+    RequestReceived,
+    Scope,
+    StreamClose,
+    StreamCommand,
+    StreamId,
+)
+
+META_LIMIT_BYTES: Final = 400
+"""The application's part; memberlist allows 512 in all (MetaMaxSize)."""
+
+META_VERSION: Final = 1
+
+
+def wrap_meta(record_port: int, meta: bytes) -> bytes:
+    """What goes on the wire. Raises UsageError."""
+    if len(meta) > META_LIMIT_BYTES:
+        raise UsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+    return bytes(msgpack.packb([META_VERSION, record_port, meta]))
+
+
+def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
+    """Record port and the application's part. Raises WireError for a meta that is not ours.
+
+    Positions after the third are of a later version, and skipped.
+    """
+    try:
+        fields = msgpack.unpackb(meta, max_array_len=16, max_map_len=0, max_bin_len=512)
+    except (msgpack.UnpackException, ValueError, TypeError) as error:
+        raise WireError(f"foreign meta: {error}") from None
+    match fields:
+        case [int(version), int(port), bytes(own), *_] if version >= 1 and 1 <= port <= 65535:
+            return port, own
+    raise WireError("foreign meta")
+
+
+class GossipNode:
+    """One node of the cluster. See types.py for the face of the machine: feed it, drain it, mind its deadline.
+
+    `address` is where others reach our gossip port, `record_port` the port of records on the same IP. `meta` (at most
+    400 bytes) is shown to all. `incarnation` and `boot_epoch` are the application's persisted counters; `boot_epoch`
+    must be raised at each start. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of
+    tests. `remembered` are the members known at the last stop, dialled like `seeds` until they answer. `own_logs`
+    and `replicas` are what `EntriesChanged` reported in former lives. Raises UsageError for what can't be.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        address: Address,
+        record_port: int,
+        meta: bytes,
+        incarnation: int,
+        boot_epoch: int,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        now: float,
+        remembered: Sequence[Member] = (),
+        seeds: Sequence[Address] = (),
+        own_logs: Sequence[Log] = (),
+        replicas: Sequence[Log] = (),
+        join_handler: JoinHandler | None = None,
+    ) -> None:
+        self.node_id = node_id
+        self._record_port = record_port
+        self._stream_ids = itertools.count(1)
+        self._channels: dict[StreamId, Channel] = {}
+        self._datagrams: list[Datagram] = []
+        self._commands: list[StreamCommand] = []
+        self._events: list[Event] = []
+        self._swim = Swim(
+            config=config,
+            node_id=node_id,
+            address=address,
+            meta=wrap_meta(record_port, meta),
+            incarnation=incarnation,
+            keyring=keyring,
+            label=label,
+            rng=rng,
+            now=now,
+            new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
+            remembered=remembered,
+            seeds=seeds,
+        )
+        self._replication = Replication(
+            config=config,
+            node_id=node_id,
+            boot_epoch=boot_epoch,
+            keyring=keyring,
+            cluster_label=label,
+            rng=rng,
+            now=now,
+            new_stream_id=lambda: self._new_stream(Channel.RECORD),
+            own_logs=own_logs,
+            replicas=replicas,
+            join_handler=join_handler,
+            expect_peers=bool(remembered or seeds),
+        )
+        for member in self._swim.members().values():
+            self._introduce(member, now)
+        self._pass_on(now)
+
+    def _new_stream(self, channel: Channel) -> StreamId:
+        stream_id = next(self._stream_ids)
+        self._channels[stream_id] = channel
+        return stream_id
+
+    # Inputs
+
+    def handle_datagram(self, channel: Channel, payload: bytes, source: Address, now: float) -> None:
+        """A UDP payload that came to one of our ports."""
+        if channel is Channel.GOSSIP:
+            self._swim.handle_datagram(payload, source, now)
+        else:
+            self._replication.handle_datagram(payload, source, now)
+        self._pass_on(now)
+
+    def accept_stream(self, channel: Channel, peer: Address, now: float) -> StreamId:
+        """Somebody dialled one of our ports. Returns the stream's number."""
+        stream_id = self._new_stream(channel)
+        if channel is Channel.GOSSIP:
+            self._swim.accept_stream(stream_id, peer, now)
+        else:
+            self._replication.accept_stream(stream_id, peer, now)
+        self._pass_on(now)
+        return stream_id
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
+        """Bytes of a stream, in any cut."""
+        match self._channels.get(stream_id):
+            case Channel.GOSSIP:
+                self._swim.handle_stream_data(stream_id, data, now)
+            case Channel.RECORD:
+                self._replication.handle_stream_data(stream_id, data, now)
+        self._pass_on(now)
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer half-closed (error None), or the stream broke or could not be dialled."""
+        match self._channels.pop(stream_id, None):
+            case Channel.GOSSIP:
+                self._swim.handle_stream_end(stream_id, now, error)
+            case Channel.RECORD:
+                self._replication.handle_stream_end(stream_id, now, error)
+        self._pass_on(now)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due; early and repeated calls do nothing."""
+        self._swim.handle_deadline(now)
+        self._replication.handle_deadline(now)
+        self._pass_on(now)
+
+    def next_deadline(self) -> float:
+        """When to call `handle_deadline`; ask again after every other call."""
+        return min(self._swim.next_deadline(), self._replication.next_deadline())
+
+    def drain(self) -> Output:
+        """Everything that the outside must do now; a second call gives nothing."""
+        output = self._replication.drain()
+        for command in output.streams:
+            self._take_command(command)
+        datagrams = (*self._datagrams, *output.datagrams)
+        events = (*self._events, *output.events)
+        commands = tuple(self._commands)
+        self._datagrams, self._commands, self._events = [], [], []
+        return Output(datagrams, commands, events)
+
+    def _pass_on(self, now: float) -> None:
+        """Let replication know what the membership found out."""
+        output = self._swim.drain()
+        self._datagrams += output.datagrams
+        for command in output.streams:
+            self._take_command(command)
+        for event in output.events:
+            match event:
+                case MemberChanged(member, previous):
+                    self._introduce(member, now)
+                    self._events.append(MemberChanged(self._shown(member), previous))
+                case MemberReaped(node_id):
+                    self._replication.set_peer(node_id, None, now, live=False)
+                    self._events.append(event)
+                case _:
+                    self._events.append(event)
+
+    def _take_command(self, command: StreamCommand) -> None:
+        if isinstance(command, StreamClose):
+            self._channels.pop(command.stream_id, None)
+        self._commands.append(command)
+
+    def _introduce(self, member: Member, now: float) -> None:
+        if member.node_id == self.node_id:
+            return
+        self._replication.set_peer(
+            member.node_id,
+            _record_address(member),
+            now,
+            live=member.state in (MemberState.ALIVE, MemberState.SUSPECT),
+            suspect=member.state is MemberState.SUSPECT,
+        )
+
+    def _shown(self, member: Member) -> Member:
+        """The member with the application's part of its meta."""
+        try:
+            return replace(member, meta=unwrap_meta_untrusted(member.meta)[1])
+        except WireError:
+            return member
+
+    # Membership
+
+    def set_meta(self, meta: bytes, now: float) -> None:
+        """Show another meta to all, at most 400 bytes. Raises UsageError."""
+        self._swim.set_meta(wrap_meta(self._record_port, meta), now)
+        self._pass_on(now)
+
+    def set_address(self, address: Address, now: float) -> None:
+        """Others reach us elsewhere from now on."""
+        self._swim.set_address(address, now)
+        self._pass_on(now)
+
+    def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
+        """Gossip addresses to dial for ever, with backoff, while no member has them."""
+        self._swim.set_seeds(seeds, now)
+        self._pass_on(now)
+
+    def leave(self, now: float) -> None:
+        """Tell the others that we go for good. Keep running until `has_left`."""
+        self._swim.leave(now)
+        self._pass_on(now)
+
+    def has_left(self, now: float) -> bool:
+        """True once enough others were told, or the time for it is over."""
+        return self._swim.has_left(now)
+
+    def note_lag(self, lag_s: float, now: float) -> None:
+        """Our own event loop was late by this: doubt ourselves before others."""
+        self._swim.note_lag(lag_s, now)
+        self._pass_on(now)
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """All nodes known, ourselves among them, with the application's part of their meta."""
+        return {node_id: self._shown(member) for node_id, member in self._swim.members().items()}
+
+    @property
+    def incarnation(self) -> int:
+        """Ours; persist it and give it to the next life."""
+        return self._swim.incarnation
+
+    def rtt_s(self, node_id: NodeId) -> float | None:
+        """Round trip of the last successful probe of a member."""
+        return self._swim.rtt_s(node_id)
+
+    def record_address(self, node_id: NodeId) -> Address | None:
+        """Where a member takes records; None if it takes none or is not known."""
+        member = self._swim.members().get(node_id)
+        return None if member is None else _record_address(member)
+
+    # Records: see Replication for each
+
+    def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
+        """Who takes part in a scope; the cluster's scope has everybody."""
+        self._replication.set_scope_members(scope, node_ids, now)
+
+    def enter_scope(self, scope: Scope, now: float) -> None:
+        """Hold others' logs of the scope from now on. ScopeSynced follows, once its members are set as well."""
+        self._replication.enter_scope(scope, now)
+
+    def exit_scope(self, scope: Scope, now: float) -> None:
+        """Forget others' logs of the scope; our own stays and is told as before."""
+        self._replication.exit_scope(scope, now)
+
+    def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
+        """Forget an owner's logs, in some scopes or (None) all. Copies at others don't come back."""
+        self._replication.drop_owner(node_id, scopes, now)
+
+    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        """Give the next versions to (scope, key, value or None) changes. Changes nothing. Raises UsageError."""
+        return self._replication.prepare(changes)
+
+    def commit(self, entries: tuple[Entry, ...], now: float) -> None:
+        """Apply what `prepare` gave, once it is on disk. Raises UsageError."""
+        self._replication.commit(entries, now)
+
+    def head(self, scope: Scope) -> int:
+        """Sequence of our last change in the scope."""
+        return self._replication.head(scope)
+
+    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers in scope that lack our head, or whose own head we lack."""
+        return self._replication.unacknowledged(scope)
+
+    def own_log(self, scope: Scope) -> Log | None:
+        """A copy of our log, None if there was never a change."""
+        return self._replication.own_log(scope)
+
+    def logs(self, scope: Scope) -> tuple[Log, ...]:
+        """Copies of all logs of the scope, ours among them."""
+        return self._replication.logs(scope)
+
+    def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
+        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises UsageError."""
+        return self._replication.request(peer, payload, now, timeout_s)
+
+    def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
+        """Answer a request, at most 1,000 bytes. Raises UsageError."""
+        self._replication.respond(event, payload, now)
+
+    # Both
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters since the start and present sizes, `gossip_…` and `record_…`."""
+        return {
+            **{f"gossip_{name}": value for name, value in self._swim.statistics().items()},
+            **{f"record_{name}": value for name, value in self._replication.statistics().items()},
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself."""
+        self._swim.check_invariants()
+        self._replication.check_invariants()
+
+
+def _record_address(member: Member) -> Address | None:
+    try:
+        return member.address[0], unwrap_meta_untrusted(member.meta)[0]
+    except WireError:
+        return None

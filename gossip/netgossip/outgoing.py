@@ -1,0 +1,86 @@
+"""What the membership wants done: datagrams with rumours riding on them, stream commands, events.
+
+Every datagram, also a mere ack, is filled up with waiting rumours, so that news travel with traffic that is there
+anyway.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from netgossip.broadcasts import BroadcastQueue
+from netgossip.config import GossipConfig
+from netgossip.seal import Keyring, datagram_overhead_bytes, seal_datagram
+from netgossip.types import Address, Channel, Datagram, Event, Output, StreamCommand
+from netgossip.wire import (
+    COMPOUND_HEADER_BYTES,
+    COMPOUND_LIMIT,
+    COMPOUND_PART_BYTES,
+    DatagramMessage,
+    encode,
+    encode_compound,
+)
+
+DATAGRAMS_LIMIT: Final = 4096
+"""Between two drains. The driver drains after each input, so this is never reached; beyond it the oldest stay and
+the new are dropped, as the network might have done."""
+
+
+class Outgoing:
+    """Collects output between two drains. `live` tells the number of members for the rumours' limit."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        live: Callable[[], int],
+    ) -> None:
+        self.rumours = BroadcastQueue(config.retransmit_mult)
+        self.dropped = 0
+        self._keyring = keyring
+        self._label = label
+        self._rng = rng
+        self._live = live
+        self._space_bytes = config.udp_limit_bytes - datagram_overhead_bytes(label) - COMPOUND_HEADER_BYTES
+        self._datagrams: list[Datagram] = []
+        self._streams: list[StreamCommand] = []
+        self._events: list[Event] = []
+
+    def send(self, destination: Address, *messages: DatagramMessage) -> bool:
+        """One datagram with `messages` and as many rumours as fit. False when there was nothing to say."""
+        parts = [encode(message) for message in messages]
+        parts += self.rumours.take(
+            space_bytes=self._space_bytes - sum(len(part) + COMPOUND_PART_BYTES for part in parts),
+            part_bytes=COMPOUND_PART_BYTES,
+            count=COMPOUND_LIMIT - len(parts),
+            members=self._live(),
+        )
+        if not parts:
+            return False
+        if len(self._datagrams) >= DATAGRAMS_LIMIT:
+            self.dropped += 1
+            return True
+        payload = seal_datagram(
+            encode_compound(parts), keyring=self._keyring, label=self._label, rng=self._rng
+        )
+        self._datagrams.append(Datagram(Channel.GOSSIP, destination, payload))
+        return True
+
+    def stream(self, command: StreamCommand) -> None:
+        """Something to be done with a stream."""
+        self._streams.append(command)
+
+    def event(self, event: Event) -> None:
+        """A fact for the application."""
+        self._events.append(event)
+
+    def drain(self) -> Output:
+        """Everything since the last drain."""
+        output = Output(tuple(self._datagrams), tuple(self._streams), tuple(self._events))
+        self._datagrams, self._streams, self._events = [], [], []
+        return output

@@ -1,0 +1,65 @@
+"""The four sockets of a node: two ports, each for UDP and TCP."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from netgossip.errors import UsageError
+
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""Asked of the kernel for each UDP socket: 1,000 pushes of the largest size while the loop is busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Bound and non-blocking; the TCP ones listen."""
+
+    gossip_udp: socket.socket
+    gossip_tcp: socket.socket
+    record_udp: socket.socket
+    record_tcp: socket.socket
+
+    def close(self) -> None:
+        """Close all four."""
+        for opened in (self.gossip_udp, self.gossip_tcp, self.record_udp, self.record_tcp):
+            opened.close()
+
+
+def open_sockets(address: str, gossip_port: int, record_port: int) -> Sockets:
+    """Bind both ports for UDP and TCP. Raises UsageError that names the address, the port and the cause."""
+    opened: list[socket.socket] = []
+    try:
+        for port in (gossip_port, record_port):
+            opened.append(_bind(address, port, socket.SOCK_DGRAM))
+            opened.append(_bind(address, port, socket.SOCK_STREAM))
+    except UsageError:
+        for one in opened:
+            one.close()
+        raise
+    return Sockets(*opened)
+
+
+def _bind(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    stream = kind == socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    try:
+        bound.setblocking(False)
+        if stream:
+            # Connections of our last life in TIME_WAIT must not keep us out.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        bound.bind((address, port))
+        if stream:
+            bound.listen(128)
+    except OSError as error:
+        bound.close()
+        what = f"{address} port {port} ({'TCP' if stream else 'UDP'})"
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"{what} is in use by another program") from error
+        raise UsageError(f"{what} can't be bound: {error.strerror}") from error
+    return bound

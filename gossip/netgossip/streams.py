@@ -1,0 +1,122 @@
+"""The membership's streams: what each is for, how much may come in, how long it may take.
+
+Each carries one message in each direction. The dialler writes first; who was dialled answers and closes.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from netgossip.config import GossipConfig
+from netgossip.outgoing import Outgoing
+from netgossip.seal import Keyring, StreamReader, seal_stream
+from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
+
+PER_HOST_LIMIT: Final = 4
+"""Of the accepted streams, so that one host cannot take all places."""
+
+
+class Purpose(enum.Enum):
+    """Why a stream exists."""
+
+    JOIN = "join"
+    """We dial somebody who is no live member yet."""
+    PUSH_PULL = "push-pull"
+    """We dial a live member for a full exchange."""
+    PING = "ping"
+    """We dial the target of a probe whose datagrams are not answered."""
+    ACCEPTED = "accepted"
+    """A peer dialled us."""
+
+
+@dataclass(slots=True)
+class GossipStream:
+    """One open stream."""
+
+    stream_id: StreamId
+    purpose: Purpose
+    peer: Address
+    reader: StreamReader
+    deadline: float
+
+
+class StreamTable:
+    """The open streams, within their bounds."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        outgoing: Outgoing,
+        new_stream_id: Callable[[], StreamId],
+    ) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._label = label
+        self._rng = rng
+        self._outgoing = outgoing
+        self._new_stream_id = new_stream_id
+        self._streams: dict[StreamId, GossipStream] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def dial(
+        self, peer: Address, purpose: Purpose, message: bytes, *, timeout_s: float, now: float
+    ) -> StreamId:
+        """Open a stream and write `message` on it."""
+        stream = self._add(self._new_stream_id(), peer, purpose, now + timeout_s)
+        self._outgoing.stream(StreamOpen(stream.stream_id, Channel.GOSSIP, peer))
+        self.write(stream, message)
+        return stream.stream_id
+
+    def accept(self, stream_id: StreamId, peer: Address, now: float) -> bool:
+        """A peer opened a stream. False, and it is closed, when there are too many."""
+        open_peers = [s.peer[0] for s in self._streams.values() if s.purpose is Purpose.ACCEPTED]
+        if len(open_peers) >= self._config.accepted_streams or open_peers.count(peer[0]) >= PER_HOST_LIMIT:
+            self._outgoing.stream(StreamClose(stream_id))
+            return False
+        self._add(stream_id, peer, Purpose.ACCEPTED, now + self._config.stream_timeout_s)
+        return True
+
+    def _add(self, stream_id: StreamId, peer: Address, purpose: Purpose, deadline: float) -> GossipStream:
+        reader = StreamReader(
+            keyring=self._keyring,
+            label=self._label,
+            labelled=purpose is Purpose.ACCEPTED,
+            limit_bytes=self._config.stream_limit_bytes,
+        )
+        stream = self._streams[stream_id] = GossipStream(stream_id, purpose, peer, reader, deadline)
+        return stream
+
+    def write(self, stream: GossipStream, message: bytes) -> None:
+        """Seal `message` and send it."""
+        is_dialler = stream.purpose is not Purpose.ACCEPTED
+        data = seal_stream(
+            message, keyring=self._keyring, label=self._label, rng=self._rng, dialler=is_dialler
+        )
+        self._outgoing.stream(StreamSend(stream.stream_id, data))
+
+    def close(self, stream_id: StreamId, *, is_broken: bool = False) -> None:
+        """The stream is over; one that is broken has nothing left to close."""
+        if self._streams.pop(stream_id, None) is not None and not is_broken:
+            self._outgoing.stream(StreamClose(stream_id))
+
+    def get(self, stream_id: StreamId) -> GossipStream | None:
+        """The stream, while it is open."""
+        return self._streams.get(stream_id)
+
+    def expired(self, now: float) -> list[GossipStream]:
+        """Those that took too long."""
+        return [stream for stream in self._streams.values() if now >= stream.deadline]
+
+    def next_deadline(self) -> float:
+        """When the next one has taken too long."""
+        return min((stream.deadline for stream in self._streams.values()), default=float("inf"))

@@ -1,0 +1,490 @@
+"""The membership machine: memberlist's protocol, SWIM with Lifeguard, without a socket and without a clock.
+
+Five activities run side by side, each with its own timer:
+
+    probe       one member each interval: ping, then ask others, then suspect        detector.py, probe.py
+    gossip      while rumours wait: to a few random members each gossip interval              broadcasts.py
+    exchange    everything, with one random live member, over a stream, now and then
+    reconnect   dial who should be a member and is not, for ever                                   redial.py
+    judgement   suspicions that run out, new addresses, forgetting                                 claims.py
+
+and every activity answers to the same table of beliefs (members.py, claims.py).
+
+The machine is late when its process was stopped or starved. Then the answers that it waits for lie unread in the
+socket, so it gives everybody the time back during which it did not listen, and doubts itself rather than others.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from netgossip.awareness import Awareness
+from netgossip.claims import Claims
+from netgossip.config import GossipConfig
+from netgossip.detector import Detector
+from netgossip.errors import SealError, UsageError, WireError
+from netgossip.members import MemberTable, is_live
+from netgossip.outgoing import Outgoing
+from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
+from netgossip.redial import Redial
+from netgossip.seal import Keyring, check_label, open_datagram_untrusted
+from netgossip.strangers import Strangers
+from netgossip.streams import GossipStream, Purpose, StreamTable
+from netgossip.types import (
+    Address,
+    Member,
+    MemberState,
+    NodeId,
+    Output,
+    StrangerHeard,
+    StreamId,
+)
+from netgossip.wire import (
+    META_LIMIT_BYTES,
+    VSN,
+    Ack,
+    Alive,
+    DatagramMessage,
+    Dead,
+    ErrorReply,
+    IndirectPing,
+    Nack,
+    Ping,
+    PushPull,
+    StreamMessage,
+    Suspect,
+    UserMessage,
+    encode,
+    encode_node,
+    encode_push_pull,
+)
+
+_SCALE_FROM_MEMBERS = 32
+"""memberlist's pushPullScaleThreshold."""
+_REAP_INTERVAL_S = 60.0
+_COUNTERS = (
+    *(
+        "probes",
+        "probes_failed",
+        "late_acks",
+        "lags",
+        "push_pulls",
+        "streams_failed",
+        "peer_errors",
+        "user_messages",
+    ),
+    *("suspicions", "deaths_declared", "refutations", "accusations", "identity_clashes"),
+    *(
+        "refused_no_label",
+        "refused_other_label",
+        "refused_wrong_key",
+        "refused_not_encrypted",
+        "refused_malformed",
+    ),
+    *(
+        "refused_not_for_us",
+        "refused_unknown_accuser",
+        "refused_incarnation",
+        "refused_version",
+        "refused_address",
+    ),
+    *("refused_full", "refused_busy", "refused_relay", "refused_unexpected"),
+)
+"""All that is counted, so that each is shown from the start."""
+
+
+class Swim:
+    """One node's membership. Fed with input and the time, drained for output; see types.py.
+
+    `incarnation` is the highest that this node ever used (0 for a new one); it starts one above. `rng` must be
+    `random.SystemRandom` outside of tests: nonces come from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        address: Address,
+        meta: bytes,
+        incarnation: int,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        now: float,
+        new_stream_id: Callable[[], StreamId],
+        remembered: Sequence[Member] = (),
+        seeds: Sequence[Address] = (),
+    ) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._label = check_label(label)
+        self._rng = rng
+        self._counts = Counter(dict.fromkeys(_COUNTERS, 0))
+        own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, _checked_meta(meta), VSN)
+        self._table = MemberTable(own)
+        self._outgoing = Outgoing(
+            config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
+        )
+        self._awareness = Awareness(config.awareness_max_multiplier)
+        self._claims = Claims(
+            config=config,
+            table=self._table,
+            outgoing=self._outgoing,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._streams = StreamTable(
+            config=config,
+            keyring=keyring,
+            label=label,
+            rng=rng,
+            outgoing=self._outgoing,
+            new_stream_id=new_stream_id,
+        )
+        self._detector = Detector(
+            config=config,
+            rng=rng,
+            table=self._table,
+            claims=self._claims,
+            outgoing=self._outgoing,
+            streams=self._streams,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
+        self._strangers = Strangers()
+        self._seeds = tuple(seeds)
+        self._wanted_for: tuple[object, ...] = ()
+        self._encoded: dict[NodeId, tuple[Member, bytes]] = {}
+        self._leave_by = float("inf")
+        self._probe_at = now + rng.uniform(0, config.probe_interval_s)
+        self._gossip_at = now
+        self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
+        self._reconnect_at = now + rng.uniform(0, config.reconnect_interval_s)
+        self._reap_at = now + _REAP_INTERVAL_S
+        self._claims.announce(now)
+        for member in remembered:
+            self._claims.remember(member, now)
+        self._settle(now)
+
+    # Input.
+
+    def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
+        """One UDP payload. What does not belong to the cluster is refused and counted."""
+        try:
+            messages = parse_datagram_untrusted(
+                open_datagram_untrusted(payload, keyring=self._keyring, label=self._label)
+            )
+        except WireError as error:
+            self._refuse(error, source, now)
+            return
+        for message in messages:
+            self._handle_message(message, source, now)
+        self._settle(now)
+
+    def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
+        """A peer opened a stream; it is closed at once when there are too many."""
+        if not self._streams.accept(stream_id, peer, now):
+            self._counts["refused_busy"] += 1
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
+        """Bytes that came on a stream, in any cut."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        try:
+            frame = stream.reader.feed_untrusted(data)
+            if frame is None:
+                return
+            message = parse_stream_untrusted(
+                frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
+            )
+        except WireError as error:
+            self._refuse(error, stream.peer, now)
+        else:
+            self._handle_stream_message(stream, message, now)
+        self._close(stream, now)
+        self._settle(now)
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer half-closed (`error` None) or the stream broke, before its message was whole."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        self._counts["streams_failed"] += 1
+        self._close(stream, now, is_broken=error is not None)
+        self._settle(now)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due. Calls that come early or repeatedly do nothing."""
+        self._make_up_for_lateness(now)
+        self._detector.handle_deadline(now)
+        if now >= self._probe_at:
+            self._probe_at = now + self._config.probe_interval_s
+            self._detector.begin(now)
+        self._claims.handle_deadline(now)
+        for stream in self._streams.expired(now):
+            self._counts["streams_failed"] += 1
+            self._close(stream, now)
+        if now >= self._push_pull_at:
+            self._push_pull_at = now + self._push_pull_interval_s() * self._rng.uniform(0.9, 1.1)
+            self._exchange_with_random(now)
+        if now >= self._reconnect_at:
+            self._reconnect_at = now + self._config.reconnect_interval_s * self._rng.uniform(0.9, 1.1)
+            self._reconnect_to_random(now)
+        if now >= self._reap_at:
+            self._reap_at = now + _REAP_INTERVAL_S
+            self._reap(now)
+        self._settle(now)
+        if self._outgoing.rumours and now >= self._gossip_at:
+            self._gossip(now)
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` has something to do. Ask again after every input."""
+        return min(
+            self._probe_at,
+            self._detector.prober.next_deadline(),
+            self._claims.next_deadline(),
+            self._streams.next_deadline(),
+            self._push_pull_at,
+            self._reconnect_at,
+            self._reap_at,
+            float("inf") if self._claims.is_leaving else self._redial.next_deadline(),
+            self._gossip_at if self._outgoing.rumours else float("inf"),
+            self._leave_by,
+        )
+
+    def drain(self) -> Output:
+        """Everything that the outside must now do, once."""
+        return self._outgoing.drain()
+
+    # Commands.
+
+    def set_meta(self, meta: bytes, now: float) -> None:
+        """Tell everybody our new meta, at most 512 bytes."""
+        if _checked_meta(meta) != self._table.own.meta and not self._claims.is_leaving:
+            self._claims.announce(now, meta=meta)
+
+    def set_address(self, address: Address, now: float) -> None:
+        """Tell everybody our new address."""
+        if address != self._table.own.address and not self._claims.is_leaving:
+            self._claims.announce(now, address=address)
+            self._settle(now)
+
+    def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
+        """Dial these, for ever, while no live member has their address."""
+        self._seeds = tuple(seeds)
+        self._settle(now)
+
+    def leave(self, now: float) -> None:
+        """Tell everybody that we leave for good. Then ask `has_left`; we answer meanwhile."""
+        if not self._claims.is_leaving:
+            self._claims.leave(now)
+            self._leave_by = now + self._config.leave_timeout_s
+            self._gossip_at = now
+            self._detector.abandon()
+
+    def has_left(self, now: float) -> bool:
+        """True when enough members were told, when there is none, or when it took too long."""
+        if not self._claims.is_leaving:
+            return False
+        is_told = self._table.own_id not in self._outgoing.rumours
+        if is_told or self._table.live == 0 or now >= self._leave_by:
+            self._leave_by = float("inf")
+            return True
+        return False
+
+    def note_lag(self, lag_s: float, now: float) -> None:
+        """The event loop was late by `lag_s`: doubt ourselves."""
+        del now
+        if lag_s > self._config.probe_timeout_s / 2:
+            self._counts["lags"] += 1
+            self._awareness.apply(+1)
+
+    # What there is to see.
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """All members that are remembered, ourselves among them. Read-only; changes with the machine."""
+        return self._table.view
+
+    @property
+    def incarnation(self) -> int:
+        """Ours. Persist the highest seen, and give it to the next life."""
+        return self._table.own.incarnation
+
+    def rtt_s(self, node_id: NodeId) -> float | None:
+        """Round trip of the last ping that a member answered directly."""
+        return self._detector.rtt_s.get(node_id)
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters since the start, refusals as `refused_<reason>`, and present figures."""
+        return {
+            **self._counts,
+            "members": len(self._table),
+            "members_live": self._table.live,
+            "suspected": len(self._claims.suspicions),
+            "rumours_waiting": len(self._outgoing.rumours),
+            "datagrams_dropped": self._outgoing.dropped,
+            "streams_open": len(self._streams),
+            "health_score": self._awareness.score,
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the machine contradicts itself."""
+        self._table.check_invariants()
+        self._claims.check_invariants()
+        self._outgoing.rumours.check_invariants()
+        self._detector.check_invariants()
+        assert not self._claims.newcomers
+
+    # Messages.
+
+    def _handle_message(self, message: DatagramMessage, source: Address, now: float) -> None:
+        match message:
+            case Ping():
+                self._detector.handle_ping(message, source, now)
+            case IndirectPing():
+                self._detector.handle_indirect_ping(message, source, now)
+            case Ack():
+                self._detector.handle_ack(message.sequence, now)
+            case Nack():
+                self._detector.prober.nacked(message.sequence, source)
+            case Alive():
+                self._claims.alive(message, now, source=source)
+            case Suspect():
+                self._claims.suspect(message, now, source=source)
+            case Dead():
+                self._claims.dead(message, now, source=source)
+            case UserMessage():
+                self._counts["user_messages"] += 1
+
+    # Activities.
+
+    def _make_up_for_lateness(self, now: float) -> None:
+        late_s = now - self._probe_at  # of all timers the one that is never set into the past
+        if late_s <= self._config.probe_timeout_s / 2:
+            return
+        self.note_lag(late_s, now)
+        if late_s > self._config.probe_timeout_s:
+            self._detector.prober.postpone(late_s + self._config.probe_timeout_s)
+            self._claims.postpone(late_s + self._config.probe_timeout_s)
+
+    def _gossip(self, now: float) -> None:
+        targets = self._table.others(MemberState.ALIVE, MemberState.SUSPECT)
+        recent = now - self._config.gossip_to_the_dead_s
+        targets += [
+            m for m in self._table.others(MemberState.DEAD) if self._table.changed_at(m.node_id) >= recent
+        ]
+        for target in self._rng.sample(targets, min(self._config.gossip_nodes, len(targets))):
+            self._outgoing.send(target.address)
+        self._gossip_at = now + self._config.gossip_interval_s if targets else float("inf")
+
+    # Full exchanges.
+
+    def _push_pull_interval_s(self) -> float:
+        live = self._table.live
+        if live <= _SCALE_FROM_MEMBERS:
+            return self._config.push_pull_interval_s
+        factor = math.ceil(math.log2(live) - math.log2(_SCALE_FROM_MEMBERS)) + 1
+        return self._config.push_pull_interval_s * factor
+
+    def _exchange_with_random(self, now: float) -> None:
+        peers = self._table.others(MemberState.ALIVE)
+        if peers and not self._claims.is_leaving:
+            self._dial_exchange(self._rng.choice(peers).address, Purpose.PUSH_PULL, now)
+
+    def _reconnect_to_random(self, now: float) -> None:
+        """Dial one of the dead, so often that each hears from about one member an interval whatever their number;
+        three more are added to the odds so that small clusters heal at once."""
+        dead = self._table.others(MemberState.DEAD)
+        if dead and not self._claims.is_leaving and self._rng.random() * self._table.live < len(dead) + 3:
+            self._dial_exchange(self._rng.choice(dead).address, Purpose.PUSH_PULL, now)
+
+    def _dial_exchange(self, address: Address, purpose: Purpose, now: float) -> None:
+        message = encode_push_pull(self._encoded_nodes(), join=purpose is Purpose.JOIN)
+        self._streams.dial(address, purpose, message, timeout_s=self._config.stream_timeout_s, now=now)
+
+    def _handle_stream_message(self, stream: GossipStream, message: StreamMessage, now: float) -> None:
+        is_ours = stream.purpose is Purpose.ACCEPTED
+        match message:
+            case PushPull():
+                if is_ours:
+                    self._streams.write(stream, encode_push_pull(self._encoded_nodes(), join=message.join))
+                self._counts["push_pulls"] += 1
+                self._claims.merge(message.nodes, now)
+            case Ping() if is_ours and message.node == self._table.own_id:
+                self._streams.write(stream, encode(Ack(message.sequence)))
+            case Ack() if stream.purpose is Purpose.PING:
+                self._detector.handle_ack(message.sequence, now)
+            case UserMessage():
+                self._counts["user_messages"] += 1
+            case ErrorReply():
+                self._counts["peer_errors"] += 1
+            case _:
+                self._counts["refused_unexpected"] += 1
+
+    def _encoded_nodes(self) -> list[bytes]:
+        """Every member for a push/pull; at 10,000 members encoding them anew would take 10 ms."""
+        nodes = []
+        for member in self._table:
+            known = self._encoded.get(member.node_id)
+            if known is None or known[0] is not member:
+                known = self._encoded[member.node_id] = (member, encode_node(member))
+            nodes.append(known[1])
+        return nodes
+
+    def _close(self, stream: GossipStream, now: float, *, is_broken: bool = False) -> None:
+        self._streams.close(stream.stream_id, is_broken=is_broken)
+        if stream.purpose is Purpose.JOIN:
+            self._redial.ended(stream.peer, now)
+
+    # Housekeeping.
+
+    def _settle(self, now: float) -> None:
+        """After every input: look at what the claims left to do, and at who is to be dialled."""
+        for node_id in self._claims.newcomers:
+            if node_id != self._table.own_id:
+                self._detector.prober.order.add(node_id)
+        if self._claims.newcomers and self._gossip_at == float("inf"):
+            self._gossip_at = now  # until now there was nobody to tell
+        self._claims.newcomers.clear()
+        self._detector.check_moves()
+        if self._claims.is_leaving:
+            return
+        wanted_for = (self._table.revision, len(self._claims.unconfirmed), self._seeds)
+        if wanted_for != self._wanted_for:
+            self._wanted_for = wanted_for
+            self._redial.want(self._wanted(), now)
+        for address in self._redial.take_due(now):
+            self._dial_exchange(address, Purpose.JOIN, now)
+
+    def _wanted(self) -> Iterable[Address]:
+        """Who is to be dialled until it is a member. All the dead as well when nobody else is left."""
+        reached = {m.address for m in self._table if is_live(m) and m.node_id not in self._claims.unconfirmed}
+        wanted = [*self._seeds, *(self._table.view[n].address for n in self._claims.unconfirmed)]
+        if self._table.live == 1:
+            wanted += [m.address for m in self._table.others(MemberState.DEAD)]
+        return [address for address in wanted if address not in reached]
+
+    def _reap(self, now: float) -> None:
+        self._claims.reap(now)
+        self._detector.reap()
+        self._encoded = {n: known for n, known in self._encoded.items() if n in self._table}
+
+    def _refuse(self, error: WireError, source: Address, now: float) -> None:
+        if not isinstance(error, SealError):
+            self._counts["refused_malformed"] += 1
+            return
+        self._counts[f"refused_{error.reason.replace('-', '_')}"] += 1
+        if self._strangers.is_news(source[0], now):
+            self._outgoing.event(StrangerHeard(source, error.reason))
+
+
+def _checked_meta(meta: bytes) -> bytes:
+    if len(meta) > META_LIMIT_BYTES:
+        raise UsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+    return meta

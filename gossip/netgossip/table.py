@@ -1,0 +1,422 @@
+"""Replicated records: for each scope and owner one log, written by that owner alone.
+
+A log is a map from key to (sequence, value or tombstone) with an epoch and a head. Its version (epoch, head) names
+its content: whoever holds a log at a version holds what the owner had when it gave that version out. So merging is
+keeping the higher version, which is commutative, associative and idempotent, and comparing two tables is comparing
+one number pair a log, however many records there are.
+
+Coming from `have` to `head` needs a delta: all entries with a sequence above `have`. Tombstones are part of it,
+until the owner drops them; `collected` is the highest sequence that it dropped. From below `collected`, and from
+another epoch, only the whole log helps (base 0), which replaces what is there. Thus a deletion can't be missed,
+whenever the tombstone went and however long the receiver was away (the rule is chitchat's): no grace period on
+which correctness hangs, no resurrection.
+
+The owner drops tombstones when it commits a change, never between: `collected` moves with the head only, and no
+message is needed to tell of it.
+
+Each delta carries the digest of the log that it leads to. An owner whose disk was restored from a backup continues
+below or beside its own past; receivers see it by the digest (or by a version that is too low), tell the owner, and
+the owner raises the epoch and issues all that it has again. The digest is the sum, modulo 2**128, of keyed hashes
+of the live entries, kept up with each change. XOR in its place would let anybody who chooses record values find a
+set that cancels out.
+
+A log that the application dropped leaves its version behind: copies that others still hold do not come back, a
+newer version does.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from netgossip.errors import UsageError
+from netgossip.record_wire import KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    EntriesChanged,
+    Entry,
+    Event,
+    Log,
+    NodeId,
+    OwnLogRaised,
+    Scope,
+    Version,
+)
+
+LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
+host is planned to carry."""
+
+_MODULUS: Final = 1 << 128
+
+
+class Merge(enum.Enum):
+    """What became of a delta."""
+
+    APPLIED = "applied"
+    KNOWN = "known"
+    """Nothing new in it."""
+    GAP = "gap"
+    """We hold less than its base: ask from our version on."""
+    DIVERGED = "diverged"
+    """It does not lead to the content it announces: ask for the whole log."""
+    REFUSED = "refused"
+    """Of a scope that we do not hold, of our own log, or of a log that is too large."""
+
+
+class _Log:
+    """One log. `entries` is in order of sequence: a changed key moves to the end."""
+
+    __slots__ = ("collected", "digest", "entries", "epoch", "head", "size_bytes")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.head = 0
+        self.collected = 0
+        self.digest = 0
+        self.size_bytes = 0
+        self.entries: dict[bytes, Entry] = {}
+
+    @property
+    def version(self) -> Version:
+        return Version(self.epoch, self.head)
+
+    def since(self, sequence: int) -> tuple[Entry, ...]:
+        """The entries above `sequence`, in order; costs in proportion to their number."""
+        found = []
+        for entry in reversed(self.entries.values()):
+            if entry.version.sequence <= sequence:
+                break
+            found.append(entry)
+        return tuple(reversed(found))
+
+
+class Table:
+    """All logs that a node holds. Pure: `now` (monotonic seconds) only ages the tombstones of our own logs."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        label: bytes,
+        tombstone_s: float,
+        now: float,
+        own_logs: Iterable[Log] = (),
+        replicas: Iterable[Log] = (),
+    ) -> None:
+        self._node_id = node_id
+        self._hash_key = blake2b(label, person=b"netgossip table").digest()
+        self._tombstone_s = tombstone_s
+        self._held: set[Scope] = {CLUSTER_SCOPE}
+        self._logs: dict[Scope, dict[NodeId, _Log]] = {}
+        self._fingerprints: dict[Scope, int] = {}
+        self._dropped: dict[tuple[Scope, NodeId], Version] = {}
+        self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
+        for log in own_logs:
+            self._load(log)
+            graves = [(e.version.sequence, now) for e in log.entries.values() if e.value is None]
+            self._tombstones[log.scope] = deque(sorted(graves))
+        for log in replicas:
+            if log.owner != node_id:
+                self._load(log)
+
+    # Reading
+
+    def holds(self, scope: Scope) -> bool:
+        """True when others' logs of the scope are kept."""
+        return scope in self._held
+
+    def version(self, scope: Scope, owner: NodeId) -> Version:
+        """Of the log, or of the log that was dropped; NO_VERSION when never heard of."""
+        log = self._logs.get(scope, {}).get(owner)
+        return log.version if log is not None else self._dropped.get((scope, owner), NO_VERSION)
+
+    def own_version(self, scope: Scope) -> Version:
+        """Of our own log."""
+        return self.version(scope, self._node_id)
+
+    def digest(self, scope: Scope, owner: NodeId) -> int | None:
+        """Sum over the log's live entries; None when we do not hold it."""
+        log = self._logs.get(scope, {}).get(owner)
+        return None if log is None else log.digest
+
+    def fingerprint(self, scope: Scope) -> int:
+        """Equal on two nodes exactly when their vectors are."""
+        return self._fingerprints.get(scope, 0)
+
+    def vector(self, scope: Scope) -> tuple[Row, ...]:
+        """Version and digest of every log of the scope."""
+        logs = self._logs.get(scope, {})
+        return tuple(Row(owner, log.version, log.digest) for owner, log in sorted(logs.items()))
+
+    def scopes(self) -> frozenset[Scope]:
+        """Those that are held, and those in which we have a log of our own."""
+        own = {scope for scope, logs in self._logs.items() if self._node_id in logs}
+        return frozenset(self._held | own)
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log."""
+        log = self._logs.get(scope, {}).get(owner)
+        if log is None:
+            return None
+        return Log(scope, owner, log.epoch, log.head, log.collected, dict(log.entries))
+
+    def logs(self, scope: Scope) -> tuple[Log, ...]:
+        """Copies of all logs of the scope, by owner."""
+        found = (self.log(scope, owner) for owner in sorted(self._logs.get(scope, {})))
+        return tuple(log for log in found if log is not None)
+
+    def delta(self, scope: Scope, owner: NodeId, since: Version) -> Delta | None:
+        """What brings a holder of `since` to our version; None when we do not know better."""
+        log = self._logs.get(scope, {}).get(owner)
+        if log is None or since >= log.version:
+            return None
+        base = since.sequence if since.epoch == log.epoch and since.sequence >= log.collected else 0
+        return Delta(scope, owner, log.epoch, base, log.head, log.collected, log.digest, log.since(base))
+
+    # Our own logs
+
+    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        """Give the next versions to changes (None deletes). Changes nothing. Raises UsageError."""
+        heads: dict[Scope, int] = {}
+        sizes: dict[Scope, int] = {}
+        entries = []
+        for scope, key, value in changes:
+            if len(scope) != 16:
+                raise UsageError(f"a scope has 16 bytes, not {len(scope)}")
+            if not 1 <= len(key) <= KEY_LIMIT_BYTES:
+                raise UsageError(f"a key has 1 to {KEY_LIMIT_BYTES} bytes, not {len(key)}")
+            if value is not None and len(value) > VALUE_LIMIT_BYTES:
+                raise UsageError(f"a value has at most {VALUE_LIMIT_BYTES} bytes, not {len(value)}")
+            log = self._logs.get(scope, {}).get(self._node_id)
+            sizes[scope] = sizes.get(scope, log.size_bytes if log else 0) + len(key) + len(value or b"")
+            if value is not None and sizes[scope] > LOG_LIMIT_BYTES:
+                raise UsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
+            heads[scope] = heads.get(scope, log.head if log else 0) + 1
+            version = Version(log.epoch if log else 1, heads[scope])
+            entries.append(Entry(scope, self._node_id, key, value, version))
+        return tuple(entries)
+
+    def commit(self, entries: Sequence[Entry], now: float) -> tuple[EntriesChanged, ...]:
+        """Apply what `prepare` gave, one event a scope.
+
+        If the epoch was raised in between, the entries get new versions, which the events tell. Raises UsageError,
+        and changes nothing, when other changes were committed since `prepare`.
+        """
+        by_scope: dict[Scope, list[Entry]] = {}
+        for entry in entries:
+            by_scope.setdefault(entry.scope, []).append(entry)
+        for scope, group in by_scope.items():
+            own = self.own_version(scope)
+            if group[0].version.epoch == max(own.epoch, 1) and group[0].version.sequence != own.sequence + 1:
+                raise UsageError(f"entries of scope {scope.hex()} were prepared against an older log")
+        return tuple(self._commit_scope(scope, group, now) for scope, group in by_scope.items())
+
+    def _commit_scope(self, scope: Scope, group: list[Entry], now: float) -> EntriesChanged:
+        log = self._own(scope)
+        self._collect(scope, log, now)
+        applied = []
+        self._subtract(scope, self._node_id, log)
+        for entry in group:
+            log.head += 1
+            current = Entry(scope, self._node_id, entry.key, entry.value, Version(log.epoch, log.head))
+            self._put(log, current)
+            applied.append(current)
+            if current.value is None:
+                self._tombstones.setdefault(scope, deque()).append((log.head, now))
+        self._add(scope, self._node_id, log)
+        return _changed(scope, self._node_id, log, tuple(applied))
+
+    def _collect(self, scope: Scope, log: _Log, now: float) -> None:
+        """Drop tombstones that are old enough. The live entries, and thus the digest, stay as they are."""
+        graves = self._tombstones.get(scope, deque())
+        before = log.collected
+        while graves and graves[0][1] + self._tombstone_s <= now:
+            log.collected = graves.popleft()[0]
+        if log.collected > before:
+            _bury(log)
+
+    def outrun(self, scope: Scope, heard: Version, digest: int | None = None) -> tuple[Event, ...]:
+        """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it."""
+        log = self._logs.get(scope, {}).get(self._node_id)
+        own = log.version if log is not None else NO_VERSION
+        same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
+        if same_past:
+            return ()
+        live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
+        if log is not None:
+            self._subtract(scope, self._node_id, log)
+        raised = _Log(heard.epoch + 1)
+        for entry in live:
+            raised.head += 1
+            version = Version(raised.epoch, raised.head)
+            self._put(raised, Entry(scope, self._node_id, entry.key, entry.value, version))
+        self._logs.setdefault(scope, {})[self._node_id] = raised
+        self._tombstones.pop(scope, None)
+        self._add(scope, self._node_id, raised)
+        everything = tuple(raised.entries.values())
+        return (
+            OwnLogRaised(scope, raised.epoch),
+            _changed(scope, self._node_id, raised, everything, replaced=True),
+        )
+
+    # Others' logs
+
+    def hold(self, scope: Scope) -> None:
+        """Keep others' logs of the scope from now on."""
+        self._held.add(scope)
+
+    def release(self, scope: Scope) -> None:
+        """Forget others' logs of the scope; ours stays."""
+        self._held.discard(scope)
+        logs = self._logs.get(scope, {})
+        for owner in [owner for owner in logs if owner != self._node_id]:
+            self._subtract(scope, owner, logs.pop(owner))
+        for key in [key for key in self._dropped if key[0] == scope]:
+            del self._dropped[key]
+
+    def drop(self, owner: NodeId, scopes: Iterable[Scope] | None = None) -> None:
+        """Forget an owner's logs (of some scopes, or all), and refuse copies of what was dropped."""
+        for scope in tuple(self._logs) if scopes is None else scopes:
+            log = self._logs.get(scope, {}).get(owner)
+            if log is not None and owner != self._node_id:
+                self._subtract(scope, owner, log)
+                del self._logs[scope][owner]
+                self._dropped[scope, owner] = log.version
+
+    def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
+        """Apply a delta of another owner's log, if it brings us forward.
+
+        The owner's whole log may also replace a log of the same version: it knows its content best.
+        """
+        if delta.owner == self._node_id or delta.scope not in self._held:
+            return Merge.REFUSED, None
+        have = self.version(delta.scope, delta.owner)
+        log = self._logs.get(delta.scope, {}).get(delta.owner)
+        corrects = from_owner and delta.base == 0 and log is not None and log.digest != delta.digest
+        if delta.version < have or (delta.version == have and not corrects):
+            return Merge.KNOWN, None
+        if delta.base == 0:
+            return self._replace(delta)
+        if log is None or delta.epoch != log.epoch or delta.base > log.head:
+            return Merge.GAP, None
+        return self._extend(log, delta)
+
+    def _replace(self, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
+        log = _Log(delta.epoch)
+        for entry in delta.entries:
+            self._put(log, entry)
+        log.head, log.collected = delta.head, delta.collected
+        if log.digest != delta.digest or log.size_bytes > LOG_LIMIT_BYTES:
+            return Merge.REFUSED, None
+        logs = self._logs.setdefault(delta.scope, {})
+        if delta.owner in logs:
+            self._subtract(delta.scope, delta.owner, logs[delta.owner])
+        logs[delta.owner] = log
+        self._dropped.pop((delta.scope, delta.owner), None)
+        self._add(delta.scope, delta.owner, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
+
+    def _extend(self, log: _Log, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
+        fresh = tuple(entry for entry in delta.entries if entry.version.sequence > log.head)
+        digest, size = log.digest, log.size_bytes
+        for entry in fresh:
+            old = log.entries.get(entry.key)
+            digest = (digest + self._hash(entry) - self._hash(old)) % _MODULUS
+            size += _size(entry) - _size(old)
+        if digest != delta.digest:
+            return Merge.DIVERGED, None
+        if size > LOG_LIMIT_BYTES:
+            return Merge.REFUSED, None
+        self._subtract(delta.scope, delta.owner, log)
+        for entry in fresh:
+            self._put(log, entry)
+        log.head = delta.head
+        if delta.collected > log.collected:
+            log.collected = delta.collected
+            _bury(log)
+        self._add(delta.scope, delta.owner, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
+
+    # Inside
+
+    def _own(self, scope: Scope) -> _Log:
+        logs = self._logs.setdefault(scope, {})
+        if self._node_id not in logs:
+            logs[self._node_id] = _Log(1)
+            self._add(scope, self._node_id, logs[self._node_id])
+        return logs[self._node_id]
+
+    def _load(self, saved: Log) -> None:
+        log = _Log(saved.epoch)
+        for entry in sorted(saved.entries.values(), key=lambda entry: entry.version.sequence):
+            self._put(log, entry)
+        log.head = max(saved.head, log.head, *(e.version.sequence for e in log.entries.values()), 0)
+        log.collected = saved.collected
+        self._logs.setdefault(saved.scope, {})[saved.owner] = log
+        self._add(saved.scope, saved.owner, log)
+
+    def _put(self, log: _Log, entry: Entry) -> None:
+        old = log.entries.pop(entry.key, None)
+        log.entries[entry.key] = entry
+        log.digest = (log.digest + self._hash(entry) - self._hash(old)) % _MODULUS
+        log.size_bytes += _size(entry) - _size(old)
+
+    def _hash(self, entry: Entry | None) -> int:
+        if entry is None or entry.value is None:
+            return 0
+        start = bytes((len(entry.key),)) + entry.key + entry.version.sequence.to_bytes(8, "big")
+        return int.from_bytes(
+            blake2b(start + entry.value, digest_size=16, key=self._hash_key).digest(), "big"
+        )
+
+    def _row_hash(self, owner: NodeId, log: _Log) -> int:
+        row = f"{owner} {log.epoch} {log.head} {log.digest}".encode()
+        return int.from_bytes(blake2b(row, digest_size=16, key=self._hash_key).digest(), "big")
+
+    def _add(self, scope: Scope, owner: NodeId, log: _Log) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) + self._row_hash(owner, log)) % _MODULUS
+
+    def _subtract(self, scope: Scope, owner: NodeId, log: _Log) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) - self._row_hash(owner, log)) % _MODULUS
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        for scope, logs in self._logs.items():
+            total = 0
+            for owner, log in logs.items():
+                order = [entry.version.sequence for entry in log.entries.values()]
+                assert order == sorted(set(order)), "entries are in order of sequence"
+                assert max(order, default=0) <= log.head
+                assert log.collected <= log.head
+                assert all(entry.owner == owner and entry.scope == scope for entry in log.entries.values())
+                assert log.digest == sum(map(self._hash, log.entries.values())) % _MODULUS
+                assert log.size_bytes == sum(map(_size, log.entries.values()))
+                total += self._row_hash(owner, log)
+            assert self.fingerprint(scope) == total % _MODULUS
+
+
+def _size(entry: Entry | None) -> int:
+    return 0 if entry is None else len(entry.key) + len(entry.value or b"")
+
+
+def _bury(log: _Log) -> None:
+    """Drop the tombstones up to `collected`. They lie at the front among older live entries."""
+    graves = []
+    for entry in log.entries.values():
+        if entry.version.sequence > log.collected:
+            break
+        if entry.value is None:
+            graves.append(entry)
+    for entry in graves:
+        del log.entries[entry.key]
+        log.size_bytes -= _size(entry)
+
+
+def _changed(
+    scope: Scope, owner: NodeId, log: _Log, entries: tuple[Entry, ...], *, replaced: bool = False
+) -> EntriesChanged:
+    return EntriesChanged(scope, owner, log.epoch, log.head, log.collected, entries, replaced)

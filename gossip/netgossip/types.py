@@ -1,0 +1,251 @@
+"""The words that netgossip's machines and their drivers share.
+
+A machine never touches a socket. It is fed bytes with the time at which they came, and it is drained:
+
+    machine.handle_datagram(channel, payload, source, now)
+    machine.handle_deadline(now)            # early or repeated calls do nothing
+    output = machine.drain()                # datagrams may be lost, events and stream commands may not
+    machine.next_deadline()                 # ask again after every call above
+
+Streams are the same idea for TCP. The machine names a stream by a number; the driver owns the socket:
+
+    StreamOpen(7, RECORD, ("192.0.2.2", 7957))      the driver dials; failure comes back as handle_stream_end
+    handle_stream_data(7, b"...", now)              bytes in any cut
+    handle_stream_end(7, now, error=None)           the peer half-closed or the stream broke
+    StreamSend(7, b"..."), StreamClose(7)           what the machine wants done, in order
+
+A stream that a peer opened gets its number from `accept_stream(channel, peer, now)`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+NodeId: TypeAlias = str
+"""32 lower-case hex digits: the first 128 bits of SHA-256 of the node's Ed25519 public key. It is the node's
+name in memberlist's messages."""
+
+Address: TypeAlias = tuple[str, int]
+"""(IP address in text without zone or brackets, port)."""
+
+Scope: TypeAlias = bytes
+"""16 bytes. CLUSTER_SCOPE reaches every node, any other only the nodes that take part in it."""
+
+CLUSTER_SCOPE: Scope = bytes(16)
+
+StreamId: TypeAlias = int
+"""Unique within one machine's life, for streams dialled and accepted alike."""
+
+
+class Channel(enum.Enum):
+    """Which port a datagram or stream belongs to."""
+
+    GOSSIP = "gossip"
+    """Membership, memberlist's wire format."""
+    RECORD = "record"
+    """Replicated records and joining, our own format."""
+
+
+class MemberState(enum.Enum):
+    """What gossip holds of a node. The values are memberlist's on the wire."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node as the membership sees it. `meta` is opaque here, at most 512 bytes."""
+
+    node_id: NodeId
+    address: Address
+    state: MemberState
+    incarnation: int
+    meta: bytes = b""
+    vsn: bytes = b"\x01\x05\x02\x00\x00\x00"
+    """Protocol versions: min, max, current, then the delegate's three."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One UDP payload, ready for the wire."""
+
+    channel: Channel
+    destination: Address
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpen:
+    """Dial `destination`. Data sent before the connection stands is queued by the driver."""
+
+    stream_id: StreamId
+    channel: Channel
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSend:
+    """Append bytes to a stream."""
+
+    stream_id: StreamId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamClose:
+    """Send what is queued, then close. The number is never used again."""
+
+    stream_id: StreamId
+
+
+StreamCommand: TypeAlias = StreamOpen | StreamSend | StreamClose
+
+
+class Version(NamedTuple):
+    """Of a record, given by its one writer. Ordered; both are persisted counters, never clocks."""
+
+    epoch: int
+    """Raised only when the writer finds that its own past is lost (a disk restored from a backup)."""
+    sequence: int
+    """Counts the writer's changes in one scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One replicated pair. `value` None is a tombstone: the owner deleted the key at `version`."""
+
+    scope: Scope
+    owner: NodeId
+    key: bytes
+    value: bytes | None
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All entries of one owner in one scope, and how far they reach.
+
+    `head` is the sequence of the owner's last change; every change up to it is in `entries` or was overtaken.
+    `collected` is the highest sequence whose tombstone the owner has dropped: whoever holds less than that
+    cannot be brought up by a delta and gets the whole log anew.
+    """
+
+    scope: Scope
+    owner: NodeId
+    epoch: int
+    head: int
+    collected: int = 0
+    entries: Mapping[bytes, Entry] = field(default_factory=dict)
+
+
+# Events: facts for the application, in the order in which they became true.
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """A node was heard of, or changed its state, its address or its meta."""
+
+    member: Member
+    previous: MemberState | None
+    """None when the node was unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReaped:
+    """A node that had left or was dead for long is no longer remembered."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesChanged:
+    """Entries of one owner in one scope became known, all of one delta together.
+
+    Own changes are reported as well. With `replaced`, `entries` is the owner's whole log of the scope and every
+    key that it does not name is gone.
+    """
+
+    scope: Scope
+    owner: NodeId
+    epoch: int
+    head: int
+    collected: int
+    entries: tuple[Entry, ...]
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSynced:
+    """For the first time since `enter_scope` a peer confirmed that we hold all it holds (or nobody else is in)."""
+
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """A peer asks. Answer with `node.respond(event, payload, now)`; the same request is reported once only."""
+
+    peer: NodeId
+    request_id: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseReceived:
+    """The answer to `node.request(...)`; `payload` None when the deadline passed without one."""
+
+    peer: NodeId
+    request_id: int
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StrangerHeard:
+    """Somebody spoke to us who does not hold our cluster's label or key. At most one event a minute a source."""
+
+    source: Address
+    reason: str
+    """One of: no-label, other-label, wrong-key, not-encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityClash:
+    """Another machine uses our node id."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLogRaised:
+    """A peer holds a newer past of ours than we do: our own log of the scope goes on at this epoch. Persist it."""
+
+    scope: Scope
+    epoch: int
+
+
+Event: TypeAlias = (
+    MemberChanged
+    | MemberReaped
+    | EntriesChanged
+    | ScopeSynced
+    | RequestReceived
+    | ResponseReceived
+    | StrangerHeard
+    | IdentityClash
+    | OwnLogRaised
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Everything the outside must now do. Datagrams may be lost; streams and events may not."""
+
+    datagrams: tuple[Datagram, ...] = ()
+    streams: tuple[StreamCommand, ...] = ()
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,278 @@
+"""The daemon: one agent a host. Puts the rooms together, starts and stops them, and follows signals.
+
+    no cluster      API, mDNS; waits for `init` or `join`, unless a key ring lies there already
+    member          the same, and a Cluster (netagent.cluster)
+
+SIGTERM and SIGINT stop: the API ends what is under way, then the cluster's tasks end; kernel and resolver go on. A
+second signal stops at once. SIGHUP reads the configuration again. Only `leave` takes anything down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from netagent import config as configuration
+from netagent import log
+from netagent.cluster import Cluster
+from netagent.config import Config
+from netagent.control.api import build_app
+from netagent.control.server import serve
+from netagent.datapath.underlay import find_underlay
+from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.neighbours import Neighbours
+from netagent.service import Service
+from netagent.state_dir import ClusterKeys, StateDir
+from netgossip.entry import Credentials
+from netgossip.entry_driver import EntryError, redeem
+from netgossip.identity import PRIVATE_KEY_BYTES
+from netgossip.invitation import Token
+from netgossip.types import Address
+
+SOCKET_GROUP = "netagent"
+RING_KEY_BYTES = 32
+STOP_S = 10.0
+"""After the first signal: longest time for a leave, if one is configured."""
+
+logger = logging.getLogger("netagent")
+
+LoadConfig = Callable[[], Config]
+
+
+class Agent:
+    """One run of the daemon."""
+
+    def __init__(self, load_config: LoadConfig) -> None:
+        self._load_config = load_config
+        self.config = load_config()
+        self.started_at = trio.current_time()
+        self.cluster: Cluster | None = None
+        self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
+        self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+        self.neighbours = Neighbours()
+        self._changing = trio.Lock()
+        self._shutdown = trio.Event()
+        self._cluster_scope = trio.CancelScope()
+        self._cluster_ended = trio.Event()
+        self._nursery: trio.Nursery
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until a signal says stop."""
+        stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._follow_signals, signals)
+                self.underlay = await find_underlay(self.config.advertise or self.config.bind)
+                keys = self._state.cluster_keys()
+                if keys is not None:
+                    await self._enter(keys)
+                self._nursery.start_soon(self._run_neighbours)
+                async with trio.open_nursery() as api:
+                    app = build_app(Service(self))
+                    await api.start(serve, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
+                    logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
+                await self._stop()
+        logger.info("agent stopped; containers, networks and names stay as they are")
+
+    async def _stop(self) -> None:
+        if self.config.leave_on_shutdown and self.cluster is not None:
+            with trio.move_on_after(STOP_S):
+                await self.leave()
+        self._nursery.cancel_scope.cancel()
+
+    async def _follow_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload()
+            elif self._shutdown.is_set():
+                logger.warning("second signal: stopping at once")
+                self._nursery.cancel_scope.cancel()
+            else:
+                logger.info("%s: stopping", signal.Signals(number).name)
+                self._shutdown.set()
+
+    def _reload(self) -> None:
+        try:
+            new = self._load_config()
+        except NetagentError as error:
+            logger.warning("the configuration stays as it is: %s", error)
+            return
+        at_once, later = configuration.changed_keys(self.config, new)
+        values = {name: getattr(new, name) for name in at_once}
+        self.config = configuration.replaced(self.config, values)
+        log.configure(self.config.log_level)
+        self.neighbours.set_seeds(self.config.seeds)
+        if self.cluster is not None:
+            self.cluster.config = self.config
+        logger.info("configuration read again; changed: %s", ", ".join(at_once) or "nothing")
+        if later:
+            logger.warning("these keys need a restart to take effect: %s", ", ".join(later))
+
+    async def _run_neighbours(self) -> None:
+        self.neighbours.set_seeds(self.config.seeds)
+        await self.neighbours.run(self)
+
+    # -- membership --------------------------------------------------------------------------------------------
+
+    def member(self) -> Cluster:
+        """The cluster this host is in. RefusedError when it is in none."""
+        if self.cluster is None:
+            raise RefusedError(
+                "this host belongs to no cluster",
+                code="no-cluster",
+                thing=self.config.name,
+                hint="start one with `netagent init`, or enter one with `netagent join`",
+            )
+        return self.cluster
+
+    async def init(self, cluster_name: str) -> bool:
+        """Start a cluster; False when this host is in one of that name already."""
+        async with self._changing:
+            name = cluster_name or self.config.cluster
+            if self.cluster is not None:
+                if cluster_name in {"", self.cluster.keys.cluster}:
+                    return False
+                raise self._in_a_cluster()
+            domain = self.config.domain or f"{name}.internal"
+            keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
+            self._state.save_cluster_keys(keys)
+            await self._enter(keys)
+            logger.info("started the cluster %s", name)
+            return True
+
+    def invite(self, ttl_s: float, uses: int) -> Token:
+        """A token with this host's address."""
+        cluster = self.member()
+        addresses: Sequence[Address] = [(cluster.underlay.address, self.config.record_port)]
+        try:
+            return cluster.invitations.create(tuple(addresses), trio.current_time(), ttl_s=ttl_s, uses=uses)
+        except ValueError as error:
+            raise RefusedError(
+                f"no further invitation: {error}", code="too-many", hint="wait until some expire"
+            ) from None
+
+    async def join(self, addresses: Sequence[str], token: Token) -> str:
+        """Enter the cluster of the token; the address of the member that let us in."""
+        async with self._changing:
+            if self.cluster is not None:
+                if self.cluster.keys.cluster_id == token.cluster_id:
+                    return "this host is a member already"
+                raise self._in_a_cluster()
+            given = [await _resolve(text) for text in addresses]
+            heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
+            tried: list[str] = []
+            for address in dict.fromkeys([*given, *token.addresses, *heard]):
+                try:
+                    credentials = await redeem(address, token, self.identity, self.config.name)
+                except EntryError as error:
+                    tried.append(f"{address[0]}: {error}")
+                    if error.final:
+                        break
+                    continue
+                await self._admitted(credentials)
+                return address[0]
+            raise FailedError(
+                f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})",
+                code="not-admitted",
+                thing=token.cluster,
+                hint="check that the member runs, or ask for a new invitation",
+            )
+
+    async def _admitted(self, credentials: Credentials) -> None:
+        keys = ClusterKeys(credentials.cluster_id, credentials.cluster, credentials.domain, credentials.keys)
+        self._state.save_cluster_keys(keys)
+        await self._enter(keys, seeds=credentials.members)
+        logger.info("entered the cluster %s", keys.cluster)
+
+    async def leave(self) -> int:
+        """Leave for good: the number of endpoints that were detached."""
+        async with self._changing:
+            detached = await self.member().leave()
+            self._cluster_scope.cancel()
+            await self._cluster_ended.wait()
+            self._state.forget_cluster()
+            # Whoever comes back after leaving is a new host: its old identity has handed everything on.
+            self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+            logger.info("left the cluster")
+            return detached
+
+    async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+        cluster = Cluster(
+            self.config,
+            keys,
+            identity=self.identity,
+            state=self._state,
+            underlay=self.underlay,
+            introduced=seeds,
+        )
+        cluster.set_seeds(())
+        await self._nursery.start(self._run_cluster, cluster)
+        self.cluster = cluster
+        self.neighbours.note_change()
+
+    async def _run_cluster(self, cluster: Cluster, *, task_status: trio.TaskStatus[None]) -> None:
+        self._cluster_ended = trio.Event()
+        try:
+            with trio.CancelScope() as self._cluster_scope:
+                await cluster.run(task_status)
+        finally:
+            self.cluster = None
+            self._cluster_ended.set()
+            self.neighbours.note_change()
+
+    def _in_a_cluster(self) -> RefusedError:
+        assert self.cluster is not None
+        return RefusedError(
+            f"this host is in the cluster {self.cluster.keys.cluster}",
+            code="in-a-cluster",
+            thing=self.cluster.keys.cluster,
+            hint="`netagent leave` first, which detaches its containers",
+        )
+
+
+async def _resolve(text: str) -> Address:
+    """`HOST[:PORT]` as the record port's address."""
+    host, port = configuration.parse_seed(text)
+    try:
+        found = await trio.socket.getaddrinfo(host, port or 7957, type=trio.socket.SOCK_STREAM)
+    except OSError as error:
+        raise FailedError(
+            f"{host} is not known: {error.strerror}", thing=host, hint="give an IP address"
+        ) from None
+    return str(found[0][4][0]), int(found[0][4][1])
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run until a signal; the exit status."""
+    file = Path(arguments.config) if arguments.config else None
+
+    def load() -> Config:
+        return configuration.load(file, arguments.flags, os.environ)
+
+    log.configure(load().log_level)
+    try:
+        trio.run(_run, load)
+    except BaseExceptionGroup as group:
+        known, others = group.split(NetagentError)
+        if known is None or others is not None:
+            raise
+        raise _first(known) from None
+    return 0
+
+
+async def _run(load: LoadConfig) -> None:
+    await Agent(load).run()
+
+
+def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,163 @@
+"""The arguments of each command; netagent.cli.grammar says which command has which."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+KEY_PREFIX = "key_"
+"""Before the name of a configuration key among the parsed arguments, where `name` and others mean something else."""
+
+
+def agent(parser: argparse.ArgumentParser) -> None:
+    """`netagent agent`: every configuration key is a flag."""
+    from netagent.config import KEYS
+
+    parser.set_defaults(flags={})
+    parser.add_argument(
+        "--config", metavar="FILE", help="read this file instead of /etc/netagent/netagent.toml"
+    )
+    group = parser.add_argument_group("configuration keys")
+    for key in KEYS:
+        told = key.default in (None, "", ()) or "default:" in key.help
+        default = "" if told else f" (default: {_shown(key.default)})"
+        group.add_argument(
+            key.flag,
+            metavar=key.metavar,
+            dest=KEY_PREFIX + key.name,
+            default=argparse.SUPPRESS,
+            help=(key.help + default).replace("%", "%%"),
+        )
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    return ",".join(default) if isinstance(default, tuple) else str(default)
+
+
+def invite(parser: argparse.ArgumentParser) -> None:
+    """`netagent invite`."""
+    parser.add_argument(
+        "--ttl", default="1h", metavar="TIME", help="how long it works: 90s, 30m, 1h (default), 2d"
+    )
+    parser.add_argument(
+        "--uses", default=1, type=int, metavar="N", help="how many hosts it lets in (default: 1)"
+    )
+
+
+def join(parser: argparse.ArgumentParser) -> None:
+    """`netagent join`."""
+    parser.add_argument("addresses", nargs="*", metavar="ADDR", help="HOST[:PORT] of members, tried first")
+    parser.add_argument("--token-file", metavar="FILE|-", help="file with the token, or - for standard input")
+
+
+def endpoint(parser: argparse.ArgumentParser) -> None:
+    """Commands about one endpoint."""
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="its name or id")
+
+
+def link(parser: argparse.ArgumentParser) -> None:
+    """`netagent link` and `unlink`."""
+    endpoint(parser)
+    parser.add_argument(
+        "link", metavar="SERVICE[:ALIAS]", help="a service, also as SERVICE.NETWORK, and its alias"
+    )
+
+
+def attach(parser: argparse.ArgumentParser) -> None:
+    """`netagent attach`."""
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="netns:NAME, a path to a network namespace, pid:PID, docker:NAME, podman:NAME or unit:NAME",
+    )
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--network", required=True, metavar="NET", help="the network to enter")
+    parser.add_argument("--name", metavar="NAME", help="the endpoint's name (default: the target's)")
+    parser.add_argument("--service", metavar="NAME", help="the service it is part of (default: its name)")
+    parser.add_argument(
+        "--alias", metavar="NAME", help="another name for it in the network; may be repeated", **many
+    )
+    parser.add_argument(
+        "--link", metavar="SERVICE[:ALIAS]", help="see `netagent link`; may be repeated", **many
+    )
+    parser.add_argument(
+        "--expose",
+        metavar="[NAME=]PORT[/PROTOCOL]",
+        help="a port to be found by SRV, such as http=80/tcp; may be repeated",
+        **many,
+    )
+    parser.add_argument(
+        "-p",
+        "--publish",
+        metavar="[ADDR:]PORT:PORT[/PROTOCOL]",
+        help="make a port reachable from outside; may be repeated",
+        **many,
+    )
+    parser.add_argument("--label", metavar="KEY=VALUE", help="may be repeated", **many)
+    parser.add_argument("--ip", metavar="ADDR", help="a fixed address, one of each family at most", **many)
+    parser.add_argument("--mac", metavar="MAC", help="a fixed MAC address")
+    parser.add_argument(
+        "--ifname", metavar="NAME", help="the interface's name inside (default: eth0, eth1, …)"
+    )
+
+
+def network_create(parser: argparse.ArgumentParser) -> None:
+    """`netagent network create`."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--subnet",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="at most one IPv4 and one IPv6 (default: chosen from address_pools)",
+    )
+    parser.add_argument("--mtu", type=int, metavar="BYTES", help="default: what fits the hosts' path")
+    parser.add_argument("--internal", action="store_true", help="no way out of the network")
+    parser.add_argument(
+        "--policy", choices=("open", "links"), help="open (default): all may talk; links: only linked"
+    )
+    parser.add_argument(
+        "--multicast", action="store_true", help="carry broadcast and multicast, rate-limited"
+    )
+    parser.add_argument("--host-access", action="store_true", help="let the hosts themselves take part")
+
+
+def network(parser: argparse.ArgumentParser) -> None:
+    """Commands about one network."""
+    parser.add_argument("network", metavar="NAME", help="its name or id")
+
+
+def remove(parser: argparse.ArgumentParser) -> None:
+    """`netagent network rm`."""
+    network(parser)
+    parser.add_argument("--force", action="store_true", help="even with endpoints in it")
+
+
+def connect(parser: argparse.ArgumentParser) -> None:
+    """`netagent network connect` and `disconnect`."""
+    parser.add_argument("network", metavar="NET", help="its name or id")
+    parser.add_argument("target", metavar="TARGET", help="as for attach, or an endpoint of this host")
+
+
+def lookup(parser: argparse.ArgumentParser) -> None:
+    """`netagent lookup`."""
+    parser.add_argument("name", metavar="NAME", help="web, web.app or a full name")
+    parser.add_argument("type", metavar="TYPE", nargs="?", default="A", help="A (default), AAAA, SRV, PTR, …")
+    parser.add_argument("--from", dest="from_endpoint", metavar="ENDPOINT", help="as its container sees it")
+
+
+def watch(parser: argparse.ArgumentParser) -> None:
+    """Lists."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--watch", action="store_true", help="go on showing changes until interrupted")
+    group.add_argument("-q", "--quiet", action="store_true", help="ids only")
+
+
+def filters(parser: argparse.ArgumentParser) -> None:
+    """Lists of endpoints or services."""
+    parser.add_argument("--network", metavar="NET", help="only of this network")
+    parser.add_argument("--host", metavar="HOST", help="only on this host")
+    parser.add_argument("--service", metavar="NAME", help="only of this service")
+    watch(parser)

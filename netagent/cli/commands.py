@@ -1,0 +1,400 @@
+"""The commands: each asks the agent one thing, shows the answer, and returns the exit status.
+
+Errors are raised and become a sentence and a status in main.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from netagent.cli import screen, tables
+from netagent.cli.notation import duration_of, labels_of, link_of, port_of, target_of
+from netagent.cli.render import Column, Printer, clean, counted, span
+from netagent.control.client import Client, quote
+from netagent.errors import InputError, NetagentError
+
+MAX_TOKEN_BYTES = 16 * 1024
+"""A token with a hundred addresses has 4 KiB."""
+
+DONE = 0
+NO = 1
+
+
+class Session:
+    """What a command has at hand: its arguments, the agent, and somewhere to write."""
+
+    def __init__(self, arguments: argparse.Namespace, client: Client, printer: Printer) -> None:
+        self.arguments = arguments
+        self.client = client
+        self.printer = printer
+
+
+Run = Callable[[Session], int]
+
+
+def agent(session: Session) -> int:
+    """Become the daemon. The only command that loads it."""
+    from netagent.agent import main
+
+    return main(session.arguments)
+
+
+def init(session: Session) -> int:
+    """Start a cluster."""
+    answer = session.client.call("POST", "/v1/init", body=_given(cluster=session.arguments.cluster))
+    cluster = answer["cluster"]
+    begun = "this host has started" if answer["created"] else "this host is already in"
+    session.printer.one(
+        answer,
+        lambda: [f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"],
+        name=cluster["name"],
+    )
+    _hint(session, "`netagent invite` prints a token that lets another host in")
+    return DONE
+
+
+def invite(session: Session) -> int:
+    """Print a token."""
+    arguments = session.arguments
+    body = {"ttl_s": duration_of(arguments.ttl), "uses": arguments.uses}
+    answer = session.client.call("POST", "/v1/invite", body=body)
+    session.printer.one(answer, lambda: [answer["token"]], name=answer["token"])
+    times = "once" if answer["uses"] == 1 else f"{answer['uses']} times"
+    _hint(
+        session,
+        f"on the new host type `netagent join` and paste this token; it works {times}, "
+        f"for {span(answer['ttl_s'])}. It is a secret",
+    )
+    return DONE
+
+
+def join(session: Session) -> int:
+    """Enter a cluster."""
+    arguments = session.arguments
+    body = {"addresses": arguments.addresses, "token": _token(arguments.token_file)}
+    answer = session.client.call("POST", "/v1/join", body=body)
+    cluster = answer["cluster"]
+    members = counted(answer["members"], "host")
+    session.printer.one(
+        answer,
+        lambda: [f"joined the cluster {cluster['name']} through {answer['via']}; it has {members}"],
+        name=cluster["name"],
+    )
+    return DONE
+
+
+def leave(session: Session) -> int:
+    """Leave the cluster."""
+    answer = session.client.call("POST", "/v1/leave", body={})
+    cluster, detached = answer["cluster"], counted(answer["detached"], "endpoint")
+    session.printer.one(
+        answer, lambda: [f"left the cluster {cluster['name']}; {detached} detached"], name=cluster["name"]
+    )
+    return DONE
+
+
+def status(session: Session) -> int:
+    """This host in one screen."""
+    answer = session.client.call("GET", "/v1/status")
+    session.printer.one(answer, lambda: screen.status(answer), name=answer["host"]["name"])
+    return DONE
+
+
+def members(session: Session) -> int:
+    """The hosts of the cluster."""
+    return _list(
+        session, "/v1/members", tables.MEMBERS, "this host is in no cluster, or alone and not yet known"
+    )
+
+
+def network_create(session: Session) -> int:
+    """Make a network."""
+    arguments = session.arguments
+    body = _given(
+        name=arguments.name,
+        subnets=arguments.subnet,
+        mtu_bytes=arguments.mtu,
+        internal=arguments.internal,
+        policy=arguments.policy,
+        multicast=arguments.multicast,
+        host_access=arguments.host_access,
+    )
+    answer = session.client.call("POST", "/v1/networks", body=body)
+    session.printer.one(answer, lambda: screen.network(answer), name=answer["name"])
+    return DONE
+
+
+def network_list(session: Session) -> int:
+    """The networks of the cluster."""
+    return _list(
+        session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` makes one"
+    )
+
+
+def network_inspect(session: Session) -> int:
+    """One network."""
+    answer = session.client.call("GET", _network(session))
+    session.printer.one(answer, lambda: screen.thing(answer, "network"), name=answer["name"])
+    return DONE
+
+
+def network_remove(session: Session) -> int:
+    """Remove a network."""
+    query = {"force": "true"} if session.arguments.force else {}
+    answer = session.client.call("DELETE", _network(session), query=query)
+    detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
+    session.printer.one(
+        answer, lambda: [f"removed the network {answer['name']}{detached}"], name=answer["name"]
+    )
+    return DONE
+
+
+def network_connect(session: Session) -> int:
+    """Put a container that is attached into one more network."""
+    body = {"target": target_of(session.arguments.target)}
+    answer = session.client.call("POST", _network(session) + "/connect", body=body)
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
+def network_disconnect(session: Session) -> int:
+    """Take a container out of a network."""
+    body = {"target": target_of(session.arguments.target)}
+    answer = session.client.call("POST", _network(session) + "/disconnect", body=body)
+    _detached(session, answer)
+    return DONE
+
+
+def attach(session: Session) -> int:
+    """Put a container into a network."""
+    arguments = session.arguments
+    body = _given(
+        target=target_of(arguments.target),
+        network=arguments.network,
+        name=arguments.name,
+        service=arguments.service,
+        aliases=arguments.alias,
+        links=[link_of(text) for text in arguments.link],
+        ports=[port_of(text) for text in arguments.expose],
+        publish=arguments.publish,
+        labels=labels_of(arguments.label),
+        ip=arguments.ip,
+        mac=arguments.mac,
+        ifname=arguments.ifname,
+    )
+    answer = session.client.call("POST", "/v1/endpoints", body=body)
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
+def detach(session: Session) -> int:
+    """Take an endpoint away."""
+    _detached(session, session.client.call("DELETE", _endpoint(session)))
+    return DONE
+
+
+def link(session: Session) -> int:
+    """Make a service known under an alias in one container."""
+    answer = session.client.call("POST", _endpoint(session) + "/links", body=link_of(session.arguments.link))
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
+def unlink(session: Session) -> int:
+    """The reverse of link."""
+    query = {key: str(value) for key, value in link_of(session.arguments.link).items()}
+    answer = session.client.call("DELETE", _endpoint(session) + "/links", query=query)
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
+def endpoints(session: Session) -> int:
+    """The table of endpoints."""
+    empty = "no endpoints; `netagent attach TARGET --network NAME` makes one"
+    return _list(session, "/v1/endpoints", tables.ENDPOINTS, _empty(session, "endpoint", empty))
+
+
+def services(session: Session) -> int:
+    """The table of services."""
+    empty = "no services; every endpoint is one, see `netagent attach --help`"
+    return _list(session, "/v1/services", tables.SERVICES, _empty(session, "service", empty))
+
+
+def inspect(session: Session) -> int:
+    """One thing, everything known."""
+    answer = session.client.call("GET", "/v1/inspect", query={"thing": _text(session, "thing")})
+
+    def lines() -> Iterable[str]:
+        yield from screen.thing(answer, answer["kind"])
+        if answer.get("endpoints"):
+            yield ""
+            yield from session.printer.table(answer["endpoints"], tables.ENDPOINTS)
+
+    session.printer.one(answer, lines, name=answer["name"])
+    return DONE
+
+
+def lookup(session: Session) -> int:
+    """The answer that an endpoint would get."""
+    arguments = session.arguments
+    query = {"name": _text(session, "name"), "type": arguments.type, "from": arguments.from_endpoint or ""}
+    answer = session.client.call("GET", "/v1/lookup", query=query)
+    answers, printer = answer["answers"], session.printer
+    if printer.is_machine:
+        printer.json(answer)
+    elif printer.form == "name":
+        printer.lines(clean(record["data"]) for record in answers)
+    elif answers:
+        printer.lines([*printer.table(answers, tables.ANSWERS), "", clean(answer["reason"])])
+    if answers:
+        return DONE
+    if not printer.is_machine:
+        print(
+            clean(f"netagent: {answer['name']} {answer['type']}: {answer['status']}; {answer['reason']}"),
+            file=sys.stderr,
+        )
+    return NO
+
+
+def version(session: Session) -> int:
+    """Versions of this program and of the agent. Without an agent the first is shown all the same."""
+    mine = program_version()
+    failure: NetagentError | None = None
+    theirs: dict[str, Any] | None = None
+    try:
+        theirs = session.client.call("GET", "/v1/version")
+    except NetagentError as error:
+        failure = error
+
+    def lines() -> Iterable[str]:
+        yield f"command line  {mine}"
+        if theirs:
+            yield f"agent         {theirs['version']} (Python {theirs['python']}, Linux {theirs['kernel']})"
+
+    running = None if theirs is None else {key: value for key, value in theirs.items() if key != "schema"}
+    session.printer.one({"schema": 1, "client": {"version": mine}, "agent": running}, lines, name=mine)
+    if failure:
+        raise failure
+    return DONE
+
+
+def program_version() -> str:
+    """Of this program, as installed."""
+    import importlib.metadata
+
+    return importlib.metadata.version("netagent")
+
+
+def _list(session: Session, path: str, columns: Sequence[Column], empty: str) -> int:
+    arguments, printer = session.arguments, session.printer
+    query = {field: getattr(arguments, field, None) or "" for field in ("network", "host", "service")}
+    if getattr(arguments, "watch", False):
+        _watch(session, session.client.watch(path, query=query), columns, empty)
+    if getattr(arguments, "quiet", False):
+        printer.form = "id"
+    printer.items(session.client.call("GET", path, query=query)["items"], columns, empty=empty)
+    return DONE
+
+
+def _watch(
+    session: Session, batches: Iterable[list[dict[str, Any]]], columns: Sequence[Column], empty: str
+) -> None:
+    """Until the user or the agent ends it. JSON shows each event, a table the latest state."""
+    printer = session.printer
+    items: dict[str, Mapping[str, Any]] = {}
+    synced = False
+    for batch in batches:
+        for event in batch:
+            if printer.is_machine:
+                printer.event(event)
+            if event["event"] == "synced":
+                synced = True
+            elif event["event"] == "removed":
+                items.pop(event["item"]["id"], None)
+            else:
+                items[event["item"]["id"]] = event["item"]
+        if synced and not printer.is_machine:
+            # The agent's order is lost when something is added later; the first columns restore it.
+            ordered = sorted(items.values(), key=lambda item: [column.cell(item) for column in columns[:4]])
+            if printer.form == "name":
+                printer.redraw(str(item["name"]) for item in ordered)
+            else:
+                printer.redraw(printer.table(ordered, columns) if ordered else [empty])
+
+
+def _detached(session: Session, answer: Mapping[str, Any]) -> None:
+    line = f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}"
+    session.printer.one(answer, lambda: [clean(line)], name=answer["name"])
+
+
+def _empty(session: Session, what: str, unfiltered: str) -> str:
+    filters = [getattr(session.arguments, field) for field in ("network", "host", "service")]
+    return f"no {what} matches" if any(filters) else unfiltered
+
+
+def _network(session: Session) -> str:
+    return "/v1/networks/" + quote(_text(session, "network"))
+
+
+def _endpoint(session: Session) -> str:
+    return "/v1/endpoints/" + quote(_text(session, "endpoint"))
+
+
+def _text(session: Session, argument: str) -> str:
+    text: str = getattr(session.arguments, argument)
+    if not text.strip():
+        raise InputError(f"the name of the {argument} is empty", thing=argument, hint="give a name")
+    return text
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields that were given; the agent knows the defaults of the others."""
+    return {key: value for key, value in fields.items() if value not in (None, "", [], {}, False)}
+
+
+def _hint(session: Session, text: str) -> None:
+    """Advice for a person at a terminal, off the output that a script reads."""
+    if session.printer.is_terminal and session.printer.form in ("table", "wide"):
+        print(text, file=sys.stderr)
+
+
+def _token(file: str | None) -> str:
+    """From a file, from standard input, or typed unseen; never from the command line, where everybody sees it."""
+    try:
+        if file == "-":
+            text = sys.stdin.read(MAX_TOKEN_BYTES)
+        elif file is not None:
+            with open(file, encoding="ascii") as stream:  # noqa: PTH123 - pathlib takes longer to import
+                text = stream.read(MAX_TOKEN_BYTES)
+        elif sys.stdin.isatty():
+            import getpass
+
+            text = getpass.getpass("Token (not shown): ")
+        else:
+            raise InputError(
+                "joining needs a token",
+                thing="token",
+                hint="give it with --token-file FILE or --token-file -",
+            )
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{file} holds no token", thing=str(file), hint="`netagent invite` prints one"
+        ) from None
+    except EOFError:
+        raise InputError("no token was given", thing="token", hint="`netagent invite` prints one") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot read the token from {file}: {error.strerror}",
+            thing=str(file),
+            hint="name a file that can be read",
+        ) from None
+    if not text.strip():
+        raise InputError(
+            f"there is no token in {file or 'what was typed'}",
+            thing="token",
+            hint="`netagent invite` on a member prints one",
+        )
+    return text.strip()

@@ -1,0 +1,366 @@
+"""The grammar of the command line: commands, their arguments, their help.
+
+One table of groups gives the overview that `netagent --help` shows; each command's own help ends with examples,
+because that is what people copy. Options that every command has may stand before or after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from netagent.cli import arguments, commands
+from netagent.cli.arguments import KEY_PREFIX
+from netagent.cli.commands import Run
+from netagent.cli.render import FORMS
+from netagent.errors import InputError
+
+OVERVIEW = """\
+usage: netagent [OPTION…] COMMAND …
+
+Service discovery and overlay networks for containers, without a central server.
+
+Cluster
+  agent       run the agent of this host, in the foreground
+  init        start a cluster with this host
+  invite      print a token that lets another host in
+  join        enter a cluster
+  leave       leave the cluster, giving back what this host owns
+  members     the hosts of the cluster
+
+Networks and containers
+  network     create, ls, inspect, rm, connect, disconnect
+  attach      put a container into a network
+  detach      take it out again
+  link        make a service known under an alias inside one container
+  unlink      the reverse
+
+Look
+  status      this host in one screen: start here when something is wrong
+  services    the services and where they are        (also: service ls)
+  endpoints   the containers and their addresses     (also: ps, endpoint ls)
+  inspect     everything known of a name, id, address or MAC
+  lookup      the answer that a container gets for a name
+  version     versions of this program and of the agent
+
+Options, before or after the command
+  -o FORM        table, wide, json, ndjson or name     (--json is short for -o json)
+  --socket PATH  the agent to ask                      (or NETAGENT_SOCKET)
+  --debug        show a traceback when something goes wrong
+  -h, --help     this help; `netagent COMMAND --help` has examples
+
+First steps
+  sudo netagent agent &                                       on every host
+  sudo netagent init; sudo netagent invite                    on the first
+  sudo netagent join                                          on the others, with the token
+  sudo netagent network create app
+  sudo netagent attach netns:web1 --network app --service web
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises instead of exiting, and offers the word that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage, as a sentence."""
+        unknown = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if unknown is None:
+            raise InputError(f"{self.prog}: {message}", code="usage", hint=f"see `{self.prog} --help`")
+        what, word, listed = unknown.groups()
+        choices = [choice.strip("'") for choice in listed.split(", ")]
+        what = what if what.startswith("-") else "command"
+        raise InputError(
+            f"{self.prog} has no {what} {word!r}",
+            code="usage",
+            thing=word,
+            hint=meant(word, choices) or f"see `{self.prog} --help`",
+        )
+
+
+class _Root(Parser):
+    """Its help is the overview above: argparse's own would be one unsorted list."""
+
+    def format_help(self) -> str:
+        """The overview."""
+        return OVERVIEW
+
+
+class _ShowVersion(argparse.Action):
+    """`--version`: what everybody types first, and what needs no agent."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print this program's version and exit."""
+        sys.stdout.write(f"netagent {commands.program_version()}\n")
+        parser.exit()
+
+
+def meant(word: str, choices: Sequence[str]) -> str:
+    """`did you mean …?`, or `""` when nothing is near."""
+    near = (
+        difflib.get_close_matches(word, choices, n=1)
+        or [c for c in choices if word and c.startswith(word)][:1]
+    )
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with `run` (what to do) among them. Raises InputError; `--help` prints and exits."""
+    parsed, left = _root(frozenset(argv)).parse_known_args(argv)
+    if left:
+        parser: Parser = parsed.parser
+        options = re.findall(r"--?[a-z][a-z-]*", parser.format_help())
+        hint = meant(left[0].partition("=")[0], options) if left[0].startswith("-") else ""
+        kind = "option" if left[0].startswith("-") else "argument"
+        raise InputError(
+            f"{parser.prog} takes no {kind} {left[0]!r}",
+            code="usage",
+            thing=left[0],
+            hint=hint or f"see `{parser.prog} --help`",
+        )
+    if "flags" in parsed:
+        given = vars(parsed).items()
+        parsed.flags = {
+            name.removeprefix(KEY_PREFIX): text for name, text in given if name.startswith(KEY_PREFIX)
+        }
+    return parsed
+
+
+def _root(said: frozenset[str]) -> Parser:
+    """The grammar, of which only the commands among the words `said` get their arguments: that halves the time."""
+    everywhere = _common(argparse.SUPPRESS)
+    root = _Root(prog="netagent", parents=[_common(None)], allow_abbrev=False)
+    root.add_argument("--version", action=_ShowVersion, nargs=0, help=argparse.SUPPRESS)
+    words = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    add = _Adder(words, everywhere, said)
+    _cluster(add)
+    _containers(add)
+    _look(add)
+    network = add.group("network", "networks: create, ls, inspect, rm, connect, disconnect")
+    _networks(_Adder(network, everywhere, said))
+    for word, run in (("endpoint", commands.endpoints), ("service", commands.services)):
+        group = add.group(word, f"`netagent {word} ls` is `netagent {word}s`")
+        _Adder(group, everywhere, said)("ls", run, arguments.filters)
+    return root
+
+
+def _common(default: Any) -> argparse.ArgumentParser:
+    """Options of every command. Below the root their defaults are suppressed, so that the root's stand."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = common.add_argument_group("options of every command")
+    group.add_argument("-o", "--output", choices=FORMS, default=default, metavar="FORM", help="|".join(FORMS))
+    group.add_argument(
+        "--json", action="store_const", const="json", dest="output", default=default, help="short for -o json"
+    )
+    group.add_argument("--socket", metavar="PATH", default=default, help="the agent to ask")
+    group.add_argument(
+        "--debug",
+        action="store_const",
+        const=True,
+        default=default,
+        help="show a traceback when something goes wrong",
+    )
+    return common
+
+
+class _Adder:
+    """Adds commands to one level of the grammar."""
+
+    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str]) -> None:
+        self._words = words
+        self._common = common
+        self._said = said
+
+    def __call__(
+        self,
+        names: str,
+        run: Run,
+        take: Callable[[argparse.ArgumentParser], object] | None = None,
+        *,
+        says: str = "",
+        examples: str = "",
+    ) -> None:
+        """A command: `names` is its name and then its aliases, `take` adds its arguments, `says` its description."""
+        name, *aliases = names.split()
+        if self._said.isdisjoint(names.split()):
+            self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
+            return
+        parser = self._words.add_parser(
+            name,
+            aliases=aliases,
+            parents=[self._common],
+            allow_abbrev=False,
+            help=run.__doc__,
+            description=says or run.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="examples:\n" + "\n".join("  " + line for line in examples.splitlines())
+            if examples
+            else None,
+        )
+        if take:
+            take(parser)
+        parser.set_defaults(run=run, parser=parser)
+
+    def group(self, name: str, says: str) -> Any:
+        """A word that is followed by another one."""
+        parser = self._words.add_parser(name, parents=[self._common], allow_abbrev=False, description=says)
+        return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+
+def _cluster(add: _Adder) -> None:
+    add(
+        "agent",
+        commands.agent,
+        arguments.agent,
+        says="Run the agent of this host in the foreground. In no cluster it looks for neighbours and waits.\n"
+        "A flag beats a NETAGENT_* variable, which beats the configuration file.",
+        examples="sudo netagent agent\nsudo netagent agent --name h1 --bind 192.0.2.1 --zone rack7",
+    )
+    add(
+        "init",
+        commands.init,
+        lambda p: p.add_argument(
+            "--cluster", metavar="NAME", help="names end in NAME.internal (default: mesh)"
+        ),
+        says="Start a cluster with this host as its first member.",
+        examples="sudo netagent init",
+    )
+    add(
+        "invite",
+        commands.invite,
+        arguments.invite,
+        says="Print one token for `netagent join` on another host. It says where members are and holds a secret\n"
+        "that is redeemed once; treat it like a password.",
+        examples="sudo netagent invite\n"
+        "sudo netagent invite --ttl 10m --uses 5 > token\n"
+        "sudo netagent invite | ssh h2 sudo netagent join --token-file -",
+    )
+    add(
+        "join",
+        commands.join,
+        arguments.join,
+        says="Enter a cluster with a token that `netagent invite` printed on a member. Without --token-file the\n"
+        "token is asked for and not shown.",
+        examples="sudo netagent join\nsudo netagent join 192.0.2.1 --token-file token",
+    )
+    add(
+        "leave",
+        commands.leave,
+        says="Leave the cluster: detach all containers, give back the addresses, forget the keys.",
+    )
+    add(
+        "members",
+        commands.members,
+        arguments.watch,
+        says="The hosts of the cluster. AGENT is what gossip says of the agent, HOST whether its kernel answers,\n"
+        "PATH whether full-size packets pass the overlay.",
+    )
+
+
+def _containers(add: _Adder) -> None:
+    add(
+        "attach",
+        commands.attach,
+        arguments.attach,
+        says="Put a container into a network: an interface, an address of each family, a name, and answers on\n"
+        "127.0.0.11. The same again changes nothing.",
+        examples="sudo netagent attach netns:web1 --network app --service web --expose http=80/tcp\n"
+        "sudo netagent attach pid:4711 --network app --name api --link db:database",
+    )
+    add(
+        "detach",
+        commands.detach,
+        arguments.endpoint,
+        says="Take a container's interface away; its name is withdrawn first.",
+        examples="sudo netagent detach web1",
+    )
+    add(
+        "link",
+        commands.link,
+        arguments.link,
+        says="Inside the endpoint's container, ALIAS means SERVICE from now on.",
+        examples="sudo netagent link web1 db:database",
+    )
+    add(
+        "unlink",
+        commands.unlink,
+        arguments.link,
+        says="Take a link back.",
+        examples="sudo netagent unlink web1 db:database",
+    )
+
+
+def _look(add: _Adder) -> None:
+    add(
+        "status",
+        commands.status,
+        says="This host in one screen, with a cure for each thing that is wrong. In no cluster: who was heard, and\n"
+        "what to type.",
+    )
+    add(
+        "endpoints ps",
+        commands.endpoints,
+        arguments.filters,
+        says="The containers of the networks this host takes part in.",
+        examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
+    )
+    add(
+        "services",
+        commands.services,
+        arguments.filters,
+        says="The services of the networks this host takes part in.",
+        examples="netagent services\nnetagent services --network app -o wide",
+    )
+    add(
+        "inspect",
+        commands.inspect,
+        lambda p: p.add_argument(
+            "thing", metavar="NAME|ID|IP|MAC", help="endpoint, service, network or host"
+        ),
+        says="Everything known of one thing.",
+        examples="netagent inspect web\nnetagent inspect 10.160.0.2",
+    )
+    add(
+        "lookup",
+        commands.lookup,
+        arguments.lookup,
+        says="The answer that a container gets for a name, and the reason. Exits 1 when there is none.",
+        examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
+        "netagent lookup web.app AAAA -o name",
+    )
+    add("version", commands.version, says="Versions of this program and of the agent it talks to.")
+
+
+def _networks(add: _Adder) -> None:
+    add(
+        "create",
+        commands.network_create,
+        arguments.network_create,
+        says="Make a network. The same again changes nothing; with other options it is refused.",
+        examples="sudo netagent network create app\n"
+        "sudo netagent network create db --subnet 10.170.0.0/24 --internal",
+    )
+    add("ls list", commands.network_list, arguments.watch, says="The networks of the cluster.")
+    add("inspect", commands.network_inspect, arguments.network, says="One network, everything known.")
+    add(
+        "rm remove",
+        commands.network_remove,
+        arguments.remove,
+        says="Remove a network that has no endpoints.",
+    )
+    add(
+        "connect",
+        commands.network_connect,
+        arguments.connect,
+        says="Put a container that is attached already into one more network, under the name it has.",
+        examples="sudo netagent network connect db netns:web1",
+    )
+    add(
+        "disconnect",
+        commands.network_disconnect,
+        arguments.connect,
+        says="Take a container out of a network.",
+    )

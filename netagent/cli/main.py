@@ -1,0 +1,75 @@
+"""The console command `netagent`: arguments in, exit status out.
+
+    0 done    1 the answer is no    2 wrong usage    3 no agent    4 refused by a rule    5 failed
+
+It is started often, by people and by scripts, so it imports next to nothing: a test holds that trio, pyroute2,
+msgpack and cryptography stay out. Only `netagent agent` loads the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from netagent.cli.commands import Session
+from netagent.cli.grammar import OVERVIEW, parse
+from netagent.cli.render import Printer, clean
+from netagent.control.client import DEFAULT_SOCKET, Client
+from netagent.errors import NetagentError
+
+UNEXPECTED = 5
+WRONG_USAGE = 2
+INTERRUPTED = 130
+"""128 + SIGINT, what a shell reports for it."""
+PIPE_CLOSED = 141
+"""128 + SIGPIPE: the reader has left, as `head` does. Nothing to complain about."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Errors become one sentence on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        try:
+            return _run(words)
+        finally:
+            # Here rather than at exit, so that a closed pipe shows up inside this try.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except NetagentError as error:
+        if debug:
+            raise
+        print(clean(f"netagent: {error}"), file=sys.stderr)
+        return error.exit_status
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            clean(
+                f"netagent: failed unexpectedly ({type(error).__name__}: {error}); run it again with --debug"
+            ),
+            file=sys.stderr,
+        )
+        return UNEXPECTED
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words:
+        sys.stderr.write(OVERVIEW)
+        return WRONG_USAGE
+    arguments: argparse.Namespace = parse(words)
+    socket_path = arguments.socket or os.environ.get("NETAGENT_SOCKET") or DEFAULT_SOCKET
+    session = Session(arguments, Client(socket_path), Printer(arguments.output or "table"))
+    status: int = arguments.run(session)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The short forms that people type, turned into the API's JSON.
+
+Only the shape is read here (where the colon is); whether a name is a name is the agent's to say, so that every way
+in gives the same answer. All raise InputError.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+
+from netagent.errors import InputError
+
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", re.ASCII)
+_UNITS_S = (86400, 3600, 60, 1)
+_TARGET_KINDS = ("netns", "pid", "docker", "podman", "unit")
+
+
+def link_of(text: str) -> dict[str, str]:
+    """`SERVICE[:ALIAS]`."""
+    service, colon, alias = text.partition(":")
+    if not service or (colon and not alias):
+        raise InputError(f"{text!r} is not a link", thing=text, hint="write SERVICE or SERVICE:ALIAS")
+    return {"service": service, "alias": alias} if alias else {"service": service}
+
+
+def port_of(text: str) -> dict[str, object]:
+    """`[NAME=]80[/tcp]`."""
+    name, equals, rest = text.rpartition("=")
+    number, slash, protocol = rest.partition("/")
+    if not number.isdecimal() or (equals and not name) or (slash and not protocol):
+        raise InputError(f"{text!r} is not a port", thing=text, hint="write 80/tcp or NAME=80/tcp")
+    port: dict[str, object] = {"number": int(number)}
+    if name:
+        port["name"] = name
+    if protocol:
+        port["protocol"] = protocol.lower()
+    return port
+
+
+def labels_of(texts: list[str]) -> dict[str, str]:
+    """`KEY=VALUE` each; a key twice is refused."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"{text!r} is not a label", thing=text, hint="write KEY=VALUE")
+        if key in labels:
+            raise InputError(f"the label {key!r} is given twice", thing=key, hint="give it once")
+        labels[key] = value
+    return labels
+
+
+def duration_of(text: str) -> float:
+    """Seconds of `90`, `90s`, `30m`, `1h`, `1h30m` or `2d`."""
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise InputError(f"{text!r} is not a length of time", thing=text, hint="write 90s, 30m, 1h or 2d")
+    return float(sum(int(part or 0) * unit_s for part, unit_s in zip(match.groups(), _UNITS_S, strict=True)))
+
+
+def target_of(text: str) -> str:
+    """A target of attach: a path that is written relative becomes absolute, a bare name gets a better answer."""
+    kind, colon, _ = text.partition(":")
+    if colon and kind in _TARGET_KINDS:
+        return text
+    if "/" in text:
+        return os.path.abspath(text)  # noqa: PTH100 - pathlib takes longer to import than this command to run
+    if text and os.path.exists(f"/run/netns/{text}"):  # noqa: PTH110 - as above
+        raise InputError(
+            f"{text!r} says not what kind of container it is", thing=text, hint=f"did you mean netns:{text}?"
+        )
+    return text

@@ -1,0 +1,199 @@
+"""How answers look: five forms, one printer.
+
+Tables are aligned, and fitted to the terminal when there is one: the widest cells give way first. What hosts say of
+themselves (names heard by mDNS, labels) is text from outside, so control characters never reach the terminal.
+JSON is ASCII, which spares scripts every question of encoding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+FORMS = ("table", "wide", "json", "ndjson", "name")
+GAP = "  "
+LEAST_CELL = 8
+"""Columns are not cut below this many characters; a narrower terminal wraps."""
+
+_COLOURS = {
+    "suspect": "33",
+    "hidden": "33",
+    "small": "33",
+    "pending": "33",
+    "cooling": "33",
+    "dead": "31",
+    "silent": "31",
+    "fenced": "31",
+    "unhealthy": "31",
+    "clash": "31",
+}
+_BOLD = "1"
+
+Item = Mapping[str, Any]
+
+
+class Column:
+    """A column of a table: a title and how to read its cell from an item."""
+
+    __slots__ = ("cell", "title", "wide")
+
+    def __init__(self, title: str, cell: Callable[[Item], str], *, wide: bool = False) -> None:
+        self.title = title
+        self.cell = cell
+        self.wide = wide
+        """Shown by `-o wide` only."""
+
+
+class Printer:
+    """Writes answers in the form that was asked for."""
+
+    def __init__(
+        self, form: str, out: TextIO | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        environment = os.environ if environment is None else environment
+        self.form = form
+        self._out = out or sys.stdout
+        self.is_terminal = self._out.isatty()
+        plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+        self._colour = self.is_terminal and not plain
+        self._columns = environment.get("COLUMNS", "")
+
+    @property
+    def is_machine(self) -> bool:
+        """True for the JSON forms."""
+        return self.form in ("json", "ndjson")
+
+    def items(self, items: Sequence[Item], columns: Sequence[Column], *, empty: str) -> None:
+        """A list. `empty` is what people read when there is nothing."""
+        if self.form == "json":
+            self.json({"schema": 1, "items": items})
+        elif self.form == "ndjson":
+            for item in items:
+                self.json({"schema": 1, **item})
+        elif self.form in ("name", "id"):
+            self.lines(clean(str(item[self.form])) for item in items)
+        elif items:
+            self.lines(self.table(items, columns))
+        else:
+            self.lines([empty])
+
+    def one(self, thing: Item, lines: Callable[[], Iterable[str]], *, name: str) -> None:
+        """One thing: `lines` make it readable, `name` is all of it for `-o name`."""
+        if self.is_machine:
+            self.json(thing)
+        elif self.form == "name":
+            self.lines([clean(name)])
+        else:
+            self.lines(lines())
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """Indented for `json`, on one line for `ndjson`."""
+        self._out.write(json.dumps(value, indent=2 if self.form == "json" else None) + "\n")
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One object of a watched list, on one line in either JSON form, and at once."""
+        self._out.write(json.dumps(event) + "\n")
+        self._out.flush()
+
+    def redraw(self, lines: Iterable[str]) -> None:
+        """The screen anew; off a terminal, one table below the other."""
+        self._out.write("\x1b[H\x1b[J" if self.is_terminal else "\n")
+        self.lines(lines)
+        self._out.flush()
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Text that is rendered already."""
+        self._out.writelines(line + "\n" for line in lines)
+
+    def table(self, items: Sequence[Item], columns: Sequence[Column]) -> list[str]:
+        """Aligned lines, header first. Columns in which no item has anything are left out of `table`."""
+        wide = self.form == "wide"
+        shown = [column for column in columns if wide or not column.wide]
+        cells = {column.title: [clean(column.cell(item)) for item in items] for column in shown}
+        shown = [column for column in shown if wide or any(cells[column.title]) or column is shown[0]]
+        grid = [[column.title, *cells[column.title]] for column in shown]
+        widths = [max(map(len, column)) for column in grid]
+        if limit := self._width():
+            widths = fitted(widths, limit)
+        return [
+            self._row([column[i] for column in grid], widths, header=i == 0) for i in range(len(items) + 1)
+        ]
+
+    def bold(self, text: str) -> str:
+        """For headings."""
+        return self._paint(text, _BOLD)
+
+    def _row(self, cells: Sequence[str], widths: Sequence[int], *, header: bool) -> str:
+        parts = []
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            text = cut(cell, width)
+            if place < len(cells) - 1:
+                text = text.ljust(width)
+            colour = _BOLD if header else _COLOURS.get(cell, "")
+            parts.append(self._paint(text, colour))
+        return GAP.join(parts).rstrip()
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if colour and self._colour else text
+
+    def _width(self) -> int:
+        """Columns of the terminal; 0 when the output goes elsewhere and must be whole."""
+        if not self.is_terminal or self.form == "wide":
+            return 0
+        if self._columns.isdecimal():
+            return int(self._columns)
+        try:
+            return os.get_terminal_size(self._out.fileno()).columns
+        except (OSError, ValueError):
+            return 0
+
+
+def fitted(widths: Sequence[int], limit: int) -> list[int]:
+    """Widths whose sum with gaps is at most `limit`, taken from the widest; none is cut below LEAST_CELL."""
+    result = list(widths)
+    excess = sum(result) + len(GAP) * (len(result) - 1) - limit
+    while excess > 0:
+        widest = max(result)
+        if widest <= LEAST_CELL:
+            break
+        result[result.index(widest)] -= 1
+        excess -= 1
+    return result
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` characters, with an ellipsis when something is missing."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def clean(text: str) -> str:
+    """Without control characters and the like: nothing from outside may move the cursor."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def some(texts: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    more = len(texts) - most
+    return ", ".join(texts) if more <= 0 else f"{', '.join(texts[:most])} +{more}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in one unit or two: `0.4 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for unit, size, lesser, lesser_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            rest = whole % size // lesser_size
+            return f"{whole // size} {unit}" + (f" {rest} {lesser}" if rest else "")
+    return f"{whole // 60} min"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,174 @@
+"""Answers that are no table: one thing, said in a few lines.
+
+Every function gives lines and knows no terminal. `status` is the one that people read first and when something is
+wrong, so each line says what is, and each warning what to type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from netagent.cli.render import GAP, Item, clean, counted, some, span
+from netagent.cli.tables import ID_DIGITS
+
+_LABEL_WIDTH = len("data plane: ")
+
+
+def status(answer: Item) -> Iterator[str]:
+    """`netagent status`."""
+    host, cluster = answer["host"], answer["cluster"]
+    yield _line(
+        "host",
+        _sentence(
+            [
+                f"{host['name']} ({host['id'][:ID_DIGITS]})",
+                host["address"],
+                host["zone"] and f"zone {host['zone']}",
+                f"netagent {host['version']}",
+                f"up {span(host['uptime_s'])}",
+            ]
+        ),
+    )
+    if cluster is None:
+        yield _line("cluster", "none")
+    else:
+        yield from _cluster(answer)
+    if answer["refused"]:
+        total = sum(answer["refused"].values())
+        yield _line("refused", f"{counted(total, 'packet')} since the start ({_tally(answer['refused'])})")
+    if cluster is None or answer["heard"]:
+        yield from _heard(answer)
+    if answer["warnings"]:
+        yield ""
+        yield "warnings:"
+    for warning in answer["warnings"]:
+        yield f"  ! {clean(warning['message'])}"
+        yield f"    cure: {clean(warning['cure'])}"
+
+
+def _cluster(answer: Item) -> Iterator[str]:
+    cluster, endpoints, dns, drift = (answer[key] for key in ("cluster", "endpoints", "dns", "drift"))
+    yield _line(
+        "cluster", f"{cluster['name']} ({cluster['id'][:ID_DIGITS]}), names end in {cluster['domain']}"
+    )
+    yield _line("members", _tally(answer["members"]))
+    here = some(answer["networks"], most=8) or "none"
+    yield _line("networks", f"{here} ({len(answer['networks'])} of {answer['network_count']} in the cluster)")
+    hidden = f", {endpoints['hidden']} hidden from names" if endpoints["hidden"] else ""
+    yield _line(
+        "endpoints", f"{endpoints['local']} on this host, {endpoints['total']} in its networks{hidden}"
+    )
+    sandboxes = counted(dns["sandboxes"], "container")
+    running = f"answering in {sandboxes}" if dns["running"] else f"NOT RUNNING, {sandboxes} without names"
+    yield _line("dns", f"{running}, {counted(dns['queries'], 'query', 'queries')} so far")
+    yield _line("drift", _drift(drift))
+    yield _line("paths", _tally(answer["paths"]) or "no other host")
+    yield _line("data plane", answer["data_plane"])
+
+
+def _drift(drift: Item) -> str:
+    if drift["checked_s"] is None:
+        return "not looked yet"
+    found = counted(drift["differences"], "difference") if drift["differences"] else "none"
+    repaired = f", {drift['repaired']:,} repaired since the start" if drift["repaired"] else ""
+    return f"{found} (looked {span(drift['checked_s'])} ago{repaired})"
+
+
+def _heard(answer: Item) -> Iterator[str]:
+    """Who is out there, and in no cluster the two ways out."""
+    heard = answer["heard"]
+    yield ""
+    yield "heard nearby:" if heard else "Nobody was heard on the local network."
+    for one in heard:
+        belongs = f"cluster {one['cluster']}" if one["cluster"] else "in no cluster either"
+        way = "mDNS" if one["how"] == "mdns" else one["how"]
+        yield "  " + clean(
+            GAP.join(part for part in (one["name"], one["address"], belongs, f"by {way}") if part)
+        )
+    if answer["cluster"] is not None:
+        return
+    address = "" if any(one["cluster"] for one in heard) else " ADDRESS"
+    join = f"netagent join{address}"
+    yield ""
+    yield "This host belongs to no cluster. Type one of:"
+    yield f"  {'netagent init':<24}to start a cluster with this host"
+    yield f"  {join:<24}to enter one; it asks for the token that `netagent invite` prints on a member"
+
+
+def endpoint(answer: Item) -> Iterator[str]:
+    """What attach made, or found."""
+    what = "" if answer.get("created", True) else ", attached before"
+    yield clean(
+        f"{answer['name']} ({answer['id'][:ID_DIGITS]}) on {answer['host']} in {answer['network']}{what}"
+    )
+    yield _line("addresses", ", ".join(answer["addresses"]))
+    yield _line("names", ", ".join(answer["names"]))
+    if answer["links"]:
+        yield _line("links", ", ".join(f"{link['alias']} is {link['service']}" for link in answer["links"]))
+    if answer["state"] != "up":
+        yield _line("state", f"{answer['state']}: {answer['reason']}")
+
+
+def network(answer: Item) -> Iterator[str]:
+    """What network create made, or found."""
+    what = "" if answer.get("created", True) else " exists with these options"
+    yield clean(f"network {answer['name']} ({answer['id'][:ID_DIGITS]}){what}")
+    yield _line("subnets", ", ".join(answer["subnets"]))
+    yield _line("names", f"end in {answer['domain']}")
+    if answer["clash"]:
+        yield _line("clash", answer["clash"])
+
+
+def thing(answer: Item, kind: str) -> Iterator[str]:
+    """All fields of anything, one a line; empty ones and lists of endpoints are left to others."""
+    yield clean(f"{kind} {answer['name']}")
+    fields = {
+        key: value for key, value in answer.items() if key not in ("schema", "kind", "name", "endpoints")
+    }
+    shown = {
+        _label(key): _value(key, value) for key, value in fields.items() if value not in ("", [], {}, None)
+    }
+    width = max(map(len, shown)) + 2
+    for label, text in shown.items():
+        yield f"  {(label + ':').ljust(width)}{clean(text)}"
+
+
+def _label(key: str) -> str:
+    for suffix in ("_bytes", "_s"):
+        key = key.removesuffix(suffix)
+    return key.replace("_", " ")
+
+
+def _value(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_s"):
+        return span(value)
+    if key.endswith("_bytes"):
+        return f"{value} bytes"
+    if isinstance(value, list):
+        return ", ".join(_part(part) for part in value)
+    return _part(value)
+
+
+def _part(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    if value.keys() == {"service", "alias"}:
+        return f"{value['alias']} is {value['service']}"
+    if value.keys() == {"name", "number", "protocol"}:
+        return f"{value['name']}={value['number']}/{value['protocol']}"
+    return ", ".join(f"{key.replace('_', ' ')} {part}" for key, part in value.items())
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label + ':':<{_LABEL_WIDTH}}{clean(text)}"
+
+
+def _tally(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {word}" for word, number in counts.items())
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,102 @@
+"""The columns of each list. The first ones are what a person looks for; `wide` has everything that fits a line."""
+
+from __future__ import annotations
+
+from netagent.cli.render import Column, Item, some, span
+
+ID_DIGITS = 12
+"""Of 32: enough to be unique among millions, and what users of other container tools know."""
+
+
+def _addresses(item: Item) -> str:
+    return some(_one_family(item["addresses"]))
+
+
+def _one_family(addresses: list[str]) -> list[str]:
+    """Of several endpoints' addresses those of IPv4, where there are any: the others would only double them."""
+    return [a for a in addresses if ":" not in a] or addresses
+
+
+def _ports(item: Item) -> str:
+    return ", ".join(
+        (f"{p['name']}=" if p["name"] != str(p["number"]) else "") + f"{p['number']}/{p['protocol']}"
+        for p in item["ports"]
+    )
+
+
+def _rtt(item: Item) -> str:
+    return "" if item["rtt_s"] is None else span(item["rtt_s"])
+
+
+def _options(item: Item) -> str:
+    words = [word for word in ("internal", "multicast", "host_access") if item[word]]
+    words += ["policy links"] if item["policy"] != "open" else []
+    return ", ".join(word.replace("_", " ") for word in words)
+
+
+def _state(item: Item) -> str:
+    return str(item["state"])
+
+
+ENDPOINTS = (
+    Column("NAME", lambda e: e["name"]),
+    Column("SERVICE", lambda e: e["service"]),
+    Column("NETWORK", lambda e: e["network"]),
+    Column("HOST", lambda e: e["host"]),
+    Column("ADDRESS", _addresses),
+    Column("PORTS", _ports),
+    Column("STATE", _state),
+    Column("REASON", lambda e: e["reason"]),
+    Column("ID", lambda e: e["id"][:ID_DIGITS], wide=True),
+    Column("ALL ADDRESSES", lambda e: ", ".join(e["addresses"]), wide=True),
+    Column("MAC", lambda e: e["mac"], wide=True),
+    Column("HEALTH", lambda e: e["health"], wide=True),
+    Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
+    Column("VERSION", lambda e: e["version"], wide=True),
+)
+
+SERVICES = (
+    Column("SERVICE", lambda s: s["name"]),
+    Column("NETWORK", lambda s: s["network"]),
+    Column("UP", lambda s: f"{s['answering']}/{s['endpoint_count']}"),
+    Column("ADDRESSES", _addresses),
+    Column("HOSTS", lambda s: some(s["hosts"])),
+    Column("PORTS", _ports),
+    Column("NAME", lambda s: s["fqdn"]),
+    Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
+    Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
+)
+
+MEMBERS = (
+    Column("NAME", lambda m: m["name"]),
+    Column("ADDRESS", lambda m: m["address"]),
+    Column("AGENT", lambda m: m["agent"]),
+    Column("HOST", lambda m: m["host"]),
+    Column("VERSION", lambda m: m["version"]),
+    Column("ZONE", lambda m: m["zone"]),
+    Column("RTT", _rtt),
+    Column("PATH", lambda m: m["path"]),
+    Column("ID", lambda m: m["id"], wide=True),
+)
+
+NETWORKS = (
+    Column("NAME", lambda n: n["name"]),
+    Column("SUBNETS", lambda n: ", ".join(n["subnets"])),
+    Column("HERE", lambda n: "yes" if n["attached"] else "no"),
+    Column("HOSTS", lambda n: some(n["hosts"])),
+    Column("ENDPOINTS", lambda n: str(n["endpoint_count"]) if n["attached"] else ""),
+    Column("OPTIONS", _options),
+    Column("CLASH", lambda n: n["clash"]),
+    Column("ID", lambda n: n["id"][:ID_DIGITS], wide=True),
+    Column("VNI", lambda n: str(n["vni"]), wide=True),
+    Column("MTU", lambda n: str(n["mtu_bytes"]), wide=True),
+    Column("CREATED BY", lambda n: n["created_by"], wide=True),
+    Column("REVISION", lambda n: str(n["revision"]), wide=True),
+)
+
+ANSWERS = (
+    Column("NAME", lambda a: a["name"]),
+    Column("TTL", lambda a: str(a["ttl_s"])),
+    Column("TYPE", lambda a: a["type"]),
+    Column("DATA", lambda a: a["data"]),
+)

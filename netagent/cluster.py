@@ -1,0 +1,383 @@
+"""A host's life as a member: everything that runs between entering a cluster and stopping or leaving.
+
+Here the rooms are put together, and started and stopped in order:
+
+    journal            what we knew                       opened first, closed last
+    gossip             members and records                from the journal's state, under its raised counters
+    datapath           kernel = records                   first state: the journal's; deletes nothing that matches
+    names              resolver process, fed after it     adopted when it lives
+    endpoints          recovered, then open for use
+
+A stop ends the tasks and touches nothing else: the kernel and the resolver process go on with what they have. Only
+`leave` takes things down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+
+import trio
+
+from netagent import __version__
+from netagent.asking import Asking
+from netagent.config import Config
+from netagent.datapath.attach import Attacher
+from netagent.datapath.desired import desired_state
+from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
+from netagent.datapath.netns import boot_id
+from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.state import KernelState
+from netagent.datapath.underlay import Underlay, host_routes
+from netagent.endpoint_rules import sandboxes
+from netagent.endpoints import EndpointParts, Endpoints
+from netagent.errors import FailedError, NetagentError
+from netagent.inbox import Inbox, first_view
+from netagent.intent import network_inputs, probe_input, probe_targets
+from netagent.ipam.allocator import Allocator
+from netagent.janitor import Janitor, rebind
+from netagent.model.ids import ClusterId, EndpointId, HostId
+from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
+from netagent.names.supervisor import Supervisor
+from netagent.names.zone import ZoneMaker
+from netagent.network_plan import Surroundings
+from netagent.networks import Networks
+from netagent.own_host import OwnHost, host_record
+from netagent.participation import Participation
+from netagent.probes.echo import EchoProber
+from netagent.probes.liveness import Liveness
+from netagent.projection import Projection, Steps
+from netagent.registry.journal import Journal
+from netagent.registry.live import Live
+from netagent.registry.publish import Publisher
+from netagent.registry.view import AgentState, RegistryView
+from netagent.resolvers import Resolvers
+from netagent.state_dir import ClusterKeys, StateDir
+from netgossip.config import GossipConfig
+from netgossip.driver import Driver, Sockets, open_sockets
+from netgossip.entry import Credentials, Invitations
+from netgossip.errors import UsageError
+from netgossip.identity import Identity
+from netgossip.node import GossipNode
+from netgossip.seal import Keyring
+from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived
+
+_PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
+MAX_INTRODUCED = 16
+"""Members whose addresses a newcomer is given."""
+TOP_UP_S = 5.0
+FIRST_SYNC_S = 2.0
+"""How long a start waits for scope 0 before it judges what its journal says."""
+
+logger = logging.getLogger("netagent.cluster")
+
+
+class Cluster:
+    """Make it, `start` it in a nursery, cancel the nursery to stop it."""
+
+    def __init__(
+        self,
+        config: Config,
+        keys: ClusterKeys,
+        *,
+        identity: Identity,
+        state: StateDir,
+        underlay: Underlay,
+        introduced: Sequence[Address] = (),
+    ) -> None:
+        self.config = config
+        self.keys = keys
+        self.underlay = underlay
+        self._identity = identity
+        self._introduced = introduced
+        self._local = HostId(identity.node_id)
+        self._cluster_id = ClusterId(keys.cluster_id)
+        with ExitStack() as undo:
+            self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
+            sockets = undo.enter_context(closing(_open_sockets(config, underlay)))
+            self._netlink = undo.enter_context(closing(Netlink(open_socket())))
+            notifications = undo.enter_context(closing(open_notification_socket()))
+            self._build(state, sockets, notifications)
+            self._undo = undo.pop_all()
+
+    # -- building --------------------------------------------------------------------------------------------
+
+    def _build(self, state: StateDir, sockets: Sockets, notifications: socket.socket) -> None:
+        journal, config = self.journal, self.config
+        rows = journal.load_endpoints()
+        logs = (journal.load_own_logs(), journal.load_replicas())
+        members = [m for m in journal.load_members() if m.node_id != self._local]
+        self.live = Live(
+            first_view(self._local, [*logs[0], *logs[1]], members), {row.endpoint_id: row for row in rows}
+        )
+        self.invitations = Invitations(self._identity, os.urandom, self._credentials, self._admitted)
+        self.node = GossipNode(
+            config=_PROFILES[config.timing](),
+            node_id=self._local,
+            address=(self.underlay.address, config.gossip_port),
+            record_port=config.record_port,
+            meta=config.name.encode(),
+            incarnation=journal.load_incarnation() + 1,
+            boot_epoch=journal.boot_epoch,
+            keyring=Keyring(self.keys.keys),
+            label=bytes.fromhex(self.keys.cluster_id),
+            rng=random.SystemRandom(),
+            now=trio.current_time(),
+            remembered=members,
+            own_logs=logs[0],
+            replicas=logs[1],
+            join_handler=self.invitations.converse,
+        )
+        self.driver = Driver(
+            self.node,
+            gossip_udp=sockets.gossip_udp,
+            gossip_tcp=sockets.gossip_tcp,
+            record_udp=sockets.record_udp,
+            record_tcp=sockets.record_tcp,
+            clock=trio.current_time,
+            on_events=self._note_events,
+        )
+        flush = self.driver.flush_nowait
+        self.publisher = Publisher(self.node, journal, flush)
+        self.participation = Participation(self.node, self.publisher, self.live, flush)
+        self.asking = Asking(self.node, flush)
+        self.allocator = Allocator(
+            view=lambda: self.live.view,
+            journal=journal,
+            publisher=self.publisher,
+            ask=self.asking.ask,
+            rows=rows,
+        )
+        self._build_local(state, notifications)
+        self.inbox = Inbox(
+            live=self.live,
+            journal=journal,
+            participation=self.participation,
+            asking=self.asking,
+            on_request=self._note_request,
+            on_raised=self._note_raised,
+        )
+
+    def _build_local(self, state: StateDir, notifications: socket.socket) -> None:
+        self.reconciler = Reconciler(self._netlink, notifications)
+        self.attacher = Attacher(self._netlink)
+        self.prober = EchoProber(Liveness(), random.getrandbits(16), self._note_answer)
+        self.supervisor = Supervisor(state.run_dir, release=__version__)
+        self.resolvers = Resolvers(self.supervisor)
+        self._zones = ZoneMaker(self.keys.domain)
+        self.projection = Projection(
+            self.live,
+            self.reconciler,
+            Steps(desired=self._desired, publish_names=self._publish_names, probe=self._set_probe_targets),
+        )
+        parts = EndpointParts(
+            live=self.live,
+            journal=self.journal,
+            publisher=self.publisher,
+            allocator=self.allocator,
+            participation=self.participation,
+            attacher=self.attacher,
+            resolvers=self.resolvers,
+            projection=self.projection,
+            domain=self.keys.domain,
+            boot_id=boot_id(),
+        )
+        self._parts = parts
+        self.endpoints = Endpoints(parts)
+        self.janitor = Janitor(parts, self.endpoints)
+        self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
+        self._own_host = OwnHost(
+            live=self.live,
+            publisher=self.publisher,
+            base=host_record(
+                name=self.config.name,
+                public_key=self._identity.public_key,
+                underlay=self.underlay.address,
+                vxlan_port=self.config.vxlan_port,
+                zone=self.config.zone,
+                ids=(self._cluster_id, self._local),
+            ),
+            routes=lambda: host_routes(self._netlink),
+        )
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; `started` once endpoints can be attached."""
+        with self._undo:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for task in (
+                    self.driver.run,
+                    self.reconciler.run,
+                    self.supervisor.run,
+                    self.prober.run,
+                    self._note_own_member,
+                ):
+                    nursery.start_soon(task)
+                self.participation.resume()
+                await self._own_host.publish()
+                nursery.start_soon(self.projection.run)
+                nursery.start_soon(self.participation.run)
+                with trio.move_on_after(FIRST_SYNC_S):
+                    await self._wait_first_sync()
+                await self.janitor.recover()
+                for task in (
+                    self.janitor.run,
+                    self._own_host.run,
+                    self._keep_space,
+                    self._keep_interfaces,
+                    self._keep_own_networks,
+                ):
+                    nursery.start_soon(task)
+                task_status.started()
+
+    def set_seeds(self, seeds: Sequence[Address]) -> None:
+        """Gossip addresses to try for ever, beside those that the cluster introduced us to."""
+        self.node.set_seeds([*seeds, *self._introduced], trio.current_time())
+        self.driver.flush_nowait()
+
+    async def leave(self) -> int:
+        """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
+        await self._own_host.publish(going_down=True)
+        rows = list(self.live.rows.values())
+        for row in rows:
+            await self.endpoints.remove(row)
+        view = self.live.view
+        alive = sorted(
+            h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != self._local
+        )
+        for network_id in view.networks:
+            if alive:
+                await self.allocator.surrender(network_id, alive[0])
+        with trio.move_on_after(1.0):
+            while self.node.unacknowledged(CLUSTER_SCOPE):
+                await trio.sleep(0.01)
+        self.node.leave(trio.current_time())
+        self.driver.flush_nowait()
+        while not self.node.has_left(trio.current_time()):
+            await trio.sleep(0.02)
+        await self.supervisor.stop()
+        self.reconciler.set_desired(KernelState(), self.live.revision + 1)
+        with trio.move_on_after(2.0):
+            await self.reconciler.wait_programmed(self.live.revision + 1)
+        return len(rows)
+
+    # -- what the rooms ask for --------------------------------------------------------------------------------
+
+    def _desired(self, live: Live) -> KernelState:
+        return desired_state(
+            network_inputs(live.view, live.rows.values()),
+            probe_input(live.view, self._cluster_id, self.underlay.mtu_bytes, self.underlay.address),
+            underlay=self.underlay.address,
+            vxlan_port=self.config.vxlan_port,
+            cluster_id=self._cluster_id,
+        )
+
+    async def _publish_names(self, live: Live) -> None:
+        internal = frozenset(n for n, network in live.view.networks.items() if network.record.internal)
+        boxes = sandboxes(live.rows.values(), internal)
+        await self.resolvers.publish(self._zones.table(live.view, boxes.values()))
+
+    def _set_probe_targets(self, live: Live) -> None:
+        self.prober.set_peers(probe_targets(live.view))
+
+    def _surroundings(self, view: RegistryView) -> Surroundings:
+        hosts: tuple[HostRecord, ...] = tuple(
+            host.record
+            for host in view.hosts.values()
+            if host.record is not None and host.agent is not AgentState.LEFT
+        )
+        return Surroundings(
+            cluster_id=self._cluster_id,
+            pools=self.config.address_pools,
+            networks=tuple(network.record for network in view.networks.values()),
+            hosts=hosts,
+            underlay=self.underlay.address,
+            underlay_mtu_bytes=self.underlay.mtu_bytes,
+        )
+
+    def _credentials(self) -> Credentials:
+        members = [m.address for m in self.node.members().values() if m.node_id != self._local]
+        own = (self.underlay.address, self.config.gossip_port)
+        return Credentials(
+            self.keys.cluster_id,
+            self.keys.cluster,
+            self.keys.domain,
+            self.keys.keys,
+            (own, *members[: MAX_INTRODUCED - 1]),
+        )
+
+    def _admitted(self, node_id: str, name: str) -> None:
+        logger.info("let %s (%s) into the cluster", name, node_id[:8])
+
+    def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
+        self.live.set_view(self.live.view.with_host_answer(host_id, answers))
+
+    def _note_events(self, events: tuple[Event, ...]) -> None:
+        self.inbox.handle(events)
+
+    def _note_request(self, event: RequestReceived) -> None:
+        self.asking.note_request(event, self._nursery, self.allocator.answer_request)
+
+    def _note_raised(self, event: OwnLogRaised) -> None:
+        self._nursery.start_soon(self.publisher.own_log_raised, event)
+
+    # -- small tasks ---------------------------------------------------------------------------------------------
+
+    async def _note_own_member(self) -> None:
+        """The gossip reports others; ourselves we put into the view."""
+        self.live.set_view(self.live.view.with_member(self.node.members()[self._local]))
+        self.journal.note_incarnation(self.node.incarnation)
+
+    async def _wait_first_sync(self) -> None:
+        while not self.inbox.synced:
+            await trio.sleep(0.02)
+
+    async def _keep_space(self) -> None:
+        """Own some of every network's space before anybody needs it, and more before it is used up."""
+        while True:
+            for network_id in self.live.view.networks:
+                with suppress(NetagentError):  # removed in between, or the disk is full
+                    await self.allocator.top_up(network_id)
+            await trio.sleep(TOP_UP_S)
+
+    async def _keep_interfaces(self) -> None:
+        """Make interfaces anew that somebody deleted."""
+        absent: frozenset[EndpointId] = frozenset()
+        while True:
+            absent = await self.reconciler.wait_absent_changed(absent)
+            for endpoint_id in absent:
+                await rebind(self._parts, self.attacher, endpoint_id)
+
+    async def _keep_own_networks(self) -> None:
+        """Withdraw what we wrote of networks that were removed, and networks of ours that yielded unused."""
+        revision = 0
+        while True:
+            revision = await self.live.wait_newer(revision)
+            view = self.live.view
+            yielded = {n.network_id for n in view.yielded_networks if n.owner == self._local}
+            gone = [
+                record
+                for record in view.records_of(self._local, CLUSTER_SCOPE)
+                if isinstance(record, NetworkRecord | GrantRecord)
+                and (view.is_removed(record.network_id) or record.network_id in yielded)
+            ]
+            if gone:
+                await self.publisher.withdraw(*gone)
+
+
+def _open_sockets(config: Config, underlay: Underlay) -> Sockets:
+    try:
+        return open_sockets(config.bind or underlay.address, config.gossip_port, config.record_port)
+    except UsageError as error:
+        raise FailedError(
+            str(error),
+            code="port-in-use",
+            thing="ports",
+            hint="stop that program, or set gossip_port and record_port",
+        ) from None

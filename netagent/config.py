@@ -1,0 +1,371 @@
+"""The agent's configuration: one table of keys, from which files, variables, flags and help texts are all read.
+
+A flag beats a variable beats a file; `conf.d/*.toml` beats `netagent.toml`, later names beat earlier ones. Unknown
+keys are refused, with the nearest known one. Some keys can change while the agent runs (SIGHUP); the others are
+named in the log when a reload finds them changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netagent.errors import InputError
+from netagent.model.ids import is_name
+
+DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
+TIMINGS = ("lan", "wan", "local")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The effective configuration; field by field what `KEYS` documents."""
+
+    name: str
+    bind: str | None
+    advertise: str | None
+    interfaces: tuple[str, ...]
+    mdns: bool
+    seeds: tuple[str, ...]
+    cluster: str
+    key_file: Path | None
+    state_dir: Path
+    run_dir: Path
+    domain: str | None
+    http: str
+    gossip_port: int
+    record_port: int
+    vxlan_port: int
+    address_pools: tuple[str, ...]
+    forget_after_s: int
+    leave_on_shutdown: bool
+    zone: str
+    timing: str
+    log_level: str
+
+    @property
+    def keyring_file(self) -> Path:
+        """Where the cluster's key ring lies; the agent belongs to a cluster when this file exists."""
+        return self.key_file or self.state_dir / "keyring"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the agent serves its API."""
+        return self.run_dir / "netagent.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One configuration key. `parse` takes TOML's value or a string and raises ValueError with the reason."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    default: Any
+    help: str
+    metavar: str = "VALUE"
+    reloads: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The command-line form."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment form."""
+        return "NETAGENT_" + self.name.upper()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value
+
+
+def _optional_address(value: Any) -> str | None:
+    if value in ("", None):
+        return None
+    return str(ipaddress.ip_address(_text(value)))
+
+
+def _optional_path(value: Any) -> Path | None:
+    return _path(value) if value not in ("", None) else None
+
+
+def _path(value: Any) -> Path:
+    path = Path(_text(value))
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
+        raise ValueError("must be a list of texts, or text with commas")
+    return tuple(value)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
+    if str(value).lower() not in words:
+        raise ValueError("must be true or false")
+    return words[str(value).lower()]
+
+
+def _number(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError("must be a whole number")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return number
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError("must be one of " + ", ".join(choices))
+        return str(value)
+
+    return parse
+
+
+def _name(value: Any) -> str:
+    if not is_name(_text(value)):
+        raise ValueError("must be one lower-case DNS label (a-z, 0-9, - and _, at most 63)")
+    return str(value)
+
+
+def _domain(value: Any) -> str | None:
+    if value in ("", None):
+        return None
+    text = _text(value).rstrip(".")
+    labels = text.split(".")
+    if len(text) > 200 or not all(is_name(label) for label in labels):
+        raise ValueError("must be a lower-case domain name")
+    if text == "internal":
+        raise ValueError("must not be all of .internal: clouds keep names there")
+    return text
+
+
+def _pools(value: Any) -> tuple[str, ...]:
+    pools = _list(value)
+    for pool in pools:
+        network = ipaddress.ip_network(pool)
+        if network.version == 4 and network.prefixlen > 20:
+            raise ValueError(f"{pool} is smaller than the /20 that a network takes")
+        if network.version == 6:
+            raise ValueError(f"{pool}: IPv6 subnets come from the cluster's own ULA prefix")
+    return pools
+
+
+def parse_seed(text: str) -> tuple[str, int | None]:
+    """'192.0.2.1', '192.0.2.1:7956', 'h1.example.net:7956' or '[2001:db8::1]:7956' as (host, port or None).
+
+    Raises ValueError with the reason.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not [ADDRESS]:PORT")
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+    if not host or any(c.isspace() for c in host):
+        raise ValueError(f"{text!r} is not a host")
+    return host, _number(1, 65535)(port) if port else None
+
+
+def _seeds(value: Any) -> tuple[str, ...]:
+    seeds = _list(value)
+    for seed in seeds:
+        parse_seed(seed)
+    return seeds
+
+
+def _default_name() -> str:
+    label = socket.gethostname().partition(".")[0].lower()
+    cleaned = "".join(c if (c.isalnum() and c.isascii()) or c in "-_" else "-" for c in label).strip("-_")[
+        :63
+    ]
+    return cleaned or "host"
+
+
+KEYS: tuple[Key, ...] = (
+    Key("name", _name, None, "this host's name in the cluster (default: its host name)", "NAME"),
+    Key(
+        "bind", _optional_address, None, "address that gossip and records listen on (default: all)", "ADDRESS"
+    ),
+    Key(
+        "advertise",
+        _optional_address,
+        None,
+        "address other hosts reach this one by, also for VXLAN (default: bind, else the source of the default route)",
+        "ADDRESS",
+    ),
+    Key(
+        "interfaces",
+        _list,
+        (),
+        "devices on which mDNS is spoken (default: the one with the advertised address)",
+        "DEV,…",
+    ),
+    Key("mdns", _boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
+    Key("seeds", _seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True),
+    Key(
+        "cluster",
+        _name,
+        "mesh",
+        "name of the cluster that `init` makes, and first label of its domain",
+        "NAME",
+    ),
+    Key("key_file", _optional_path, None, "the cluster's key ring (default: STATE_DIR/keyring)", "PATH"),
+    Key("state_dir", _path, Path("/var/lib/netagent"), "identity, key ring and journal", "PATH"),
+    Key("run_dir", _path, Path("/run/netagent"), "sockets and locks", "PATH"),
+    Key("domain", _domain, None, "zone of all names (default: CLUSTER.internal)", "DOMAIN"),
+    Key(
+        "http",
+        _text,
+        "",
+        "ADDRESS:PORT of metrics and dashboard; they come with a later version, so only empty is allowed",
+        "ADDRESS:PORT",
+    ),
+    Key("gossip_port", _number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
+    Key("record_port", _number(1, 65535), 7957, "UDP and TCP port of records and joining", "PORT"),
+    Key("vxlan_port", _number(1, 65535), 4799, "UDP port of VXLAN, the same on all hosts", "PORT"),
+    Key(
+        "address_pools",
+        _pools,
+        ("10.160.0.0/12",),
+        "IPv4 ranges that networks take their subnets from",
+        "CIDR,…",
+        reloads=True,
+    ),
+    Key(
+        "forget_after_s",
+        _number(0, 10**9),
+        7 * 86400,
+        "a host silent for so long is forgotten by itself; 0 = never",
+        "SECONDS",
+        reloads=True,
+    ),
+    Key("leave_on_shutdown", _boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True),
+    Key(
+        "zone",
+        lambda value: _name(value) if value else "",
+        "",
+        "failure zone of this host, shown in `members`",
+        "NAME",
+    ),
+    Key("timing", _one_of(*TIMINGS), "lan", "profile of gossip's timers", "|".join(TIMINGS)),
+    Key(
+        "log_level",
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "least severe message that is logged",
+        "debug|info|warning|error",
+        reloads=True,
+    ),
+)
+_BY_NAME = {key.name: key for key in KEYS}
+
+
+def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, str]) -> Config:
+    """Merge files, variables and flags. `file` None means the default file if it is there.
+
+    Raises InputError that names the key, where it was set, and what is wrong.
+    """
+    values: dict[str, Any] = {key.name: key.default for key in KEYS}
+    for path in _files(file):
+        for name, value in _read(path).items():
+            values[name] = _parsed(name, value, f"in {path}")
+    for key in KEYS:
+        if key.variable in environment:
+            values[key.name] = _parsed(key.name, environment[key.variable], f"in ${key.variable}")
+    for name, text in flags.items():
+        values[name] = _parsed(name, text, f"in {_BY_NAME[name].flag}")
+    if values["http"]:
+        raise InputError(
+            "http is set, but this version serves neither metrics nor a dashboard",
+            thing="http",
+            hint="leave it empty",
+        )
+    values["name"] = values["name"] or _default_name()
+    return Config(**values)
+
+
+def changed_keys(old: Config, new: Config) -> tuple[list[str], list[str]]:
+    """Names of the keys that differ: those that take effect at once, those that need a restart."""
+    names = [f.name for f in dataclasses.fields(Config) if getattr(old, f.name) != getattr(new, f.name)]
+    return [n for n in names if _BY_NAME[n].reloads], [n for n in names if not _BY_NAME[n].reloads]
+
+
+def _files(file: Path | None) -> list[Path]:
+    if file is not None:
+        if not file.is_file():
+            raise InputError(
+                f"the configuration file {file} does not exist",
+                thing=str(file),
+                hint="create it, or leave --config away",
+            )
+        main = file
+    else:
+        main = DEFAULT_FILE
+    fragments = sorted((main.parent / "conf.d").glob("*.toml"))
+    return ([main] if main.is_file() else []) + fragments
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
+    for name in table:
+        if name not in _BY_NAME:
+            near = difflib.get_close_matches(name, _BY_NAME, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see `netagent agent --help` for the keys"
+            raise InputError(f"{path} has the unknown key {name!r}", thing=name, hint=hint)
+    return table
+
+
+def _parsed(name: str, value: Any, where: str) -> Any:
+    try:
+        return _BY_NAME[name].parse(value)
+    except ValueError as error:
+        raise InputError(
+            f"{name} = {value!r} {where} is not usable: {error}", thing=name, hint="correct it"
+        ) from None
+
+
+def replaced(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with some keys set to other values."""
+    return dataclasses.replace(config, **values)

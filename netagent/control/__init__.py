@@ -1,0 +1,1 @@
+"""How the agent is asked: the HTTP API on its unix socket, its schema, and a client."""

@@ -1,0 +1,344 @@
+"""The agent's HTTP API: paths under /v1 to the methods of AgentService, and nothing else.
+
+    GET    /v1/version  /v1/status  /v1/members  /v1/networks  /v1/endpoints  /v1/services
+    POST   /v1/init  /v1/invite  /v1/join  /v1/leave
+    POST   /v1/networks                      make one: 201 when made, 200 when it was there
+    GET    /v1/networks/NAME                 DELETE: remove it (?force=true)
+    POST   /v1/networks/NAME/connect         {"target": …}; and …/disconnect
+    POST   /v1/endpoints                     attach: 201 when attached, 200 when it was
+    DELETE /v1/endpoints/ENDPOINT            detach
+    POST   /v1/endpoints/ENDPOINT/links      {"service": …, "alias": …}
+    DELETE /v1/endpoints/ENDPOINT/links      ?service=…&alias=…
+    GET    /v1/inspect?thing=…               /v1/lookup?name=…&type=…&from=…
+
+Lists take `?watch=true`, endpoints and services also `network`, `host` and `service`. What comes back is documented
+in netagent.control.schema, errors are RFC 9457 problem documents. A request runs to its end when its client hangs
+up: the agent keeps what it promised to do, and each use-case has a deadline of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from netagent.control import request as requests
+from netagent.control.problem import MEDIA_TYPE, problem_of
+from netagent.control.schema import SCHEMA
+from netagent.control.service import AgentService
+from netagent.control.watch import Items, watch
+from netagent.errors import FailedError, InputError, NetagentError, RefusedError
+
+MAX_BODY_BYTES = 64 * 1024
+"""The largest honest request, an attach with every list full, stays below a quarter of this."""
+BODY_DEADLINE_S = 5.0
+"""For a body to arrive on a local socket."""
+MAX_WATCHERS = 64
+"""Each costs at most ten lists a second; a host has a handful of people and scripts."""
+
+_TRUE = {"1": True, "true": True, "0": False, "false": False}
+_log = logging.getLogger("netagent.control")
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+_Watch: TypeAlias = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+
+
+def build_app(service: AgentService) -> Starlette:
+    """The application. `app.state.stopping` is a trio.Event that ends all watching."""
+    face = _Face(service)
+    table: list[tuple[str, str, Handler]] = [
+        ("GET", "/v1/version", face.version),
+        ("GET", "/v1/status", face.status),
+        ("POST", "/v1/init", face.init),
+        ("POST", "/v1/invite", face.invite),
+        ("POST", "/v1/join", face.join),
+        ("POST", "/v1/leave", face.leave),
+        ("GET", "/v1/members", face.members),
+        ("GET", "/v1/networks", face.networks),
+        ("POST", "/v1/networks", face.network_create),
+        ("POST", "/v1/networks/{network:path}/connect", face.network_connect),
+        ("POST", "/v1/networks/{network:path}/disconnect", face.network_disconnect),
+        ("GET", "/v1/networks/{network:path}", face.network_inspect),
+        ("DELETE", "/v1/networks/{network:path}", face.network_remove),
+        ("GET", "/v1/endpoints", face.endpoints),
+        ("POST", "/v1/endpoints", face.attach),
+        ("POST", "/v1/endpoints/{endpoint:path}/links", face.link),
+        ("DELETE", "/v1/endpoints/{endpoint:path}/links", face.unlink),
+        ("DELETE", "/v1/endpoints/{endpoint:path}", face.detach),
+        ("GET", "/v1/services", face.services),
+        ("GET", "/v1/inspect", face.inspect),
+        ("GET", "/v1/lookup", face.lookup),
+    ]
+    app = Starlette(
+        routes=[Route(path, _answering(handler), methods=[method]) for method, path, handler in table],
+        exception_handlers={HTTPException: _no_such_path},
+    )
+    app.router.redirect_slashes = False  # a redirect would only lead a misspelt path to another one
+    app.state.stopping = trio.Event()
+    return app
+
+
+class _Face:
+    """One handler a path: read the request, call the service, wrap the answer."""
+
+    def __init__(self, service: AgentService) -> None:
+        self._service = service
+        self._watchers = 0
+
+    async def version(self, request: Request) -> Response:
+        _query(request)
+        return _one(await self._service.version())
+
+    async def status(self, request: Request) -> Response:
+        _query(request)
+        return _one(await self._service.status())
+
+    async def init(self, request: Request) -> Response:
+        answer = await self._service.init(requests.cluster_untrusted(await _body(request)))
+        return _one(answer, created=answer["created"])
+
+    async def invite(self, request: Request) -> Response:
+        ttl_s, uses = requests.invite_untrusted(await _body(request))
+        return _one(await self._service.invite(ttl_s, uses), created=True)
+
+    async def join(self, request: Request) -> Response:
+        addresses, token = requests.join_untrusted(await _body(request))
+        return _one(await self._service.join(addresses, token))
+
+    async def leave(self, request: Request) -> Response:
+        requests.Fields(await _body(request), "")
+        return _one(await self._service.leave())
+
+    async def members(self, request: Request) -> Response:
+        query = _query(request, "watch")
+        return await self._list(request, query, self._service.members, "name")
+
+    async def networks(self, request: Request) -> Response:
+        query = _query(request, "watch")
+        return await self._list(request, query, self._service.network_list, "name")
+
+    async def network_create(self, request: Request) -> Response:
+        answer = await self._service.network_create(requests.network_untrusted(await _body(request)))
+        return _one(answer, created=answer.get("created", False))
+
+    async def network_inspect(self, request: Request) -> Response:
+        _query(request)
+        return _one(await self._service.network_inspect(request.path_params["network"]))
+
+    async def network_remove(self, request: Request) -> Response:
+        force = _flag(_query(request, "force"), "force")
+        return _one(await self._service.network_remove(request.path_params["network"], force=force))
+
+    async def network_connect(self, request: Request) -> Response:
+        target = requests.Fields(await _body(request), "target").text("target", required=True)
+        answer = await self._service.network_connect(request.path_params["network"], target)
+        return _one(answer, created=answer.get("created", False))
+
+    async def network_disconnect(self, request: Request) -> Response:
+        target = requests.Fields(await _body(request), "target").text("target", required=True)
+        return _one(await self._service.network_disconnect(request.path_params["network"], target))
+
+    async def endpoints(self, request: Request) -> Response:
+        query = _query(request, "watch network host service")
+        only = requests.filter_untrusted(_without(query, "watch"))
+        return await self._list(
+            request, query, functools.partial(self._service.endpoints, only), "network name host id"
+        )
+
+    async def services(self, request: Request) -> Response:
+        query = _query(request, "watch network host service")
+        only = requests.filter_untrusted(_without(query, "watch"))
+        return await self._list(
+            request, query, functools.partial(self._service.services, only), "network name"
+        )
+
+    async def attach(self, request: Request) -> Response:
+        answer = await self._service.attach(requests.attach_untrusted(await _body(request)))
+        return _one(answer, created=answer.get("created", False))
+
+    async def detach(self, request: Request) -> Response:
+        _query(request)
+        return _one(await self._service.detach(request.path_params["endpoint"]))
+
+    async def link(self, request: Request) -> Response:
+        link = requests.link_untrusted(await _body(request))
+        return _one(await self._service.link(request.path_params["endpoint"], link))
+
+    async def unlink(self, request: Request) -> Response:
+        link = requests.link_untrusted(_query(request, "service alias"))
+        return _one(await self._service.unlink(request.path_params["endpoint"], link))
+
+    async def inspect(self, request: Request) -> Response:
+        fields = requests.Fields(_query(request, "thing"), "thing")
+        return _one(await self._service.inspect(fields.text("thing", required=True)))
+
+    async def lookup(self, request: Request) -> Response:
+        fields = requests.Fields(_query(request, "name type from"), "name type from")
+        name, rtype = fields.text("name", required=True), fields.text("type") or "A"
+        return _one(await self._service.lookup(name, rtype.upper(), fields.text("from")))
+
+    async def _list(
+        self, request: Request, query: Mapping[str, str], read: Callable[[], Awaitable[Any]], order: str
+    ) -> Response:
+        """The items in order, or with `watch` a stream of them. A wrong filter is refused in both cases."""
+        fields = order.split()
+
+        async def ordered() -> Items:
+            return sorted(await read(), key=lambda item: [item[field] for field in fields])
+
+        items = await ordered()
+        if not _flag(query, "watch"):
+            return _json({"schema": SCHEMA, "items": items})
+        if self._watchers >= MAX_WATCHERS:
+            raise RefusedError(
+                f"{MAX_WATCHERS} clients watch this agent already",
+                code="too-many-watchers",
+                hint="end one of them",
+            )
+        return _WatchResponse(self._watch(ordered), request.app.state.stopping)
+
+    def _watch(self, read: Callable[[], Awaitable[Items]]) -> _Watch:
+        async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
+            self._watchers += 1
+            try:
+                await watch(self._service, read, emit)
+            finally:
+                self._watchers -= 1
+
+        return run
+
+
+class _WatchResponse(Response):
+    """A body that goes on until its client hangs up or the agent stops."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, run: _Watch, stopping: trio.Event) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._run = run
+        self._stopping = stopping
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        async def emit(lines: bytes) -> None:
+            await send({"type": "http.response.body", "body": lines, "more_body": True})
+
+        async def hang_up() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        async def stop() -> None:
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hang_up)
+            nursery.start_soon(stop)
+            await self._run(emit)
+            nursery.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _answering(handler: Handler) -> Handler:
+    """The handler with every error turned into a problem document."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception as error:  # no traceback reaches a user, each reaches the log
+            known = _known_error(error)
+            if known is None:
+                _log.exception("%s %s failed", request.method, request.url.path)
+                known = FailedError(
+                    f"the agent failed unexpectedly ({type(error).__name__})",
+                    code="unexpected",
+                    hint="its log has the details",
+                )
+            return _problem(known)
+
+    return answer
+
+
+def _known_error(error: BaseException) -> NetagentError | None:
+    """The NetagentError that it is, or that it consists of when a nursery has wrapped it."""
+    if isinstance(error, NetagentError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [_known_error(part) for part in error.exceptions]
+        return found[0] if all(found) else None
+    return None
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    message = f"the agent has no {request.method} {request.url.path[:200]}"
+    return _problem(InputError(message, code="no-such-path", hint="see /v1 in the reference"), status=status)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The body as an object; too large or too slow ones are refused without reading on."""
+    _query(request)
+    body = bytearray()
+    with trio.move_on_after(BODY_DEADLINE_S) as scope:
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise InputError(
+                        f"the request is larger than {MAX_BODY_BYTES} bytes",
+                        code="too-large",
+                        hint="send less",
+                    )
+    if scope.cancelled_caught:
+        raise InputError(
+            f"the request did not arrive within {BODY_DEADLINE_S:.0f} s",
+            code="too-slow",
+            hint="send it at once",
+        )
+    return requests.object_untrusted(bytes(body))
+
+
+def _query(request: Request, known: str = "") -> dict[str, str]:
+    """The query's parameters; unknown ones are refused."""
+    query = dict(request.query_params)
+    requests.Fields(query, known)
+    return query
+
+
+def _without(query: Mapping[str, str], field: str) -> dict[str, str]:
+    return {key: value for key, value in query.items() if key != field}
+
+
+def _flag(query: Mapping[str, str], field: str) -> bool:
+    text = query.get(field, "false").lower()
+    if text not in _TRUE:
+        raise InputError(f"{field} is neither true nor false", thing=field, hint="write true or false")
+    return _TRUE[text]
+
+
+def _one(answer: Mapping[str, Any], *, created: bool = False) -> Response:
+    return _json({"schema": SCHEMA, **answer}, status=201 if created else 200)
+
+
+def _json(value: object, *, status: int = 200) -> Response:
+    return Response(json.dumps(value), status_code=status, media_type="application/json")
+
+
+def _problem(error: NetagentError, *, status: int | None = None) -> Response:
+    document = problem_of(error, status=status)
+    return Response(json.dumps(document), status_code=status or error.http_status, media_type=MEDIA_TYPE)

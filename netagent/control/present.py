@@ -1,0 +1,173 @@
+"""The registry's values as the dicts that the API returns (netagent.control.schema). Pure.
+
+What only an endpoint's own host knows (its target, its links) comes from `LocalFacts`; for the endpoints of other
+hosts these fields stay empty, as the schema says.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from netagent.control import schema
+from netagent.model.ids import EndpointId, HostId
+from netagent.model.records import Link, Port
+from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFacts:
+    """What a host knows of an endpoint of its own beyond the record."""
+
+    target: str
+    ifname: str
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Presenter:
+    """Presents one view under one domain."""
+
+    view: RegistryView
+    domain: str
+    local: Mapping[EndpointId, LocalFacts] = field(default_factory=dict)
+
+    def host_name(self, host_id: HostId) -> str:
+        """The unique name of a host, or the beginning of its id."""
+        host = self.view.hosts.get(host_id)
+        return (host.unique_name or host.name) if host else host_id[:8]
+
+    def network(self, network: NetworkView) -> schema.Network:
+        """A network."""
+        record = network.record
+        clash = ""
+        if not network.holds_name:
+            clash = f"another network has the name {network.name}"
+        if not network.holds_vni:
+            clash = f"another network has the VNI {record.vni}: this one is not built"
+        attached = self.view.attachments(network.network_id)
+        return {
+            "id": network.network_id,
+            "name": network.unique_name,
+            "subnets": list(record.subnets),
+            "gateways": [str(ipaddress.ip_network(subnet)[1]) for subnet in record.subnets],
+            "domain": f"{network.unique_name}.{self.domain}",
+            "vni": record.vni,
+            "mtu_bytes": record.mtu_bytes,
+            "internal": record.internal,
+            "policy": record.policy.value,
+            "multicast": record.multicast,
+            "host_access": record.host_access,
+            "created_by": self.host_name(network.creator or network.owner),
+            "revision": record.revision,
+            "attached": self.view.local in attached,
+            "endpoint_count": len(self.view.endpoints_in(network.network_id)),
+            "hosts": sorted(self.host_name(host) for host in attached),
+            "clash": clash,
+        }
+
+    def endpoint(self, endpoint: EndpointView) -> schema.Endpoint:
+        """An endpoint, with its state and why."""
+        record = endpoint.record
+        network = self.view.networks.get(record.network_id)
+        network_name = network.unique_name if network else record.network_id[:8]
+        state, reason = self._state(endpoint)
+        local = self.local.get(record.endpoint_id)
+        host = self.host_name(endpoint.owner)
+        base = f"{network_name}.{self.domain}"
+        names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
+        names += [f"{alias}.{base}" for alias in record.aliases]
+        return {
+            "id": record.endpoint_id,
+            "name": record.name,
+            "service": record.service,
+            "network": network_name,
+            "network_id": record.network_id,
+            "host": host,
+            "host_id": endpoint.owner,
+            "addresses": list(record.addresses),
+            "mac": record.mac,
+            "aliases": sorted(record.aliases),
+            "ports": [_port(port) for port in record.ports],
+            "labels": dict(record.labels),
+            "health": record.health.value,
+            "state": state,
+            "reason": reason,
+            "names": list(dict.fromkeys(names)),
+            "version": f"{endpoint.version.epoch}.{endpoint.version.sequence}",
+            "local": endpoint.owner == self.view.local,
+            "target": local.target if local else "",
+            "ifname": local.ifname if local else "",
+            "links": [{"service": link.service, "alias": link.alias} for link in local.links]
+            if local
+            else [],
+        }
+
+    def _state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
+        if self.view.endpoints.get(endpoint.endpoint_id) != endpoint:
+            for clash in self.view.clashes:
+                if clash.loser == endpoint.endpoint_id:
+                    return "fenced", clash.text
+            return "fenced", "another endpoint holds what it claims"
+        host = self.view.hosts.get(endpoint.owner)
+        if self.view.is_host_hidden(endpoint.owner):
+            name = self.host_name(endpoint.owner)
+            if host is not None and host.record is not None and host.record.going_down:
+                return "hidden", f"host {name} says that it goes down"
+            return "hidden", f"the agent of host {name} is gone and its kernel does not answer"
+        if not self.view.is_visible(endpoint):
+            return "unhealthy", "its health check fails"
+        return "up", ""
+
+    def service(self, service: ServiceView) -> schema.Service:
+        """A service: all endpoints that share its name in one network."""
+        network = self.view.networks.get(service.network_id)
+        network_name = network.unique_name if network else service.network_id[:8]
+        answering = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
+        ports = {port for endpoint in service.endpoints for port in endpoint.record.ports}
+        return {
+            "id": f"{service.name}.{network_name}",
+            "name": service.name,
+            "network": network_name,
+            "network_id": service.network_id,
+            "fqdn": f"{service.name}.{network_name}.{self.domain}",
+            "endpoint_count": len(service.endpoints),
+            "answering": len(answering),
+            "addresses": sorted_addresses(a for endpoint in answering for a in endpoint.record.addresses),
+            "hosts": sorted({self.host_name(endpoint.owner) for endpoint in service.endpoints}),
+            "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
+        }
+
+    def member(self, host: HostView, rtt_s: float | None) -> schema.Member:
+        """A host of the cluster. A host that left shows as left although its records may linger."""
+        local = host.host_id == self.view.local
+        answers: schema.HostWord = (
+            "unknown" if host.answers is None else "answers" if host.answers else "silent"
+        )
+        path: schema.PathWord = "unknown" if host.answers is None else "ok" if host.answers else "silent"
+        if host.agent is AgentState.LEFT:
+            answers, path = "unknown", "unknown"
+        record = host.record
+        return {
+            "id": host.host_id,
+            "name": host.unique_name or host.name,
+            "address": record.underlay if record else host.member.address[0] if host.member else "",
+            "agent": "alive" if local else host.agent.value,
+            "host": "answers" if local else answers,
+            "version": record.agent_version if record else "",
+            "zone": record.zone if record else "",
+            "rtt_s": None if local else rtt_s,
+            "path": "local" if local else path,
+            "local": local,
+        }
+
+
+def sorted_addresses(addresses: Iterable[str]) -> list[str]:
+    """IPv4 first, each family by value, no doubles."""
+    found = map(ipaddress.ip_address, set(addresses))
+    return [str(a) for a in sorted(found, key=lambda a: (a.version, int(a)))]
+
+
+def _port(port: Port) -> schema.PortPart:
+    return {"name": port.name, "number": port.number, "protocol": port.protocol}

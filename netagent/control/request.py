@@ -1,0 +1,374 @@
+"""Outside JSON to requests: the one place where fields, names, addresses and bounds are checked for form.
+
+Every function raises InputError and nothing else, and says which field, what is wrong with it, and what it should
+be. Unknown fields are refused with the nearest known one: a misspelt option must not be taken for its absence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from netagent.config import parse_seed
+from netagent.errors import InputError
+from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.records import Link, Policy, Port
+from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+
+MAX_TEXT = 4096
+"""Characters of a text; a path is the longest thing anybody has to say (PATH_MAX)."""
+MAX_ITEMS = 64
+"""Items of a list. All the lists of an endpoint end in one record, which has to stay small."""
+MAX_INVITE_TTL_S = 30 * 86400.0
+MAX_INVITE_USES = 1000
+
+TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME or unit:NAME"
+_TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit):\S+")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def object_untrusted(body: bytes) -> dict[str, Any]:
+    """The body of a request as a JSON object; no body is an empty one."""
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InputError("the request is not JSON", hint="send one JSON object") from None
+    if not isinstance(value, dict):
+        raise InputError("the request is not a JSON object", hint="send one JSON object")
+    return value
+
+
+def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
+    """`target` and `network` are required, everything else may be missing."""
+    fields = Fields(value, "target network name service aliases links ports publish labels ip mac ifname")
+    return AttachRequest(
+        target=target_of(fields.text("target")),
+        network=fields.text("network", required=True),
+        name=fields.name("name"),
+        service=fields.name("service"),
+        aliases=tuple(name_of(alias, "alias") for alias in fields.texts("aliases")),
+        links=tuple(link_untrusted(link) for link in fields.objects("links")),
+        ports=tuple(_port(port) for port in fields.objects("ports")),
+        publish=fields.texts("publish"),
+        labels=_labels(fields.object("labels")),
+        addresses=_addresses(fields.texts("ip")),
+        mac=_mac(fields.text("mac")),
+        ifname=_ifname(fields.text("ifname")),
+    )
+
+
+def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
+    """`name` is required."""
+    fields = Fields(value, "name subnets mtu_bytes internal policy multicast host_access")
+    name = name_of(fields.text("name"), "network")
+    if name == NODE_LABEL:
+        raise InputError(
+            f"a network cannot be called {name!r}: <host>.{name} names the hosts",
+            thing=name,
+            hint="choose another name",
+        )
+    policy = fields.text("policy") or Policy.OPEN.value
+    if policy not in [p.value for p in Policy]:
+        raise InputError(f"policy {policy!r} is not known", thing="policy", hint="use open or links")
+    return NetworkRequest(
+        name=name,
+        subnets=_subnets(fields.texts("subnets")),
+        # 576 is what IPv4 demands (RFC 791); that IPv6 needs 1280 is judged with the subnets at hand.
+        mtu_bytes=fields.number("mtu_bytes", 576, 65535),
+        internal=fields.flag("internal"),
+        policy=Policy(policy),
+        multicast=fields.flag("multicast"),
+        host_access=fields.flag("host_access"),
+    )
+
+
+def link_untrusted(value: Mapping[str, Any]) -> Link:
+    """`service` is required; `alias` is the service's first label when it is missing."""
+    fields = Fields(value, "service alias")
+    service = fields.text("service", required=True).rstrip(".")
+    if not all(is_name(label) for label in service.split(".")):
+        raise InputError(
+            f"{service!r} is not a service's name",
+            thing=service,
+            hint="write SERVICE, SERVICE.NETWORK or the full name, in lower case",
+        )
+    return Link(service=service, alias=fields.name("alias") or service.partition(".")[0])
+
+
+def filter_untrusted(value: Mapping[str, Any]) -> ListFilter:
+    """All fields may be missing."""
+    fields = Fields(value, "network host service")
+    return ListFilter(
+        network=fields.text("network"), host=fields.text("host"), service=fields.text("service")
+    )
+
+
+def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
+    """(`ttl_s`, `uses`), by default an hour and one."""
+    fields = Fields(value, "ttl_s uses")
+    ttl_s = value.get("ttl_s", 3600.0)
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
+        raise InputError(
+            f"an invitation cannot live for {ttl_s!r} seconds", thing="ttl_s", hint="give 1 s to 30 days"
+        )
+    return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
+
+
+def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """(`addresses`, `token`); the token is required."""
+    fields = Fields(value, "addresses token")
+    addresses = fields.texts("addresses")
+    for address in addresses:
+        try:
+            parse_seed(address)
+        except ValueError as error:
+            raise InputError(
+                f"{address!r} is not an address to join: {error}",
+                thing=address,
+                hint="write HOST, HOST:PORT or [IPV6]:PORT",
+            ) from None
+    token = fields.text("token").strip()
+    if not token:
+        raise InputError(
+            "joining needs a token", thing="token", hint="`netagent invite` on a member prints one"
+        )
+    return addresses, token
+
+
+def cluster_untrusted(value: Mapping[str, Any]) -> str:
+    """`cluster`; `""` when it is missing: the agent's configuration decides."""
+    return Fields(value, "cluster").name("cluster")
+
+
+def target_of(text: str) -> str:
+    """A sandbox as attach names it."""
+    if not _TARGET.fullmatch(text) or "\0" in text:
+        raise InputError(f"{text!r} does not name a container", thing=text, hint=f"write {TARGET_FORMS}")
+    return text
+
+
+def name_of(text: str, what: str) -> str:
+    """A name of ours; the error offers the lower-case form where that is all that is missing."""
+    if is_name(text):
+        return text
+    lower = text.lower()
+    hint = f"did you mean {lower!r}?" if is_name(lower) else "use a-z, 0-9, - and _ inside, at most 63"
+    raise InputError(
+        f"{text[:80]!r} cannot be the name of {_article(what)} {what}", thing=text[:80], hint=hint
+    )
+
+
+class Fields:
+    """The fields of a JSON object, each read with its type and bounds; unknown ones are refused at once."""
+
+    def __init__(self, value: Mapping[str, Any], known: str) -> None:
+        names = known.split()
+        for name in value:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(names)
+                raise InputError(f"there is no field {name[:80]!r}", thing=name[:80], hint=hint)
+        self._value = value
+
+    def text(self, field: str, *, required: bool = False) -> str:
+        """`""` when missing or null."""
+        value = self._value.get(field)
+        text = _text("" if value is None else value, field)
+        if required and not text:
+            raise InputError(f"{field} is missing", thing=field, hint=f"give {field}")
+        return text
+
+    def name(self, field: str) -> str:
+        """A name of ours, or `""`."""
+        text = self.text(field)
+        return name_of(text, field) if text else ""
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts without empty or double ones, order kept."""
+        texts = [_text(item, field) for item in self._list(field)]
+        if "" in texts:
+            raise InputError(f"{field} has an empty text", thing=field, hint="leave it out")
+        return tuple(dict.fromkeys(texts))
+
+    def objects(self, field: str) -> list[Mapping[str, Any]]:
+        """A list of objects."""
+        items = self._list(field)
+        if not all(isinstance(item, dict) for item in items):
+            raise InputError(f"{field} is not a list of objects", thing=field, hint="see the API's reference")
+        return items
+
+    def object(self, field: str) -> Mapping[str, Any]:
+        """An object; {} when missing."""
+        value = self._value.get(field) or {}
+        if not isinstance(value, dict) or len(value) > MAX_ITEMS:
+            raise InputError(
+                f"{field} is not an object of at most {MAX_ITEMS} texts",
+                thing=field,
+                hint='write {"key": "value"}',
+            )
+        return value
+
+    def flag(self, field: str) -> bool:
+        """False when missing."""
+        value = self._value.get(field, False)
+        if not isinstance(value, bool):
+            raise InputError(f"{field} is neither true nor false", thing=field, hint="write true or false")
+        return value
+
+    def number(self, field: str, low: int, high: int) -> int | None:
+        """None when missing."""
+        value = self._value.get(field)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InputError(
+                f"{field} cannot be {str(value)[:80]}",
+                thing=field,
+                hint=f"give a whole number from {low} to {high}",
+            )
+        return value
+
+    def _list(self, field: str) -> list[Any]:
+        value = self._value.get(field)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > MAX_ITEMS:
+            raise InputError(
+                f"{field} is not a list of at most {MAX_ITEMS} items", thing=field, hint="write a JSON list"
+            )
+        return value
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise InputError(
+            f"{field} is not a text of at most {MAX_TEXT} printable characters",
+            thing=field,
+            hint="write a JSON text",
+        )
+    return value
+
+
+def _port(value: Mapping[str, Any]) -> Port:
+    fields = Fields(value, "name number protocol")
+    number = fields.number("number", 1, 65535)
+    if number is None:
+        raise InputError("a port has no number", thing="ports", hint="write [NAME=]80/tcp")
+    protocol = fields.text("protocol") or "tcp"
+    if protocol not in _PROTOCOLS:
+        raise InputError(
+            f"{protocol!r} is not a protocol of ports", thing=protocol, hint="use tcp, udp or sctp"
+        )
+    # A port without a name has its number for one, so that SRV finds it too: _80._tcp.web.app
+    return Port(name=fields.name("name") or str(number), number=number, protocol=protocol)
+
+
+def _labels(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    for key, text in value.items():
+        _text(text, f"label {key[:80]!r}")
+        if not key or not key.isprintable() or len(key) > 255:
+            raise InputError(f"{key[:80]!r} cannot be a label's key", thing=key[:80], hint="write KEY=VALUE")
+    return tuple(sorted(value.items()))
+
+
+def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
+    found = {}
+    for text in texts:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            raise InputError(
+                f"{text[:80]!r} is not an IP address",
+                thing=text[:80],
+                hint="write it without a prefix length",
+            ) from None
+        if address.version in found:
+            raise InputError(
+                f"{text} is a second IPv{address.version} address",
+                thing=text,
+                hint="give at most one IPv4 and one IPv6 address",
+            )
+        found[address.version] = str(address)
+    return tuple(found[version] for version in sorted(found))
+
+
+def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
+    found = {}
+    for text in texts:
+        try:
+            subnet = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise InputError(
+                f"{text[:80]!r} is not a subnet", thing=text[:80], hint="write ADDRESS/LENGTH"
+            ) from None
+        if str(subnet.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+            raise InputError(
+                f"{text} is an address inside a subnet", thing=text, hint=f"did you mean {subnet}?"
+            )
+        _check_subnet(subnet)
+        if subnet.version in found:
+            raise InputError(
+                f"{text} is a second IPv{subnet.version} subnet",
+                thing=text,
+                hint="a network has at most one of each family",
+            )
+        found[subnet.version] = str(subnet)
+    return tuple(found[version] for version in sorted(found))
+
+
+def _check_subnet(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
+    # IPv4: base, gateway and broadcast leave a /30 one address. IPv6: an endpoint has one offset in both families,
+    # and IPv4 has up to 2**20 of them.
+    shortest, longest = (8, 30) if subnet.version == 4 else (16, 108)
+    if not shortest <= subnet.prefixlen <= longest:
+        raise InputError(
+            f"{subnet} has no usable size",
+            thing=str(subnet),
+            hint=f"use a prefix length from {shortest} to {longest}",
+        )
+    if (
+        subnet.is_multicast
+        or subnet.is_loopback
+        or subnet.is_link_local
+        or subnet.network_address.is_unspecified
+    ):
+        raise InputError(
+            f"{subnet} is not for hosts: it is multicast, loopback, link-local or unspecified",
+            thing=str(subnet),
+            hint="use a private range such as 10.160.0.0/20",
+        )
+
+
+def _mac(text: str) -> str:
+    mac = text.lower().replace("-", ":")
+    if mac and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00"):
+        raise InputError(
+            f"{text[:80]!r} is not the MAC address of one interface",
+            thing=text[:80],
+            hint="write six pairs of hex digits such as 02:00:5e:10:00:01",
+        )
+    return mac
+
+
+def _ifname(text: str) -> str:
+    # The kernel's dev_valid_name(): up to 15 bytes, no slash, colon or space, not . or ..
+    if text and (
+        not re.fullmatch(r"[!-~]{1,15}", text) or "/" in text or ":" in text or text in (".", "..", "lo")
+    ):
+        raise InputError(
+            f"{text[:80]!r} cannot be the name of an interface",
+            thing=text[:80],
+            hint="use up to 15 letters and digits, such as eth0",
+        )
+    return text
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "aeiou" else "a"

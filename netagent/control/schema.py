@@ -1,0 +1,365 @@
+"""What the agent answers: the fields of every JSON object that the API returns and `--json` prints.
+
+These types are a contract with scripts: fields may be added, never renamed or removed while `SCHEMA` is 1. Times
+are RFC 3339 in fields ending `_at`, durations are numbers of seconds in fields ending `_s`, addresses are strings.
+`""` and `[]` stand for "none"; `null` only for "not known". Lists are sorted.
+
+The API wraps them: `{"schema": 1, "items": [...]}` for lists, `{"schema": 1, ...fields}` for one thing, and with
+`?watch=1` one object a line: `{"schema": 1, "event": "added", "item": {...}}` for the full state, then
+`{"schema": 1, "event": "synced"}`, then `added`, `changed` and `removed`, items told apart by `id`.
+
+Nothing is imported here: the command line reads this module's names too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+SCHEMA = 1
+
+AgentWord = Literal["alive", "suspect", "dead", "left", "unknown"]
+"""How the gossip sees a host's agent."""
+
+HostWord = Literal["answers", "silent", "unknown"]
+"""Whether the host's kernel answers on the probe network, which needs no agent there."""
+
+PathWord = Literal["ok", "small", "silent", "unknown", "local"]
+"""The overlay path to a host: `small` when only small packets pass, `local` for this host itself."""
+
+EndpointWord = Literal["up", "hidden", "fenced", "unhealthy", "pending"]
+"""`hidden`: its host is down, so names leave it out. `fenced`: it clashes with another one and is not used.
+`pending`: not yet published."""
+
+
+class HostPart(TypedDict):
+    """This host, inside Status."""
+
+    id: str
+    name: str
+    address: str
+    """Underlay address, `""` before one is chosen."""
+    zone: str
+    version: str
+    uptime_s: float
+
+
+class ClusterPart(TypedDict):
+    """The cluster this host belongs to."""
+
+    id: str
+    name: str
+    """`mesh` of `mesh.internal`."""
+    domain: str
+
+
+class EndpointCounts(TypedDict):
+    """Of all networks this host takes part in."""
+
+    local: int
+    total: int
+    hidden: int
+
+
+class DnsPart(TypedDict):
+    """The resolver process."""
+
+    running: bool
+    sandboxes: int
+    """Namespaces in which it answers."""
+    queries: int
+
+
+class DriftPart(TypedDict):
+    """Kernel against records, as of the last look."""
+
+    differences: int
+    """0 = the kernel has what the records say."""
+    checked_s: float | None
+    """Seconds since the last comparison; null = none yet."""
+    repaired: int
+    """Differences put right since the agent started."""
+
+
+class Notice(TypedDict):
+    """Something an operator should know, and what to do about it."""
+
+    code: str
+    message: str
+    cure: str
+    """A command where there is one."""
+
+
+class Heard(TypedDict):
+    """An agent of some cluster that was heard and is not a member of ours."""
+
+    name: str
+    """Host name, `""` when the packet did not say."""
+    address: str
+    cluster: str
+    """Cluster name or the first digits of its id; `""` when not known (an agent without a cluster)."""
+    how: Literal["mdns", "gossip"]
+
+
+class Status(TypedDict):
+    """One screen about this host. In no cluster: `cluster` is null and the counts are zero."""
+
+    host: HostPart
+    cluster: ClusterPart | None
+    members: dict[str, int]
+    """Number of hosts by AgentWord, this host included; only states that occur."""
+    networks: list[str]
+    """Names of the networks this host takes part in."""
+    network_count: int
+    """All networks of the cluster."""
+    endpoints: EndpointCounts
+    dns: DnsPart
+    drift: DriftPart
+    paths: dict[str, int]
+    """Number of other hosts by PathWord; only those that occur."""
+    data_plane: str
+    """`not encrypted`."""
+    refused: dict[str, int]
+    """Packets refused since start, by reason; only reasons that occurred."""
+    warnings: list[Notice]
+    heard: list[Heard]
+
+
+class Initialised(TypedDict):
+    """Answer of `init`. The same name again is no error: `created` is false."""
+
+    cluster: ClusterPart
+    created: bool
+
+
+class Invitation(TypedDict):
+    """Answer of `invite`. The token is a secret."""
+
+    token: str
+    ttl_s: float
+    uses: int
+    expires_at: str
+
+
+class Joined(TypedDict):
+    """Answer of `join`."""
+
+    cluster: ClusterPart
+    via: str
+    """Address of the member that let us in."""
+    members: int
+    """Known members, this host included."""
+
+
+class Left(TypedDict):
+    """Answer of `leave`."""
+
+    cluster: ClusterPart
+    detached: int
+    """Endpoints that were detached."""
+
+
+class Member(TypedDict):
+    """A host of the cluster."""
+
+    id: str
+    name: str
+    """Unique: two hosts of one name show as `web` and `web-1f3a`."""
+    address: str
+    agent: AgentWord
+    host: HostWord
+    version: str
+    zone: str
+    rtt_s: float | None
+    path: PathWord
+    local: bool
+    """True for the host that answers."""
+
+
+class Space(TypedDict):
+    """The part of a network's address space that this host hands out from, in addresses."""
+
+    owned: int
+    used: int
+    free: int
+    cooling: int
+    """Freed a short while ago, used again only when nothing else is free."""
+
+
+class Network(TypedDict):
+    """A network. `endpoint_count` and `hosts` are known for networks this host takes part in, else 0 and []."""
+
+    id: str
+    name: str
+    subnets: list[str]
+    gateways: list[str]
+    """One for each subnet."""
+    domain: str
+    """`app.mesh.internal`."""
+    vni: int
+    mtu_bytes: int
+    internal: bool
+    policy: Literal["open", "links"]
+    multicast: bool
+    host_access: bool
+    created_by: str
+    """Host name."""
+    revision: int
+    attached: bool
+    """This host takes part."""
+    endpoint_count: int
+    hosts: list[str]
+    """Names of the hosts that take part."""
+    clash: str
+    """Why it is not used as it stands (name, VNI or subnet taken by another one), `""` when all is well."""
+    created: NotRequired[bool]
+    """Only in the answer of `network create`: false when it existed with the same options."""
+    space: NotRequired[Space]
+    """Only in `network inspect`."""
+
+
+class NetworkRemoved(TypedDict):
+    """Answer of `network rm`."""
+
+    id: str
+    name: str
+    detached: int
+    """With force: endpoints of this host that were detached."""
+
+
+class PortPart(TypedDict):
+    """A port exposed by name."""
+
+    name: str
+    number: int
+    protocol: str
+
+
+class LinkPart(TypedDict):
+    """A link of a sandbox."""
+
+    service: str
+    alias: str
+
+
+class Endpoint(TypedDict):
+    """A container's interface. The last group of fields is known to its own host only: `""` and [] elsewhere."""
+
+    id: str
+    name: str
+    service: str
+    network: str
+    """Name; `network_id` is the identity."""
+    network_id: str
+    host: str
+    host_id: str
+    addresses: list[str]
+    mac: str
+    aliases: list[str]
+    ports: list[PortPart]
+    labels: dict[str, str]
+    health: Literal["unknown", "healthy", "unhealthy"]
+    state: EndpointWord
+    reason: str
+    """Why `state` is not `up`."""
+    names: list[str]
+    """Fully qualified names that lead to it: the service's, its own, and the one with the host."""
+    version: str
+    """`epoch.sequence` of its record."""
+    local: bool
+    target: str
+    """The sandbox, as it was named at attach."""
+    ifname: str
+    """Inside the sandbox."""
+    links: list[LinkPart]
+    created: NotRequired[bool]
+    """Only in the answers of `attach` and `network connect`: false when it was there already."""
+
+
+class Detached(TypedDict):
+    """Answer of `detach` and `network disconnect`."""
+
+    id: str
+    name: str
+    network: str
+
+
+class Service(TypedDict):
+    """All endpoints that share a service name in a network."""
+
+    id: str
+    """`name.network`, with the network's id when two networks share a name."""
+    name: str
+    network: str
+    network_id: str
+    fqdn: str
+    endpoint_count: int
+    answering: int
+    """How many of them names lead to now."""
+    addresses: list[str]
+    """Of those that answer."""
+    hosts: list[str]
+    """Names of the hosts of all its endpoints."""
+    ports: list[PortPart]
+
+
+class EndpointInspection(Endpoint):
+    """`inspect` of an endpoint."""
+
+    kind: Literal["endpoint"]
+
+
+class ServiceInspection(Service):
+    """`inspect` of a service."""
+
+    kind: Literal["service"]
+    endpoints: list[Endpoint]
+
+
+class NetworkInspection(Network):
+    """`inspect` of a network."""
+
+    kind: Literal["network"]
+    endpoints: list[Endpoint]
+
+
+class HostInspection(Member):
+    """`inspect` of a host."""
+
+    kind: Literal["host"]
+    networks: list[str]
+    endpoints: list[Endpoint]
+
+
+Inspection = EndpointInspection | ServiceInspection | NetworkInspection | HostInspection
+
+
+class Answer(TypedDict):
+    """A resource record, as text."""
+
+    name: str
+    type: str
+    ttl_s: int
+    data: str
+
+
+class Lookup(TypedDict):
+    """The resolver's answer for an endpoint, and why."""
+
+    name: str
+    """Fully qualified, as it was found by the search list."""
+    type: str
+    status: str
+    """DNS response code: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`; NOERROR without answers means no such type."""
+    answers: list[Answer]
+    asked_for: str
+    """Endpoint id whose view was used, `""` = the host's own: all networks it takes part in."""
+    reason: str
+    """One sentence: which rule gave this answer, which endpoints were left out and why."""
+
+
+class Version(TypedDict):
+    """The agent that answers."""
+
+    version: str
+    python: str
+    kernel: str

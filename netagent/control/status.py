@@ -1,0 +1,203 @@
+"""`status`: this host in one screen, with what an operator should know and the cure for it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from netagent import __version__
+from netagent.control import schema
+from netagent.control.present import Presenter
+from netagent.registry.view import AgentState
+
+if TYPE_CHECKING:
+    from netagent.agent import Agent
+    from netagent.cluster import Cluster
+
+DATA_PLANE = "not encrypted"
+STATISTICS_S = 0.5
+"""How long `status` waits for the resolver's counters."""
+
+
+async def status_of(agent: Agent) -> schema.Status:
+    """Never fails: what is not known is zero or empty."""
+    cluster = agent.cluster
+    status: schema.Status = {
+        "host": {
+            "id": agent.identity.node_id,
+            "name": agent.config.name,
+            "address": agent.underlay.address,
+            "zone": agent.config.zone,
+            "version": __version__,
+            "uptime_s": round(trio.current_time() - agent.started_at, 1),
+        },
+        "cluster": None,
+        "members": {},
+        "networks": [],
+        "network_count": 0,
+        "endpoints": {"local": 0, "total": 0, "hidden": 0},
+        "dns": {"running": False, "sandboxes": 0, "queries": 0},
+        "drift": {"differences": 0, "checked_s": None, "repaired": 0},
+        "paths": {},
+        "data_plane": DATA_PLANE,
+        "refused": {},
+        "warnings": [],
+        "heard": list(_heard(agent)),
+    }
+    if cluster is None:
+        status["warnings"] = list(_lonely_warnings(agent))
+    else:
+        await _fill(status, agent, cluster)
+    return status
+
+
+async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
+    view = cluster.live.view
+    present = Presenter(view, cluster.keys.domain)
+    members = [present.member(host, None) for host in view.hosts.values()]
+    endpoints = list(view.endpoints.values())
+    datapath = cluster.reconciler.status()
+    counters: dict[str, int] = {}
+    with trio.move_on_after(STATISTICS_S):
+        counters = await cluster.supervisor.statistics()
+    resolver = cluster.supervisor.status()
+    status["cluster"] = {
+        "id": cluster.keys.cluster_id,
+        "name": cluster.keys.cluster,
+        "domain": cluster.keys.domain,
+    }
+    status["members"] = dict(Counter(member["agent"] for member in members))
+    status["networks"] = sorted(
+        network.unique_name
+        for network in view.networks.values()
+        if view.local in view.attachments(network.network_id)
+    )
+    status["network_count"] = len(view.networks)
+    status["endpoints"] = {
+        "local": len(cluster.live.rows),
+        "total": len(endpoints),
+        "hidden": sum(1 for endpoint in endpoints if not view.is_visible(endpoint)),
+    }
+    status["dns"] = {
+        "running": bool(resolver["running"]),
+        "sandboxes": len({(row.netns_dev, row.netns_inode) for row in cluster.live.rows.values()}),
+        "queries": counters.get("queries", 0),
+    }
+    status["drift"] = {
+        "differences": datapath.failures,
+        "checked_s": cluster.reconciler.since_look_s(),
+        "repaired": sum(datapath.drift.values()),
+    }
+    status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
+    status["refused"] = _refused(cluster, counters)
+    status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+
+
+def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
+    """Every counter of something refused, at all ports."""
+    refused = {
+        name: int(value)
+        for name, value in cluster.node.statistics().items()
+        if value and ("refused" in name or "malformed" in name)
+    }
+    refused |= {f"dns_{name}": value for name, value in counters.items() if value and "malformed" in name}
+    bad_records = len(cluster.live.view.refused)
+    return refused | ({"records": bad_records} if bad_records else {})
+
+
+def _heard(agent: Agent) -> Iterable[schema.Heard]:
+    mine = agent.cluster.keys.cluster_id if agent.cluster else None
+    for neighbour in agent.neighbours.heard.values():
+        if mine is None or neighbour.cluster_id != mine:
+            cluster = neighbour.cluster or neighbour.cluster_id[:8]
+            yield {"name": neighbour.name, "address": neighbour.gossip[0], "cluster": cluster, "how": "mdns"}
+    if agent.cluster is not None:
+        for address in agent.cluster.inbox.heard.strangers:
+            yield {"name": "", "address": address, "cluster": "", "how": "gossip"}
+
+
+def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
+    clusters = sorted({n.cluster for n in agent.neighbours.heard.values() if n.cluster})
+    if clusters:
+        yield {
+            "code": "cluster-heard",
+            "message": f"the cluster {', '.join(clusters)} is on this link, and this host is not in it",
+            "cure": "on a member `netagent invite`, here `netagent join` with that token",
+        }
+    else:
+        yield {
+            "code": "no-cluster",
+            "message": "this host is in no cluster",
+            "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
+        }
+    yield from _mdns_warning(agent)
+
+
+def _mdns_warning(agent: Agent) -> Iterable[schema.Notice]:
+    if agent.neighbours.problem:
+        yield {"code": "mdns", "message": agent.neighbours.problem, "cure": "name members with --seeds"}
+
+
+def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
+    view = cluster.live.view
+    for command, reason in list(dirty)[:5]:
+        yield {
+            "code": "datapath",
+            "message": f"the kernel refuses `{command}`: {reason}",
+            "cure": "remove what is in the way; it is tried again by itself",
+        }
+    trouble = cluster.supervisor.status()["trouble"]
+    if trouble:
+        yield {
+            "code": "resolver",
+            "message": f"the resolver process: {trouble}",
+            "cure": "see the agent's log",
+        }
+    for clash in view.clashes:
+        yield {"code": clash.kind, "message": clash.text, "cure": "remove or rename one of them"}
+    for address, reason in cluster.inbox.heard.strangers.items():
+        yield {
+            "code": "stranger",
+            "message": f"packets from {address} are refused: {reason}",
+            "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
+        }
+    if cluster.inbox.heard.clash:
+        yield {
+            "code": "identity",
+            "message": f"the machine at {cluster.inbox.heard.clash} uses this host's identity: it was cloned",
+            "cure": "on one of the two stop the agent, remove its state folder, and join again",
+        }
+    for host in view.hosts.values():
+        if host.agent is AgentState.DEAD:
+            answers = (
+                "its kernel answers: containers there go on"
+                if host.answers
+                else "its kernel is silent as well"
+            )
+            yield {
+                "code": "agent-dead",
+                "message": f"the agent of {host.unique_name} does not answer; {answers}",
+                "cure": "start the agent there" if host.answers else "see to that host",
+            }
+    yield from _overlaps(cluster)
+    yield from _mdns_warning(agent)
+
+
+def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:
+    """Routes that came after a network was made."""
+    view = cluster.live.view
+    for network in view.networks.values():
+        subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
+        for host in view.hosts.values():
+            for text in host.record.routes if host.record else ():
+                route = ipaddress.ip_network(text)
+                if any(route.version == subnet.version and route.overlaps(subnet) for subnet in subnets):
+                    yield {
+                        "code": "overlap",
+                        "message": f"the route {text} of {host.unique_name} overlaps network {network.unique_name}",
+                        "cure": "remove the route, or make the network anew with another --subnet",
+                    }

@@ -1,0 +1,186 @@
+"""Operations into netlink, in batches. A failing operation stops none of the others; all failures come back."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from netagent.datapath.link import (
+    choose_index,
+    create_link,
+    delete_address,
+    delete_link,
+    mark_link,
+    set_address,
+    set_kind_options,
+    set_link,
+    set_port,
+)
+from netagent.datapath.neighbour import (
+    AF_BRIDGE,
+    NTF_MASTER,
+    NTF_SELF,
+    NTF_STICKY,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RTM_DELNEIGH,
+    RTM_NEWNEIGH,
+    NeighbourMessage,
+    encode,
+    family_of,
+)
+from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request
+from netagent.datapath.operations import (
+    CreateDevice,
+    DeleteAddress,
+    DeleteDevice,
+    DeleteMaster,
+    DeleteNeighbour,
+    DeleteSelf,
+    EntryOperation,
+    Operation,
+    SetAddress,
+    SetDevice,
+    SetMaster,
+    SetNeighbour,
+    SetSelf,
+    device_of,
+)
+from netagent.datapath.state import Device
+
+_PUT = NLM_F_CREATE | NLM_F_REPLACE
+
+_REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteMaster, DeleteNeighbour)
+# What the kernel says of something that is not there, by kind of object; for a removal that is success.
+_ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused."""
+
+    operation: Operation
+    errno: int
+    reason: str
+
+
+class _MissingDeviceError(Exception):
+    """The device that an operation needs has no index: it does not exist."""
+
+
+def choose_indexes(operations: Sequence[Operation]) -> dict[int, str]:
+    """Indexes for the devices that a plan makes."""
+    return {
+        choose_index(): operation.device.name
+        for operation in operations
+        if isinstance(operation, CreateDevice)
+    }
+
+
+async def apply(netlink: Netlink, operations: Sequence[Operation], names: Mapping[int, str]) -> list[Failure]:
+    """Do them in order. `names` are the indexes and names of our devices, also of those to be made.
+
+    A device that can't be made is reported once, not again for all that should sit on it.
+    """
+    failures = await _run(netlink, operations, {name: index for index, name in names.items()})
+    unmade = {device_of(f.operation) for f in failures if isinstance(f.operation, CreateDevice)}
+    return [
+        f for f in failures if isinstance(f.operation, CreateDevice) or device_of(f.operation) not in unmade
+    ]
+
+
+async def _run(
+    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
+) -> list[Failure]:
+    failures: list[Failure] = []
+    requests: list[Request] = []
+    owners: list[Operation] = []
+    for operation in operations:
+        try:
+            encoded = requests_of(operation, indexes)
+        except _MissingDeviceError as missing:
+            if not isinstance(operation, _REMOVALS):
+                failures.append(Failure(operation, errno.ENODEV, f"there is no device {missing}"))
+            continue
+        requests += encoded
+        owners += [operation] * len(encoded)
+    failed: set[int] = set()
+    for operation, error in zip(owners, await netlink.execute(requests), strict=True):
+        if error is None or id(operation) in failed:
+            continue
+        if isinstance(operation, _REMOVALS) and error.errno in _ABSENT:
+            continue
+        failed.add(id(operation))
+        failures.append(Failure(operation, error.errno or 0, error.strerror or str(error)))
+    return failures
+
+
+def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Request]:
+    """The messages that do one operation."""
+    match operation:
+        case CreateDevice(device):
+            return create_link(device, _index(indexes, device.name))
+        case SetDevice(device, fields):
+            return _changes(device, fields, indexes)
+        case DeleteDevice(name):
+            return [delete_link(name)]
+        case SetAddress(name, cidr):
+            return [set_address(_index(indexes, name), cidr)]
+        case DeleteAddress(name, cidr):
+            return [delete_address(_index(indexes, name), cidr)]
+        case _:
+            return [_entry_request(operation, indexes)]
+
+
+def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> Request:
+    match operation:
+        case SetSelf(name, mac, underlay):
+            return _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, mac, underlay)
+        case DeleteSelf(name, mac):
+            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, mac, None)
+        case SetMaster(_, mac, port):
+            return _fdb(RTM_NEWNEIGH, _index(indexes, port), NTF_MASTER | NTF_STICKY, mac, None)
+        case DeleteMaster(_, mac, port):
+            return _fdb(RTM_DELNEIGH, _index(indexes, port), NTF_MASTER, mac, None)
+        case SetNeighbour(name, address, mac):
+            return _neighbour(RTM_NEWNEIGH, _index(indexes, name), address, mac)
+        case DeleteNeighbour(name, address):
+            return _neighbour(RTM_DELNEIGH, _index(indexes, name), address, None)
+
+
+def _index(indexes: Mapping[str, int], name: str) -> int:
+    try:
+        return indexes[name]
+    except KeyError:
+        raise _MissingDeviceError(name) from None
+
+
+def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]) -> list[Request]:
+    requests = []
+    if "alias" in fields:
+        requests.append(mark_link(_index(indexes, device.name), device.alias))
+    if "mac" in fields or "mtu_bytes" in fields:
+        mac = device.mac if "mac" in fields else None
+        requests.append(set_link(device.name, mac=mac, mtu_bytes=device.mtu_bytes))
+    if "master" in fields:
+        requests.append(set_link(device.name, master=_index(indexes, device.master) if device.master else 0))
+    if "tunnel" in fields or "mcast_snooping" in fields:
+        requests.append(set_kind_options(device))
+    if "port" in fields and device.port is not None:
+        requests.append(set_port(device.name, device.port))
+    if "up" in fields:
+        requests.append(set_link(device.name, up=device.up))
+    return requests
+
+
+def _fdb(kind: int, index: int, flags: int, mac: str, underlay: str | None) -> Request:
+    # At a bridge PERMANENT is the bridge's own address and static is NOARP; at a VXLAN device static is PERMANENT.
+    state = NUD_PERMANENT if flags & NTF_SELF else NUD_NOARP
+    message = NeighbourMessage(AF_BRIDGE, index, state, flags, underlay, mac, None)
+    return Request(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
+
+
+def _neighbour(kind: int, index: int, address: str, mac: str | None) -> Request:
+    message = NeighbourMessage(family_of(address), index, NUD_PERMANENT, 0, address, mac, None)
+    return Request(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))

@@ -1,0 +1,246 @@
+"""One endpoint's interface: a veth whose far end is in the container's namespace. The bind step of an attachment.
+
+The far end is born in its namespace with its last name, MAC and MTU, so there is no moment with a half-made interface
+under a wrong name, and a name that is taken fails the creation as a whole. The container gets its addresses and
+nothing else: no default route, no gateway.
+
+A pair is found again by its alias, so `bind` after a crash at any line finishes what is there, and `unbind` needs no
+memory of where the endpoint was. When the namespace goes, the kernel removes both ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from netagent.datapath.desired import LocalEndpoint
+from netagent.datapath.link import (
+    LinkMessage,
+    VethPair,
+    choose_index,
+    create_veth,
+    decode_link,
+    delete_link,
+    delete_link_index,
+    link_dump,
+    set_address,
+    set_link,
+    set_port,
+)
+from netagent.datapath.netlink import Netlink, open_socket
+from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
+from netagent.errors import FailedError, InputError, RefusedError
+from netagent.model.ids import EndpointId, bridge_name, veth_name
+
+_UNDO_LIMIT_S = 5.0
+"""Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""
+_IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_RESERVED_IFNAMES = {"all", "default", "lo"}
+"""`all` and `default` are folders of /proc/sys beside those of the interfaces."""
+_ETH_LIMIT = 256
+"""Networks that one container can be in by automatic names."""
+
+
+class Attacher:
+    """Makes and removes endpoints' interfaces.
+
+    The network's bridge must exist (Reconciler.wait_programmed). `netlink` is of the host's namespace, whose identity
+    is `host_netns` (default: the calling thread's); attaching that one is refused.
+    """
+
+    def __init__(self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None) -> None:
+        self._netlink = netlink
+        self._host_netns = host_netns or _own_netns()
+
+    async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+        """Make the interface, or finish it if it is there; return its name inside the namespace.
+
+        InputError for a bad interface name; RefusedError `namespace-gone`, `host-namespace`, `interface-taken`;
+        FailedError when the bridge is missing or the kernel says no. When it raises, also by cancellation, nothing is
+        left of an interface that it began.
+        """
+        if endpoint.ifname:
+            _check_ifname(endpoint.ifname)
+        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+            if netns_identity(netns_fd) == self._host_netns:
+                raise RefusedError(
+                    f"{endpoint.netns_path} is the host's own network namespace",
+                    code="host-namespace",
+                    thing=endpoint.netns_path,
+                    hint="attach a container's",
+                )
+            try:
+                inside = Netlink(await run_in_netns(netns_fd, open_socket))
+                with closing(inside):
+                    binding = _Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+                    return await binding.complete(bridge_name(vni))
+            except OSError as error:
+                raise FailedError(
+                    f"can't make the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
+                    code="bind-failed",
+                    thing=endpoint.endpoint_id,
+                ) from error
+
+    async def unbind(self, endpoint_id: EndpointId) -> None:
+        """Remove the endpoint's interface, both ends. No error if there is none."""
+        name = (await self.list_endpoint_devices()).get(endpoint_id)
+        if name is None:
+            return
+        try:
+            await self._netlink.execute_one(delete_link(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise FailedError(
+                    f"can't remove interface {name}: {error.strerror}",
+                    code="unbind-failed",
+                    thing=endpoint_id,
+                ) from error
+
+    async def list_endpoint_devices(self) -> dict[EndpointId, str]:
+        """Every endpoint's interface that exists, by its host side's name: also leftovers that nobody wants."""
+        found = ((endpoint_of(link.alias), link) for link in await _links(self._netlink))
+        return {
+            EndpointId(endpoint_id): link.name
+            for endpoint_id, link in found
+            if endpoint_id is not None and link.kind == Kind.VETH.value
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """One call of `bind`: both sockets, the target and what is wanted there."""
+
+    outside: Netlink
+    inside: Netlink
+    netns_fd: int
+    endpoint: LocalEndpoint
+    mtu_bytes: int
+
+    async def complete(self, bridge: str) -> str:
+        """The whole of it; the name inside the namespace."""
+        links = {link.name: link for link in await _links(self.outside)}
+        if bridge not in links:
+            raise FailedError(
+                f"the network's bridge {bridge} does not exist",
+                code="network-not-programmed",
+                thing=self.endpoint.network_id,
+                hint="`netagent status` says why the datapath could not make it",
+            )
+        existing = links.get(veth_name(self.endpoint.endpoint_id))
+        ifname = await self._adopt(existing) if existing is not None else None
+        if ifname is not None:
+            await self._finish(ifname, links[bridge].index)
+            return ifname
+        index = choose_index()
+        try:
+            ifname = await self._create(index)
+            await self._finish(ifname, links[bridge].index)
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_LIMIT_S):
+                # By our index: if the creation failed, there is none, whoever else has the name.
+                await self.outside.execute([delete_link_index(index)])
+            raise
+        return ifname
+
+    async def _adopt(self, existing: LinkMessage) -> str | None:
+        """The name inside of a pair that is ours and reaches this namespace; None when a new pair is to be made."""
+        if existing.alias != endpoint_alias(self.endpoint.endpoint_id):
+            raise RefusedError(
+                f"the interface name {existing.name} is taken on this host by another device",
+                code="interface-taken",
+                thing=existing.name,
+            )
+        for link in await _links(self.inside):
+            is_peer = link.kind == existing.kind and (link.index, existing.index) == (
+                existing.peer,
+                link.peer,
+            )
+            if is_peer and link.mac == self.endpoint.mac and self.endpoint.ifname in {"", link.name}:
+                return link.name
+        await self.outside.execute_one(delete_link(existing.name))  # it leads elsewhere
+        return None
+
+    async def _create(self, index: int) -> str:
+        """Make the pair under the wanted name, or the first `eth<N>` that is free."""
+        wanted = self.endpoint.ifname
+        taken = {link.name for link in await _links(self.inside)}
+        names = [wanted] if wanted else [f"eth{n}" for n in range(_ETH_LIMIT)]
+        for ifname in (name for name in names if name not in taken):
+            pair = VethPair(
+                name=veth_name(self.endpoint.endpoint_id),
+                alias=endpoint_alias(self.endpoint.endpoint_id),
+                mtu_bytes=self.mtu_bytes,
+                peer_name=ifname,
+                peer_mac=self.endpoint.mac,
+                peer_netns_fd=self.netns_fd,
+            )
+            error, mark_error = await self.outside.execute(create_veth(pair, index))
+            if error is None and mark_error is None:
+                return ifname
+            if error is None or error.errno != errno.EEXIST:
+                raise error or mark_error or OSError
+        raise RefusedError(
+            f"{self.endpoint.netns_path} has an interface named {wanted or names[-1]} already",
+            code="interface-taken",
+            thing=wanted or names[-1],
+            hint="give another name with --ifname, or none for the next free eth<N>",
+        )
+
+    async def _finish(self, ifname: str, bridge_index: int) -> None:
+        """Everything after creation, each step harmless when done again."""
+        indexes = {link.name: link.index for link in await _links(self.inside)}
+        await run_in_netns(self.netns_fd, lambda: _prepare_ipv6(ifname, self.endpoint.addresses))
+        host_side = veth_name(self.endpoint.endpoint_id)
+        outside = [
+            set_link(host_side, mtu_bytes=self.mtu_bytes, master=bridge_index),
+            set_port(host_side, CONTAINER_PORT),
+            set_link(host_side, up=True),
+        ]
+        inside = [
+            set_link("lo", up=True),
+            set_link(ifname, mtu_bytes=self.mtu_bytes),
+            *(set_address(indexes[ifname], cidr) for cidr in self.endpoint.addresses),
+            set_link(ifname, up=True),
+        ]
+        for error in [*await self.outside.execute(outside), *await self.inside.execute(inside)]:
+            if error is not None:
+                raise error
+
+
+def _check_ifname(ifname: str) -> None:
+    """Stricter than the kernel, which takes `%d` as a pattern and any byte but `/`, `:` and white space."""
+    if _IFNAME.fullmatch(ifname) is None or ifname in _RESERVED_IFNAMES:
+        raise InputError(
+            f"{ifname!r} can't be the name of an interface",
+            code="bad-ifname",
+            thing=ifname,
+            hint="use 1 to 15 letters, digits, '-', '_' or '.', such as eth1",
+        )
+
+
+def _prepare_ipv6(ifname: str, addresses: tuple[str, ...]) -> None:
+    """Inside the namespace: let the interface have IPv6, and believe no router but us.
+
+    Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused because
+    any container of the network could send them and draw the others' traffic.
+    """
+    folder = Path("/proc/sys/net/ipv6/conf") / ifname
+    if any(":" in address for address in addresses):
+        (folder / "disable_ipv6").write_text("0")
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        (folder / "accept_ra").write_text("0")
+
+
+async def _links(netlink: Netlink) -> list[LinkMessage]:
+    return [decode_link(message.body) for message in await netlink.dump(link_dump())]
+
+
+def _own_netns() -> tuple[int, int]:
+    status = Path("/proc/thread-self/ns/net").stat()
+    return status.st_dev, status.st_ino

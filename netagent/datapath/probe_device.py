@@ -1,0 +1,72 @@
+"""The probe network: one VXLAN device a host, without a bridge, with an address that the host's kernel answers.
+
+It tells a dead agent from a dead host: an ICMPv6 echo to it needs the other host's kernel and the VXLAN path, and no
+agent. Its address, MAC and VNI follow from the cluster's and the host's identifiers, so there is nothing to allot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+
+from netagent.datapath.state import Device, KernelState, Kind, Tunnel, probe_alias
+from netagent.model.ids import ClusterId, HostId, vxlan_name
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePeer:
+    """Another host's kernel, as its host record tells it."""
+
+    host_id: HostId
+    probe_address: str
+    probe_mac: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeInput:
+    """This host's own place on the probe network, and its peers (without itself)."""
+
+    vni: int
+    address: str
+    """IPv6, without prefix length."""
+    mac: str
+    mtu_bytes: int
+    peers: tuple[ProbePeer, ...] = ()
+
+
+def probe_vni(cluster_id: ClusterId) -> int:
+    """1 … 2**22: networks' VNIs begin at 2**23, so the two can't meet."""
+    return 1 + (int(cluster_id[:6], 16) & 0x3FFFFF)
+
+
+def probe_address(cluster_id: ClusterId, host_id: HostId) -> str:
+    """An IPv6 unique local address (RFC 4193): 40 bits of the cluster, subnet 0, 64 bits of the host."""
+    raw = b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(2) + bytes.fromhex(host_id)[:8]
+    return str(ipaddress.IPv6Address(raw))
+
+
+def probe_mac(host_id: HostId) -> str:
+    """Locally administered; its own hash, so that it shares no bits with the address by accident."""
+    digest = hashlib.sha256(b"probe mac " + bytes.fromhex(host_id)).digest()
+    return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
+
+
+def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id: ClusterId) -> KernelState:
+    """The device, its address, and for each peer a neighbour and the host that it is behind."""
+    name = vxlan_name(probe.vni)
+    device = Device(
+        name=name,
+        kind=Kind.VXLAN,
+        alias=probe_alias(cluster_id),
+        mac=probe.mac,
+        mtu_bytes=probe.mtu_bytes,
+        tunnel=Tunnel(vni=probe.vni, port=vxlan_port, local=underlay),
+    )
+    return KernelState(
+        devices={name: device},
+        addresses=frozenset({(name, f"{probe.address}/64")}),
+        neighbours={(name, peer.probe_address): peer.probe_mac for peer in probe.peers},
+        selves={(name, peer.probe_mac): peer.underlay for peer in probe.peers},
+    )

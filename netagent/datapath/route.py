@@ -1,0 +1,64 @@
+"""Routes from netlink's bytes: where a host's packets go already. Pure. Layout: rtnetlink(7), <linux/rtnetlink.h>."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from typing import NamedTuple
+
+RTM_GETROUTE = 26
+
+_HEADER = struct.Struct(
+    "=BBBBBBBBI"
+)  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_ATTRIBUTE = struct.Struct("=HH")
+_RTA_DST, _RTA_OIF = 1, 4
+_RTN_UNICAST = 1
+_RTM_F_CLONED = 0x200
+
+WIDEST_PREFIX = 3
+"""Anything wider stands for "everywhere": a default route, or the halves and eighths by which VPNs make one."""
+
+
+class Route(NamedTuple):
+    """A destination and the device that leads there; 0 where there are several or none."""
+
+    destination: ipaddress.IPv4Network | ipaddress.IPv6Network
+    ifindex: int
+
+
+def route_request_body(family: int) -> bytes:
+    """The body of a RTM_GETROUTE dump."""
+    return _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def decode(body: bytes) -> Route | None:
+    """The unicast route in the body of RTM_NEWROUTE; None for other kinds, and for the kernel's cache."""
+    family, length, _src, _tos, _table, _protocol, _scope, kind, flags = _HEADER.unpack_from(body)
+    if kind != _RTN_UNICAST or flags & _RTM_F_CLONED or family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    raw = bytes(4 if family == socket.AF_INET else 16)
+    ifindex = 0
+    offset = _HEADER.size
+    while offset + 4 <= len(body):
+        size, attribute = _ATTRIBUTE.unpack_from(body, offset)
+        if size < 4:
+            break
+        value = body[offset + 4 : offset + size]
+        if attribute == _RTA_DST:
+            raw = value
+        elif attribute == _RTA_OIF:
+            (ifindex,) = struct.unpack("=I", value)
+        offset += (size + 3) & ~3
+    return Route(ipaddress.ip_network((raw, length)), ifindex)
+
+
+def is_particular(destination: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """True for a destination that a network of ours could overlap by mistake."""
+    return not (
+        destination.prefixlen <= WIDEST_PREFIX
+        or destination.is_multicast
+        or destination.is_link_local
+        or destination.is_loopback
+    )

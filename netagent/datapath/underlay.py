@@ -1,0 +1,101 @@
+"""The host's own network under the overlay: the address that VXLAN packets carry, and where routes go already."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_dump
+from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.route import RTM_GETROUTE, decode, is_particular, route_request_body
+from netagent.datapath.state import is_ours
+from netagent.errors import FailedError, InputError
+
+# Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
+_ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """Where this host receives VXLAN packets."""
+
+    address: str
+    device: str
+    mtu_bytes: int
+
+
+async def find_underlay(wanted: str | None) -> Underlay:
+    """The address `wanted`; without one the source of the default route, or else the host's first address.
+
+    InputError when `wanted` is not on this host; FailedError when there is no address at all.
+    """
+    with closing(Netlink(open_socket())) as netlink:
+        candidates = await _candidates(netlink)
+    wish = ipaddress.ip_address(wanted) if wanted else None
+    if wish is not None and not wish.is_unspecified:
+        found = _with_address(candidates, str(wish))
+        if found is None:
+            raise InputError(
+                f"this host has no address {wish}",
+                code="no-such-address",
+                thing=str(wish),
+                hint=f"it has {', '.join(c.address for c in candidates) or 'none'}; correct `advertise` or `bind`",
+            )
+        return found
+    for family, target in _ANYWHERE:
+        found = _with_address(candidates, _source_address(family, target))
+        if found is not None:
+            return found
+    if not candidates:
+        raise FailedError(
+            "this host has no address that others could reach",
+            code="no-address",
+            hint="bring a network device up, then start the agent again",
+        )
+    return candidates[0]
+
+
+async def host_routes(netlink: Netlink) -> tuple[str, ...]:
+    """The CIDRs that the host reaches by devices that are not ours, sorted. Default routes are not among them."""
+    links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
+    passed_over = {link.index for link in links if is_ours(link.alias) or link.name == "lo"}
+    found = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for message in await netlink.dump(Request(RTM_GETROUTE, 0, route_request_body(family))):
+            route = decode(message.body)
+            if route is not None and route.ifindex not in passed_over and is_particular(route.destination):
+                found.add(route.destination)
+    return tuple(str(network) for network in sorted(found, key=lambda n: (n.version, int(n[0]), n.prefixlen)))
+
+
+async def _candidates(netlink: Netlink) -> list[Underlay]:
+    """All addresses of the host that others may reach, IPv4 first, in the kernel's order."""
+    links: dict[int, LinkMessage] = {}
+    for message in await netlink.dump(link_dump()):
+        link = decode_link(message.body)
+        if link.up and link.name != "lo" and not is_ours(link.alias):
+            links[link.index] = link
+    found = []
+    for message in await netlink.dump(address_dump()):
+        index, cidr = decode_address(message.body)
+        address = ipaddress.ip_interface(cidr).ip
+        if index in links and not address.is_link_local:
+            found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
+    return sorted(found, key=lambda underlay: ":" in underlay.address)
+
+
+def _with_address(candidates: Sequence[Underlay], address: str) -> Underlay | None:
+    return next((candidate for candidate in candidates if candidate.address == address), None)
+
+
+def _source_address(family: int, target: str) -> str:
+    """The address by which the kernel would send to `target`; empty when it would not."""
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((target, 9))
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])

@@ -1,0 +1,136 @@
+"""What an attach may ask for, and who it clashes with; what an endpoint looks like to others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netagent.errors import RefusedError
+from netagent.model.ids import NetworkId
+from netagent.model.records import EndpointRecord
+from netagent.model.request import AttachRequest
+from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
+from netagent.model.subnet import offset_of, parse_subnet
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView, RegistryView
+
+
+def sandbox_of(row: LocalEndpointRow) -> SandboxId:
+    """The sandbox an endpoint is in."""
+    return sandbox_id(row.boot_id, row.netns_inode)
+
+
+def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
+    """From this host's endpoints in the order of their attaching. `internal` networks give no way out."""
+    by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
+    for row in rows:
+        by_sandbox.setdefault(sandbox_of(row), []).append(row)
+    return {
+        one: Sandbox(
+            sandbox_id=one,
+            networks=tuple(dict.fromkeys(row.network_id for row in members)),
+            links=tuple(dict.fromkeys(link for row in members for link in row.links)),
+            forward=any(row.network_id not in internal for row in members),
+        )
+        for one, members in by_sandbox.items()
+    }
+
+
+def record_of(row: LocalEndpointRow) -> EndpointRecord:
+    """What other hosts learn of an endpoint."""
+    return EndpointRecord(
+        endpoint_id=row.endpoint_id,
+        network_id=row.network_id,
+        name=row.name,
+        service=row.service,
+        addresses=row.addresses,
+        mac=row.mac,
+        aliases=row.aliases,
+        ports=row.ports,
+        labels=row.labels,
+    )
+
+
+def existing_endpoint(
+    rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, request: AttachRequest
+) -> LocalEndpointRow | None:
+    """The endpoint that the request would make, if it is there. RefusedError when it is there otherwise."""
+    for row in rows:
+        if row.network_id != wanted.network_id or sandbox_of(row) != sandbox_of(wanted):
+            continue
+        same = all(
+            getattr(row, one) == getattr(wanted, one)
+            for one in ("name", "service", "aliases", "ports", "labels")
+        ) and set(wanted.links) <= set(row.links)
+        same = same and (not request.addresses or set(request.addresses) <= set(row.addresses))
+        same = same and (not request.ifname or request.ifname == row.ifname)
+        if same and row.stage is Stage.PUBLISHED:
+            return row
+        raise RefusedError(
+            f"{request.target} is in network {request.network} already, as {row.name} ({', '.join(row.addresses)})",
+            code="already-attached",
+            thing=request.target,
+            hint=f"`netagent detach {row.name}` first",
+        )
+    return None
+
+
+def asked_offset(view: RegistryView, request: AttachRequest, network: NetworkView) -> int | None:
+    """The place in the subnets that `--ip` asks for; None when it asks for none. RefusedError if it can't be had."""
+    if not request.addresses:
+        return None
+    found: set[int] = set()
+    for address in request.addresses:
+        holder = view.endpoint_by_address(address, network.network_id)
+        if holder is not None:
+            host = view.hosts[holder.owner].unique_name
+            raise RefusedError(
+                f"the address {address} belongs to {holder.record.name} on host {host}",
+                code="address-in-use",
+                thing=address,
+                hint="take another --ip, or none",
+            )
+        found.add(offset_in(network, address))
+    if len(found) > 1:
+        raise RefusedError(
+            f"{' and '.join(request.addresses)} are not the same place in their subnets",
+            code="bad-address",
+            thing=request.addresses[0],
+            hint="give one of them; the other follows from it",
+        )
+    return found.pop()
+
+
+def offset_in(network: NetworkView, address: str) -> int:
+    """Which place in the network's subnets an address is."""
+    for subnet in network.record.subnets:
+        parsed = parse_subnet(subnet)
+        try:
+            offset = int(parsed.network_address.__class__(address)) - int(parsed.network_address)
+        except ValueError:
+            continue
+        if 0 <= offset < 2**32 and offset_of((subnet,), (address,)) == offset:
+            return offset
+    raise RefusedError(
+        f"{address} is no address that network {network.unique_name} ({', '.join(network.record.subnets)}) gives out",
+        code="bad-address",
+        thing=address,
+        hint="take one inside, but not the first two or the last",
+    )
+
+
+def refuse_unsupported(request: AttachRequest) -> None:
+    """RefusedError for options that belong to later versions."""
+    if request.publish:
+        raise RefusedError(
+            "this version does not publish ports",
+            code="not-supported",
+            thing=request.publish[0],
+            hint="leave --publish away; the endpoint is reachable by name from every container of its network",
+        )
+    if request.mac:
+        raise RefusedError(
+            "this version derives an endpoint's MAC from its address",
+            code="not-supported",
+            thing=request.mac,
+            hint="leave --mac away",
+        )

@@ -1,0 +1,350 @@
+"""The use-cases attach, detach and link: their order, and how each step is undone.
+
+    attach   reserve an address (journalled) -> bind the interface -> resolver in the sandbox -> publish the record
+    detach   withdraw the record -> resolver -> interface -> address
+
+An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
+before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
+middle of a detach is taken up again by the janitor (netagent.janitor).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from netagent import resolv_conf, targets
+from netagent.datapath import netns
+from netagent.datapath.attach import Attacher
+from netagent.endpoint_rules import asked_offset, existing_endpoint, record_of, refuse_unsupported, sandbox_of
+from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.finding import local_endpoint_called, network_called
+from netagent.intent import local_endpoint
+from netagent.ipam.allocator import Allocator
+from netagent.model.ids import EndpointId, NetworkId, bridge_name
+from netagent.model.records import Link
+from netagent.model.request import AttachRequest
+from netagent.model.sandbox import SandboxId
+from netagent.participation import Participation, Publishes
+from netagent.registry.journal import Journal
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView
+from netagent.undo import UndoStack, all_or_nothing
+
+SETTLED_S = 2.0
+"""How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
+something is wrong with them, which `status` shows; the endpoint itself is done."""
+BRIDGE_S = 5.0
+"""How long an attach waits for the network's devices to exist."""
+
+logger = logging.getLogger("netagent.endpoints")
+
+
+class Projection(Protocol):
+    """What makes kernel and resolver follow (netagent.projection)."""
+
+    async def wait_followed(self, revision: int) -> None:
+        """Until the kernel and then the names are those of `revision` or later."""
+
+    async def wait_programmed(self, revision: int) -> None:
+        """Until the kernel is."""
+
+    def trouble_with(self, device: str) -> str | None:
+        """Why the kernel refused something about this device."""
+
+
+class Resolvers(Protocol):
+    """The part of the resolver's supervisor that is used here."""
+
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int) -> None:
+        """Make the sockets in the namespace, unless the resolver has them."""
+
+    async def remove_sandbox(self, sandbox: SandboxId) -> None:
+        """Close them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointParts:
+    """What attaching needs."""
+
+    live: Live
+    journal: Journal
+    publisher: Publishes
+    allocator: Allocator
+    participation: Participation
+    attacher: Attacher
+    resolvers: Resolvers
+    projection: Projection
+    domain: str
+    boot_id: str
+
+
+class Endpoints:
+    """Attach, detach, link. One at a time in a sandbox, any number beside each other."""
+
+    def __init__(self, parts: EndpointParts) -> None:
+        self._parts = parts
+        self._live = parts.live
+        self._locks: dict[tuple[int, int], trio.Lock] = {}
+        self._names_in_work: set[tuple[NetworkId, str]] = set()
+
+    # -- attach ----------------------------------------------------------------------------------------------
+
+    async def attach(self, request: AttachRequest) -> tuple[LocalEndpointRow, bool]:
+        """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left."""
+        refuse_unsupported(request)
+        target = targets.resolve(request.target)
+        network = network_called(self._live.view, request.network)
+        with netns.opened_netns(target.path) as fd:
+            async with self._sandbox_lock(netns.netns_identity(fd)):
+                name = request.name or self._name_in(netns.netns_identity(fd)) or target.default_name
+                if not name:
+                    raise InputError(
+                        f"{request.target} gives no name for the endpoint",
+                        thing=request.target,
+                        hint="add --name NAME",
+                    )
+                wanted = self._row(request, target, network, name, netns.netns_identity(fd))
+                existing = existing_endpoint(self._live.rows.values(), wanted, request)
+                if existing is not None:
+                    return existing, False
+                with self._claimed_name(wanted):
+                    return await self._attach_new(wanted, request, target, fd), True
+
+    async def _attach_new(
+        self, row: LocalEndpointRow, request: AttachRequest, target: targets.Target, fd: int
+    ) -> LocalEndpointRow:
+        parts = self._parts
+        await parts.participation.take_part(row.network_id)
+        offset = asked_offset(self._live.view, request, self._live.view.networks[row.network_id])
+        async with all_or_nothing() as undo:
+            row = await parts.allocator.reserve(row, offset)
+            undo.push("address", lambda: parts.allocator.release(row))
+            row = await self._bind(row, fd, undo)
+            await self._open_resolver(row, target, fd, undo)
+            await parts.publisher.put(record_of(row))
+            undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
+            row = await self._save(dataclasses.replace(row, stage=Stage.PUBLISHED))
+        with trio.move_on_after(SETTLED_S):
+            await parts.projection.wait_followed(self._live.revision)
+        logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
+        return row
+
+    async def _bind(self, row: LocalEndpointRow, fd: int, undo: UndoStack) -> LocalEndpointRow:
+        parts, network = self._parts, self._live.view.networks[row.network_id]
+        self._live.set_row(row)
+        undo.push("row", lambda: _async(lambda: self._live.drop_row(row.endpoint_id)))
+        bridge = bridge_name(network.record.vni)
+        with trio.move_on_after(BRIDGE_S) as scope:
+            await parts.projection.wait_programmed(self._live.revision)
+        trouble = parts.projection.trouble_with(bridge)
+        if trouble or scope.cancelled_caught:
+            reason = trouble or f"it was not there within {BRIDGE_S:.0f} s"
+            raise FailedError(
+                f"network {network.unique_name} can't be built on this host: {reason}",
+                code="datapath",
+                thing=network.unique_name,
+                hint="see `netagent status`",
+            )
+        undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
+        ifname = await parts.attacher.bind(
+            local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+        )
+        if not netns_is(row):
+            raise RefusedError(
+                f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
+            )
+        del fd
+        return await self._save(dataclasses.replace(row, ifname=ifname, stage=Stage.BOUND))
+
+    async def _open_resolver(
+        self, row: LocalEndpointRow, target: targets.Target, fd: int, undo: UndoStack
+    ) -> None:
+        parts, sandbox = self._parts, sandbox_of(row)
+        if not self._others_in_sandbox(row):
+            undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
+        await parts.resolvers.ensure_listening(sandbox, fd)
+        if target.netns_name:
+            undo.push("resolv.conf", lambda: _async(lambda: self._refresh_resolv_conf(row, gone=True)))
+            self._refresh_resolv_conf(row)
+
+    # -- detach ----------------------------------------------------------------------------------------------
+
+    async def detach(self, text: str) -> LocalEndpointRow:
+        """By id or name. InputError when several fit, RefusedError when it is another host's."""
+        row = local_endpoint_called(self._live, text)
+        await self.remove(row)
+        return row
+
+    async def remove(self, row: LocalEndpointRow) -> None:
+        """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
+        parts = self._parts
+        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
+            if row.endpoint_id not in self._live.rows:
+                return
+            await parts.publisher.withdraw(record_of(row))
+            with trio.move_on_after(SETTLED_S):
+                await parts.projection.wait_followed(self._live.revision)
+            if not self._others_in_sandbox(row):
+                await parts.resolvers.remove_sandbox(sandbox_of(row))
+            await parts.attacher.unbind(row.endpoint_id)
+            self._refresh_resolv_conf(row, gone=True)
+            await parts.allocator.release(row)
+            self._live.drop_row(row.endpoint_id)
+        logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
+
+    # -- links -----------------------------------------------------------------------------------------------
+
+    async def link(self, text: str, link: Link) -> LocalEndpointRow:
+        """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
+        row = local_endpoint_called(self._live, text)
+        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
+            for other in self._live.rows.values():
+                for known in other.links:
+                    if sandbox_of(other) == sandbox_of(row) and known.alias == link.alias and known != link:
+                        raise RefusedError(
+                            f"in the sandbox of {row.name} {link.alias!r} means {known.service} already",
+                            code="alias-in-use",
+                            thing=link.alias,
+                            hint=f"unlink {known.service}:{known.alias} first",
+                        )
+            if link not in row.links:
+                row = await self._save(dataclasses.replace(row, links=(*row.links, link)))
+                await self._settle()
+            return row
+
+    async def unlink(self, text: str, link: Link) -> LocalEndpointRow:
+        """The reverse; NoError when there is no such link."""
+        row = local_endpoint_called(self._live, text)
+        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
+            if link not in row.links:
+                raise NoError(f"{row.name} has no link {link.service}:{link.alias}", thing=row.name)
+            kept = tuple(known for known in row.links if known != link)
+            row = await self._save(dataclasses.replace(row, links=kept))
+            await self._settle()
+            return row
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _row(
+        self,
+        request: AttachRequest,
+        target: targets.Target,
+        network: NetworkView,
+        name: str,
+        identity: tuple[int, int],
+    ) -> LocalEndpointRow:
+        return LocalEndpointRow(
+            endpoint_id=EndpointId(os.urandom(16).hex()),
+            network_id=network.network_id,
+            name=name,
+            service=request.service or name,
+            target=request.target,
+            netns_path=target.path,
+            netns_dev=identity[0],
+            netns_inode=identity[1],
+            boot_id=self._parts.boot_id,
+            ifname=request.ifname,
+            links=request.links,
+            aliases=tuple(sorted(set(request.aliases))),
+            ports=request.ports,
+            labels=request.labels,
+        )
+
+    def _claimed_name(self, row: LocalEndpointRow) -> _Claim:
+        key = (row.network_id, row.name)
+        taken = key in self._names_in_work or any(
+            other.network_id == row.network_id and other.name == row.name
+            for other in self._live.rows.values()
+        )
+        if taken:
+            raise RefusedError(
+                f"the name {row.name!r} is used on this host in that network already",
+                code="name-in-use",
+                thing=row.name,
+                hint="take another --name; give both the same --service to answer together",
+            )
+        return _Claim(self._names_in_work, key)
+
+    def _name_in(self, identity: tuple[int, int]) -> str:
+        for row in self._live.rows.values():
+            if (row.netns_dev, row.netns_inode) == identity:
+                return row.name
+        return ""
+
+    def _others_in_sandbox(self, row: LocalEndpointRow) -> bool:
+        return any(
+            sandbox_of(other) == sandbox_of(row) and other.endpoint_id != row.endpoint_id
+            for other in self._live.rows.values()
+        )
+
+    def _refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
+        target = targets.resolve(row.target)
+        if not target.netns_name:
+            return
+        networks = [
+            self._live.view.networks[mate.network_id].unique_name
+            for mate in self._live.rows.values()
+            if sandbox_of(mate) == sandbox_of(row)
+            and not (gone and mate.endpoint_id == row.endpoint_id)
+            and mate.network_id in self._live.view.networks
+        ]
+        try:
+            if networks:
+                text = resolv_conf.render(networks, self._parts.domain, resolv_conf.host_search())
+                resolv_conf.write(target.netns_name, text)
+            else:
+                resolv_conf.remove(target.netns_name)
+        except OSError as error:
+            logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
+
+    async def _save(self, row: LocalEndpointRow) -> LocalEndpointRow:
+        await self._parts.journal.save_endpoint(row)
+        self._live.set_row(row)
+        return row
+
+    async def _settle(self) -> None:
+        with trio.move_on_after(SETTLED_S):
+            await self._parts.projection.wait_followed(self._live.revision)
+
+    @asynccontextmanager
+    async def _sandbox_lock(self, identity: tuple[int, int]) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(identity, trio.Lock())
+        async with lock:
+            yield
+        if not lock.locked() and not lock.statistics().tasks_waiting:
+            self._locks.pop(identity, None)
+
+
+class _Claim:
+    """A name that an attach in progress holds."""
+
+    def __init__(self, names: set[tuple[NetworkId, str]], key: tuple[NetworkId, str]) -> None:
+        self._names, self._key = names, key
+
+    def __enter__(self) -> None:
+        self._names.add(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._names.discard(self._key)
+
+
+def netns_is(row: LocalEndpointRow) -> bool:
+    """True while the path still means the namespace that the endpoint was attached to."""
+    try:
+        status = Path(row.netns_path).stat()
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (row.netns_dev, row.netns_inode)
+
+
+async def _async(step: object) -> None:
+    step()  # type: ignore[operator]

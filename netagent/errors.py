@@ -1,0 +1,61 @@
+"""Errors that reach users: one sentence that names the thing, the cause and the way out, and an exit status.
+
+Every layer raises these; the HTTP API turns them into RFC 9457 problem documents, and the command line prints the
+sentence and exits with the status.
+"""
+
+from __future__ import annotations
+
+
+class NetagentError(Exception):
+    """Base. `code` is a stable word for scripts, `thing` what it is about, `hint` the way out."""
+
+    exit_status = 5
+    http_status = 500
+    code = "failed"
+
+    def __init__(self, message: str, *, code: str | None = None, thing: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.thing = thing
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class NoError(NetagentError):
+    """The answer is no: not found, drift found, unhealthy."""
+
+    exit_status = 1
+    http_status = 404
+    code = "not-found"
+
+
+class InputError(NetagentError):
+    """The caller's input is wrong: a bad name, an unknown option, a malformed address."""
+
+    exit_status = 2
+    http_status = 400
+    code = "bad-input"
+
+
+class UnreachableError(NetagentError):
+    """The agent can't be reached."""
+
+    exit_status = 3
+    http_status = 503
+    code = "agent-unreachable"
+
+
+class RefusedError(NetagentError):
+    """A rule of the system says no: address in use, network in use, not permitted. State is unchanged."""
+
+    exit_status = 4
+    http_status = 409
+    code = "refused"
+
+
+class FailedError(NetagentError):
+    """Something failed or timed out. What was begun has been undone."""

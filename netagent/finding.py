@@ -1,0 +1,56 @@
+"""What a user means by a name, an id or the beginning of one."""
+
+from __future__ import annotations
+
+from netagent.errors import InputError, NoError, RefusedError
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import NetworkView, RegistryView
+
+
+def network_called(view: RegistryView, text: str) -> NetworkView:
+    """A network by name or id. NoError when there is none."""
+    found = view.network_named(text) or view.networks.get(NetworkId(text))
+    if found is None and len(text) >= 6:
+        matches = [network for network_id, network in view.networks.items() if network_id.startswith(text)]
+        found = matches[0] if len(matches) == 1 else None
+    if found is None:
+        raise NoError(
+            f"there is no network {text!r}",
+            code="no-such-network",
+            thing=text,
+            hint="see `netagent network ls`, or make it with `netagent network create`",
+        )
+    return found
+
+
+def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
+    """An endpoint of this host by id, beginning of an id, or name."""
+    rows = live.rows
+    exact = rows.get(EndpointId(text))
+    if exact is not None:
+        return exact
+    found = [row for row in rows.values() if row.name == text]
+    if not found and len(text) >= 6:
+        found = [row for row in rows.values() if row.endpoint_id.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({row.target})" for row in found))
+        raise InputError(f"{len(found)} endpoints are called {text!r}: {ids}", thing=text, hint="give the id")
+    view = live.view
+    for endpoint in view.endpoints_named(text):
+        host = view.hosts[endpoint.owner].unique_name
+        raise RefusedError(
+            f"the endpoint {text!r} is on host {host}",
+            code="other-host",
+            thing=text,
+            hint="run this there",
+        )
+    raise NoError(
+        f"there is no endpoint {text!r} on this host",
+        code="no-such-endpoint",
+        thing=text,
+        hint="see `netagent endpoints`",
+    )

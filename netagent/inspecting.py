@@ -1,0 +1,114 @@
+"""`inspect THING`: what a name, id, address or MAC stands for. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from netagent.control import schema
+from netagent.control.present import Presenter
+from netagent.errors import InputError, NoError
+from netagent.model.ids import HostId
+from netagent.registry.view import EndpointView, HostView, NetworkView, ServiceView
+
+T = TypeVar("T")
+RttOf = Callable[[HostId], float | None]
+MIN_ID_DIGITS = 6
+"""So many digits of an id stand for it; fewer would often be a word."""
+
+
+def inspect(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
+    """A name shared by several kinds means the service first, then endpoint, network, host. NoError, InputError."""
+    view = present.view
+    thing = thing.removesuffix(".").removesuffix("." + present.domain)
+    endpoint = _endpoint_by_address(present, thing)
+    if endpoint is not None:
+        return _endpoint(present, endpoint)
+    services = [s for s in view.services() if thing in {s.name, _with_network(present, s)}]
+    if services:
+        return _service(present, _only(services, thing, [_with_network(present, s) for s in services]))
+    endpoints = view.endpoints_named(thing)
+    if endpoints:
+        return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
+    network = view.network_named(thing)
+    if network is not None:
+        return _network(present, network)
+    host = view.host_named(thing)
+    if host is not None:
+        return _host(present, host, rtt_of)
+    return _by_id(present, thing, rtt_of)
+
+
+def _by_id(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
+    view = present.view
+    found: list[schema.Inspection] = []
+    if len(thing) >= MIN_ID_DIGITS:
+        every = [*view.endpoints.values(), *view.fenced.values()]
+        found += [_endpoint(present, e) for e in every if e.endpoint_id.startswith(thing)]
+        found += [_network(present, n) for i, n in view.networks.items() if i.startswith(thing)]
+        found += [_host(present, h, rtt_of) for i, h in view.hosts.items() if i.startswith(thing)]
+    if not found:
+        raise NoError(
+            f"nothing here is called {thing!r}, or has that address or id",
+            thing=thing,
+            hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",
+        )
+    return _only(found, thing, [str(one["id"]) for one in found])
+
+
+def _only(found: Iterable[T], thing: str, ids: Iterable[str]) -> T:
+    every = list(found)
+    if len(every) > 1:
+        raise InputError(
+            f"{thing!r} is {len(every)} things: {', '.join(sorted(ids))}",
+            thing=thing,
+            hint="name one of them",
+        )
+    return every[0]
+
+
+def _endpoint_by_address(present: Presenter, thing: str) -> EndpointView | None:
+    try:
+        return present.view.endpoint_by_address(str(ipaddress.ip_address(thing)))
+    except ValueError:
+        pass
+    mac = thing.lower()
+    found = [e for e in present.view.endpoints.values() if e.record.mac == mac]
+    return found[0] if found else None
+
+
+def _with_network(present: Presenter, service: ServiceView) -> str:
+    return present.service(service)["id"]
+
+
+def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInspection:
+    return {**present.endpoint(endpoint), "kind": "endpoint"}
+
+
+def _service(present: Presenter, service: ServiceView) -> schema.ServiceInspection:
+    return {
+        **present.service(service),
+        "kind": "service",
+        "endpoints": [present.endpoint(endpoint) for endpoint in service.endpoints],
+    }
+
+
+def _network(present: Presenter, network: NetworkView) -> schema.NetworkInspection:
+    endpoints = present.view.endpoints_in(network.network_id).values()
+    return {
+        **present.network(network),
+        "kind": "network",
+        "endpoints": [present.endpoint(e) for e in endpoints],
+    }
+
+
+def _host(present: Presenter, host: HostView, rtt_of: RttOf) -> schema.HostInspection:
+    view = present.view
+    networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
+    return {
+        **present.member(host, rtt_of(host.host_id)),
+        "kind": "host",
+        "networks": sorted(network.unique_name for network in networks),
+        "endpoints": [present.endpoint(e) for e in view.endpoints.values() if e.owner == host.host_id],
+    }

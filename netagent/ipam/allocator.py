@@ -1,0 +1,318 @@
+"""Which address an endpoint gets.
+
+From space that this host owns: one journal write, no message, whatever the network does. Only when that is used up
+(or when a user names an address that another host owns) peers are asked, most free space first, for 5 s in all; who
+was asked and what they said is in the error. So that this stays rare, `top_up` asks ahead of need.
+
+Choosing is done on the event loop in one step, before anything is awaited: two tasks can't choose the same offset,
+nor can one be chosen that is just being given away. The journal's word comes after, and undoes the choice if it
+fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.ipam.holding import Holding
+from netagent.ipam.request import (
+    Nothing,
+    RequestError,
+    SpaceRequest,
+    encode_granted,
+    parse_answer_untrusted,
+    parse_request_untrusted,
+)
+from netagent.ipam.space import grant_one, split_for
+from netagent.model.ids import HostId, NetworkId, mac_of
+from netagent.model.records import GrantRecord
+from netagent.model.subnet import addresses_of, is_reserved
+from netagent.registry import statement
+from netagent.registry.facts import AgentState, short_id
+from netagent.registry.journal import Journal
+from netagent.registry.publish import Publisher
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import RegistryView
+
+ASK_TIMEOUT_S: Final = 5.0
+"""For all peers together: what an attach may wait at most."""
+
+ASK_ONE_TIMEOUT_S: Final = 1.5
+"""For one peer: a round trip and its journal's write are milliseconds; three silent peers fit into the 5 s."""
+
+TOP_UP_BELOW: Final = 0.25
+"""Share of free offsets below which more are asked for ahead of need."""
+
+TOP_UP_PAUSE_S: Final = 30.0
+"""After nobody could spare anything: peers' detaches are slower than that."""
+
+Ask: TypeAlias = Callable[[HostId, bytes], Awaitable[bytes | None]]
+"""Sends a request of at most 1,000 bytes to a host's agent; None when it does not answer in its time."""
+
+
+class Allocator:
+    """Addresses of this host's endpoints, in all networks.
+
+    `view` gives the current view; `rows` are the journal's endpoints at start: their addresses are in use.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: Callable[[], RegistryView],
+        journal: Journal,
+        publisher: Publisher,
+        ask: Ask,
+        rows: Iterable[LocalEndpointRow] = (),
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._view = view
+        self._journal = journal
+        self._publisher = publisher
+        self._ask = ask
+        self._clock = clock
+        self._holdings: dict[NetworkId, Holding] = {}
+        self._asking: dict[NetworkId, trio.Lock] = {}
+        self._quiet_until: dict[NetworkId, float] = {}
+        self._used: dict[NetworkId, list[int]] = {}
+        for row in rows:
+            self._used.setdefault(row.network_id, []).append(row.offset)
+        self._cooling: dict[NetworkId, list[int]] = {}
+        for network_id, offset in journal.load_cooling():
+            self._cooling.setdefault(network_id, []).append(offset)
+
+    # -- endpoints ---------------------------------------------------------------------------------------------
+
+    async def reserve(self, row: LocalEndpointRow, offset: int | None = None) -> LocalEndpointRow:
+        """The row with its offset, addresses and MAC (unless it has one), on disk as RESERVED.
+
+        Raises NoError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
+        `address-in-use` or `subnet-full`; FailedError `space-unreachable` when peers that might have space do not
+        answer; DiskFullError, JournalError. Nothing is kept then."""
+        holding = self._holding(row.network_id)
+        if offset is None:
+            offset = await self._choose(holding)
+        else:
+            await self._claim(holding, offset)
+        subnets = self._view().networks[row.network_id].record.subnets
+        complete = dataclasses.replace(
+            row,
+            offset=offset,
+            addresses=addresses_of(subnets, offset),
+            mac=row.mac or mac_of(row.network_id, offset),
+            stage=Stage.RESERVED,
+        )
+        try:
+            await self._journal.save_endpoint(complete)
+        except BaseException:
+            holding.pool.unmark(offset)
+            raise
+        return complete
+
+    async def release(self, row: LocalEndpointRow) -> None:
+        """Forget the row; its address cools down. Raises DiskFullError, JournalError: the row is still there then."""
+        await self._journal.transaction(
+            [statement.delete_endpoint(row.endpoint_id), statement.cool(row.network_id, row.offset)]
+        )
+        if row.network_id in self._view().networks:
+            self._holding(row.network_id).pool.release(row.offset, self._clock())
+
+    def free_count(self, network_id: NetworkId) -> tuple[int, int]:
+        """(offsets an endpoint could get here now, usable offsets this host owns)."""
+        pool = self._holding(network_id).pool
+        return pool.available_count(), pool.usable_total()
+
+    async def _choose(self, holding: Holding) -> int:
+        offset = holding.pool.choose()
+        if offset is not None:
+            return offset
+        said: dict[HostId, str] = {}
+        with trio.move_on_after(ASK_TIMEOUT_S):
+            async with self._asking.setdefault(holding.network_id, trio.Lock()):
+                # Somebody who asked before us may have got enough for both.
+                while (offset := holding.pool.choose()) is None:
+                    if not await self._ask_around(holding, said):
+                        break
+        if offset is None:
+            raise self._no_space(holding, said)
+        return offset
+
+    async def _claim(self, holding: Holding, offset: int) -> None:
+        if is_reserved(offset, holding.count) or offset < 0:
+            raise InputError(f"offset {offset} of network {self._name(holding)} is not for endpoints")
+        if not holding.pool.owns(offset):
+            await self._ask_owner(holding, offset)
+        if holding.pool.is_used(offset):
+            raise self._in_use(holding, offset, "an endpoint of this host has it")
+        holding.pool.mark_used(offset)
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    async def top_up(self, network_id: NetworkId) -> bool:
+        """Ask for space ahead of need: when none is owned, or a quarter of it is free. True when some came. Call it
+        after an attach and when a network appears; it never raises for want of space."""
+        holding = self._holding(network_id)
+        pool = holding.pool
+        if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
+            return False
+        if self._clock() < self._quiet_until.get(network_id, float("-inf")):
+            return False
+        with trio.move_on_after(ASK_TIMEOUT_S):
+            async with self._asking.setdefault(network_id, trio.Lock()):
+                if await self._ask_around(holding, {}, is_urgent=pool.available_count() == 0):
+                    return True
+        self._quiet_until[network_id] = self._clock() + TOP_UP_PAUSE_S
+        return False
+
+    async def _ask_around(self, holding: Holding, said: dict[HostId, str], *, is_urgent: bool = True) -> bool:
+        """Ask other owners until one gives. `said` collects why the others did not."""
+        request = SpaceRequest(holding.network_id, None, is_urgent)
+        for host, _ in holding.free_shares(self._view()):
+            if host in said:
+                continue
+            said[host] = await self._ask_one(holding, host, request)
+            if not said[host]:
+                del said[host]
+                return True
+        return False
+
+    async def _ask_owner(self, holding: Holding, offset: int) -> None:
+        owner = holding.space.owner_of(offset)
+        address = self._address(holding, offset)
+        if owner is None:
+            raise FailedError(f"nobody is known to own {address} yet; try again", code="space-unreachable")
+        said = await self._ask_one(holding, owner, SpaceRequest(holding.network_id, offset, is_urgent=True))
+        if said and not holding.pool.owns(offset):
+            name = self._host_name(owner)
+            if said == _SILENT:
+                text = f"{address} belongs to host {name}, which does not answer"
+                raise FailedError(
+                    text, code="space-unreachable", thing=address, hint="choose another address"
+                )
+            raise self._in_use(holding, offset, f"host {name} has it in use")
+
+    async def _ask_one(self, holding: Holding, host: HostId, request: SpaceRequest) -> str:
+        """Why the host gave nothing; empty when it did."""
+        known = self._view().hosts.get(host)
+        if known is not None and known.agent in (AgentState.DEAD, AgentState.LEFT):
+            return _SILENT
+        payload = None
+        with trio.move_on_after(ASK_ONE_TIMEOUT_S):
+            payload = await self._ask(host, request.encode())
+        holding.refresh(self._view())
+        if payload is None:
+            return _SILENT
+        try:
+            answer = parse_answer_untrusted(payload)
+        except RequestError as error:
+            return f"answered wrongly ({error.message})"
+        if isinstance(answer, Nothing):
+            return f"{answer.available} of {answer.usable} free"
+        if answer.network_id != holding.network_id or answer.to != self._view().local:
+            return "answered wrongly (a grant for somebody else)"
+        holding.add(host, answer)
+        return ""
+
+    # -- being asked -------------------------------------------------------------------------------------------
+
+    async def answer_request(self, peer: HostId, payload: bytes) -> bytes:
+        """The answer to another host's question. A grant in it is on disk and published. Raises RequestError for
+        bytes that are no question; never for want of space."""
+        request = parse_request_untrusted(payload)
+        if request.network_id not in self._view().networks or peer in self._view().forgotten:
+            return Nothing(0, 0).encode()
+        holding = self._holding(request.network_id)
+        grant = self._grant_for(holding, peer, request)
+        if grant is None:
+            return Nothing(holding.pool.available_count(), holding.pool.usable_total()).encode()
+        await self._give(holding, [grant])
+        return encode_granted(grant)
+
+    def _grant_for(self, holding: Holding, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
+        pool = holding.pool
+        if request.offset is not None:
+            if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
+                return None
+            return grant_one(holding.network_id, peer, pool.owned, request.offset)
+        if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
+            return None  # who gives ahead of need keeps above a quarter itself, or two hosts would trade for ever
+        for with_cooling in (False, True):
+            free = pool.free_ranges(with_cooling=with_cooling)
+            grant = split_for(holding.network_id, peer, free)
+            if grant is not None:
+                return grant
+        return None
+
+    async def surrender(self, network_id: NetworkId, heir: HostId) -> None:
+        """Hand on all that this host owns in a network, before it leaves. It must have no endpoint there."""
+        holding = self._holding(network_id)
+        owned = holding.pool.owned
+        grants = [GrantRecord(network_id, one.first, one.last, heir, one.hop + 1) for one in owned]
+        if grants:
+            await self._give(holding, grants)
+
+    async def _give(self, holding: Holding, grants: list[GrantRecord]) -> None:
+        """Not ours from this moment, and published before this returns. If it can't be written, ours again."""
+        local = self._view().local
+        for grant in grants:
+            holding.add(local, grant)
+        try:
+            await self._publisher.put(*grants)
+        except BaseException:
+            for grant in grants:
+                holding.discard(local, grant)
+            raise
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _holding(self, network_id: NetworkId) -> Holding:
+        view = self._view()
+        network = view.networks.get(network_id)
+        if network is None:
+            raise NoError(f"there is no network {short_id(network_id)}", thing=network_id)
+        holding = self._holdings.get(network_id)
+        if holding is None:
+            used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
+            holding = Holding(view.local, network, used=used, cooling=cooling, now=self._clock())
+            self._holdings[network_id] = holding
+        holding.refresh(view)
+        for offset in holding.pool.warm(self._clock()):
+            self._journal.note_warm(network_id, offset)
+        return holding
+
+    def _no_space(self, holding: Holding, said: dict[HostId, str]) -> RefusedError | FailedError:
+        name, usable = self._name(holding), holding.pool.usable_total()
+        here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
+        asked = ", ".join(f"{self._host_name(host)}: {text}" for host, text in said.items())
+        text = f"network {name} has no free address: {here}; " + (
+            f"asked {asked}" if asked else "no other owner is known"
+        )
+        owners = {host for host in holding.space.usable_counts() if host != self._view().local}
+        if owners <= said.keys() and _SILENT not in said.values() and holding.space.ranges:
+            return RefusedError(
+                text, code="subnet-full", thing=name, hint="detach endpoints or use a larger subnet"
+            )
+        return FailedError(
+            text, code="space-unreachable", thing=name, hint="try again when these hosts answer"
+        )
+
+    def _in_use(self, holding: Holding, offset: int, why: str) -> RefusedError:
+        address = self._address(holding, offset)
+        return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)
+
+    def _address(self, holding: Holding, offset: int) -> str:
+        return addresses_of(self._view().networks[holding.network_id].record.subnets, offset)[0]
+
+    def _name(self, holding: Holding) -> str:
+        return self._view().networks[holding.network_id].unique_name
+
+    def _host_name(self, host_id: HostId) -> str:
+        host = self._view().hosts.get(host_id)
+        return short_id(host_id) if host is None else host.unique_name
+
+
+_SILENT: Final = "no answer"

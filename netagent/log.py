@@ -1,0 +1,59 @@
+"""Logging: one line an event on standard error, `level logger: message`; nothing secret.
+
+Under systemd the priority goes in front as `<N>`, which journald understands, and journald has its own clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+
+_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}"
+
+
+def configure(level: str) -> None:
+    """Send the records of all our loggers to standard error. May be called again to change the level."""
+    root = logging.getLogger()
+    root.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # Others' chatter is not ours to repeat.
+    for noisy in ("zeroconf", "hypercorn", "asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Limited:
+    """A logger that says the same thing at most once a period, and how often it was silent in between."""
+
+    def __init__(
+        self, logger: logging.Logger, *, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._period_s = period_s
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def warning(self, key: str, message: str) -> None:
+        """Log `message` unless `key` was logged less than a period ago. Remembers at most 1,000 keys."""
+        now = self._clock()
+        last, silent = self._said.get(key, (-self._period_s, 0))
+        if now - last < self._period_s:
+            self._said[key] = (last, silent + 1)
+            return
+        if len(self._said) >= 1000:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        self._logger.warning("%s%s", message, f" (and {silent} times more)" if silent else "")

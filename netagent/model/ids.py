@@ -1,0 +1,60 @@
+"""Identifiers and names: how they look, how they are derived, and what is refused.
+
+Identifiers are lower-case hex text everywhere but on the wire, so that they can be logged, typed and compared.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+HostId = NewType("HostId", str)
+"""32 hex digits, see netgossip.types.NodeId."""
+
+NetworkId = NewType("NetworkId", str)
+"""32 hex digits, random. The 16 bytes are the network's scope in the replicated table."""
+
+EndpointId = NewType("EndpointId", str)
+"""32 hex digits, random."""
+
+ClusterId = NewType("ClusterId", str)
+"""32 hex digits, random; the label on every gossip packet."""
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+"""A name that users give: a host, network, endpoint, service, alias or port name. One DNS label."""
+
+NODE_LABEL = "node"
+"""`<host>.node.<domain>`; hence no network may have this name."""
+
+
+def is_name(text: str) -> bool:
+    """True when `text` may be used as a name as it stands."""
+    return NAME.fullmatch(text) is not None
+
+
+def vni_of(network_id: NetworkId) -> int:
+    """The network's VXLAN id, 2**23 … 2**24-1, from its random id."""
+    return (1 << 23) | (int(network_id[:6], 16) & 0x7FFFFF)
+
+
+def bridge_name(vni: int) -> str:
+    """Kernel name of a network's bridge."""
+    return f"na-{vni}"
+
+
+def vxlan_name(vni: int) -> str:
+    """Kernel name of a network's VXLAN device."""
+    return f"nx-{vni}"
+
+
+def veth_name(endpoint_id: EndpointId) -> str:
+    """Kernel name of the host side of an endpoint's veth pair."""
+    return f"nv{endpoint_id[:8]}"
+
+
+def mac_of(network_id: NetworkId, offset: int) -> str:
+    """The MAC of an address: locally administered, the same wherever and whenever the address is used.
+
+    The network's byte keeps two networks of one host from sharing MACs; the offset makes it unique in the network.
+    """
+    return "02:" + ":".join(f"{b:02x}" for b in bytes.fromhex(network_id[:2]) + offset.to_bytes(4, "big"))

@@ -1,0 +1,153 @@
+"""What hosts tell each other: the kinds of record, as values.
+
+On the wire a record is a msgpack array `[kind, version, …]` (netagent.registry.schema); here it is a frozen value.
+Every record has exactly one writer, the host under whose id it is replicated. `owner` is therefore not part of a
+record: the registry adds it.
+
+    scope 0 (every host)          host, network, removal, attachment, grant, forget
+    scope = a network's id        endpoint
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+
+
+class Policy(enum.Enum):
+    """Who may reach whom inside a network."""
+
+    OPEN = "open"
+    LINKS = "links"
+
+
+class Health(enum.Enum):
+    """Of an endpoint, as its host sees it. UNHEALTHY endpoints leave their service's names."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """A host, by itself. `public_key` is the raw Ed25519 key whose hash is the host's id."""
+
+    name: str
+    public_key: bytes
+    underlay: str
+    """The address (IPv4 or IPv6) that VXLAN packets from and to this host carry outside."""
+    vxlan_port: int
+    probe_address: str
+    """IPv6 on the probe network; the host's kernel answers it without the agent."""
+    probe_mac: str
+    zone: str = ""
+    agent_version: str = ""
+    going_down: bool = False
+    """The owner withdraws its names: it is about to leave or to power off."""
+    routes: tuple[str, ...] = ()
+    """CIDRs the host reaches by devices that are not ours, sorted; a network may not overlap them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecord:
+    """A network as its creator fixed it. `name` is a label; `network_id` is the identity."""
+
+    network_id: NetworkId
+    name: str
+    vni: int
+    subnets: tuple[str, ...]
+    """CIDRs: at most one IPv4 and one IPv6, IPv4 first. An endpoint has one address in each, at one offset."""
+    mtu_bytes: int
+    internal: bool = False
+    policy: Policy = Policy.OPEN
+    multicast: bool = False
+    host_access: bool = False
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalRecord:
+    """A network is removed for good. Anybody may write it; it wins over the network record."""
+
+    network_id: NetworkId
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRecord:
+    """The owner takes part in a network: it wants the network's records, and its peers send them."""
+
+    network_id: NetworkId
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """The owner of part of a network's address space hands it on.
+
+    Addresses are counted as offsets from the subnets' base, `first` to `last` inclusive, the same for IPv4 and
+    IPv6. `hop` is one more than the hop by which the writer held the range (the creator holds all at hop 0), so
+    that of all grants that cover an address the one with the highest hop names its owner.
+    """
+
+    network_id: NetworkId
+    first: int
+    last: int
+    to: HostId
+    hop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that an endpoint exposes by name."""
+
+    name: str
+    number: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecord:
+    """A container's interface: one record carries its names and its path, so that they can't converge apart."""
+
+    endpoint_id: EndpointId
+    network_id: NetworkId
+    name: str
+    service: str
+    addresses: tuple[str, ...]
+    """One for each subnet of the network, in the subnets' order, without prefix length."""
+    mac: str
+    aliases: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted by key."""
+    health: Health = Health.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRecord:
+    """The writer takes over what a host that is gone for good owned, and the host is fenced for ever."""
+
+    host_id: HostId
+
+
+Record: TypeAlias = (
+    HostRecord
+    | NetworkRecord
+    | RemovalRecord
+    | AttachmentRecord
+    | GrantRecord
+    | EndpointRecord
+    | ForgetRecord
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` means `service`. Local to a host, never replicated."""
+
+    service: str
+    """A service, `service.network` or a fully qualified name of ours."""
+    alias: str

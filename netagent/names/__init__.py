@@ -1,0 +1,1 @@
+"""Names: what each container may look up, and the process that answers."""

@@ -1,0 +1,138 @@
+"""A local SOCK_SEQPACKET connection on which a message may bring a pair of sockets (SCM_RIGHTS), under trio.
+
+What arrives is not believed: of descriptors, only a bound UDP socket and a listening TCP socket together are taken,
+and all others are closed on the spot, so that no message can fill the table of open files.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple
+
+import trio
+
+from netagent.names.protocol import MAX_MESSAGE_BYTES
+
+_MAX_DESCRIPTORS: Final = 2
+_DESCRIPTOR_BYTES: Final = array.array("i").itemsize
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
+"""The kernel closes what does not fit."""
+
+
+class SocketPair(NamedTuple):
+    """Where one sandbox asks: a bound UDP socket and a listening TCP socket."""
+
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        """Close our copies. The sockets live as long as anybody has a copy."""
+        self.udp.close()
+        self.tcp.close()
+
+    def copy(self) -> SocketPair:
+        """Return copies, to be closed on their own."""
+        return SocketPair(self.udp.dup(), self.tcp.dup())
+
+
+async def connect(path: Path) -> trio.socket.SocketType:
+    """Connect to the socket at a path. Raises OSError."""
+    connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        await connection.connect(str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Channel:
+    """One connection. Sending and receiving may go on at the same time, each by one task."""
+
+    def __init__(self, connection: trio.socket.SocketType) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    @property
+    def peer_process(self) -> int:
+        """The process that made the other end, or listened for it."""
+        credentials = self._connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * _DESCRIPTOR_BYTES
+        )
+        return array.array("i", credentials)[0]
+
+    async def send(self, payload: bytes, sockets: SocketPair | None = None) -> None:
+        """Send one message whole. Raises OSError when the other side is gone.
+
+        The sockets may be closed by others while this waits for room, and their numbers given to other files;
+        therefore copies are sent.
+        """
+        if sockets is None:
+            await self._connection.sendmsg([payload], [], socket.MSG_NOSIGNAL)
+            return
+        copies = sockets.copy()
+        try:
+            descriptors = array.array("i", [one.fileno() for one in copies])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            await self._connection.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
+        finally:
+            copies.close()
+
+    async def receive(self) -> tuple[bytes, SocketPair | None] | None:
+        """Return the next message and the sockets it brought; None when the other side has closed.
+
+        A message longer than the limit comes with one byte too many, which every parser refuses.
+        """
+        payload, ancillary, _, _ = await self._connection.recvmsg(
+            MAX_MESSAGE_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        pair = _take_pair_untrusted(_descriptors(ancillary))
+        if payload:
+            return payload, pair
+        if pair is not None:
+            pair.close()
+        return None
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    descriptors: list[int] = []
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(data) - len(data) % _DESCRIPTOR_BYTES
+            descriptors += array.array("i", data[:whole])
+    return descriptors
+
+
+def _take_pair_untrusted(descriptors: list[int]) -> SocketPair | None:
+    """Return the pair if it is one; otherwise close everything."""
+    sockets: list[socket.socket] = []
+    for descriptor in descriptors:
+        try:
+            sockets.append(socket.socket(fileno=descriptor))
+        except OSError:  # no socket at all
+            os.close(descriptor)
+    if len(sockets) == 2 and _is_udp(sockets[0]) and _is_listening_tcp(sockets[1]):
+        return SocketPair(*sockets)
+    for one in sockets:
+        one.close()
+    return None
+
+
+def _is_udp(one: socket.socket) -> bool:
+    return one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_DGRAM
+
+
+def _is_listening_tcp(one: socket.socket) -> bool:
+    internet = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+    return internet and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -1,0 +1,94 @@
+"""Leaving the parent: the resolver process must outlive the agent that started it.
+
+The started program forks; the child takes a session of its own and does the work, the parent waits until the child is
+ready and ends with the answer. So whoever starts it knows when it can be used and why it can't, there is nobody to
+reap later, and a process that was started and one that was found running are the same thing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final, NoReturn, TextIO
+
+LOCKED_STATUS: Final = 3
+"""Exit status: another process does the work already."""
+
+_MAX_LOG_BYTES: Final = 1 << 20
+"""Of the log file; one older one is kept. It lies in memory (/run)."""
+
+
+class Ready:
+    """The child's word to the waiting parent."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def succeed(self) -> None:
+        """Let the parent end with status 0."""
+        os.write(self._pipe, b"\x00")
+        os.close(self._pipe)
+
+    def fail(self, status: int, message: str) -> NoReturn:
+        """Let the parent print `message` and end with `status`; ends this process too."""
+        os.write(self._pipe, bytes([status]) + message.encode()[:4000])
+        os._exit(status)
+
+
+class _LogHandler(logging.Handler):
+    """Writes lines to a file that never grows beyond its bound; standard error goes there too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._file = self._open()
+
+    def _open(self) -> TextIO:
+        file = self._path.open("a", encoding="utf-8", errors="backslashreplace")
+        os.dup2(file.fileno(), 2)
+        return file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record. A full or vanished run directory must not stop answers."""
+        try:
+            self._file.write(self.format(record) + "\n")
+            self._file.flush()
+            if self._file.tell() > _MAX_LOG_BYTES:
+                self._file.close()
+                self._path.replace(self._path.with_suffix(".log.1"))
+                self._file = self._open()
+        except OSError:
+            return
+
+
+def become_daemon(log: Path) -> Ready:
+    """Return in the child, in a session of its own, with its log set up. The parent never returns."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        _wait_and_exit(reading)
+    os.close(reading)
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+    handler = _LogHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    return Ready(writing)
+
+
+def _wait_and_exit(pipe: int) -> NoReturn:
+    word = b""
+    while part := os.read(pipe, 4096):
+        word += part
+    if word[:1] == b"\x00":
+        os._exit(0)
+    sys.stderr.write(word[1:].decode() or "the resolver process ended before it was ready; its log says why")
+    sys.stderr.flush()
+    os._exit(word[0] if word else 1)

@@ -1,0 +1,255 @@
+"""What a sandbox would be told about a name, and why: for `netagent lookup`. Pure.
+
+The answer is not a second opinion: it comes out of the same source over the same table that the resolver process has,
+asked in the order in which a stub resolver goes through its search list. Only the reason is made here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from netagent.model.records import Health
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.names.scope import Scope
+from netagent.names.source import ZoneSource
+from netagent.names.zone import ZoneMaker, host_label
+from netagent.registry.view import EndpointView, RegistryView
+from netdns import constants, special
+from netdns.name import from_text, is_within, labels, to_text
+from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
+
+TYPES: Final[Mapping[str, int]] = {
+    "A": constants.A,
+    "AAAA": constants.AAAA,
+    "PTR": constants.PTR,
+    "SRV": constants.SRV,
+    "SOA": constants.SOA,
+    "TXT": constants.TXT,
+    "NS": constants.NS,
+    "CNAME": constants.CNAME,
+}
+"""Types that can be asked for; of the last three no name of ours has records."""
+
+HOST_VIEW: Final = SandboxId("")
+"""In place of a sandbox: all networks this host takes part in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRecord:
+    """One record of an answer."""
+
+    name: str
+    rtype: str
+    ttl_s: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers would be asked."""
+
+    name: str
+    """Fully qualified, with the last dot, as the search list found it."""
+    rtype: str
+    status: str
+    records: tuple[ExplainedRecord, ...]
+    reason: str
+    """One sentence."""
+
+
+def explain(
+    view: RegistryView,
+    sandboxes: Mapping[SandboxId, Sandbox],
+    *,
+    domain: str,
+    name: str,
+    rtype: str,
+    sandbox_id: SandboxId = HOST_VIEW,
+) -> Explanation:
+    """Answer as the sandbox's resolver would. An address as `name` asks for its PTR.
+
+    Raises KeyError for a type that is not in TYPES or a sandbox that is not there, netdns's UsageError for what can't
+    be a domain name.
+    """
+    number = TYPES[rtype]
+    sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view)
+    source = ZoneSource()
+    source.apply(ZoneMaker(domain).table(view, [sandbox]).items())
+    scope = source.scope(sandbox.sandbox_id)
+    name, reverse = _reverse_text(name)
+    if reverse:
+        rtype, number = "PTR", constants.PTR
+    asked = [(one, _ask(source, one, number, sandbox)) for one in _search(name, scope)]
+    final, answer = _best(asked)
+    return Explanation(
+        name=to_text(final),
+        rtype=rtype,
+        status=_status(answer, sandbox),
+        records=tuple(_records(final, answer)),
+        reason=_reason(view, scope, final, answer, rtype),
+    )
+
+
+def _host_sandbox(view: RegistryView) -> Sandbox:
+    own = [one for one in view.networks.values() if view.local in view.attachments(one.network_id)]
+    own.sort(key=lambda network: (network.unique_name, network.network_id))
+    return Sandbox(sandbox_id=SandboxId("host"), networks=tuple(network.network_id for network in own))
+
+
+def _reverse_text(name: str) -> tuple[str, bool]:
+    try:
+        return ipaddress.ip_address(name).reverse_pointer + ".", True
+    except ValueError:
+        return name, False
+
+
+def _search(name: str, scope: Scope) -> list[Name]:
+    """Return what a stub with `ndots:1` asks, in order. A name with a last dot is asked as it is."""
+    plain = from_text(name).lower()
+    if name.endswith("."):
+        return [plain]
+    domain = b"".join(bytes([len(label)]) + label for label in scope.domain) + b"\x00"
+    suffixes = [bytes([len(one.label)]) + one.label + domain for one in scope.networks] + [domain]
+    searched = [plain[:-1] + suffix for suffix in suffixes]
+    searched = [one for one in searched if len(one) <= 255]
+    return [plain, *searched] if len(labels(plain)) > 1 else [*searched, plain]
+
+
+def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox) -> Answer:
+    answer = special.lookup_before(name, rtype)
+    if isinstance(answer, NotOurs):
+        answer = source.lookup(name, rtype, sandbox.sandbox_id)
+    return special.lookup_after(name) if isinstance(answer, NotOurs) else answer
+
+
+def _best(asked: Sequence[tuple[Name, Answer]]) -> tuple[Name, Answer]:
+    """Return the first that has records, else the first that exists, else the first that was asked."""
+    for kind in (Found, NoData):
+        for name, answer in asked:
+            if isinstance(answer, kind):
+                return name, answer
+    return asked[0]
+
+
+def _status(answer: Answer, sandbox: Sandbox) -> str:
+    match answer:
+        case Found() | NoData():
+            return "NOERROR"
+        case NoSuchName():
+            return "NXDOMAIN"
+        case NotOurs():
+            return "FORWARDED" if sandbox.forward else "REFUSED"
+
+
+def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:
+    if not isinstance(answer, Found):
+        return
+    rtype = next((text for text, number in TYPES.items() if number == answer.rrset.rtype), "")
+    for data in answer.rrset.rdatas:
+        yield ExplainedRecord(to_text(name), rtype, answer.rrset.ttl_s, _data_text(answer.rrset, data))
+
+
+def _data_text(rrset: RRset, data: bytes) -> str:
+    match rrset.rtype:
+        case constants.A | constants.AAAA:
+            return str(ipaddress.ip_address(data))
+        case constants.PTR:
+            return to_text(data)
+        case constants.SRV:
+            priority, weight, port = struct.unpack_from("!HHH", data)
+            return f"{priority} {weight} {port} {to_text(data[6:])}"
+        case _:
+            return data.hex()
+
+
+def _reason(view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype: str) -> str:
+    if isinstance(answer, NotOurs):
+        if scope.sandbox.forward:
+            return "the name is not ours; the host's name servers are asked"
+        return "the name is not ours, and all networks of this container are internal"
+    label, via = _label_meant(scope, name)
+    hidden = _left_out(view, scope, label)
+    parts: list[str] = []
+    if via:
+        parts.append(via)
+    match answer:
+        case Found():
+            parts.append(_found_text(scope, label, name))
+        case NoData():
+            parts.append(f"the name exists, without records of type {rtype}")
+        case NoSuchName():
+            parts.append(_missing_text(scope, label))
+    if hidden:
+        parts.append("left out: " + ", ".join(hidden))
+    return "; ".join(parts)
+
+
+def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
+    """Return the label that stands for a service or endpoint in the name, and the link that led to it, in words."""
+    parts = [label for label in labels(name) if label[:1] != b"_"]
+    label = parts[0] if parts else b""
+    if label not in scope.aliases:
+        return label, ""
+    target = scope.aliases[label]
+    return target[0], f"{label.decode()} is this container's link to {b'.'.join(target).decode()}"
+
+
+def _found_text(scope: Scope, label: bytes, name: Name) -> str:
+    domain = from_text(b".".join(scope.domain).decode())
+    for index in scope.networks:
+        rows = index.members(label)
+        if rows and (not is_within(name, domain) or index.label in labels(name) or label in scope.aliases):
+            where = sorted(f"{row.name} on {row.host_label}" for row in rows)
+            shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
+            return f"found in network {index.label.decode()}: {shown}"
+    return "found"
+
+
+def _missing_text(scope: Scope, label: bytes) -> str:
+    networks = [index.label.decode() for index in scope.networks]
+    if not networks:
+        return "the one who asks is in no network"
+    text = label.decode("ascii", "replace")
+    known = sorted({one for index in scope.networks for one in index.labels()})
+    close = difflib.get_close_matches(text, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"nothing visible is called {text} in {', '.join(networks)}{hint}"
+
+
+def _left_out(view: RegistryView, scope: Scope, label: bytes) -> list[str]:
+    """Return the endpoints that bear the label and are hidden, each with the cause."""
+    text = label.decode("ascii", "replace")
+    found: list[str] = []
+    for endpoint in _endpoints(view, scope):
+        record = endpoint.record
+        if text in (record.name, record.service, *record.aliases) and not view.is_visible(endpoint):
+            host = view.hosts.get(endpoint.owner)
+            where = host_label(host) if host is not None else endpoint.owner[:8]
+            found.append(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")
+    return sorted(found)[:10]
+
+
+def _endpoints(view: RegistryView, scope: Scope) -> Iterable[EndpointView]:
+    for network_id in scope.sandbox.networks:
+        yield from view.endpoints_in(network_id).values()
+        yield from (one for one in view.fenced.values() if one.network_id == network_id)
+
+
+def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
+    host = view.hosts.get(endpoint.owner)
+    if any(one == endpoint for one in view.fenced.values()):
+        return "fenced: another record has its address"
+    if view.is_host_hidden(endpoint.owner):
+        if host is not None and host.record is not None and host.record.going_down:
+            return "its host goes down"
+        if host is not None and host.answers is False:
+            return "its host's agent is dead and its kernel does not answer"
+        return "its host has left"
+    if endpoint.record.health is Health.UNHEALTHY:
+        return "unhealthy"
+    return "its network is not in force"

@@ -1,0 +1,108 @@
+"""The flat facts a resolver answers from: one row for each host, network, sandbox and endpoint it may name.
+
+The agent derives the rows from its view of the cluster (zone.py) and sends them to the resolver process (feed.py,
+protocol.py), which turns them into answers (source.py). A row is a fact that can be read alone: none is right or
+wrong because of another, so rows may arrive in any order, one by one, and a table that is only half there gives
+fewer answers and never false ones. A row is also small and of one size, whatever the number of endpoints in a
+service; a row per *name* would carry a service's whole address list on every change of one member.
+
+What is hidden (an endpoint of a dead host, an unhealthy one) simply has no row.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.records import Port
+from netagent.model.sandbox import Sandbox
+
+
+class Kind(enum.IntEnum):
+    """What a row is about. The numbers are on the wire between two releases of this program: only append."""
+
+    SETTINGS = 1
+    HOST = 2
+    NETWORK = 3
+    SANDBOX = 4
+    ENDPOINT = 5
+
+    __hash__ = int.__hash__  # an enum's own hash is written in Python, and keys are hashed by the thousand
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRow:
+    """What holds for all names. Its identifier is the empty text: there is one."""
+
+    domain: str
+    """`mesh.internal`: lower case, no dot at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """`<label>.node.<domain>` has this address."""
+
+    label: str
+    address: bytes
+    """4 or 16 octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A range of addresses: the first one (4 or 16 octets) and how many leading bits all share."""
+
+    base: bytes
+    prefix_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """`<label>.<domain>` is above the names of the network's endpoints; `subnets` bound its reverse names."""
+
+    label: str
+    subnets: tuple[Subnet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """A visible endpoint. `host_label` is the label of its host's name, `addresses` have 4 or 16 octets each."""
+
+    endpoint_id: EndpointId
+    network_id: NetworkId
+    name: str
+    host_label: str
+    service: str
+    aliases: tuple[str, ...]
+    addresses: tuple[bytes, ...]
+    ports: tuple[Port, ...]
+
+
+Key: TypeAlias = tuple[Kind, str]
+"""Kind and identifier (host, network, sandbox or endpoint id)."""
+
+Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow
+
+Table: TypeAlias = Mapping[Key, Row]
+"""All rows. Treated as a value: never changed once made."""
+
+Change: TypeAlias = tuple[Key, Row | None]
+"""The row that a key has from now on, or None: no row."""
+
+SETTINGS_KEY: Key = (Kind.SETTINGS, "")
+
+
+def changes_between(old: Table, new: Table) -> list[Change]:
+    """Return what turns `old` into `new`: new and altered rows first, then what goes.
+
+    In this order a name that moves from one endpoint to another is at no time without an address.
+    """
+    changes: list[Change] = []
+    for key, row in new.items():
+        before = old.get(key)
+        if before is not row and before != row:
+            changes.append((key, row))
+    changes += [(key, None) for key in old if key not in new]
+    return changes

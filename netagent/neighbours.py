@@ -1,0 +1,110 @@
+"""Finding peers: what mDNS hears and the configured seeds, given to the gossip for as long as it runs.
+
+In no cluster the neighbours are only shown: nothing enters a cluster because it heard one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from netagent.config import parse_seed
+from netgossip.discovery import Discovery, Neighbour
+from netgossip.types import Address, NodeId
+
+if TYPE_CHECKING:
+    from netagent.agent import Agent
+
+RESOLVE_S = 10.0
+"""Between look-ups of seeds given by name: an address may change, a name server may come back."""
+
+logger = logging.getLogger("netagent.neighbours")
+
+
+class Neighbours:
+    """Runs beside the agent in all its states."""
+
+    def __init__(self) -> None:
+        self._discovery = Discovery(lambda _: self.note_change())
+        self._changed = trio.Event()
+        self._seeds: Sequence[str] = ()
+
+    @property
+    def heard(self) -> Mapping[NodeId, Neighbour]:
+        """Who announces itself on our link."""
+        return self._discovery.neighbours
+
+    @property
+    def problem(self) -> str:
+        """Why multicast DNS does not work; '' when it does or is off."""
+        return self._discovery.problem
+
+    def set_seeds(self, seeds: Sequence[str]) -> None:
+        """`HOST[:PORT]`, as configured."""
+        self._seeds = seeds
+        self.note_change()
+
+    def note_change(self) -> None:
+        """The cluster, the seeds or the neighbours are different from before."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def run(self, agent: Agent) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._offer_seeds, agent)
+            if agent.config.mdns:
+                nursery.start_soon(self._announce, agent)
+
+    async def _announce(self, agent: Agent) -> None:
+        """Announce what we are; anew when we enter or leave a cluster."""
+        while True:
+            cluster = agent.cluster
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._discovery.run, self._me(agent))
+                    while agent.cluster is cluster:
+                        await self._changed.wait()
+                    scope.cancel()
+
+    def _me(self, agent: Agent) -> Neighbour:
+        keys = agent.cluster.keys if agent.cluster else None
+        return Neighbour(
+            node_id=agent.identity.node_id,
+            name=agent.config.name,
+            cluster=keys.cluster if keys else "",
+            cluster_id=keys.cluster_id if keys else "",
+            gossip=(agent.underlay.address, agent.config.gossip_port),
+            record=(agent.underlay.address, agent.config.record_port),
+        )
+
+    async def _offer_seeds(self, agent: Agent) -> None:
+        """Give the gossip every address that may lead to our cluster."""
+        while True:
+            changed = self._changed
+            cluster = agent.cluster
+            if cluster is not None:
+                found = [
+                    address
+                    for text in self._seeds
+                    for address in await _resolved(text, agent.config.gossip_port)
+                ]
+                found += [n.gossip for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
+                own = (agent.underlay.address, agent.config.gossip_port)
+                if agent.cluster is cluster:
+                    cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])
+            with trio.move_on_after(RESOLVE_S):
+                await changed.wait()
+
+
+async def _resolved(text: str, default_port: int) -> list[Address]:
+    host, port = parse_seed(text)
+    try:
+        found = await trio.socket.getaddrinfo(host, port or default_port, type=trio.socket.SOCK_DGRAM)
+    except OSError as error:
+        logger.debug("seed %s is not known: %s", host, error)
+        return []
+    return [(str(address[0]), int(address[1])) for *_, address in found]

@@ -1,0 +1,194 @@
+"""What a new network looks like: its subnets, MTU and VNI, and why a wish is refused. Pure.
+
+A network may overlap neither another network nor a route of any host, because somebody's packets would then go
+astray; the routes are part of every host's record, so this is known here without asking anybody.
+
+Subnets that nobody asked for are taken from the pools, beginning at a place given by the network's random id: two
+hosts that create different networks at the same instant rarely meet, and where they do the rules decide.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from netagent.errors import InputError, RefusedError
+from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
+from netagent.model.records import HostRecord, NetworkRecord
+from netagent.model.request import NetworkRequest
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+POOL_PREFIX = 20
+"""A network takes 4,096 addresses from the pool; a /12 has room for 256 such networks."""
+OVERHEAD_IPV4_BYTES = 50
+"""Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348 section 5)."""
+OVERHEAD_IPV6_BYTES = 70
+MIN_MTU_BYTES = 576
+"""Every IPv4 host takes as much (RFC 1122 section 3.3.2)."""
+MIN_IPV6_MTU_BYTES = 1280
+"""RFC 8200 section 5: smaller networks are IPv4 only."""
+MAX_MTU_BYTES = 65535 - OVERHEAD_IPV6_BYTES
+SMALLEST_IPV4_PREFIX = 30
+WIDEST_IPV4_PREFIX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a new network must fit into."""
+
+    cluster_id: ClusterId
+    pools: tuple[str, ...]
+    networks: tuple[NetworkRecord, ...]
+    hosts: tuple[HostRecord, ...]
+    underlay: str
+    underlay_mtu_bytes: int
+
+
+def plan_network(request: NetworkRequest, network_id: NetworkId, around: Surroundings) -> NetworkRecord:
+    """The record of the new network. Raises InputError or RefusedError with what stands against it."""
+    if not is_name(request.name) or request.name == NODE_LABEL:
+        raise InputError(
+            f"{request.name!r} can't be a network's name",
+            thing=request.name,
+            hint="take lower-case letters, digits, - and _, at most 63, and not 'node'",
+        )
+    mtu_bytes = _mtu(request, around)
+    asked = [_subnet(text) for text in request.subnets]
+    for subnet in asked:
+        against = conflict(subnet, around)
+        if against:
+            raise RefusedError(
+                f"the subnet {subnet} overlaps {against}",
+                code="subnet-in-use",
+                thing=str(subnet),
+                hint="take another",
+            )
+    subnets = asked or list(_chosen(network_id, around, with_ipv6=mtu_bytes >= MIN_IPV6_MTU_BYTES))
+    if mtu_bytes < MIN_IPV6_MTU_BYTES and any(subnet.version == 6 for subnet in subnets):
+        raise RefusedError(
+            f"an MTU of {mtu_bytes} bytes is too small for IPv6",
+            code="mtu-too-small",
+            thing=request.name,
+            hint=f"leave the IPv6 subnet away, or take at least {MIN_IPV6_MTU_BYTES}",
+        )
+    return NetworkRecord(
+        network_id=network_id,
+        name=request.name,
+        vni=vni_of(network_id),
+        subnets=tuple(str(subnet) for subnet in sorted(subnets, key=lambda s: s.version)),
+        mtu_bytes=mtu_bytes,
+        internal=request.internal,
+        policy=request.policy,
+        multicast=request.multicast,
+        host_access=request.host_access,
+    )
+
+
+def conflict(subnet: IPNetwork, around: Surroundings) -> str:
+    """What the subnet overlaps, in words; '' when it is free."""
+    for network in around.networks:
+        for text in network.subnets:
+            if _overlap(subnet, ipaddress.ip_network(text)):
+                return f"{text} of the network {network.name}"
+    for host in around.hosts:
+        for text in host.routes:
+            if _overlap(subnet, ipaddress.ip_network(text)):
+                return f"the route {text} of host {host.name}"
+        address = ipaddress.ip_address(host.underlay)
+        if address.version == subnet.version and address in subnet:
+            return f"the address {address} of host {host.name}"
+    return ""
+
+
+def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
+    """In which options, that were asked for, an existing network differs. Empty: creating it again is a no-op."""
+    found = []
+    if request.subnets and set(request.subnets) != set(record.subnets):
+        found.append(f"its subnets are {', '.join(record.subnets)}")
+    if request.mtu_bytes is not None and request.mtu_bytes != record.mtu_bytes:
+        found.append(f"its MTU is {record.mtu_bytes} bytes")
+    found += [
+        f"it is {'' if getattr(record, option) else 'not '}{option.replace('_', '-')}"
+        for option in ("internal", "multicast", "host_access")
+        if getattr(request, option) != getattr(record, option)
+    ]
+    if request.policy != record.policy:
+        found.append(f"its policy is {record.policy.value}")
+    return found
+
+
+def without_choice(request: NetworkRequest, record: NetworkRecord) -> bool:
+    """True when a subnet in `record` was asked for, so that another one can't be taken instead."""
+    return bool(set(request.subnets) & set(record.subnets))
+
+
+def ula_prefix(cluster_id: ClusterId) -> ipaddress.IPv6Network:
+    """The cluster's unique local /48 (RFC 4193); subnet 0 of it is the probe network's."""
+    return ipaddress.IPv6Network((b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(10), 48))
+
+
+def _mtu(request: NetworkRequest, around: Surroundings) -> int:
+    overhead = OVERHEAD_IPV6_BYTES if ":" in around.underlay else OVERHEAD_IPV4_BYTES
+    fits = around.underlay_mtu_bytes - overhead
+    if request.mtu_bytes is None:
+        return fits
+    if not MIN_MTU_BYTES <= request.mtu_bytes <= MAX_MTU_BYTES:
+        raise InputError(
+            f"an MTU of {request.mtu_bytes} bytes is not possible",
+            thing=request.name,
+            hint=f"take {MIN_MTU_BYTES} to {MAX_MTU_BYTES}",
+        )
+    return request.mtu_bytes
+
+
+def _subnet(text: str) -> IPNetwork:
+    subnet = ipaddress.ip_network(text)
+    low, high = (WIDEST_IPV4_PREFIX, SMALLEST_IPV4_PREFIX) if subnet.version == 4 else (64, 112)
+    if not low <= subnet.prefixlen <= high:
+        raise InputError(
+            f"the subnet {subnet} has a prefix that can't be used", thing=text, hint=f"take /{low} to /{high}"
+        )
+    if subnet.is_multicast or subnet.is_loopback or subnet.is_unspecified or subnet.is_link_local:
+        raise InputError(
+            f"the subnet {subnet} has a special meaning", thing=text, hint="take a private range"
+        )
+    return subnet
+
+
+def _chosen(network_id: NetworkId, around: Surroundings, *, with_ipv6: bool) -> Iterator[IPNetwork]:
+    start = int(network_id[6:14], 16)
+    yield _first_free(_slices(around.pools), start, around, "address_pools")
+    if with_ipv6:
+        prefix = int(ula_prefix(around.cluster_id).network_address)
+        ula = [ipaddress.IPv6Network((prefix + (n << 64), 64)) for n in _around(start, 1, 0xFFFF)]
+        yield _first_free([ula], 0, around, "the cluster's ULA prefix")
+
+
+def _slices(pools: Iterable[str]) -> list[Sequence[IPNetwork]]:
+    return [list(ipaddress.ip_network(pool).subnets(new_prefix=POOL_PREFIX)) for pool in pools]
+
+
+def _around(start: int, low: int, high: int) -> Iterator[int]:
+    """A few of low … high, from `start` on: enough to step over what a cluster can have taken."""
+    size = high - low + 1
+    return (low + (start + step) % size for step in range(min(size, 512)))
+
+
+def _first_free(pools: list[Sequence[IPNetwork]], start: int, around: Surroundings, where: str) -> IPNetwork:
+    for slices in pools:
+        for n in range(len(slices)):
+            subnet = slices[(start + n) % len(slices)]
+            if not conflict(subnet, around):
+                return subnet
+    raise RefusedError(
+        f"no subnet is free in {where}",
+        code="pool-full",
+        thing=where,
+        hint="remove a network, enlarge the pool, or name a subnet with --subnet",
+    )
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)

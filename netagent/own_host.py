@@ -1,0 +1,68 @@
+"""What this host tells the others about itself, kept true while it changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import trio
+
+from netagent import __version__
+from netagent.datapath.probe_device import probe_address, probe_mac
+from netagent.errors import NetagentError
+from netagent.model.ids import ClusterId, HostId
+from netagent.model.records import HostRecord, Record
+from netagent.participation import Publishes
+from netagent.registry.live import Live
+from netgossip.types import CLUSTER_SCOPE
+
+LOOK_S = 2.0
+"""Between looks at the routes. One dump of a routing table takes about a millisecond."""
+MAX_ROUTES = 256
+"""More than any host but a BGP router has; such a host's prefixes are no business of a network's choice anyway."""
+
+logger = logging.getLogger("netagent.host")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnHost:
+    """Writes this host's record, and writes it again when what it says is no longer so."""
+
+    live: Live
+    publisher: Publishes
+    base: HostRecord
+    routes: Callable[[], Awaitable[tuple[str, ...]]]
+
+    async def publish(self, *, going_down: bool = False) -> None:
+        """Once, if the record is different from the last one."""
+        routes = await self.routes()
+        record = replace(self.base, going_down=going_down, routes=routes[:MAX_ROUTES])
+        known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
+        if record not in known:
+            await self.publisher.put(record)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.sleep(LOOK_S)
+            try:
+                await self.publish()
+            except (OSError, NetagentError) as error:
+                logger.warning("cannot refresh this host's record: %s", error)
+
+
+def host_record(
+    *, name: str, public_key: bytes, underlay: str, vxlan_port: int, zone: str, ids: tuple[ClusterId, HostId]
+) -> HostRecord:
+    """The part of the record that stays as it is during a run."""
+    return HostRecord(
+        name=name,
+        public_key=public_key,
+        underlay=underlay,
+        vxlan_port=vxlan_port,
+        probe_address=probe_address(*ids),
+        probe_mac=probe_mac(ids[1]),
+        zone=zone,
+        agent_version=__version__,
+    )

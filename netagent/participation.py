@@ -1,0 +1,163 @@
+"""Which networks this host takes part in, and whether it already knows what is in them.
+
+A host receives only the records of networks it takes part in. It says so by an attachment record in scope 0, which
+makes its peers send, and asks one of them for what is there already. It stays for a while after its last endpoint
+has gone, because containers come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from netagent.errors import FailedError
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import AttachmentRecord, Record
+from netagent.registry.live import Live
+from netagent.registry.schema import scope_of
+from netagent.registry.view import AgentState
+from netgossip.node import GossipNode
+
+SYNC_S = 5.0
+"""How long an attach waits for the first sync of a network."""
+LINGER_S = 30.0
+"""From the last endpoint to the end of the attachment."""
+
+logger = logging.getLogger("netagent.participation")
+
+
+class Publishes(Protocol):
+    """The part of Publisher that is used here."""
+
+    async def put(self, *records: Record) -> None:
+        """Write records of ours."""
+
+    async def withdraw(self, *records: Record) -> None:
+        """Delete records of ours."""
+
+
+class Participation:
+    """Enters and leaves networks' scopes."""
+
+    def __init__(self, node: GossipNode, publisher: Publishes, live: Live, flush: Callable[[], None]) -> None:
+        self._node = node
+        self._publisher = publisher
+        self._live = live
+        self._flush = flush
+        self._synced: dict[NetworkId, trio.Event] = {}
+        self._unused_since: dict[NetworkId, float] = {}
+        self._guests: dict[NetworkId, int] = {}
+
+    def resume(self) -> None:
+        """After a start: go on in the networks that our own records say we are in, with what the journal knew."""
+        view = self._live.view
+        for network_id in view.networks:
+            if view.local in view.attachments(network_id):
+                self._enter(network_id).set()
+
+    def is_synced(self, network_id: NetworkId) -> bool:
+        """True when a missing record of the network means that there is none."""
+        return network_id in self._synced and self._synced[network_id].is_set()
+
+    def note_synced(self, network_id: NetworkId) -> None:
+        """The gossip says that we hold what a peer holds."""
+        if network_id in self._synced:
+            self._synced[network_id].set()
+
+    async def take_part(self, network_id: NetworkId) -> None:
+        """Attach this host to the network and wait until it knows what is in it.
+
+        FailedError after SYNC_S seconds, naming whom it asked; the attachment stays and goes on trying.
+        """
+        self._unused_since.pop(network_id, None)
+        if self._live.view.local not in self._live.view.attachments(network_id):
+            await self._publisher.put(AttachmentRecord(network_id))
+        await self._wait_synced(network_id)
+
+    async def look_into(self, network_id: NetworkId) -> None:
+        """Know what is in the network without being seen in it, until `look_away`. FailedError as above."""
+        self._guests[network_id] = self._guests.get(network_id, 0) + 1
+        try:
+            await self._wait_synced(network_id)
+        except BaseException:
+            self.look_away(network_id)
+            raise
+
+    def look_away(self, network_id: NetworkId) -> None:
+        """Ends `look_into`."""
+        self._guests[network_id] -= 1
+        if not self._guests[network_id]:
+            del self._guests[network_id]
+
+    async def run(self) -> None:
+        """Keep scopes in step with the registry until cancelled."""
+        revision = 0
+        while True:
+            self._follow_attachments()
+            await self._leave_unused()
+            with trio.move_on_after(LINGER_S / 6):
+                revision = await self._live.wait_newer(revision)
+
+    async def _wait_synced(self, network_id: NetworkId) -> None:
+        synced = self._enter(network_id)
+        if synced.is_set():
+            return
+        with trio.move_on_after(SYNC_S):
+            await synced.wait()
+            return
+        view = self._live.view
+        asked = sorted(view.hosts[h].name for h in self._peers(network_id) if h in view.hosts)
+        network = view.networks.get(network_id)
+        name = network.unique_name if network else network_id[:8]
+        raise FailedError(
+            f"the records of network {name} did not arrive within {SYNC_S:.0f} s "
+            f"(asked: {', '.join(asked) or 'nobody'})",
+            code="not-synced",
+            thing=name,
+            hint="check with `netagent members` that one of these hosts answers, then try again",
+        )
+
+    def _enter(self, network_id: NetworkId) -> trio.Event:
+        if network_id not in self._synced:
+            self._synced[network_id] = trio.Event()
+            self._node.set_scope_members(scope_of(network_id), self._members(network_id), trio.current_time())
+            self._node.enter_scope(scope_of(network_id), trio.current_time())
+            self._flush()
+        return self._synced[network_id]
+
+    def _exit(self, network_id: NetworkId) -> None:
+        del self._synced[network_id]
+        self._node.exit_scope(scope_of(network_id), trio.current_time())
+        self._live.set_view(self._live.view.without_scope(scope_of(network_id)))
+
+    def _members(self, network_id: NetworkId) -> frozenset[HostId]:
+        view = self._live.view
+        left = {h for h, host in view.hosts.items() if host.agent is AgentState.LEFT}
+        return frozenset(view.attachments(network_id) - left)
+
+    def _peers(self, network_id: NetworkId) -> Iterable[HostId]:
+        return self._members(network_id) - {self._live.view.local}
+
+    def _follow_attachments(self) -> None:
+        for network_id in self._synced:
+            self._node.set_scope_members(scope_of(network_id), self._members(network_id), trio.current_time())
+        self._flush()
+
+    async def _leave_unused(self) -> None:
+        view, now = self._live.view, trio.current_time()
+        used = {row.network_id for row in self._live.rows.values()} | self._guests.keys()
+        for network_id in list(self._synced):
+            if network_id in used:
+                self._unused_since.pop(network_id, None)
+                continue
+            since = self._unused_since.setdefault(network_id, now)
+            gone = network_id not in view.networks
+            if gone or now - since >= LINGER_S:
+                self._unused_since.pop(network_id, None)
+                if view.local in view.attachments(network_id):
+                    await self._publisher.withdraw(AttachmentRecord(network_id))
+                self._exit(network_id)
+                logger.info("no longer taking part in network %s", network_id[:8])

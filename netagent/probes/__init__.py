@@ -1,0 +1,1 @@
+"""Whether other hosts' kernels answer, asked through the overlay itself."""

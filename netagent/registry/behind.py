@@ -1,0 +1,122 @@
+"""What may be written a second late, because a crash that loses it costs a question to a peer and nothing else:
+other hosts' logs, the members worth dialling, and counters that a peer would correct.
+
+A log on disk must be whole: a head of 10 without the entry 9 would be believed after a restart and never repaired.
+So when a group of notes could not be written, or too much waits, the logs concerned are *broken*: their copy on
+disk is dropped, and nothing of them is written until their owner's whole log is heard anew.
+
+Filled by the event loop, emptied by the writer's thread; hence the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from typing import Final, TypeAlias
+
+from netagent.registry.statement import Statement, append_entries, collect, drop_log, replace_log, set_log
+from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope
+
+MAX_ENTRIES: Final = 50_000
+"""Entries that may wait. 10,000 endpoints of a first sync and as many changes again, about 20 MB."""
+
+_LogKey: TypeAlias = tuple[Scope, NodeId]
+
+
+class _Notes:
+    """What waits of one log."""
+
+    __slots__ = ("collected", "entries", "epoch", "head", "is_whole")
+
+    def __init__(self) -> None:
+        self.epoch = self.head = self.collected = 0
+        self.entries: dict[bytes, Entry] = {}
+        self.is_whole = False
+
+    def add(self, event: EntriesChanged) -> None:
+        self.epoch, self.head, self.collected = event.epoch, event.head, event.collected
+        if event.replaced:
+            self.entries.clear()
+            self.is_whole = True
+        self.entries.update((entry.key, entry) for entry in event.entries)
+
+    def statements(self, key: _LogKey) -> list[Statement]:
+        log = Log(*key, self.epoch, self.head, self.collected, self.entries)
+        if self.is_whole:
+            return replace_log("replica", log)
+        written = append_entries("replica", self.entries.values())
+        return [*written, set_log("replica", log), *collect("replica", *key, self.collected)]
+
+
+class Behind:
+    """Notes for later. `take` hands out statements; say with `settle` whether they reached the disk."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._logs: dict[_LogKey, _Notes] = {}
+        self._broken: set[_LogKey] = set()
+        self._to_drop: set[_LogKey] = set()
+        self._latest: dict[Hashable, Statement] = {}
+        self._taken: tuple[set[_LogKey], dict[Hashable, Statement]] = (set(), {})
+        self._entry_count = 0
+
+    def note_log(self, event: EntriesChanged) -> None:
+        """A delta of another host's log, or the whole of it."""
+        key = (event.scope, event.owner)
+        with self._lock:
+            if event.replaced:
+                self._broken.discard(key)
+            elif key in self._broken:
+                return
+            notes = self._logs.setdefault(key, _Notes())
+            before = len(notes.entries)
+            notes.add(event)
+            self._entry_count += len(notes.entries) - before
+            if self._entry_count > MAX_ENTRIES:
+                self._break(key)
+
+    def note_dropped(self, scope: Scope, owner: NodeId) -> None:
+        """The log is no longer held; if it is heard of again, from its beginning."""
+        with self._lock:
+            self._forget(scope_owner := (scope, owner))
+            self._broken.discard(scope_owner)
+            self._to_drop.add(scope_owner)
+
+    def note_latest(self, key: Hashable, statement: Statement) -> None:
+        """A single fact; a newer one under the same key replaces it."""
+        with self._lock:
+            self._latest[key] = statement
+
+    def take(self) -> list[Statement]:
+        """All that waits. Nothing is given twice, unless `settle` says that it failed."""
+        with self._lock:
+            statements = [one for key in self._to_drop for one in drop_log("replica", *key)]
+            for key, notes in self._logs.items():
+                statements += notes.statements(key)
+            statements += self._latest.values()
+            self._taken = (set(self._logs) | self._to_drop, self._latest)
+            self._logs, self._latest, self._to_drop, self._entry_count = {}, {}, set(), 0
+            return statements
+
+    def settle(self, *, written: bool) -> None:
+        """What became of the last `take`."""
+        with self._lock:
+            logs, latest = self._taken
+            self._taken = (set(), {})
+            if not written:
+                for key in logs:
+                    self._break(key)
+                self._latest = latest | self._latest
+
+    def _break(self, key: _LogKey) -> None:
+        notes = self._logs.get(key)
+        if notes is not None and notes.is_whole and self._entry_count <= MAX_ENTRIES:
+            return  # heard whole since: that overwrites whatever is on disk
+        self._forget(key)
+        self._broken.add(key)
+        self._to_drop.add(key)
+
+    def _forget(self, key: _LogKey) -> None:
+        notes = self._logs.pop(key, None)
+        if notes is not None:
+            self._entry_count -= len(notes.entries)

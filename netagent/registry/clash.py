@@ -1,0 +1,90 @@
+"""All contradictions among the records, as sentences. They are decided already (netagent.registry.rules); this is
+for people, computed when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netagent.model.ids import NetworkId
+from netagent.model.subnet import parse_subnet
+from netagent.registry.derive import claims_of
+from netagent.registry.facts import Clash, ClashKind, EndpointView, NetworkView, short_id
+from netagent.registry.store import EndpointKey, Store
+
+
+def find_clashes(store: Store) -> tuple[Clash, ...]:
+    """Every clash, sorted. Costs in proportion to networks squared (subnets) and to what clashes."""
+    return tuple(sorted({*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}))
+
+
+def _host_names(store: Store) -> Iterator[Clash]:
+    for name, hosts in store.host_names.items():
+        holder, *losers = sorted(hosts)
+        for loser in losers:
+            shown = store.hosts[loser].unique_name
+            text = f"two hosts are named {name}; {short_id(loser)} shows as {shown}"
+            yield Clash(ClashKind.HOST_NAME.value, loser, holder, text)
+
+
+def _networks(store: Store) -> Iterator[Clash]:
+    for network_id, view in store.networks.items():
+        if not view.holds_name:
+            namesakes = [one for one in store.candidate_names[view.name] if one in store.networks]
+            holder = next(one for one in namesakes if store.networks[one].holds_name)
+            text = f"two networks in use are named {view.name}; {network_id} shows as {view.unique_name}"
+            yield Clash(ClashKind.NETWORK_NAME.value, network_id, holder, text)
+        if not view.holds_vni:
+            rivals = [one for one in store.candidate_vnis[view.record.vni] if one in store.networks]
+            text = f"network {view.unique_name} has the VXLAN id of another network and is not built; create it anew"
+            yield Clash(ClashKind.VNI.value, network_id, min(rivals), text)
+
+
+def _subnets(store: Store) -> Iterator[Clash]:
+    views = sorted(store.networks.values(), key=lambda view: view.network_id)
+    for position, loser in enumerate(views):
+        for holder in views[:position]:
+            shared = _shared_subnet(holder, loser)
+            if shared is not None:
+                text = f"networks {holder.unique_name} and {loser.unique_name} overlap in {shared}"
+                yield Clash(ClashKind.SUBNET.value, loser.network_id, holder.network_id, text)
+
+
+def _shared_subnet(one: NetworkView, other: NetworkView) -> str | None:
+    for left in map(parse_subnet, one.record.subnets):
+        for right in map(parse_subnet, other.record.subnets):
+            if left.version == right.version and left.overlaps(right):
+                return str(max(left, right, key=lambda subnet: subnet.prefixlen))
+    return None
+
+
+def _endpoints(store: Store) -> Iterator[Clash]:
+    for key, view in store.fenced.items():
+        yield from _fenced(store, key, view)
+
+
+def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Clash]:
+    label = f"endpoint {view.record.name} ({short_id(view.endpoint_id)}) of host {_host_name(store, view)}"
+    contested = False
+    for claim in claims_of(view.record):
+        holder = min(store.claims[claim])
+        if holder == key:
+            continue
+        contested = True
+        network, what = claim
+        kind = ClashKind.ADDRESS if network else ClashKind.ENDPOINT_ID
+        text = f"{label} is fenced: {what} belongs to host {short_id(holder[0])}; detach and attach it again"
+        yield Clash(kind.value, view.endpoint_id, holder[1], text)
+    if not contested:
+        name = _network_name(store, view.network_id)
+        text = f"{label} is fenced: {', '.join(view.record.addresses)} is not in network {name}"
+        yield Clash(ClashKind.OUTSIDE.value, view.endpoint_id, "", text)
+
+
+def _host_name(store: Store, view: EndpointView) -> str:
+    host = store.hosts.get(view.owner)
+    return short_id(view.owner) if host is None else host.unique_name
+
+
+def _network_name(store: Store, network_id: NetworkId) -> str:
+    view = store.candidates.get(network_id)
+    return short_id(network_id) if view is None else view.unique_name

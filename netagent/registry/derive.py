@@ -1,0 +1,301 @@
+"""From records to indexes, touching only what a change touches.
+
+A `Draft` starts as a store, is edited, and is finished into the next store. Editing updates the direct indexes at
+once and notes what has to be decided again: a contested name, VNI, address or id concerns its other claimants as
+well. `finish` decides these in the order in which they depend on each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from immutables import Map
+
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import (
+    AttachmentRecord,
+    EndpointRecord,
+    ForgetRecord,
+    GrantRecord,
+    HostRecord,
+    NetworkRecord,
+    Record,
+    RemovalRecord,
+)
+from netagent.registry import rules
+from netagent.registry.facts import EndpointView, HostView, NetworkView, short_id
+from netagent.registry.index import add, assign, drop, put, remove
+from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
+from netagent.registry.store import Claim, EndpointKey, Held, LogKey, Store
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member
+
+
+class Draft:
+    """The next store in the making; has the same fields. Used once."""
+
+    def __init__(self, store: Store) -> None:
+        self.s = dataclasses.replace(store)
+        self._hosts: set[HostId] = set()
+        self._networks: set[NetworkId] = set()
+        self._names: set[str] = set()
+        self._vnis: set[int] = set()
+        self._endpoints: set[EndpointKey] = set()
+        self._before = store
+
+    # -- edits of the truth ------------------------------------------------------------------------------------
+
+    def apply(self, event: EntriesChanged) -> None:
+        """Take over one delta of one owner."""
+        where = (event.scope, HostId(event.owner))
+        if event.replaced:
+            kept = {entry.key for entry in event.entries}
+            gone = [key for key in self.s.records.get(where, Map()) if key not in kept]
+            gone += [key for key in self.s.refused.get(where, Map()) if key not in kept]
+            for key in gone:
+                self._drop_record(where, key)
+        for entry in event.entries:
+            self._apply_entry(where, entry)
+
+    def _apply_entry(self, where: LogKey, entry: Entry) -> None:
+        if entry.value is None:
+            self._drop_record(where, entry.key)
+            return
+        held = self.s.records.get(where, Map()).get(entry.key)
+        if held is not None and held.version >= entry.version:
+            return
+        try:
+            record = decode_untrusted(entry.value)
+            if not isinstance(record, Unknown) and key_of(record) != (entry.scope, entry.key):
+                raise RecordError("lies under a key or in a scope that is not its own")
+        except RecordError as error:
+            self._drop_record(where, entry.key)
+            self.s.refused = put(self.s.refused, where, entry.key, error.message)
+            return
+        self._drop_record(where, entry.key)
+        if not isinstance(record, Unknown):
+            self.set_record(where, entry.key, Held(record, entry.version))
+
+    def drop_log(self, where: LogKey) -> None:
+        """Drop all that one owner wrote in one scope."""
+        for key in [*self.s.records.get(where, Map()), *self.s.refused.get(where, Map())]:
+            self._drop_record(where, key)
+
+    def set_record(self, where: LogKey, key: bytes, held: Held) -> None:
+        """Add a record where there is none."""
+        self.s.records = put(self.s.records, where, key, held)
+        self._index(where[1], held)
+
+    def _drop_record(self, where: LogKey, key: bytes) -> None:
+        self.s.refused = drop(self.s.refused, where, key)
+        held = self.s.records.get(where, Map()).get(key)
+        if held is not None:
+            self.s.records = drop(self.s.records, where, key)
+            self._unindex(where[1], held.record)
+
+    def set_member(self, host_id: HostId, member: Member | None) -> None:
+        """What the membership says of the host's agent; None when it has forgotten it."""
+        if self.s.members.get(host_id) != member:
+            self.s.members = assign(self.s.members, host_id, member)
+            self._hosts.add(host_id)
+
+    def set_answer(self, host_id: HostId, *, answers: bool | None) -> None:
+        """Whether the host's kernel answers; None when that is not known."""
+        if self.s.answers.get(host_id) is not answers:
+            self.s.answers = assign(self.s.answers, host_id, answers)
+            self._hosts.add(host_id)
+
+    # -- direct indexes ----------------------------------------------------------------------------------------
+
+    def _index(self, owner: HostId, held: Held) -> None:
+        record = held.record
+        match record:
+            case HostRecord():
+                self.s.host_names = add(self.s.host_names, record.name, owner)
+                self._hosts |= self.s.host_names[record.name]
+            case NetworkRecord():
+                self.s.revisions = put(self.s.revisions, record.network_id, owner, record)
+                self._networks.add(record.network_id)
+            case RemovalRecord():
+                self.s.removals = add(self.s.removals, record.network_id, owner)
+                self._networks.add(record.network_id)
+            case AttachmentRecord():
+                self.s.attachments = add(self.s.attachments, record.network_id, owner)
+                self._networks.add(record.network_id)
+            case GrantRecord():
+                self.s.grants = put(self.s.grants, record.network_id, (owner, key_of(record)[1]), record)
+                self._networks.add(record.network_id)
+            case EndpointRecord():
+                view = EndpointView(record, owner, held.version)
+                key = (owner, record.endpoint_id, record.network_id)
+                self.s.claimed = put(self.s.claimed, record.network_id, key, view)
+                for claim in claims_of(record):
+                    self.s.claims = add(self.s.claims, claim, key)
+                    self._endpoints |= self.s.claims[claim]
+            case ForgetRecord():
+                self.s.forgotten = add(self.s.forgotten, record.host_id, owner)
+
+    def _unindex(self, owner: HostId, record: Record) -> None:
+        match record:
+            case HostRecord():
+                self._hosts |= self.s.host_names[record.name]
+                self.s.host_names = remove(self.s.host_names, record.name, owner)
+            case NetworkRecord():
+                self.s.revisions = drop(self.s.revisions, record.network_id, owner)
+                self._networks.add(record.network_id)
+            case RemovalRecord():
+                self.s.removals = remove(self.s.removals, record.network_id, owner)
+                self._networks.add(record.network_id)
+            case AttachmentRecord():
+                self.s.attachments = remove(self.s.attachments, record.network_id, owner)
+                self._networks.add(record.network_id)
+            case GrantRecord():
+                self.s.grants = drop(self.s.grants, record.network_id, (owner, key_of(record)[1]))
+                self._networks.add(record.network_id)
+            case EndpointRecord():
+                key = (owner, record.endpoint_id, record.network_id)
+                self._withdraw(key, self.s.claimed[record.network_id][key])
+                self.s.claimed = drop(self.s.claimed, record.network_id, key)
+                for claim in claims_of(record):
+                    self._endpoints |= self.s.claims.get(claim, frozenset())
+                    self.s.claims = remove(self.s.claims, claim, key)
+            case ForgetRecord():
+                self.s.forgotten = remove(self.s.forgotten, record.host_id, owner)
+
+    # -- decisions ---------------------------------------------------------------------------------------------
+
+    def finish(self) -> Store:
+        """Decide what the edits left open. The draft is spent."""
+        for host_id in self._hosts:
+            self._decide_host(host_id)
+        self._decide_networks()
+        self._decide_endpoints()
+        return self.s
+
+    def changes(self) -> bool:
+        """Was the truth edited? Edits that would change nothing leave the very same maps."""
+        new, old = self.s, self._before
+        return (
+            new.records is not old.records
+            or new.refused is not old.refused
+            or new.members is not old.members
+            or new.answers is not old.answers
+        )
+
+    def _decide_host(self, host_id: HostId) -> None:
+        held = self.s.records.get((CLUSTER_SCOPE, host_id), Map()).get(b"h")
+        record = held.record if held is not None and isinstance(held.record, HostRecord) else None
+        member, answers = self.s.members.get(host_id), self.s.answers.get(host_id)
+        view = None
+        if record is not None or member is not None or answers is not None:
+            name = short_id(host_id)
+            if record is not None:
+                name = rules.unique_host_name(host_id, record.name, self.s.host_names[record.name])
+            view = HostView(host_id, record, member, answers, name)
+        self.s.hosts = assign(self.s.hosts, host_id, view)
+
+    def _decide_networks(self) -> None:
+        for network_id in self._networks:
+            self._decide_candidate(network_id)
+        for name in self._names:
+            self._decide_name(name)
+        for vni in self._vnis:
+            self._decide_vni(vni)
+
+    def _decide_candidate(self, network_id: NetworkId) -> None:
+        """Whether the network exists, and by which record."""
+        old = self.s.candidates.get(network_id)
+        new = None
+        revisions = self.s.revisions.get(network_id)
+        if revisions is not None and network_id not in self.s.removals:
+            owner, record = rules.in_force(revisions)
+            new = NetworkView(record, owner, rules.creator_of(revisions))
+        for view in (old, new):
+            if view is not None:
+                self._names.add(view.name)
+                self._vnis.add(view.record.vni)
+        if new == old:
+            return
+        self.s.candidates = assign(self.s.candidates, network_id, new)
+        self.s.networks = assign(self.s.networks, network_id, None)
+        if old is not None:
+            self.s.candidate_names = remove(self.s.candidate_names, old.name, network_id)
+            self.s.candidate_vnis = remove(self.s.candidate_vnis, old.record.vni, network_id)
+        if new is not None:
+            self.s.candidate_names = add(self.s.candidate_names, new.name, network_id)
+            self.s.candidate_vnis = add(self.s.candidate_vnis, new.record.vni, network_id)
+        self._endpoints |= set(self.s.claimed.get(network_id, Map()))
+
+    def _is_used(self, network: NetworkView) -> bool:
+        network_id, creator = network.network_id, network.creator
+        if creator in self.s.attachments.get(network_id, frozenset()):
+            return True
+        return any(owner == creator for owner, _ in self.s.grants.get(network_id, Map()))
+
+    def _decide_name(self, name: str) -> None:
+        """Which networks of one name are in force, and which of them holds it."""
+        group = self.s.candidate_names.get(name, frozenset())
+        kept = rules.keep_networks({one: self._is_used(self.s.candidates[one]) for one in group})
+        for one in group:
+            view = None
+            if one in kept:
+                view = dataclasses.replace(self.s.candidates[one], holds_name=one == kept[0])
+            self.s.networks = assign(self.s.networks, one, view)
+            self._vnis.add(self.s.candidates[one].record.vni)
+
+    def _decide_vni(self, vni: int) -> None:
+        group = [one for one in self.s.candidate_vnis.get(vni, frozenset()) if one in self.s.networks]
+        for one in group:
+            view = dataclasses.replace(self.s.networks[one], holds_vni=one == min(group))
+            self.s.networks = self.s.networks.set(one, view)
+
+    def _decide_endpoints(self) -> None:
+        found: dict[EndpointKey, EndpointView] = {}
+        for key in self._endpoints:
+            view = self.s.claimed.get(key[2], Map()).get(key)
+            if view is not None:
+                found[key] = view
+                self._withdraw(key, view)
+        for key, view in found.items():  # only now: a loser never overwrites a winner's entry
+            network = self.s.candidates.get(view.network_id)
+            inside = network is None or rules.lies_inside(view.record, network.record)
+            if inside and all(key == min(self.s.claims[claim]) for claim in claims_of(view.record)):
+                self._place(view)
+            else:
+                self.s.fenced = self.s.fenced.set(key, view)
+
+    def _place(self, view: EndpointView) -> None:
+        record, endpoint_id = view.record, view.endpoint_id
+        self.s.endpoints = self.s.endpoints.set(endpoint_id, view)
+        self.s.by_network = put(self.s.by_network, record.network_id, endpoint_id, view)
+        self.s.by_name = put(self.s.by_name, record.name, endpoint_id, view)
+        self.s.by_service = put(self.s.by_service, (record.network_id, record.service), endpoint_id, view)
+
+    def _withdraw(self, key: EndpointKey, view: EndpointView) -> None:
+        """Take an endpoint out of the indexes of those that count, wherever it is."""
+        self.s.fenced = assign(self.s.fenced, key, None)
+        record, endpoint_id = view.record, view.endpoint_id
+        if self.s.endpoints.get(endpoint_id) != view:
+            return
+        self.s.endpoints = self.s.endpoints.delete(endpoint_id)
+        self.s.by_network = drop(self.s.by_network, record.network_id, endpoint_id)
+        self.s.by_name = drop(self.s.by_name, record.name, endpoint_id)
+        self.s.by_service = drop(self.s.by_service, (record.network_id, record.service), endpoint_id)
+
+
+def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
+    """What no other endpoint may have: its id, and its addresses within the network."""
+    addresses = dict.fromkeys(record.addresses)
+    return ("", record.endpoint_id), *((record.network_id, address) for address in addresses)
+
+
+def rebuild(store: Store) -> Store:
+    """The store that follows from `store`'s truth alone. For checking, not for use: it costs the whole registry."""
+    draft = Draft(Store(refused=store.refused))
+    for where, log in store.records.items():
+        for key, held in log.items():
+            draft.set_record(where, key, held)
+    for host_id, member in store.members.items():
+        draft.set_member(host_id, member)
+    for host_id, answers in store.answers.items():
+        draft.set_answer(host_id, answers=answers)
+    return draft.finish()

@@ -1,0 +1,216 @@
+"""A cursor over an untrusted msgpack array: each call takes the next position and says what it must be.
+
+Everything wrong is a RecordError that names the field. Text forms come out canonical (RFC 5952 addresses, lower-case
+MACs), because they were packed: two spellings of one address can't be told apart later.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import itertools
+from collections.abc import Callable
+from typing import TypeVar
+
+from netagent.errors import InputError
+from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.subnet import MIN_OFFSETS, offset_count
+
+T = TypeVar("T")
+_Enum = TypeVar("_Enum", bound=enum.Enum)
+
+
+class RecordError(InputError):
+    """The writer erred: bytes, or a value, that break the rules of records. State is unchanged."""
+
+    code = "bad-record"
+
+
+def pack_id(identifier: str) -> bytes:
+    """16 bytes of 32 hex digits."""
+    try:
+        data = bytes.fromhex(identifier)
+    except ValueError:
+        data = b""
+    if len(data) != 16:
+        raise RecordError(f"{identifier!r} is no identifier of 32 hex digits")
+    return data
+
+
+def pack_address(text: str) -> bytes:
+    """4 or 16 bytes."""
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        raise RecordError(f"{text!r} is no IP address") from None
+
+
+def pack_cidr(text: str) -> list[object]:
+    """`[packed base, prefix length]`."""
+    try:
+        subnet = ipaddress.ip_network(text)
+    except ValueError:
+        raise RecordError(f"{text!r} is no subnet (address/length, without host bits)") from None
+    return [subnet.network_address.packed, subnet.prefixlen]
+
+
+def pack_mac(text: str) -> bytes:
+    """6 bytes of `aa:bb:cc:dd:ee:ff`."""
+    try:
+        data = bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        data = b""
+    if len(data) != 6:
+        raise RecordError(f"{text!r} is no MAC address")
+    return data
+
+
+class Fields:
+    """The cursor. Positions beyond the last one read are a later release's, and ignored."""
+
+    __slots__ = ("_items", "_position")
+
+    def __init__(self, items: list[object]) -> None:
+        self._items = items
+        self._position = 0
+
+    def _next(self, what: str) -> object:
+        if self._position >= len(self._items):
+            raise RecordError(f"{what}: missing")
+        self._position += 1
+        return self._items[self._position - 1]
+
+    def integer(self, what: str, low: int, high: int) -> int:
+        """A whole number in [low, high]."""
+        value = self._next(what)
+        if type(value) is not int or not low <= value <= high:
+            raise RecordError(f"{what}: not a whole number between {low} and {high}")
+        return value
+
+    def boolean(self, what: str) -> bool:
+        """True or False, nothing that merely looks like it."""
+        value = self._next(what)
+        if not isinstance(value, bool):
+            raise RecordError(f"{what}: not a boolean")
+        return value
+
+    def octets(self, what: str, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        value = self._next(what)
+        if not isinstance(value, bytes) or len(value) != size:
+            raise RecordError(f"{what}: not {size} bytes")
+        return value
+
+    def blob(self, what: str) -> bytes:
+        """Any bytes."""
+        value = self._next(what)
+        if not isinstance(value, bytes):
+            raise RecordError(f"{what}: not bytes")
+        return value
+
+    def skip(self) -> None:
+        """Step over a position that was looked at elsewhere."""
+        self._position += 1
+
+    def identifier(self, what: str) -> str:
+        """32 lower-case hex digits."""
+        return self.octets(what, 16).hex()
+
+    def text(self, what: str, *, max_chars: int, multiline: bool = False) -> str:
+        """Printable text; control characters would reach somebody's terminal."""
+        value = self._next(what)
+        if not isinstance(value, str) or len(value) > max_chars:
+            raise RecordError(f"{what}: not text of at most {max_chars} characters")
+        shown = value.replace("\n", " ").replace("\t", " ") if multiline else value
+        if not shown.isprintable():
+            raise RecordError(f"{what}: has characters that can't be shown")
+        return value
+
+    def name(self, what: str) -> str:
+        """A name as users give it, see netagent.model.ids.NAME."""
+        value = self._next(what)
+        if not isinstance(value, str) or not is_name(value):
+            raise RecordError(f"{what}: not a name")
+        return value
+
+    def network_name(self, what: str) -> str:
+        """A name that is not the label under which hosts have theirs."""
+        value = self.name(what)
+        if value == NODE_LABEL:
+            raise RecordError(f"{what}: {NODE_LABEL!r} is reserved")
+        return value
+
+    def word(self, what: str, words: tuple[str, ...]) -> str:
+        """One of `words`."""
+        value = self._next(what)
+        if not isinstance(value, str) or value not in words:
+            raise RecordError(f"{what}: not one of {', '.join(words)}")
+        return value
+
+    def choice(self, what: str, kind: type[_Enum]) -> _Enum:
+        """A member of an enum, by value."""
+        value = self._next(what)
+        for member in kind:
+            if member.value == value:
+                return member
+        raise RecordError(f"{what}: unknown value")
+
+    def address(self, what: str, *, version: int | None = None) -> str:
+        """An IP address from its packed bytes."""
+        value = self._next(what)
+        if not isinstance(value, bytes) or len(value) not in (4, 16):
+            raise RecordError(f"{what}: not a packed IP address")
+        address = ipaddress.ip_address(value)
+        if version is not None and address.version != version:
+            raise RecordError(f"{what}: not an IPv{version} address")
+        return str(address)
+
+    def mac(self, what: str) -> str:
+        """A unicast MAC, not zero: the zero MAC means "flood" to VXLAN."""
+        value = self.octets(what, 6)
+        if value[0] & 1 or not any(value):
+            raise RecordError(f"{what}: not a unicast MAC address")
+        return value.hex(":")
+
+    def cidr(self, what: str) -> str:
+        """A subnet from `[packed base, prefix length]`."""
+        inner = self.array(what, 2)
+        base = ipaddress.ip_address(inner.address(what))
+        length = inner.integer(what, 0, base.max_prefixlen)
+        try:
+            return str(ipaddress.ip_network((base, length)))
+        except ValueError:
+            raise RecordError(f"{what}: host bits are set") from None
+
+    def subnets(self, what: str) -> tuple[str, ...]:
+        """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, room for all offsets in each."""
+        texts = self.items(what, 2, Fields.cidr)
+        subnets = [ipaddress.ip_network(text) for text in texts]
+        if [subnet.version for subnet in subnets] not in ([4], [6], [4, 6]):
+            raise RecordError(f"{what}: at most one IPv4 and one IPv6 subnet, IPv4 first")
+        count = offset_count(texts)
+        if count < MIN_OFFSETS or any(subnet.num_addresses < count for subnet in subnets):
+            raise RecordError(f"{what}: too small")
+        return texts
+
+    def array(self, what: str, at_least: int) -> Fields:
+        """A nested array with `at_least` positions or more."""
+        value = self._next(what)
+        if not isinstance(value, list) or len(value) < at_least:
+            raise RecordError(f"{what}: not an array of {at_least}")
+        return Fields(value)
+
+    def items(self, what: str, at_most: int, read: Callable[[Fields, str], T]) -> tuple[T, ...]:
+        """An array of equal things."""
+        value = self._next(what)
+        if not isinstance(value, list) or len(value) > at_most:
+            raise RecordError(f"{what}: not an array of at most {at_most}")
+        inner = Fields(value)
+        return tuple(read(inner, what) for _ in value)
+
+    def sorted_items(self, what: str, at_most: int, read: Callable[[Fields, str], T]) -> tuple[T, ...]:
+        """`items` in rising order without doubles, so that equal facts are equal values."""
+        found = self.items(what, at_most, read)
+        if any(not earlier < later for earlier, later in itertools.pairwise(found)):  # type: ignore[operator]
+            raise RecordError(f"{what}: not sorted, or with doubles")
+        return found

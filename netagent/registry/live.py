@@ -1,0 +1,69 @@
+"""What this host knows now, and waiting for it to change.
+
+Two things are known: the cluster's registry, which everybody sees alike in the end, and the endpoints of this host,
+of which others see only the records. Readers keep the revision that they have acted on and ask for anything newer: a
+wake-up that is lost, doubled or late costs time, never a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from netagent.model.ids import EndpointId
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import RegistryView
+
+
+class Live:
+    """The latest registry view and the latest local endpoints. Written on the trio thread, read by anybody there."""
+
+    def __init__(self, view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
+        self._view = view
+        self._rows = rows
+        self._revision = 1
+        self._changed = trio.Event()
+
+    @property
+    def view(self) -> RegistryView:
+        """The latest registry; immutable."""
+        return self._view
+
+    @property
+    def rows(self) -> Mapping[EndpointId, LocalEndpointRow]:
+        """This host's endpoints as the journal has them, in the order of their attaching; never changed in place."""
+        return self._rows
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of either."""
+        return self._revision
+
+    def set_view(self, view: RegistryView) -> None:
+        """Make `view` the latest."""
+        if view is not self._view:
+            self._view = view
+            self._ring()
+
+    def set_row(self, row: LocalEndpointRow) -> None:
+        """An endpoint of this host is new or different."""
+        self._rows = {**self._rows, row.endpoint_id: row}
+        self._ring()
+
+    def drop_row(self, endpoint_id: EndpointId) -> None:
+        """An endpoint of this host is gone."""
+        if endpoint_id in self._rows:
+            self._rows = {known: row for known, row in self._rows.items() if known != endpoint_id}
+            self._ring()
+
+    async def wait_newer(self, revision: int) -> int:
+        """The latest revision, as soon as it is above `revision` (at once when it is already)."""
+        while self._revision <= revision:
+            await self._changed.wait()
+        return self._revision
+
+    def _ring(self) -> None:
+        self._revision += 1
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,93 @@
+"""Telling the cluster: give a version, write it down, send it. In this order, one change at a time.
+
+    prepare   the node gives the entries their versions and changes nothing
+    journal   they are on disk: after a crash we never reuse a version for something else
+    commit    the node takes them over and sends them
+
+Should the node learn in between that its own past was longer than it knew (OwnLogRaised), the prepared versions are
+void; they are prepared and written again until they still hold when they are about to be committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from netagent.model.records import Record
+from netagent.registry import statement
+from netagent.registry.journal import Journal
+from netagent.registry.schema import encode, key_of
+from netagent.registry.statement import Statement
+from netgossip.types import Entry, Log, OwnLogRaised, Scope
+
+
+class RecordNode(Protocol):
+    """What publishing needs of netgossip.node.GossipNode."""
+
+    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        """Entries for changes (None deletes), with the versions that they would get now."""
+
+    def commit(self, entries: tuple[Entry, ...], now: float) -> None:
+        """Take over and send."""
+
+    def own_log(self, scope: Scope) -> Log | None:
+        """Our log of a scope."""
+
+
+class Publisher:
+    """The one way to change this host's records. `flush` has the driver send what the node wants sent."""
+
+    def __init__(
+        self,
+        node: RecordNode,
+        journal: Journal,
+        flush: Callable[[], object],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._node = node
+        self._journal = journal
+        self._flush = flush
+        self._clock = clock
+        self._turn = trio.Lock()
+
+    async def put(self, *records: Record) -> None:
+        """Write or overwrite records. On return they are on disk and on their way."""
+        await self.change(put=records)
+
+    async def withdraw(self, *records: Record) -> None:
+        """Delete records, named by any value with their key."""
+        await self.change(withdraw=records)
+
+    async def change(
+        self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
+    ) -> None:
+        """Several changes at once, and what the journal is to hold with them: all or nothing. Raises RecordError for
+        a record that others would refuse, DiskFullError or JournalError when it can't be written down; then nothing
+        is changed or sent."""
+        changes: list[tuple[Scope, bytes, bytes | None]] = [(*key_of(one), encode(one)) for one in put]
+        changes += [(*key_of(one), None) for one in withdraw]
+        async with self._turn:
+            written: tuple[Entry, ...] | None = None
+            while (prepared := self._node.prepare(changes)) != written:
+                await self._journal.transaction([*self._entries(prepared), *also])
+                written = prepared
+            self._node.commit(prepared, self._clock())
+            self._flush()
+
+    async def own_log_raised(self, event: OwnLogRaised) -> None:
+        """Write down our log as it goes on under its new epoch."""
+        async with self._turn:
+            log = self._node.own_log(event.scope)
+            if log is not None:
+                await self._journal.replace_own_log(log)
+
+    def _entries(self, entries: tuple[Entry, ...]) -> list[Statement]:
+        """With them, tombstones that the node has dropped leave the disk as well."""
+        collected = {}
+        for scope in {entry.scope for entry in entries}:
+            log = self._node.own_log(scope)
+            if log is not None and log.collected:
+                collected[scope] = log.collected
+        return statement.append_entries("own", entries, collected)

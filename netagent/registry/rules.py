@@ -1,0 +1,48 @@
+"""Who keeps what two records claim. Pure, and a function of the records alone.
+
+Every host sees the same records in the end, so every host decides the same without asking anybody. No rule looks
+at a clock, at arrival order, or at which side of a partition we were on.
+
+* Of several networks with one name, those that nobody uses yield and vanish: so creating a network on every host
+  at the same instant ends with one and no error. In use means that its creator granted part of its space or takes
+  part in it; both are in scope 0, so hosts outside the network judge alike. Several in use stay, because
+  endpoints would be cut off otherwise; the smallest id keeps the name, the others show as `<name>-<4 hex>`.
+* Of two networks with one VNI, the smaller id is built, the other is not: no traffic is ever mixed.
+* Of two endpoints with one address (or one id), the smaller host id keeps it. An endpoint whose addresses are not
+  one offset in its network's subnets is fenced whoever claims them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import EndpointRecord, NetworkRecord
+from netagent.model.subnet import offset_of
+
+
+def in_force(claims: Mapping[HostId, NetworkRecord]) -> tuple[HostId, NetworkRecord]:
+    """Of the revisions of one network, the one that counts: highest revision, then highest host id."""
+    owner = max(claims, key=lambda host: (claims[host].revision, host))
+    return owner, claims[owner]
+
+
+def creator_of(claims: Mapping[HostId, NetworkRecord]) -> HostId | None:
+    """Who wrote revision 0. Several would be a lie; the smallest id is believed everywhere alike."""
+    return min((host for host, record in claims.items() if record.revision == 0), default=None)
+
+
+def keep_networks(used_by_id: Mapping[NetworkId, bool]) -> tuple[NetworkId, ...]:
+    """Of networks with one name, those that stay, the one that holds the name first."""
+    used = sorted(network_id for network_id, used in used_by_id.items() if used)
+    return tuple(used) if used else tuple(sorted(used_by_id)[:1])
+
+
+def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) -> str:
+    """`<name>` for the smallest id among the namesakes, else `<name>-<4 hex>`."""
+    return name if host_id == min(namesakes) else f"{name}-{host_id[:4]}"
+
+
+def lies_inside(record: EndpointRecord, network: NetworkRecord) -> bool:
+    """True when the endpoint's addresses are one usable offset in each of the network's subnets."""
+    return offset_of(network.subnets, record.addresses) is not None

@@ -1,0 +1,69 @@
+"""The persistent maps that a view consists of: the truth first, then what is derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from immutables import Map
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import GrantRecord, NetworkRecord, Record
+from netagent.registry.facts import EndpointView, HostView, NetworkView
+from netgossip.types import Member, Scope, Version
+
+
+class Held(NamedTuple):
+    """A record as it lies in its owner's log."""
+
+    record: Record
+    version: Version
+
+
+LogKey: TypeAlias = tuple[Scope, HostId]
+EndpointKey: TypeAlias = tuple[HostId, EndpointId, NetworkId]
+"""An endpoint is known by its id; owner and network are in the key because a lie might claim the same id twice."""
+
+Claim: TypeAlias = tuple[str, str]
+"""What only one endpoint may have: ("", endpoint id) or (network id, address)."""
+
+
+@dataclass(slots=True)
+class Store:
+    """All maps of one view. The first four are the truth, the others follow from it.
+
+    The maps are immutable; the store is not, so that a draft can edit a copy field by field. Whoever holds a view
+    never sees its store change.
+    """
+
+    records: Map[LogKey, Map[bytes, Held]] = field(default_factory=Map)
+    refused: Map[LogKey, Map[bytes, str]] = field(default_factory=Map)
+    """Entries that are no valid record, with the reason. Kept as a level: it goes when the owner mends it."""
+    members: Map[HostId, Member] = field(default_factory=Map)
+    answers: Map[HostId, bool] = field(default_factory=Map)
+
+    hosts: Map[HostId, HostView] = field(default_factory=Map)
+    host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)
+    forgotten: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """By forgotten host, who said so."""
+
+    revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
+    removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
+    attachments: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
+    grants: Map[NetworkId, Map[tuple[HostId, bytes], GrantRecord]] = field(default_factory=Map)
+
+    candidates: Map[NetworkId, NetworkView] = field(default_factory=Map)
+    """Networks that exist and are not removed, before names and VNIs are decided."""
+    candidate_names: Map[str, frozenset[NetworkId]] = field(default_factory=Map)
+    candidate_vnis: Map[int, frozenset[NetworkId]] = field(default_factory=Map)
+    networks: Map[NetworkId, NetworkView] = field(default_factory=Map)
+    """Candidates that are in force."""
+
+    claimed: Map[NetworkId, Map[EndpointKey, EndpointView]] = field(default_factory=Map)
+    """All endpoints by network, before addresses are decided."""
+    claims: Map[Claim, frozenset[EndpointKey]] = field(default_factory=Map)
+    endpoints: Map[EndpointId, EndpointView] = field(default_factory=Map)
+    fenced: Map[EndpointKey, EndpointView] = field(default_factory=Map)
+    by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_name: Map[str, Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)

@@ -1,0 +1,264 @@
+"""What the cluster knows, as one immutable value.
+
+Everybody in the agent reads the same `RegistryView`, and may keep one for as long as they like. A change makes a
+new view that shares all but the changed paths with the old one, so its cost is proportional to the change and not
+to the cluster.
+
+    records, by (scope, owner, key)         the truth, as the owners wrote it
+    members, answers                        what we see ourselves
+    everything else                         an index, derivable from these (check_invariants does so)
+
+The rules by which contradicting records are decided are in netagent.registry.rules. Their losers stay visible: a
+network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of `endpoints`,
+and `clashes` tells people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from immutables import Map
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import GrantRecord, Health, Record
+from netagent.registry.clash import find_clashes
+from netagent.registry.derive import Draft, rebuild
+from netagent.registry.facts import (
+    AgentState,
+    Clash,
+    ClashKind,
+    EndpointView,
+    HostView,
+    NetworkView,
+    ServiceView,
+)
+from netagent.registry.store import EndpointKey, Store
+from netgossip.types import EntriesChanged, Member, Scope
+
+__all__ = [
+    "AgentState",
+    "Clash",
+    "ClashKind",
+    "EndpointView",
+    "HostView",
+    "NetworkView",
+    "RegistryView",
+    "ServiceView",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class RegistryView:
+    """The registry at one moment. The first one is `RegistryView(local_id)`.
+
+    `generation` grows with every change and orders the views of one agent's life; it means nothing elsewhere.
+    A command that changes nothing gives the same object back.
+    """
+
+    local: HostId
+    generation: int = 0
+    _store: Store = field(default_factory=Store, repr=False)
+
+    # -- the next view -----------------------------------------------------------------------------------------
+
+    def with_entries(self, event: EntriesChanged) -> RegistryView:
+        """After one delta of one owner. Bad records are refused one by one and kept in `refused`."""
+        draft = Draft(self._store)
+        draft.apply(event)
+        return self._next(draft)
+
+    def with_member(self, member: Member) -> RegistryView:
+        """After the membership said something of a host's agent."""
+        draft = Draft(self._store)
+        draft.set_member(HostId(member.node_id), member)
+        return self._next(draft)
+
+    def with_host_answer(self, host_id: HostId, answers: bool | None) -> RegistryView:  # noqa: FBT001  (the value)
+        """After the host's kernel was asked on the probe network; None: no longer asked."""
+        draft = Draft(self._store)
+        draft.set_answer(host_id, answers=answers)
+        return self._next(draft)
+
+    def without_member(self, host_id: HostId) -> RegistryView:
+        """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
+        draft = Draft(self._store)
+        draft.set_member(host_id, None)
+        return self._next(draft)
+
+    def without_host(self, host_id: HostId) -> RegistryView:
+        """Without anything that the host wrote or that we know of it."""
+        draft = Draft(self._store)
+        for where in [*self._store.records, *self._store.refused]:
+            if where[1] == host_id:
+                draft.drop_log(where)
+        draft.set_member(host_id, None)
+        draft.set_answer(host_id, answers=None)
+        return self._next(draft)
+
+    def without_scope(self, scope: Scope) -> RegistryView:
+        """Without the records of a scope that this host has left."""
+        draft = Draft(self._store)
+        for where in [*self._store.records, *self._store.refused]:
+            if where[0] == scope:
+                draft.drop_log(where)
+        return self._next(draft)
+
+    def _next(self, draft: Draft) -> RegistryView:
+        store = draft.finish()
+        if not draft.changes():
+            return self
+        return dataclasses.replace(self, generation=self.generation + 1, _store=store)
+
+    # -- hosts -------------------------------------------------------------------------------------------------
+
+    @property
+    def hosts(self) -> Map[HostId, HostView]:
+        """Every host with a record, a membership or a probe answer; the local one too."""
+        return self._store.hosts
+
+    def host_named(self, name: str) -> HostView | None:
+        """By unique name."""
+        candidates = self._store.host_names.get(name.rpartition("-")[0], frozenset())
+        for host_id in self._store.host_names.get(name, frozenset()) | candidates:
+            if self.hosts[host_id].unique_name == name:
+                return self.hosts[host_id]
+        return None
+
+    @property
+    def forgotten(self) -> Map[HostId, frozenset[HostId]]:
+        """Hosts that are gone for good, and who said so."""
+        return self._store.forgotten
+
+    def is_host_hidden(self, host_id: HostId) -> bool:
+        """True when names must not lead to the host: its agent is declared dead and its kernel does not answer, or
+        it said itself that it goes or has left, or it was forgotten. A dead agent alone hides nothing."""
+        if host_id in self.forgotten:
+            return True
+        host = self.hosts.get(host_id)
+        if host is None:
+            return False
+        if host.record is not None and host.record.going_down:
+            return True
+        return host.agent is AgentState.LEFT or (host.agent is AgentState.DEAD and host.answers is False)
+
+    # -- networks ----------------------------------------------------------------------------------------------
+
+    @property
+    def networks(self) -> Map[NetworkId, NetworkView]:
+        """Networks in force."""
+        return self._store.networks
+
+    def network_named(self, name: str) -> NetworkView | None:
+        """By unique name: the plain name goes to the network that holds it."""
+        names = self._store.candidate_names
+        for network_id in names.get(name, frozenset()) | names.get(name.rpartition("-")[0], frozenset()):
+            view = self.networks.get(network_id)
+            if view is not None and view.unique_name == name:
+                return view
+        return None
+
+    @property
+    def yielded_networks(self) -> tuple[NetworkView, ...]:
+        """Networks that yielded unused to another of the same name; whoever created one withdraws it."""
+        store = self._store
+        return tuple(store.candidates[one] for one in sorted(set(store.candidates) - set(store.networks)))
+
+    def is_removed(self, network_id: NetworkId) -> bool:
+        """True once anybody removed the network; it never comes back."""
+        return network_id in self._store.removals
+
+    def attachments(self, network_id: NetworkId) -> frozenset[HostId]:
+        """Hosts that take part in the network."""
+        return self._store.attachments.get(network_id, frozenset())
+
+    def grants(self, network_id: NetworkId) -> tuple[tuple[HostId, GrantRecord], ...]:
+        """All grants of the network's space with their writers, sorted by range and hop."""
+        held = self.grant_map(network_id)
+        pairs = ((writer, grant) for (writer, _), grant in held.items())
+        return tuple(sorted(pairs, key=lambda pair: (pair[1].first, pair[1].hop, pair[0])))
+
+    def grant_map(self, network_id: NetworkId) -> Map[tuple[HostId, bytes], GrantRecord]:
+        """The same by (writer, key): the very same object as long as no grant of the network changes."""
+        return self._store.grants.get(network_id, _NO_GRANTS)
+
+    # -- endpoints ---------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> Map[EndpointId, EndpointView]:
+        """Endpoints that count: of all networks whose scope this host holds, and not fenced."""
+        return self._store.endpoints
+
+    @property
+    def fenced(self) -> Map[EndpointKey, EndpointView]:
+        """Endpoints that must not be used, by (owner, endpoint, network); `clashes` says why."""
+        return self._store.fenced
+
+    def endpoints_in(self, network_id: NetworkId) -> Map[EndpointId, EndpointView]:
+        """The endpoints of one network."""
+        return self._store.by_network.get(network_id, _NO_ENDPOINTS)
+
+    def endpoints_named(self, name: str) -> tuple[EndpointView, ...]:
+        """All endpoints of that name, on all hosts and in all networks, by id."""
+        return _sorted(self._store.by_name.get(name, _NO_ENDPOINTS))
+
+    def endpoint_by_address(self, address: str, network_id: NetworkId | None = None) -> EndpointView | None:
+        """Who has the address (in its short form). Without `network_id` the smallest network id that knows it."""
+        for one in (network_id,) if network_id is not None else sorted(self._store.by_network):
+            holder = min(self._store.claims.get((one, address), frozenset()), default=None)
+            view = self.endpoints.get(holder[1]) if holder is not None else None
+            if holder is not None and view is not None and view.owner == holder[0]:
+                return view
+        return None
+
+    def service(self, network_id: NetworkId, name: str) -> ServiceView:
+        """One service; without endpoints if nobody offers it."""
+        endpoints = self._store.by_service.get((network_id, name), _NO_ENDPOINTS)
+        return ServiceView(network_id, name, _sorted(endpoints))
+
+    def services(self, network_id: NetworkId | None = None) -> tuple[ServiceView, ...]:
+        """All services, or those of one network, sorted by network and name. Costs all of them."""
+        keys = sorted(key for key in self._store.by_service if network_id in (None, key[0]))
+        return tuple(self.service(*key) for key in keys)
+
+    def is_visible(self, endpoint: EndpointView) -> bool:
+        """True when names may lead to the endpoint."""
+        return (
+            endpoint.network_id in self.networks
+            and self.endpoints.get(endpoint.endpoint_id) == endpoint
+            and endpoint.record.health is not Health.UNHEALTHY
+            and not self.is_host_hidden(endpoint.owner)
+        )
+
+    # -- for people and checks ---------------------------------------------------------------------------------
+
+    @cached_property
+    def clashes(self) -> tuple[Clash, ...]:
+        """Records that contradict each other, and who yields. Computed when first asked for."""
+        return find_clashes(self._store)
+
+    @property
+    def refused(self) -> tuple[tuple[HostId, bytes, str], ...]:
+        """Entries that are no valid record: owner, key, reason."""
+        logs = self._store.refused.items()
+        return tuple(sorted((where[1], key, text) for where, log in logs for key, text in log.items()))
+
+    def records_of(self, owner: HostId, scope: Scope) -> tuple[Record, ...]:
+        """What one host wrote in one scope, by key."""
+        log = self._store.records.get((scope, owner), Map())
+        return tuple(log[key].record for key in sorted(log))
+
+    def check_invariants(self) -> None:
+        """Every index follows from the records. Costs the whole registry; AssertionError names what differs."""
+        expected = rebuild(self._store)
+        for name in (one.name for one in dataclasses.fields(Store)):
+            assert getattr(self._store, name) == getattr(expected, name), f"index {name} does not follow"
+
+
+_NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
+_NO_GRANTS: Map[tuple[HostId, bytes], GrantRecord] = Map()
+
+
+def _sorted(endpoints: Map[EndpointId, EndpointView]) -> tuple[EndpointView, ...]:
+    return tuple(endpoints[one] for one in sorted(endpoints))

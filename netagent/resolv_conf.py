@@ -1,0 +1,63 @@
+"""A container's resolv.conf, and the host's own.
+
+`ip netns exec NAME` and the lab's containers bind `/etc/netns/NAME/resolv.conf` over the host's. We write it where
+there is none, mark it, and touch only files that carry the mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+NETNS_ETC = Path("/etc/netns")
+RESOLVER_ADDRESS = "127.0.0.11"
+MARK = "# written by netagent"
+MAX_SEARCH_DOMAINS = 16
+
+
+def render(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> str:
+    """The text: one nameserver only, because musl asks all at once and takes the first answer."""
+    own = [f"{name}.{domain}" for name in network_names] + [domain]
+    search = list(dict.fromkeys([*own, *host_search]))[:MAX_SEARCH_DOMAINS]
+    return f"{MARK}\nnameserver {RESOLVER_ADDRESS}\nsearch {' '.join(search)}\noptions ndots:1 edns0\n"
+
+
+def host_search(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """The host's own search list; the last line counts, as in resolv.conf(5)."""
+    found: tuple[str, ...] = ()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words and words[0] in {"search", "domain"}:
+                found = tuple(word for word in words[1:] if word != ".")
+    return found
+
+
+def write(netns_name: str, text: str) -> None:
+    """Put the file where it is missing or ours; OSError is the caller's to report."""
+    path = NETNS_ETC / netns_name / "resolv.conf"
+    if path.exists():
+        if not _is_ours(path):
+            return
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # In place, not by rename: a running container has this inode mounted.
+    path.write_text(text)
+
+
+def remove(netns_name: str) -> None:
+    """Take our file away, and its folder when nothing else is in it."""
+    path = NETNS_ETC / netns_name / "resolv.conf"
+    with contextlib.suppress(OSError):
+        if _is_ours(path):
+            path.unlink()
+            path.parent.rmdir()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            return file.readline().rstrip("\n") == MARK
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,44 @@
+"""Resolver sockets where they are needed: made inside a sandbox, handed to the resolver process."""
+
+from __future__ import annotations
+
+import trio
+
+from netagent.datapath.netns import make_resolver_sockets
+from netagent.errors import FailedError
+from netagent.model.sandbox import SandboxId
+from netagent.names.supervisor import Supervisor
+from netagent.names.table import Table
+
+
+class Resolvers:
+    """The resolver process as attach and detach see it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._making = trio.Lock()
+
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int) -> None:
+        """Have 127.0.0.11 answered in the namespace, unless it is already. FailedError when it can't be."""
+        # Not for two endpoints of one sandbox at once: the second would find the address taken by the first.
+        async with self._making:
+            if sandbox in await self._supervisor.known_sandboxes():
+                return
+            try:
+                udp, tcp = await make_resolver_sockets(netns_fd)
+            except OSError as error:
+                raise FailedError(
+                    f"cannot listen on 127.0.0.11 port 53 inside the namespace: {error.strerror}",
+                    code="resolver",
+                    thing=sandbox,
+                    hint="stop the DNS server that has it, then attach again",
+                ) from None
+            await self._supervisor.add_sandbox(sandbox, udp, tcp)
+
+    async def remove_sandbox(self, sandbox: SandboxId) -> None:
+        """Answer there no longer."""
+        await self._supervisor.remove_sandbox(sandbox)
+
+    async def publish(self, table: Table) -> None:
+        """Answer from this table; waits until the process has it, or is known to be slow."""
+        await self._supervisor.publish(table)

@@ -1,0 +1,243 @@
+"""What the agent answers to those who ask it: one method a command (netagent.control.service says what each means).
+
+Thin on purpose. A command either changes something, which a use-case does (`endpoints`, `networks`, `agent`), or
+shows something, which `control.present` does from the view.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from netagent import __version__
+from netagent.control import schema
+from netagent.control.present import LocalFacts, Presenter
+from netagent.control.status import status_of
+from netagent.errors import FailedError, InputError, NoError
+from netagent.finding import local_endpoint_called, network_called
+from netagent.inspecting import inspect
+from netagent.lookup import look_up
+from netagent.model.records import Link
+from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import EndpointView, NetworkView
+from netgossip.errors import WireError
+from netgossip.invitation import parse_token_untrusted
+
+if TYPE_CHECKING:
+    from netagent.agent import Agent
+    from netagent.cluster import Cluster
+
+
+class Service:
+    """The AgentService of a running agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    # -- the agent itself ----------------------------------------------------------------------------------------
+
+    async def status(self) -> schema.Status:
+        """This host in one screen."""
+        return await status_of(self._agent)
+
+    async def version(self) -> schema.Version:
+        """The agent's version."""
+        return {"version": __version__, "python": platform.python_version(), "kernel": platform.release()}
+
+    async def init(self, cluster: str) -> schema.Initialised:
+        """Start a cluster."""
+        created = await self._agent.init(cluster)
+        return {"cluster": self._cluster_part(), "created": created}
+
+    async def invite(self, ttl_s: float, uses: int) -> schema.Invitation:
+        """A token."""
+        token = self._agent.invite(ttl_s, uses)
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ttl_s)
+        return {
+            "token": token.render(),
+            "ttl_s": ttl_s,
+            "uses": uses,
+            "expires_at": expires.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+
+    async def join(self, addresses: Sequence[str], token: str) -> schema.Joined:
+        """Enter a cluster."""
+        if not token:
+            raise InputError(
+                "joining needs an invitation",
+                thing="token",
+                hint="run `netagent invite` on a member and pass its token",
+            )
+        try:
+            parsed = parse_token_untrusted(token)
+        except WireError as error:
+            raise InputError(
+                str(error), thing="token", hint="make a new one with `netagent invite`"
+            ) from None
+        via = await self._agent.join(addresses, parsed)
+        return {"cluster": self._cluster_part(), "via": via, "members": len(self._cluster().live.view.hosts)}
+
+    async def leave(self) -> schema.Left:
+        """Leave the cluster for good."""
+        cluster = self._cluster_part()
+        return {"cluster": cluster, "detached": await self._agent.leave()}
+
+    async def members(self) -> list[schema.Member]:
+        """All hosts."""
+        cluster, present = self._cluster(), self._presenter()
+        return [present.member(h, cluster.prober.rtt_s(i)) for i, h in cluster.live.view.hosts.items()]
+
+    # -- networks ------------------------------------------------------------------------------------------------
+
+    async def network_create(self, request: NetworkRequest) -> schema.Network:
+        """Make a network, or find that it exists."""
+        network, created = await self._cluster().networks.create(request)
+        return {**self._presenter().network(network), "created": created}
+
+    async def network_list(self) -> list[schema.Network]:
+        """All networks."""
+        present = self._presenter()
+        return [present.network(network) for network in self._cluster().live.view.networks.values()]
+
+    async def network_inspect(self, network: str) -> schema.Network:
+        """One network, with this host's share of its space."""
+        found = network_called(self._cluster().live.view, network)
+        free, owned = self._cluster().allocator.free_count(found.network_id)
+        used = sum(1 for row in self._rows() if row.network_id == found.network_id)
+        space: schema.Space = {
+            "owned": owned,
+            "used": used,
+            "free": free,
+            "cooling": max(0, owned - used - free),
+        }
+        return {**self._presenter().network(found), "space": space}
+
+    async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:
+        """Remove a network for good."""
+        cluster = self._cluster()
+        found = network_called(cluster.live.view, network)
+        mine = [row for row in self._rows() if row.network_id == found.network_id]
+        removed = await cluster.networks.remove(network, force=force)
+        for row in mine:
+            await cluster.endpoints.remove(row)
+        return {"id": removed.network_id, "name": removed.unique_name, "detached": len(mine)}
+
+    async def network_connect(self, network: str, target: str) -> schema.Endpoint:
+        """Put a sandbox into one more network, under the name it has."""
+        cluster = self._cluster()
+        if any(row.name == target or row.endpoint_id.startswith(target) for row in self._rows()):
+            target = local_endpoint_called(cluster.live, target).target
+        return await self.attach(AttachRequest(target=target, network=network))
+
+    async def network_disconnect(self, network: str, target: str) -> schema.Detached:
+        """Take a sandbox out of a network."""
+        cluster = self._cluster()
+        found = network_called(cluster.live.view, network)
+        for row in self._rows():
+            if row.network_id == found.network_id and target in {row.name, row.target, row.endpoint_id}:
+                await cluster.endpoints.remove(row)
+                return self._detached(row, found)
+        raise NoError(
+            f"{target} is not in network {found.unique_name} on this host",
+            thing=target,
+            hint="see `netagent endpoints`",
+        )
+
+    # -- endpoints -----------------------------------------------------------------------------------------------
+
+    async def attach(self, request: AttachRequest) -> schema.Endpoint:
+        """Put a sandbox into a network."""
+        row, created = await self._cluster().endpoints.attach(request)
+        return {**self._endpoint(row), "created": created}
+
+    async def detach(self, endpoint: str) -> schema.Detached:
+        """Take an endpoint away."""
+        cluster = self._cluster()
+        networks = cluster.live.view.networks
+        row = await cluster.endpoints.detach(endpoint)
+        return self._detached(row, networks.get(row.network_id))
+
+    async def link(self, endpoint: str, link: Link) -> schema.Endpoint:
+        """Add a link."""
+        return self._endpoint(await self._cluster().endpoints.link(endpoint, link))
+
+    async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:
+        """Take a link away."""
+        return self._endpoint(await self._cluster().endpoints.unlink(endpoint, link))
+
+    # -- the table -----------------------------------------------------------------------------------------------
+
+    async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
+        """The endpoints this host knows."""
+        present = self._presenter()
+        return [present.endpoint(endpoint) for endpoint in self._filtered(only)]
+
+    async def services(self, only: ListFilter) -> list[schema.Service]:
+        """The services this host knows."""
+        present, view = self._presenter(), self._cluster().live.view
+        keys = dict.fromkeys((e.network_id, e.record.service) for e in self._filtered(only))
+        return [present.service(view.service(*key)) for key in keys]
+
+    async def inspect(self, thing: str) -> schema.Inspection:
+        """One thing, everything known."""
+        cluster = self._cluster()
+        return inspect(self._presenter(), thing, cluster.prober.rtt_s)
+
+    async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+        """What the resolver would answer."""
+        return look_up(self._cluster(), name, rtype, from_endpoint)
+
+    async def wait_changed(self, seen: int) -> int:
+        """The generation of what lists show."""
+        return await self._cluster().live.wait_newer(seen)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _cluster(self) -> Cluster:
+        return self._agent.member()
+
+    def _cluster_part(self) -> schema.ClusterPart:
+        keys = self._cluster().keys
+        return {"id": keys.cluster_id, "name": keys.cluster, "domain": keys.domain}
+
+    def _rows(self) -> list[LocalEndpointRow]:
+        return list(self._cluster().live.rows.values())
+
+    def _presenter(self) -> Presenter:
+        cluster = self._cluster()
+        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links) for row in self._rows()}
+        return Presenter(cluster.live.view, cluster.keys.domain, facts)
+
+    def _endpoint(self, row: LocalEndpointRow) -> schema.Endpoint:
+        view = self._cluster().live.view
+        found = view.endpoints.get(row.endpoint_id)
+        if found is None:
+            fenced = [e for e in view.fenced.values() if e.endpoint_id == row.endpoint_id]
+            if not fenced:
+                raise FailedError(f"the endpoint {row.name} went away at the same moment", thing=row.name)
+            found = fenced[0]
+        return self._presenter().endpoint(found)
+
+    def _detached(self, row: LocalEndpointRow, network: NetworkView | None) -> schema.Detached:
+        name = network.unique_name if network else row.network_id[:8]
+        return {"id": row.endpoint_id, "name": row.name, "network": name}
+
+    def _filtered(self, only: ListFilter) -> Iterable[EndpointView]:
+        view = self._cluster().live.view
+        network = network_called(view, only.network).network_id if only.network else ""
+        host = ""
+        if only.host:
+            found = view.host_named(only.host)
+            host = found.host_id if found else next((h for h in view.hosts if h.startswith(only.host)), "")
+            if not host:
+                raise NoError(
+                    f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`"
+                )
+        for endpoint in [*view.endpoints.values(), *view.fenced.values()]:
+            wanted = (network, host, only.service)
+            has = (endpoint.network_id, endpoint.owner, endpoint.record.service)
+            if all(one in {"", value} for one, value in zip(wanted, has, strict=True)):
+                yield endpoint

@@ -1,0 +1,173 @@
+"""The agent's folders: who this host is, which cluster it belongs to, and that only one agent runs on it.
+
+    STATE_DIR/identity    32 bytes of private key in base64, made at first start
+    STATE_DIR/keyring     cluster id, name, domain and keys; its presence means that the host belongs to a cluster
+    STATE_DIR/state.db    the journal (netagent.registry.journal)
+    RUN_DIR/agent.lock    held while the agent runs
+
+Files are written beside their place and renamed, so that a crash leaves the old or the new content.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netagent.errors import FailedError, RefusedError
+from netgossip.identity import PRIVATE_KEY_BYTES, Identity
+
+_KEY_SIZES_BYTES = {16, 24, 32}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKeys:
+    """What makes a host a member: the content of the key ring file."""
+
+    cluster_id: str
+    cluster: str
+    domain: str
+    keys: tuple[bytes, ...] = field(repr=False)
+    """First is the one that seals."""
+
+
+class StateDir:
+    """The folders of one agent; open while it runs."""
+
+    def __init__(self, state_dir: Path, run_dir: Path, keyring_file: Path) -> None:
+        """Makes the folders and takes the lock. Raises RefusedError when another agent holds it."""
+        self.state_dir = state_dir
+        self.run_dir = run_dir
+        self._keyring_file = keyring_file
+        _make_folder(state_dir, 0o700)
+        _make_folder(run_dir, 0o755)
+        self._lock_fd = _lock(run_dir / "agent.lock")
+
+    def close(self) -> None:
+        """Lets the next agent in."""
+        os.close(self._lock_fd)
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal's place."""
+        return self.state_dir / "state.db"
+
+    def identity(self, fresh_key: bytes) -> Identity:
+        """This host's identity; made from `fresh_key` at the first start."""
+        path = self.state_dir / "identity"
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            write_private(path, base64.b64encode(fresh_key).decode() + "\n")
+            return Identity(fresh_key)
+        try:
+            key = base64.b64decode(text.strip(), validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != PRIVATE_KEY_BYTES:
+            raise FailedError(
+                f"the identity in {path} is damaged",
+                thing=str(path),
+                hint="restore it from a backup, or remove the whole folder to make this a new host",
+            )
+        return Identity(key)
+
+    def cluster_keys(self) -> ClusterKeys | None:
+        """The cluster this host belongs to. Raises FailedError when the file makes no sense."""
+        path = self._keyring_file
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            body = json.loads(text)
+            keys = tuple(base64.b64decode(key, validate=True) for key in body["keys"])
+            int(body["cluster_id"], 16)
+            if not keys or {len(key) for key in keys} - _KEY_SIZES_BYTES or len(body["cluster_id"]) != 32:
+                raise ValueError("a key or the cluster id has a wrong size")
+            return ClusterKeys(body["cluster_id"], str(body["cluster"]), str(body["domain"]), keys)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FailedError(
+                f"the key ring in {path} makes no sense ({error})",
+                thing=str(path),
+                hint="restore it from another member, or remove it and join again",
+            ) from None
+
+    def save_cluster_keys(self, keys: ClusterKeys) -> None:
+        """Makes this host a member for good."""
+        body = {
+            "cluster_id": keys.cluster_id,
+            "cluster": keys.cluster,
+            "domain": keys.domain,
+            "keys": [base64.b64encode(key).decode() for key in keys.keys],
+        }
+        write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
+
+    def forget_cluster(self) -> None:
+        """After `leave`: no keys, no journal. The identity goes as well: a host that left comes back as a new one."""
+        for path in (self._keyring_file, self.state_dir / "identity"):
+            path.unlink(missing_ok=True)
+        for path in self.state_dir.glob("state.db*"):
+            path.unlink(missing_ok=True)
+        _sync_folder(self.state_dir)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` with `text`, readable by its owner only, whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise FailedError(
+            f"cannot write {path}: {error.strerror}",
+            thing=str(path),
+            hint="free space, or mend the file system",
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        folder.chmod(mode)
+    except OSError as error:
+        raise FailedError(
+            f"cannot make the folder {folder}: {error.strerror}",
+            thing=str(folder),
+            hint="run the agent as root",
+        ) from None
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 20).decode(errors="replace").strip()
+        os.close(fd)
+        raise RefusedError(
+            f"another agent runs on this host already (process {holder or 'unknown'} holds {path})",
+            code="already-running",
+            thing=str(path),
+            hint="stop it first, or give this one other folders with --state-dir and --run-dir",
+        ) from None
+    os.ftruncate(fd, 0)
+    os.write(fd, str(os.getpid()).encode())
+    return fd

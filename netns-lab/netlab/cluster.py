@@ -1,0 +1,59 @@
+"""From hosts to a cluster, with the commands a person would type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from netlab.errors import LabError
+from netlab.host import Host
+from netlab.process import wait_until
+
+CLUSTER_S = 20.0
+"""A bound on all hosts seeing each other; three hosts take about a second."""
+
+
+def start_agents(hosts: Sequence[Host]) -> None:
+    """All at once, then wait for each. Raises LabError with the log of one that fails."""
+    for host in hosts:
+        host.start_agent(wait=False)
+    for host in hosts:
+        host.wait_agent()
+
+
+def form_cluster(hosts: Sequence[Host]) -> None:
+    """`init` on the first, `join` on the others. Returns when every host sees every other one alive."""
+    first, *others = hosts
+    first.must(["netagent", "init"])
+    if others:
+        token = first.must(["netagent", "invite", "--ttl", "10m", "--uses", str(len(others))])
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(
+                pool.map(
+                    lambda host: host.must(["netagent", "join", "--token-file", "-"], stdin=token), others
+                )
+            )
+    wait_until(lambda: all_see_all(hosts), CLUSTER_S, lambda: _who_sees_whom(hosts))
+
+
+def alive_members(host: Host) -> list[str]:
+    """Names of the hosts whose agents this one believes alive, itself included."""
+    listed = json.loads(host.must(["netagent", "members", "--json"]))
+    return sorted(member["name"] for member in listed["items"] if member["agent"] == "alive")
+
+
+def all_see_all(hosts: Sequence[Host]) -> bool:
+    """Whether every host counts every host as alive."""
+    names = sorted(host.name for host in hosts)
+    return all(alive_members(host) == names for host in hosts)
+
+
+def _who_sees_whom(hosts: Sequence[Host]) -> str:
+    seen = []
+    for host in hosts:
+        try:
+            seen.append(f"{host.name} sees {', '.join(alive_members(host)) or 'nobody'}")
+        except LabError as error:
+            seen.append(str(error))
+    return "the hosts do not see each other: " + "; ".join(seen)

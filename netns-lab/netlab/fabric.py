@@ -1,0 +1,116 @@
+"""The fabric: one bridge in a namespace of its own, with one port for each host, named after it.
+
+Faults are levels: the whole rule set is made from `Faults` and put in place in one transaction, so `heal` is the
+rule set of no faults. They sit on the bridge between the ports, where neither host can see or repair them, and drop
+in silence, as cables and far-away firewalls do. Loss is drawn by nftables itself; the `netem` module, which many
+small kernels lack, is not needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netlab.errors import LabError
+from netlab.programs import must, run
+from netlab.state import Faults
+
+BRIDGE = "fabric"
+GATEWAY = "192.0.2.254"
+"""The fabric's own address (RFC 5737's first documentation network, as those of all hosts). Nothing listens there
+unless a test puts something there; the hosts' resolv.conf names it."""
+
+PREFIX_LENGTH = 24
+DEFAULT_MTU_BYTES = 1500
+HOST_INTERFACE = "eth0"
+
+
+class Fabric:
+    """The bridge of one lab. `lab` is the lab's name, the first part of its namespaces' names."""
+
+    def __init__(self, lab: str) -> None:
+        self._lab = lab
+        self.namespace = f"{lab}-fabric"
+
+    def host_namespace(self, host: str) -> str:
+        """The name under which `ip netns` knows a host."""
+        return f"{self._lab}-{host}"
+
+    def create(self) -> None:
+        """The empty bridge."""
+        must(["ip", "netns", "add", self.namespace])
+        ip(
+            self.namespace,
+            "link set lo up",
+            # No spanning tree, no forward delay, and multicast flooded: mDNS must work at once.
+            f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            f"link set {BRIDGE} up",
+            f"address add {GATEWAY}/{PREFIX_LENGTH} dev {BRIDGE}",
+        )
+
+    def plug_in(self, host: str, address: str) -> None:
+        """Make a host's network namespace and its cable. Made directly where they belong, never outside."""
+        namespace = self.host_namespace(host)
+        must(["ip", "netns", "add", namespace])
+        ip(
+            self.namespace,
+            f"link add {host} type veth peer name {HOST_INTERFACE} netns {namespace}",
+            f"link set {host} master {BRIDGE} up",
+        )
+        ip(
+            namespace,
+            "link set lo up",
+            f"address add {address}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
+            f"link set {HOST_INTERFACE} up",
+        )
+
+    def cut_cable(self, host: str) -> None:
+        """Nothing gets in or out from this moment on; what dies on the host afterwards can tell nobody."""
+        run(["ip", "-n", self.namespace, "link", "set", host, "down"])
+
+    def unplug(self, host: str) -> None:
+        """Remove a host's network namespace, and with it both ends of the cable."""
+        run(["ip", "netns", "delete", self.host_namespace(host)])
+        run(["ip", "-n", self.namespace, "link", "delete", host])
+
+    def apply(self, faults: Faults, plugged: list[str]) -> None:
+        """Make the fabric as faulty as told, no more and no less."""
+        must(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], stdin=render_rules(faults))
+        for host in plugged:
+            mtu_bytes = faults.mtu.get(host, DEFAULT_MTU_BYTES)
+            ip(self.namespace, f"link set {host} mtu {mtu_bytes}")
+
+
+def ip(namespace: str, *commands: str) -> None:
+    """Several `ip` commands in one go. Raises LabError with the first complaint."""
+    done = run(["ip", "-n", namespace, "-batch", "-"], stdin="\n".join(commands) + "\n")
+    if done.status != 0:
+        raise LabError(f"ip in {namespace}: {done.stderr.strip().splitlines()[0]}")
+
+
+def render_rules(faults: Faults) -> str:
+    """The nftables script that makes exactly these faults."""
+    rules = [f'iifname "{a}" oifname "{b}" drop' for a, b in faults.cuts]
+    for host, port in faults.blocks:
+        match = f"meta l4proto {{ tcp, udp }} th dport {port} drop"
+        rules += [f'iifname "{host}" {match}', f'oifname "{host}" {match}']
+    for host, percent in faults.loss.items():
+        # A comparison with the modulus itself is refused as always true, which is what 100 % means.
+        lot = "drop" if percent >= 100 else f"numgen random mod 10000 < {round(percent * 100)} drop"
+        rules += [f'iifname "{host}" {lot}', f'oifname "{host}" {lot}']
+    body = "".join(f"    {rule}\n" for rule in rules)
+    return (
+        "table bridge faults\n"  # so that the next line finds one
+        "delete table bridge faults\n"
+        "table bridge faults {\n"
+        "  chain forward {\n"
+        "    type filter hook forward priority 0; policy accept;\n"
+        f"{body}"
+        "  }\n"
+        "}\n"
+    )
+
+
+def named_namespaces() -> list[str]:
+    """What `ip netns` would list."""
+    folder = Path("/run/netns")
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,241 @@
+"""The lab as a whole: what each command does.
+
+Commands that change something hold the state file's lock for as long as they run; those that only run a program
+inside do not.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from netlab import programs
+from netlab.cluster import form_cluster, start_agents
+from netlab.container import Container
+from netlab.errors import LabError
+from netlab.fabric import Fabric, named_namespaces
+from netlab.host import Host, keepers
+from netlab.state import ContainerState, Faults, HostState, LabState, StateFile
+from netlab.topology import Topology
+
+PROGRAMS = ("ip", "nft", "nsenter", "mount")
+
+_CONTAINER_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What `lab status` shows."""
+
+    hosts: list[tuple[str, str, bool, bool]]
+    """(name, address, has power, agent runs)."""
+    containers: list[tuple[str, str, bool]]
+    """(name, host, exists)."""
+    faults: Faults
+
+
+class Lab:
+    """The lab whose files are in `folder`; its last part is the first part of all namespace names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = StateFile(folder)
+        self._fabric = Fabric(folder.name)
+
+    # ---- all of it
+
+    def up(self, topology: Topology, *, join: bool = True, agents: bool = True) -> None:
+        """Boot all hosts, start their agents, make them a cluster, and fill it. All or nothing."""
+        programs.require_root()
+        programs.require([*PROGRAMS, *(["netagent"] if agents else [])])
+        if self._file.exists or self.remains():
+            raise LabError(f"a lab is up in {self.folder}, or was: `lab down` first", exit_status=4)
+        try:
+            self._fabric.create()
+            with self._file.change() as state:
+                for name, address in topology.hosts.items():
+                    state.hosts[name] = HostState(address)
+                    self._host(state, name).boot()
+                self._fabric.apply(state.faults, list(state.hosts))
+                hosts = [self._host(state, name) for name in state.hosts]
+                if agents:
+                    start_agents(hosts)
+                    if join:
+                        form_cluster(hosts)
+            for network in topology.networks:
+                hosts[0].must(["netagent", "network", "create", *network])
+            for name, container in topology.containers.items():
+                self.add_container(name, container.host, container.attach, container.command)
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Remove everything, going by what is on the machine, not by the state file. LabError for leftovers."""
+        programs.require_root()
+        found = keepers(self._fabric)
+        for keeper in found:
+            self._fabric.cut_cable(keeper.host)
+        for keeper in found:
+            keeper.process.kill()
+        for name in self._namespaces():
+            programs.run(["ip", "netns", "delete", name])
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        left = self.remains()
+        if left:
+            raise LabError(f"could not remove: {', '.join(left)}")
+
+    def remains(self) -> list[str]:
+        """What of this lab is on the machine, by name; empty = nothing."""
+        running = [f"{keeper.host} (process {keeper.process.pid})" for keeper in keepers(self._fabric)]
+        return [*running, *self._namespaces(), *([str(self.folder)] if self.folder.exists() else [])]
+
+    def overview(self) -> Overview:
+        """How things stand."""
+        state = self._file.read()
+        hosts = [self._host(state, name) for name in state.hosts]
+        containers = [self._container(state, name) for name in state.containers]
+        return Overview(
+            [(host.name, host.address, host.has_power, host.agent_running) for host in hosts],
+            [(container.name, container.host.name, container.exists) for container in containers],
+            state.faults,
+        )
+
+    # ---- hosts
+
+    def host(self, name: str) -> Host:
+        """For running things on it. Raises LabError when there is no such host."""
+        return self._host(self._file.read(), name)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All, in the order of their numbers."""
+        state = self._file.read()
+        return [self._host(state, name) for name in state.hosts]
+
+    @contextmanager
+    def changing(self, host: str) -> Iterator[Host]:
+        """A host whose agent is about to be started or stopped."""
+        with self._file.change() as state:
+            yield self._host(state, host)
+
+    def power_off(self, name: str) -> None:
+        """The host dies with all that is on it; nobody is told."""
+        with self._file.change() as state:
+            host = self._host(state, name)
+            if not host.has_power:
+                raise LabError(f"{name} has no power already", exit_status=4)
+            host.power_off()
+
+    def power_on(self, name: str) -> list[str]:
+        """Boot with the same disk: the agent if it ran, then the host's containers, as a runtime starts them again.
+
+        Returns what could not be started, a sentence each.
+        """
+        failures = []
+        with self._file.change() as state:
+            host = self._host(state, name)
+            host.boot()
+            self._fabric.apply(state.faults, [name])
+            if state.hosts[name].agent_wanted:
+                host.start_agent()
+            for container_name, container in state.containers.items():
+                if container.host == name:
+                    try:
+                        self._container(state, container_name).start()
+                    except LabError as error:
+                        failures.append(f"container {container_name}: {error}")
+        return failures
+
+    # ---- containers
+
+    def container(self, name: str) -> Container:
+        """For running things in it. Raises LabError when there is no such container."""
+        return self._container(self._file.read(), name)
+
+    def add_container(self, name: str, host: str, attach: Sequence[str], command: Sequence[str] = ()) -> str:
+        """Make, attach and start it. Returns what `netagent attach` printed."""
+        if not _CONTAINER_NAME.fullmatch(name):
+            raise LabError(f"{name!r} is no container name: a-z, 0-9, '-' and '_', at most 63", exit_status=2)
+        with self._file.change() as state:
+            if name in state.containers:
+                raise LabError(f"there is a container {name} on {state.containers[name].host}", exit_status=4)
+            self._host(state, host)
+            state.containers[name] = ContainerState(host, list(attach), list(command))
+            try:
+                return self._container(state, name).start()
+            except BaseException:
+                del state.containers[name]
+                raise
+
+    def remove_container(self, name: str, *, kill: bool = False) -> None:
+        """Detach, then remove it; with `kill` its end comes without a word to the agent."""
+        with self._file.change() as state:
+            container = self._container(state, name)
+            if container.exists:
+                if not kill:
+                    container.detach()
+                container.vanish()
+            del state.containers[name]
+
+    # ---- faults
+
+    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """Nothing passes between two hosts, or from the first to the second only."""
+        with self._changing_faults(one, other) as faults:
+            pairs = [(one, other)] if one_way else [(one, other), (other, one)]
+            faults.cuts = sorted({*faults.cuts, *pairs})
+
+    def block(self, host: str, port: int) -> None:
+        """A firewall between a host and the others drops TCP and UDP to this port, in both directions."""
+        with self._changing_faults(host) as faults:
+            faults.blocks = sorted({*faults.blocks, (host, port)})
+
+    def lose(self, host: str, percent: float) -> None:
+        """Drop this share of all packets to and from a host; 0 ends it."""
+        with self._changing_faults(host) as faults:
+            faults.loss[host] = percent
+
+    def shrink(self, host: str, mtu_bytes: int) -> None:
+        """The cable of a host silently drops larger packets, as a tunnel on the way would."""
+        with self._changing_faults(host) as faults:
+            faults.mtu[host] = mtu_bytes
+
+    def heal(self) -> None:
+        """Undo all cuts, blocks, losses and shrunken cables."""
+        with self._changing_faults() as faults:
+            faults.cuts, faults.blocks, faults.loss, faults.mtu = [], [], {}, {}
+
+    @contextmanager
+    def _changing_faults(self, *hosts: str) -> Iterator[Faults]:
+        with self._file.change() as state:
+            plugged = [name for name in state.hosts if self._host(state, name).has_power]
+            for name in hosts:
+                self._host(state, name)
+            yield state.faults
+            self._fabric.apply(state.faults, plugged)
+
+    # ---- finding things
+
+    def _namespaces(self) -> list[str]:
+        pattern = re.compile(rf"{re.escape(self.folder.name)}-(fabric|h[0-9]+)")
+        return [name for name in named_namespaces() if pattern.fullmatch(name)]
+
+    def _host(self, state: LabState, name: str) -> Host:
+        if name not in state.hosts:
+            known = ", ".join(state.hosts) or "none"
+            raise LabError(f"there is no host {name}; hosts are: {known}", exit_status=2)
+        return Host(name, state.hosts[name], self._fabric, self.folder / "hosts" / name)
+
+    def _container(self, state: LabState, name: str) -> Container:
+        if name not in state.containers:
+            known = ", ".join(state.containers) or "none"
+            raise LabError(f"there is no container {name}; containers are: {known}", exit_status=2)
+        container = state.containers[name]
+        host = self._host(state, container.host)
+        return Container(name, container, host, self.folder / "hosts" / host.name)

@@ -1,0 +1,231 @@
+"""The `lab` command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from netlab import programs, topology
+from netlab.errors import LabError
+from netlab.host import replace_this_process
+from netlab.lab import Lab
+from netlab.state import chosen_dir
+
+DESCRIPTION = """\
+Whole hosts on one machine: each is a set of namespaces with its own network, /etc, /var and /run, on one bridge
+that lives in a namespace too. Nothing is added to the machine's own network. Needs root.
+
+NETLAB_DIR (default /run/natlab) is the lab's folder; its last part names the namespaces, so that several labs can
+be up at once."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status: 0 done, 2 wrong usage, 4 refused, 5 failed, or that of a program inside."""
+    words, command = _split(list(argv))
+    arguments = _parser().parse_args(words)
+    try:
+        programs.require_root()
+        lab = Lab(chosen_dir())
+        handler: Callable[[Lab, argparse.Namespace, list[str]], int] = arguments.handler
+        return handler(lab, arguments, command)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """What stands after the first `--` is a command for inside and none of ours."""
+    if "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lab",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, handler: Callable[..., int], text: str, *names: str) -> argparse.ArgumentParser:
+        # No abbreviations: an option that is not ours belongs to `netagent attach`.
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for positional in names:
+            sub.add_argument(positional, metavar=positional.upper())
+        sub.set_defaults(handler=handler)
+        return sub
+
+    demo = add(
+        "demo", _demo, "the tutorial as a program: three hosts, a database, two web replicas, three accidents"
+    )
+    demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    up = add("up", _up, "boot hosts h1 ... hN at 192.0.2.1 ... and make them a cluster")
+    size = up.add_mutually_exclusive_group()
+    size.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
+    size.add_argument("--topology", type=Path, metavar="FILE", help="TOML: hosts, networks and containers")
+    up.add_argument("--no-join", action="store_true", help="start the agents, but form no cluster")
+    up.add_argument("--no-agent", action="store_true", help="boot the hosts only")
+    add("down", _down, "remove the lab, also what a crash left of it")
+    add("status", _status, "hosts, containers and faults")
+    agent = add("agent", _agent, "stop is SIGTERM, kill SIGKILL; the host and its containers live on", "host")
+    agent.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
+    power = add("power", _power, "off: the host dies as by a cut cable; on: it boots with its disk", "host")
+    power.add_argument("action", choices=["off", "on"])
+    add("host", _run_on_host, "run a command on a host: lab host HOST -- CMD...", "host")
+    container = add(
+        "container",
+        _container,
+        "a new container: lab container HOST NAME [options] [-- CMD...]",
+        "host",
+        "name",
+    )
+    container.add_argument(
+        "attach", nargs=argparse.REMAINDER, help="options of `netagent attach`; without, it is not attached"
+    )
+    add("exec", _run_in_container, "run a command inside a container: lab exec NAME -- CMD...", "name")
+    remove = add("rm", _remove, "detach and remove a container", "name")
+    remove.add_argument("--kill", action="store_true", help="without telling the agent")
+    cut = add("cut", _cut, "nothing passes between two hosts any more", "one", "other")
+    cut.add_argument("--one-way", action="store_true", help="only from the first to the second")
+    add("heal", _heal, "undo all cuts, blocks, losses and small cables")
+    loss = add("loss", _loss, "lose packets to and from a host", "host")
+    loss.add_argument("percent", type=_number(float, 0, 100), metavar="PERCENT")
+    mtu = add("mtu", _mtu, "a host's cable drops larger packets in silence", "host")
+    mtu.add_argument("bytes", type=_number(int, 68, 65535), metavar="N")
+    block = add("block", _block, "a firewall drops TCP and UDP to this port, to and from a host", "host")
+    block.add_argument("port", type=_number(int, 1, 65535), metavar="PORT")
+    return parser
+
+
+def _number(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be between {low} and {high}")
+        return value
+
+    parse.__name__ = "number"  # what argparse calls it in its message
+    return parse
+
+
+def _needed(command: list[str]) -> list[str]:
+    if not command:
+        raise LabError("say which command to run, after `--`", exit_status=2)
+    return command
+
+
+def _demo(_lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    from netlab.demo import run_demo
+
+    return run_demo(keep=arguments.keep)
+
+
+def _up(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    plan = (
+        topology.from_file(arguments.topology) if arguments.topology else topology.of_hosts(arguments.hosts)
+    )
+    lab.up(plan, join=not arguments.no_join, agents=not arguments.no_agent)
+    print(
+        f"{len(plan.hosts)} hosts are up: {', '.join(f'{name} {address}' for name, address in plan.hosts.items())}"
+    )
+    return 0
+
+
+def _down(lab: Lab, _arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.down()
+    return 0
+
+
+def _status(lab: Lab, _arguments: argparse.Namespace, _command: list[str]) -> int:
+    shown = lab.overview()
+    for name, address, has_power, agent_runs in shown.hosts:
+        power = "power on " if has_power else "power off"
+        agent = "agent running" if agent_runs else "agent not running"
+        print(f"{name:<5} {address:<12} {power}  {agent if has_power else ''}".rstrip())
+    for name, host, exists in shown.containers:
+        print(f"container {name} on {host}{'' if exists else ' (gone)'}")
+    for one, other in shown.faults.cuts:
+        print(f"cut: {one} -> {other}")
+    for host, port in shown.faults.blocks:
+        print(f"blocked: port {port} of {host}")
+    for host, percent in shown.faults.loss.items():
+        print(f"loss: {percent:g} % at {host}")
+    for host, mtu_bytes in shown.faults.mtu.items():
+        print(f"mtu: {mtu_bytes} bytes at {host}")
+    return 0
+
+
+def _agent(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    if arguments.action == "log":
+        print(lab.host(arguments.host).log_tail(lines=1_000_000))
+        return 0
+    with lab.changing(arguments.host) as host:
+        if arguments.action == "stop" or (arguments.action == "restart" and host.agent_running):
+            host.stop_agent()
+        if arguments.action == "kill":
+            host.kill_agent()
+        if arguments.action in ("start", "restart"):
+            host.start_agent()
+    return 0
+
+
+def _power(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    if arguments.action == "off":
+        lab.power_off(arguments.host)
+        return 0
+    failures = lab.power_on(arguments.host)
+    for failure in failures:
+        print(f"lab: {failure}", file=sys.stderr)
+    return 5 if failures else 0
+
+
+def _run_on_host(lab: Lab, arguments: argparse.Namespace, command: list[str]) -> int:
+    replace_this_process(lab.host(arguments.host).entering(_needed(command)))
+    return 5
+
+
+def _run_in_container(lab: Lab, arguments: argparse.Namespace, command: list[str]) -> int:
+    replace_this_process(lab.container(arguments.name).entering(_needed(command)))
+    return 5
+
+
+def _container(lab: Lab, arguments: argparse.Namespace, command: list[str]) -> int:
+    print(lab.add_container(arguments.name, arguments.host, arguments.attach, command), end="")
+    return 0
+
+
+def _remove(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.remove_container(arguments.name, kill=arguments.kill)
+    return 0
+
+
+def _cut(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.cut(arguments.one, arguments.other, one_way=arguments.one_way)
+    return 0
+
+
+def _heal(lab: Lab, _arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.heal()
+    return 0
+
+
+def _loss(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.lose(arguments.host, arguments.percent)
+    return 0
+
+
+def _mtu(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.shrink(arguments.host, arguments.bytes)
+    return 0
+
+
+def _block(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.block(arguments.host, arguments.port)
+    return 0

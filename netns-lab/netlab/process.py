@@ -1,0 +1,82 @@
+"""Processes of other sessions, told apart by more than their number.
+
+A pid alone may have been given to somebody else meanwhile; together with its start time it is an identity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from netlab.errors import LabError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process of this machine; `started` is field 22 of /proc/PID/stat, in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """Raises LabError when there is none."""
+        fields = _stat(pid)
+        if fields is None:
+            raise LabError(f"process {pid} is gone")
+        return cls(pid, int(fields[19]))
+
+    @property
+    def alive(self) -> bool:
+        """False for a zombie as well: whatever it ran has ended."""
+        fields = _stat(self.pid)
+        return fields is not None and fields[0] not in "ZX" and int(fields[19]) == self.started
+
+    def kill(self, *, within_s: float = 10.0) -> None:
+        """SIGKILL, and wait until it has ended. For a process 1 this ends its whole process namespace."""
+        if not self.alive:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        wait_until(lambda: not self.alive, within_s, f"process {self.pid} does not die")
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    within_s: float,
+    otherwise: str | Callable[[], str],
+    *,
+    every_s: float = 0.02,
+) -> float:
+    """Seconds it took. Raises LabError with `otherwise` after `within_s`."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > within_s:
+            said = otherwise if isinstance(otherwise, str) else otherwise()
+            raise LabError(f"{said} (waited {within_s:g} s)")
+        time.sleep(every_s)
+    return time.monotonic() - begun
+
+
+def running_script(script: str, arguments: int) -> Iterator[tuple[ProcessId, list[str]]]:
+    """All processes of this machine that run a script whose path ends so, with this many arguments, and those."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, LabError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+            if len(words) > arguments and words[-arguments - 1].endswith(script):
+                yield ProcessId.of(int(entry.name)), words[-arguments:]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields after the command's name, which may hold spaces and brackets itself."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None

@@ -1,0 +1,74 @@
+"""What `lab up` builds: a number of hosts, and from a file also networks and containers.
+
+hosts = 3
+networks = [["app"], ["back", "--internal"]]      # arguments of `netagent network create`
+
+[container.db]
+host = "h2"
+attach = ["--network", "app"]                     # options of `netagent attach`
+command = ["redis-server", "--port", "6379"]      # its main process, if any
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netlab.errors import LabError
+from netlab.state import ContainerState
+
+MAX_HOSTS = 60
+"""Each is a process 1, an agent and a resolver: about 130 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A plan of a lab. `hosts` is name -> address."""
+
+    hosts: dict[str, str]
+    networks: list[list[str]] = field(default_factory=list)
+    containers: dict[str, ContainerState] = field(default_factory=dict)
+
+
+def of_hosts(count: int) -> Topology:
+    """Hosts h1 … hN at 192.0.2.1 … Raises LabError for a count out of range."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_HOSTS:
+        raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {count!r}", exit_status=2)
+    return Topology({f"h{number}": f"192.0.2.{number}" for number in range(1, count + 1)})
+
+
+def from_file(path: Path) -> Topology:
+    """Read a topology. Raises LabError that says what is wrong in it."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error.strerror}", exit_status=2) from None
+    except ValueError as error:
+        raise LabError(f"{path} is no TOML: {error}", exit_status=2) from None
+    unknown = sorted(raw.keys() - {"hosts", "networks", "container"})
+    if unknown:
+        raise LabError(f"{path}: unknown key {unknown[0]}", exit_status=2)
+    hosts = of_hosts(raw.get("hosts", 3)).hosts
+    try:
+        networks = [_texts(network) for network in raw.get("networks", [])]
+        containers = {name: _container(part, hosts) for name, part in raw.get("container", {}).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LabError(f"{path}: {error}", exit_status=2) from None
+    return Topology(hosts, networks, containers)
+
+
+def _container(part: dict[str, Any], hosts: dict[str, str]) -> ContainerState:
+    if part.get("host") not in hosts:
+        raise ValueError(f"a container's host is one of {', '.join(hosts)}, not {part.get('host')!r}")
+    unknown = sorted(part.keys() - {"host", "attach", "command"})
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]} of a container")
+    return ContainerState(part["host"], _texts(part.get("attach", [])), _texts(part.get("command", [])))
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"expected a list of texts, found {value!r}")
+    return [str(part) for part in value]

@@ -1,0 +1,298 @@
+"""The upstream machine and the resolver around it under virtual time: schedule, TTLs, bounds."""
+
+from __future__ import annotations
+
+import random
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netdns.errors import UsageError
+from netdns.resolver import Resolver, ResolverConfig, Transport, UpstreamClose, UpstreamQuery
+from netdns.testing import Heard, TableSource
+from tests.dns.world import respond_to
+
+ONE = [("192.0.2.1", 53)]
+TWO = [("192.0.2.1", 53), ("192.0.2.2", 53)]
+SOA = ("test.", 86400, "SOA", "ns.test. who.test. 1 2 3 4 86400")
+
+
+class Bench:
+    """A resolver, a virtual clock, and what it sent: (seconds since the start, command)."""
+
+    def __init__(self, servers, **options) -> None:
+        self.now = 1000.0
+        config = ResolverConfig(**options)
+        source = TableSource("mesh.test")
+        self.resolver = Resolver(source=source, rng=random.Random(1), now=self.now, config=config)
+        self.resolver.set_default_upstreams(servers)
+        self.sent: list[tuple[float, UpstreamQuery]] = []
+        self.closed: set[int] = set()
+        self.replies: list[dns.message.Message] = []
+
+    def drain(self) -> None:
+        output = self.resolver.drain()
+        for command in output.upstream:
+            if isinstance(command, UpstreamClose):
+                self.closed.add(command.exchange_id)
+            else:
+                self.sent.append((round(self.now - 1000, 3), command))
+        self.replies += [
+            dns.message.from_wire(reply.payload) for reply in output.replies if reply.token == "token"
+        ]
+        assert self.resolver.drain().replies == ()
+        self.resolver.check_invariants()
+
+    def ask(
+        self, qname: str = "a.test", rtype: str = "A", transport: Transport = Transport.UDP
+    ) -> dns.message.Message | None:
+        query = dns.message.make_query(qname, rtype)
+        reply = self.resolver.handle_query(query.to_wire(), "client", transport, "token", self.now)
+        self.drain()
+        return None if reply is None else dns.message.from_wire(reply)
+
+    def run_until(self, at: float) -> None:
+        while (deadline := self.resolver.next_deadline()) <= 1000 + at:
+            self.now = max(deadline, self.now)
+            self.resolver.handle_deadline(self.now)
+            self.drain()
+        self.now = 1000 + at
+
+    def answer(self, *records, index: int = -1, **options) -> None:
+        query = self.sent[index][1]
+        reply = respond_to(Heard(query.payload, 0, Transport.UDP), *records, **options).to_wire()
+        self.resolver.handle_upstream_datagram(query.exchange_id, reply, self.now)
+        self.drain()
+
+
+def test_schedule_with_one_server():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.run_until(10)
+    assert [at for at, _ in bench.sent] == [0, 0.25, 0.75, 1.75]
+    (reply,) = bench.replies
+    assert reply.rcode() == dns.rcode.SERVFAIL
+    assert bench.closed == {command.exchange_id for _, command in bench.sent}
+    assert bench.resolver.next_deadline() == float("inf")
+
+
+def test_schedule_with_two_servers_hedges_first():
+    bench = Bench(TWO)
+    bench.ask()
+    bench.run_until(10)
+    assert [(at, command.server[0][-1]) for at, command in bench.sent[:4]] == [
+        (0, "1"),
+        (0.1, "2"),
+        (0.35, "1"),
+        (0.6, "2"),
+    ]
+    assert len(bench.replies) == 1
+
+
+def test_never_more_than_four_sockets_a_flight():
+    bench = Bench(ONE, budget_s=100.0)
+    bench.ask()
+    bench.run_until(99)
+    assert len(bench.sent) - len(bench.closed) == 4
+
+
+def test_a_late_answer_of_an_earlier_exchange_counts():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.run_until(0.3)
+    bench.answer(("a.test.", 60, "A", "192.0.2.9"), index=0)
+    assert len(bench.replies) == 1
+    bench.answer(("a.test.", 60, "A", "192.0.2.9"), index=1)
+    bench.run_until(10)
+    assert len(bench.replies) == 1
+
+
+def test_early_and_repeated_deadlines_do_nothing():
+    bench = Bench(ONE)
+    bench.ask()
+    for _ in range(3):
+        bench.resolver.handle_deadline(bench.now + 0.1)
+        bench.drain()
+    assert len(bench.sent) == 1
+
+
+@pytest.mark.parametrize("ttl", [30, 604800])
+def test_t131_t132_ttl_counts_down_from_the_cap(ttl):
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(("a.test.", ttl, "A", "192.0.2.9"))
+    first = min(ttl, 3600)
+    assert bench.replies[0].answer[0].ttl == first
+    bench.now += 3
+    reply = bench.ask()
+    assert reply is not None
+    assert reply.answer[0].ttl == first - 3
+    bench.now += first - 3
+    assert bench.ask() is None
+    assert len(bench.sent) == 2
+
+
+@pytest.mark.parametrize("ttl", [0, 0x80000001])
+def test_t21_t132_zero_and_negative_ttl_are_not_kept(ttl):
+    bench = Bench(ONE)
+    bench.ask()
+    query = bench.sent[0][1]
+    wire = respond_to(
+        Heard(query.payload, 0, Transport.UDP), ("a.test.", 0x0BADBEEF, "A", "192.0.2.9")
+    ).to_wire()
+    wire = wire.replace(b"\x0b\xad\xbe\xef", ttl.to_bytes(4, "big"))
+    bench.resolver.handle_upstream_datagram(query.exchange_id, wire, bench.now)
+    bench.drain()
+    assert bench.replies[0].answer[0].ttl == 0
+    assert bench.ask() is None
+
+
+def test_t42_t44_negative_answers_keep_their_soa_and_count_down():
+    bench = Bench(ONE)
+    bench.ask(rtype="AAAA")
+    bench.answer(authority=[SOA])
+    assert bench.replies[0].authority[0].ttl == 900
+    bench.now += 3
+    reply = bench.ask(rtype="AAAA")
+    assert reply is not None
+    assert reply.authority[0].ttl == 897
+
+
+def test_t43_a_negative_answer_without_soa_is_not_kept():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(rcode=dns.rcode.NXDOMAIN)
+    assert bench.replies[0].rcode() == dns.rcode.NXDOMAIN
+    assert bench.ask() is None
+
+
+def test_t45_alias_then_nothing():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(("a.test.", 60, "CNAME", "gone.test."), rcode=dns.rcode.NXDOMAIN, authority=[SOA])
+    assert bench.replies[0].rcode() == dns.rcode.NXDOMAIN
+    assert bench.replies[0].answer[0][0].to_text() == "gone.test."
+
+
+def test_t116_records_beside_the_answer_are_not_used_for_other_questions():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(("a.test.", 60, "A", "192.0.2.9"), ("www.bank.test.", 60, "A", "203.0.113.66"))
+    assert bench.ask("www.bank.test") is None
+    assert len(bench.sent) == 2
+
+
+def test_t123_a_failure_is_remembered_for_a_while():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(rcode=dns.rcode.SERVFAIL)
+    assert bench.replies[0].rcode() == dns.rcode.SERVFAIL
+    bench.now += 1
+    reply = bench.ask()
+    assert reply is not None
+    assert reply.rcode() == dns.rcode.SERVFAIL
+    bench.now += 30
+    assert bench.ask() is None
+
+
+def test_too_many_flights_fail_at_once():
+    bench = Bench(ONE, max_flights=3)
+    assert [bench.ask(f"n{number}.test") for number in range(3)] == [None] * 3
+    reply = bench.ask("n4.test")
+    assert reply is not None
+    assert reply.rcode() == dns.rcode.SERVFAIL
+    assert bench.ask("n0.test") is None  # joining is free
+
+
+def test_a_forgotten_client_gets_nothing_any_more():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.resolver.forget_client("client")
+    bench.answer(("a.test.", 60, "A", "192.0.2.9"))
+    assert bench.replies == []
+
+
+def test_a_server_that_comes_back_is_tried_again():
+    bench = Bench(TWO)
+    first = []
+    for number in range(1500):
+        bench.ask(f"n{number}.test")
+        if bench.sent[-1][1].server == TWO[0]:
+            first.append(number)
+            bench.now += 0.2  # the first is silent, the second is asked
+            bench.resolver.handle_deadline(bench.now)
+            bench.drain()
+        bench.now += 0.001
+        bench.answer((f"n{number}.test.", 60, "A", "192.0.2.9"))
+    assert first[0] == 0
+    assert 1 < len(first) < 60
+
+
+def test_messages_by_tcp_in_any_cut():
+    bench = Bench(ONE)
+    bench.ask()
+    bench.answer(flags=dns.flags.TC)
+    query = bench.sent[-1][1]
+    assert query.transport is Transport.TCP
+    assert int.from_bytes(query.payload[:2], "big") == len(query.payload) - 2
+    heard = Heard(query.payload[2:], 0, Transport.TCP)
+    wire = respond_to(heard, ("a.test.", 60, "A", "192.0.2.9")).to_wire()
+    for octet in len(wire).to_bytes(2, "big") + wire:
+        bench.resolver.handle_upstream_stream_data(query.exchange_id, bytes([octet]), bench.now)
+        bench.drain()
+    assert len(bench.replies) == 1
+
+
+@pytest.mark.parametrize("server", [("localhost", 53), ("192.0.2.1", 0), ("192.0.2.1", 65536), ("", 53)])
+def test_upstream_servers_must_be_addresses(server):
+    bench = Bench(ONE)
+    with pytest.raises(UsageError):
+        bench.resolver.set_default_upstreams([server])
+    with pytest.raises(UsageError):
+        bench.resolver.set_upstreams("client", [server])
+    bench.resolver.set_upstreams("client", [("fe80::1%eth0", 53)])
+
+
+actions = st.one_of(
+    st.tuples(st.just("ask"), st.integers(0, 3), st.integers(0, 2)),
+    st.tuples(st.just("wait"), st.floats(0, 1), st.just(0)),
+    st.tuples(st.just("good"), st.integers(0, 9), st.just(0)),
+    st.tuples(st.just("bad"), st.integers(0, 9), st.sampled_from([1, 2, 5])),
+    st.tuples(st.just("noise"), st.integers(0, 9), st.binary(max_size=40)),
+    st.tuples(st.just("end"), st.integers(0, 9), st.just(0)),
+    st.tuples(st.just("loop"), st.integers(0, 9), st.just(0)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(actions, max_size=40))
+def test_every_query_gets_one_reply_in_time_whatever_happens(rows):
+    bench, asked = Bench(TWO, failure_ttl_s=0.0), 0
+    direct = 0
+    for action, number, extra in rows:
+        if action == "ask":
+            asked += 1
+            direct += bench.ask(f"n{number}.test") is not None
+        elif action == "wait":
+            bench.run_until(bench.now - 1000 + number)
+        elif bench.sent:
+            query = bench.sent[number % len(bench.sent)][1]
+            wire = query.payload[2:] if query.transport is Transport.TCP else query.payload
+            if action == "loop":
+                bench.resolver.handle_query(wire, "client", Transport.UDP, "loop", bench.now)
+            elif action == "end":
+                bench.resolver.handle_upstream_end(query.exchange_id, bench.now)
+            else:
+                heard = Heard(wire, 0, query.transport)
+                rcode = 0 if action == "good" else extra
+                data = extra if action == "noise" else respond_to(heard, rcode=rcode).to_wire()
+                bench.resolver.handle_upstream_datagram(query.exchange_id, data, bench.now)
+            bench.drain()
+    bench.run_until(bench.now - 1000 + 4)
+    assert len(bench.replies) + direct == asked
+    assert bench.resolver.next_deadline() == float("inf")
+    assert bench.closed == {command.exchange_id for _, command in bench.sent}

@@ -1,0 +1,1 @@
+"""Stand-ins for whole parts, shared by tests of several parts."""

@@ -1,0 +1,326 @@
+"""An AgentService that lives in memory, and a thread that serves it on a real unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import trio
+
+from netagent.control import schema
+from netagent.control.api import build_app
+from netagent.control.server import serve
+from netagent.errors import InputError, NoError, RefusedError
+from netagent.model.records import Link
+from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+
+CLUSTER: schema.ClusterPart = {"id": "c1" * 16, "name": "mesh", "domain": "mesh.internal"}
+
+
+def network_of(name: str, number: int = 0) -> schema.Network:
+    return {
+        "id": f"{number:02x}" * 16,
+        "name": name,
+        "subnets": [f"10.160.{16 * number}.0/20"],
+        "gateways": [f"10.160.{16 * number}.1"],
+        "domain": f"{name}.mesh.internal",
+        "vni": 8388608 + number,
+        "mtu_bytes": 1450,
+        "internal": False,
+        "policy": "open",
+        "multicast": False,
+        "host_access": False,
+        "created_by": "h1",
+        "revision": 0,
+        "attached": True,
+        "endpoint_count": 0,
+        "hosts": ["h1"],
+        "clash": "",
+    }
+
+
+def endpoint_of(name: str, *, number: int = 1, network: str = "app", host: str = "h1") -> schema.Endpoint:
+    return {
+        "id": f"{number:02x}" * 16,
+        "name": name,
+        "service": name,
+        "network": network,
+        "network_id": "00" * 16,
+        "host": host,
+        "host_id": "aa" * 16,
+        "addresses": [f"10.160.0.{number + 1}", f"fd00::{number + 1}"],
+        "mac": f"02:00:00:00:00:{number:02x}",
+        "aliases": [],
+        "ports": [],
+        "labels": {},
+        "health": "unknown",
+        "state": "up",
+        "reason": "",
+        "names": [f"{name}.{network}.mesh.internal"],
+        "version": f"1.{number}",
+        "local": host == "h1",
+        "target": f"netns:{name}",
+        "ifname": "eth0",
+        "links": [],
+    }
+
+
+class FakeService:
+    """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, schema.Network] = {"app": network_of("app")}
+        self.rows: list[schema.Endpoint] = []
+        self.cluster: schema.ClusterPart | None = CLUSTER
+        self.heard: list[schema.Heard] = []
+        self.attached: list[AttachRequest] = []
+        self.created: list[NetworkRequest] = []
+        self.joined: list[tuple[list[str], str]] = []
+        self.failure: Exception | None = None
+        self.waiting = 0
+        self._generation = 0
+        self._changed = trio.Event()
+
+    def change(self) -> None:
+        self._generation += 1
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_changed(self, seen: int) -> int:
+        self.waiting += 1
+        try:
+            while self._generation == seen:
+                await self._changed.wait()
+            return self._generation
+        finally:
+            self.waiting -= 1
+
+    async def status(self) -> schema.Status:
+        if self.failure:
+            raise self.failure
+        return {
+            "host": {
+                "id": "aa" * 16,
+                "name": "h1",
+                "address": "192.0.2.1",
+                "zone": "",
+                "version": "0.1.0",
+                "uptime_s": 180.0,
+            },
+            "cluster": self.cluster,
+            "members": {"alive": 2, "dead": 1},
+            "networks": ["app"],
+            "network_count": 2,
+            "endpoints": {"local": 1, "total": 3, "hidden": 1},
+            "dns": {"running": True, "sandboxes": 1, "queries": 1234},
+            "drift": {"differences": 0, "checked_s": 3.0, "repaired": 2},
+            "paths": {"ok": 1, "silent": 1},
+            "data_plane": "not encrypted",
+            "refused": {"label": 12},
+            "warnings": [{"code": "host-dead", "message": "h3 is dead", "cure": "netagent members"}],
+            "heard": self.heard,
+        }
+
+    async def init(self, cluster: str) -> schema.Initialised:
+        return {"cluster": {**CLUSTER, "name": cluster or "mesh"}, "created": True}
+
+    async def invite(self, ttl_s: float, uses: int) -> schema.Invitation:
+        return {"token": "tok-secret", "ttl_s": ttl_s, "uses": uses, "expires_at": "2030-01-01T00:00:00Z"}
+
+    async def join(self, addresses: Sequence[str], token: str) -> schema.Joined:
+        self.joined.append((list(addresses), token))
+        return {"cluster": CLUSTER, "via": "192.0.2.1", "members": 3}
+
+    async def leave(self) -> schema.Left:
+        return {"cluster": CLUSTER, "detached": 1}
+
+    async def members(self) -> list[schema.Member]:
+        def member(name: str, number: int) -> schema.Member:
+            return {
+                "id": f"{number:02x}" * 16,
+                "name": name,
+                "address": f"192.0.2.{number}",
+                "agent": "alive",
+                "host": "answers",
+                "version": "0.1.0",
+                "zone": "",
+                "rtt_s": 0.0004 if number > 1 else None,
+                "path": "ok" if number > 1 else "local",
+                "local": number == 1,
+            }
+
+        return [member("h2", 2), member("h1", 1)]
+
+    async def network_create(self, request: NetworkRequest) -> schema.Network:
+        self.created.append(request)
+        known = self.networks.get(request.name)
+        if known and request.subnets:
+            raise RefusedError(
+                f"network {request.name!r} exists with other subnets",
+                thing=request.name,
+                hint="choose another name",
+            )
+        self.networks.setdefault(request.name, network_of(request.name, len(self.networks)))
+        return {**self.networks[request.name], "created": known is None}
+
+    async def network_list(self) -> list[schema.Network]:
+        return list(reversed(self.networks.values()))
+
+    async def network_inspect(self, network: str) -> schema.Network:
+        return {**self._network(network), "space": {"owned": 1024, "used": 3, "free": 1020, "cooling": 1}}
+
+    async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:
+        found = self._network(network)
+        if self.rows and not force:
+            raise RefusedError(
+                f"network {network!r} has endpoints", thing=network, hint="detach them or use --force"
+            )
+        del self.networks[network]
+        return {"id": found["id"], "name": found["name"], "detached": len(self.rows)}
+
+    async def network_connect(self, network: str, target: str) -> schema.Endpoint:
+        self._network(network)
+        return {**endpoint_of(target.rpartition(":")[2], network=network), "created": True}
+
+    async def network_disconnect(self, network: str, target: str) -> schema.Detached:
+        return {"id": "01" * 16, "name": target.rpartition(":")[2], "network": network}
+
+    async def attach(self, request: AttachRequest) -> schema.Endpoint:
+        self._network(request.network)
+        self.attached.append(request)
+        row = endpoint_of(request.name or request.target.rpartition(":")[2], number=len(self.rows) + 1)
+        self.rows.append(row)
+        self.change()
+        return {**row, "created": True}
+
+    async def detach(self, endpoint: str) -> schema.Detached:
+        row = self._endpoint(endpoint)
+        self.rows.remove(row)
+        self.change()
+        return {"id": row["id"], "name": row["name"], "network": row["network"]}
+
+    async def link(self, endpoint: str, link: Link) -> schema.Endpoint:
+        row = self._endpoint(endpoint)
+        row["links"].append({"service": link.service, "alias": link.alias})
+        return row
+
+    async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:
+        row = self._endpoint(endpoint)
+        row["links"].remove({"service": link.service, "alias": link.alias})
+        return row
+
+    async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
+        if only.network:
+            self._network(only.network)
+        return [row for row in self.rows if only.service in ("", row["service"])]
+
+    async def services(self, only: ListFilter) -> list[schema.Service]:
+        return [
+            {
+                "id": f"{row['service']}.{row['network']}",
+                "name": row["service"],
+                "network": row["network"],
+                "network_id": row["network_id"],
+                "fqdn": row["names"][0],
+                "endpoint_count": 1,
+                "answering": 1,
+                "addresses": row["addresses"],
+                "hosts": [row["host"]],
+                "ports": row["ports"],
+            }
+            for row in await self.endpoints(only)
+        ]
+
+    async def inspect(self, thing: str) -> schema.Inspection:
+        service = (await self.services(ListFilter(service=thing)))[:1]
+        if not service:
+            raise NoError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
+        return {**service[0], "kind": "service", "endpoints": self.rows}
+
+    async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+        rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]
+        return {
+            "name": f"{name}.app.mesh.internal",
+            "type": rtype,
+            "status": "NOERROR" if rows else "NXDOMAIN",
+            "answers": [
+                {"name": row["names"][0], "type": "A", "ttl_s": 5, "data": row["addresses"][0]}
+                for row in rows
+            ],
+            "asked_for": from_endpoint,
+            "reason": "service of 1 endpoint" if rows else "network app has no such name",
+        }
+
+    async def version(self) -> schema.Version:
+        return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}
+
+    def _network(self, name: str) -> schema.Network:
+        if name not in self.networks:
+            raise NoError(f"there is no network {name!r}", thing=name, hint="`netagent network ls` shows all")
+        return self.networks[name]
+
+    def _endpoint(self, name: str) -> schema.Endpoint:
+        rows = [row for row in self.rows if name in (row["name"], row["id"])]
+        if not rows:
+            raise NoError(f"there is no endpoint {name!r}", thing=name, hint="`netagent endpoints` shows all")
+        if len(rows) > 1:
+            ids = ", ".join(row["id"] for row in rows)
+            raise InputError(
+                f"{name!r} is the name of several endpoints: {ids}", thing=name, hint="use an id"
+            )
+        return rows[0]
+
+
+class Served:
+    """A FakeService behind the real server. `do` runs something in the server's loop and waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.service = FakeService()
+        self.shutdown = trio.Event()
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._token = trio.lowlevel.current_trio_token()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve, build_app(self.service), self.path, "netagent", self.shutdown)
+                self._ready.set()
+
+        try:
+            trio.run(main)
+        except BaseException as error:  # shown to the test by `start` or `stop`
+            self._failure = error
+        self._ready.set()
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10)
+        if self._failure:
+            raise self._failure
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._token.run_sync_soon(self.shutdown.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the server does not stop"
+        if self._failure:
+            raise self._failure
+
+    def change(self) -> None:
+        trio.from_thread.run_sync(self.service.change, trio_token=self._token)
+
+
+@contextlib.contextmanager
+def served(path: Path) -> Iterator[Served]:
+    """Serving at `path` for as long as the block runs."""
+    server = Served(path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

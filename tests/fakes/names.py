@@ -1,0 +1,127 @@
+"""Short ways to write tables, and to ask a source."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from netagent.model.records import Link, Port
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.names.source import ZoneSource
+from netagent.names.table import SETTINGS_KEY, EndpointRow, HostRow, Key, Kind, NetworkRow, Row, SettingsRow, Subnet
+from netdns import constants, rdata
+from netdns.name import from_text, to_text
+from netdns.source import Found, NoData, NoSuchName, NotOurs
+
+APP, BACK = "a" * 32, "b" * 32
+
+
+def packed(*addresses: str) -> tuple[bytes, ...]:
+    return tuple(ipaddress.ip_address(address).packed for address in addresses)
+
+
+def subnet(text: str) -> Subnet:
+    network = ipaddress.ip_network(text)
+    return Subnet(network.network_address.packed, network.prefixlen)
+
+
+def network(network_id: str, label: str, *subnets: str) -> tuple[Key, Row]:
+    return (Kind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets))
+
+
+def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
+    return (Kind.HOST, host_id), HostRow(label, *packed(address))
+
+
+def sandbox(name: str, *networks: str, links: tuple[str, ...] = (), forward: bool = True) -> tuple[Key, Row]:
+    pairs = tuple(Link(*one.split(":")) for one in links)
+    row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward)
+    return (Kind.SANDBOX, name), row
+
+
+def endpoint_id(number: int) -> str:
+    return f"{number:02x}" * 16
+
+
+def endpoint(
+    number: int,
+    name: str,
+    *addresses: str,
+    network_id: str = APP,
+    on: str = "h1",
+    service: str = "",
+    aliases: tuple[str, ...] = (),
+    ports: tuple[str, ...] = (),
+) -> tuple[Key, Row]:
+    row = EndpointRow(
+        endpoint_id=endpoint_id(number),
+        network_id=network_id,
+        name=name,
+        host_label=on,
+        service=service or name,
+        aliases=aliases,
+        addresses=packed(*addresses),
+        ports=tuple(Port(p.split("=")[0], int(p.split("=")[1])) for p in ports),
+    )
+    return (Kind.ENDPOINT, row.endpoint_id), row
+
+
+def settings(domain: str = "mesh.internal") -> tuple[Key, Row]:
+    return SETTINGS_KEY, SettingsRow(domain)
+
+
+def world() -> dict[Key, Row]:
+    """Two networks, three hosts; `c` is in both, `only-back` in one."""
+    return dict(
+        [
+            settings(),
+            host("1" * 32, "h1", "192.0.2.1"),
+            host("2" * 32, "h2", "192.0.2.2"),
+            network(APP, "app", "10.160.0.0/20", "fd00:1::/64"),
+            network(BACK, "back", "10.170.0.0/24"),
+            endpoint(1, "web-1", "10.160.0.11", "fd00:1::11", service="web", ports=("http=80",)),
+            endpoint(2, "web-2", "10.160.1.12", "fd00:1::12", service="web", on="h2", ports=("http=8080",)),
+            endpoint(3, "db", "10.170.0.21", network_id=BACK, on="h2", aliases=("store",)),
+            endpoint(4, "dup", "10.160.0.41"),
+            endpoint(5, "dup", "10.170.0.42", network_id=BACK),
+            endpoint(6, "un_der", "10.160.0.61"),
+            sandbox("c", APP, BACK, links=("db:database", "web.app:www", "db.back.mesh.internal:full", "no:gone")),
+            sandbox("only-back", BACK, forward=False),
+        ]
+    )
+
+
+def source_of(table: dict[Key, Row]) -> ZoneSource:
+    source = ZoneSource()
+    source.apply(table.items())
+    return source
+
+
+TYPES = {"A": constants.A, "AAAA": constants.AAAA, "PTR": constants.PTR, "SRV": constants.SRV}
+TYPES |= {"SOA": constants.SOA, "TXT": constants.TXT, "MX": 15, "ANY": constants.ANY, "NS": constants.NS}
+
+
+def ask(source: ZoneSource, name: str, rtype: str = "A", client: str = "c") -> list[str] | str:
+    """The data of the answer as text, or what kind of no it is."""
+    answer = source.lookup(from_text(name).lower(), TYPES[rtype], client)
+    match answer:
+        case Found():
+            return [_text(answer.rrset.rtype, data) for data in answer.rrset.rdatas]
+        case NoData(zone):
+            assert rdata.soa_minimum_s(zone.soa) == zone.ttl_s
+            return f"nodata {to_text(zone.apex)}"
+        case NoSuchName(zone):
+            return f"nxdomain {to_text(zone.apex)}"
+        case NotOurs():
+            return "not ours"
+
+
+def _text(rtype: int, data: bytes) -> str:
+    match rtype:
+        case constants.A | constants.AAAA:
+            return str(ipaddress.ip_address(data))
+        case constants.PTR:
+            return to_text(data)
+        case constants.SRV:
+            return f"{int.from_bytes(data[4:6])} {to_text(data[6:])}"
+        case _:
+            return "data"

@@ -1,0 +1,250 @@
+"""Messages into datagrams and streams, sessions, joins, and everything that is refused on the way."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from netgossip.carriage import ACCEPTED_STREAMS, HELLO_MAX_S, Carriage, JoinHandler
+from netgossip.config import GossipConfig
+from netgossip.errors import WireError
+from netgossip.record_wire import Ack, Delta, Digest, Message, Request
+from netgossip.seal import Keyring
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Channel,
+    Entry,
+    StreamClose,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+    Version,
+)
+
+A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
+CONFIG = GossipConfig.lan()
+
+
+def address(node_id: str) -> Address:
+    return (f"192.0.2.{int(node_id[:2], 16)}", 7957)
+
+
+def carriage(node_id: str, *, epoch: int = 1, join: JoinHandler | None = None, seed: int = 0) -> Carriage:
+    made = Carriage(
+        config=CONFIG,
+        node_id=node_id,
+        boot_epoch=epoch,
+        keyring=Keyring([bytes(32)]),
+        label=b"label",
+        rng=random.Random(f"{node_id} {epoch} {seed}"),
+        new_stream_id=itertools.count(1).__next__,
+        join_handler=join,
+    )
+    for other in {A, B} - {node_id}:
+        made.set_peer(other, address(other), 0.0)
+    return made
+
+
+def pump(one: Carriage, other: Carriage, now: float = 0.0) -> list[Message]:
+    """Pass datagrams between two until nothing is left; the messages that either believed."""
+    believed = []
+    for _ in range(10):
+        moved = False
+        for source, target in ((one, other), (other, one)):
+            source.handle_deadline(now)
+            for datagram in source.drain()[0]:
+                moved = True
+                believed += [r.message for r in target.handle_datagram(datagram.payload, now)]
+        if not moved:
+            break
+    return believed
+
+
+def delta(count: int, size: int = 100) -> Delta:
+    entries = tuple(
+        Entry(CLUSTER_SCOPE, A, b"%d" % number, bytes(size), Version(1, number))
+        for number in range(1, count + 1)
+    )
+    return Delta(CLUSTER_SCOPE, A, 1, 0, count, 0, 0, entries)
+
+
+def test_the_first_contact_proves_both_starts() -> None:
+    a, b = carriage(A), carriage(B)
+    a.greet(B, 0.0)
+    b.greet(A, 0.0)
+    pump(a, b)
+    assert a.take_admitted() == [B]
+    assert b.take_admitted() == [A]
+    a.send(B, Request(1, b"?"))
+    assert pump(a, b) == [Request(1, b"?")]
+
+
+def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not() -> None:
+    a, b = carriage(A), carriage(B)
+    digest = Digest(CLUSTER_SCOPE, 1)
+    a.send(B, digest)
+    a.send(B, Request(1, b"?"))
+    (datagram,) = a.drain()[0]
+    received = b.handle_datagram(datagram.payload, 0.0)
+    assert [item.message for item in received] == [digest]
+    assert b.counts["refused_unproven"] == 1
+
+
+def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
+    a, b = carriage(A), carriage(B)
+    b.greet(A, 0.0)
+    pump(a, b)
+    b.take_admitted()
+    a = carriage(A, epoch=2)
+    a.send(B, Digest(CLUSTER_SCOPE, 1))
+    pump(a, b)
+    assert b.take_admitted() == [A]
+
+
+def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
+    a, b = carriage(A), carriage(B)
+    b.greet(A, 0.0)
+    pump(a, b)
+    a.send(B, Request(1, b"grant me"))
+    (recorded,) = a.drain()[0]
+    assert len(b.handle_datagram(recorded.payload, 0.0)) == 1
+    assert b.handle_datagram(recorded.payload, 0.0) == []
+    assert b.counts["refused_replayed"] == 1
+    b = carriage(B, epoch=2)
+    assert b.handle_datagram(recorded.payload, 0.0) == []
+    pump(a, b)
+    assert b.take_admitted() == [A]
+    assert b.handle_datagram(recorded.payload, 0.0) == []
+
+
+def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
+    a = carriage(A)
+    for number in range(100):
+        a.send(B, Ack(CLUSTER_SCOPE, True, Version(1, number), Version(1, 1)))
+    datagrams, streams = a.drain()
+    assert streams == []
+    assert 2 <= len(datagrams) <= 5
+    assert max(len(datagram.payload) for datagram in datagrams) <= CONFIG.record_datagram_bytes
+    assert {datagram.channel for datagram in datagrams} == {Channel.RECORD}
+
+
+def carry(commands: list[object], target: Carriage, stream_id: StreamId = 99) -> list[Message]:
+    """Play what a dialler sent into another carriage."""
+    target.accept_stream(stream_id, address(A), 0.0)
+    messages = []
+    for command in commands:
+        if isinstance(command, StreamSend):
+            for start in range(0, len(command.data), 1000):
+                received = target.handle_stream_data(stream_id, command.data[start : start + 1000], 0.0)
+                messages += [item.message for item in received]
+    return messages
+
+
+@pytest.mark.parametrize("count", [12, 5000])
+def test_what_is_larger_than_a_datagram_takes_a_stream(count: int) -> None:
+    a, b = carriage(A), carriage(B)
+    a.send(B, delta(count))
+    datagrams, commands = a.drain()
+    assert datagrams == []
+    assert commands[0] == StreamOpen(1, Channel.RECORD, address(B))
+    assert carry(list(commands), b) == [delta(count)]
+    assert b.drain()[1] == [StreamClose(99)]
+    a.handle_stream_end(1, 0.1, None)
+    assert a.drain()[1] == [StreamClose(1)]
+
+
+def test_much_at_once_takes_a_stream_and_acks_never_do() -> None:
+    a = carriage(A)
+    for _ in range(200):
+        a.send(B, delta(1))
+    a.send(B, Ack(CLUSTER_SCOPE, True, Version(1, 1), Version(1, 1)))
+    datagrams, commands = a.drain()
+    assert len(datagrams) == 1
+    assert isinstance(commands[0], StreamOpen)
+
+
+def test_one_stream_to_a_peer_at_a_time_and_a_bounded_backlog() -> None:
+    a = carriage(A)
+    for _ in range(30):
+        a.send(B, delta(20, 60_000))
+        a.drain()
+    assert a.counts["streams_dialled"] == 1
+    assert a.counts["dropped_backlog"] > 0
+    a.handle_stream_end(1, 1.0, "refused")
+    _, commands = a.drain()
+    assert commands[0] == StreamClose(1)
+    assert isinstance(commands[1], StreamOpen)
+
+
+def test_streams_that_stand_still_end() -> None:
+    a, b = carriage(A), carriage(B)
+    a.send(B, delta(100))
+    a.drain()
+    b.accept_stream(7, address(A), 0.0)
+    for machine, stream_id in ((a, 1), (b, 7)):
+        machine.handle_deadline(machine.next_deadline())
+        assert StreamClose(stream_id) in machine.drain()[1]
+
+
+def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
+    b = carriage(B)
+    for number in range(ACCEPTED_STREAMS + 1):
+        b.accept_stream(number, ("203.0.113.1", 5), 0.0)
+    assert b.drain()[1] == [StreamClose(ACCEPTED_STREAMS)]
+    b.handle_stream_data(0, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
+    assert b.drain()[1] == [StreamClose(0)]
+    assert b.counts["refused_not_a_record_frame"] == 1
+
+
+def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:
+    a, b, c = carriage(A), carriage(B), carriage(C)
+    c.set_peer(B, address(B), 0.0)
+    b.set_peer(C, address(C), 0.0)
+    a.send(B, delta(5000))
+    c.send(B, delta(5000))
+    mixed = [*a.drain()[1][:3], *c.drain()[1][3:]]
+    assert carry(list(mixed), b) == []
+    assert b.counts["refused_two_senders_on_one_stream"] == 1
+
+
+class Echo:
+    """A join conversation that answers all, and ends on an exclamation mark."""
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        if b"?" in data:
+            raise WireError("no questions")
+        return data.upper(), data.endswith(b"!")
+
+
+def test_a_stream_that_opens_with_j_is_a_join() -> None:
+    b = carriage(B, join=lambda stream_id, peer: Echo())
+    b.accept_stream(1, ("203.0.113.1", 5), 0.0)
+    assert b.handle_stream_data(1, b"Join", 0.0) == []
+    b.handle_stream_data(1, b"me!", 0.0)
+    assert b.drain()[1] == [StreamSend(1, b"JOIN"), StreamSend(1, b"ME!"), StreamClose(1)]
+
+
+def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None:
+    asking, unwanted = carriage(B, join=lambda stream_id, peer: Echo()), carriage(B)
+    for machine, counted in ((asking, "refused_no_questions"), (unwanted, "refused_nobody_joins_here")):
+        machine.accept_stream(1, ("203.0.113.1", 5), 0.0)
+        machine.handle_stream_data(1, b"J?", 0.0)
+        assert machine.drain()[1] == [StreamClose(1)]
+        assert machine.counts[counted] == 1
+
+
+def test_greetings_without_an_answer_become_rare() -> None:
+    a = carriage(A)
+    a.greet(B, 0.0)
+    times = []
+    while len(times) < 12:
+        times.append(a.next_deadline())
+        a.handle_deadline(times[-1])
+        assert len(a.drain()[0]) == 1
+    assert times[1] - times[0] <= 0.1
+    assert round(times[-1] - times[-2], 6) == HELLO_MAX_S
+    a.hush(B)
+    assert a.next_deadline() == float("inf")

@@ -1,0 +1,183 @@
+"""The driver on real sockets of the loopback interface."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from netgossip.config import GossipConfig
+from netgossip.driver import Driver, open_sockets
+from netgossip.errors import UsageError
+from netgossip.node import GossipNode
+from netgossip.seal import Keyring
+from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Event, MemberState
+
+BOUND_S = 10.0
+
+
+class Host:
+    """A node with its driver at 127.0.0.1."""
+
+    def __init__(self, number: int, *, seeds: tuple[Address, ...] = (), ip: str = "127.0.0.1") -> None:
+        sockets = open_sockets(ip, free_port(), free_port())
+        self.address: Address = sockets.gossip_udp.getsockname()[:2]
+        self.events: list[Event] = []
+        self.node = GossipNode(
+            config=GossipConfig.local(),
+            node_id=f"{number:032x}",
+            address=self.address,
+            record_port=sockets.record_udp.getsockname()[1],
+            meta=b"meta",
+            incarnation=1,
+            boot_epoch=1,
+            keyring=Keyring([bytes(32)]),
+            label=b"label",
+            rng=random.Random(number),
+            now=trio.current_time(),
+            seeds=seeds,
+        )
+        self.driver = Driver(
+            self.node,
+            gossip_udp=sockets.gossip_udp,
+            gossip_tcp=sockets.gossip_tcp,
+            record_udp=sockets.record_udp,
+            record_tcp=sockets.record_tcp,
+            clock=trio.current_time,
+            on_events=self.events.extend,
+        )
+
+    def put(self, key: bytes, value: bytes) -> None:
+        entries = self.node.prepare([(CLUSTER_SCOPE, key, value)])
+        self.node.commit(entries, trio.current_time())
+        self.driver.flush_nowait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(BOUND_S):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+def sees(host: Host, other: Host, state: MemberState) -> bool:
+    member = host.node.members().get(other.node.node_id)
+    return member is not None and member.state is state
+
+
+def test_two_nodes_meet_share_records_and_notice_a_death() -> None:
+    async def main() -> None:
+        one = Host(1)
+        two = Host(2, seeds=(one.address,))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            await nursery.start(run_until_told, two)
+            await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
+            one.put(b"small", b"1")
+            one.put(b"large", bytes(60_000))
+            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            got = {e.key for c in two.events if isinstance(c, EntriesChanged) for e in c.entries}
+            assert got == {b"small", b"large"}
+            assert one.node.statistics()["record_streams_dialled"] == 1
+            stop_of[two.node.node_id].cancel()
+            await wait_until(lambda: sees(one, two, MemberState.DEAD))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+stop_of: dict[str, trio.CancelScope] = {}
+
+
+async def run_until_told(
+    host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.CancelScope() as scope:
+        stop_of[host.node.node_id] = scope
+        task_status.started()
+        await host.driver.run()
+
+
+def test_ipv6() -> None:
+    async def main() -> None:
+        one = Host(1, ip="::1")
+        two = Host(2, ip="::1", seeds=(one.address,))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            nursery.start_soon(two.driver.run)
+            await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
+            one.put(b"large", bytes(60_000))
+            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_garbage_and_hangups_on_both_ports_are_survived() -> None:
+    async def main() -> None:
+        host = Host(1)
+        record_port = host.node._record_port
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.driver.run)
+            for port in (host.address[1], record_port):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                    udp.sendto(b"", ("127.0.0.1", port))
+                    udp.sendto(random.Random(1).randbytes(1000), ("127.0.0.1", port))
+                for greeting in (
+                    b"",
+                    b"\x00" * 100,
+                    b"N" + bytes(200),
+                    b"J",
+                    random.Random(2).randbytes(500),
+                ):
+                    stream = await trio.open_tcp_stream("127.0.0.1", port)
+                    await stream.send_all(greeting)
+                    await stream.aclose()
+            await wait_until(
+                lambda: (
+                    sum(v for k, v in host.node.statistics().items() if "_refused" in k) >= 8
+                    and not host.driver._streams
+                )
+            )
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_busy_port_is_named_and_nothing_stays_open() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=rf"127\.0\.0\.1 port {port} \(TCP\) is in use"):
+            open_sockets("127.0.0.1", free_port(), port)
+    with pytest.raises(UsageError, match=r"203\.0\.113\.1 port"):
+        open_sockets("203.0.113.1", free_port(), free_port())
+
+
+def test_events_may_command_the_node() -> None:
+    async def main() -> None:
+        host = Host(1)
+        seen: list[Event] = []
+
+        def on_events(events: tuple[Event, ...]) -> None:
+            seen.extend(events)
+            if sum(isinstance(event, EntriesChanged) for event in seen) < 3:
+                host.put(b"again", b"1")
+
+        host.driver._on_events = on_events
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.driver.run)
+            await wait_until(lambda: sum(isinstance(event, EntriesChanged) for event in seen) == 3)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)

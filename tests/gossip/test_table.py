@@ -1,0 +1,212 @@
+"""The record table by example; test_table_machine.py has the laws."""
+
+from __future__ import annotations
+
+import pytest
+
+from netgossip.errors import UsageError
+from netgossip.record_wire import NO_VERSION, Delta
+from netgossip.table import LOG_LIMIT_BYTES, Merge, Table
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Log, OwnLogRaised, Scope, Version
+
+OWNER, READER, THIRD = "0a" * 16, "0b" * 16, "0c" * 16
+NET = bytes(range(16))
+
+
+def table(node_id: str, **logs: tuple[Log, ...]) -> Table:
+    return Table(node_id=node_id, label=b"label", tombstone_s=60.0, now=0.0, **logs)
+
+
+def put(
+    owner: Table, key: bytes, value: bytes | None, now: float = 0.0, scope: Scope = CLUSTER_SCOPE
+) -> None:
+    owner.commit(owner.prepare([(scope, key, value)]), now)
+
+
+def bring(source: Table, target: Table, owner: str = OWNER, *, from_owner: bool = True) -> Merge:
+    delta = source.delta(CLUSTER_SCOPE, owner, target.version(CLUSTER_SCOPE, owner))
+    assert delta is not None
+    return target.merge(delta, from_owner=from_owner)[0]
+
+
+def content(holder: Table, owner: str = OWNER) -> dict[bytes, bytes | None]:
+    log = holder.log(CLUSTER_SCOPE, owner)
+    return {} if log is None else {key: entry.value for key, entry in log.entries.items()}
+
+
+def test_prepare_changes_nothing_and_counts_on() -> None:
+    owner = table(OWNER)
+    first = owner.prepare([(CLUSTER_SCOPE, b"a", b"1"), (NET, b"b", b"2"), (CLUSTER_SCOPE, b"c", None)])
+    assert [entry.version for entry in first] == [Version(1, 1), Version(1, 1), Version(1, 2)]
+    assert owner.own_version(CLUSTER_SCOPE) == NO_VERSION
+    assert owner.prepare([(CLUSTER_SCOPE, b"a", b"1")])[0].version == Version(1, 1)
+
+
+def test_entries_prepared_before_another_commit_are_refused_whole() -> None:
+    owner = table(OWNER)
+    stale = owner.prepare([(NET, b"x", b"1"), (CLUSTER_SCOPE, b"a", b"1")])
+    put(owner, b"b", b"2")
+    with pytest.raises(UsageError):
+        owner.commit(stale, 0.0)
+    assert owner.own_version(NET) == NO_VERSION
+
+
+def test_limits_are_refused() -> None:
+    owner = table(OWNER)
+    for scope, key, value in (
+        (b"short", b"k", b""),
+        (NET, b"", b""),
+        (NET, b"k" * 256, b""),
+        (NET, b"k", bytes(65537)),
+    ):
+        with pytest.raises(UsageError):
+            owner.prepare([(scope, key, value)])
+    many = [(NET, b"%d" % number, bytes(65536)) for number in range(LOG_LIMIT_BYTES // 65536)]
+    with pytest.raises(UsageError, match="exceed"):
+        owner.prepare(many)
+
+
+def test_a_delta_carries_only_what_is_new() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"1")
+    assert bring(owner, reader) is Merge.APPLIED
+    put(owner, b"b", b"2")
+    delta = owner.delta(CLUSTER_SCOPE, OWNER, reader.version(CLUSTER_SCOPE, OWNER))
+    assert delta is not None
+    assert [entry.key for entry in delta.entries] == [b"b"]
+    assert reader.merge(delta, from_owner=True)[0] is Merge.APPLIED
+    assert reader.merge(delta, from_owner=True)[0] is Merge.KNOWN
+    assert owner.fingerprint(CLUSTER_SCOPE) == reader.fingerprint(CLUSTER_SCOPE)
+
+
+def test_a_delta_that_starts_too_late_is_a_gap() -> None:
+    owner, reader = table(OWNER), table(READER)
+    for number in range(3):
+        put(owner, b"%d" % number, b"v")
+    delta = owner.delta(CLUSTER_SCOPE, OWNER, Version(1, 2))
+    assert delta is not None
+    assert reader.merge(delta, from_owner=True) == (Merge.GAP, None)
+
+
+def test_who_slept_through_a_collected_tombstone_gets_the_whole_log() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"1")
+    put(owner, b"b", b"2")
+    bring(owner, reader)
+    put(owner, b"a", None, now=10.0)
+    put(owner, b"c", b"3", now=100.0)
+    delta = owner.delta(CLUSTER_SCOPE, OWNER, reader.version(CLUSTER_SCOPE, OWNER))
+    assert delta is not None
+    assert (delta.base, delta.collected) == (0, 3)
+    result, event = reader.merge(delta, from_owner=False)
+    assert result is Merge.APPLIED
+    assert event is not None
+    assert event.replaced
+    assert content(reader) == {b"b": b"2", b"c": b"3"}
+
+
+def test_collection_follows_the_delta() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"1")
+    put(owner, b"a", None, now=10.0)
+    bring(owner, reader)
+    assert content(reader) == {b"a": None}
+    put(owner, b"b", b"2", now=100.0)
+    bring(owner, reader)
+    assert content(reader) == {b"b": b"2"}
+
+
+def test_nobody_else_writes_our_log_and_scopes_are_held_on_purpose() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"1")
+    put(owner, b"n", b"1", scope=NET)
+    copy = owner.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
+    assert copy is not None
+    assert owner.merge(copy, from_owner=False)[0] is Merge.REFUSED
+    of_net = owner.delta(NET, OWNER, NO_VERSION)
+    assert of_net is not None
+    assert reader.merge(of_net, from_owner=True)[0] is Merge.REFUSED
+    reader.hold(NET)
+    assert reader.merge(of_net, from_owner=True)[0] is Merge.APPLIED
+    reader.release(NET)
+    assert reader.logs(NET) == ()
+    assert reader.fingerprint(NET) == 0
+
+
+def test_a_content_that_is_not_what_was_announced_is_found_out() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"1")
+    bring(owner, reader)
+    put(owner, b"b", b"2")
+    good = owner.delta(CLUSTER_SCOPE, OWNER, Version(1, 1))
+    assert good is not None
+    bad = Delta(good.scope, good.owner, 1, 1, 2, 0, good.digest + 1, good.entries)
+    assert reader.merge(bad, from_owner=True) == (Merge.DIVERGED, None)
+    assert content(reader) == {b"a": b"1"}
+
+
+def test_a_lost_past_raises_the_epoch_and_issues_everything_again() -> None:
+    owner, reader = table(OWNER), table(READER)
+    for number in range(5):
+        put(owner, b"%d" % number, b"v")
+    bring(owner, reader)
+    restored = table(OWNER)
+    put(restored, b"kept", b"v")
+    events = restored.outrun(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
+    assert events[0] == OwnLogRaised(CLUSTER_SCOPE, 2)
+    assert isinstance(events[1], EntriesChanged)
+    assert events[1].replaced
+    assert bring(restored, reader) is Merge.APPLIED
+    assert content(reader) == {b"kept": b"v"}
+
+
+def test_a_past_that_grew_beside_the_lost_one_is_found_by_its_digest() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, b"a", b"old")
+    bring(owner, reader)
+    restored = table(OWNER)
+    put(restored, b"a", b"new")
+    row = reader.vector(CLUSTER_SCOPE)[0]
+    assert restored.outrun(CLUSTER_SCOPE, row.version, row.digest)
+    assert bring(restored, reader) is Merge.APPLIED
+    assert content(reader) == {b"a": b"new"}
+
+
+def test_commit_after_a_raise_gives_new_versions() -> None:
+    owner = table(OWNER)
+    put(owner, b"a", b"1")
+    prepared = owner.prepare([(CLUSTER_SCOPE, b"b", b"2")])
+    owner.outrun(CLUSTER_SCOPE, Version(1, 9))
+    (event,) = owner.commit(prepared, 0.0)
+    assert event.entries[0].version == Version(2, 2)
+    assert content(owner) == {b"a": b"1", b"b": b"2"}
+
+
+def test_dropped_logs_do_not_come_back_but_newer_ones_do() -> None:
+    owner, reader, third = table(OWNER), table(READER), table(THIRD)
+    put(owner, b"a", b"1")
+    bring(owner, reader)
+    bring(owner, third)
+    reader.drop(OWNER)
+    copy = third.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
+    assert copy is not None
+    assert reader.merge(copy, from_owner=False)[0] is Merge.KNOWN
+    put(owner, b"b", b"2")
+    whole = owner.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
+    assert whole is not None
+    assert reader.merge(whole, from_owner=True)[0] is Merge.APPLIED
+
+
+def test_a_saved_log_goes_on_where_it_was() -> None:
+    owner = table(OWNER)
+    put(owner, b"a", b"1")
+    put(owner, b"a", None)
+    put(owner, b"b", b"2")
+    saved = owner.log(CLUSTER_SCOPE, OWNER)
+    assert saved is not None
+    again = table(OWNER, own_logs=(saved,))
+    again.check_invariants()
+    assert again.fingerprint(CLUSTER_SCOPE) == owner.fingerprint(CLUSTER_SCOPE)
+    assert again.prepare([(CLUSTER_SCOPE, b"c", b"3")])[0].version == Version(1, 4)
+    put(again, b"c", b"3", now=60.0)
+    assert b"a" not in content(again)

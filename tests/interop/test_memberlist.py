@@ -1,0 +1,249 @@
+"""Our membership and HashiCorp's memberlist in one cluster, on loopback: each must see what the other sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from interop.swim_driver import SwimDriver
+
+from netgossip.types import Address, MemberState, StrangerHeard
+
+pytestmark = pytest.mark.interop
+
+KEY = b"0123456789abcdef"
+LABEL = b"blue"
+DETECTION_BOUND_S = 20.0
+"""Two seconds to suspect, four to refute, and a slow machine."""
+
+
+def address_of(number: int) -> Address:
+    """127/8 is all ours; the process id keeps two runs apart."""
+    return f"127.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}.{number}", 7956
+
+
+class GoNode:
+    """The Go program, what it has printed, and its standard input."""
+
+    def __init__(self, name: str, process: trio.Process) -> None:
+        self.name = name
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+
+    def saw(self, event: str, **fields: object) -> bool:
+        return any(e["event"] == event and fields.items() <= e.items() for e in self.events)
+
+    async def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(command.encode() + b"\n")
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        buffer = b""
+        async for data in self.process.stdout:
+            *lines, buffer = (buffer + data).split(b"\n")
+            self.events += [json.loads(line) for line in lines]
+
+
+class Cluster:
+    """Starts nodes of both kinds, and ends them all."""
+
+    def __init__(self, nursery: trio.Nursery, binary: Path, logs: Path) -> None:
+        self._nursery = nursery
+        self._binary = binary
+        self._logs = logs
+        self.go_nodes: list[GoNode] = []
+
+    async def go(
+        self, number: int, *, join: int | None = None, key: bytes = KEY, label: bytes = LABEL
+    ) -> GoNode:
+        name = f"go{number}"
+        host, port = address_of(number)
+        arguments = [
+            f"-name={name}",
+            f"-bind={host}",
+            f"-port={port}",
+            f"-label={label.decode()}",
+            f"-key={key.hex()}",
+        ]
+        if join is not None:
+            arguments.append("-join={}:{}".format(*address_of(join)))
+        with (self._logs / f"{name}.log").open("wb") as log:
+            process = await self._nursery.start(
+                partial(
+                    trio.run_process,
+                    [str(self._binary), *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    check=False,
+                )
+            )
+        node = GoNode(name, process)
+        self.go_nodes.append(node)
+        self._nursery.start_soon(node.read)
+        await wait_until(lambda: node.saw("started"), 10)
+        return node
+
+    async def ours(self, number: int, *, seeds: tuple[int, ...] = (), meta: bytes = b"") -> SwimDriver:
+        driver = SwimDriver(
+            f"py{number}",
+            address_of(number),
+            key=KEY,
+            label=LABEL,
+            seeds=tuple(map(address_of, seeds)),
+            meta=meta,
+        )
+        await self._nursery.start(driver.run)
+        return driver
+
+
+async def wait_until(condition: Callable[[], bool], bound_s: float) -> None:
+    with trio.fail_after(bound_s):
+        while not condition():  # noqa: ASYNC110 - another process's doing is seen by looking
+            await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def cluster_of(binary: Path, logs: Path) -> AsyncIterator[Cluster]:
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(nursery, binary, logs)
+        try:
+            yield cluster
+        finally:
+            for node in cluster.go_nodes:
+                node.process.kill()
+            nursery.cancel_scope.cancel()
+
+
+def run(scenario: Callable[[Cluster], Awaitable[None]], binary: Path, logs: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(binary, logs) as cluster:
+            await scenario(cluster)
+
+    trio.run(main)
+
+
+def test_we_join_and_leave(memberlist_binary: Path, tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        go = await cluster.go(1)
+        ours = await cluster.ours(2, seeds=(1,), meta=b"from python")
+        await wait_until(lambda: go.saw("join", node="py2", meta="from python"), 5)
+        await wait_until(lambda: ours.state_of("go1") is MemberState.ALIVE, 5)
+        member = ours.member("go1")
+        assert member is not None
+        assert (member.address, member.meta) == (address_of(1), b"from go")
+
+        ours.swim.set_meta(b"changed", trio.current_time())
+        ours.flush()
+        await wait_until(lambda: go.saw("update", node="py2", meta="changed"), 5)
+
+        await wait_until(lambda: ours.swim.rtt_s("go1") is not None, 5)
+        ours.swim.leave(trio.current_time())
+        ours.flush()
+        await wait_until(lambda: ours.swim.has_left(trio.current_time()), 4)
+        await wait_until(lambda: go.saw("leave", node="py2"), 5)
+        # The Go node's report does not say whether it holds us for left or for dead. A newcomer that asks it does.
+        newcomer = await cluster.ours(3, seeds=(1,))
+        await wait_until(lambda: newcomer.state_of("py2") is MemberState.LEFT, 5)
+        refused = {k: v for k, v in ours.swim.statistics().items() if v and k.startswith("refused")}
+        assert refused == {}
+
+    run(scenario, memberlist_binary, tmp_path)
+
+
+def test_it_joins_us_and_leaves(memberlist_binary: Path, tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        ours = await cluster.ours(1)
+        go = await cluster.go(2, join=1)
+        await wait_until(lambda: go.saw("joined"), 5)
+        assert not any("error" in e for e in go.events)
+        await wait_until(lambda: ours.state_of("go2") is MemberState.ALIVE, 5)
+        await go.tell("leave")
+        await wait_until(lambda: ours.state_of("go2") is MemberState.LEFT, 5)
+        await wait_until(lambda: go.saw("left"), 10)
+
+    run(scenario, memberlist_binary, tmp_path)
+
+
+def test_the_killed_are_declared_dead_on_both_sides_and_come_back(
+    memberlist_binary: Path, tmp_path: Path
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        go1, go2 = await cluster.go(1), await cluster.go(2, join=1)
+        ours3, ours4 = await cluster.ours(3, seeds=(1,)), await cluster.ours(4, seeds=(1,))
+        names = ("go1", "go2", "py3", "py4")
+        await wait_until(lambda: all(ours3.state_of(n) is MemberState.ALIVE for n in names), 10)
+        await wait_until(lambda: all(go1.saw("join", node=n) for n in names), 10)
+
+        go2.process.kill()
+        ours4.stop()
+        await wait_until(
+            lambda: ours3.state_of("go2") is MemberState.DEAD and ours3.state_of("py4") is MemberState.DEAD,
+            DETECTION_BOUND_S,
+        )
+        await wait_until(
+            lambda: go1.saw("leave", node="go2") and go1.saw("leave", node="py4"),
+            DETECTION_BOUND_S,
+        )
+        newcomer = await cluster.ours(5, seeds=(1,))
+        await wait_until(lambda: newcomer.state_of("py4") is MemberState.DEAD, 5)
+        newcomer.stop()
+
+        # It has lost its incarnation: 1 again, which everybody holds for dead.
+        joins = sum(e["event"] == "join" and e.get("node") == "py4" for e in go1.events)
+        await cluster.ours(4, seeds=(3,), meta=b"second life")
+        await wait_until(
+            lambda: sum(e["event"] == "join" and e.get("node") == "py4" for e in go1.events) > joins, 10
+        )
+        await wait_until(lambda: ours3.state_of("py4") is MemberState.ALIVE, 5)
+
+    run(scenario, memberlist_binary, tmp_path)
+
+
+def test_a_half_deaf_node_is_held_alive_through_helpers(memberlist_binary: Path, tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        go1, go2 = await cluster.go(1), await cluster.go(2, join=1)
+        ours = await cluster.ours(3, seeds=(1,))
+        await wait_until(lambda: go1.saw("join", node="py3") and go2.saw("join", node="py3"), 10)
+        ours.deaf_to.add(address_of(1))
+        probes = ours.swim.statistics()["probes"]
+        # Ten of our probes: about five of each Go node, all of go1's answers lost but for helpers and TCP.
+        await wait_until(lambda: ours.swim.statistics()["probes"] >= probes + 10, 40)
+        assert ours.state_of("go1") is MemberState.ALIVE
+        assert not go1.saw("leave", node="py3")
+        assert not go2.saw("leave", node="py3")
+
+    run(scenario, memberlist_binary, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "label", "reason"),
+    [
+        (b"another key 1234", LABEL, "wrong-key"),
+        (KEY, b"green", "other-label"),
+        (KEY, b"", "no-label"),
+        (b"", LABEL, "not-encrypted"),
+    ],
+)
+def test_a_stranger_is_refused_and_reported(
+    memberlist_binary: Path, tmp_path: Path, key: bytes, label: bytes, reason: str
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        ours = await cluster.ours(1)
+        go = await cluster.go(2, join=1, key=key, label=label)
+        await wait_until(lambda: go.saw("joined"), 15)
+        assert any("error" in e for e in go.events if e["event"] == "joined")
+        reports = [e for e in ours.events if isinstance(e, StrangerHeard)]
+        assert [report.reason for report in reports] == [reason]
+        assert set(ours.swim.members()) == {"py1"}
+
+    run(scenario, memberlist_binary, tmp_path)

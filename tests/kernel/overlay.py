@@ -1,0 +1,108 @@
+"""What kernel tests are made of: a namespace, a host's datapath in one, and the values of one small network."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from netagent.datapath.attach import Attacher
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
+from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
+from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.reconcile import Reconciler
+from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
+
+CLUSTER = ClusterId("c1" * 16)
+NETWORK = NetworkId("0a" * 16)
+VNI = vni_of(NETWORK)
+PORT = 4799
+MTU_BYTES = 1400
+
+
+@dataclass(frozen=True)
+class Namespace:
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"/run/netns/{self.name}"
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        status = Path(self.path).stat()
+        return status.st_dev, status.st_ino
+
+    def try_run(self, command: str) -> subprocess.CompletedProcess[str]:
+        words = ["ip", "netns", "exec", self.name, *command.split()]
+        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+
+    def run(self, command: str) -> str:
+        done = self.try_run(command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def remove(self) -> None:
+        subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=20)
+
+
+NamespaceFactory = Callable[[str], Namespace]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host's namespace and what the agent would have there."""
+
+    namespace: Namespace
+    underlay: str
+    netlink: Netlink
+    reconciler: Reconciler
+    attacher: Attacher
+
+
+@asynccontextmanager
+async def open_host(namespace: Namespace, underlay: str) -> AsyncIterator[Host]:
+    with opened_netns(namespace.path) as fd:
+        netlink = Netlink(await run_in_netns(fd, open_socket))
+        notifications = await run_in_netns(fd, open_notification_socket)
+    reconciler = Reconciler(netlink, notifications)
+    with closing(netlink):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconciler.run)
+            attacher = Attacher(netlink, host_netns=namespace.identity)
+            yield Host(namespace, underlay, netlink, reconciler, attacher)
+            nursery.cancel_scope.cancel()
+
+
+def endpoint(number: int, container: Namespace, ifname: str = "") -> LocalEndpoint:
+    return LocalEndpoint(
+        endpoint_id=EndpointId(f"{number:08x}" * 4),
+        network_id=NETWORK,
+        mac=f"02:0a:00:00:00:{number:02x}",
+        addresses=(f"10.66.0.{number}/20", f"fd66::{number:x}/64"),
+        netns_path=container.path,
+        netns_identity=container.identity,
+        ifname=ifname,
+    )
+
+
+def seen_from_elsewhere(local: LocalEndpoint, underlay: str) -> RemoteEndpoint:
+    addresses = tuple(address.partition("/")[0] for address in local.addresses)
+    return RemoteEndpoint(local.endpoint_id, local.mac, addresses, underlay)
+
+
+def network(local: tuple[LocalEndpoint, ...] = (), remotes: tuple[RemoteEndpoint, ...] = ()) -> NetworkInput:
+    return NetworkInput(network_id=NETWORK, vni=VNI, mtu_bytes=MTU_BYTES, locals=local, remotes=remotes)
+
+
+async def wait_until(condition: Callable[[], object], what: str, bound_s: float = 5.0) -> None:
+    with trio.move_on_after(bound_s):
+        while not condition():
+            await trio.sleep(0.02)
+        return
+    pytest.fail(f"not within {bound_s} s: {what}")

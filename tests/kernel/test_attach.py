@@ -1,0 +1,274 @@
+"""Binding an interface: what is refused, what is undone, what is found again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from kernel.overlay import (
+    CLUSTER,
+    MTU_BYTES,
+    PORT,
+    VNI,
+    Host,
+    Namespace,
+    NamespaceFactory,
+    endpoint,
+    network,
+    open_host,
+    wait_until,
+)
+
+from netagent.datapath.desired import LocalEndpoint, desired_state
+from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
+from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.model.ids import veth_name
+
+pytestmark = pytest.mark.kernel
+
+
+def with_host(
+    wire: tuple[Namespace, Namespace],
+    local: tuple[LocalEndpoint, ...],
+    body: Callable[[Host], Awaitable[None]],
+) -> None:
+    """Run `body` on a host whose network is programmed."""
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as host:
+            state = desired_state(
+                [network(local)], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
+            )
+            host.reconciler.set_desired(state, 1)
+            with trio.fail_after(10):
+                await host.reconciler.wait_programmed(1)
+            await body(host)
+
+    trio.run(main)
+
+
+async def refusal_of(host: Host, local: LocalEndpoint, vni: int = VNI) -> NetagentError:
+    with pytest.raises(NetagentError) as caught:
+        await host.attacher.bind(local, vni=vni, mtu_bytes=MTU_BYTES)
+    assert caught.value.code != "bind-failed", caught.value
+    assert veth_name(local.endpoint_id) not in host.namespace.run("ip link")
+    return caught.value
+
+
+def test_the_interface_is_as_it_was_asked_for(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    c1.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+    local = endpoint(2, c1)
+
+    async def body(host: Host) -> None:
+        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        second = replace(endpoint(4, c1), addresses=("10.66.0.4/20",))
+        assert await host.attacher.bind(second, vni=VNI, mtu_bytes=MTU_BYTES) == "eth1"
+        third = replace(endpoint(5, c1, "db0"), addresses=("10.66.0.5/20",))
+        assert await host.attacher.bind(third, vni=VNI, mtu_bytes=MTU_BYTES) == "db0"
+        shown = c1.run("ip addr show eth0")
+        assert local.mac in shown
+        assert f"mtu {MTU_BYTES}" in shown
+        assert "10.66.0.2/20" in shown
+        assert "fd66::2/64 scope global nodad" in shown
+        assert "tentative" not in c1.run("ip addr show eth0 scope global")
+        assert c1.run("ip route show default") + c1.run("ip -6 route show default") == ""
+        assert c1.run("sysctl -n net.ipv6.conf.eth0.accept_ra").strip() == "0"
+        assert "LOWER_UP" in c1.run("ip link show lo")
+        assert "inet6" not in host.namespace.run(f"ip addr show {veth_name(local.endpoint_id)}")
+
+    with_host(wire, (local,), body)
+
+
+def test_bind_again_finishes_what_is_there(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+
+    async def body(host: Host) -> None:
+        bind = host.attacher.bind
+        await bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        index = c1.run("cat /sys/class/net/eth0/ifindex")
+        c1.run("ip addr flush dev eth0")
+        c1.run("ip link set eth0 down")
+        assert await bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert c1.run("cat /sys/class/net/eth0/ifindex") == index
+        assert "10.66.0.2/20" in c1.run("ip addr show eth0")
+        # A pair that leads to another namespace is not what was asked for.
+        c2 = namespaces("c2")
+        moved = replace(local, netns_path=c2.path, netns_identity=c2.identity)
+        assert await bind(moved, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert "eth0" not in c1.run("ip link")
+        await host.attacher.unbind(local.endpoint_id)
+        await host.attacher.unbind(local.endpoint_id)
+        assert "eth0" not in c2.run("ip link")
+
+    with_host(wire, (local,), body)
+
+
+def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory) -> None:
+    c1 = namespaces("c1")
+    c1.run("ip link add taken type bridge")
+    local = endpoint(2, c1)
+
+    async def body(host: Host) -> None:
+        assert (await refusal_of(host, replace(local, ifname="taken"))).code == "interface-taken"
+        assert (
+            await refusal_of(host, replace(local, netns_path="/run/netns/nt4-none"))
+        ).code == "namespace-gone"
+        assert (await refusal_of(host, replace(local, netns_path="/etc/passwd"))).code == "not-a-namespace"
+        assert (await refusal_of(host, replace(local, netns_identity=(1, 1)))).code == "namespace-gone"
+        itself = replace(local, netns_path=wire[0].path, netns_identity=wire[0].identity)
+        assert (await refusal_of(host, itself)).code == "host-namespace"
+        for ifname in ("a/b", "eth%d", "..", "all", "lo", "a b", "x" * 16):
+            assert (await refusal_of(host, replace(local, ifname=ifname))).code == "bad-ifname"
+        assert (await refusal_of(host, local, vni=VNI + 1)).code == "network-not-programmed"
+
+    with_host(wire, (local,), body)
+
+
+def test_a_foreign_device_with_our_name_is_not_taken_over(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    local = endpoint(2, namespaces("c1"))
+    name = veth_name(local.endpoint_id)
+
+    async def body(host: Host) -> None:
+        host.namespace.run(f"ip link add {name} type bridge")
+        with pytest.raises(RefusedError, match="taken on this host"):
+            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        assert "alias" not in host.namespace.run(f"ip link show {name}")
+
+    with_host(wire, (local,), body)
+
+
+def test_an_address_the_kernel_refuses_undoes_the_bind(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    local = replace(endpoint(2, namespaces("c1")), addresses=("10.66.0.2/20", "ff02::1/64"))
+
+    async def body(host: Host) -> None:
+        with pytest.raises(FailedError):
+            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        assert veth_name(local.endpoint_id) not in host.namespace.run("ip link")
+
+    with_host(wire, (local,), body)
+
+
+def test_cancelled_at_every_checkpoint_nothing_is_left(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+
+    async def body(host: Host) -> None:
+        for checkpoint in range(1, 200):
+            is_finished = await cancelled_at(checkpoint, host, local)
+            if is_finished:
+                break
+            assert veth_name(local.endpoint_id) not in host.namespace.run("ip link"), checkpoint
+            assert "eth0" not in c1.run("ip link"), checkpoint
+        assert checkpoint > 5
+        assert is_finished
+
+    with_host(wire, (local,), body)
+
+
+async def cancelled_at(checkpoint: int, host: Host, local: LocalEndpoint) -> bool:
+    """Bind and cancel at the n-th time that the task gives way; True when it was done before."""
+
+    class Count(trio.abc.Instrument):
+        passed = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if task is me:
+                self.passed += 1
+                if self.passed == checkpoint:
+                    scope.cancel()
+
+    me = trio.lowlevel.current_task()
+    instrument = Count()
+    with trio.CancelScope() as scope:
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    return not scope.cancelled_caught
+
+
+def test_a_container_that_goes_is_noticed(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+
+    async def body(host: Host) -> None:
+        assert host.reconciler.absent_endpoints == {local.endpoint_id}
+        await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        with trio.fail_after(5):
+            absent = await host.reconciler.wait_absent_changed(frozenset({local.endpoint_id}))
+            assert absent == frozenset()
+            c1.remove()
+            assert await host.reconciler.wait_absent_changed(absent) == {local.endpoint_id}
+        await wait_until(lambda: not host.reconciler.status().failures, "no failures")
+
+    with_host(wire, (local,), body)
+
+
+def current_netns() -> str:
+    return str(Path("/proc/thread-self/ns/net").readlink())
+
+
+def test_the_event_loop_s_thread_never_changes_namespace(namespaces: NamespaceFactory) -> None:
+    c1 = namespaces("c1")
+    own = current_netns()
+
+    async def main() -> None:
+        with opened_netns(c1.path, c1.identity) as fd:
+            seen, ident = await run_in_netns(fd, lambda: (current_netns(), threading.get_ident()))
+            assert seen == f"net:[{c1.identity[1]}]"
+            assert ident not in {thread.ident for thread in threading.enumerate()}
+            with pytest.raises(ZeroDivisionError):
+                await run_in_netns(fd, lambda: 1 // 0)
+        with pytest.raises(OSError, match="setns"):
+            await run_in_netns(fd, list)  # closed
+
+    trio.run(main)
+    assert current_netns() == own
+
+
+def test_what_is_no_network_namespace_is_refused(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (str(fifo), str(tmp_path), "/proc/self/ns/mnt", "/dev/null"):
+        with pytest.raises(RefusedError) as caught:
+            os.close(open_netns(path))
+        assert caught.value.code == "not-a-namespace"
+
+
+def test_resolver_sockets_are_made_in_a_new_namespace_once(namespaces: NamespaceFactory) -> None:
+    c1 = namespaces("c1")
+
+    async def main() -> None:
+        with opened_netns(c1.path) as fd:
+            udp, tcp = await make_resolver_sockets(fd)
+            with udp, tcp:
+                assert udp.getsockname() == tcp.getsockname() == ("127.0.0.11", 53)
+                assert c1.run("ss -Hlntu").count("127.0.0.11:53") == 2
+                with pytest.raises(OSError, match="in use"):
+                    await make_resolver_sockets(fd)
+            again = await make_resolver_sockets(fd)
+            for sock in again:
+                sock.close()
+
+    trio.run(main)
+    assert len(boot_id()) == 36

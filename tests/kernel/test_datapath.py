@@ -1,0 +1,252 @@
+"""Two hosts, one network between them, by the reconciler and the attacher alone."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+import trio
+from kernel.overlay import (
+    CLUSTER,
+    MTU_BYTES,
+    NETWORK,
+    PORT,
+    VNI,
+    Host,
+    Namespace,
+    NamespaceFactory,
+    endpoint,
+    network,
+    open_host,
+    seen_from_elsewhere,
+    wait_until,
+)
+
+from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.observe import observe
+from netagent.datapath.plan import plan
+from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
+from netagent.datapath.state import KernelState
+from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
+
+pytestmark = pytest.mark.kernel
+
+BRIDGE, TUNNEL = bridge_name(VNI), vxlan_name(VNI)
+VETH = veth_name(EndpointId("00000002" * 4))
+H1, H2 = HostId("11" * 16), HostId("22" * 16)
+
+
+def desired(
+    host: Host, *networks: NetworkInput, probe: ProbeInput | None = None, port: int = PORT
+) -> KernelState:
+    return desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
+
+
+def probe_of(own: HostId, other: HostId, other_underlay: str) -> ProbeInput:
+    peer = ProbePeer(other, probe_address(CLUSTER, other), probe_mac(other), other_underlay)
+    return ProbeInput(
+        vni=probe_vni(CLUSTER),
+        address=probe_address(CLUSTER, own),
+        mac=probe_mac(own),
+        mtu_bytes=MTU_BYTES,
+        peers=(peer,),
+    )
+
+
+async def program(host: Host, state: KernelState) -> None:
+    generation = host.reconciler.programmed_generation + 1
+    host.reconciler.set_desired(state, generation)
+    with trio.fail_after(10):
+        await host.reconciler.wait_programmed(generation)
+    assert host.reconciler.status().dirty == ()
+
+
+@pytest.mark.parametrize("underlays", [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")])
+def test_first_packet_crosses_the_overlay(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, underlays: tuple[str, str]
+) -> None:
+    c1, c2 = namespaces("c1"), namespaces("c2")
+    first, second = endpoint(2, c1), endpoint(3, c2)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            h1 = await stack.enter_async_context(open_host(wire[0], underlays[0]))
+            h2 = await stack.enter_async_context(open_host(wire[1], underlays[1]))
+            net1 = network((first,), (seen_from_elsewhere(second, underlays[1]),))
+            net2 = network((second,), (seen_from_elsewhere(first, underlays[0]),))
+            await program(h1, desired(h1, net1, probe=probe_of(H1, H2, underlays[1])))
+            await program(h2, desired(h2, net2, probe=probe_of(H2, H1, underlays[0])))
+            assert await h1.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+            assert await h2.attacher.bind(second, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+            # One packet each and no second try: no duplicate detection, no lost first packet.
+            c1.run("ping -c1 -W1 10.66.0.3")
+            c1.run("ping -c1 -W1 fd66::3")
+            c2.run(f"ping -c1 -W1 -M do -s {MTU_BYTES - 28} 10.66.0.2")
+            wire[0].run(f"ping -c1 -W1 {probe_address(CLUSTER, H2)}")
+            await wait_until(lambda: not h1.reconciler.absent_endpoints, "the endpoint is seen")
+            # The kernel holds what was asked for, entry by entry.
+            want = desired(h1, net1, probe=probe_of(H1, H2, underlays[1]))
+            assert plan(want, (await observe(h1.netlink)).state) == []
+
+    trio.run(main)
+
+
+TAMPERING = [
+    f"bridge fdb del 02:0a:00:00:00:03 dev {TUNNEL} self",
+    f"bridge fdb del 02:0a:00:00:00:03 dev {TUNNEL} master",
+    f"bridge fdb replace 02:0a:00:00:00:03 dev {TUNNEL} dst 192.0.2.77 self permanent",
+    f"bridge fdb append 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.77 self permanent",
+    f"bridge fdb replace 02:0a:00:00:00:99 dev {TUNNEL} master static",
+    f"bridge fdb replace 02:0a:00:00:00:03 dev {VETH} master static",
+    f"ip neigh del 10.66.0.3 dev {BRIDGE}",
+    f"ip neigh replace 10.66.0.3 lladdr 02:00:00:00:00:99 dev {BRIDGE} nud permanent",
+    f"ip neigh replace 10.66.0.99 lladdr 02:00:00:00:00:99 dev {BRIDGE} nud permanent",
+    f"ip addr add 10.99.0.1/24 dev {BRIDGE}",
+    f"ip link set {TUNNEL} down",
+    f"ip link set {TUNNEL} nomaster",
+    f"ip link set {TUNNEL} mtu 1300",
+    f"ip link set {BRIDGE} address 02:00:00:00:00:01",
+    f"ip link set {BRIDGE} type bridge mcast_snooping 1",
+    f"bridge link set dev {TUNNEL} learning on",
+    f"bridge link set dev {TUNNEL} neigh_suppress off",
+    f"ip link set {VETH} nomaster",
+    f"ip link set {VETH} down",
+    f"ip link del {TUNNEL}",
+    f"ip link del {BRIDGE}",
+]
+
+
+def test_whatever_is_changed_by_hand_is_put_right(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+    remote = seen_from_elsewhere(endpoint(3, c1), "192.0.2.2")
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            state = desired(h1, network((local,), (remote,)), probe=probe_of(H1, H2, "192.0.2.2"))
+            await program(h1, state)
+            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await wait_equal(h1, state, "bind")
+            for command in TAMPERING:
+                looks = h1.reconciler.status().looks
+                drift = sum(h1.reconciler.status().drift.values())
+                h1.namespace.run(command)
+                await wait_until(lambda n=looks: h1.reconciler.status().looks > n, f"a look after {command}")
+                await wait_equal(h1, state, command)
+                assert sum(h1.reconciler.status().drift.values()) > drift, command
+
+    trio.run(main)
+
+
+def inventory(namespace: Namespace) -> list[str]:
+    """All links with their indexes, all permanent entries."""
+    commands = ("ip -o link", "bridge fdb", "ip neigh show nud permanent")
+    return [namespace.run(command) for command in commands]
+
+
+async def wait_equal(host: Host, state: KernelState, what: str) -> None:
+    """The kernel comes to hold `state`, and the notifications have died down."""
+    difference: list[object] = []
+    with trio.move_on_after(3):
+        while True:
+            difference = list(plan(state, (await observe(host.netlink)).state))
+            looks = host.reconciler.status().looks
+            await trio.sleep(0.12)
+            if not difference and host.reconciler.status().looks == looks:
+                return
+    pytest.fail(f"after {what}: {difference}")
+
+
+def test_a_restart_changes_nothing_and_removes_what_is_no_longer_wanted(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+    remotes = tuple(seen_from_elsewhere(endpoint(n, c1), "192.0.2.2") for n in range(3, 103))
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            state = desired(h1, network((local,), remotes))
+            await program(h1, state)
+            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await wait_equal(h1, state, "bind")
+        before = inventory(h1.namespace)
+        async with open_host(wire[0], "192.0.2.1") as again:
+            await program(again, desired(again, network((local,), remotes)))
+            after = inventory(h1.namespace)
+            assert after == before
+            assert again.reconciler.absent_endpoints == frozenset()
+            await again.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            assert await again.attacher.list_endpoint_devices() == {local.endpoint_id: VETH}
+            await again.attacher.unbind(local.endpoint_id)
+            await program(again, desired(again))
+            assert "na-" not in h1.namespace.run("ip link")
+            assert "nx-" not in h1.namespace.run("ip link")
+
+    trio.run(main)
+
+
+def test_the_host_s_address_and_port_may_change(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    remote = seen_from_elsewhere(endpoint(3, namespaces("c1")), "192.0.2.2")
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            for underlay, port in [("192.0.2.1", PORT), ("192.0.2.9", PORT), ("192.0.2.9", 4800)]:
+                changed = replace(h1, underlay=underlay)
+                await program(h1, desired(changed, network((), (remote,)), port=port))
+                details = h1.namespace.run(f"ip -d link show {TUNNEL}")
+                assert f"local {underlay}" in details
+                assert f"dstport {port}" in details
+                assert "nolearning" in details
+                assert "192.0.2.2" in h1.namespace.run(f"bridge fdb show dev {TUNNEL}")
+
+    trio.run(main)
+
+
+def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespace]) -> None:
+    other = NetworkInput(network_id=NETWORK, vni=VNI + 1, mtu_bytes=MTU_BYTES)
+
+    async def main() -> None:
+        wire[0].run(f"ip link add vx-foreign type vxlan id {VNI} dstport {PORT} local 192.0.2.1")
+        wire[0].run(f"ip link add {bridge_name(VNI + 2)} type bridge")
+        third = NetworkInput(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            h1.reconciler.set_desired(desired(h1, network(), other, third), 1)
+            with trio.fail_after(10):
+                await h1.reconciler.wait_programmed(1)
+            assert h1.reconciler.trouble_with(TUNNEL) == f"VNI {VNI} is used by vx-foreign, which is not ours"
+            named = h1.reconciler.trouble_with(bridge_name(VNI + 2))
+            assert named == f"a device named {bridge_name(VNI + 2)} exists that is not ours"
+            assert "alias" not in wire[0].run(f"ip link show {bridge_name(VNI + 2)}")
+            # The other network is up, and the troubled one heals by itself once the cause is gone.
+            assert vxlan_name(VNI + 1) in wire[0].run("ip link")
+            wire[0].run("ip link del vx-foreign")
+            wire[0].run(f"ip link del {bridge_name(VNI + 2)}")
+            await wait_until(lambda: not h1.reconciler.status().failures, "healing", bound_s=10)
+
+    trio.run(main)
+
+
+def test_a_thousand_endpoints_in_one_change(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    base = seen_from_elsewhere(endpoint(3, namespaces("c1")), "192.0.2.2")
+    remotes = tuple(
+        replace(base, mac=f"02:0a:00:00:{n >> 8:02x}:{n & 255:02x}", addresses=(f"10.66.{n >> 8}.{n & 255}",))
+        for n in range(2, 1002)
+    )
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            await program(h1, desired(h1, network((), remotes)))
+            assert h1.reconciler.status().entries == 3000
+            assert plan(desired(h1, network((), remotes)), (await observe(h1.netlink)).state) == []
+            await program(h1, desired(h1, network((), remotes[:10])))
+            assert len((await observe(h1.netlink)).state.selves) == 10
+
+    trio.run(main)

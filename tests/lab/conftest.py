@@ -1,0 +1,77 @@
+"""Fixtures of the lab tests. Each lab has a folder of its own, so tests of two checkouts can run side by side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from lab.harness import Cluster
+from netlab.lab import Lab
+from netlab.topology import of_hosts
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def new_lab() -> Iterator[Callable[[], Lab]]:
+    """Makes labs that are not up yet, and takes them down at the end whatever happened."""
+    made = []
+
+    def make() -> Lab:
+        lab = Lab(Path(f"/run/natlab-test{os.getpid()}-{next(_numbers)}"))
+        made.append(lab)
+        return lab
+
+    yield make
+    for lab in made:
+        lab.down()
+
+
+@pytest.fixture
+def bare_lab(new_lab: Callable[[], Lab]) -> Lab:
+    """Three hosts without agents."""
+    lab = new_lab()
+    lab.up(of_hosts(3), agents=False)
+    return lab
+
+
+@pytest.fixture
+def strangers(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+    """Three hosts whose agents run and belong to no cluster; nothing passes between the hosts yet."""
+    lab = new_lab()
+    lab.up(of_hosts(3), agents=False)
+    lab.cut("h1", "h2")
+    lab.cut("h1", "h3")
+    lab.cut("h2", "h3")
+    for host in ("h1", "h2", "h3"):
+        with lab.changing(host) as changing:
+            changing.start_agent()
+    with ThreadPoolExecutor(8) as pool:
+        yield Cluster(lab, pool)
+
+
+@pytest.fixture
+def cluster(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+    """Three hosts that are one cluster."""
+    lab = new_lab()
+    lab.up(of_hosts(3))
+    with ThreadPoolExecutor(8) as pool:
+        yield Cluster(lab, pool)
+
+
+@pytest.fixture
+def app(cluster: Cluster) -> Cluster:
+    """The cluster with a network `app` and one container on each host: c1, c2 and c3."""
+    cluster.netagent("h1", "network", "create", "app")
+    for number in (1, 2, 3):
+        cluster.attach(f"h{number}", f"c{number}")
+    everywhere = ["c1", "c2", "c3"]
+    for host in cluster.hosts:
+        cluster.wait(
+            lambda host=host: cluster.endpoint_names(host) == everywhere, 5.0, f"{host} lacks endpoints"
+        )
+    return cluster

@@ -1,0 +1,172 @@
+"""What the lab tests share: a cluster of lab hosts, and short ways to ask it things."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netlab.lab import Lab
+from netlab.process import wait_until
+from netlab.programs import Finished
+
+STREAM = str(Path(__file__).with_name("stream.py"))
+DIG = ("dig", "+search", "+tries=1", "+time=1", "+noall", "+comments", "+answer")
+ENDPOINT_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%endpoint%'"
+OURS = re.compile(r"(na|nx|nv)-?[0-9a-f]+|nx-probe")
+
+
+@dataclass(frozen=True, slots=True)
+class DnsAnswer:
+    """What dig saw: a response code such as NOERROR, or NO-ANSWER, and the data of the answer section."""
+
+    status: str
+    data: list[str]
+
+
+class Cluster:
+    """A lab, driven as a person would: through `netagent` on its hosts and programs in its containers."""
+
+    def __init__(self, lab: Lab, pool: ThreadPoolExecutor) -> None:
+        self.lab = lab
+        self._pool = pool
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host.name for host in self.lab.hosts]
+
+    # ---- commands
+
+    def netagent(self, host: str, *arguments: str, stdin: str = "") -> Any:
+        """The JSON of a command that must succeed; for a list its items."""
+        done = self.try_netagent(host, *arguments, "--json", stdin=stdin)
+        assert done.status == 0, f"netagent {' '.join(arguments)} on {host}: {done.status} {done.stderr}"
+        answer = json.loads(done.stdout)
+        assert answer["schema"] == 1
+        return answer.get("items", answer)
+
+    def try_netagent(self, host: str, *arguments: str, stdin: str = "", timeout_s: float = 30.0) -> Finished:
+        done = self.lab.host(host).run(["netagent", *arguments], stdin=stdin, timeout_s=timeout_s)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def attach(self, host: str, name: str, *options: str, command: Sequence[str] = ()) -> dict[str, Any]:
+        """A new container; the endpoint as its host shows it. Its network is `app` unless told otherwise."""
+        network = [] if "--network" in options else ["--network", "app"]
+        answer: dict[str, Any] = json.loads(
+            self.lab.add_container(name, host, [*network, *options, "--json"], command)
+        )
+        return answer
+
+    def inside(self, container: str, *argv: str, timeout_s: float = 30.0) -> Finished:
+        return self.lab.container(container).run(argv, timeout_s=timeout_s)
+
+    def in_background(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._pool.submit(work, *arguments)
+
+    def all_at_once(self, work: Callable[[str], Any]) -> list[Any]:
+        """The same on every host at the same instant."""
+        return [future.result() for future in [self._pool.submit(work, host) for host in self.hosts]]
+
+    @contextmanager
+    def agent_of(self, host: str) -> Iterator[Any]:
+        with self.lab.changing(host) as changing:
+            yield changing
+
+    # ---- looking
+
+    def ask(self, container: str, name: str, rtype: str = "A") -> DnsAnswer:
+        """One query with one try, through the container's own resolv.conf and its search list."""
+        done = self.inside(container, *DIG, name, rtype)
+        status = re.search(r"status: ([A-Z]+)", done.stdout)
+        answers = [
+            line.split(None, 4) for line in done.stdout.splitlines() if line and not line.startswith(";")
+        ]
+        data = sorted(fields[4] for fields in answers if fields[3] == rtype)
+        return DnsAnswer(status[1] if status else "NO-ANSWER", data)
+
+    def answers(self, container: str, name: str) -> list[str]:
+        """IPv4 and IPv6 addresses, sorted."""
+        return sorted(self.ask(container, name, "A").data + self.ask(container, name, "AAAA").data)
+
+    def pings(self, container: str, address: str) -> bool:
+        """One packet, no second try."""
+        return self.inside(container, "ping", "-c", "1", "-W", "1", address).status == 0
+
+    def ping_stream(self, container: str, address: str, seconds: float) -> tuple[int, int]:
+        """100 pings a second for so long: (sent, lost)."""
+        done = self.inside(
+            container, "ping", "-q", "-i", "0.01", "-w", f"{seconds:.0f}", address, timeout_s=seconds + 20
+        )
+        counts = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
+        assert counts, done
+        return int(counts[1]), int(counts[1]) - int(counts[2])
+
+    def tcp_stream(self, container: str, address: str, seconds: float) -> dict[str, Any]:
+        """An exchange of 100 lines a second with `stream.py serve`; see there."""
+        done = self.inside(
+            container, "python3", STREAM, "send", address, str(seconds), timeout_s=seconds + 30
+        )
+        assert done.status == 0, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def agents(self, host: str) -> dict[str, str]:
+        """Host name -> agent state, as this host sees them."""
+        return {member["name"]: member["agent"] for member in self.netagent(host, "members")}
+
+    def endpoint_names(self, host: str) -> list[str]:
+        return sorted(endpoint["name"] for endpoint in self.netagent(host, "endpoints"))
+
+    def devices(self, host: str) -> set[tuple[int, str]]:
+        """Number and name of each network device: one made anew has another number."""
+        listed = json.loads(self.lab.host(host).must(["ip", "-json", "link"]))
+        return {(device["ifindex"], device["ifname"]) for device in listed}
+
+    def paths(self, host: str) -> set[str]:
+        """Neighbour and forwarding entries on our devices, as text without ages and states that change by use."""
+        found = set()
+        for command in (["ip", "neigh", "show", "nud", "permanent"], ["bridge", "fdb", "show"]):
+            for line in self.lab.host(host).must(command).splitlines():
+                device = re.search(r"dev (\S+)", line)
+                if (
+                    device
+                    and OURS.fullmatch(device[1])
+                    and ("permanent" in line.lower() or "extern_learn" in line)
+                ):
+                    found.add(" ".join(line.split()))
+        return found
+
+    def journal_endpoints(self, host: str) -> int:
+        """Rows in the journal's tables of endpoints."""
+        file = self.lab.host(host).path("/var/lib/netagent/state.db")
+        base = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        try:
+            tables = [name for (name,) in base.execute(ENDPOINT_TABLES)]
+            assert tables
+            return sum(int(base.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in tables)
+        finally:
+            base.close()
+
+    def traces(self) -> dict[str, Any]:
+        """All that a refused command must leave as it was, on every host."""
+        return {
+            host: (
+                self.devices(host),
+                self.paths(host),
+                self.journal_endpoints(host),
+                [endpoint["id"] for endpoint in self.netagent(host, "endpoints")],
+                [network["id"] for network in self.netagent(host, "network", "ls")],
+            )
+            for host in self.hosts
+        }
+
+    def wait(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> float:
+        """Seconds it took; LabError with `otherwise` when the time is up."""
+        return wait_until(condition, within_s, otherwise)

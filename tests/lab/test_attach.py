@@ -1,0 +1,71 @@
+"""An attached container is reachable from every host at once, and attaching asks nobody."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab.harness import Cluster
+
+pytestmark = pytest.mark.lab
+
+REACHABLE_S = 1.0
+"""What is promised between the return of `attach` and the name and the address working on every host."""
+
+
+@pytest.mark.parametrize("host", ["h1", "h2", "h3"])
+def test_a_new_container_is_reached_from_every_host_on_the_first_packet(app: Cluster, host: str) -> None:
+    endpoint = app.attach(host, "fresh")
+    attached_at = time.monotonic()
+    addresses = endpoint["addresses"]
+    assert len(addresses) == 2, "an IPv4 and an IPv6 address"
+    for container in ("c1", "c2", "c3"):
+        app.wait(
+            lambda container=container: app.answers(container, "fresh") == sorted(addresses),
+            attached_at + REACHABLE_S - time.monotonic(),
+            f"{container} does not find the name",
+        )
+    first_packets = {
+        (container, address): app.pings(container, address)
+        for container in ("c1", "c2", "c3")
+        for address in addresses
+    }
+    assert all(first_packets.values()), first_packets
+    for container in ("c1", "c2", "c3"):
+        assert app.pings("fresh", container), f"{container} by name from the new one"
+
+
+def test_attach_waits_for_no_other_host(app: Cluster) -> None:
+    app.lab.cut("h2", "h1")
+    app.lab.cut("h2", "h3")
+    begun = time.monotonic()
+    endpoint = app.attach("h2", "alone")
+    assert time.monotonic() - begun < 1.0
+    assert app.pings("c2", endpoint["addresses"][0])
+    app.lab.heal()
+    app.wait(
+        lambda: app.answers("c1", "alone") == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it"
+    )
+    assert app.pings("c1", endpoint["addresses"][0])
+
+
+def test_attaching_again_changes_nothing(app: Cluster) -> None:
+    before = app.traces()
+    again = app.netagent("h1", "attach", "netns:c1", "--network", "app", "--name", "c1")
+    assert again["created"] is False
+    assert app.traces() == before
+
+
+def test_a_detached_container_is_gone_everywhere(app: Cluster) -> None:
+    devices = app.devices("h2")
+    app.attach("h2", "fresh")
+    app.wait(lambda: app.ask("c1", "fresh").status == "NOERROR", 1.0, "not known")
+    app.lab.remove_container("fresh")
+    for container in ("c1", "c2", "c3"):
+        app.wait(
+            lambda container=container: app.ask(container, "fresh").status == "NXDOMAIN",
+            1.0,
+            "still answered",
+        )
+    assert app.devices("h2") == devices
+    assert app.endpoint_names("h1") == ["c1", "c2", "c3"]

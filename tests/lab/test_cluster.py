@@ -1,0 +1,127 @@
+"""Entering a cluster, networks made by all at once, and noise on the ports."""
+
+from __future__ import annotations
+
+import pytest
+from lab.harness import Cluster
+from netlab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+NOISE = """
+import random, socket, sys
+rng = random.Random(int(sys.argv[1]))
+for address, port in ((sys.argv[2], int(sys.argv[3])),):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        for _ in range(200):
+            udp.sendto(rng.randbytes(rng.randrange(1, 1400)), (address, port))
+    for _ in range(20):
+        with socket.create_connection((address, port), 2) as tcp:
+            try:
+                tcp.sendall(rng.randbytes(rng.randrange(1, 5000)))
+                tcp.shutdown(socket.SHUT_WR)
+                tcp.settimeout(15)
+                while tcp.recv(65536):
+                    pass
+            except ConnectionError:
+                pass
+"""
+
+
+def test_strangers_form_no_cluster_and_are_told_what_to_type(strangers: Cluster) -> None:
+    for host in strangers.hosts:
+        status = strangers.netagent(host, "status")
+        assert status["cluster"] is None
+        assert status["heard"] == []
+        shown = strangers.try_netagent(host, "status")
+        assert "netagent init" in shown.stdout
+        assert "netagent join" in shown.stdout
+        refused = strangers.try_netagent(host, "network", "create", "app")
+        assert refused.status == 4
+        assert "netagent join" in refused.stderr
+
+
+def test_a_stranger_that_hears_a_cluster_says_how_to_enter(strangers: Cluster) -> None:
+    strangers.netagent("h1", "init")
+    strangers.lab.heal()
+    strangers.wait(
+        lambda: "192.0.2.1" in {heard["address"] for heard in strangers.netagent("h2", "status")["heard"]},
+        15.0,
+        "h2 does not hear h1",
+    )
+    assert strangers.netagent("h2", "status")["cluster"] is None
+    assert "netagent invite" in strangers.try_netagent("h2", "status").stdout
+    token = strangers.netagent("h1", "invite", "--uses", "1")["token"]
+    wrong = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
+    assert strangers.try_netagent("h2", "join", "--token-file", "-", stdin=wrong).status in (2, 4)
+    assert strangers.netagent("h2", "join", "--token-file", "-", stdin=token)["members"] == 2
+    again = strangers.try_netagent("h3", "join", "--token-file", "-", stdin=token)
+    assert again.status == 4, "one use"
+    assert token not in again.stderr
+
+
+def test_networks_made_by_all_hosts_at_the_same_instant_are_one(cluster: Cluster) -> None:
+    made = cluster.all_at_once(lambda host: cluster.try_netagent(host, "network", "create", "app"))
+    assert [done.status for done in made] == [0, 0, 0], [done.stderr for done in made]
+
+    def ids() -> set[tuple[str, ...]]:
+        return {
+            tuple(network["id"] for network in cluster.netagent(host, "network", "ls"))
+            for host in cluster.hosts
+        }
+
+    cluster.wait(lambda: len(ids()) == 1 and len(next(iter(ids()))) == 1, 5.0, "there is not one network")
+    addresses = [cluster.attach(host, f"on-{host}")["addresses"] for host in cluster.hosts]
+    assert len({address for pair in addresses for address in pair}) == 6
+    again = cluster.try_netagent("h2", "network", "create", "app")
+    assert again.status == 0
+    assert "exists" in again.stdout + again.stderr
+    other = cluster.try_netagent("h2", "network", "create", "app", "--subnet", "10.99.0.0/24")
+    assert other.status == 4
+    assert "app" in other.stderr
+
+
+def test_leave_gives_everything_back(app: Cluster) -> None:
+    app.netagent("h3", "leave")
+    app.wait(lambda: app.ask("c1", "c3").status == "NXDOMAIN", 2.0, "its names stay")
+    app.wait(lambda: app.agents("h1").get("h3", "left") == "left", 5.0, "it is not seen to leave")
+    assert {name for _, name in app.devices("h3") if name[:2] in ("na", "nx", "nv")} == set()
+    assert app.netagent("h3", "status")["cluster"] is None
+    assert app.pings("c1", "c2")
+
+
+@pytest.mark.parametrize("port", [7956, 7957])
+def test_random_bytes_on_the_ports_change_nothing_and_are_counted(app: Cluster, port: int) -> None:
+    def refused() -> int:
+        return sum(app.netagent("h1", "status")["refused"].values())
+
+    before, counted = app.traces(), refused()
+    done = app.lab.host("h2").run(["python3", "-c", NOISE, "7", "192.0.2.1", str(port)], timeout_s=60)
+    assert done.status == 0, done.stderr
+    app.wait(lambda: refused() >= counted + 200, 5.0, "not all was counted")
+    assert set(app.agents("h1").values()) == {"alive"}
+    assert app.traces() == before
+
+
+def test_random_bytes_to_the_resolver_change_nothing_and_are_counted(app: Cluster) -> None:
+    def refused() -> int:
+        return sum(app.netagent("h1", "status")["refused"].values())
+
+    before, counted = app.traces(), refused()
+    done = app.inside("c1", "python3", "-c", NOISE, "7", "127.0.0.11", "53", timeout_s=60)
+    assert done.status == 0, done.stderr
+    app.wait(lambda: refused() >= counted + 100, 10.0, "not all was counted")
+    assert app.ask("c1", "c2").status == "NOERROR"
+    assert app.traces() == before
+
+
+def test_a_second_agent_on_a_host_is_refused(app: Cluster) -> None:
+    second = app.try_netagent("h1", "agent")
+    assert second.status == 4
+    assert app.agents("h2")["h1"] == "alive"
+
+
+def test_the_agent_cannot_be_reached(bare_lab: Lab) -> None:
+    done = bare_lab.host("h1").run(["netagent", "status"])
+    assert done.status == 3
+    assert "netagent agent" in done.stderr

@@ -1,0 +1,87 @@
+"""A host without power is hidden and comes back; a firewall on the gossip ports hides nobody."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab.harness import STREAM, Cluster
+
+pytestmark = pytest.mark.lab
+
+HIDDEN_S = 10.0
+"""What is promised for a lab of three hosts."""
+
+
+def test_a_host_without_power_is_hidden_and_comes_back_by_itself(app: Cluster) -> None:
+    for host in ("h1", "h3"):
+        app.attach(host, f"web-{host}", "--service", "web")
+    app.wait(lambda: len(app.ask("c2", "web").data) == 2, 2.0, "both replicas are answered")
+    survivor = app.ask("c2", "web-h1").data
+
+    app.lab.power_off("h3")
+    for container in ("c1", "c2"):
+        app.wait(
+            lambda c=container: app.ask(c, "web").data == survivor, HIDDEN_S, f"{container} still gets h3's"
+        )
+    assert app.agents("h1")["h3"] == "dead"
+    states = {endpoint["name"]: endpoint["state"] for endpoint in app.netagent("h1", "endpoints")}
+    assert states["web-h1"] == "up"
+    assert states["web-h3"] == "hidden", "the record stays"
+
+    assert app.lab.power_on("h3") == []
+    app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, 15.0, "h3 is not back")
+    for container in ("c1", "c2", "c3"):
+        app.wait(
+            lambda c=container: len(app.ask(c, "web").data) == 2, 15.0, f"{container} lacks h3's replica"
+        )
+    for address in app.answers("c1", "web-h3"):
+        assert app.pings("c1", address)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("blocked_s", [15.0, pytest.param(120.0, marks=pytest.mark.long)])
+def test_blocked_gossip_ports_hide_nobody(app: Cluster, blocked_s: float) -> None:
+    for number in (1, 2, 3):
+        app.attach(f"h{number}", f"echo-{number}", command=("python3", STREAM, "serve"))
+    known = {
+        f"echo-{number}": app.netagent(f"h{number}", "inspect", f"echo-{number}") for number in (1, 2, 3)
+    }
+    app.wait(
+        lambda: app.ask("c1", "echo-3").status == app.ask("c3", "echo-1").status == "NOERROR", 2.0, "unknown"
+    )
+    for host in app.hosts:
+        for port in (7956, 7957):
+            app.lab.block(host, port)
+    end = time.monotonic() + blocked_s
+    while time.monotonic() < end:
+        for container in ("c1", "c2", "c3"):
+            for name, endpoint in known.items():
+                addresses = sorted(endpoint["addresses"])
+                assert app.answers(container, name) == addresses, f"{name} in {container}"
+                assert app.tcp_stream(container, addresses[0], 0.1)["echoed"] > 0
+    assert app.agents("h1")["h2"] == "dead", "the ports were blocked long enough to prove something"
+    app.lab.heal()
+    app.wait(lambda: all(set(app.agents(h).values()) == {"alive"} for h in app.hosts), 60.0, "does not heal")
+
+
+def test_a_creator_that_dies_at_once_stops_nobody(cluster: Cluster) -> None:
+    cluster.netagent("h1", "network", "create", "app")
+    cluster.lab.power_off("h1")
+    begun = time.monotonic()
+    addresses = [cluster.attach(host, f"on-{host}")["addresses"] for host in ("h2", "h3")]
+    assert time.monotonic() - begun < 5.0
+    assert not set(addresses[0]) & set(addresses[1])
+    cluster.wait(lambda: cluster.answers("on-h2", "on-h3") == sorted(addresses[1]), 5.0, "not found by name")
+    assert all(cluster.pings("on-h2", address) for address in addresses[1])
+
+
+def test_a_cluster_that_loses_power_whole_comes_back(app: Cluster) -> None:
+    addresses = {name: app.answers("c1", name) for name in ("c1", "c2", "c3")}
+    for host in app.hosts:
+        app.lab.power_off(host)
+    for host in app.hosts:
+        assert app.lab.power_on(host) == []
+    app.wait(lambda: all(set(app.agents(h).values()) == {"alive"} for h in app.hosts), 20.0, "no cluster")
+    app.wait(lambda: all(app.answers("c1", name) for name in addresses), 10.0, "names are missing")
+    assert app.pings("c1", "c3")

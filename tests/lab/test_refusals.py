@@ -1,0 +1,172 @@
+"""What cannot be is refused with the reason and the right exit status, and leaves no trace anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from lab.harness import Cluster
+from netlab.lab import Lab
+from netlab.topology import of_hosts
+
+pytestmark = pytest.mark.lab
+
+SMALL = "10.77.0.0/28"
+SMALL_ADDRESSES = 16 - 3
+"""Without the network's, the gateway's and the broadcast address."""
+
+
+@pytest.fixture
+def refused(app: Cluster) -> Callable[..., str]:
+    """Runs a command that must be refused with this status, checks that it left no trace, returns its complaint."""
+    app.lab.add_container("bare", "h1", [])
+
+    def run(status: int, host: str, *arguments: str) -> str:
+        before = app.traces()
+        done = app.try_netagent(host, *arguments)
+        assert done.status == status, (done.status, done.stderr)
+        assert done.stdout == ""
+        assert len(done.stderr.strip().splitlines()) <= 3, "one sentence, and a hint"
+        assert app.traces() == before
+        return done.stderr
+
+    return run
+
+
+def attach(target: str, *options: str) -> tuple[str, ...]:
+    return ("attach", target, "--network", "app", *options)
+
+
+def test_the_same_subnet_twice(app: Cluster, refused: Callable[..., str]) -> None:
+    app.netagent("h1", "network", "create", "back", "--subnet", "10.77.0.0/24")
+    for host in ("h1", "h2"):
+        said = refused(4, host, "network", "create", "other", "--subnet", "10.77.0.0/24")
+        assert "10.77.0.0/24" in said
+        assert "back" in said
+    refused(4, "h3", "network", "create", "other", "--subnet", "10.77.0.128/25")
+
+
+def test_a_subnet_that_overlaps_a_route_of_any_host(app: Cluster, refused: Callable[..., str]) -> None:
+    app.lab.host("h2").must(["ip", "route", "add", "10.200.0.0/16", "via", "192.0.2.254"])
+    said = ""
+
+    def is_refused() -> bool:
+        nonlocal said
+        done = app.try_netagent("h1", "network", "create", "other", "--subnet", "10.200.7.0/24")
+        said = done.stderr
+        if done.status == 0:
+            app.netagent("h1", "network", "rm", "other")
+        return done.status == 4
+
+    app.wait(is_refused, 15.0, "h1 does not learn of h2's route")
+    assert "10.200.0.0/16" in said
+    assert "h2" in said
+    refused(4, "h2", "network", "create", "other", "--subnet", "10.200.7.0/24")
+    refused(4, "h3", "network", "create", "other", "--subnet", "192.0.2.0/25")
+
+
+def test_a_full_subnet(app: Cluster) -> None:
+    app.netagent("h1", "network", "create", "small", "--subnet", SMALL)
+    for number in range(SMALL_ADDRESSES):
+        app.attach(app.hosts[number % 3], f"s{number}", "--network", "small")
+    app.lab.add_container("late", "h2", [])
+    before = app.traces()
+    done = app.try_netagent("h2", "attach", "netns:late", "--network", "small", "--name", "late")
+    assert done.status == 4
+    assert SMALL in done.stderr or "small" in done.stderr
+    assert "h1" in done.stderr, "it says whom it asked"
+    assert app.traces() == before
+    app.lab.remove_container("s0")
+    app.wait(
+        lambda: (
+            app.try_netagent("h2", "attach", "netns:late", "--network", "small", "--name", "late").status == 0
+        ),
+        10.0,
+        "a freed address is not used",
+    )
+
+
+def test_names_that_are_unknown_or_taken(app: Cluster, refused: Callable[..., str]) -> None:
+    assert "nowhere" in refused(1, "h1", "attach", "netns:bare", "--network", "nowhere", "--name", "bare")
+    said = refused(4, "h1", *attach("netns:bare", "--name", "c1"))
+    assert "c1" in said
+    assert "netns:vanished" in refused(4, "h1", *attach("netns:vanished"))
+    refused(4, "h1", *attach("pid:4194304"))
+    refused(1, "h1", "network", "inspect", "nowhere")
+    refused(1, "h1", "inspect", "nothing-of-that-name")
+    refused(1, "h1", "detach", "nothing-of-that-name")
+
+
+def test_an_address_in_use(app: Cluster, refused: Callable[..., str]) -> None:
+    for container in ("c1", "c2"):
+        for address in app.answers("c1", container):
+            assert address in refused(4, "h1", *attach("netns:bare", "--ip", address))
+    refused(4, "h1", *attach("netns:bare", "--ip", "203.0.113.7"))
+
+
+@pytest.mark.parametrize("name", ["Upper", "-dash", "under_", "dot.ted", "x" * 64, "", "späße", "a b"])
+def test_bad_names(app: Cluster, refused: Callable[..., str], name: str) -> None:
+    refused(2, "h1", *attach("netns:bare", f"--name={name}"))
+    refused(2, "h1", *attach("netns:bare", f"--service={name}"))
+    refused(2, "h1", "network", "create", f"--subnet={SMALL}", "--", name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("network", "create", "other", "--subnet", "10.0.0.0/33"),
+        ("network", "create", "other", "--subnet", "10.0.0.1/24"),
+        ("network", "create", "other", "--mtu", "1"),
+        attach("nonsense:bare"),
+        attach("netns:../../etc"),
+        attach("netns:bare", "--ip", "10.0.0.300"),
+        attach("netns:bare", "--expose", "http=99999/tcp"),
+        attach("netns:bare", "--ifname", "a/b"),
+        attach("netns:bare", "--label", "no-value"),
+    ],
+    ids=" ".join,
+)
+def test_bad_values(refused: Callable[..., str], arguments: tuple[str, ...]) -> None:
+    refused(2, "h1", *arguments)
+
+
+@pytest.fixture
+def small_disk(new_lab: Callable[[], Lab]) -> Cluster:
+    """One host in a cluster of its own, whose state lies on a disk of four megabytes."""
+    lab = new_lab()
+    lab.up(of_hosts(1), agents=False)
+    lab.host("h1").must(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", "/var/lib/netagent", "--mkdir"]
+    )
+    with lab.changing("h1") as host:
+        host.start_agent()
+    cluster = Cluster(lab, ThreadPoolExecutor(1))
+    cluster.netagent("h1", "init")
+    cluster.netagent("h1", "network", "create", "app")
+    return cluster
+
+
+def test_a_full_disk_refuses_and_recovers(small_disk: Cluster) -> None:
+    small_disk.attach("h1", "c1")
+    host = small_disk.lab.host("h1")
+    host.run(["dd", "if=/dev/zero", "of=/var/lib/netagent/filler", "bs=4096"])
+
+    def attempt(name: str) -> int:
+        return small_disk.try_netagent(
+            "h1", "attach", f"netns:{name}", "--network", "app", "--name", name
+        ).status
+
+    # The journal may have room left inside its own files, but not for many endpoints.
+    for number in range(2, 60):
+        name = f"c{number}"
+        small_disk.lab.add_container(name, "h1", [])
+        before = small_disk.traces()
+        if (status := attempt(name)) != 0:
+            break
+    assert status == 4
+    assert small_disk.traces() == before
+    assert small_disk.ask("c1", "c1").status == "NOERROR", "what was there goes on"
+    host.must(["rm", "/var/lib/netagent/filler"])
+    small_disk.wait(lambda: attempt(name) == 0, 10.0, "it does not recover")
+    assert small_disk.pings(name, "c1")

@@ -1,0 +1,325 @@
+"""The command line as scripts meet it: a process, its two outputs and its exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.agent_service import Served, endpoint_of
+
+from netagent.model.records import Link, Port
+
+Run = Any
+
+
+def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
+    def says(*words: str, stdin: str = "") -> str:
+        done = netagent(*words, stdin=stdin)
+        assert (done.returncode, done.stderr) == (0, ""), words
+        text: str = done.stdout
+        return text
+
+    assert "started the cluster lab" in says("init", "--cluster", "lab")
+    assert says("invite", "--ttl", "10m") == "tok-secret\n"
+    assert "joined the cluster mesh through 192.0.2.1; it has 3 hosts" in says(
+        "join", "h1", "--token-file", "-", stdin="tok-secret\n"
+    )
+    assert served.service.joined == [(["h1"], "tok-secret")]
+    assert says("network", "create", "db", "--subnet", "10.170.0.0/24", "--internal").startswith(
+        "network db ("
+    )
+    assert "exists with these options" in says("network", "create", "app")
+    assert says(
+        "attach",
+        "netns:web",
+        "--network",
+        "app",
+        "--service",
+        "web",
+        "--link",
+        "db:database",
+        "--expose",
+        "http=80/tcp",
+        "--label",
+        "tier=front",
+        "--alias",
+        "www",
+        "--ip",
+        "10.160.0.9",
+        "-p",
+        "8080:80",
+        "--mac",
+        "02:00:00:00:00:07",
+        "--ifname",
+        "eth1",
+    ).splitlines() == [
+        "web (010101010101) on h1 in app",
+        "addresses:  10.160.0.2, fd00::2",
+        "names:      web.app.mesh.internal",
+    ]
+    asked = served.service.attached[0]
+    assert (asked.links, asked.ports, asked.labels) == (
+        (Link("db", "database"),),
+        (Port("http", 80),),
+        (("tier", "front"),),
+    )
+    assert (asked.aliases, asked.addresses, asked.publish, asked.mac, asked.ifname) == (
+        ("www",),
+        ("10.160.0.9",),
+        ("8080:80",),
+        "02:00:00:00:00:07",
+        "eth1",
+    )
+    assert "database is db" in says("link", "web", "db:database")
+    assert "database" not in says("unlink", "web", "db:database")
+    assert says("lookup", "web").splitlines() == [
+        "NAME                   TTL  TYPE  DATA",
+        "web.app.mesh.internal  5    A     10.160.0.2",
+        "",
+        "service of 1 endpoint",
+    ]
+    assert says("lookup", "web", "-o", "name") == "10.160.0.2\n"
+    assert "fqdn:" in says("inspect", "web")
+    assert "owned 1024" in says("network", "inspect", "app")
+    assert "web.app" in says("network", "connect", "app", "netns:web")
+    assert says("network", "disconnect", "app", "netns:web") == "detached web (010101010101) from app\n"
+    assert says("detach", "web") == "detached web (010101010101) from app\n"
+    assert says("network", "rm", "db") == "removed the network db\n"
+    assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
+    assert "1 endpoint detached" in says("leave")
+
+
+def test_tables(served: Served, netagent: Run) -> None:
+    served.service.rows = [
+        endpoint_of("web", number=1),
+        endpoint_of("web", number=2, host="h2"),
+        endpoint_of("db", number=3),
+    ]
+    assert netagent("endpoints").stdout.splitlines() == [
+        "NAME  SERVICE  NETWORK  HOST  ADDRESS     STATE",
+        "db    db       app      h1    10.160.0.4  up",
+        "web   web      app      h1    10.160.0.2  up",
+        "web   web      app      h2    10.160.0.3  up",
+    ]
+    assert netagent("ps").stdout == netagent("endpoint", "ls").stdout == netagent("endpoints").stdout
+    assert netagent("service", "ls").stdout == netagent("services").stdout
+    assert netagent("ps", "-q").stdout.splitlines() == ["03" * 16, "01" * 16, "02" * 16]
+    assert netagent("ps", "-o", "name").stdout.splitlines() == ["db", "web", "web"]
+    assert "1.3" in netagent("ps", "-o", "wide").stdout
+    assert netagent("ps", "--service", "db").stdout.count("\n") == 2
+    assert netagent("ps", "--service", "nope").stdout == "no endpoint matches\n"
+    assert netagent("members").stdout.splitlines() == [
+        "NAME  ADDRESS    AGENT  HOST     VERSION  RTT     PATH",
+        "h1    192.0.2.1  alive  answers  0.1.0            local",
+        "h2    192.0.2.2  alive  answers  0.1.0    0.4 ms  ok",
+    ]
+    assert netagent("network", "ls").stdout.splitlines() == [
+        "NAME  SUBNETS        HERE  HOSTS  ENDPOINTS",
+        "app   10.160.0.0/20  yes   h1     0",
+    ]
+
+
+def test_json(served: Served, netagent: Run) -> None:
+    served.service.rows = [endpoint_of("web"), endpoint_of("db", number=2)]
+    whole = json.loads(netagent("endpoints", "--json").stdout)
+    assert whole["schema"] == 1
+    assert [item["name"] for item in whole["items"]] == ["db", "web"]
+    assert json.loads(netagent("--json", "endpoints").stdout) == whole
+    lines = netagent("endpoints", "-o", "ndjson").stdout.splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["db", "web"]
+    assert json.loads(netagent("status", "--json").stdout)["cluster"]["name"] == "mesh"
+    assert json.loads(netagent("version", "-o", "json").stdout)["agent"]["kernel"] == "6.12.0"
+    missing = netagent("lookup", "nope", "--json")
+    assert missing.returncode == 1
+    assert json.loads(missing.stdout)["status"] == "NXDOMAIN"
+
+
+def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
+    def ends(status: int, says: str, *words: str, **more: str) -> None:
+        done = netagent(*words, **more)
+        assert done.returncode == status, (words, done.stderr)
+        assert done.stdout == ""
+        assert says in done.stderr
+        assert done.stderr.startswith(("netagent: ", "usage: "))
+        assert done.stderr.count("\n") == 1 or not words
+        assert "Traceback" not in done.stderr
+
+    ends(1, "there is no network 'nope'", "network", "inspect", "nope")
+    ends(1, "NXDOMAIN", "lookup", "nope")
+    ends(1, "nothing is called", "inspect", "nope")
+    ends(2, "usage: netagent")
+    ends(2, "did you mean 'attach'?", "attch", "x")
+    ends(2, "did you mean 'create'?", "network", "crate", "x")
+    ends(2, "did you mean '--network'?", "attach", "netns:x", "--network", "a", "--netwrk", "b")
+    ends(2, "required: --network", "attach", "netns:x")
+    ends(2, "takes no argument 'y'", "detach", "x", "y")
+    ends(2, "invalid int value", "invite", "--uses", "many")
+    ends(2, "has no -o/--output 'yaml'", "status", "-o", "yaml")
+    ends(2, "not allowed with", "ps", "-q", "--watch")
+    ends(2, "not a link", "attach", "netns:x", "--network", "app", "--link", ":x")
+    ends(2, "not a port", "attach", "netns:x", "--network", "app", "--expose", "http")
+    ends(2, "not a label", "attach", "netns:x", "--network", "app", "--label", "x")
+    ends(2, "not a length of time", "invite", "--ttl", "soon")
+    ends(2, "write netns:NAME", "attach", "web-without-a-kind", "--network", "app")
+    ends(2, "the name of the endpoint is empty", "detach", "")
+    ends(2, "--token-file", "join")
+    ends(2, "cannot read the token", "join", "--token-file", str(tmp_path / "missing"))
+    ends(2, "there is no token", "join", "--token-file", "-", stdin="\n")
+    ends(4, "exists with other subnets", "network", "create", "app", "--subnet", "10.0.0.0/24")
+    served.service.rows = [endpoint_of("web", number=1), endpoint_of("web", number=2)]
+    ends(2, "02" * 16, "detach", "web")
+    ends(4, "has endpoints", "network", "rm", "app")
+    served.service.failure = RuntimeError("boom")
+    ends(5, "its log has the details", "status")
+    ends(3, "no such socket", "status", "--socket", str(tmp_path / "none"))
+    ends(3, "start one with `netagent agent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
+
+
+def test_later_commands_do_not_exist_yet(netagent: Run) -> None:
+    for word in ("doctor", "events", "dashboard", "install"):
+        assert netagent(word).returncode == 2
+
+
+def test_the_version_without_an_agent(netagent: Run) -> None:
+    assert netagent("--version").returncode == 0
+    done = netagent("version")
+    assert done.returncode == 3
+    assert done.stdout.startswith("command line  ")
+
+
+def test_debug_shows_the_traceback(netagent: Run) -> None:
+    assert "Traceback" in netagent("status", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["attach"], ["network"], ["network", "create"], ["agent"], ["lookup"], ["join"]]
+)
+def test_help(netagent: Run, words: list[str]) -> None:
+    done = netagent(*words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: netagent")
+    assert all(len(line) <= 110 for line in done.stdout.splitlines())
+
+
+def test_every_configuration_key_is_a_flag_of_agent(netagent: Run) -> None:
+    from netagent.config import KEYS
+
+    text = netagent("agent", "--help").stdout
+    assert [key.flag for key in KEYS if key.flag not in text] == []
+
+
+def test_the_overview_names_every_command(netagent: Run) -> None:
+    text = netagent("--help").stdout
+    for word in [
+        "agent",
+        "init",
+        "invite",
+        "join",
+        "leave",
+        "status",
+        "members",
+        "network",
+        "attach",
+        "detach",
+        "link",
+        "unlink",
+        "endpoints",
+        "services",
+        "inspect",
+        "lookup",
+        "version",
+    ]:
+        assert f"  {word} " in text
+
+
+def test_status_in_no_cluster_names_the_two_ways_out(served: Served, netagent: Run) -> None:
+    served.service.cluster = None
+    served.service.heard = [{"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"}]
+    text = netagent("status").stdout
+    assert "h2  192.0.2.2  cluster mesh  by mDNS" in text
+    assert "netagent init " in text
+    assert "netagent join " in text
+    assert "ADDRESS" not in text
+    served.service.heard = []
+    text = netagent("status").stdout
+    assert "Nobody was heard" in text
+    assert "netagent join ADDRESS" in text
+
+
+def test_the_command_line_starts_light(served: Served, netagent: Run, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from netagent.cli.main import main\n"
+        "assert main(['services']) == 0\n"
+        "heavy = {'trio', 'pyroute2', 'msgpack', 'cryptography', 'starlette', 'hypercorn', 'zeroconf',\n"
+        "         'immutables', 'dataclasses', 'asyncio', 'http', 'urllib', 'ipaddress', 'logging',\n"
+        "         'netagent.config'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env={**os.environ, "NETAGENT_SOCKET": str(served.path)},
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def watching(served: Served, *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "netagent.cli.main", *words, "--watch"],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "NETAGENT_SOCKET": str(served.path)},
+    )
+
+
+def test_watch_as_json(served: Served, netagent: Run) -> None:
+    served.service.rows = [endpoint_of("web")]
+    with watching(served, "endpoints", "--json") as process:
+        assert process.stdout
+        assert process.stderr
+        first, second = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
+        assert (first["event"], first["item"]["name"]) == ("added", "web")
+        assert second == {"schema": 1, "event": "synced"}
+        netagent("detach", "web")
+        assert json.loads(process.stdout.readline())["event"] == "removed"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
+
+
+def test_watch_as_a_table_ends_when_the_agent_does(served: Served, netagent: Run) -> None:
+    served.service.rows = [endpoint_of("web")]
+    with watching(served, "services") as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "\n"
+        assert process.stdout.readline().startswith("SERVICE")
+        assert process.stdout.readline().startswith("web")
+        netagent("detach", "web")
+        assert process.stdout.readline() == "\n"
+        assert process.stdout.readline().startswith("no services")
+        served.stop()
+        assert process.wait(10) == 3
+        assert "has stopped" in process.stderr.read()
+
+
+def test_a_closed_pipe_is_quiet(served: Served, netagent: Run) -> None:
+    served.service.rows = [endpoint_of("web")]
+    with watching(served, "endpoints", "--json") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.readline()
+        process.stdout.close()
+        netagent("detach", "web")
+        assert process.wait(10) == 141
+        assert process.stderr.read() == ""

@@ -1,0 +1,98 @@
+"""What people read, word for word."""
+
+import trio
+from fakes.agent_service import FakeService, endpoint_of
+
+from netagent.cli import screen
+from netagent.control import schema
+
+STATUS = """\
+host:       h1 (aaaaaaaaaaaa), 192.0.2.1, netagent 0.1.0, up 3 min
+cluster:    mesh (c1c1c1c1c1c1), names end in mesh.internal
+members:    2 alive, 1 dead
+networks:   app (1 of 2 in the cluster)
+endpoints:  1 on this host, 3 in its networks, 1 hidden from names
+dns:        answering in 1 container, 1,234 queries so far
+drift:      none (looked 3 s ago, 2 repaired since the start)
+paths:      1 ok, 1 silent
+data plane: not encrypted
+refused:    12 packets since the start (12 label)
+
+warnings:
+  ! h3 is dead
+    cure: netagent members
+"""
+
+ALONE = """\
+host:       h1 (aaaaaaaaaaaa), 192.0.2.1, netagent 0.1.0, up 3 min
+cluster:    none
+refused:    12 packets since the start (12 label)
+
+heard nearby:
+  h2  192.0.2.2  cluster mesh  by mDNS
+  192.0.2.9  in no cluster either  by gossip
+
+This host belongs to no cluster. Type one of:
+  netagent init           to start a cluster with this host
+  netagent join           to enter one; it asks for the token that `netagent invite` prints on a member
+"""
+
+
+def status_of(service: FakeService) -> schema.Status:
+    return trio.run(service.status)
+
+
+def test_status() -> None:
+    assert "\n".join(screen.status(status_of(FakeService()))) + "\n" == STATUS
+
+
+def test_status_alone() -> None:
+    service = FakeService()
+    service.cluster = None
+    service.heard = [
+        {"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"},
+        {"name": "", "address": "192.0.2.9", "cluster": "", "how": "gossip"},
+    ]
+    answer = status_of(service)
+    answer["warnings"] = []
+    assert "\n".join(screen.status(answer)) + "\n" == ALONE
+
+
+def test_status_when_things_are_wrong() -> None:
+    answer = status_of(FakeService())
+    answer["dns"]["running"] = False
+    answer["drift"] = {"differences": 3, "checked_s": None, "repaired": 0}
+    answer["paths"] = {}
+    text = "\n".join(screen.status(answer))
+    assert "NOT RUNNING" in text
+    assert "not looked yet" in text
+    assert "no other host" in text
+
+
+def test_an_endpoint_that_was_there() -> None:
+    row = endpoint_of("web")
+    row["created"] = False
+    row["state"], row["reason"] = "fenced", "its address belongs to h2"
+    row["links"] = [{"service": "db", "alias": "database"}]
+    assert list(screen.endpoint(row)) == [
+        "web (010101010101) on h1 in app, attached before",
+        "addresses:  10.160.0.2, fd00::2",
+        "names:      web.app.mesh.internal",
+        "links:      database is db",
+        "state:      fenced: its address belongs to h2",
+    ]
+
+
+def test_a_thing_shows_what_is_known() -> None:
+    service = FakeService()
+    answer = trio.run(service.network_inspect, "app")
+    assert list(screen.thing({"schema": 1, **answer}, "network"))[:4] == [
+        "network app",
+        "  id:             " + "00" * 16,
+        "  subnets:        10.160.0.0/20",
+        "  gateways:       10.160.0.1",
+    ]
+    text = "\n".join(screen.thing(answer, "network"))
+    assert "mtu:            1450 bytes" in text
+    assert "space:          owned 1024, used 3, free 1020, cooling 1" in text
+    assert "clash" not in text

@@ -1,0 +1,239 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.control import request
+from netagent.errors import InputError
+from netagent.model.records import Link, Policy, Port
+
+ATTACH = {"target": "netns:web1", "network": "app"}
+
+
+def test_a_full_attach_request() -> None:
+    parsed = request.attach_untrusted(
+        {
+            **ATTACH,
+            "name": "web1",
+            "service": "web",
+            "aliases": ["www"],
+            "links": [{"service": "db", "alias": "database"}, {"service": "cache.infra"}],
+            "ports": [{"name": "http", "number": 80}, {"number": 53, "protocol": "udp"}],
+            "publish": ["8080:80/tcp"],
+            "labels": {"b": "2", "a": "1"},
+            "ip": ["FD00::0001", "10.0.0.9"],
+            "mac": "02-AA-bb-00-00-01",
+            "ifname": "eth7",
+        }
+    )
+    assert parsed.links == (Link("db", "database"), Link("cache.infra", "cache"))
+    assert parsed.ports == (Port("http", 80), Port("53", 53, "udp"))
+    assert parsed.labels == (("a", "1"), ("b", "2"))
+    assert parsed.addresses == ("10.0.0.9", "fd00::1")
+    assert (parsed.mac, parsed.ifname, parsed.publish) == ("02:aa:bb:00:00:01", "eth7", ("8080:80/tcp",))
+
+
+def test_what_is_not_given_is_empty() -> None:
+    parsed = request.attach_untrusted({**ATTACH, "mac": None, "links": None})
+    assert (parsed.name, parsed.service, parsed.aliases, parsed.addresses, parsed.mac) == ("", "", (), (), "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"target": "web1"}, "write netns:NAME"),
+        ({"target": "netns:a/b"}, "does not name"),
+        ({"target": "pid:0"}, "pid:PID"),
+        ({"target": 5}, "target is not a text"),
+        ({"network": ""}, "network is missing"),
+        ({"name": "Web"}, "did you mean 'web'"),
+        ({"name": "-x"}, "cannot be the name"),
+        ({"netwrok": "app"}, "did you mean 'network'"),
+        ({"zzz": 1}, "known are"),
+        ({"aliases": "www"}, "not a list"),
+        ({"aliases": ["a"] * 65}, "at most 64"),
+        ({"aliases": [""]}, "empty text"),
+        ({"links": [{"alias": "x"}]}, "service is missing"),
+        ({"links": [{"service": "a..b"}]}, "not a service's name"),
+        ({"links": ["db"]}, "not a list of objects"),
+        ({"ports": [{"number": 0}]}, "from 1 to 65535"),
+        ({"ports": [{"name": "http"}]}, "no number"),
+        ({"ports": [{"number": True}]}, "from 1 to 65535"),
+        ({"ports": [{"number": 1, "protocol": "tpc"}]}, "use tcp"),
+        ({"labels": ["a=b"]}, "not an object"),
+        ({"labels": {"": "x"}}, "label"),
+        ({"labels": {"a": 1}}, "not a text"),
+        ({"ip": ["10.0.0.1/24"]}, "prefix length"),
+        ({"ip": ["10.0.0.1", "10.0.0.2"]}, "second IPv4"),
+        ({"mac": "03:00:00:00:00:01"}, "MAC address"),
+        ({"mac": "00:00:00:00:00:00"}, "MAC address"),
+        ({"ifname": "a" * 16}, "name of an interface"),
+        ({"ifname": "lo"}, "name of an interface"),
+        ({"ifname": "a b"}, "name of an interface"),
+        ({"name": "a\x1b"}, "printable"),
+        ({"network": "x" * 5000}, "at most 4096"),
+    ],
+)
+def test_attach_refuses(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        request.attach_untrusted({**ATTACH, **change})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["netns:a b", "docker:", "unit:", "host:x", "", "./x", "netns:"])
+def test_targets_that_are_none(target: str) -> None:
+    with pytest.raises(InputError):
+        request.target_of(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["netns:web1", "/proc/1/ns/net", "pid:1", "docker:web", "podman:w_1", "unit:a.service"]
+)
+def test_targets(target: str) -> None:
+    assert request.target_of(target) == target
+
+
+def test_a_network_request() -> None:
+    parsed = request.network_untrusted(
+        {
+            "name": "db",
+            "subnets": ["fd01::/64", "10.170.0.0/24"],
+            "mtu_bytes": 1400,
+            "internal": True,
+            "policy": "links",
+        }
+    )
+    assert parsed.subnets == ("10.170.0.0/24", "fd01::/64")
+    assert (parsed.mtu_bytes, parsed.internal, parsed.policy, parsed.multicast) == (
+        1400,
+        True,
+        Policy.LINKS,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": ""}, "cannot be the name"),
+        ({"name": "node"}, "names the hosts"),
+        ({"name": "a.b"}, "cannot be"),
+        ({"subnets": ["10.0.0.5/24"]}, "did you mean 10.0.0.0/24"),
+        ({"subnets": ["x"]}, "not a subnet"),
+        ({"subnets": ["10.0.0.0/31"]}, "no usable size"),
+        ({"subnets": ["0.0.0.0/0"]}, "no usable size"),
+        ({"subnets": ["fd00::/120"]}, "no usable size"),
+        ({"subnets": ["10.0.0.0/24", "10.1.0.0/24"]}, "second IPv4"),
+        ({"subnets": ["127.0.0.0/8"]}, "not for hosts"),
+        ({"subnets": ["224.0.0.0/8"]}, "not for hosts"),
+        ({"subnets": ["fe80::/64"]}, "not for hosts"),
+        ({"mtu_bytes": 100}, "576"),
+        ({"internal": "yes"}, "true nor false"),
+        ({"policy": "closed"}, "open or links"),
+    ],
+)
+def test_network_refuses(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        request.network_untrusted({"name": "db", **change})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"ttl_s": 0},
+        {"ttl_s": float("nan")},
+        {"ttl_s": 1e9},
+        {"ttl_s": "1h"},
+        {"uses": 0},
+        {"uses": 1001},
+        {"ttl_s": True},
+    ],
+)
+def test_invite_refuses(value: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        request.invite_untrusted(value)
+
+
+def test_invite_and_join() -> None:
+    assert request.invite_untrusted({}) == (3600.0, 1)
+    assert request.invite_untrusted({"ttl_s": 60, "uses": 5}) == (60.0, 5)
+    assert request.join_untrusted({"addresses": ["h1:7957", "[fd00::1]:7957"], "token": " t\u0020"}) == (
+        ("h1:7957", "[fd00::1]:7957"),
+        "t",
+    )
+    for bad in ({"token": ""}, {"token": "t", "addresses": ["h1:x"]}, {"token": "t", "addresses": ["a b"]}):
+        with pytest.raises(InputError):
+            request.join_untrusted(bad)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b'{"a":' * 100_000])
+def test_bodies_that_are_no_object(body: bytes) -> None:
+    with pytest.raises(InputError):
+        request.object_untrusted(body)
+
+
+def test_no_body_is_an_empty_object() -> None:
+    assert request.object_untrusted(b" \n") == {}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    [
+        "target",
+        "network",
+        "name",
+        "service",
+        "aliases",
+        "links",
+        "ports",
+        "publish",
+        "labels",
+        "ip",
+        "mac",
+        "ifname",
+        "subnets",
+        "mtu_bytes",
+        "internal",
+        "policy",
+        "multicast",
+        "host_access",
+        "ttl_s",
+        "uses",
+        "addresses",
+        "token",
+        "cluster",
+        "alias",
+        "number",
+    ]
+)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.dictionaries(FIELDS, JSON, max_size=5).map(lambda value: json.dumps(value).encode())
+)
+def test_whatever_comes_is_a_request_or_an_input_error(body: bytes) -> None:
+    try:
+        value = request.object_untrusted(body)
+    except InputError:
+        return
+    for parse in (
+        request.attach_untrusted,
+        request.network_untrusted,
+        request.link_untrusted,
+        request.filter_untrusted,
+        request.invite_untrusted,
+        request.join_untrusted,
+        request.cluster_untrusted,
+    ):
+        try:
+            parse(value)
+        except InputError as error:
+            assert str(error)  # noqa: PT017 - most examples are refused, some are not

@@ -1,0 +1,130 @@
+"""Which notifications are news, and the codec of neighbours and FDB entries."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.datapath.link import RTM_DELADDR, RTM_NEWADDR, set_address
+from netagent.datapath.neighbour import (
+    AF_BRIDGE,
+    NTF_SELF,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RTM_DELNEIGH,
+    RTM_NEWNEIGH,
+    NeighbourMessage,
+    decode,
+    encode,
+)
+from netagent.datapath.netlink import Message
+from netagent.datapath.observe import Entry, entry_of, is_news
+from netagent.datapath.state import Device, KernelState, Kind, Tunnel
+
+NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
+MAC = "02:00:00:00:00:01"
+DEVICES = {
+    "na-1": Device(name="na-1", kind=Kind.BRIDGE, alias="netagent a", mtu_bytes=1400),
+    "nx-1": Device(
+        name="nx-1",
+        kind=Kind.VXLAN,
+        alias="netagent a",
+        mtu_bytes=1400,
+        tunnel=Tunnel(vni=1, port=4799, local="192.0.2.1"),
+    ),
+    "nv1": Device(name="nv1", kind=Kind.VETH, alias="netagent endpoint 1", mtu_bytes=1400),
+}
+BELIEF = KernelState(
+    devices=DEVICES,
+    addresses=frozenset({("nx-1", "fd00::1/64")}),
+    neighbours={("na-1", "10.0.0.1"): MAC},
+    masters={("na-1", MAC): "nx-1"},
+    selves={("nx-1", MAC): "192.0.2.2"},
+)
+
+NEIGHBOUR = NeighbourMessage(socket.AF_INET, 1, NUD_PERMANENT, 0, "10.0.0.1", MAC, None)
+SELF = NeighbourMessage(AF_BRIDGE, 2, NUD_PERMANENT, NTF_SELF, "192.0.2.2", MAC, None)
+MASTER = NeighbourMessage(AF_BRIDGE, 2, NUD_NOARP, 0, None, MAC, 1)
+LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, MAC, 1)
+
+
+def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message:
+    body = encode(message)
+    if message.master is not None:
+        body += b"\x08\x00\x09\x00" + message.master.to_bytes(4, "little")
+    return Message(RTM_DELNEIGH if deleted else RTM_NEWNEIGH, body)
+
+
+def test_entries_are_told_apart() -> None:
+    assert entry_of(NEIGHBOUR, NAMES, DEVICES) == Entry("neighbour", ("na-1", "10.0.0.1"), MAC)
+    assert entry_of(SELF, NAMES, DEVICES) == Entry("self", ("nx-1", MAC), "192.0.2.2")
+    assert entry_of(MASTER, NAMES, DEVICES) == Entry("master", ("na-1", MAC), "nx-1")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        NEIGHBOUR._replace(ifindex=9),  # on somebody else's device
+        NEIGHBOUR._replace(state=0x02),  # resolved, not put there
+        LEARNT,
+        MASTER._replace(state=NUD_PERMANENT),  # the bridge's own address
+        MASTER._replace(master=9),
+        MASTER._replace(mac=None),
+        SELF._replace(ifindex=3),  # a multicast address that a veth listens to
+    ],
+)
+def test_what_is_not_ours_is_passed_over(message: NeighbourMessage) -> None:
+    assert entry_of(message, NAMES, DEVICES) is None
+    assert not is_news(notification(message), NAMES, BELIEF)
+
+
+@pytest.mark.parametrize("message", [NEIGHBOUR, SELF, MASTER])
+def test_an_echo_is_no_news_and_a_difference_is(message: NeighbourMessage) -> None:
+    assert not is_news(notification(message), NAMES, BELIEF)
+    assert is_news(notification(message, deleted=True), NAMES, BELIEF)
+    assert is_news(notification(message), NAMES, KernelState(devices=DEVICES))
+    assert not is_news(notification(message, deleted=True), NAMES, KernelState(devices=DEVICES))
+
+
+def test_a_changed_value_is_news() -> None:
+    assert is_news(notification(NEIGHBOUR._replace(mac="02:00:00:00:00:99")), NAMES, BELIEF)
+    assert is_news(notification(SELF._replace(address="192.0.2.3")), NAMES, BELIEF)
+    assert is_news(notification(MASTER._replace(ifindex=3)), NAMES, BELIEF)
+
+
+def test_addresses() -> None:
+    ours, foreign, elsewhere = (
+        set_address(2, "fd00::1/64"),
+        set_address(2, "fd00::9/64"),
+        set_address(9, "fd00::9/64"),
+    )
+    assert not is_news(Message(RTM_NEWADDR, ours.body), NAMES, BELIEF)
+    assert is_news(Message(RTM_DELADDR, ours.body), NAMES, BELIEF)
+    assert is_news(Message(RTM_NEWADDR, foreign.body), NAMES, BELIEF)
+    assert not is_news(Message(RTM_NEWADDR, elsewhere.body), NAMES, BELIEF)
+
+
+@given(
+    st.builds(
+        NeighbourMessage,
+        family=st.sampled_from([socket.AF_INET, socket.AF_INET6, AF_BRIDGE]),
+        ifindex=st.integers(0, 2**31 - 1),
+        state=st.integers(0, 0xFFFF),
+        flags=st.integers(0, 255),
+        address=st.none()
+        | st.sampled_from(["10.0.0.1", "255.255.255.255", "fd00::1", "::", "2001:db8::ffff"]),
+        mac=st.none() | st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":")),
+        master=st.none(),
+    )
+)
+def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:
+    assert decode(encode(message)) == message
+
+
+@given(st.binary(max_size=200))
+def test_attributes_cut_short_do_no_harm(tail: bytes) -> None:
+    message = decode(encode(NEIGHBOUR) + tail)
+    assert (message.family, message.ifindex) == (NEIGHBOUR.family, NEIGHBOUR.ifindex)

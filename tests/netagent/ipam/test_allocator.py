@@ -1,0 +1,395 @@
+"""Several hosts' allocators, wired by hand: records reach others only when a test delivers them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import trio
+import trio.testing
+from fakes.memory_journal import MemoryJournal
+from fakes.record_node import FakeNode
+from fakes.registry import N1, event, host, identifier, network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.ipam.allocator import ASK_TIMEOUT_S, Allocator
+from netagent.ipam.pool import COOL_DOWN_S
+from netagent.ipam.request import SpaceRequest
+from netagent.ipam.space import share_out
+from netagent.model.records import RemovalRecord
+from netagent.registry.journal import DiskFullError
+from netagent.registry.publish import Publisher
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
+
+
+class Host:
+    """One agent's allocator. Its journal outlives `restart`; what it heard from others does not."""
+
+    def __init__(self, cluster, number):
+        self.cluster, self.host_id, self.name = cluster, identifier(number), f"h{number}"
+        self.journal = MemoryJournal()
+        self.node = FakeNode(self.host_id)
+        self.is_up = True
+        self.restart()
+
+    def restart(self):
+        own = [
+            event(self.host_id, *log.entries.values(), scope=log.scope)
+            for log in self.node.logs.values()
+            if log.entries
+        ]
+        self.view = RegistryView(self.host_id)
+        for one in own:
+            self.view = self.view.with_entries(one)
+        self.heard = {self.host_id: len(self.node.heard)}
+        publisher = Publisher(self.node, self.journal, self.hear_own)
+        self.publisher = publisher
+        self.allocator = Allocator(
+            view=lambda: self.view,
+            journal=self.journal,
+            publisher=publisher,
+            ask=self.ask,
+            rows=self.journal.load_endpoints(),
+        )
+
+    def hear_own(self):
+        self.hear(self)
+
+    def hear(self, other):
+        """Take in what another host has published so far."""
+        start = self.heard.get(other.host_id, 0)
+        for one in other.node.heard[start:]:
+            self.view = self.view.with_entries(one)
+        self.heard[other.host_id] = len(other.node.heard)
+
+    async def ask(self, host_id, payload):
+        await trio.lowlevel.checkpoint()
+        self.cluster.questions += 1
+        peer = self.cluster.by_id[host_id]
+        if not peer.is_up:
+            await trio.sleep_forever()
+        return await peer.allocator.answer_request(self.host_id, payload)
+
+    async def attach(self, offset=None):
+        self.cluster.count += 1
+        row = LocalEndpointRow(
+            endpoint_id=identifier(0xE000 + self.cluster.count), network_id=N1, name="web", service="web"
+        )
+        return await self.allocator.reserve(row, offset)
+
+
+class Cluster:
+    def __init__(self, size, subnets=("10.1.0.0/24", "fd00:1::/64")):
+        self.count = self.questions = 0
+        self.hosts = [Host(self, number + 1) for number in range(size)]
+        self.by_id = {one.host_id: one for one in self.hosts}
+        self.subnets = subnets
+
+    async def create(self, *, shares=True):
+        first, *others = self.hosts
+        await first.publisher.put(network(N1, subnets=self.subnets))
+        if shares:
+            count = 1 << (32 - int(self.subnets[0].partition("/")[2]))
+            await first.publisher.put(*share_out(N1, count, [one.host_id for one in others]))
+        for one in self.hosts:
+            await one.publisher.put(host(one.name))
+        self.settle()
+
+    def settle(self):
+        for one in self.hosts:
+            for other in self.hosts:
+                one.hear(other)
+
+    def close(self):
+        for one in self.hosts:
+            one.journal.close()
+
+
+def virtual(function):
+    """Run an async test under virtual time; it gets a function that makes clusters."""
+
+    def test():
+        clusters = []
+
+        def make(*args, **options):
+            clusters.append(Cluster(*args, **options))
+            return clusters[-1]
+
+        try:
+            trio.run(function, make, clock=trio.testing.MockClock(autojump_threshold=0))
+        finally:
+            for one in clusters:
+                one.close()
+
+    test.__name__ = function.__name__
+    return test
+
+
+@virtual
+async def test_a_row_is_filled_in_and_on_disk(make):
+    cluster = make(1)
+    await cluster.create()
+    row = await cluster.hosts[0].attach()
+    assert (row.offset, row.addresses, row.stage) == (2, ("10.1.0.2", "fd00:1::2"), Stage.RESERVED)
+    assert row.mac == "02:00:00:00:00:02"
+    assert cluster.hosts[0].journal.load_endpoints() == [row]
+
+
+@virtual
+async def test_a_mac_that_the_user_gave_stays(make):
+    cluster = make(1)
+    await cluster.create()
+    row = LocalEndpointRow(
+        endpoint_id=identifier(1), network_id=N1, name="w", service="w", mac="02:11:22:33:44:55"
+    )
+    assert (await cluster.hosts[0].allocator.reserve(row)).mac == "02:11:22:33:44:55"
+
+
+@virtual
+async def test_with_the_creator_gone_the_others_attach_at_once_and_differ(make):
+    cluster = make(3)
+    await cluster.create()
+    cluster.hosts[0].is_up = False
+    rows = [await one.attach() for one in cluster.hosts[1:] for _ in range(20)]
+    assert len({row.offset for row in rows}) == 40
+    assert cluster.questions == 0
+    assert trio.current_time() == 0
+
+
+@virtual
+async def test_a_host_without_space_asks_and_uses_what_it_gets_at_once(make):
+    cluster = make(2)
+    await cluster.create(shares=False)
+    row = await cluster.hosts[1].attach()
+    assert row.offset >= 64
+    assert cluster.questions == 1
+    again = await cluster.hosts[1].attach()
+    assert again.offset == row.offset + 1
+    assert cluster.questions == 1
+
+
+@virtual
+async def test_tasks_that_run_out_together_ask_once(make):
+    cluster = make(2)
+    await cluster.create(shares=False)
+    offsets = []
+
+    async def attach():
+        offsets.append((await cluster.hosts[1].attach()).offset)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(attach)
+    assert len(set(offsets)) == 30
+    assert cluster.questions == 1
+
+
+@virtual
+async def test_a_network_can_be_filled_to_the_last_address_from_anywhere(make):
+    cluster = make(3, subnets=("10.1.0.0/27",))
+    await cluster.create()
+    rows = [await cluster.hosts[2].attach() for _ in range(29)]
+    assert sorted(row.offset for row in rows) == list(range(2, 31))
+    with pytest.raises(RefusedError) as refused:
+        await cluster.hosts[2].attach()
+    assert refused.value.code == "subnet-full"
+    assert "h1: 0 of " in refused.value.message
+    assert "h2: 0 of " in refused.value.message
+    await cluster.hosts[2].allocator.release(rows[7])
+    assert (await cluster.hosts[2].attach()).offset == rows[7].offset
+
+
+@virtual
+async def test_who_does_not_answer_is_named_within_five_seconds(make):
+    cluster = make(6)
+    await cluster.create(shares=False)
+    for one in cluster.hosts[1:]:
+        await one.attach()
+    cluster.settle()
+    for one in cluster.hosts:
+        one.is_up = one is cluster.hosts[1]
+    with pytest.raises(FailedError) as failed:
+        for _ in range(300):
+            await cluster.hosts[1].attach()
+    assert failed.value.code == "space-unreachable"
+    assert "h1: no answer" in failed.value.message
+    assert trio.current_time() <= ASK_TIMEOUT_S
+
+
+@virtual
+async def test_a_host_that_is_declared_dead_is_not_waited_for(make):
+    cluster = make(2)
+    await cluster.create(shares=False)
+    asking = cluster.hosts[1]
+    asking.view = asking.view.with_member(
+        Member(cluster.hosts[0].host_id, ("192.0.2.1", 1), MemberState.DEAD, 1)
+    )
+    with pytest.raises(FailedError, match="h1: no answer"):
+        await asking.attach()
+    assert cluster.questions == 0
+
+
+@virtual
+async def test_an_address_by_name(make):
+    cluster = make(3)
+    await cluster.create()
+    one, two, _ = cluster.hosts
+    assert (await two.attach(200)).addresses[0] == "10.1.0.200", "asked for and granted by its owner"
+    cluster.settle()
+    for asking in (one, two):
+        with pytest.raises(RefusedError) as refused:
+            await asking.attach(200)
+        assert refused.value.code == "address-in-use"
+    for offset in (0, 1, 255, 4000, -1):
+        with pytest.raises(InputError):
+            await two.attach(offset)
+    one.is_up = False
+    with pytest.raises(FailedError) as failed:
+        await two.attach(201)
+    assert failed.value.code == "space-unreachable"
+    assert "h1" in failed.value.message
+
+
+@virtual
+async def test_released_addresses_cool_down_also_across_a_restart(make):
+    cluster = make(1, subnets=("10.1.0.0/29",))
+    await cluster.create()
+    one = cluster.hosts[0]
+    rows = [await one.attach() for _ in range(3)]
+    await one.allocator.release(rows[0])
+    one.restart()
+    assert one.journal.load_cooling() == [(N1, 2)]
+    assert [(await one.attach()).offset for _ in range(3)] == [5, 6, 2]
+    await one.allocator.release(rows[1])
+    await trio.sleep(COOL_DOWN_S)
+    assert one.allocator.free_count(N1) == (1, 5)
+    assert one.journal.load_cooling() == []
+
+
+@virtual
+async def test_a_full_disk_leaves_no_trace(make):
+    cluster = make(2)
+    await cluster.create()
+    one, two = cluster.hosts
+    before = one.allocator.free_count(N1)
+    one.journal.fail_with = DiskFullError("full")
+    with pytest.raises(DiskFullError):
+        await one.attach()
+    with pytest.raises(DiskFullError):
+        await one.allocator.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
+    one.journal.fail_with = None
+    assert one.allocator.free_count(N1) == before
+    assert one.journal.load_endpoints() == []
+
+
+@virtual
+async def test_unknown_and_removed_networks(make):
+    cluster = make(2)
+    await cluster.create()
+    one, two = cluster.hosts
+    row = await two.attach()
+    await one.publisher.put(RemovalRecord(N1))
+    cluster.settle()
+    with pytest.raises(NoError):
+        await two.attach()
+    assert b"none" in await one.allocator.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
+    await two.allocator.release(row)
+    assert two.journal.load_endpoints() == []
+
+
+@virtual
+async def test_topping_up_ahead_of_need(make):
+    cluster = make(2, subnets=("10.1.0.0/26",))
+    await cluster.create()
+    one, two = cluster.hosts
+    free, usable = two.allocator.free_count(N1)
+    assert not await two.allocator.top_up(N1)
+    for _ in range(free - usable // 4):
+        await two.attach()
+    assert await two.allocator.top_up(N1)
+    assert two.allocator.free_count(N1)[1] > usable
+    assert not await one.allocator.top_up(N1)
+
+
+@virtual
+async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
+    cluster = make(2, subnets=("10.1.0.0/26",))
+    await cluster.create()
+    for _ in range(100):
+        for one in cluster.hosts:
+            while one.allocator.free_count(N1)[0] > 2:
+                await one.attach()
+            await one.allocator.top_up(N1)
+            cluster.settle()
+    assert cluster.questions < 20, "after a refusal there is a pause"
+
+
+@virtual
+async def test_a_host_that_leaves_hands_on_all_it_owns(make):
+    cluster = make(3)
+    await cluster.create()
+    one, two, three = cluster.hosts
+    before = three.allocator.free_count(N1)[1]
+    given = two.allocator.free_count(N1)[1]
+    await two.allocator.surrender(N1, three.host_id)
+    cluster.settle()
+    assert two.allocator.free_count(N1) == (0, 0)
+    assert three.allocator.free_count(N1)[1] == before + given
+    assert one.allocator.free_count(N1)[1] == 253 - before - given
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([("10.1.0.0/28",), ("10.1.0.0/26",)]))
+def test_no_two_endpoints_ever_share_an_address(seed, subnets):
+    """Random attaches, detaches, crashes, late news and full disks on four hosts."""
+    cluster = Cluster(4, subnets)
+    try:
+        trio.run(_churn, cluster, random.Random(seed), clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        cluster.close()
+
+
+async def _churn(cluster, rng):
+    await cluster.create(shares=rng.random() < 0.7)
+    for _ in range(60):
+        one, other = rng.sample(cluster.hosts, 2)
+        match rng.choice(
+            ["attach", "attach", "attach", "static", "detach", "crash", "news", "power", "disk", "top-up"]
+        ):
+            case "attach" | "static" as how:
+                try:
+                    await one.attach(rng.randrange(2, 15) if how == "static" else None)
+                except (RefusedError, FailedError, NoError):
+                    pass
+            case "detach" if one.journal.load_endpoints():
+                try:
+                    await one.allocator.release(rng.choice(one.journal.load_endpoints()))
+                except DiskFullError:
+                    pass
+            case "crash":
+                one.restart()
+            case "news":
+                one.hear(other)
+            case "power":
+                one.is_up = not one.is_up
+            case "disk":
+                one.journal.fail_with = None if one.journal.fail_with else DiskFullError("full")
+            case "top-up" if N1 in one.view.networks:
+                try:
+                    await one.allocator.top_up(N1)
+                except DiskFullError:
+                    pass
+        offsets = [row.offset for each in cluster.hosts for row in each.journal.load_endpoints()]
+        assert len(offsets) == len(set(offsets)), f"an address was given twice: {sorted(offsets)}"
+    cluster.settle()
+    views = {dataclasses.astuple(space) for each in cluster.hosts if (space := _space(each)) is not None}
+    assert len(views) == 1, "hosts that know the same disagree on who owns what"
+
+
+def _space(one):
+    one.allocator.free_count(N1)
+    return one.allocator._holdings[N1].space

@@ -1,0 +1,401 @@
+"""The real resolver process, with sockets in throw-away network namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import uuid
+
+import dns.message
+import msgpack
+import pytest
+import trio
+from fakes import names
+
+from netagent.names.channel import Channel, SocketPair, connect
+from netagent.names.launch import end_process, start_process
+from netagent.names.protocol import SOCKET_NAME, Count, Refused, Statistics, parse_reply_untrusted, request_bytes
+from netagent.names.supervisor import Supervisor
+
+pytestmark = pytest.mark.kernel
+
+BOUND_S = 15.0
+CLONE_NEWNET = 0x40000000
+
+
+def inside(netns, function):
+    """Call `function` in a namespace, in a thread that ends."""
+    found = []
+
+    def visit():
+        with open(f"/run/netns/{netns}") as file:
+            os.setns(file.fileno(), CLONE_NEWNET)
+        found.append(function())
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class Container:
+    """A namespace with resolver sockets in it, and somebody who asks."""
+
+    def __init__(self, netns):
+        self.netns = netns
+
+    def pair(self):
+        def make():
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            for one in (udp, tcp):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(("127.0.0.11", 53))
+            tcp.listen(16)
+            return SocketPair(udp, tcp)
+
+        return inside(self.netns, make)
+
+    def asker(self):
+        one = inside(self.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        one.connect(("127.0.0.11", 53))
+        one.setblocking(False)
+        return trio.socket.from_stdlib_socket(one)
+
+    async def ask(self, name, rtype="A"):
+        """Ask once, with the patience of a stub."""
+        query = dns.message.make_query(name, rtype)
+        with self.asker() as sock, trio.fail_after(BOUND_S):
+            await sock.send(query.to_wire())
+            answer = dns.message.from_wire(await sock.recv(4096))
+        assert answer.id == query.id
+        return sorted(str(one) for rrset in answer.answer for one in rrset)
+
+    async def ask_tcp(self, name):
+        query = dns.message.make_query(name, "A").to_wire()
+        one = inside(self.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        one.setblocking(False)
+        with trio.socket.from_stdlib_socket(one) as sock, trio.fail_after(BOUND_S):
+            await sock.connect(("127.0.0.11", 53))
+            stream = trio.SocketStream(sock)
+            await stream.send_all(struct.pack("!H", len(query)) + query)
+            data = b""
+            while len(data) < 2 or len(data) < 2 + struct.unpack_from("!H", data)[0]:
+                data += await stream.receive_some()
+        answer = dns.message.from_wire(data[2:])
+        return sorted(str(one) for rrset in answer.answer for one in rrset)
+
+
+@pytest.fixture
+def container():
+    netns = f"nt8-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", netns], check=True)
+    try:
+        subprocess.run(["ip", "-n", netns, "link", "set", "lo", "up"], check=True)
+        yield Container(netns)
+    finally:
+        subprocess.run(["ip", "netns", "del", netns], check=True)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    (tmp_path / "resolv.conf").write_text("")
+    return tmp_path
+
+
+def supervisor(run_dir, release="test"):
+    return Supervisor(run_dir, release=release, resolv_conf=run_dir / "resolv.conf")
+
+
+@contextlib.asynccontextmanager
+async def agent(run_dir, *, stop=False, **options):
+    """An agent that lives as long as the block; at its end the process is left alone, or stopped."""
+    one = supervisor(run_dir, **options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        try:
+            yield one
+        finally:
+            if stop:
+                with trio.CancelScope(shield=True):
+                    await one.stop()
+            nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def ended(run_dir):
+    """Whatever happens, no process is left."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            with contextlib.suppress(OSError):
+                with Channel(await connect(run_dir / SOCKET_NAME)) as channel:
+                    process_id = channel.peer_process
+                await end_process(process_id)
+
+
+async def until(condition):
+    with trio.fail_after(BOUND_S):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+def gone(process_id):
+    try:
+        state = open(f"/proc/{process_id}/stat").read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+async def serve(one, container, table=None):
+    """Publish and add the one container as sandbox `c`."""
+    await one.add_sandbox("c", *container.pair())
+    assert await one.publish(names.world() if table is None else table)
+
+
+def test_names_are_answered_over_both_transports(run_dir, container):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            await serve(one, container)
+            assert await container.ask("web.app.mesh.internal") == ["10.160.0.11", "10.160.1.12"]
+            assert await container.ask("database") == ["10.170.0.21"]
+            assert await container.ask_tcp("web-1.app.mesh.internal") == ["10.160.0.11"]
+            process_id = one.status()["process_id"]
+            assert (await one.statistics())["sandboxes"] == 1
+        assert gone(process_id)
+
+    trio.run(main)
+
+
+def test_answers_go_on_without_the_agent_and_the_next_agent_adopts(run_dir, container):
+    async def main():
+        async with ended(run_dir):
+            async with agent(run_dir) as one:
+                await serve(one, container)
+                first = one.status()["process_id"]
+            assert await container.ask("web-1.app.mesh.internal") == ["10.160.0.11"]
+            async with agent(run_dir) as two:
+                assert await two.known_sandboxes() == {"c"}
+                assert two.status()["process_id"] == first
+                assert two.status()["starts"] == 0
+                # An agent that has just started knows nothing yet, and takes nothing away.
+                assert await container.ask("web-1.app.mesh.internal") == ["10.160.0.11"]
+                table = names.world() | dict([names.endpoint(50, "new", "10.160.0.50")])
+                del table[names.endpoint(4, "dup")[0]]
+                assert await two.publish(table)
+                assert await container.ask("new.app.mesh.internal") == ["10.160.0.50"]
+                assert await container.ask("dup.app.mesh.internal") == []
+
+    trio.run(main)
+
+
+def test_no_query_is_lost_while_agents_come_and_go(run_dir, container):
+    async def main():
+        asked = []
+
+        async def keep_asking(done):
+            while not done.is_set():
+                assert await container.ask("web-1.app.mesh.internal") == ["10.160.0.11"]
+                asked.append(1)
+                await trio.sleep(0.005)
+
+        async with ended(run_dir), trio.open_nursery() as nursery:
+            async with agent(run_dir) as one:
+                await serve(one, container)
+            done = trio.Event()
+            nursery.start_soon(keep_asking, done)
+            for _ in range(3):
+                async with agent(run_dir) as one:
+                    assert await one.publish(names.world())
+            before = len(asked)
+            await until(lambda: len(asked) > before)
+            done.set()
+
+    trio.run(main)
+
+
+def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(run_dir, container):
+    async def main():
+        async with agent(run_dir) as one:
+            await serve(one, container)
+        # The agent that has to bring the sockets back is not the one that was given them.
+        async with agent(run_dir, stop=True) as two:
+            assert await two.publish(names.world())
+            assert await two.known_sandboxes() == {"c"}
+            killed = two.status()["process_id"]
+            os.kill(killed, signal.SIGKILL)
+            # Asked while nobody is there: the kernel keeps the query.
+            assert await container.ask("database") == ["10.170.0.21"]
+            assert two.status()["process_id"] not in (killed, None)
+            assert two.status()["starts"] == 1
+
+    trio.run(main)
+
+
+def test_another_release_replaces_the_process_and_keeps_the_sockets(run_dir, container):
+    async def main():
+        async with agent(run_dir, release="old") as one:
+            await serve(one, container)
+            old = one.status()["process_id"]
+        async with agent(run_dir, release="new", stop=True) as two:
+            assert await two.publish(names.world()) or await two.publish(names.world())
+            assert await two.known_sandboxes() == {"c"}
+            assert two.status()["process_id"] != old
+            assert gone(old)
+            assert await container.ask("database") == ["10.170.0.21"]
+
+    trio.run(main)
+
+
+def test_a_removed_sandbox_has_no_sockets_left(run_dir, container):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            await serve(one, container)
+            await one.remove_sandbox("c")
+            container.pair().close()  # the address is free again
+            sock = container.asker()
+            with sock, pytest.raises(ConnectionRefusedError), trio.fail_after(BOUND_S):
+                await sock.send(b"x" * 20)
+                await sock.recv(100)
+            await one.remove_sandbox("c")
+            assert await one.known_sandboxes() == frozenset()
+
+    trio.run(main)
+
+
+def test_queries_wait_for_the_first_table(run_dir, container):
+    async def main():
+        async with agent(run_dir, stop=True) as one, trio.open_nursery() as nursery:
+            await one.add_sandbox("c", *container.pair())
+            answers = []
+
+            async def ask():
+                answers.append(await container.ask("database"))
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not answers
+            assert await one.publish(names.world())
+            await until(lambda: answers == [["10.170.0.21"]])
+
+    trio.run(main)
+
+
+def test_sockets_that_are_none_are_refused(run_dir):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            left, right = socket.socketpair()
+            with pytest.raises(Exception, match="LISTEN without"):
+                await one.add_sandbox("c", left, right)
+            assert left.fileno() == right.fileno() == -1
+            assert await one.known_sandboxes() == frozenset()
+
+    trio.run(main)
+
+
+def test_garbage_on_the_control_socket_is_refused_and_counted(run_dir, container):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            await serve(one, container)
+            with Channel(await connect(run_dir / SOCKET_NAME)) as stranger:
+                garbage = [b"\x00", b"\xc1" * 100, msgpack.packb([3, 1, [[5, "x", 1]]]), b"\x93" * 40_000]
+                garbage += [msgpack.packb([4, 9]), msgpack.packb([6, 9, "c"])]  # well-formed, but nobody's
+                for message in garbage:
+                    await stranger.send(message)
+                    answer = await stranger.receive()
+                    assert answer is not None
+                    assert isinstance(parse_reply_untrusted(answer[0]), Refused)
+                with open(os.devnull) as file:
+                    await stranger._connection.sendmsg(
+                        [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", file.fileno()))]
+                    )
+                    await stranger.receive()
+                await stranger.send(request_bytes(Count(1)))
+                answer = await stranger.receive()
+                assert answer is not None
+                counted = parse_reply_untrusted(answer[0])
+                assert isinstance(counted, Statistics)
+                assert counted.counters["control_refused"] == len(garbage) + 1
+                assert counted.counters["agents"] == 1
+            assert await container.ask("database") == ["10.170.0.21"]
+            process_id = one.status()["process_id"]
+            assert not [fd for fd in os.listdir(f"/proc/{process_id}/fd") if _target(process_id, fd) == os.devnull][3:]
+
+    trio.run(main)
+
+
+def _target(process_id, fd):
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{process_id}/fd/{fd}")
+    return ""
+
+
+def test_a_namespace_that_may_not_look_outside(run_dir, container):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            table = names.world()
+            await serve(one, container, table)
+            query = dns.message.make_query("www.example.com", "A")
+            for forward, rcode in ((True, 2), (False, 5)):
+                key, row = names.sandbox("c", names.APP, forward=forward)
+                assert await one.publish(table | {key: row})
+                with container.asker() as sock, trio.fail_after(BOUND_S):
+                    await sock.send(query.to_wire())
+                    assert dns.message.from_wire(await sock.recv(4096)).rcode() == rcode
+
+    trio.run(main)
+
+
+def test_there_is_one_process_for_a_run_directory(run_dir):
+    async def main():
+        async with agent(run_dir, stop=True) as one:
+            await one.known_sandboxes()
+            with pytest.raises(OSError, match="is held by a resolver process"):
+                await start_process(run_dir, release="x", resolv_conf=run_dir / "resolv.conf")
+            mode = (run_dir / SOCKET_NAME).stat().st_mode & 0o777
+            assert mode == 0o600
+
+    trio.run(main)
+
+
+def test_a_stale_socket_is_replaced(run_dir):
+    async def main():
+        stale = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stale.bind(str(run_dir / SOCKET_NAME))
+        stale.close()
+        async with agent(run_dir, stop=True) as one:
+            assert await one.known_sandboxes() == frozenset()
+
+    trio.run(main)
+
+
+def test_a_run_directory_that_is_missing_is_said(tmp_path):
+    async def main():
+        one = supervisor(tmp_path / "nowhere")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run)
+            await until(lambda: one.status()["trouble"])
+            assert "nowhere" in str(one.status()["trouble"])
+            with pytest.raises(Exception, match="nowhere"):
+                await one.known_sandboxes()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_the_process_is_light(run_dir):
+    """It must not drag in what only the agent needs."""
+    heavy = ["pyroute2", "zeroconf", "cryptography", "sqlite3", "immutables", "starlette", "netgossip", "asyncio"]
+    code = f"import sys, netagent.names.process; print([m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run(["python3", "-c", code], capture_output=True, text=True, check=False)
+    import sys
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

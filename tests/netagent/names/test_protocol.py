@@ -1,0 +1,127 @@
+"""Messages as bytes, and bytes that are none."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from fakes import names
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.names import protocol
+from netagent.names.protocol import MAX_MESSAGE_BYTES, ProtocolError, parse_reply_untrusted, parse_request_untrusted
+
+REQUESTS = [
+    protocol.Hello(1, protocol.VERSION, "1.2"),
+    protocol.Begin(2),
+    protocol.Rows(3, tuple(names.world().items())),
+    protocol.Rows(3, ((names.settings()[0], None),)),
+    protocol.Commit(4),
+    protocol.Listen(5, "abc-1"),
+    protocol.Close(6, "abc-1"),
+    protocol.Fetch(7, "abc-1"),
+    protocol.Count(8),
+]
+REPLIES = [
+    protocol.Welcome(1, protocol.VERSION, "1.2", True, ("a-1", "b-2")),
+    protocol.Done(2),
+    protocol.Refused(3, "because"),
+    protocol.Sockets(4, "abc-1"),
+    protocol.Statistics(5, {"queries": 12}),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=repr)
+def test_requests_come_back(request_):
+    assert parse_request_untrusted(protocol.request_bytes(request_)) == request_
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=repr)
+def test_replies_come_back(reply):
+    assert parse_reply_untrusted(protocol.reply_bytes(reply)) == reply
+
+
+@pytest.mark.parametrize("message", [*map(protocol.request_bytes, REQUESTS), *map(protocol.reply_bytes, REPLIES)])
+def test_more_fields_than_known_are_ignored(message):
+    longer = msgpack.packb([*msgpack.unpackb(message), "new", 17])
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            known = parse(message)
+        except ProtocolError:
+            continue
+        assert parse(longer) == known
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_refused(data):
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            parse(data)
+        except ProtocolError:
+            continue
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-1, 9), st.text(max_size=4), st.binary(max_size=17)),
+    lambda inner: st.one_of(st.lists(inner, max_size=9), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=30,
+)
+
+
+@given(st.integers(0, 9), VALUES)
+def test_any_values_are_a_message_or_refused(kind, value):
+    data = msgpack.packb([kind, 1, *(value if isinstance(value, list) else [value])])
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            parse(data)
+        except ProtocolError:
+            continue
+
+
+@given(st.integers(0, 6), st.lists(VALUES, max_size=8))
+def test_any_rows_are_rows_or_refused(kind, fields):
+    try:
+        parse_request_untrusted(msgpack.packb([3, 1, [[kind, "id", *fields]]]))
+    except ProtocolError:
+        return
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [2, "h", "Not A Label", b"abcd"],
+        [2, "h", "h1", b"abcde"],
+        [3, "n", "app", [[b"abcd", 33]]],
+        [4, "c", [], [["db..x", "db"]], True],
+        [5, "e", "n", "web", "h1", "web", [], [], [["http", 0, "tcp"]]],
+        [5, "e", "n", "web", "h1", "web", [], [], [["http", True, "tcp"]]],
+        [1, "", "mesh..internal"],
+        [9, "x", 1],
+    ],
+)
+def test_rows_that_would_lie_are_refused(row):
+    with pytest.raises(ProtocolError):
+        parse_request_untrusted(msgpack.packb([3, 1, [row]]))
+
+
+def test_messages_are_cut_to_size():
+    rows = dict(names.endpoint(i % 250, f"name-{i}", "10.0.0.1", aliases=("a" * 63,) * 20) for i in range(3000))
+    rows = {(key[0], f"{i}"): row for i, (key, row) in enumerate(rows.items())}
+    many = {(key[0], f"{i}-{key[1]}"): row for i in range(40) for key, row in rows.items()}
+    messages = list(protocol.rows_messages(1, many.items()))
+    assert len(messages) > 2
+    assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
+
+
+def test_a_message_too_long_is_refused_unread():
+    with pytest.raises(ProtocolError, match="bytes"):
+        parse_request_untrusted(msgpack.packb([2, 1, b"x" * MAX_MESSAGE_BYTES]))
+
+
+def test_many_sandboxes_need_several_welcomes():
+    ids = [f"{i:08x}-{i}" for i in range(1201)]
+    found = list(protocol.welcomes(9, "r", ids))
+    assert [one.more for one in found] == [True, True, False]
+    assert sum((one.sandbox_ids for one in found), ()) == tuple(sorted(ids))
+    assert max(len(protocol.reply_bytes(one)) for one in found) <= MAX_MESSAGE_BYTES
+    assert len(list(protocol.welcomes(9, "r", []))) == 1

@@ -1,0 +1,258 @@
+"""What each sandbox is told."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import names
+from fakes.names import APP, BACK, ask, source_of, world
+
+from netagent.names.table import Kind, changes_between
+from netdns.name import from_text
+from netdns.source import Found
+
+
+@pytest.fixture(scope="module")
+def source():
+    return source_of(world())
+
+
+WEB4 = ["10.160.0.11", "10.160.1.12"]
+WEB6 = ["fd00:1::11", "fd00:1::12"]
+NX, NODATA = "nxdomain mesh.internal.", "nodata mesh.internal."
+
+
+@pytest.mark.parametrize(
+    ("name", "rtype", "expected"),
+    [
+        ("web.app.mesh.internal", "A", WEB4),
+        ("WEB.App.Mesh.INTERNAL", "AAAA", WEB6),
+        ("web-1.app.mesh.internal", "A", WEB4[:1]),
+        ("web-2.h2.app.mesh.internal", "A", WEB4[1:]),
+        ("web-2.h1.app.mesh.internal", "A", NX),
+        ("web.h1.app.mesh.internal", "A", NX),  # a service is on no host: only names are
+        ("store.back.mesh.internal", "A", ["10.170.0.21"]),
+        ("h2.node.mesh.internal", "A", ["192.0.2.2"]),
+        ("h2.node.mesh.internal", "AAAA", NODATA),
+        ("h9.node.mesh.internal", "A", NX),
+        ("a.h2.node.mesh.internal", "A", NX),
+    ],
+)
+def test_fully_qualified_names(source, name, rtype, expected):
+    assert ask(source, name, rtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "rtype", "expected"),
+    [
+        ("db.back.mesh.internal", "AAAA", NODATA),
+        ("db.back.mesh.internal", "MX", NODATA),
+        ("nosuch.app.mesh.internal", "A", NX),
+        ("nosuch.mesh.internal", "A", NX),
+        ("a.b.web.app.mesh.internal", "A", NX),
+        ("mesh.internal", "A", NODATA),
+        ("mesh.internal", "NS", NODATA),
+        ("mesh.internal", "SOA", ["data"]),
+        ("app.mesh.internal", "A", NODATA),
+        ("node.mesh.internal", "A", NODATA),
+        ("h1.app.mesh.internal", "A", NODATA),  # names are below it
+        ("_tcp.web.app.mesh.internal", "A", NODATA),
+        ("_udp.web.app.mesh.internal", "A", NX),
+        ("mesh.internal.example.com", "A", "not ours"),
+        ("xmesh.internal", "A", "not ours"),
+        ("internal", "A", "not ours"),
+    ],
+)
+def test_what_is_not_there(source, name, rtype, expected):
+    assert ask(source, name, rtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("web", WEB4),
+        ("dup", ["10.160.0.41"]),  # the first network that has it, and no mixture
+        ("dup.back", ["10.170.0.42"]),
+        ("web.app", WEB4),
+        ("web-2.h2.app", WEB4[1:]),
+        ("h1.node", ["192.0.2.1"]),
+        ("h1", "not ours"),
+        ("google.app", "not ours"),
+        ("www.google.app", "not ours"),
+        ("example.com", "not ours"),
+        (".", "not ours"),
+    ],
+)
+def test_names_without_the_domain(source, name, expected):
+    assert ask(source, name) == expected
+
+
+def test_a_link_is_in_one_sandbox_only(source):
+    assert ask(source, "database") == ["10.170.0.21"]
+    assert ask(source, "www") == WEB4
+    assert ask(source, "full") == ["10.170.0.21"]
+    assert ask(source, "database", client="only-back") == "not ours"
+    assert ask(source, "database", "AAAA") == "nodata ."
+
+
+def test_a_link_stands_where_the_search_list_looks_first(source):
+    assert ask(source, "database.app.mesh.internal") == ["10.170.0.21"]
+    assert ask(source, "database.back.mesh.internal") == NX
+    assert ask(source, "database.app.mesh.internal", client="only-back") == NX
+
+
+def test_a_link_to_nobody_never_means_somebody_else():
+    table = world() | dict([names.endpoint(9, "gone", "10.160.0.99")])
+    source = source_of(table)
+    assert ask(source, "gone") == "not ours"
+    assert ask(source, "gone.app.mesh.internal") == NX
+    assert ask(source, "gone.app.mesh.internal", client="nobody") == NX
+    assert ask(source, "gone.h1.app.mesh.internal") == ["10.160.0.99"]
+
+
+def test_a_link_to_its_own_name_is_no_loop():
+    table = world() | dict([names.sandbox("c", APP, links=("web:web", "web.app:dup"))])
+    source = source_of(table)
+    assert ask(source, "web") == WEB4
+    assert ask(source, "dup") == WEB4
+    assert ask(source, "dup.app.mesh.internal") == WEB4
+
+
+def test_of_two_links_with_one_alias_the_first_counts():
+    source = source_of(world() | dict([names.sandbox("c", APP, BACK, links=("db:x", "web:x"))]))
+    assert ask(source, "x") == ["10.170.0.21"]
+
+
+def test_another_network_is_as_absent_as_any_name(source):
+    for name in ("web.app.mesh.internal", "nosuch.app.mesh.internal", "app.mesh.internal"):
+        assert ask(source, name, client="only-back") == NX
+    assert ask(source, "web", client="only-back") == "not ours"
+    assert ask(source, "web.app", client="only-back") == "not ours"
+    assert ask(source, "11.0.160.10.in-addr.arpa", "PTR", client="only-back") == "not ours"
+    assert ask(source, "web.app.mesh.internal", client="never heard of") == NX
+
+
+def test_a_service_comes_before_a_name_before_an_alias():
+    table = world() | dict(
+        [
+            names.endpoint(10, "web", "10.160.0.100", service="other"),
+            names.endpoint(11, "x", "10.160.0.101", aliases=("other", "web-1", "free", "free")),
+        ]
+    )
+    source = source_of(table)
+    assert ask(source, "web") == WEB4
+    assert ask(source, "other") == ["10.160.0.100"]
+    assert ask(source, "web-1") == WEB4[:1]
+    assert ask(source, "free") == ["10.160.0.101"]
+    assert ask(source, "web.h1.app.mesh.internal") == ["10.160.0.100"]
+
+
+def test_ports_by_name(source):
+    expected = ["80 web-1.h1.app.mesh.internal.", "8080 web-2.h2.app.mesh.internal."]
+    assert ask(source, "_http._tcp.web.app.mesh.internal", "SRV") == expected
+    assert ask(source, "_http._tcp.web", "SRV") == expected
+    assert ask(source, "_http._tcp.www", "SRV") == expected
+    assert ask(source, "_http._tcp.web-2.h2.app.mesh.internal", "SRV") == expected[1:]
+    assert ask(source, "_http._tcp.web.app.mesh.internal", "A") == NODATA
+    assert ask(source, "_ftp._tcp.web.app.mesh.internal", "SRV") == NX
+    assert ask(source, "_http._udp.web.app.mesh.internal", "SRV") == NX
+    answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
+    assert isinstance(answer, Found)
+    assert len(answer.glue) == 4
+
+
+def test_every_srv_target_has_addresses(source):
+    answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
+    assert isinstance(answer, Found)
+    for target, rrset in answer.glue:
+        found = source.lookup(target, rrset.rtype, "c")
+        assert isinstance(found, Found)
+        assert found.rrset == rrset
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("12.1.160.10.in-addr.arpa", ["web-2.h2.app.mesh.internal."]),
+        ("99.1.160.10.in-addr.arpa", "nxdomain 1.160.10.in-addr.arpa."),
+        ("1.160.10.in-addr.arpa", "nodata 1.160.10.in-addr.arpa."),
+        ("160.10.in-addr.arpa", "nodata 160.10.in-addr.arpa."),
+        ("10.in-addr.arpa", "nodata 10.in-addr.arpa."),
+        ("in-addr.arpa", "not ours"),
+        ("5.16.160.10.in-addr.arpa", "not ours"),
+        ("16.160.10.in-addr.arpa", "not ours"),
+        ("x.160.10.in-addr.arpa", "not ours"),
+        ("300.1.160.10.in-addr.arpa", "nxdomain 1.160.10.in-addr.arpa."),
+        ("012.1.160.10.in-addr.arpa", "nxdomain 1.160.10.in-addr.arpa."),
+        ("1.12.1.160.10.in-addr.arpa", "nxdomain 1.160.10.in-addr.arpa."),
+        ("21.0.170.10.in-addr.arpa", ["db.h2.back.mesh.internal."]),
+        ("1.2.0.192.in-addr.arpa", "not ours"),
+        ("61.0.160.10.in-addr.arpa", ["e060606060606.h1.app.mesh.internal."]),
+    ],
+)
+def test_reverse_names(source, name, expected):
+    assert ask(source, name, "PTR") == expected
+
+
+def test_reverse_names_of_ipv6(source):
+    full = "1.1." + "0." * 14
+    zone = "0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa"
+    assert ask(source, full + zone, "PTR") == ["web-1.h1.app.mesh.internal."]
+    assert ask(source, "9." + full[2:] + zone, "PTR") == f"nxdomain {zone}."
+    assert ask(source, "g." + full[2:] + zone, "PTR") == f"nxdomain {zone}."
+    assert ask(source, full + zone, "A") == f"nodata {zone}."
+    assert ask(source, zone, "SOA") == ["data"]
+
+
+def test_a_reverse_name_leads_back(source):
+    for address in ("61.0.160.10.in-addr.arpa", "12.1.160.10.in-addr.arpa"):
+        (target,) = ask(source, address, "PTR")
+        (back,) = ask(source, target, "A")
+        assert back.split(".")[::-1] == address.split(".")[:4]
+
+
+def test_a_name_that_would_be_too_long_is_shortened():
+    long, domain = "n" * 63, f"{'d' * 63}.internal"
+    table = dict(
+        [
+            names.settings(domain),
+            names.network(APP, "w" * 63, "10.0.0.0/24"),
+            names.endpoint(1, long, "10.0.0.5", on="h" * 63),
+            names.sandbox("c", APP),
+        ]
+    )
+    (target,) = ask(source_of(table), "5.0.0.10.in-addr.arpa", "PTR")
+    assert ask(source_of(table), target) == ["10.0.0.5"]
+
+
+def test_any_gives_one_set_of_records(source):
+    assert ask(source, "web", "ANY") == WEB4
+    assert ask(source, "_http._tcp.web", "ANY") != NODATA
+    assert ask(source, "app.mesh.internal", "ANY") == NODATA
+
+
+def test_versions_move_for_those_concerned_only():
+    table = world()
+    source = source_of(table)
+    before = source.version("c"), source.version("only-back")
+    source.apply([names.endpoint(20, "new", "10.160.0.50")])
+    assert source.version("c") != before[0]
+    assert source.version("only-back") == before[1]
+    source.apply([names.host("3" * 32, "h3", "192.0.2.3")])
+    assert source.version("only-back") != before[1]
+    now = source.version("c"), source.version("only-back"), source.version("unknown")
+    source.apply([names.host("3" * 32, "h3", "192.0.2.3")])
+    assert (source.version("c"), source.version("only-back"), source.version("unknown")) == now
+
+
+def test_the_serial_is_the_version(source):
+    answer = source.lookup(from_text("mesh.internal"), 6, "c")
+    assert isinstance(answer, Found)
+    assert int.from_bytes(answer.rrset.rdatas[0][-20:-16]) == source.version("c")
+
+
+def test_changes_add_before_they_remove():
+    old, new = world(), world()
+    del new[Kind.ENDPOINT, names.endpoint_id(4)]
+    key, row = names.endpoint(30, "dup", "10.160.0.77")
+    new[key] = row
+    assert [change[1] is None for change in changes_between(old, new)] == [False, True]

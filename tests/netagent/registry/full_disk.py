@@ -1,0 +1,84 @@
+"""Runs in a mount namespace of its own: fills a small disk under a journal. Prints what happened, one word a line.
+
+full_disk.py FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+from netagent.registry.journal import DiskFullError, Journal
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.writer import HEADROOM_BYTES
+from netgossip.types import CLUSTER_SCOPE, Entry, Version
+
+FOLDER = Path(sys.argv[1])
+FILLER = FOLDER / "filler"
+
+
+def fill(leave_bytes: int) -> None:
+    space = os.statvfs(FOLDER)
+    size = space.f_bavail * space.f_frsize - leave_bytes
+    with FILLER.open("ab") as file:
+        file.write(bytes(max(size, 0)))
+
+
+def row(number: int) -> LocalEndpointRow:
+    return LocalEndpointRow(
+        endpoint_id=f"{number:032x}", network_id="c" * 32, name="n", service="n", offset=number
+    )
+
+
+async def is_refused(operation, *args) -> bool:  # type: ignore[no-untyped-def]
+    try:
+        await operation(*args)
+    except DiskFullError as error:
+        assert str(FOLDER) in error.message
+        return True
+    return False
+
+
+async def main() -> None:
+    journal = Journal.open(FOLDER / "state.db")
+    await journal.save_endpoint(row(1))
+
+    fill(HEADROOM_BYTES // 2)
+    assert await is_refused(journal.save_endpoint, row(2))
+    assert journal.load_endpoints() == [row(1)]
+    await journal.delete_endpoint(row(1).endpoint_id)
+    assert journal.load_endpoints() == []
+    print("nearly-full")
+
+    fill(0)
+    number = 0
+    while not await is_refused(
+        journal.append_own, [Entry(CLUSTER_SCOPE, "a" * 32, b"k", bytes(9000), Version(1, number + 1))]
+    ):
+        number += 1
+        assert number < 5000, "a full disk took everything"
+    assert [log.head for log in journal.load_own_logs()] == ([number] if number else [])
+    print("full")
+
+    FILLER.unlink()
+    await journal.save_endpoint(row(3))
+    await journal.append_own([Entry(CLUSTER_SCOPE, "a" * 32, b"k", b"v", Version(1, number + 1))])
+    journal.close()
+    journal = Journal.open(FOLDER / "state.db")
+    assert journal.load_endpoints() == [row(3)]
+    assert [log.head for log in journal.load_own_logs()] == [number + 1]
+    journal.close()
+    print("recovered")
+
+    fill(0)
+    try:
+        Journal.open(FOLDER / "state.db")
+    except DiskFullError:
+        print("refused-to-open")
+
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "netagent-test", FOLDER], check=True)
+trio.run(main)

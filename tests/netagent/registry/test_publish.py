@@ -1,0 +1,123 @@
+"""Publishing: on disk before it is sent, and never under a version that was void in between."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.record_node import FakeNode
+from fakes.registry import H1, N1, endpoint, network
+from netagent.registry import statement
+from netagent.registry.journal import DiskFullError, Journal
+from netagent.registry.publish import Publisher
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.schema import RecordError, key_of
+from netgossip.types import CLUSTER_SCOPE, OwnLogRaised, Version
+
+
+class Desk:
+    """A publisher with all that it needs; `sent` is what the journal's heads were at each flush."""
+
+    def __init__(self, path):
+        self.node = FakeNode(H1)
+        self.journal = Journal.open(path)
+        self.sent = []
+        self.publisher = Publisher(self.node, self.journal, self.flush)
+
+    def flush(self):
+        on_disk = {log.scope: log.head for log in self.journal.load_own_logs()}
+        self.sent.append(on_disk)
+        assert all(on_disk[scope] == log.head for scope, log in self.node.logs.items()), "sent before written"
+
+
+@pytest.fixture
+def desk(tmp_path):
+    made = Desk(tmp_path / "state.db")
+    yield made
+    made.journal.close()
+
+
+def test_put_and_withdraw(desk):
+    async def publish():
+        await desk.publisher.put(network(), endpoint())
+        await desk.publisher.withdraw(endpoint())
+
+    trio.run(publish)
+    scope, key = key_of(endpoint())
+    assert desk.node.logs[scope].entries[key].value is None
+    assert desk.node.logs[CLUSTER_SCOPE].head == 1
+    assert len(desk.sent) == 2
+    assert {log.scope: log for log in desk.journal.load_own_logs()} == desk.node.logs
+
+
+def test_callers_take_turns(desk):
+    async def publish():
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(desk.publisher.put, endpoint(number, offset=number + 2))
+
+    trio.run(publish)
+    (log,) = desk.journal.load_own_logs()
+    assert log.head == 20
+    assert sorted(entry.version.sequence for entry in log.entries.values()) == list(range(1, 21))
+
+
+def test_a_bad_record_changes_nothing(desk):
+    with pytest.raises(RecordError):
+        trio.run(desk.publisher.put, endpoint(), endpoint(name="BAD"))
+    assert not desk.node.logs
+    assert not desk.journal.load_own_logs()
+
+
+def test_what_can_not_be_written_is_not_sent(desk, monkeypatch):
+    async def full(*_args, **_kwargs):
+        raise DiskFullError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.journal, "transaction", full)
+        with pytest.raises(DiskFullError):
+            trio.run(desk.publisher.put, endpoint())
+    assert not desk.sent
+    trio.run(desk.publisher.put, endpoint())
+    assert desk.journal.load_own_logs()[0].head == 1
+
+
+def test_what_belongs_together_is_written_together(desk):
+    row = LocalEndpointRow(
+        endpoint_id=endpoint().endpoint_id, network_id=N1, name="web1", service="web", offset=2
+    )
+
+    async def publish():
+        await desk.publisher.change(put=[endpoint()], also=statement.save_endpoint(row))
+
+    trio.run(publish)
+    assert desk.journal.load_endpoints() == [row]
+
+
+def test_an_epoch_raised_while_writing_makes_the_versions_anew(desk, monkeypatch):
+    scope, _ = key_of(endpoint())
+    write = desk.journal.transaction
+    raised = []
+
+    async def raising(statements, **options):
+        if not raised:
+            desk.node.raise_epoch(scope)
+            raised.append(True)
+        return await write(statements, **options)
+
+    monkeypatch.setattr(desk.journal, "transaction", raising)
+    trio.run(desk.publisher.put, endpoint())
+    (log,) = desk.journal.load_own_logs()
+    assert (log.epoch, log.head) == (2, 1)
+    assert [entry.version for entry in log.entries.values()] == [Version(2, 1)]
+
+
+def test_a_raised_log_is_written_whole(desk):
+    scope, _ = key_of(endpoint())
+
+    async def raised():
+        await desk.publisher.put(endpoint(1), endpoint(2, offset=3))
+        desk.node.raise_epoch(scope)
+        await desk.publisher.own_log_raised(OwnLogRaised(scope, 2))
+
+    trio.run(raised)
+    assert desk.journal.load_own_logs() == [desk.node.logs[scope]]

@@ -1,0 +1,346 @@
+"""The view: what it shows, and how contradicting records are decided."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from fakes.registry import (
+    H1,
+    H2,
+    H3,
+    N1,
+    N2,
+    N3,
+    Writer,
+    endpoint,
+    entry,
+    event,
+    grant,
+    host,
+    identifier,
+    network,
+)
+from netagent.model.records import AttachmentRecord, ForgetRecord, Health, RemovalRecord
+from netagent.registry.view import AgentState, ClashKind, RegistryView
+from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
+
+
+@pytest.fixture
+def writers():
+    return {one: Writer(one) for one in (H1, H2, H3)}
+
+
+def see(view, *events):
+    for one in events:
+        view = view.with_entries(one)
+    view.check_invariants()
+    return view
+
+
+def member(host_id, state=MemberState.ALIVE, incarnation=1):
+    return Member(host_id, ("192.0.2.1", 7956), state, incarnation)
+
+
+def kinds(view):
+    return {clash.kind for clash in view.clashes}
+
+
+def test_an_older_view_is_not_changed(writers):
+    before = see(RegistryView(H1), writers[H1].put(network()))
+    after = see(before, writers[H1].put(endpoint()))
+    assert not before.endpoints
+    assert [one.record for one in after.endpoints.values()] == [endpoint()]
+    assert after.generation == before.generation + 1
+
+
+def test_what_is_known_already_changes_nothing(writers):
+    change = writers[H1].put(network())
+    view = see(RegistryView(H1), change)
+    assert view.with_entries(change) is view
+    view = view.with_member(member(H2))
+    assert view.with_member(member(H2)) is view
+    assert view.with_host_answer(H2, None) is view
+
+
+def test_an_older_version_never_overwrites(writers):
+    old, new = writers[H1].put(endpoint(name="old")), writers[H1].put(endpoint(name="new"))
+    view = see(RegistryView(H1), new, old)
+    assert [one.record.name for one in view.endpoints.values()] == ["new"]
+
+
+def test_a_deleted_record_leaves_every_index(writers):
+    view = see(RegistryView(H1), writers[H1].put(network()), writers[H1].put(endpoint()))
+    view = see(view, writers[H1].delete(endpoint()))
+    assert not view.endpoints
+    assert not view.endpoints_in(N1)
+    assert not view.services()
+    assert view.endpoint_by_address("10.1.0.2") is None
+
+
+def test_a_replaced_log_drops_what_it_does_not_name():
+    first = event(H1, entry(H1, endpoint(1), 1), entry(H1, endpoint(2, offset=3), 2))
+    view = see(RegistryView(H2), first, event(H1, entry(H1, endpoint(2, offset=3), 2), replaced=True))
+    assert [one.record.name for one in view.endpoints.values()] == ["web2"]
+    view = see(view, dataclasses.replace(first, entries=(), replaced=True))
+    assert not view.endpoints
+
+
+def test_bad_records_are_refused_one_by_one(writers):
+    scope, key = CLUSTER_SCOPE, b"h"
+    bad = event(H1, Entry(scope, H1, key, b"\xff", Version(1, 1)), entry(H1, network(), 2))
+    view = see(RegistryView(H2), bad)
+    assert N1 in view.networks
+    assert [(owner, one) for owner, one, _ in view.refused] == [(H1, b"h")]
+    view = see(view, event(H1, entry(H1, host(), 3)))
+    assert not view.refused
+
+
+def test_a_record_in_a_foreign_place_is_refused(writers):
+    good = entry(H1, endpoint(), 1)
+    view = see(RegistryView(H2), event(H1, dataclasses.replace(good, scope=CLUSTER_SCOPE)))
+    assert not view.endpoints
+    assert "not its own" in view.refused[0][2]
+
+
+def test_records_of_a_later_release_are_no_error():
+    future = Entry(CLUSTER_SCOPE, H1, b"zzz", b"\x92\x63\x01", Version(1, 1))
+    view = see(RegistryView(H2), event(H1, future))
+    assert not view.refused
+
+
+# -- hosts -----------------------------------------------------------------------------------------------------
+
+
+def test_two_hosts_of_one_name_get_unique_ones(writers):
+    view = see(RegistryView(H1), writers[H1].put(host("db")), writers[H2].put(host("db")))
+    assert view.hosts[H1].unique_name == "db"
+    assert view.hosts[H2].unique_name == "db-0000"
+    assert view.host_named("db").host_id == H1
+    assert view.host_named("db-0000").host_id == H2
+    assert kinds(view) == {ClashKind.HOST_NAME.value}
+    view = see(view, writers[H1].put(host("other")))
+    assert view.hosts[H2].unique_name == "db"
+    assert not view.clashes
+
+
+def test_a_host_without_record_shows_its_id():
+    view = RegistryView(H1).with_member(member(H2))
+    assert view.hosts[H2].name == view.hosts[H2].unique_name == H2[:8]
+
+
+@pytest.mark.parametrize(
+    ("state", "answers", "hidden"),
+    [
+        (MemberState.ALIVE, True, False),
+        (MemberState.ALIVE, False, False),
+        (MemberState.SUSPECT, False, False),
+        (MemberState.DEAD, True, False),
+        (MemberState.DEAD, None, False),
+        (MemberState.DEAD, False, True),
+        (MemberState.LEFT, True, True),
+        (None, False, False),
+    ],
+)
+def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(state, answers, hidden):
+    view = RegistryView(H1).with_host_answer(H2, answers)
+    if state is not None:
+        view = view.with_member(member(H2, state))
+    assert view.is_host_hidden(H2) is hidden
+
+
+def test_a_host_that_goes_down_is_hidden_by_its_own_word(writers):
+    view = see(RegistryView(H1), writers[H2].put(host(going_down=True)))
+    assert view.is_host_hidden(H2)
+
+
+def test_a_forgotten_host_is_hidden(writers):
+    assert see(RegistryView(H1), writers[H1].put(ForgetRecord(H2))).is_host_hidden(H2)
+
+
+def test_a_host_can_be_dropped_whole(writers):
+    view = see(
+        RegistryView(H1), writers[H2].put(host()), writers[H2].put(network()), writers[H2].put(endpoint())
+    )
+    view = view.with_member(member(H2)).with_host_answer(H2, True).without_host(H2)
+    view.check_invariants()
+    assert not view.hosts
+    assert not view.networks
+    assert not view.endpoints
+
+
+def test_the_membership_forgetting_a_host_keeps_its_records(writers):
+    view = see(RegistryView(H1), writers[H2].put(host())).with_member(member(H2)).without_member(H2)
+    assert view.hosts[H2].agent is AgentState.UNKNOWN
+
+
+def test_leaving_a_scope_drops_its_endpoints(writers):
+    view = see(RegistryView(H1), writers[H2].put(network()), writers[H2].put(endpoint()))
+    view = view.without_scope(bytes.fromhex(N1))
+    view.check_invariants()
+    assert not view.endpoints
+    assert N1 in view.networks
+
+
+# -- networks --------------------------------------------------------------------------------------------------
+
+
+def test_a_removal_wins_for_ever(writers):
+    view = see(RegistryView(H1), writers[H2].put(RemovalRecord(N1)), writers[H1].put(network()))
+    assert not view.networks
+    assert view.network_named("app") is None
+    assert view.is_removed(N1)
+
+
+def test_networks_made_at_once_end_as_the_smallest(writers):
+    made = [
+        writers[one].put(network(net, vni=50 + i))
+        for i, (one, net) in enumerate(((H1, N2), (H2, N1), (H3, N3)))
+    ]
+    for order in (made, made[::-1]):
+        view = see(RegistryView(H1), *order)
+        assert list(view.networks) == [N1]
+        assert [one.network_id for one in view.yielded_networks] == [N2, N3]
+        assert not view.clashes
+
+
+def test_an_unused_network_yields_to_a_used_one(writers):
+    view = see(
+        RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2, subnets=("10.2.0.0/24",)))
+    )
+    view = see(view, writers[H2].put(AttachmentRecord(N2)))
+    assert list(view.networks) == [N2]
+    assert not view.clashes
+
+
+def test_an_attachment_of_somebody_else_is_no_use_by_the_creator(writers):
+    view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2)))
+    assert list(see(view, writers[H3].put(AttachmentRecord(N2))).networks) == [N1]
+
+
+def test_two_used_networks_of_one_name_stay_two(writers):
+    view = see(
+        RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2, subnets=("10.2.0.0/24",)))
+    )
+    view = see(view, writers[H1].put(grant(N1, 128, 191, H2)), writers[H2].put(grant(N2, 128, 191, H1)))
+    assert view.network_named("app").network_id == N1
+    assert view.network_named("app-0000").network_id == N2
+    assert kinds(view) == {ClashKind.NETWORK_NAME.value}
+    view = see(view, writers[H3].put(RemovalRecord(N1)))
+    assert view.network_named("app").network_id == N2
+    assert not view.clashes
+
+
+def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
+    other = network(N2, "other", vni=77, subnets=("10.2.0.0/24",))
+    view = see(RegistryView(H1), writers[H1].put(other), writers[H2].put(network(N1, vni=77)))
+    assert [view.networks[one].holds_vni for one in (N1, N2)] == [True, False]
+    assert kinds(view) == {ClashKind.VNI.value}
+    view = see(view, writers[H2].delete(network(N1)))
+    assert view.networks[N2].holds_vni
+    assert not view.clashes
+
+
+def test_overlapping_subnets_are_reported(writers):
+    other = network(N2, "other", subnets=("10.1.0.0/16",))
+    view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(other))
+    (clash,) = view.clashes
+    assert (clash.kind, clash.loser, clash.holder) == ("subnet", N2, N1)
+    assert "10.1.0.0/24" in clash.text
+
+
+def test_the_highest_revision_is_in_force_and_the_creator_stays(writers):
+    changed = network(N1, "renamed", revision=1)
+    view = see(RegistryView(H1), writers[H2].put(changed), writers[H1].put(network(N1)))
+    assert view.networks[N1].name == "renamed"
+    assert (view.networks[N1].owner, view.networks[N1].creator) == (H2, H1)
+    assert see(RegistryView(H1), Writer(H2).put(changed)).networks[N1].creator is None
+
+
+# -- endpoints -------------------------------------------------------------------------------------------------
+
+
+def test_endpoints_are_found_by_all_their_keys(writers):
+    view = see(RegistryView(H1), writers[H1].put(network()), writers[H1].put(endpoint(1)))
+    view = see(view, writers[H2].put(endpoint(2, offset=3)))
+    one, two = (view.endpoints[identifier(0xE000 + number)] for number in (1, 2))
+    assert view.endpoint_by_address("10.1.0.3") == two
+    assert view.endpoint_by_address("fd00:1::2", N1) == one
+    assert view.endpoint_by_address("10.1.0.3", N2) is None
+    assert view.endpoints_named("web1") == (one,)
+    assert view.service(N1, "web").endpoints == (one, two)
+    assert [(found.network_id, found.name) for found in view.services(N1)] == [(N1, "web")]
+    assert set(view.endpoints_in(N1).values()) == {one, two}
+    assert two.owner == H2
+
+
+def test_visible_means_network_health_and_host(writers):
+    view = see(RegistryView(H1), writers[H2].put(endpoint()))
+    assert not view.is_visible(next(iter(view.endpoints.values())))
+    view = see(view, writers[H1].put(network()))
+    assert view.is_visible(next(iter(view.endpoints.values())))
+    dead = view.with_member(member(H2, MemberState.DEAD)).with_host_answer(H2, False)
+    assert not dead.is_visible(next(iter(dead.endpoints.values())))
+    back = dead.with_host_answer(H2, True)
+    assert back.is_visible(next(iter(back.endpoints.values())))
+    view = see(view, writers[H2].put(endpoint(health=Health.UNHEALTHY)))
+    assert not view.is_visible(next(iter(view.endpoints.values())))
+
+
+def test_one_address_goes_to_the_smaller_host(writers):
+    base = see(RegistryView(H1), writers[H1].put(network()))
+    one, two = writers[H1].put(endpoint(1)), writers[H2].put(endpoint(2))
+    for order in ((one, two), (two, one)):
+        view = see(base, *order)
+        assert [found.owner for found in view.endpoints.values()] == [H1]
+        assert [found.owner for found in view.fenced.values()] == [H2]
+        assert kinds(view) == {ClashKind.ADDRESS.value}
+        assert not view.is_visible(next(iter(view.fenced.values())))
+    freed = see(view, writers[H1].delete(endpoint(1)))
+    assert [found.owner for found in freed.endpoints.values()] == [H2]
+    assert not freed.clashes
+
+
+def test_one_address_in_two_networks_is_no_clash(writers):
+    view = see(RegistryView(H1), writers[H1].put(endpoint(1, N1)), writers[H2].put(endpoint(2, N2)))
+    assert len(view.endpoints) == 2
+
+
+def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers):
+    view = see(RegistryView(H1), writers[H2].put(endpoint(1)), writers[H1].put(endpoint(1, offset=9)))
+    assert [found.owner for found in view.endpoints.values()] == [H1]
+    assert kinds(view) == {ClashKind.ENDPOINT_ID.value}
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("10.9.0.2", "fd00:1::2"),
+        ("10.1.0.2",),
+        ("10.1.0.2", "fd00:1::3"),
+        ("10.1.0.1", "fd00:1::1"),
+        ("10.1.0.255", "fd00:1::ff"),
+        ("fd00:1::2", "10.1.0.2"),
+    ],
+)
+def test_an_address_that_is_not_the_networks_is_fenced(writers, addresses):
+    view = see(RegistryView(H1), writers[H2].put(endpoint(addresses=addresses)))
+    assert len(view.endpoints) == 1, "no network record yet: nothing to judge by"
+    view = see(view, writers[H1].put(network()))
+    assert not view.endpoints
+    assert kinds(view) == {ClashKind.OUTSIDE.value}
+    view = see(view, writers[H2].put(endpoint()))
+    assert not view.fenced
+
+
+def test_grants_and_attachments(writers):
+    view = see(
+        RegistryView(H1),
+        writers[H1].put(grant(N1, 128, 255, H2)),
+        writers[H2].put(grant(N1, 128, 159, H3, 2)),
+    )
+    view = see(view, writers[H3].put(AttachmentRecord(N1)))
+    assert view.grants(N1) == ((H1, grant(N1, 128, 255, H2)), (H2, grant(N1, 128, 159, H3, 2)))
+    assert view.attachments(N1) == {H3}
+    unrelated = see(view, writers[H1].put(host()))
+    assert unrelated.grant_map(N1) is view.grant_map(N1)

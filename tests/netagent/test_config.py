@@ -1,0 +1,82 @@
+"""Configuration: precedence, refusals that name the key, and what a reload may change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netagent import config
+from netagent.errors import InputError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "netagent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_flag_beats_a_variable_beats_a_fragment_beats_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, 'name = "a"\nzone = "a"\ncluster = "a"\ngossip_port = 1\n')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.toml").write_text('zone = "b"\ncluster = "b"\ngossip_port = 2\n')
+    loaded = config.load(file, {"gossip_port": "4"}, {"NETAGENT_GOSSIP_PORT": "3", "NETAGENT_CLUSTER": "c"})
+    assert (loaded.name, loaded.zone, loaded.cluster, loaded.gossip_port) == ("a", "b", "c", 4)
+
+
+def test_every_default_is_itself_a_valid_value(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, ""), {}, {})
+    for key in config.KEYS:
+        value = getattr(loaded, key.name)
+        assert key.parse(str(value) if isinstance(value, Path) else value) == value, key.name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('nmae = "a"', ["nmae", "did you mean 'name'"]),
+        ('name = "Has.Dots"', ["name", "DNS label"]),
+        ("gossip_port = 70000", ["gossip_port", "65535"]),
+        ("gossip_port = true", ["gossip_port", "whole number"]),
+        ('bind = "300.1.1.1"', ["bind"]),
+        ('address_pools = ["10.0.0.0/24"]', ["address_pools", "/20"]),
+        ('seeds = ["a:b:c]"]', ["seeds"]),
+        ('seeds = ["h1:99999"]', ["seeds", "65535"]),
+        ('domain = "internal"', ["domain", "clouds"]),
+        ('timing = "fast"', ["timing", "lan"]),
+        ('state_dir = "relative"', ["state_dir", "absolute"]),
+        ('mdns = "perhaps"', ["mdns", "true or false"]),
+        ('http = "127.0.0.1:7958"', ["http"]),
+        ("name = ", ["netagent.toml"]),
+    ],
+)
+def test_bad_values_are_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        config.load(write(tmp_path, text), {}, {})
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_refused_when_it_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.toml does not exist"):
+        config.load(tmp_path / "nothing.toml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", ("192.0.2.1", None)),
+        ("h1.example.net:7956", ("h1.example.net", 7956)),
+        ("2001:db8::1", ("2001:db8::1", None)),
+        ("[2001:db8::1]:7956", ("2001:db8::1", 7956)),
+        ("[2001:db8::1]", ("2001:db8::1", None)),
+    ],
+)
+def test_seeds_have_the_usual_forms(text: str, expected: tuple[str, int | None]) -> None:
+    assert config.parse_seed(text) == expected
+
+
+def test_a_reload_tells_what_takes_effect_and_what_needs_a_restart(tmp_path: Path) -> None:
+    old = config.load(write(tmp_path, ""), {"name": "a"}, {})
+    new = config.load(write(tmp_path, 'seeds = ["h2"]\ngossip_port = 9\n'), {"name": "a"}, {})
+    assert config.changed_keys(old, new) == (["seeds"], ["gossip_port"])

@@ -1,0 +1,75 @@
+"""TARGET in all its forms, and resolv.conf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netagent import resolv_conf, targets
+from netagent.errors import InputError, NetagentError, RefusedError
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "name"),
+    [
+        ("netns:web", "/run/netns/web", "web"),
+        ("netns:My App", "/run/netns/My App", "my-app"),
+        ("/run/netns/web", "/run/netns/web", "web"),
+        ("/proc/7/ns/net", "/proc/7/ns/net", ""),
+        ("pid:12", "/proc/12/ns/net", ""),
+    ],
+)
+def test_a_target_is_a_path_and_a_default_name(text: str, path: str, name: str) -> None:
+    target = targets.resolve(text)
+    assert (target.path, target.default_name) == (path, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("web", InputError),
+        ("netns:", InputError),
+        ("netns:../x", InputError),
+        ("pid:x", InputError),
+        ("pid:１", InputError),  # noqa: RUF001 - a digit that is not ASCII
+        ("vm:x", InputError),
+        ("docker:web", RefusedError),
+    ],
+)
+def test_other_targets_are_refused_with_a_way_out(text: str, kind: type[NetagentError]) -> None:
+    with pytest.raises(kind) as caught:
+        targets.resolve(text)
+    assert caught.value.hint
+
+
+def test_resolv_conf_names_one_server_and_our_domains_first() -> None:
+    text = resolv_conf.render(["app", "back"], "mesh.internal", ["corp.example", "mesh.internal"])
+    assert text.splitlines()[1:] == [
+        "nameserver 127.0.0.11",
+        "search app.mesh.internal back.mesh.internal mesh.internal corp.example",
+        "options ndots:1 edns0",
+    ]
+
+
+def test_only_our_own_resolv_conf_is_rewritten_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)
+    text = resolv_conf.render(["app"], "mesh.internal", [])
+    resolv_conf.write("web", text)
+    inode = (tmp_path / "web/resolv.conf").stat().st_ino
+    resolv_conf.write("web", text + "# more\n")
+    assert (tmp_path / "web/resolv.conf").stat().st_ino == inode
+    resolv_conf.remove("web")
+    assert not (tmp_path / "web").exists()
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db/resolv.conf").write_text("nameserver 192.0.2.9\n")
+    resolv_conf.write("db", text)
+    resolv_conf.remove("db")
+    assert (tmp_path / "db/resolv.conf").read_text() == "nameserver 192.0.2.9\n"
+
+
+def test_the_hosts_search_list_is_its_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("search a.example\nnameserver 192.0.2.9\nsearch b.example .\n")
+    assert resolv_conf.host_search(path) == ("b.example",)
+    assert resolv_conf.host_search(tmp_path / "none") == ()
