@@ -1,7 +1,7 @@
 """The daemon: one agent a host. Puts the rooms together, starts and stops them, and follows signals.
 
     no cluster      API, mDNS; waits for `init` or `join`, unless a key ring lies there already
-    member          the same, and a Cluster (netagent.cluster)
+    member          the same, and a Cluster (netagent.membership.cluster)
 
 SIGTERM and SIGINT stop: the API ends what is under way, then the cluster's tasks end; kernel and resolver go on. A
 second signal stops at once. SIGHUP reads the configuration again. Only `leave` takes anything down.
@@ -21,13 +21,13 @@ import trio
 
 from netagent import config as configuration
 from netagent import log
-from netagent.cluster import Cluster
 from netagent.config import Config
 from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
-from netagent.neighbours import Neighbours
+from netagent.membership.cluster import Cluster
+from netagent.membership.neighbours import Neighbours
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.entry import Credentials

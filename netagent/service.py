@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 
 from netagent import __version__
 from netagent.control import schema
+from netagent.control.inspecting import inspect
+from netagent.control.lookup import look_up
 from netagent.control.present import LocalFacts, Presenter
 from netagent.control.status import status_of
 from netagent.errors import FailedError, InputError, NoError
-from netagent.finding import local_endpoint_called, network_called
-from netagent.inspecting import inspect
-from netagent.lookup import look_up
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import EndpointView, NetworkView
+from netagent.usecases.finding import local_endpoint_called, network_called
 from netgossip.errors import WireError
 from netgossip.invitation import parse_token_untrusted
 
 if TYPE_CHECKING:
     from netagent.agent import Agent
-    from netagent.cluster import Cluster
+    from netagent.membership.cluster import Cluster
 
 
 class Service:

@@ -11,7 +11,6 @@ After a batch the other listeners have their turn, so that one client cannot sta
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import socket
@@ -39,9 +38,10 @@ MAX_CONNECTIONS: Final = 64
 IDLE_S: Final = 10.0
 IDLE_CROWDED_S: Final = 2.0
 """From the last whole message to the close; the second when three quarters of the connections are taken."""
-_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_BACKLOG: Final = 128
+"""Connections waiting to be accepted: twice what a client may have."""
 _ACCEPT_PAUSE_S: Final = 0.1
-"""While the process is out of descriptors: the waiting connection stays readable and would spin."""
+"""While the process is out of descriptors or memory: the socket stays readable and the loop would spin."""
 
 
 class _Listener:
@@ -81,7 +81,7 @@ class Server:
         self._counts: Counter[str] = Counter()
 
     def add_listener(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer on two bound sockets (`tcp` listens); they are closed by remove_listener or at the end of `run`.
+        """Answer on two bound sockets; they are closed by remove_listener or at the end of `run`.
 
         Possible before and during `run`. Raises UsageError if the client has a listener; the sockets are then still
         the caller's.
@@ -90,6 +90,7 @@ class Server:
             raise UsageError(f"client {client!r} has a listener")
         udp.setblocking(False)
         tcp.setblocking(False)
+        tcp.listen(_BACKLOG)  # harmless on a socket that listens already
         listener = self._listeners[client] = _Listener(client, udp, tcp)
         if self._nursery is not None:
             self._nursery.start_soon(self._serve, listener)
@@ -206,10 +207,11 @@ class Server:
                 sock, _ = listener.tcp.accept()
             except trio.ClosedResourceError:
                 return
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
-                    self._counts["accept_errors"] += 1
-                    await trio.sleep(_ACCEPT_PAUSE_S)
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError:
+                self._counts["accept_errors"] += 1
+                await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
             if len(listener.connections) >= MAX_CONNECTIONS:
                 self._counts["connections_displaced"] += 1

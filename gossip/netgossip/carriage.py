@@ -95,7 +95,6 @@ class _Peer:
     backlog_bytes: int = 0
     stream: StreamId | None = None
     nonce: bytes | None = None
-    hello_at: float = NEVER
     hello_wait_s: float = HELLO_MIN_S
 
 
@@ -140,6 +139,10 @@ class Carriage:
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
         self._peers: dict[NodeId, _Peer] = {}
+        self._greeting: dict[NodeId, float] = {}
+        """When to greet again those that have not answered."""
+        self._ready: dict[NodeId, None] = {}
+        """Those for which something may be sent, in the order of its coming."""
         self._dialled: dict[StreamId, _Dialled] = {}
         self._accepted: dict[StreamId, _Accepted] = {}
         self._commands: list[StreamCommand] = []
@@ -156,6 +159,8 @@ class Carriage:
             if peer is not None and peer.stream is not None:
                 self._end_dialled(peer.stream)
             self._opener.forget(node_id)
+            self._greeting.pop(node_id, None)
+            self._ready.pop(node_id, None)
         elif node_id in self._peers:
             self._peers[node_id].address = address
         else:
@@ -167,12 +172,11 @@ class Carriage:
         """Have a peer prove this start of its, if it has not yet."""
         peer = self._peers.get(node_id)
         if peer is not None and not self._opener.is_admitted(node_id):
-            peer.hello_wait_s, peer.hello_at = HELLO_MIN_S, now
+            peer.hello_wait_s, self._greeting[node_id] = HELLO_MIN_S, now
 
     def hush(self, node_id: NodeId) -> None:
         """The peer is not expected to answer: greet it no more."""
-        if node_id in self._peers:
-            self._peers[node_id].hello_at = NEVER
+        self._greeting.pop(node_id, None)
 
     def knows(self, node_id: NodeId) -> bool:
         """True when there is an address for the peer."""
@@ -183,6 +187,7 @@ class Carriage:
         peer = self._peers.get(node_id)
         if peer is not None:
             peer.outbox.append((encode(message), isinstance(message, IDEMPOTENT)))
+            self._ready[node_id] = None
 
     def take_admitted(self) -> list[NodeId]:
         """Peers of which a new start was proven live since the last call."""
@@ -213,7 +218,8 @@ class Carriage:
                     self.send(opened.sender, Welcome(nonce))
                 case Welcome(nonce):
                     if nonce == peer.nonce:
-                        peer.nonce, peer.hello_at = None, NEVER
+                        peer.nonce = None
+                        self._greeting.pop(opened.sender, None)
                         proven = True
                         if self._opener.admit(opened):
                             self._admitted.append(opened.sender)
@@ -221,9 +227,9 @@ class Carriage:
                     received.append(Received(opened.sender, opened.epoch, message, proven))
                 case _:
                     self.counts["refused_unproven"] += 1
-        if not self._opener.is_current(opened) and peer.hello_at == NEVER:
+        if not self._opener.is_current(opened) and opened.sender not in self._greeting:
             # Another start than the one we know, or a recording of one: the peer itself will tell.
-            peer.hello_wait_s, peer.hello_at = HELLO_MIN_S, now
+            peer.hello_wait_s, self._greeting[opened.sender] = HELLO_MIN_S, now
         return received
 
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
@@ -304,12 +310,13 @@ class Carriage:
     def handle_deadline(self, now: float) -> None:
         """Greet again, and end streams that stand still."""
         self._now = now
-        for peer in self._peers.values():
-            if peer.hello_at <= now:
-                peer.nonce = self._rng.randbytes(NONCE_BYTES)
-                peer.outbox.insert(0, (encode(Hello(peer.nonce)), False))
-                peer.hello_at = now + peer.hello_wait_s
-                peer.hello_wait_s = min(2 * peer.hello_wait_s, HELLO_MAX_S)
+        for node_id in [node_id for node_id, at in self._greeting.items() if at <= now]:
+            peer = self._peers[node_id]
+            peer.nonce = self._rng.randbytes(NONCE_BYTES)
+            peer.outbox.insert(0, (encode(Hello(peer.nonce)), False))
+            self._ready[node_id] = None
+            self._greeting[node_id] = now + peer.hello_wait_s
+            peer.hello_wait_s = min(2 * peer.hello_wait_s, HELLO_MAX_S)
         for stream_id in [i for i, stream in self._accepted.items() if stream.deadline <= now]:
             self.counts["streams_timed_out"] += 1
             self._close_accepted(stream_id)
@@ -319,7 +326,7 @@ class Carriage:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do."""
-        hello = min((peer.hello_at for peer in self._peers.values()), default=NEVER)
+        hello = min(self._greeting.values(), default=NEVER)
         accepted = min((stream.deadline for stream in self._accepted.values()), default=NEVER)
         return min(
             hello, accepted, min((stream.deadline for stream in self._dialled.values()), default=NEVER)
@@ -328,7 +335,9 @@ class Carriage:
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Everything to send."""
         datagrams: list[Datagram] = []
-        for node_id, peer in self._peers.items():
+        ready, self._ready = self._ready, {}
+        for node_id in ready:
+            peer = self._peers[node_id]
             if peer.outbox:
                 datagrams += self._pack(node_id, peer)
             if peer.backlog and peer.stream is None:
@@ -382,9 +391,11 @@ class Carriage:
         self.counts["streams_dialled"] += 1
 
     def _end_dialled(self, stream_id: StreamId) -> None:
-        peer = self._peers.get(self._dialled.pop(stream_id).peer)
+        node_id = self._dialled.pop(stream_id).peer
+        peer = self._peers.get(node_id)
         if peer is not None and peer.stream == stream_id:
             peer.stream = None
+            self._ready[node_id] = None
         self._commands.append(StreamClose(stream_id))
 
     def _close_accepted(self, stream_id: StreamId) -> None:

@@ -131,8 +131,6 @@ class Claims:
             self._table.raise_incarnation(held, claim.incarnation)
             if self.suspicions[claim.node].confirm(claim.accuser) or is_newer:
                 self._spread(claim)
-        elif verdict is Verdict.RAISE:
-            self._table.raise_incarnation(held, claim.incarnation)
 
     def dead(self, claim: Dead, now: float, *, source: Address | None = None) -> None:
         """Somebody declares a node dead, or a node says that it leaves."""

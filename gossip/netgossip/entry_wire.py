@@ -92,7 +92,7 @@ def unpack_untrusted(body: bytes, what: str) -> list[Any]:
 def typed(value: Any, kind: type[_T]) -> _T:
     """`value` if it is of `kind`, else ValueError."""
     if not isinstance(value, kind):
-        raise ValueError(f"{kind.__name__} expected")  # noqa: TRY004 - one exception type for malformed input
+        raise ValueError(f"{kind.__name__} expected")
     return value
 
 

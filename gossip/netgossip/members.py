@@ -2,13 +2,12 @@
 
 What a node believes of another is a pair (incarnation, state). The incarnation is raised by its owner alone, to
 answer an accusation or to publish a change; within one incarnation the states are ordered alive < suspect < dead <
-left and belief only goes up. So the order in which rumours arrive does not matter, and two nodes that heard the same
-believe the same.
+left and belief only goes up. So whoever hears all claims, in whatever order, comes to believe the highest of them.
 
 memberlist differs in one point, to its harm: a dead member's stored incarnation is not raised by later evidence of
-its death, and an old "alive" that was delayed can resurrect it (dead at 10, stored as 2, alive at 5). Here belief
-never falls back. Another difference is that the dead and the left are remembered for days, so that they can be
-dialled and told.
+its death, and an old "alive" that was delayed can resurrect it (dead at 2, dead at 10 ignored, then alive at 5).
+Here belief never falls back. Another difference is that the dead and the left are remembered for days, so that they
+can be dialled and told.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[Verdict, Verdict, Ve
         (_SUSPECT, _SUSPECT): (_IGNORE, _CONFIRM, _CONFIRM),
         (_SUSPECT, _DEAD): (_IGNORE, _TAKE, _TAKE),
         (_SUSPECT, _LEFT): (_IGNORE, _TAKE, _TAKE),
-        # A newer suspicion does not make the dead half alive again; only the member itself can.
+        # A newer suspicion does not make the dead half alive; the "alive" that must have come before it will.
         (_DEAD, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _RAISE),
+        (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
         (_DEAD, _DEAD): (_IGNORE, _IGNORE, _RAISE),
         (_DEAD, _LEFT): (_IGNORE, _TAKE, _TAKE),
         (_LEFT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_LEFT, _SUSPECT): (_IGNORE, _IGNORE, _RAISE),
+        (_LEFT, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
         (_LEFT, _DEAD): (_IGNORE, _IGNORE, _TAKE),
         (_LEFT, _LEFT): (_IGNORE, _IGNORE, _RAISE),
     }

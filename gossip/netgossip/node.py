@@ -80,8 +80,8 @@ class GossipNode:
     `address` is where others reach our gossip port, `record_port` the port of records on the same IP. `meta` (at most
     400 bytes) is shown to all. `incarnation` and `boot_epoch` are the application's persisted counters; `boot_epoch`
     must be raised at each start. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of
-    tests. `remembered` are the members known at the last stop, dialled like `seeds` until they answer. `own_logs`
-    and `replicas` are what `EntriesChanged` reported in former lives. Raises UsageError for what can't be.
+    tests. `remembered` are members as `MemberChanged` last showed them, dialled like `seeds` until they answer.
+    `own_logs` and `replicas` are what `EntriesChanged` reported in former lives. Raises UsageError for what can't be.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class GossipNode:
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
-            remembered=remembered,
+            remembered=[_recalled(member, record_port) for member in remembered],
             seeds=seeds,
         )
         self._replication = Replication(
@@ -359,6 +359,17 @@ class GossipNode:
         """Raise AssertionError if the state contradicts itself."""
         self._swim.check_invariants()
         self._replication.check_invariants()
+
+
+def _recalled(member: Member, record_port: int) -> Member:
+    """A member from before our restart, on whose shown meta we put our wrapping again.
+
+    Its record port was not kept; ours is the best guess. With one incarnation less, what it says itself prevails.
+    """
+    if len(member.meta) > META_LIMIT_BYTES:
+        return member
+    meta = wrap_meta(record_port, member.meta)
+    return replace(member, meta=meta, incarnation=max(member.incarnation - 1, 0))
 
 
 def _record_address(member: Member) -> Address | None:

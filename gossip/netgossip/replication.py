@@ -20,6 +20,7 @@ from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.errors import UsageError
 from netgossip.exchange import Exchange
+from netgossip.presence import Presence
 from netgossip.record_wire import (
     NO_VERSION,
     Ack,
@@ -52,14 +53,6 @@ from netgossip.types import (
 
 LAST_WORDS_PEERS: Final = 3
 """Asked at once about a peer under suspicion. Its last push reached them or they will learn of it as we do."""
-
-
-class _Peer:
-    __slots__ = ("live", "suspect")
-
-    def __init__(self) -> None:
-        self.live = False
-        self.suspect = False
 
 
 class Replication:
@@ -110,8 +103,7 @@ class Replication:
         self._dissemination = Dissemination(config=config)
         self._exchange = Exchange(config=config, rng=rng)
         self._requests = Requests(rng=rng, send=self._carriage.send)
-        self._peers: dict[NodeId, _Peer] = {}
-        self._members: dict[Scope, frozenset[NodeId]] = {}
+        self._presence = Presence(node_id)
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
         self._exchange.enter(CLUSTER_SCOPE, now)
@@ -141,7 +133,7 @@ class Replication:
         self._carriage.handle_deadline(now)
         for peer, scope, held in self._dissemination.take_due(now):
             self._push(peer, scope, held, now)
-        for peer, scope in self._exchange.take_due(now, self._live_in, self._dissemination.resend_s):
+        for peer, scope in self._exchange.take_due(now, self._presence.live_in, self._dissemination.resend_s):
             self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
         self._confirm_where_alone(now)
@@ -171,14 +163,12 @@ class Replication:
             return
         self._carriage.set_peer(node_id, address, now)
         if address is None:
-            if self._peers.pop(node_id, None) is not None:
+            if self._presence.forget_peer(node_id):
                 self._dissemination.forget_peer(node_id)
                 self._exchange.forget_peer(node_id)
                 self._requests.forget_peer(node_id)
             return
-        peer = self._peers.setdefault(node_id, _Peer())
-        was_live, was_suspect = peer.live, peer.suspect
-        peer.live, peer.suspect = live, suspect
+        was_live, was_suspect = self._presence.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
             self._carriage.greet(node_id, now)
             for scope in self._shared_with(node_id):
@@ -195,11 +185,10 @@ class Replication:
         """Who takes part in a scope, the local node among them or not."""
         if scope == CLUSTER_SCOPE:
             raise UsageError("the cluster's scope has all members")
-        before = self._members.get(scope, frozenset())
-        self._members[scope] = node_ids - {self._node_id}
-        self._dissemination.forget_scope(scope, before - node_ids)
-        for node_id in sorted(self._members[scope] - before):
-            if scope in self._table.scopes() and self._is_live(node_id):
+        came, went = self._presence.set_members(scope, node_ids)
+        self._dissemination.forget_scope(scope, went)
+        for node_id in came:
+            if scope in self._table.scopes() and self._presence.is_live(node_id):
                 self._exchange.compare(scope, node_id, now)
         self._confirm_where_alone(now)
 
@@ -208,7 +197,7 @@ class Replication:
         if not self._table.holds(scope):
             self._table.hold(scope)
             self._exchange.enter(scope, now)
-            for node_id in self._live_in(scope):
+            for node_id in self._presence.live_in(scope):
                 self._exchange.compare(scope, node_id, now)
             self._confirm_where_alone(now)
 
@@ -235,7 +224,7 @@ class Replication:
         """Apply what `prepare` gave, report it as EntriesChanged, tell the hosts in scope. Raises UsageError."""
         for event in self._table.commit(entries, now):
             self._events.append(event)
-            self._dissemination.changed(event.scope, self._live_in(event.scope), now)
+            self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
 
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
@@ -245,7 +234,7 @@ class Replication:
         """Live peers in scope that have not acknowledged our head, or whose own head we do not hold yet."""
         ours = self._table.own_version(scope)
         held_of: Callable[[NodeId], Version] = lambda owner: self._table.version(scope, owner)  # noqa: E731
-        return self._dissemination.lacking(scope, self._live_in(scope), ours, held_of)
+        return self._dissemination.lacking(scope, self._presence.live_in(scope), ours, held_of)
 
     def own_log(self, scope: Scope) -> Log | None:
         """A copy of our log, None if there was never a change."""
@@ -274,7 +263,7 @@ class Replication:
         for peer in self._carriage.take_admitted():
             # A new start: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
-            if self._is_live(peer):
+            if self._presence.is_live(peer):
                 for scope in self._shared_with(peer):
                     self._exchange.compare(scope, peer, now)
         for item in received:
@@ -395,7 +384,7 @@ class Replication:
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events
-            self._dissemination.changed(scope, self._live_in(scope), now)
+            self._dissemination.changed(scope, self._presence.live_in(scope), now)
 
     # Sending
 
@@ -417,23 +406,13 @@ class Replication:
 
     # Who is where
 
-    def _is_live(self, node_id: NodeId) -> bool:
-        peer = self._peers.get(node_id)
-        return peer is not None and peer.live
-
-    def _live_in(self, scope: Scope) -> list[NodeId]:
-        """Live peers that take part, in a fixed order."""
-        known = self._peers if scope == CLUSTER_SCOPE else self._members.get(scope, frozenset())
-        return sorted(node_id for node_id in known if self._is_live(node_id))
-
     def _shared_with(self, node_id: NodeId) -> list[Scope]:
         """Scopes of ours that the peer is in."""
-        ours = self._table.scopes()
-        return sorted(s for s in ours if s == CLUSTER_SCOPE or node_id in self._members.get(s, ()))
+        return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
 
     def _ask_for_last_words(self, node_id: NodeId, now: float) -> None:
         for scope in self._shared_with(node_id):
-            others = [peer for peer in self._live_in(scope) if peer != node_id]
+            others = [peer for peer in self._presence.live_in(scope) if peer != node_id]
             for peer in self._rng.sample(others, min(LAST_WORDS_PEERS, len(others))):
                 self._exchange.compare(scope, peer, now)
 
@@ -448,13 +427,14 @@ class Replication:
     def _confirm_where_alone(self, now: float) -> None:
         """Scopes in which nobody is left to ask are synced; a grace time for those not heard of yet."""
         for scope, entered_at in self._exchange.unsynced():
-            live = [p for p in self._live_in(scope) if not self._dissemination.is_absent(p, scope)]
-            if live or (scope != CLUSTER_SCOPE and scope not in self._members):
+            members = self._presence.members_of(scope)
+            live = self._presence.live_in(scope)
+            if members is None or not all(self._dissemination.is_absent(peer, scope) for peer in live):
                 continue
             if scope == CLUSTER_SCOPE:
-                unknown = self._expect_peers and not self._peers
+                unknown = self._expect_peers and not members
             else:
-                unknown = any(node_id not in self._peers for node_id in self._members.get(scope, ()))
+                unknown = not all(map(self._presence.knows, members))
             if not unknown or now >= entered_at + self._config.alone_grace_s:
                 self._report_synced(scope)
 
@@ -470,5 +450,6 @@ class Replication:
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
         self._table.check_invariants()
-        assert self._node_id not in self._peers
-        assert all(self._carriage.knows(node_id) for node_id in self._peers)
+        known = self._presence.members_of(CLUSTER_SCOPE) or frozenset()
+        assert self._node_id not in known
+        assert all(map(self._carriage.knows, known))

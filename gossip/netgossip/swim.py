@@ -239,6 +239,9 @@ class Swim:
         if now >= self._reap_at:
             self._reap_at = now + _REAP_INTERVAL_S
             self._reap(now)
+        if now >= self._leave_by:
+            self._leave_by = float("inf")
+            self._outgoing.rumours.discard(self._table.own_id)
         self._settle(now)
         if self._outgoing.rumours and now >= self._gossip_at:
             self._gossip(now)
@@ -293,10 +296,7 @@ class Swim:
         if not self._claims.is_leaving:
             return False
         is_told = self._table.own_id not in self._outgoing.rumours
-        if is_told or self._table.live == 0 or now >= self._leave_by:
-            self._leave_by = float("inf")
-            return True
-        return False
+        return is_told or self._table.live == 0 or now >= self._leave_by
 
     def note_lag(self, lag_s: float, now: float) -> None:
         """The event loop was late by `lag_s`: doubt ourselves."""

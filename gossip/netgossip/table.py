@@ -16,9 +16,7 @@ message is needed to tell of it.
 
 Each delta carries the digest of the log that it leads to. An owner whose disk was restored from a backup continues
 below or beside its own past; receivers see it by the digest (or by a version that is too low), tell the owner, and
-the owner raises the epoch and issues all that it has again. The digest is the sum, modulo 2**128, of keyed hashes
-of the live entries, kept up with each change. XOR in its place would let anybody who chooses record values find a
-set that cancels out.
+the owner raises the epoch and issues all that it has again.
 
 A log that the application dropped leaves its version behind: copies that others still hold do not come back, a
 newer version does.
@@ -33,6 +31,7 @@ from hashlib import blake2b
 from typing import Final
 
 from netgossip.errors import UsageError
+from netgossip.record_log import MODULUS, RecordLog
 from netgossip.record_wire import KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
     CLUSTER_SCOPE,
@@ -50,8 +49,6 @@ LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
 host is planned to carry."""
 
-_MODULUS: Final = 1 << 128
-
 
 class Merge(enum.Enum):
     """What became of a delta."""
@@ -65,33 +62,6 @@ class Merge(enum.Enum):
     """It does not lead to the content it announces: ask for the whole log."""
     REFUSED = "refused"
     """Of a scope that we do not hold, of our own log, or of a log that is too large."""
-
-
-class _Log:
-    """One log. `entries` is in order of sequence: a changed key moves to the end."""
-
-    __slots__ = ("collected", "digest", "entries", "epoch", "head", "size_bytes")
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.head = 0
-        self.collected = 0
-        self.digest = 0
-        self.size_bytes = 0
-        self.entries: dict[bytes, Entry] = {}
-
-    @property
-    def version(self) -> Version:
-        return Version(self.epoch, self.head)
-
-    def since(self, sequence: int) -> tuple[Entry, ...]:
-        """The entries above `sequence`, in order; costs in proportion to their number."""
-        found = []
-        for entry in reversed(self.entries.values()):
-            if entry.version.sequence <= sequence:
-                break
-            found.append(entry)
-        return tuple(reversed(found))
 
 
 class Table:
@@ -111,7 +81,7 @@ class Table:
         self._hash_key = blake2b(label, person=b"netgossip table").digest()
         self._tombstone_s = tombstone_s
         self._held: set[Scope] = {CLUSTER_SCOPE}
-        self._logs: dict[Scope, dict[NodeId, _Log]] = {}
+        self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
         self._dropped: dict[tuple[Scope, NodeId], Version] = {}
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
@@ -223,21 +193,21 @@ class Table:
         for entry in group:
             log.head += 1
             current = Entry(scope, self._node_id, entry.key, entry.value, Version(log.epoch, log.head))
-            self._put(log, current)
+            log.put(current)
             applied.append(current)
             if current.value is None:
                 self._tombstones.setdefault(scope, deque()).append((log.head, now))
         self._add(scope, self._node_id, log)
         return _changed(scope, self._node_id, log, tuple(applied))
 
-    def _collect(self, scope: Scope, log: _Log, now: float) -> None:
+    def _collect(self, scope: Scope, log: RecordLog, now: float) -> None:
         """Drop tombstones that are old enough. The live entries, and thus the digest, stay as they are."""
         graves = self._tombstones.get(scope, deque())
-        before = log.collected
+        collected = log.collected
         while graves and graves[0][1] + self._tombstone_s <= now:
-            log.collected = graves.popleft()[0]
-        if log.collected > before:
-            _bury(log)
+            collected = graves.popleft()[0]
+        if collected > log.collected:
+            log.bury(collected)
 
     def outrun(self, scope: Scope, heard: Version, digest: int | None = None) -> tuple[Event, ...]:
         """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it."""
@@ -249,11 +219,11 @@ class Table:
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
-        raised = _Log(heard.epoch + 1)
+        raised = RecordLog(heard.epoch + 1, self._hash_key)
         for entry in live:
             raised.head += 1
             version = Version(raised.epoch, raised.head)
-            self._put(raised, Entry(scope, self._node_id, entry.key, entry.value, version))
+            raised.put(Entry(scope, self._node_id, entry.key, entry.value, version))
         self._logs.setdefault(scope, {})[self._node_id] = raised
         self._tombstones.pop(scope, None)
         self._add(scope, self._node_id, raised)
@@ -306,9 +276,9 @@ class Table:
         return self._extend(log, delta)
 
     def _replace(self, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
-        log = _Log(delta.epoch)
+        log = RecordLog(delta.epoch, self._hash_key)
         for entry in delta.entries:
-            self._put(log, entry)
+            log.put(entry)
         log.head, log.collected = delta.head, delta.collected
         if log.digest != delta.digest or log.size_bytes > LOG_LIMIT_BYTES:
             return Merge.REFUSED, None
@@ -320,103 +290,57 @@ class Table:
         self._add(delta.scope, delta.owner, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
 
-    def _extend(self, log: _Log, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
+    def _extend(self, log: RecordLog, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
         fresh = tuple(entry for entry in delta.entries if entry.version.sequence > log.head)
-        digest, size = log.digest, log.size_bytes
-        for entry in fresh:
-            old = log.entries.get(entry.key)
-            digest = (digest + self._hash(entry) - self._hash(old)) % _MODULUS
-            size += _size(entry) - _size(old)
+        digest, size_bytes = log.outlook(fresh)
         if digest != delta.digest:
             return Merge.DIVERGED, None
-        if size > LOG_LIMIT_BYTES:
+        if size_bytes > LOG_LIMIT_BYTES:
             return Merge.REFUSED, None
         self._subtract(delta.scope, delta.owner, log)
         for entry in fresh:
-            self._put(log, entry)
+            log.put(entry)
         log.head = delta.head
         if delta.collected > log.collected:
-            log.collected = delta.collected
-            _bury(log)
+            log.bury(delta.collected)
         self._add(delta.scope, delta.owner, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
 
     # Inside
 
-    def _own(self, scope: Scope) -> _Log:
+    def _own(self, scope: Scope) -> RecordLog:
         logs = self._logs.setdefault(scope, {})
         if self._node_id not in logs:
-            logs[self._node_id] = _Log(1)
+            logs[self._node_id] = RecordLog(1, self._hash_key)
             self._add(scope, self._node_id, logs[self._node_id])
         return logs[self._node_id]
 
     def _load(self, saved: Log) -> None:
-        log = _Log(saved.epoch)
-        for entry in sorted(saved.entries.values(), key=lambda entry: entry.version.sequence):
-            self._put(log, entry)
-        log.head = max(saved.head, log.head, *(e.version.sequence for e in log.entries.values()), 0)
-        log.collected = saved.collected
+        log = RecordLog.load(saved, self._hash_key)
         self._logs.setdefault(saved.scope, {})[saved.owner] = log
         self._add(saved.scope, saved.owner, log)
 
-    def _put(self, log: _Log, entry: Entry) -> None:
-        old = log.entries.pop(entry.key, None)
-        log.entries[entry.key] = entry
-        log.digest = (log.digest + self._hash(entry) - self._hash(old)) % _MODULUS
-        log.size_bytes += _size(entry) - _size(old)
-
-    def _hash(self, entry: Entry | None) -> int:
-        if entry is None or entry.value is None:
-            return 0
-        start = bytes((len(entry.key),)) + entry.key + entry.version.sequence.to_bytes(8, "big")
-        return int.from_bytes(
-            blake2b(start + entry.value, digest_size=16, key=self._hash_key).digest(), "big"
-        )
-
-    def _row_hash(self, owner: NodeId, log: _Log) -> int:
+    def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
         row = f"{owner} {log.epoch} {log.head} {log.digest}".encode()
         return int.from_bytes(blake2b(row, digest_size=16, key=self._hash_key).digest(), "big")
 
-    def _add(self, scope: Scope, owner: NodeId, log: _Log) -> None:
-        self._fingerprints[scope] = (self.fingerprint(scope) + self._row_hash(owner, log)) % _MODULUS
+    def _add(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) + self._row_hash(owner, log)) % MODULUS
 
-    def _subtract(self, scope: Scope, owner: NodeId, log: _Log) -> None:
-        self._fingerprints[scope] = (self.fingerprint(scope) - self._row_hash(owner, log)) % _MODULUS
+    def _subtract(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) - self._row_hash(owner, log)) % MODULUS
 
     def check_invariants(self) -> None:
         """Raise AssertionError if what is kept up step by step is not what the entries say."""
         for scope, logs in self._logs.items():
-            total = 0
             for owner, log in logs.items():
-                order = [entry.version.sequence for entry in log.entries.values()]
-                assert order == sorted(set(order)), "entries are in order of sequence"
-                assert max(order, default=0) <= log.head
-                assert log.collected <= log.head
+                log.check_invariants()
                 assert all(entry.owner == owner and entry.scope == scope for entry in log.entries.values())
-                assert log.digest == sum(map(self._hash, log.entries.values())) % _MODULUS
-                assert log.size_bytes == sum(map(_size, log.entries.values()))
-                total += self._row_hash(owner, log)
-            assert self.fingerprint(scope) == total % _MODULUS
-
-
-def _size(entry: Entry | None) -> int:
-    return 0 if entry is None else len(entry.key) + len(entry.value or b"")
-
-
-def _bury(log: _Log) -> None:
-    """Drop the tombstones up to `collected`. They lie at the front among older live entries."""
-    graves = []
-    for entry in log.entries.values():
-        if entry.version.sequence > log.collected:
-            break
-        if entry.value is None:
-            graves.append(entry)
-    for entry in graves:
-        del log.entries[entry.key]
-        log.size_bytes -= _size(entry)
+            rows = sum(self._row_hash(owner, log) for owner, log in logs.items())
+            assert self.fingerprint(scope) == rows % MODULUS
 
 
 def _changed(
-    scope: Scope, owner: NodeId, log: _Log, entries: tuple[Entry, ...], *, replaced: bool = False
+    scope: Scope, owner: NodeId, log: RecordLog, entries: tuple[Entry, ...], *, replaced: bool = False
 ) -> EntriesChanged:
     return EntriesChanged(scope, owner, log.epoch, log.head, log.collected, entries, replaced)

@@ -16,7 +16,7 @@ from netagent.registry.view import AgentState
 
 if TYPE_CHECKING:
     from netagent.agent import Agent
-    from netagent.cluster import Cluster
+    from netagent.membership.cluster import Cluster
 
 DATA_PLANE = "not encrypted"
 STATISTICS_S = 0.5
@@ -89,7 +89,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     }
     status["drift"] = {
         "differences": datapath.failures,
-        "checked_s": cluster.reconciler.since_look_s(),
+        "checked_s": round(trio.current_time() - datapath.looked_at, 1) if datapath.looks else None,
         "repaired": sum(datapath.drift.values()),
     }
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))

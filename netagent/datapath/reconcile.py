@@ -32,7 +32,8 @@ INTERVAL_S = 10.0
 """Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
 SETTLE_S = 0.05
 """From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
-RETRY_MIN_S, RETRY_MAX_S = 0.5, 30.0
+RETRY_MIN_S, RETRY_MAX_S = 0.5, INTERVAL_S
+"""Pauses before what failed is tried again; the timer looks at it in any case."""
 _SHOWN_FAILURES = 100
 _NOTIFICATION_BYTES = 1 << 16
 
@@ -48,6 +49,8 @@ class ReconcileStatus:
     entries: int
     """Neighbours and FDB entries believed to be in the kernel."""
     looks: int
+    looked_at: float
+    """When the kernel was last read, on the clock of the loop; -inf: not yet."""
     drift: dict[str, int]
     """Differences that somebody else made and we repaired, by kind of operation, since the start."""
     failures: int
@@ -77,6 +80,7 @@ class Reconciler:
         self._programmed_generation = -1
         self._belief = Observation()
         """What we saw last, and what we did since."""
+        self._looked_at = -math.inf
         self._schedule = _Schedule()
         self._failures: Sequence[Failure] = ()
         self._drift: Counter[str] = Counter()
@@ -136,6 +140,7 @@ class Reconciler:
             devices=len(state.devices),
             entries=len(state.neighbours) + len(state.masters) + len(state.selves),
             looks=self._schedule.looks,
+            looked_at=self._looked_at,
             drift=dict(self._drift),
             failures=len(self._failures),
             dirty=tuple((render(f.operation), f.reason) for f in self._failures[:_SHOWN_FAILURES]),
@@ -165,11 +170,12 @@ class Reconciler:
 
     async def _pass(self) -> None:
         desired, generation = self._desired, self._generation
-        assert desired is not None
+        if desired is None:
+            return
+        self._schedule.is_desired_new = False
         try:
             if self._schedule.is_look_due():
                 await self._look()
-            self._schedule.is_desired_new = self._desired is not desired
             await self._program(desired)
         except OSError as error:
             # The socket or a dump failed as a whole; nothing is known of what was done.
@@ -183,9 +189,10 @@ class Reconciler:
 
     async def _look(self) -> None:
         before, is_first = self._belief.state, self._schedule.looks == 0
-        started_at = trio.current_time()
+        started_at = self._schedule.start_look()
         self._belief = await observe(self._netlink)
-        self._schedule.looked(trio.current_time() - started_at, self._interval_s)
+        self._looked_at = trio.current_time()
+        self._schedule.end_look(started_at, self._interval_s)
         if not is_first and not self._failures and before != self._belief.state:
             self._drift.update(type(operation).__name__ for operation in plan(before, self._belief.state))
 
@@ -248,20 +255,25 @@ class _Schedule:
         """True when there is something to do now."""
         return self.is_desired_new or trio.current_time() >= self.look_at
 
-    def looked(self, took_s: float, interval_s: float) -> None:
-        """A look has ended well; the next is a timer's."""
+    def start_look(self) -> float:
+        """The time. From now on news calls for another look: it may be of a table that has been read already."""
+        self.look_at = math.inf
+        return trio.current_time()
+
+    def end_look(self, started_at: float, interval_s: float) -> None:
+        """It went well; the next is the timer's, if no news came meanwhile."""
         now = trio.current_time()
         self.looks += 1
         self.must_look = False
         self.trouble = ""
-        self.earliest_look_at = now + 4 * took_s
-        self.look_at = now + interval_s
+        self.earliest_look_at = now + 4 * (now - started_at)
+        self.look_at = max(min(self.look_at, now + interval_s), self.earliest_look_at)
 
     def failed(self, trouble: str) -> None:
         """Look and try again after a pause that doubles."""
         self.trouble = trouble
         self.must_look = True
-        self.look_at = trio.current_time() + self.retry_s
+        self.look_at = min(self.look_at, trio.current_time() + self.retry_s)
         self.retry_s = min(2 * self.retry_s, RETRY_MAX_S)
 
     def succeeded(self) -> None:

@@ -98,11 +98,13 @@ class Allocator:
             offset = await self._choose(holding)
         else:
             await self._claim(holding, offset)
-        subnets = self._view().networks[row.network_id].record.subnets
+        if row.network_id not in self._view().networks:  # removed while we asked around
+            holding.pool.unmark(offset)
+            raise _unknown(row.network_id)
         complete = dataclasses.replace(
             row,
             offset=offset,
-            addresses=addresses_of(subnets, offset),
+            addresses=addresses_of(holding.subnets, offset),
             mac=row.mac or mac_of(row.network_id, offset),
             stage=Stage.RESERVED,
         )
@@ -143,7 +145,7 @@ class Allocator:
 
     async def _claim(self, holding: Holding, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:
-            raise InputError(f"offset {offset} of network {self._name(holding)} is not for endpoints")
+            raise InputError(f"offset {offset} of network {holding.name} is not for endpoints")
         if not holding.pool.owns(offset):
             await self._ask_owner(holding, offset)
         if holding.pool.is_used(offset):
@@ -174,6 +176,7 @@ class Allocator:
         for host, _ in holding.free_shares(self._view()):
             if host in said:
                 continue
+            said[host] = _SILENT  # for the error, should the 5 s end while we ask
             said[host] = await self._ask_one(holding, host, request)
             if not said[host]:
                 del said[host]
@@ -215,6 +218,9 @@ class Allocator:
         if answer.network_id != holding.network_id or answer.to != self._view().local:
             return "answered wrongly (a grant for somebody else)"
         holding.add(host, answer)
+        if not (holding.pool.owns(answer.first) and holding.pool.owns(answer.last)):
+            holding.discard(host, answer)
+            return "answered wrongly (a grant of what it does not own)"
         return ""
 
     # -- being asked -------------------------------------------------------------------------------------------
@@ -273,7 +279,7 @@ class Allocator:
         view = self._view()
         network = view.networks.get(network_id)
         if network is None:
-            raise NoError(f"there is no network {short_id(network_id)}", thing=network_id)
+            raise _unknown(network_id)
         holding = self._holdings.get(network_id)
         if holding is None:
             used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
@@ -285,19 +291,17 @@ class Allocator:
         return holding
 
     def _no_space(self, holding: Holding, said: dict[HostId, str]) -> RefusedError | FailedError:
-        name, usable = self._name(holding), holding.pool.usable_total()
+        name, usable = holding.name, holding.pool.usable_total()
         here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
         asked = ", ".join(f"{self._host_name(host)}: {text}" for host, text in said.items())
-        text = f"network {name} has no free address: {here}; " + (
-            f"asked {asked}" if asked else "no other owner is known"
-        )
-        owners = {host for host in holding.space.usable_counts() if host != self._view().local}
+        text = f"network {name} has no free address: {here}, "
+        text += f"asked {asked}" if asked else "no other host owns any"
+        owners = {host for host, _ in holding.free_shares(self._view())}
         if owners <= said.keys() and _SILENT not in said.values() and holding.space.ranges:
-            return RefusedError(
-                text, code="subnet-full", thing=name, hint="detach endpoints or use a larger subnet"
-            )
+            hint = "detach endpoints, or use a larger network"
+            return RefusedError(text, code="subnet-full", thing=name, hint=hint)
         return FailedError(
-            text, code="space-unreachable", thing=name, hint="try again when these hosts answer"
+            text, code="space-unreachable", thing=name, hint="try again when their owners answer"
         )
 
     def _in_use(self, holding: Holding, offset: int, why: str) -> RefusedError:
@@ -305,10 +309,7 @@ class Allocator:
         return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)
 
     def _address(self, holding: Holding, offset: int) -> str:
-        return addresses_of(self._view().networks[holding.network_id].record.subnets, offset)[0]
-
-    def _name(self, holding: Holding) -> str:
-        return self._view().networks[holding.network_id].unique_name
+        return addresses_of(holding.subnets, offset)[0]
 
     def _host_name(self, host_id: HostId) -> str:
         host = self._view().hosts.get(host_id)
@@ -316,3 +317,7 @@ class Allocator:
 
 
 _SILENT: Final = "no answer"
+
+
+def _unknown(network_id: NetworkId) -> NoError:
+    return NoError(f"there is no network {short_id(network_id)}", thing=network_id)

@@ -36,7 +36,9 @@ class Holding:
     ) -> None:
         self.local = local
         self.network_id: NetworkId = network.network_id
-        self.count = offset_count(network.record.subnets)
+        self.name = network.unique_name
+        self.subnets = network.record.subnets
+        self.count = offset_count(self.subnets)
         self._extra: dict[tuple[HostId, bytes], GrantRecord] = {}
         self._seen: tuple[_GrantMap, HostId | None] | None = None
         self._restored = (list(used), list(cooling), now)
@@ -78,9 +80,9 @@ class Holding:
             self.pool.set_owned(owned)
 
     def free_shares(self, view: RegistryView) -> list[tuple[HostId, int]]:
-        """Other owners and how many free offsets they seem to have, most first. A guess: of a network in which we
-        take no part we see no endpoints."""
-        free = self.space.usable_counts()
+        """Other owners of usable offsets, and how many of them seem to be free, most first. A guess: of a network in
+        which we take no part we see no endpoints."""
+        free = {host: usable for host, usable in self.space.usable_counts().items() if usable}
         for endpoint in view.endpoints_in(self.network_id).values():
             if endpoint.owner in free:
                 free[endpoint.owner] -= 1

@@ -64,7 +64,10 @@ class _LogHandler(logging.Handler):
 
 
 def become_daemon(log: Path) -> Ready:
-    """Return in the child, in a session of its own, with its log set up. The parent never returns."""
+    """Return in the child, in a session of its own, with its log set up. The parent never returns.
+
+    Call it before there is any thread.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child:
@@ -77,10 +80,14 @@ def become_daemon(log: Path) -> Ready:
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.close(nothing)
-    handler = _LogHandler(log)
+    ready = Ready(writing)
+    try:
+        handler = _LogHandler(log)
+    except OSError as error:
+        ready.fail(1, f"can't write {log}: {error.strerror}")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return Ready(writing)
+    return ready
 
 
 def _wait_and_exit(pipe: int) -> NoReturn:

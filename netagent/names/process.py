@@ -165,15 +165,22 @@ async def _serve_until_told(process: ResolverProcess) -> None:
         nursery.cancel_scope.cancel()
 
 
-def _take_lock(run_dir: Path) -> int | None:
-    """Return the locked file, to be kept open for life; None when another process holds it."""
-    lock = os.open(run_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _take_lock(path: Path) -> int:
+    """Return the locked file, to be kept open for life. Raises BlockingIOError when another process holds it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BlockingIOError as error:
         os.close(lock)
-        return None
+        raise BlockingIOError(error.errno, f"{path} is held by a resolver process") from None
     return lock
+
+
+def _give_up(ready: Ready | None, status: int, message: str) -> int:
+    if ready is not None:
+        ready.fail(status, message)
+    sys.stderr.write(f"{message}\n")
+    return status
 
 
 def _open_control_socket(path: Path) -> socket.socket:
@@ -202,14 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ready = become_daemon(options.run_dir / LOG_NAME)
     else:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    lock = _take_lock(options.run_dir)
-    if lock is None:
-        message = f"{options.run_dir / LOCK_NAME} is held by a resolver process"
-        if ready is not None:
-            ready.fail(LOCKED_STATUS, message)
-        sys.stderr.write(f"{message}\n")
-        return LOCKED_STATUS
-    listener = _open_control_socket(options.run_dir / SOCKET_NAME)
+    try:
+        lock = _take_lock(options.run_dir / LOCK_NAME)
+        listener = _open_control_socket(options.run_dir / SOCKET_NAME)
+    except OSError as error:
+        locked = isinstance(error, BlockingIOError)
+        return _give_up(ready, LOCKED_STATUS if locked else 1, str(error.strerror or error))
     process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
     if ready is not None:
         ready.succeed()

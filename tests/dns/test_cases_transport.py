@@ -262,3 +262,28 @@ def test_at_the_end_of_run_all_sockets_are_closed(play):
 
     play(scenario)
     assert [sock.fileno() for sock in sockets] == [-1, -1]
+
+
+def test_out_of_descriptors_the_server_waits_and_goes_on(play, monkeypatch):
+    async def scenario(world: World) -> None:
+        tcp = world.server._listeners["ask"].tcp
+        failures = iter([OSError(24, "Too many open files")] * 2)
+
+        class Failing:
+            def __getattr__(self, attribute):
+                return getattr(tcp, attribute)
+
+            def accept(self):
+                for failure in failures:
+                    raise failure
+                return tcp.accept()
+
+        world.server._listeners["ask"].tcp = Failing()
+        await world.is_alive()
+        streams = [await world.stream() for _ in range(2)]
+        for stream in streams:
+            await send_message(stream, dns.message.make_query("web", "A"))
+            assert texts(await receive_message(stream)) == set(WEB_A)
+        assert world.server.statistics()["accept_errors"] == 2
+
+    play(scenario)

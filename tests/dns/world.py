@@ -131,7 +131,7 @@ class World:
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Look every 5 ms; the scenario's own bound ends a wait for what never comes."""
-        while not condition():  # noqa: ASYNC110 - nobody signals what the server counts
+        while not condition():
             await trio.sleep(0.005)
 
     async def is_alive(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import trio
+
 from netagent.registry import statement
 from netagent.registry.row import endpoint_from_json
 

@@ -7,7 +7,17 @@ import ipaddress
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.source import ZoneSource
-from netagent.names.table import SETTINGS_KEY, EndpointRow, HostRow, Key, Kind, NetworkRow, Row, SettingsRow, Subnet
+from netagent.names.table import (
+    SETTINGS_KEY,
+    EndpointRow,
+    HostRow,
+    Key,
+    Kind,
+    NetworkRow,
+    Row,
+    SettingsRow,
+    Subnet,
+)
 from netdns import constants, rdata
 from netdns.name import from_text, to_text
 from netdns.source import Found, NoData, NoSuchName, NotOurs
@@ -84,7 +94,9 @@ def world() -> dict[Key, Row]:
             endpoint(4, "dup", "10.160.0.41"),
             endpoint(5, "dup", "10.170.0.42", network_id=BACK),
             endpoint(6, "un_der", "10.160.0.61"),
-            sandbox("c", APP, BACK, links=("db:database", "web.app:www", "db.back.mesh.internal:full", "no:gone")),
+            sandbox(
+                "c", APP, BACK, links=("db:database", "web.app:www", "db.back.mesh.internal:full", "no:gone")
+            ),
             sandbox("only-back", BACK, forward=False),
         ]
     )

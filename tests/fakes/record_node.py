@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from netgossip.types import EntriesChanged, Log, Version
-from netgossip.types import Entry
+from netgossip.types import EntriesChanged, Entry, Log, Version
 
 
 class FakeNode:

@@ -239,7 +239,7 @@ def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None
 def test_greetings_without_an_answer_become_rare() -> None:
     a = carriage(A)
     a.greet(B, 0.0)
-    times = []
+    times: list[float] = []
     while len(times) < 12:
         times.append(a.next_deadline())
         a.handle_deadline(times[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from netgossip.config import GossipConfig
 from netgossip.dissemination import NEVER, QUICK_TRIES, Dissemination
 from netgossip.record_wire import NO_VERSION, Ack
@@ -40,7 +42,7 @@ def test_without_an_ack_it_is_sent_again_quickly_and_then_each_interval() -> Non
         now = machine.next_deadline()
         assert machine.take_due(now) == [(A, CLUSTER_SCOPE, None)]
         times.append(now)
-    gaps = [round(b - a, 3) for a, b in zip(times, times[1:], strict=False)]
+    gaps = [round(b - a, 3) for a, b in pairwise(times)]
     assert gaps[: QUICK_TRIES - 1] == [0.03, 0.06, 0.12]
     assert set(gaps[QUICK_TRIES - 1 :]) == {CONFIG.digest_interval_s}
 

@@ -14,7 +14,7 @@ from netgossip.errors import UsageError, WireError
 from netgossip.node import META_LIMIT_BYTES, GossipNode, unwrap_meta_untrusted, wrap_meta
 from netgossip.seal import Keyring
 from netgossip.testing import SimCluster
-from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, Output
+from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, Output, ScopeSynced
 
 
 def node(**changes: object) -> GossipNode:
@@ -57,6 +57,21 @@ def test_the_application_sees_its_own_part_of_the_meta() -> None:
     assert one.record_address("ee" * 16) is None
     one.set_meta(b"other", 1.0)
     assert one.members()[one.node_id].meta == b"other"
+
+
+def test_members_come_back_as_they_were_shown() -> None:
+    cluster = SimCluster(seed=1, nodes=3)
+    cluster.run_until(cluster.converged, timeout_s=10)
+    n1, n2 = cluster["n1"], cluster["n2"]
+    n1.put(CLUSTER_SCOPE, b"k", b"v")
+    cluster.run_for(1)
+    cluster.restart("n2")
+    assert n2.running.record_address(n1.node_id) == (n1.ip, 7957)
+    n2.events.clear()
+    took = cluster.run_until(lambda: ScopeSynced(CLUSTER_SCOPE) in n2.events, timeout_s=5)
+    assert took < 0.05, "remembered peers are asked at once"
+    cluster.run_for(2)
+    assert n2.running._swim.members()[n1.node_id] == n1.running._swim.members()[n1.node_id]
 
 
 def test_meta_travels_and_gives_the_record_address() -> None:

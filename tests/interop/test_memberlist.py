@@ -108,7 +108,7 @@ class Cluster:
 
 async def wait_until(condition: Callable[[], bool], bound_s: float) -> None:
     with trio.fail_after(bound_s):
-        while not condition():  # noqa: ASYNC110 - another process's doing is seen by looking
+        while not condition():
             await trio.sleep(0.02)
 
 

@@ -68,6 +68,8 @@ def test_first_packet_crosses_the_overlay(
 ) -> None:
     c1, c2 = namespaces("c1"), namespaces("c2")
     first, second = endpoint(2, c1), endpoint(3, c2)
+    # The cable is not what is tested: wait until its own first packet has gone through.
+    wire[0].run(f"ping -c1 -w5 {underlays[1]}")
 
     async def main() -> None:
         async with AsyncExitStack() as stack:

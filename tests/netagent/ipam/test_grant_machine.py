@@ -10,6 +10,7 @@ from fakes.registry import N1, identifier
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from netagent.ipam.space import Range, grant_one, share_out, space_of, split_for
 from netagent.registry.schema import key_of
 
@@ -23,7 +24,7 @@ class GrantMachine(RuleBasedStateMachine):
         super().__init__()
         self.written = []  # (writer, grant), all that ever were
         self.known = {host: set() for host in HOSTS}  # indexes into written
-        self.knows_creator = {host: False for host in HOSTS}
+        self.knows_creator = dict.fromkeys(HOSTS, False)
 
     @initialize(others=st.permutations(HOSTS[1:]))
     def create(self, others):

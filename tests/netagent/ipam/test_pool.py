@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from netagent.ipam.pool import COOL_DOWN_S, Pool, pool_of
 from netagent.ipam.space import Range
 

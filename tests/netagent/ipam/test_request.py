@@ -8,6 +8,7 @@ import pytest
 from fakes.registry import H2, N1, grant, host
 from hypothesis import given
 from hypothesis import strategies as st
+
 from netagent.ipam.request import (
     Nothing,
     RequestError,

@@ -6,6 +6,7 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, grant, identifier
 from hypothesis import given
 from hypothesis import strategies as st
+
 from netagent.ipam.space import MAX_SHARES, Range, grant_one, share_out, space_of, split_for, usable_count
 
 

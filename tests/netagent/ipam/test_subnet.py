@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from netagent.model.subnet import MAX_OFFSETS, addresses_of, is_reserved, offset_count, offset_of
 
 BOTH = ("10.1.0.0/24", "fd00::/64")

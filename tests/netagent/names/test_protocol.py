@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.names import protocol
-from netagent.names.protocol import MAX_MESSAGE_BYTES, ProtocolError, parse_reply_untrusted, parse_request_untrusted
+from netagent.names.protocol import (
+    MAX_MESSAGE_BYTES,
+    ProtocolError,
+    parse_reply_untrusted,
+    parse_request_untrusted,
+)
 
 REQUESTS = [
     protocol.Hello(1, protocol.VERSION, "1.2"),
@@ -41,7 +46,9 @@ def test_replies_come_back(reply):
     assert parse_reply_untrusted(protocol.reply_bytes(reply)) == reply
 
 
-@pytest.mark.parametrize("message", [*map(protocol.request_bytes, REQUESTS), *map(protocol.reply_bytes, REPLIES)])
+@pytest.mark.parametrize(
+    "message", [*map(protocol.request_bytes, REQUESTS), *map(protocol.reply_bytes, REPLIES)]
+)
 def test_more_fields_than_known_are_ignored(message):
     longer = msgpack.packb([*msgpack.unpackb(message), "new", 17])
     for parse in (parse_request_untrusted, parse_reply_untrusted):
@@ -63,7 +70,9 @@ def test_any_bytes_are_a_message_or_refused(data):
 
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-1, 9), st.text(max_size=4), st.binary(max_size=17)),
-    lambda inner: st.one_of(st.lists(inner, max_size=9), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=9), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=30,
 )
 
@@ -105,7 +114,9 @@ def test_rows_that_would_lie_are_refused(row):
 
 
 def test_messages_are_cut_to_size():
-    rows = dict(names.endpoint(i % 250, f"name-{i}", "10.0.0.1", aliases=("a" * 63,) * 20) for i in range(3000))
+    rows = dict(
+        names.endpoint(i % 250, f"name-{i}", "10.0.0.1", aliases=("a" * 63,) * 20) for i in range(3000)
+    )
     rows = {(key[0], f"{i}"): row for i, (key, row) in enumerate(rows.items())}
     many = {(key[0], f"{i}-{key[1]}"): row for i in range(40) for key, row in rows.items()}
     messages = list(protocol.rows_messages(1, many.items()))

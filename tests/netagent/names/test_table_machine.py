@@ -33,7 +33,9 @@ ROWS = st.one_of(
         st.integers(2, 4),
         st.lists(st.sampled_from(LABELS), max_size=2),
     ),
-    st.builds(names.network, st.sampled_from((APP, BACK)), st.sampled_from(("app", "back")), st.just("10.0.0.0/24")),
+    st.builds(
+        names.network, st.sampled_from((APP, BACK)), st.sampled_from(("app", "back")), st.just("10.0.0.0/24")
+    ),
     st.builds(lambda label: names.host("1" * 32, label, "192.0.2.1"), st.sampled_from(("h1", "h2"))),
     st.builds(
         lambda order, links: names.sandbox("c", *order, links=tuple(links)),
@@ -47,7 +49,11 @@ TABLES = st.lists(ROWS, max_size=12).map(dict)
 QUESTIONS = [
     (f"{prefix}{base}", rtype)
     for base in (
-        *(f"{label}{where}" for label in LABELS for where in ("", ".app", ".app.mesh.internal", ".h1.app.mesh.internal")),
+        *(
+            f"{label}{where}"
+            for label in LABELS
+            for where in ("", ".app", ".app.mesh.internal", ".h1.app.mesh.internal")
+        ),
         "alias",
         "mesh.internal",
         "app.mesh.internal",

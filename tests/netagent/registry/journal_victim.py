@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import trio
+
 from netagent.registry import statement
 from netagent.registry.journal import Journal
 from netagent.registry.row import LocalEndpointRow

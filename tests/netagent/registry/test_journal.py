@@ -10,12 +10,13 @@ import time
 import pytest
 import trio
 import trio.testing
+
 from netagent.errors import RefusedError
 from netagent.model.records import Link, Port
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.row import InvitationRow, LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
-from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, Member, MemberState, Version
+from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
 SCOPE = bytes(range(16))

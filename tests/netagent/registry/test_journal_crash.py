@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from netagent.registry.journal import Journal
 
 HERE = Path(__file__).parent

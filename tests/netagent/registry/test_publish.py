@@ -6,6 +6,7 @@ import pytest
 import trio
 from fakes.record_node import FakeNode
 from fakes.registry import H1, N1, endpoint, network
+
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal
 from netagent.registry.publish import Publisher

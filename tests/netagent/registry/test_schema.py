@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -122,10 +124,8 @@ def test_a_kind_of_a_later_release_is_kept_as_bytes():
 
 @given(st.binary(max_size=200))
 def test_random_bytes_give_a_record_or_one_error(data):
-    try:
+    with contextlib.suppress(RecordError):
         decode_untrusted(data)
-    except RecordError:
-        pass
 
 
 @given(records, st.data())
@@ -133,10 +133,8 @@ def test_damaged_records_give_a_record_or_one_error(record, data):
     encoded = bytearray(encode(record))
     for _ in range(data.draw(st.integers(1, 4))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(RecordError):
         decode_untrusted(bytes(encoded[: data.draw(st.integers(0, len(encoded)))]))
-    except RecordError:
-        pass
 
 
 def test_oversized_and_deeply_nested_values_are_refused():

@@ -21,6 +21,7 @@ from fakes.registry import (
     identifier,
     network,
 )
+
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, RemovalRecord
 from netagent.registry.view import AgentState, ClashKind, RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version

@@ -1,10 +1,11 @@
-"""Whatever arrives, in whatever order: every index follows from the records, and the end does not depend on the way."""
+"""Whatever arrives, in whatever order: every index follows from the records, and the way there does not matter."""
 
 from __future__ import annotations
 
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, grant, host, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState

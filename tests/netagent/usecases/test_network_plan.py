@@ -13,7 +13,7 @@ from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.records import HostRecord, NetworkRecord, Policy
 from netagent.model.request import NetworkRequest
-from netagent.network_plan import Surroundings, conflict, differences, plan_network, ula_prefix
+from netagent.usecases.network_plan import Surroundings, conflict, differences, plan_network, ula_prefix
 
 ID = NetworkId("12345678" * 4)
 

@@ -14,17 +14,17 @@ import trio
 
 from netagent.datapath import netns
 from netagent.datapath.attach import Attacher
-from netagent.endpoint_rules import record_of, sandbox_of
-from netagent.endpoints import EndpointParts, Endpoints, netns_is
 from netagent.errors import NetagentError
-from netagent.intent import local_endpoint
 from netagent.model.ids import EndpointId
+from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.usecases.endpoint_rules import record_of, sandbox_of
+from netagent.usecases.endpoints import EndpointParts, Endpoints, netns_is
 
 INTERVAL_S = 1.0
 """A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
 
-logger = logging.getLogger("netagent.janitor")
+logger = logging.getLogger("netagent.usecases.janitor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import trio
 UNDO_S = 10.0
 """Undoing is shielded from cancellation, but not for ever: a stop of the agent must end."""
 
-logger = logging.getLogger("netagent.undo")
+logger = logging.getLogger("netagent.usecases.undo")
 
 
 class UndoStack:

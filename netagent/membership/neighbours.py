@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RESOLVE_S = 10.0
 """Between look-ups of seeds given by name: an address may change, a name server may come back."""
 
-logger = logging.getLogger("netagent.neighbours")
+logger = logging.getLogger("netagent.membership.neighbours")
 
 
 class Neighbours:

@@ -11,9 +11,9 @@ import trio
 from netagent import __version__
 from netagent.datapath.probe_device import probe_address, probe_mac
 from netagent.errors import NetagentError
+from netagent.membership.participation import Publishes
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
-from netagent.participation import Publishes
 from netagent.registry.live import Live
 from netgossip.types import CLUSTER_SCOPE
 

@@ -16,7 +16,7 @@ ANSWER_S = 1.5
 MAX_OPEN = 64
 """Questions of others worked on at once; further ones are dropped, and asked again by the peer's resend."""
 
-logger = logging.getLogger("netagent.asking")
+logger = logging.getLogger("netagent.membership.asking")
 
 
 class Asking:

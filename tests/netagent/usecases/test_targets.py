@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from netagent import resolv_conf, targets
 from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.usecases import resolv_conf, targets
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from netagent.asking import Asking
 from netagent.log import Limited
+from netagent.membership.asking import Asking
+from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
-from netagent.participation import Participation
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
@@ -95,9 +95,7 @@ class Inbox:
         if known is None or before != member.state.name.lower():
             name = known.name if known else member.node_id[:8]
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
-        if member.node_id == view.local:
-            self._journal.note_incarnation(member.incarnation)
-        else:
+        if member.node_id != view.local:
             self._journal.note_member(member)
         return view.with_member(member)
 

@@ -18,16 +18,16 @@ from typing import Protocol
 import trio
 
 from netagent.errors import FailedError, RefusedError
-from netagent.finding import network_called
 from netagent.ipam.space import share_out
+from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import NetworkRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
-from netagent.network_plan import Surroundings, differences, plan_network
-from netagent.participation import Participation, Publishes
 from netagent.registry.live import Live
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
+from netagent.usecases.finding import network_called
+from netagent.usecases.network_plan import Surroundings, differences, plan_network
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 1.0
@@ -38,7 +38,7 @@ CHOICE_ATTEMPTS = 5
 MAX_SHARED_OUT = 256
 """So many hosts get space at once; later ones ask ahead of need."""
 
-logger = logging.getLogger("netagent.networks")
+logger = logging.getLogger("netagent.usecases.networks")
 
 
 class Settles(Protocol):

@@ -26,7 +26,7 @@ SYNC_S = 5.0
 LINGER_S = 30.0
 """From the last endpoint to the end of the attachment."""
 
-logger = logging.getLogger("netagent.participation")
+logger = logging.getLogger("netagent.membership.participation")
 
 
 class Publishes(Protocol):
@@ -91,6 +91,12 @@ class Participation:
         self._guests[network_id] -= 1
         if not self._guests[network_id]:
             del self._guests[network_id]
+
+    async def withdraw_all(self) -> None:
+        """No longer be seen in any network; before leaving the cluster."""
+        view = self._live.view
+        mine = [network_id for network_id in view.networks if view.local in view.attachments(network_id)]
+        await self._publisher.withdraw(*map(AttachmentRecord, mine))
 
     async def run(self) -> None:
         """Keep scopes in step with the registry until cancelled."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from netagent.control import schema
-from netagent.endpoint_rules import sandbox_of, sandboxes
 from netagent.errors import InputError
-from netagent.finding import local_endpoint_called
 from netagent.names.explain import HOST_VIEW, TYPES, explain
+from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
+from netagent.usecases.finding import local_endpoint_called
 from netdns.errors import DnsError
 
 if TYPE_CHECKING:
-    from netagent.cluster import Cluster
+    from netagent.membership.cluster import Cluster
 
 
 def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:

@@ -5,7 +5,7 @@
 
 An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
 before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
-middle of a detach is taken up again by the janitor (netagent.janitor).
+middle of a detach is taken up again by the janitor (netagent.usecases.janitor).
 """
 
 from __future__ import annotations
@@ -20,24 +20,30 @@ from typing import Protocol
 
 import trio
 
-from netagent import resolv_conf, targets
 from netagent.datapath import netns
 from netagent.datapath.attach import Attacher
-from netagent.endpoint_rules import asked_offset, existing_endpoint, record_of, refuse_unsupported, sandbox_of
 from netagent.errors import FailedError, InputError, NoError, RefusedError
-from netagent.finding import local_endpoint_called, network_called
-from netagent.intent import local_endpoint
 from netagent.ipam.allocator import Allocator
+from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import EndpointId, NetworkId, bridge_name
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import SandboxId
-from netagent.participation import Participation, Publishes
+from netagent.projection.intent import local_endpoint
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
-from netagent.undo import UndoStack, all_or_nothing
+from netagent.usecases import resolv_conf, targets
+from netagent.usecases.endpoint_rules import (
+    asked_offset,
+    existing_endpoint,
+    record_of,
+    refuse_unsupported,
+    sandbox_of,
+)
+from netagent.usecases.finding import local_endpoint_called, network_called
+from netagent.usecases.undo import UndoStack, all_or_nothing
 
 SETTLED_S = 2.0
 """How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
@@ -45,11 +51,11 @@ something is wrong with them, which `status` shows; the endpoint itself is done.
 BRIDGE_S = 5.0
 """How long an attach waits for the network's devices to exist."""
 
-logger = logging.getLogger("netagent.endpoints")
+logger = logging.getLogger("netagent.usecases.endpoints")
 
 
 class Projection(Protocol):
-    """What makes kernel and resolver follow (netagent.projection)."""
+    """What makes kernel and resolver follow (netagent.projection.loop)."""
 
     async def wait_followed(self, revision: int) -> None:
         """Until the kernel and then the names are those of `revision` or later."""

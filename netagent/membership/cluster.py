@@ -24,7 +24,6 @@ from contextlib import ExitStack, closing, suppress
 import trio
 
 from netagent import __version__
-from netagent.asking import Asking
 from netagent.config import Config
 from netagent.datapath.attach import Attacher
 from netagent.datapath.desired import desired_state
@@ -33,30 +32,31 @@ from netagent.datapath.netns import boot_id
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
 from netagent.datapath.underlay import Underlay, host_routes
-from netagent.endpoint_rules import sandboxes
-from netagent.endpoints import EndpointParts, Endpoints
 from netagent.errors import FailedError, NetagentError
-from netagent.inbox import Inbox, first_view
-from netagent.intent import network_inputs, probe_input, probe_targets
 from netagent.ipam.allocator import Allocator
-from netagent.janitor import Janitor, rebind
+from netagent.membership.asking import Asking
+from netagent.membership.inbox import Inbox, first_view
+from netagent.membership.own_host import OwnHost, host_record
+from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
-from netagent.network_plan import Surroundings
-from netagent.networks import Networks
-from netagent.own_host import OwnHost, host_record
-from netagent.participation import Participation
 from netagent.probes.echo import EchoProber
 from netagent.probes.liveness import Liveness
-from netagent.projection import Projection, Steps
+from netagent.projection.intent import network_inputs, probe_input, probe_targets
+from netagent.projection.loop import Projection, Steps
+from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
-from netagent.resolvers import Resolvers
 from netagent.state_dir import ClusterKeys, StateDir
+from netagent.usecases.endpoint_rules import sandboxes
+from netagent.usecases.endpoints import EndpointParts, Endpoints
+from netagent.usecases.janitor import Janitor, rebind
+from netagent.usecases.network_plan import Surroundings
+from netagent.usecases.networks import Networks
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, Sockets, open_sockets
 from netgossip.entry import Credentials, Invitations
@@ -73,7 +73,7 @@ TOP_UP_S = 5.0
 FIRST_SYNC_S = 2.0
 """How long a start waits for scope 0 before it judges what its journal says."""
 
-logger = logging.getLogger("netagent.cluster")
+logger = logging.getLogger("netagent.membership.cluster")
 
 
 class Cluster:
@@ -94,6 +94,7 @@ class Cluster:
         self.underlay = underlay
         self._identity = identity
         self._introduced = introduced
+        self._incarnation = 0
         self._local = HostId(identity.node_id)
         self._cluster_id = ClusterId(keys.cluster_id)
         with ExitStack() as undo:
@@ -220,7 +221,10 @@ class Cluster:
                 ):
                     nursery.start_soon(task)
                 self.participation.resume()
-                await self._own_host.publish()
+                try:
+                    await self._own_host.publish()
+                except NetagentError as error:
+                    logger.warning("cannot tell others of this host yet: %s", error)
                 nursery.start_soon(self.projection.run)
                 nursery.start_soon(self.participation.run)
                 with trio.move_on_after(FIRST_SYNC_S):
@@ -247,6 +251,7 @@ class Cluster:
         rows = list(self.live.rows.values())
         for row in rows:
             await self.endpoints.remove(row)
+        await self.participation.withdraw_all()
         view = self.live.view
         alive = sorted(
             h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != self._local
@@ -320,6 +325,10 @@ class Cluster:
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.inbox.handle(events)
+        # A refutation raises it, and the next start must begin above.
+        if self.node.incarnation != self._incarnation:
+            self._incarnation = self.node.incarnation
+            self.journal.note_incarnation(self._incarnation)
 
     def _note_request(self, event: RequestReceived) -> None:
         self.asking.note_request(event, self._nursery, self.allocator.answer_request)
@@ -332,7 +341,6 @@ class Cluster:
     async def _note_own_member(self) -> None:
         """The gossip reports others; ourselves we put into the view."""
         self.live.set_view(self.live.view.with_member(self.node.members()[self._local]))
-        self.journal.note_incarnation(self.node.incarnation)
 
     async def _wait_first_sync(self) -> None:
         while not self.inbox.synced:

@@ -1,0 +1,53 @@
+"""Which peers replication knows, which of them live, and who takes part in which scope."""
+
+from __future__ import annotations
+
+from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
+
+
+class Presence:
+    """Peers are *known* from their first address on, *live* while alive or suspect."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self._peers: dict[NodeId, tuple[bool, bool]] = {}
+        """(live, suspect)."""
+        self._members: dict[Scope, frozenset[NodeId]] = {}
+
+    def set_peer(self, node_id: NodeId, *, live: bool, suspect: bool) -> tuple[bool, bool]:
+        """Note a peer; returns what it was before: (live, suspect)."""
+        before = self._peers.get(node_id, (False, False))
+        self._peers[node_id] = (live, suspect)
+        return before
+
+    def forget_peer(self, node_id: NodeId) -> bool:
+        """True if the peer was known."""
+        return self._peers.pop(node_id, None) is not None
+
+    def knows(self, node_id: NodeId) -> bool:
+        """True for a peer that was set and not forgotten."""
+        return node_id in self._peers
+
+    def is_live(self, node_id: NodeId) -> bool:
+        """True for peers that are to be told and asked."""
+        return self._peers.get(node_id, (False, False))[0]
+
+    def set_members(
+        self, scope: Scope, node_ids: frozenset[NodeId]
+    ) -> tuple[list[NodeId], frozenset[NodeId]]:
+        """Who takes part in a scope; returns the peers that came and those that went."""
+        before = self._members.get(scope, frozenset())
+        self._members[scope] = after = node_ids - {self._node_id}
+        return sorted(after - before), before - after
+
+    def members_of(self, scope: Scope) -> frozenset[NodeId] | None:
+        """Other nodes in the scope, known as peers or not; None while that was not set."""
+        return frozenset(self._peers) if scope == CLUSTER_SCOPE else self._members.get(scope)
+
+    def live_in(self, scope: Scope) -> list[NodeId]:
+        """Live peers that take part, in a fixed order."""
+        return sorted(filter(self.is_live, self.members_of(scope) or ()))
+
+    def is_in(self, node_id: NodeId, scope: Scope) -> bool:
+        """True when the peer takes part."""
+        return scope == CLUSTER_SCOPE or node_id in self._members.get(scope, ())

@@ -1,0 +1,102 @@
+"""One owner's log in one scope: entries in order of sequence, and what is kept up beside them.
+
+The digest is the sum, modulo 2**128, of keyed hashes of the live entries. Tombstones don't count, so that dropping
+them leaves it as it is. XOR in place of the sum would let anybody who chooses record values find a set that cancels
+out (with 128 of them, by elimination); against a sum that takes a search that nobody would pay for.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+from netgossip.types import Entry, Log, Version
+
+MODULUS: Final = 1 << 128
+
+
+class RecordLog:
+    """Mutable. A changed key moves to the end of `entries`, so the order of the dict is that of the sequences."""
+
+    __slots__ = ("_hash_key", "collected", "digest", "entries", "epoch", "head", "size_bytes")
+
+    def __init__(self, epoch: int, hash_key: bytes) -> None:
+        self._hash_key = hash_key
+        self.epoch = epoch
+        self.head = 0
+        self.collected = 0
+        self.digest = 0
+        self.size_bytes = 0
+        self.entries: dict[bytes, Entry] = {}
+
+    @classmethod
+    def load(cls, saved: Log, hash_key: bytes) -> RecordLog:
+        """From what the application kept. A head below the entries is raised to them."""
+        log = cls(saved.epoch, hash_key)
+        for entry in sorted(saved.entries.values(), key=lambda entry: entry.version.sequence):
+            log.put(entry)
+        log.head = max(saved.head, *(entry.version.sequence for entry in saved.entries.values()), 0)
+        log.collected = saved.collected
+        return log
+
+    @property
+    def version(self) -> Version:
+        """Names the content."""
+        return Version(self.epoch, self.head)
+
+    def since(self, sequence: int) -> tuple[Entry, ...]:
+        """The entries above `sequence`, in order; costs in proportion to their number."""
+        found = []
+        for entry in reversed(self.entries.values()):
+            if entry.version.sequence <= sequence:
+                break
+            found.append(entry)
+        return tuple(reversed(found))
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry above all others. The head is the caller's to move."""
+        self.digest, self.size_bytes = self.outlook((entry,))
+        self.entries.pop(entry.key, None)
+        self.entries[entry.key] = entry
+
+    def outlook(self, entries: tuple[Entry, ...]) -> tuple[int, int]:
+        """Digest and size once entries of different keys were put."""
+        digest, size_bytes = self.digest, self.size_bytes
+        for entry in entries:
+            old = self.entries.get(entry.key)
+            digest += self._hash(entry) - self._hash(old)
+            size_bytes += _size_bytes(entry) - _size_bytes(old)
+        return digest % MODULUS, size_bytes
+
+    def bury(self, collected: int) -> None:
+        """Drop the tombstones up to `collected`."""
+        self.collected = collected
+        graves = []
+        for entry in self.entries.values():
+            if entry.version.sequence > collected:
+                break
+            if entry.value is None:
+                graves.append(entry)
+        for entry in graves:
+            del self.entries[entry.key]
+            self.size_bytes -= _size_bytes(entry)
+
+    def _hash(self, entry: Entry | None) -> int:
+        if entry is None or entry.value is None:
+            return 0
+        start = bytes((len(entry.key),)) + entry.key + entry.version.sequence.to_bytes(8, "big")
+        digest = blake2b(start + entry.value, digest_size=16, key=self._hash_key)
+        return int.from_bytes(digest.digest(), "big")
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        order = [entry.version.sequence for entry in self.entries.values()]
+        assert order == sorted(set(order)), "entries are in order of sequence"
+        assert max(order, default=0) <= self.head
+        assert self.collected <= self.head
+        assert self.digest == sum(map(self._hash, self.entries.values())) % MODULUS
+        assert self.size_bytes == sum(map(_size_bytes, self.entries.values()))
+
+
+def _size_bytes(entry: Entry | None) -> int:
+    return 0 if entry is None else len(entry.key) + len(entry.value or b"")

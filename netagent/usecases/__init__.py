@@ -1,0 +1,1 @@
+"""What users can have done: attach, detach and link endpoints, create and remove networks; and who cleans up."""

@@ -1,0 +1,139 @@
+"""When the loop looks, what it does with failures, and that it never spins.
+
+The kernel is a stand-in that can be told to refuse; time is virtual.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+import trio.testing
+
+from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.neighbour import RTM_NEWNEIGH
+from netagent.datapath.netlink import HEADER, Message, Request
+from netagent.datapath.reconcile import INTERVAL_S, RETRY_MAX_S, Reconciler
+from netagent.datapath.state import KernelState
+from netagent.model.ids import ClusterId, NetworkId
+
+
+class StandIn:
+    """A kernel without any device that takes every request, or refuses it with `refusal`."""
+
+    def __init__(self) -> None:
+        self.dumps = 0
+        self.executed: list[Request] = []
+        self.refusal: OSError | None = None
+        self.dump_error: OSError | None = None
+
+    async def dump(self, request: Request) -> list[Message]:
+        await trio.lowlevel.checkpoint()
+        self.dumps += 1
+        if self.dump_error is not None:
+            raise self.dump_error
+        return []
+
+    async def execute(self, requests: Sequence[Request]) -> list[OSError | None]:
+        await trio.lowlevel.checkpoint()
+        self.executed += requests
+        return [self.refusal] * len(requests)
+
+
+def state(*vnis: int) -> KernelState:
+    networks = [NetworkInput(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400) for vni in vnis]
+    return desired_state(
+        networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
+    )
+
+
+def run(body: Callable[[StandIn, Reconciler, socket.socket], Awaitable[None]]) -> None:
+    async def main() -> None:
+        kernel = StandIn()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        reconciler = Reconciler(kernel, ours)  # type: ignore[arg-type]
+        with theirs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reconciler.run)
+                await trio.testing.wait_all_tasks_blocked()
+                await body(kernel, reconciler, theirs)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_nothing_is_touched_before_it_is_known_what_is_wanted() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        await trio.sleep(100)
+        assert (kernel.dumps, kernel.executed) == (0, [])
+        assert reconciler.programmed_generation == -1
+
+    run(body)
+
+
+def test_a_new_state_costs_no_look_and_idle_time_one_an_interval() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        for generation in range(5):
+            reconciler.set_desired(state(*range(1, generation + 2)), generation)
+            await reconciler.wait_programmed(generation)
+        assert reconciler.status().looks == 1
+        assert reconciler.status().devices == 10
+        kernel.executed.clear()
+        await trio.sleep(INTERVAL_S * 3.5)
+        assert reconciler.status().looks == 4
+        # The stand-in forgets everything, which is drift: ten devices, made and set up anew after each look.
+        assert reconciler.status().drift == {"CreateDevice": 30, "SetDevice": 30}
+        assert kernel.executed
+
+    run(body)
+
+
+def test_a_refusal_is_shown_and_tried_again_with_growing_pauses() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        kernel.refusal = OSError(errno.EPERM, "not today")
+        reconciler.set_desired(state(1), 7)
+        await reconciler.wait_programmed(7)
+        assert reconciler.trouble_with("na-1") == "not today"
+        assert reconciler.trouble_with("na-2") is None
+        assert {reason for _command, reason in reconciler.status().dirty} == {"not today"}
+        await trio.sleep(600)
+        # After 0.5, 1, 2, 4 and 8 s, then with the timer.
+        assert 60 <= reconciler.status().looks <= 6 + 600 / RETRY_MAX_S
+        assert len(reconciler.status().dirty) == 2  # one a device, not one for all that depends on it
+        kernel.refusal = None
+        await trio.sleep(RETRY_MAX_S + 1)
+        assert reconciler.status().dirty == ()
+
+    run(body)
+
+
+def test_a_kernel_that_can_t_be_read_is_tried_again() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        kernel.dump_error = OSError(errno.ENOBUFS, "no buffers")
+        reconciler.set_desired(state(1), 1)
+        await trio.sleep(60)
+        assert reconciler.programmed_generation == -1
+        assert "no buffers" in reconciler.status().trouble
+        assert kernel.dumps <= 6 + 60 / RETRY_MAX_S
+        kernel.dump_error = None
+        with trio.fail_after(RETRY_MAX_S + 1):
+            await reconciler.wait_programmed(1)
+        assert reconciler.status().trouble == ""
+
+    run(body)
+
+
+def test_a_storm_of_notifications_about_others_costs_no_look() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, theirs: socket.socket) -> None:
+        reconciler.set_desired(state(1), 1)
+        await reconciler.wait_programmed(1)
+        body_bytes = bytes(12)
+        frame = HEADER.pack(HEADER.size + len(body_bytes), RTM_NEWNEIGH, 0, 0, 0) + body_bytes
+        for _ in range(50):
+            theirs.send(frame)
+            await trio.testing.wait_all_tasks_blocked()
+        assert reconciler.status().looks == 1
+
+    run(body)

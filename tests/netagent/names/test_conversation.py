@@ -1,0 +1,210 @@
+"""Agent and resolver process, both without I/O, with cuts, restarts and delays wherever Hypothesis wants them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from fakes import names
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from netagent.names import protocol
+from netagent.names.feed import Feed
+from netagent.names.protocol import ProtocolError, reply_bytes
+from netagent.names.session import Answering, Session
+
+IDS = st.sampled_from(("s1", "s2", "s3"))
+
+
+def table_of(numbers):
+    return names.world() | dict(names.endpoint(100 + one, f"n{one}", f"10.160.2.{one}") for one in numbers)
+
+
+class Conversation(RuleBasedStateMachine):
+    """Sockets are sets of ids on each side: `agent` and `process` hold copies of one and the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.feed = Feed("r1")
+        self.agent_sockets = set()
+        self.answering = Answering()
+        self.session = None
+        self.to_process, self.to_agent = deque(), deque()
+        self.table = None
+        self.wanted = set()
+        self.ever_whole = False
+
+    # --- the network between them ---
+
+    @precondition(lambda self: self.session is None)
+    @rule()
+    def connect(self):
+        self.session = Session(self.answering, "r1")
+        self.feed.connected()
+        self.collect()
+
+    @precondition(lambda self: self.session is not None)
+    @rule()
+    def cut(self):
+        self.session = None
+        self.to_process.clear()
+        self.to_agent.clear()
+        self.feed.disconnected()
+
+    def collect(self):
+        if self.session is not None:
+            self.to_process.extend(self.feed.drain())
+
+    @precondition(lambda self: self.to_process)
+    @rule()
+    def process_reads(self):
+        outgoing = self.to_process.popleft()
+        sockets = outgoing.sockets_of in self.agent_sockets
+        effect = self.session.handle_request_untrusted(outgoing.payload, has_sockets=sockets)
+        assert not effect.refused or outgoing.sockets_of is not None
+        for payload in effect.replies:
+            self.to_agent.append((payload, effect.sockets_of is not None))
+
+    @precondition(lambda self: self.to_agent)
+    @rule()
+    def agent_reads(self):
+        payload, sockets = self.to_agent.popleft()
+        taken = self.feed.handle_reply_untrusted(payload, has_sockets=sockets)
+        if taken is not None:
+            self.agent_sockets.add(taken)
+            self.wanted.add(taken)
+        self.collect()
+
+    # --- what happens to them ---
+
+    @rule(numbers=st.sets(st.integers(1, 5)))
+    def publish(self, numbers):
+        self.table = table_of(numbers)
+        self.feed.set_table(self.table)
+        self.collect()
+
+    @rule(one=IDS)
+    def add(self, one):
+        self.agent_sockets.add(one)
+        self.wanted.add(one)
+        self.feed.add_sandbox(one)
+        self.collect()
+
+    @rule(one=IDS)
+    def remove(self, one):
+        self.feed.remove_sandbox(one)
+        self.agent_sockets.discard(one)
+        self.wanted.discard(one)
+        self.collect()
+
+    @rule()
+    def new_agent(self):
+        if self.session is not None:
+            self.cut()
+        self.feed = Feed("r1")
+        self.agent_sockets.clear()
+        self.wanted = set(self.answering.held)
+        self.table = None
+
+    @rule()
+    def new_process(self):
+        if self.session is not None:
+            self.cut()
+        self.answering = Answering()
+        self.wanted = set(self.agent_sockets)
+
+    # --- what must hold ---
+
+    @rule()
+    def all_is_delivered(self):
+        if self.session is None:
+            self.connect()
+        for _ in range(1000):
+            if self.to_process:
+                self.process_reads()
+            elif self.to_agent:
+                self.agent_reads()
+            else:
+                break
+        assert not self.to_process
+        assert self.feed.is_talking
+        assert self.answering.held == self.wanted == self.agent_sockets == self.feed.sandbox_ids
+        assert all(self.feed.is_served(one) for one in self.wanted)
+        if self.table is not None:
+            assert dict(self.answering.source.rows) == self.table
+            assert self.answering.complete
+
+    @invariant()
+    def a_new_agent_takes_nothing_away(self):
+        if self.answering.complete:
+            assert set(names.world()) <= set(self.answering.source.rows), (
+                "what was always there was gone meanwhile"
+            )
+
+
+Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_conversation = Conversation.TestCase
+
+
+def test_a_table_that_breaks_off_removes_nothing():
+    answering = Answering()
+    session = Session(answering, "r")
+    for request in (
+        protocol.Hello(1, 1, "r"),
+        protocol.Begin(2),
+        protocol.Rows(3, tuple(names.world().items())),
+    ):
+        session.handle_request_untrusted(protocol.request_bytes(request), has_sockets=False)
+    assert not answering.complete
+    session.handle_request_untrusted(protocol.request_bytes(protocol.Commit(4)), has_sockets=False)
+    assert answering.complete
+    before = dict(answering.source.rows)
+    session = Session(answering, "r")
+    for request in (protocol.Hello(1, 1, "r"), protocol.Begin(2), protocol.Rows(3, (names.settings(),))):
+        session.handle_request_untrusted(protocol.request_bytes(request), has_sockets=False)
+    assert dict(answering.source.rows) == before
+
+
+@pytest.mark.parametrize(
+    "reply", [protocol.Done(99), protocol.Done(1), protocol.Refused(1, "no"), protocol.Sockets(1, "s"), None]
+)
+def test_replies_that_make_no_sense_end_the_conversation(reply):
+    feed = Feed("r")
+    feed.connected()
+    with pytest.raises(ProtocolError):
+        feed.handle_reply_untrusted(b"junk" if reply is None else reply_bytes(reply), has_sockets=False)
+
+
+def test_sockets_that_are_refused_are_not_offered_again():
+    feed = Feed("r")
+    feed.connected()
+    feed.handle_reply_untrusted(
+        reply_bytes(protocol.Welcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
+    )
+    feed.drain()
+    feed.add_sandbox("s")
+    (listen,) = feed.drain()
+    sequence = protocol.parse_request_untrusted(listen.payload).sequence
+    feed.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
+    assert feed.refused == {"s": "bad"}
+    assert feed.sandbox_ids == frozenset()
+    assert feed.drain() == []
+
+
+def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
+    feed = Feed("new")
+    feed.set_table(names.world())
+    feed.connected()
+    feed.drain()
+    welcome = protocol.Welcome(1, protocol.VERSION, "old", False, ("s",))
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    (fetch,) = feed.drain()
+    asked = protocol.parse_request_untrusted(fetch.payload)
+    assert isinstance(asked, protocol.Fetch)
+    assert not feed.must_replace
+    taken = feed.handle_reply_untrusted(reply_bytes(protocol.Sockets(asked.sequence, "s")), has_sockets=True)
+    assert taken == "s"
+    assert feed.must_replace
+    assert feed.drain() == []

@@ -1,0 +1,166 @@
+"""From the registry's view to rows, and `lookup` on top of both."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.names import ask, source_of
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+
+from netagent.model.records import AttachmentRecord, Health, Link
+from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
+from netagent.names.explain import explain
+from netagent.names.table import Kind
+from netagent.names.zone import ZoneMaker
+from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
+
+C = Sandbox(sandbox_id=SandboxId("c"), networks=(N1,), links=(Link("web", "site"),))
+
+
+class World:
+    """A registry that is written to, and a maker that has seen each state of it."""
+
+    def __init__(self):
+        self.view = RegistryView(H1)
+        self.writers = {one: Writer(one) for one in (H1, H2, H3)}
+        self.maker = ZoneMaker("mesh.internal")
+        for number, one in enumerate((H1, H2, H3), start=1):
+            self.put(one, host(f"h{number}", underlay=f"192.0.2.{number}"))
+        self.put(H1, network(), network(N2, "back", subnets=("10.2.0.0/24",)), AttachmentRecord(N1))
+        self.put(H2, endpoint(1, offset=11))
+        self.put(
+            H3, endpoint(2, offset=12), endpoint(3, N2, addresses=("10.2.0.9",), name="db", service="db")
+        )
+
+    def put(self, owner, *records):
+        for record in records:
+            self.view = self.view.with_entries(self.writers[owner].put(record))
+
+    def member(self, owner, state):
+        self.view = self.view.with_member(Member(owner, ("192.0.2.1", 7956), state, 1))
+
+    def table(self, *sandboxes):
+        made = self.maker.table(self.view, sandboxes or (C,))
+        assert made == ZoneMaker("mesh.internal").table(self.view, sandboxes or (C,))
+        return made
+
+    def ask(self, name, rtype="A"):
+        return ask(source_of(self.table()), name, rtype)
+
+    def explain(self, name, rtype="A", sandbox=C.sandbox_id):
+        return explain(
+            self.view, {"c": C}, domain="mesh.internal", name=name, rtype=rtype, sandbox_id=SandboxId(sandbox)
+        )
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_a_sandbox_has_an_id_that_tells_boots_apart():
+    assert sandbox_id("0123abcd-9f00-1111-2222-333344445555", 4026532000) == "0123abcd-4026532000"
+
+
+def test_the_table_holds_what_its_sandboxes_may_ask(world):
+    kinds = [key[0] for key in world.table()]
+    assert [kinds.count(kind) for kind in Kind] == [1, 3, 1, 1, 2]
+    both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
+    assert len(world.table(C, both)) == len(world.table()) + 3
+    assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(Kind.ENDPOINT) == 0
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+
+
+def test_rows_that_did_not_change_are_the_same_objects(world):
+    before = world.table()
+    world.put(H2, endpoint(4, offset=14))
+    after = world.table()
+    assert len(after) == len(before) + 1
+    assert all(after[key] is before[key] for key in before if key[0] in (Kind.ENDPOINT, Kind.SANDBOX))
+
+
+def test_what_is_hidden_has_no_row(world):
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
+    assert world.ask("web") == ["10.1.0.12"]
+    world.put(H2, endpoint(1, offset=11))
+    world.member(H3, MemberState.DEAD)
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"], "a dead agent hides nothing"
+    world.view = world.view.with_host_answer(H3, answers=False)
+    assert world.ask("web") == ["10.1.0.11"]
+    assert world.ask("h3.node.mesh.internal").startswith("nxdomain")
+    world.view = world.view.with_host_answer(H3, answers=True)
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+    world.put(H3, host("h3", going_down=True))
+    assert world.ask("web") == ["10.1.0.11"]
+
+
+def test_two_hosts_with_one_name_have_two_labels(world):
+    world.put(H3, host("h2", underlay="192.0.2.3"))
+    label = f"h2-{H3[:4]}"
+    assert world.ask("h2.node.mesh.internal") == ["192.0.2.2"]
+    assert world.ask(f"{label}.node.mesh.internal") == ["192.0.2.3"]
+    assert world.ask("12.0.1.10.in-addr.arpa", "PTR") == [f"web2.{label}.app.mesh.internal."]
+
+
+def test_a_long_name_twice_still_fits_a_label(world):
+    long = "h" * 63
+    world.put(H2, host(long))
+    world.put(H3, host(long, underlay="192.0.2.3"))
+    assert world.ask(f"{'h' * 58}-{H3[:4]}.node.mesh.internal") == ["192.0.2.3"]
+
+
+# --- lookup -------------------------------------------------------------------------------------------------------
+
+
+def data(explanation):
+    return [one.data for one in explanation.records]
+
+
+def test_the_search_list_is_followed(world):
+    found = world.explain("web")
+    assert found.name == "web.app.mesh.internal."
+    assert (found.status, data(found)) == ("NOERROR", ["10.1.0.11", "10.1.0.12"])
+    assert "web1 on h2" in found.reason
+    assert world.explain("web.app").name == "web.app."
+    assert world.explain("h2.node").records[0].data == "192.0.2.2"
+    assert world.explain("web.app.mesh.internal.", "AAAA").records[0].rtype == "AAAA"
+
+
+def test_a_link_is_named(world):
+    found = world.explain("site")
+    assert data(found) == ["10.1.0.11", "10.1.0.12"]
+    assert "site is this container's link to web" in found.reason
+
+
+def test_the_host_sees_the_networks_it_takes_part_in(world):
+    assert data(world.explain("web", sandbox="")) == ["10.1.0.11", "10.1.0.12"]
+    assert world.explain("db", sandbox="").status == "NXDOMAIN"
+
+
+def test_an_address_asks_for_its_name(world):
+    found = world.explain("10.1.0.12")
+    assert (found.rtype, data(found)) == ("PTR", ["web2.h3.app.mesh.internal."])
+
+
+def test_reasons_for_no(world):
+    missing = world.explain("wep")
+    assert (missing.status, missing.records) == ("NXDOMAIN", ())
+    assert "did you mean web?" in missing.reason
+    assert world.explain("web", "TXT").status == "NOERROR"
+    assert "without records of type TXT" in world.explain("web", "TXT").reason
+    assert world.explain("example.com").status == "FORWARDED"
+    assert world.explain("localhost").status == "NOERROR"
+    with pytest.raises(KeyError):
+        world.explain("web", "WKS")
+    with pytest.raises(KeyError):
+        world.explain("web", sandbox="nobody")
+
+
+def test_what_was_left_out_is_said(world):
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
+    world.member(H3, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H3, answers=False)
+    found = world.explain("web")
+    assert found.status == "NXDOMAIN"
+    assert "web1 on h2 (unhealthy)" in found.reason
+    assert "web2 on h3 (its host's agent is dead and its kernel does not answer)" in found.reason
