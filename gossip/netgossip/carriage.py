@@ -61,6 +61,8 @@ MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """One message on a stream, buffered only after each of its frames was found authentic."""
 ACCEPTED_STREAMS: Final = 64
 """Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
+SLOWEST_BYTES_S: Final = 1_000_000
+"""Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
 NEVER: Final = float("inf")
@@ -378,7 +380,8 @@ class Carriage:
         """Send the whole backlog over a new stream."""
         stream_id = self._new_stream_id()
         peer.stream = stream_id
-        self._dialled[stream_id] = _Dialled(node_id, self._now + self._config.stream_timeout_s)
+        patience_s = self._config.stream_timeout_s + peer.backlog_bytes / SLOWEST_BYTES_S
+        self._dialled[stream_id] = _Dialled(node_id, self._now + patience_s)
         self._commands.append(StreamOpen(stream_id, Channel.RECORD, peer.address))
         backlog, peer.backlog, peer.backlog_bytes = peer.backlog, [], 0
         for number, message in enumerate(backlog, 1):

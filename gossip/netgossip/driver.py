@@ -41,7 +41,7 @@ QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
 DIAL_TIMEOUT_S: Final = 10.0
 LINGER_S: Final = 10.0
-"""A peer that has closed may still be sent what is queued, for so long."""
+"""What is queued may still be sent for so long after the machine, or the peer, has closed."""
 
 
 class _Stream:
@@ -144,6 +144,7 @@ class Driver:
                 stream = self._streams.get(stream_id)
                 if stream is not None:
                     stream.closing = True
+                    stream.scope.deadline = trio.current_time() + LINGER_S
                     stream.wake.set()
 
     # Tasks

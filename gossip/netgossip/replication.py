@@ -131,8 +131,7 @@ class Replication:
     def handle_deadline(self, now: float) -> None:
         """Do what is due; early and repeated calls do nothing."""
         self._carriage.handle_deadline(now)
-        for peer, scope, held in self._dissemination.take_due(now):
-            self._push(peer, scope, held, now)
+        self._push_due(now)
         for peer, scope in self._exchange.take_due(now, self._presence.live_in, self._dissemination.resend_s):
             self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
@@ -225,6 +224,7 @@ class Replication:
         for event in self._table.commit(entries, now):
             self._events.append(event)
             self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
+        self._push_due(now)
 
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
@@ -387,6 +387,10 @@ class Replication:
             self._dissemination.changed(scope, self._presence.live_in(scope), now)
 
     # Sending
+
+    def _push_due(self, now: float) -> None:
+        for peer, scope, held in self._dissemination.take_due(now):
+            self._push(peer, scope, held, now)
 
     def _push(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> None:
         """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""

@@ -32,7 +32,7 @@ from typing import Final
 
 from netgossip.errors import UsageError
 from netgossip.record_log import MODULUS, RecordLog
-from netgossip.record_wire import KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
+from netgossip.record_wire import COUNTER_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -214,8 +214,8 @@ class Table:
         log = self._logs.get(scope, {}).get(self._node_id)
         own = log.version if log is not None else NO_VERSION
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
-        if same_past:
-            return ()
+        if same_past or heard.epoch >= COUNTER_LIMIT - 1:
+            return ()  # an epoch that nobody reaches by restoring disks is a lie, and could not be outrun
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)

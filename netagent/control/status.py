@@ -105,7 +105,7 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
         if value and ("refused" in name or "malformed" in name)
     }
     refused |= {f"dns_{name}": value for name, value in counters.items() if value and "malformed" in name}
-    bad_records = len(cluster.live.view.refused)
+    bad_records = len(cluster.live.view.refused) + cluster.inbox.heard.false_hosts
     return refused | ({"records": bad_records} if bad_records else {})
 
 

@@ -116,7 +116,10 @@ class Reconciler:
 
     @property
     def absent_endpoints(self) -> frozenset[EndpointId]:
-        """Desired local endpoints whose interface was not there at the last look: not bound yet, or removed."""
+        """Desired local endpoints whose interface was not there at a look: not bound yet, or removed.
+
+        One that is there when it becomes part of the desired state is never among them by mistake.
+        """
         return self._absent
 
     async def wait_absent_changed(self, known: frozenset[EndpointId]) -> frozenset[EndpointId]:
@@ -173,8 +176,9 @@ class Reconciler:
         if desired is None:
             return
         self._schedule.is_desired_new = False
+        is_looking = self._schedule.is_look_due()
         try:
-            if self._schedule.is_look_due():
+            if is_looking:
                 await self._look()
             await self._program(desired)
         except OSError as error:
@@ -183,7 +187,9 @@ class Reconciler:
             _log.warning("datapath: %s", error)
             return
         self._programmed_generation = generation
-        self._absent = _absent_endpoints(desired, self._belief.state)
+        absent = _absent_endpoints(desired, self._belief.state)
+        # Without a look an interface made a moment ago is not known yet; that must not pass for one that is gone.
+        self._absent = absent if is_looking else absent & self._absent
         self._changed.set()
         self._changed = trio.Event()
 

@@ -17,6 +17,7 @@ from netagent.model.ids import HostId, NetworkId
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
+from netagent.registry.vouch import without_false_hosts
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -45,6 +46,8 @@ class Heard:
     """Reason by IP address; the latest MAX_STRANGERS."""
     clash: str = ""
     """Address of another machine that uses our identity."""
+    false_hosts: int = 0
+    """Host records refused because their key is not the host's."""
 
 
 class Inbox:
@@ -77,7 +80,7 @@ class Inbox:
         for event in events:
             match event:
                 case EntriesChanged():
-                    view = view.with_entries(event)
+                    view = view.with_entries(self._believed(event))
                     if event.owner != view.local:
                         self._journal.note_replica(event)
                 case MemberChanged(member=member):
@@ -88,6 +91,13 @@ class Inbox:
                 case _:
                     self._handle_other(event)
         self._live.set_view(view)
+
+    def _believed(self, event: EntriesChanged) -> EntriesChanged:
+        believed = without_false_hosts(event)
+        if believed is not event:
+            self.heard.false_hosts += 1
+            self._limited.warning(event.owner, f"the record of host {event.owner[:8]} has a key that is not its own")
+        return believed
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
         known = view.hosts.get(HostId(member.node_id))
@@ -130,9 +140,8 @@ def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) ->
     view = RegistryView(local)
     for log in logs:
         entries = tuple(log.entries.values())
-        view = view.with_entries(
-            EntriesChanged(log.scope, log.owner, log.epoch, log.head, log.collected, entries, replaced=True)
-        )
+        event = EntriesChanged(log.scope, log.owner, log.epoch, log.head, log.collected, entries, replaced=True)
+        view = view.with_entries(without_false_hosts(event))
     for member in members:
         view = view.with_member(member)
     return view

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Set
+
 import trio
 
 from netagent.datapath.netns import make_resolver_sockets
@@ -38,6 +41,12 @@ class Resolvers:
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
         """Answer there no longer."""
         await self._supervisor.remove_sandbox(sandbox)
+
+    async def keep_only(self, wanted: Set[SandboxId]) -> None:
+        """Stop answering in sandboxes that a former agent added and nobody knows: our sockets hold them in being."""
+        with contextlib.suppress(FailedError):  # no process: nothing is held
+            for sandbox in await self._supervisor.known_sandboxes() - wanted:
+                await self._supervisor.remove_sandbox(sandbox)
 
     async def publish(self, table: Table) -> None:
         """Answer from this table; waits until the process has it, or is known to be slow."""

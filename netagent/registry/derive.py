@@ -27,7 +27,7 @@ from netagent.registry.facts import EndpointView, HostView, NetworkView, short_i
 from netagent.registry.index import add, assign, drop, put, remove
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import Claim, EndpointKey, Held, LogKey, Store
-from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 
 class Draft:
@@ -95,8 +95,12 @@ class Draft:
     def set_member(self, host_id: HostId, member: Member | None) -> None:
         """What the membership says of the host's agent; None when it has forgotten it."""
         if self.s.members.get(host_id) != member:
+            had_left = self._has_left(host_id)
             self.s.members = assign(self.s.members, host_id, member)
             self._hosts.add(host_id)
+            held = self.s.records.get((CLUSTER_SCOPE, host_id), Map()).get(b"h")
+            if had_left != self._has_left(host_id) and held is not None and isinstance(held.record, HostRecord):
+                self._hosts |= self.s.host_names.get(held.record.name, frozenset())
 
     def set_answer(self, host_id: HostId, *, answers: bool | None) -> None:
         """Whether the host's kernel answers; None when that is not known."""
@@ -189,9 +193,18 @@ class Draft:
         if record is not None or member is not None or answers is not None:
             name = short_id(host_id)
             if record is not None:
-                name = rules.unique_host_name(host_id, record.name, self.s.host_names[record.name])
+                name = rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
             view = HostView(host_id, record, member, answers, name)
         self.s.hosts = assign(self.s.hosts, host_id, view)
+
+    def _namesakes(self, name: str) -> frozenset[HostId]:
+        """Hosts that compete for a name: one that left gives it up, unless nobody else has it."""
+        every = self.s.host_names.get(name, frozenset())
+        return frozenset(one for one in every if not self._has_left(one)) or every
+
+    def _has_left(self, host_id: HostId) -> bool:
+        member = self.s.members.get(host_id)
+        return member is not None and member.state is MemberState.LEFT
 
     def _decide_networks(self) -> None:
         for network_id in self._networks:

@@ -2,7 +2,7 @@
 
 Three kinds of memory, by what losing them costs:
 
-* **own records, endpoints, cooling addresses, invitations**: written before they take effect, by `await`ed calls
+* **own records, endpoints, cooling addresses**: written before they take effect, by `await`ed calls
   that return when the disk has them. After a crash at any instant each of these calls has happened or not.
 * **counters**: the boot epoch is raised by opening the file, the incarnation is noted; neither ever falls.
 * **other hosts' logs, members**: a cache, written a second behind (netagent.registry.behind).
@@ -29,7 +29,7 @@ from netagent.errors import RefusedError
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.registry import statement
 from netagent.registry.behind import Behind
-from netagent.registry.row import InvitationRow, LocalEndpointRow, endpoint_from_json
+from netagent.registry.row import LocalEndpointRow, endpoint_from_json
 from netagent.registry.statement import Family, Statement
 from netagent.registry.writer import DiskFullError, JournalError, Writer, translate
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, NodeId, Scope, Version
@@ -136,27 +136,6 @@ class Journal:
     def note_warm(self, network_id: NetworkId, offset: int) -> None:
         """An address has cooled down."""
         self._note(("cooling", network_id, offset), statement.uncool(network_id, offset))
-
-    # -- invitations -------------------------------------------------------------------------------------------
-
-    async def save_invitation(self, row: InvitationRow) -> None:
-        """A token about to be printed."""
-        await self.transaction([statement.save_invitation(row)], grows=True)
-
-    async def use_invitation(self, invitation_id: str) -> bool:
-        """Redeem a token once; False when it is unknown or used up."""
-        (changed,) = await self.transaction([statement.use_invitation(invitation_id)])
-        return changed == 1
-
-    async def delete_invitation(self, invitation_id: str) -> None:
-        """Without the token."""
-        await self.transaction([statement.delete_invitation(invitation_id)])
-
-    def load_invitations(self) -> list[InvitationRow]:
-        """All tokens, also those that ran out."""
-        sql = "SELECT invitation_id, secret_hash, uses_left, boot_id, expires_at FROM invitation ORDER BY 1"
-        names = ("invitation_id", "secret_hash", "uses_left", "boot_id", "expires_at")
-        return [InvitationRow(**dict(zip(names, row, strict=True))) for row in self._read(sql)]
 
     # -- the cache ---------------------------------------------------------------------------------------------
 

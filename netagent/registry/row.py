@@ -54,19 +54,6 @@ class LocalEndpointRow:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InvitationRow:
-    """A token that `invite` printed. Only the hash of its secret is kept."""
-
-    invitation_id: str
-    secret_hash: bytes
-    uses_left: int
-    boot_id: str
-    """`expires_at` counts from this boot; the token is void after another."""
-    expires_at: float
-    """On CLOCK_BOOTTIME, in seconds: goes on while the machine sleeps and never jumps."""
-
-
 def endpoint_to_json(row: LocalEndpointRow) -> str:
     """The row as JSON text, readable with any sqlite shell."""
     fields = dataclasses.asdict(row)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.registry.row import InvitationRow, LocalEndpointRow, endpoint_to_json
+from netagent.registry.row import LocalEndpointRow, endpoint_to_json
 from netgossip.types import Entry, Log, Member, NodeId, Scope
 
 Family: TypeAlias = Literal["own", "replica"]
@@ -60,10 +60,6 @@ CREATE TABLE endpoint (
 CREATE TABLE cooling (
     network_id TEXT NOT NULL, address_offset INTEGER NOT NULL,
     PRIMARY KEY (network_id, address_offset)
-) WITHOUT ROWID;
-CREATE TABLE invitation (
-    invitation_id TEXT PRIMARY KEY, secret_hash BLOB NOT NULL, uses_left INTEGER NOT NULL,
-    boot_id TEXT NOT NULL, expires_at REAL NOT NULL
 ) WITHOUT ROWID;
 """
 )
@@ -183,22 +179,3 @@ def cool(network_id: NetworkId, offset: int) -> Statement:
 def uncool(network_id: NetworkId, offset: int) -> Statement:
     """An address that may be used again."""
     return Statement("DELETE FROM cooling WHERE network_id = ? AND address_offset = ?", (network_id, offset))
-
-
-def save_invitation(row: InvitationRow) -> Statement:
-    """A token that may be redeemed."""
-    values = (row.invitation_id, row.secret_hash, row.uses_left, row.boot_id, row.expires_at)
-    return Statement("INSERT OR REPLACE INTO invitation VALUES (?, ?, ?, ?, ?)", values)
-
-
-def use_invitation(invitation_id: str) -> Statement:
-    """Redeem once; changes one row, or none when it is used up."""
-    return Statement(
-        "UPDATE invitation SET uses_left = uses_left - 1 WHERE invitation_id = ? AND uses_left > 0",
-        (invitation_id,),
-    )
-
-
-def delete_invitation(invitation_id: str) -> Statement:
-    """Revoked or run out."""
-    return Statement("DELETE FROM invitation WHERE invitation_id = ?", (invitation_id,))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +75,9 @@ class Resolvers(Protocol):
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
         """Close them."""
+
+    async def keep_only(self, wanted: Set[SandboxId]) -> None:
+        """Close all others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class Janitor:
                 await self._attempt(row)
             else:
                 await self._resume(row)
+        await self.parts.resolvers.keep_only({sandbox_of(row) for row in self.parts.live.rows.values()})
 
     async def run(self) -> None:
         """Until cancelled."""

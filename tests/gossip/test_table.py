@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netgossip.errors import UsageError
-from netgossip.record_wire import NO_VERSION, Delta
+from netgossip.record_wire import COUNTER_LIMIT, NO_VERSION, Delta
 from netgossip.table import LOG_LIMIT_BYTES, Merge, Table
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Log, OwnLogRaised, Scope, Version
 
@@ -158,6 +158,12 @@ def test_a_lost_past_raises_the_epoch_and_issues_everything_again() -> None:
     assert events[1].replaced
     assert bring(restored, reader) is Merge.APPLIED
     assert content(reader) == {b"kept": b"v"}
+
+
+def test_an_epoch_that_could_not_be_outrun_is_not_believed() -> None:
+    owner = table(OWNER)
+    put(owner, b"a", b"1")
+    assert owner.outrun(CLUSTER_SCOPE, Version(COUNTER_LIMIT - 1, 1)) == ()
 
 
 def test_a_past_that_grew_beside_the_lost_one_is_found_by_its_digest() -> None:

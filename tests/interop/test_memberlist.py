@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from interop.swim_driver import SwimDriver
+from interop.our_node import OurNode
 
 from netgossip.types import Address, MemberState, StrangerHeard
 
@@ -30,6 +30,10 @@ def address_of(number: int) -> Address:
     return f"127.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}.{number}", 7956
 
 
+def id_of(number: int) -> str:
+    return f"{number:032x}"
+
+
 class GoNode:
     """The Go program, what it has printed, and its standard input."""
 
@@ -40,6 +44,10 @@ class GoNode:
 
     def saw(self, event: str, **fields: object) -> bool:
         return any(e["event"] == event and fields.items() <= e.items() for e in self.events)
+
+    def saw_meta(self, name: str, part: str) -> bool:
+        """Our meta carries the record port around what the application says."""
+        return any(part in e.get("meta", "") for e in self.events if e.get("node") == name)
 
     async def tell(self, command: str) -> None:
         assert self.process.stdin is not None
@@ -93,17 +101,17 @@ class Cluster:
         await wait_until(lambda: node.saw("started"), 10)
         return node
 
-    async def ours(self, number: int, *, seeds: tuple[int, ...] = (), meta: bytes = b"") -> SwimDriver:
-        driver = SwimDriver(
-            f"py{number}",
+    def ours(self, number: int, *, seeds: tuple[int, ...] = (), meta: bytes = b"") -> OurNode:
+        node = OurNode(
+            id_of(number),
             address_of(number),
             key=KEY,
             label=LABEL,
             seeds=tuple(map(address_of, seeds)),
             meta=meta,
         )
-        await self._nursery.start(driver.run)
-        return driver
+        self._nursery.start_soon(node.run)
+        return node
 
 
 async def wait_until(condition: Callable[[], bool], bound_s: float) -> None:
@@ -135,26 +143,26 @@ def run(scenario: Callable[[Cluster], Awaitable[None]], binary: Path, logs: Path
 def test_we_join_and_leave(memberlist_binary: Path, tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
         go = await cluster.go(1)
-        ours = await cluster.ours(2, seeds=(1,), meta=b"from python")
-        await wait_until(lambda: go.saw("join", node="py2", meta="from python"), 5)
+        ours = cluster.ours(2, seeds=(1,), meta=b"from python")
+        await wait_until(lambda: go.saw_meta(id_of(2), "from python"), 5)
         await wait_until(lambda: ours.state_of("go1") is MemberState.ALIVE, 5)
         member = ours.member("go1")
         assert member is not None
         assert (member.address, member.meta) == (address_of(1), b"from go")
 
-        ours.swim.set_meta(b"changed", trio.current_time())
-        ours.flush()
-        await wait_until(lambda: go.saw("update", node="py2", meta="changed"), 5)
+        ours.node.set_meta(b"changed", trio.current_time())
+        ours.driver.flush_nowait()
+        await wait_until(lambda: go.saw_meta(id_of(2), "changed"), 5)
 
-        await wait_until(lambda: ours.swim.rtt_s("go1") is not None, 5)
-        ours.swim.leave(trio.current_time())
-        ours.flush()
-        await wait_until(lambda: ours.swim.has_left(trio.current_time()), 4)
-        await wait_until(lambda: go.saw("leave", node="py2"), 5)
+        await wait_until(lambda: ours.node.rtt_s("go1") is not None, 5)
+        ours.node.leave(trio.current_time())
+        ours.driver.flush_nowait()
+        await wait_until(lambda: ours.node.has_left(trio.current_time()), 4)
+        await wait_until(lambda: go.saw("leave", node=id_of(2)), 5)
         # The Go node's report does not say whether it holds us for left or for dead. A newcomer that asks it does.
-        newcomer = await cluster.ours(3, seeds=(1,))
-        await wait_until(lambda: newcomer.state_of("py2") is MemberState.LEFT, 5)
-        refused = {k: v for k, v in ours.swim.statistics().items() if v and k.startswith("refused")}
+        newcomer = cluster.ours(3, seeds=(1,))
+        await wait_until(lambda: newcomer.state_of(id_of(2)) is MemberState.LEFT, 5)
+        refused = {k: v for k, v in ours.node.statistics().items() if v and k.startswith("gossip_refused")}
         assert refused == {}
 
     run(scenario, memberlist_binary, tmp_path)
@@ -162,7 +170,7 @@ def test_we_join_and_leave(memberlist_binary: Path, tmp_path: Path) -> None:
 
 def test_it_joins_us_and_leaves(memberlist_binary: Path, tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
-        ours = await cluster.ours(1)
+        ours = cluster.ours(1)
         go = await cluster.go(2, join=1)
         await wait_until(lambda: go.saw("joined"), 5)
         assert not any("error" in e for e in go.events)
@@ -179,32 +187,34 @@ def test_the_killed_are_declared_dead_on_both_sides_and_come_back(
 ) -> None:
     async def scenario(cluster: Cluster) -> None:
         go1, go2 = await cluster.go(1), await cluster.go(2, join=1)
-        ours3, ours4 = await cluster.ours(3, seeds=(1,)), await cluster.ours(4, seeds=(1,))
-        names = ("go1", "go2", "py3", "py4")
+        ours3, ours4 = cluster.ours(3, seeds=(1,)), cluster.ours(4, seeds=(1,))
+        names = ("go1", "go2", id_of(3), id_of(4))
         await wait_until(lambda: all(ours3.state_of(n) is MemberState.ALIVE for n in names), 10)
         await wait_until(lambda: all(go1.saw("join", node=n) for n in names), 10)
 
         go2.process.kill()
-        ours4.stop()
+        await ours4.kill()
         await wait_until(
-            lambda: ours3.state_of("go2") is MemberState.DEAD and ours3.state_of("py4") is MemberState.DEAD,
+            lambda: (
+                ours3.state_of("go2") is MemberState.DEAD and ours3.state_of(id_of(4)) is MemberState.DEAD
+            ),
             DETECTION_BOUND_S,
         )
         await wait_until(
-            lambda: go1.saw("leave", node="go2") and go1.saw("leave", node="py4"),
+            lambda: go1.saw("leave", node="go2") and go1.saw("leave", node=id_of(4)),
             DETECTION_BOUND_S,
         )
-        newcomer = await cluster.ours(5, seeds=(1,))
-        await wait_until(lambda: newcomer.state_of("py4") is MemberState.DEAD, 5)
-        newcomer.stop()
+        newcomer = cluster.ours(5, seeds=(1,))
+        await wait_until(lambda: newcomer.state_of(id_of(4)) is MemberState.DEAD, 5)
+        await newcomer.kill()
 
         # It has lost its incarnation: 1 again, which everybody holds for dead.
-        joins = sum(e["event"] == "join" and e.get("node") == "py4" for e in go1.events)
-        await cluster.ours(4, seeds=(3,), meta=b"second life")
+        joins = sum(e["event"] == "join" and e.get("node") == id_of(4) for e in go1.events)
+        cluster.ours(4, seeds=(3,), meta=b"second life")
         await wait_until(
-            lambda: sum(e["event"] == "join" and e.get("node") == "py4" for e in go1.events) > joins, 10
+            lambda: sum(e["event"] == "join" and e.get("node") == id_of(4) for e in go1.events) > joins, 10
         )
-        await wait_until(lambda: ours3.state_of("py4") is MemberState.ALIVE, 5)
+        await wait_until(lambda: ours3.state_of(id_of(4)) is MemberState.ALIVE, 5)
 
     run(scenario, memberlist_binary, tmp_path)
 
@@ -212,15 +222,15 @@ def test_the_killed_are_declared_dead_on_both_sides_and_come_back(
 def test_a_half_deaf_node_is_held_alive_through_helpers(memberlist_binary: Path, tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
         go1, go2 = await cluster.go(1), await cluster.go(2, join=1)
-        ours = await cluster.ours(3, seeds=(1,))
-        await wait_until(lambda: go1.saw("join", node="py3") and go2.saw("join", node="py3"), 10)
-        ours.deaf_to.add(address_of(1))
-        probes = ours.swim.statistics()["probes"]
+        ours = cluster.ours(3, seeds=(1,))
+        await wait_until(lambda: go1.saw("join", node=id_of(3)) and go2.saw("join", node=id_of(3)), 10)
+        ours.node.deaf_to = frozenset({address_of(1)})
+        probes = ours.node.statistics()["gossip_probes"]
         # Ten of our probes: about five of each Go node, all of go1's answers lost but for helpers and TCP.
-        await wait_until(lambda: ours.swim.statistics()["probes"] >= probes + 10, 40)
+        await wait_until(lambda: ours.node.statistics()["gossip_probes"] >= probes + 10, 40)
         assert ours.state_of("go1") is MemberState.ALIVE
-        assert not go1.saw("leave", node="py3")
-        assert not go2.saw("leave", node="py3")
+        assert not go1.saw("leave", node=id_of(3))
+        assert not go2.saw("leave", node=id_of(3))
 
     run(scenario, memberlist_binary, tmp_path)
 
@@ -238,12 +248,12 @@ def test_a_stranger_is_refused_and_reported(
     memberlist_binary: Path, tmp_path: Path, key: bytes, label: bytes, reason: str
 ) -> None:
     async def scenario(cluster: Cluster) -> None:
-        ours = await cluster.ours(1)
+        ours = cluster.ours(1)
         go = await cluster.go(2, join=1, key=key, label=label)
         await wait_until(lambda: go.saw("joined"), 15)
         assert any("error" in e for e in go.events if e["event"] == "joined")
         reports = [e for e in ours.events if isinstance(e, StrangerHeard)]
         assert [report.reason for report in reports] == [reason]
-        assert set(ours.swim.members()) == {"py1"}
+        assert set(ours.node.members()) == {id_of(1)}
 
     run(scenario, memberlist_binary, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,13 @@ from netlab.programs import Finished
 
 STREAM = str(Path(__file__).with_name("stream.py"))
 DIG = ("dig", "+search", "+tries=1", "+time=1", "+noall", "+comments", "+answer")
-ENDPOINT_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%endpoint%'"
+COUNT_JOURNALLED = """
+import sqlite3
+base = sqlite3.connect("file:/var/lib/netagent/state.db?mode=ro", uri=True)
+tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%endpoint%'").fetchall()
+assert tables
+print(sum(base.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for (name,) in tables))
+"""
 OURS = re.compile(r"(na|nx|nv)-?[0-9a-f]+|nx-probe")
 
 
@@ -145,14 +150,7 @@ class Cluster:
 
     def journal_endpoints(self, host: str) -> int:
         """Rows in the journal's tables of endpoints."""
-        file = self.lab.host(host).path("/var/lib/netagent/state.db")
-        base = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        try:
-            tables = [name for (name,) in base.execute(ENDPOINT_TABLES)]
-            assert tables
-            return sum(int(base.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in tables)
-        finally:
-            base.close()
+        return int(self.lab.host(host).must(["python3", "-c", COUNT_JOURNALLED]))
 
     def traces(self) -> dict[str, Any]:
         """All that a refused command must leave as it was, on every host."""

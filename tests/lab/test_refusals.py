@@ -25,7 +25,7 @@ def refused(app: Cluster) -> Callable[..., str]:
     def run(status: int, host: str, *arguments: str) -> str:
         before = app.traces()
         done = app.try_netagent(host, *arguments)
-        assert done.status == status, (done.status, done.stderr)
+        assert done.status == status, (arguments, done.status, done.stdout, done.stderr)
         assert done.stdout == ""
         assert len(done.stderr.strip().splitlines()) <= 3, "one sentence, and a hint"
         assert app.traces() == before
@@ -91,7 +91,7 @@ def test_names_that_are_unknown_or_taken(app: Cluster, refused: Callable[..., st
     assert "nowhere" in refused(1, "h1", "attach", "netns:bare", "--network", "nowhere", "--name", "bare")
     said = refused(4, "h1", *attach("netns:bare", "--name", "c1"))
     assert "c1" in said
-    assert "netns:vanished" in refused(4, "h1", *attach("netns:vanished"))
+    assert "vanished" in refused(4, "h1", *attach("netns:vanished"))
     refused(4, "h1", *attach("pid:4194304"))
     refused(1, "h1", "network", "inspect", "nowhere")
     refused(1, "h1", "inspect", "nothing-of-that-name")
@@ -105,16 +105,16 @@ def test_an_address_in_use(app: Cluster, refused: Callable[..., str]) -> None:
     refused(4, "h1", *attach("netns:bare", "--ip", "203.0.113.7"))
 
 
-@pytest.mark.parametrize("name", ["Upper", "-dash", "under_", "dot.ted", "x" * 64, "", "späße", "a b"])
-def test_bad_names(app: Cluster, refused: Callable[..., str], name: str) -> None:
-    refused(2, "h1", *attach("netns:bare", f"--name={name}"))
-    refused(2, "h1", *attach("netns:bare", f"--service={name}"))
-    refused(2, "h1", "network", "create", f"--subnet={SMALL}", "--", name)
+def test_bad_names(refused: Callable[..., str]) -> None:
+    for name in ("Upper", "-dash", "under_", "dot.ted", "x" * 64, "", "späße", "a b", "a\nb", "../up"):
+        if name:  # an empty option is one not given
+            refused(2, "h1", *attach("netns:bare", f"--name={name}"))
+            refused(2, "h1", *attach("netns:bare", "--name=good", f"--service={name}"))
+        refused(2, "h1", "network", "create", f"--subnet={SMALL}", "--", name)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_bad_values(refused: Callable[..., str]) -> None:
+    for arguments in (
         ("network", "create", "other", "--subnet", "10.0.0.0/33"),
         ("network", "create", "other", "--subnet", "10.0.0.1/24"),
         ("network", "create", "other", "--mtu", "1"),
@@ -124,11 +124,8 @@ def test_bad_names(app: Cluster, refused: Callable[..., str], name: str) -> None
         attach("netns:bare", "--expose", "http=99999/tcp"),
         attach("netns:bare", "--ifname", "a/b"),
         attach("netns:bare", "--label", "no-value"),
-    ],
-    ids=" ".join,
-)
-def test_bad_values(refused: Callable[..., str], arguments: tuple[str, ...]) -> None:
-    refused(2, "h1", *arguments)
+    ):
+        refused(2, "h1", *arguments)
 
 
 @pytest.fixture

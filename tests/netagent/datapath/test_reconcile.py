@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 import trio.testing
 
-from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
 from netagent.datapath.neighbour import RTM_NEWNEIGH
 from netagent.datapath.netlink import HEADER, Message, Request
 from netagent.datapath.reconcile import INTERVAL_S, RETRY_MAX_S, Reconciler
 from netagent.datapath.state import KernelState
-from netagent.model.ids import ClusterId, NetworkId
+from netagent.model.ids import ClusterId, EndpointId, NetworkId
 
 
 class StandIn:
@@ -42,8 +42,11 @@ class StandIn:
         return [self.refusal] * len(requests)
 
 
-def state(*vnis: int) -> KernelState:
-    networks = [NetworkInput(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400) for vni in vnis]
+def state(*vnis: int, local: LocalEndpoint | None = None) -> KernelState:
+    locals_ = () if local is None else (local,)
+    networks = [
+        NetworkInput(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400, locals=locals_) for vni in vnis
+    ]
     return desired_state(
         networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
     )
@@ -86,6 +89,27 @@ def test_a_new_state_costs_no_look_and_idle_time_one_an_interval() -> None:
         # The stand-in forgets everything, which is drift: ten devices, made and set up anew after each look.
         assert reconciler.status().drift == {"CreateDevice": 30, "SetDevice": 30}
         assert kernel.executed
+
+    run(body)
+
+
+def test_an_interface_counts_as_absent_only_after_a_look() -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        reconciler.set_desired(state(1), 1)
+        await reconciler.wait_programmed(1)
+        local = LocalEndpoint(
+            endpoint_id=EndpointId("00000002" * 4),
+            network_id=NetworkId("0a" * 16),
+            mac="02:0a:00:00:00:02",
+            addresses=("10.66.0.2/20",),
+            netns_path="/run/netns/c1",
+            netns_identity=(4, 5),
+        )
+        reconciler.set_desired(state(1, local=local), 2)
+        await reconciler.wait_programmed(2)
+        assert reconciler.absent_endpoints == frozenset()
+        with trio.fail_after(INTERVAL_S + 1):
+            assert await reconciler.wait_absent_changed(frozenset()) == {local.endpoint_id}
 
     run(body)
 

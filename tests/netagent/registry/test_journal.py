@@ -15,7 +15,7 @@ from netagent.errors import RefusedError
 from netagent.model.records import Link, Port
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal, JournalError
-from netagent.registry.row import InvitationRow, LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
+from netagent.registry.row import LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
@@ -161,17 +161,6 @@ def test_cooling_addresses(reopen):
     run(detach, journal)
     journal.note_warm(network, 7)
     assert reopen().load_cooling() == [(network, 5)]
-
-
-def test_invitations_are_redeemed_once(reopen):
-    invitation = InvitationRow(invitation_id="i", secret_hash=b"h", uses_left=1, boot_id="b", expires_at=12.5)
-    run(reopen().save_invitation, invitation)
-    assert reopen().load_invitations() == [invitation]
-    assert run(reopen().use_invitation, "i")
-    assert not run(reopen().use_invitation, "i")
-    assert not run(reopen().use_invitation, "unknown")
-    run(reopen().delete_invitation, "i")
-    assert reopen().load_invitations() == []
 
 
 def test_members_and_incarnation(reopen):

@@ -1,0 +1,246 @@
+"""Replication alone: what single messages do to it. Whole lives of clusters are in tests/sim."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netgossip.config import GossipConfig
+from netgossip.errors import UsageError
+from netgossip.frame import Sealer, parse_header_untrusted
+from netgossip.record_wire import Ack, Delta, Digest, Message, Row, Vector, Want, encode
+from netgossip.replication import Replication
+from netgossip.seal import Keyring
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Channel,
+    EntriesChanged,
+    Entry,
+    OwnLogRaised,
+    Scope,
+    ScopeSynced,
+    Version,
+)
+
+A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
+NET = bytes(range(16))
+LABEL = b"label"
+ADDRESSES: dict[str, Address] = {A: ("192.0.2.1", 7957), B: ("192.0.2.2", 7957), C: ("192.0.2.3", 7957)}
+
+
+def replication(node_id: str, *peers: str, expect_peers: bool = False) -> Replication:
+    made = Replication(
+        config=GossipConfig.lan(),
+        node_id=node_id,
+        boot_epoch=1,
+        keyring=Keyring([bytes(32)]),
+        cluster_label=LABEL,
+        rng=random.Random(node_id),
+        now=0.0,
+        new_stream_id=itertools.count(1).__next__,
+        expect_peers=expect_peers,
+    )
+    for peer in peers:
+        made.set_peer(peer, ADDRESSES[peer], 0.0, live=True)
+    return made
+
+
+def pump(machines: dict[str, Replication], now: float) -> None:
+    """Pass datagrams around until nothing moves."""
+    by_address = {ADDRESSES[node_id]: machine for node_id, machine in machines.items()}
+    for _ in range(20):
+        moved = False
+        for machine in machines.values():
+            machine.handle_deadline(now)
+            for datagram in machine.drain().datagrams:
+                moved = True
+                if datagram.destination in by_address:
+                    by_address[datagram.destination].handle_datagram(datagram.payload, ("0.0.0.0", 0), now)
+        if not moved:
+            return
+
+
+def commit(machine: Replication, key: bytes, value: bytes | None, scope: Scope = CLUSTER_SCOPE) -> None:
+    machine.commit(machine.prepare([(scope, key, value)]), 0.0)
+
+
+def synced(machine: Replication, scope: Scope = CLUSTER_SCOPE) -> bool:
+    return ScopeSynced(scope) in machine.drain().events
+
+
+class Insider:
+    """A member that says what it likes, with the right key."""
+
+    def __init__(self) -> None:
+        self.sealer = Sealer(node_id=B, epoch=1, keyring=Keyring([bytes(32)]), label=LABEL)
+
+    def tell(self, target: Replication, *messages: Message, recipient: str = A) -> None:
+        frame = self.sealer.seal(recipient, b"".join(map(encode, messages)))
+        target.handle_datagram(frame, ADDRESSES[B], 0.0)
+
+
+def test_who_is_not_a_member_is_refused_and_counted() -> None:
+    target = replication(A)
+    Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
+    assert target.statistics()["refused_sender_is_not_a_member"] == 1
+    assert target.drain().datagrams == ()
+    target.set_peer(B, ADDRESSES[B], 0.0, live=True)
+    Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
+    target.set_peer(B, None, 0.0, live=False)
+    target.drain()
+    Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
+    assert target.statistics()["refused_sender_is_not_a_member"] == 2
+
+
+def test_answers_go_to_the_member_never_to_where_a_datagram_came_from() -> None:
+    target = replication(A, B)
+    target.handle_deadline(0.0)
+    target.drain()
+    frame = Insider().sealer.seal(A, encode(Digest(CLUSTER_SCOPE, 5)))
+    target.handle_datagram(frame, ("203.0.113.66", 53), 0.0)
+    assert {d.destination for d in target.drain().datagrams} == {ADDRESSES[B]}
+
+
+def test_a_forged_delta_of_our_own_log_changes_no_content() -> None:
+    target = replication(A, B)
+    commit(target, b"k", b"mine")
+    target.drain()
+    forged = Entry(CLUSTER_SCOPE, A, b"k", b"forged", Version(1, 9))
+    Insider().tell(target, Delta(CLUSTER_SCOPE, A, 1, 0, 9, 0, 0, (forged,)))
+    events = target.drain().events
+    assert OwnLogRaised(CLUSTER_SCOPE, 2) in events
+    own = target.own_log(CLUSTER_SCOPE)
+    assert own is not None
+    assert own.entries[b"k"].value == b"mine"
+
+
+def test_a_commit_is_on_its_way_at_the_next_drain() -> None:
+    machines = {A: replication(A, B), B: replication(B, A)}
+    pump(machines, 0.0)
+    commit(machines[A], b"k", b"v")
+    output = machines[A].drain()
+    assert [datagram.channel for datagram in output.datagrams] == [Channel.RECORD]
+    assert len(output.events) == 1
+    machines[B].handle_datagram(output.datagrams[0].payload, ADDRESSES[A], 0.0)
+    (event,) = machines[B].drain().events
+    assert isinstance(event, EntriesChanged)
+    assert (event.owner, event.entries[0].value) == (A, b"v")
+
+
+def test_unacknowledged_until_both_hold_each_others_heads() -> None:
+    machines = {A: replication(A, B), B: replication(B, A)}
+    commit(machines[A], b"k", b"v")
+    assert machines[A].unacknowledged(CLUSTER_SCOPE) == {B}
+    pump(machines, 0.0)
+    assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset()
+    assert machines[A].head(CLUSTER_SCOPE) == 1
+    Insider().tell(machines[A], Vector(CLUSTER_SCOPE, True, (Row(B, Version(1, 5), 0),)))
+    assert machines[A].unacknowledged(CLUSTER_SCOPE) == {B}
+    machines[A].set_peer(B, ADDRESSES[B], 0.0, live=False)
+    assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset(), "only the living are waited for"
+
+
+def test_one_who_never_entered_a_scope_is_neither_told_again_nor_waited_for() -> None:
+    machines = {A: replication(A, B), B: replication(B, A)}
+    machines[A].set_scope_members(NET, frozenset({A, B}), 0.0)
+    machines[A].enter_scope(NET, 0.0)
+    pump(machines, 0.0)
+    commit(machines[A], b"e", b"1", NET)
+    pump(machines, 0.0)
+    assert machines[A].unacknowledged(NET) == frozenset()
+    assert machines[B].logs(NET) == ()
+    assert machines[A].statistics()["pushes_pending"] == 0
+    machines[B].set_scope_members(NET, frozenset({A, B}), 1.0)
+    machines[B].enter_scope(NET, 1.0)
+    pump(machines, 1.0)
+    assert [log.owner for log in machines[B].logs(NET)] == [A]
+    assert machines[A].unacknowledged(NET) == frozenset()
+
+
+def test_synced_alone_with_others_and_with_others_yet_unknown() -> None:
+    alone = replication(A)
+    alone.handle_deadline(0.0)
+    assert synced(alone)
+    waiting = replication(A, expect_peers=True)
+    waiting.handle_deadline(0.5)
+    assert not synced(waiting)
+    waiting.handle_deadline(1.0)
+    assert synced(waiting)
+    accompanied = replication(A, B)
+    accompanied.handle_deadline(10.0)
+    assert not synced(accompanied), "a live peer that does not answer may know more"
+    accompanied.set_peer(B, ADDRESSES[B], 10.0, live=False)
+    assert synced(accompanied)
+
+
+def test_a_scope_waits_for_its_members_to_be_named() -> None:
+    target = replication(A, B)
+    target.enter_scope(NET, 0.0)
+    target.handle_deadline(60.0)
+    assert not synced(target, NET)
+    target.set_scope_members(NET, frozenset({A}), 60.0)
+    assert synced(target, NET)
+
+
+def test_the_clusters_scope_is_everybodys() -> None:
+    target = replication(A, B)
+    with pytest.raises(UsageError):
+        target.set_scope_members(CLUSTER_SCOPE, frozenset({A}), 0.0)
+    with pytest.raises(UsageError):
+        target.exit_scope(CLUSTER_SCOPE, 0.0)
+
+
+small = st.integers(0, 3)
+versions = st.builds(Version, small, small)
+owners = st.sampled_from([A, B, C])
+scopes = st.sampled_from([CLUSTER_SCOPE, NET])
+digests = st.integers(0, 2)
+
+
+@st.composite
+def deltas(draw: st.DrawFn) -> Delta:
+    scope, owner, epoch, base = draw(scopes), draw(owners), draw(st.integers(1, 3)), draw(small)
+    count = draw(small)
+    entries = tuple(
+        Entry(scope, owner, b"%d" % n, draw(st.none() | st.just(b"v")), Version(epoch, base + n + 1))
+        for n in range(count)
+    )
+    return Delta(scope, owner, epoch, base, base + count, 0, draw(digests), entries)
+
+
+nonsense = st.one_of(
+    deltas(),
+    st.builds(Ack, scopes, st.booleans(), versions, versions),
+    st.builds(Digest, scopes, digests),
+    st.builds(
+        Vector,
+        scopes,
+        st.booleans(),
+        st.lists(st.builds(Row, owners, versions, digests), max_size=3).map(tuple),
+    ),
+    st.builds(Want, scopes, st.lists(st.tuples(owners, versions), max_size=3).map(tuple)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(nonsense, max_size=12))
+def test_an_insiders_nonsense_never_breaks_the_machine_nor_our_own_records(messages: list[Message]) -> None:
+    target, insider = replication(A, B, C), Insider()
+    target.enter_scope(NET, 0.0)
+    commit(target, b"k", b"mine")
+    for message in messages:
+        insider.tell(target, message)
+        target.handle_deadline(0.0)
+        output = target.drain()
+        target.check_invariants()
+        assert len(output.datagrams) <= 12
+        for datagram in output.datagrams:
+            assert parse_header_untrusted(datagram.payload).sender == A
+    own = target.own_log(CLUSTER_SCOPE)
+    assert own is not None
+    assert {key: entry.value for key, entry in own.entries.items()} == {b"k": b"mine"}
