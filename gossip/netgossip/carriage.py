@@ -184,6 +184,11 @@ class Carriage:
         """True when there is an address for the peer."""
         return node_id in self._peers
 
+    def is_streaming(self, node_id: NodeId) -> bool:
+        """True while a stream to the peer is under way."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.stream is not None
+
     def send(self, node_id: NodeId, message: Message) -> None:
         """Queue a message; to unknown peers nothing is sent."""
         peer = self._peers.get(node_id)

@@ -237,7 +237,7 @@ class Claims:
         self._accused_at[held.node_id] = now
         self._counts["accusations"] += 1
         accuser = held.node_id if held.state is MemberState.LEFT else self._table.own_id
-        self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser))
+        self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser), is_live=False)
 
     def move_refused(self, sequence: int) -> bool:
         """The old address answered the ping of `sequence`: who claims the new one is somebody else."""

@@ -89,6 +89,11 @@ class Dissemination:
         standing = self._standing(scope, peer)
         standing.sent, standing.sent_at = (since, to), now
 
+    def has_sent(self, peer: NodeId, scope: Scope, to: Version) -> bool:
+        """True when the last delta that went to `peer` led to this version of our log."""
+        standing = self._standings.get(scope, {}).get(peer)
+        return standing is not None and standing.sent is not None and standing.sent[1] == to
+
     def handle_ack(self, peer: NodeId, ack: Ack, ours: Version, now: float) -> bool:
         """Note what a peer holds. True when it lags and should be told more at once."""
         standing = self._standing(ack.scope, peer)

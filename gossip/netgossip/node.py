@@ -282,6 +282,11 @@ class GossipNode:
         """All nodes known, ourselves among them, with the application's part of their meta."""
         return {node_id: self._shown(member) for node_id, member in self._swim.members().items()}
 
+    def member(self, node_id: NodeId) -> Member | None:
+        """One of `members()`, at less cost."""
+        member = self._swim.members().get(node_id)
+        return None if member is None else self._shown(member)
+
     @property
     def incarnation(self) -> int:
         """Ours; persist it and give it to the next life."""

@@ -51,25 +51,28 @@ class Outgoing:
         self._streams: list[StreamCommand] = []
         self._events: list[Event] = []
 
-    def send(self, destination: Address, *messages: DatagramMessage) -> bool:
-        """One datagram with `messages` and as many rumours as fit. False when there was nothing to say."""
+    def send(self, destination: Address, *messages: DatagramMessage, is_live: bool = True) -> None:
+        """One datagram with `messages` and as many rumours as fit; none when there is nothing to say.
+
+        Rumours told to somebody who is not live are told to the others as often nevertheless.
+        """
         parts = [encode(message) for message in messages]
         parts += self.rumours.take(
             space_bytes=self._space_bytes - sum(len(part) + COMPOUND_PART_BYTES for part in parts),
             part_bytes=COMPOUND_PART_BYTES,
             count=COMPOUND_LIMIT - len(parts),
             members=self._live(),
+            is_counted=is_live,
         )
         if not parts:
-            return False
+            return
         if len(self._datagrams) >= DATAGRAMS_LIMIT:
             self.dropped += 1
-            return True
+            return
         payload = seal_datagram(
             encode_compound(parts), keyring=self._keyring, label=self._label, rng=self._rng
         )
         self._datagrams.append(Datagram(Channel.GOSSIP, destination, payload))
-        return True
 
     def stream(self, command: StreamCommand) -> None:
         """Something to be done with a stream."""

@@ -60,8 +60,8 @@ class Relay:
     expires_at: float
 
 
-class ProbeOrder:
-    """Shuffled round robin over whoever is to be probed."""
+class RoundRobin:
+    """Whoever is wanted, one after the other, in an order that is shuffled anew each round."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -97,7 +97,7 @@ class Prober:
         self._config = config
         # A random start: an answer recorded before a restart does not match afterwards.
         self._sequence = rng.getrandbits(32)
-        self.order = ProbeOrder(rng)
+        self.order = RoundRobin(rng)
         self.current: Probe | None = None
         self.relays: dict[int, Relay] = {}
 

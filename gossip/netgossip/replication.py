@@ -398,6 +398,8 @@ class Replication:
         if held is not None and held >= ours:
             self._dissemination.settled(peer, scope)
             return
+        if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
+            return  # a stream takes longer than the wait for an ack
         since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
         self._send_delta(peer, scope, self._node_id, since, now)
 

@@ -29,6 +29,7 @@ from netgossip.errors import SealError, UsageError, WireError
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
 from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
+from netgossip.probe import RoundRobin
 from netgossip.redial import Redial
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
 from netgossip.strangers import Strangers
@@ -157,6 +158,7 @@ class Swim:
         )
         self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
         self._strangers = Strangers()
+        self._gossip_order = RoundRobin(rng)
         self._seeds = tuple(seeds)
         self._wanted_for: tuple[object, ...] = ()
         self._encoded: dict[NodeId, tuple[Member, bytes]] = {}
@@ -374,16 +376,26 @@ class Swim:
             self._claims.postpone(late_s + self._config.probe_timeout_s)
 
     def _gossip(self, now: float) -> None:
-        targets = self._table.others(MemberState.ALIVE, MemberState.SUSPECT)
+        """Tell the next few live members of a shuffled round, so that a rumour's sends reach as many as they can; and
+        one of those who died of late, who may be alive and must hear what is said of them."""
+        live = self._table.live - (not self._claims.is_leaving)
+        for _ in range(min(self._config.gossip_nodes, live)):
+            target_id = self._gossip_order.take(self._live_others, self._is_live)
+            if target_id is not None:
+                self._outgoing.send(self._table.view[target_id].address)
         recent = now - self._config.gossip_to_the_dead_s
-        targets += [
+        dead = [
             m for m in self._table.others(MemberState.DEAD) if self._table.changed_at(m.node_id) >= recent
         ]
-        for target in self._rng.sample(targets, min(self._config.gossip_nodes, len(targets))):
-            self._outgoing.send(target.address)
-        self._gossip_at = now + self._config.gossip_interval_s if targets else float("inf")
+        if dead:
+            self._outgoing.send(self._rng.choice(dead).address, is_live=False)
+        self._gossip_at = now + self._config.gossip_interval_s if live or dead else float("inf")
 
-    # Full exchanges.
+    def _live_others(self) -> list[NodeId]:
+        return [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)]
+
+    def _is_live(self, node_id: NodeId) -> bool:
+        return (member := self._table.get(node_id)) is not None and is_live(member)
 
     def _push_pull_interval_s(self) -> float:
         live = self._table.live
@@ -449,6 +461,7 @@ class Swim:
         for node_id in self._claims.newcomers:
             if node_id != self._table.own_id:
                 self._detector.prober.order.add(node_id)
+                self._gossip_order.add(node_id)
         if self._claims.newcomers and self._gossip_at == float("inf"):
             self._gossip_at = now  # until now there was nobody to tell
         self._claims.newcomers.clear()

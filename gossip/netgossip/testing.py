@@ -20,7 +20,7 @@ import copy
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -39,6 +39,8 @@ from netgossip.types import (
     Event,
     Log,
     Member,
+    MemberChanged,
+    MemberReaped,
     MemberState,
     NodeId,
     Scope,
@@ -65,7 +67,7 @@ class Disk:
     boot_epoch: int = 0
     incarnation: int = 1
     logs: dict[tuple[Scope, NodeId], Log] = field(default_factory=dict)
-    members: tuple[Member, ...] = ()
+    members: dict[NodeId, Member] = field(default_factory=dict)
 
     def note(self, event: EntriesChanged) -> None:
         """Do what an application's journal does with the event."""
@@ -125,7 +127,7 @@ class SimHost:
             label=cluster.label,
             rng=random.Random(f"{cluster.seed} {self.name} {self.disk.boot_epoch}"),
             now=cluster.now,
-            remembered=self.disk.members,
+            remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
             seeds=self.seeds,
             own_logs=[log for log in logs if log.owner == self.node_id],
             replicas=[log for log in logs if log.owner != self.node_id],
@@ -165,7 +167,7 @@ class SimHost:
 
     def state_of(self, other: SimHost) -> MemberState | None:
         """What this host holds of another; None when it never heard of it."""
-        member = self.running.members().get(other.node_id)
+        member = self.running.member(other.node_id)
         return None if member is None else member.state
 
     def flush(self) -> None:
@@ -182,7 +184,6 @@ class SimHost:
             for event in output.events:
                 self._take(event)
         self.disk.incarnation = node.incarnation
-        self.disk.members = tuple(m for m in node.members().values() if m.node_id != self.node_id)
         self._inputs += 1
         if self._inputs % CHECK_EVERY == 0:
             node.check_invariants()
@@ -205,8 +206,13 @@ class SimHost:
     def _take(self, event: Event) -> None:
         self.events.append(event)
         self._cluster.log.append(f"{self._cluster.now:.6f} {self.name} {event}")
-        if isinstance(event, EntriesChanged):
-            self.disk.note(event)
+        match event:
+            case EntriesChanged():
+                self.disk.note(event)
+            case MemberChanged(member, _):
+                self.disk.members[member.node_id] = member
+            case MemberReaped(node_id):
+                self.disk.members.pop(node_id, None)
         if self.on_event is not None:
             self.on_event(event)
 
@@ -443,8 +449,3 @@ def _id(end: _End) -> StreamId:
 
 def _channel_of(destination: Address) -> Channel:
     return Channel.GOSSIP if destination[1] == PORTS[Channel.GOSSIP] else Channel.RECORD
-
-
-def states(host: SimHost, others: Iterable[SimHost]) -> Mapping[str, MemberState | None]:
-    """What a host holds of others, by name: for messages of failed tests."""
-    return {other.name: host.state_of(other) for other in others}

@@ -47,7 +47,7 @@ from netagent.probes.liveness import Liveness
 from netagent.projection.intent import network_inputs, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
-from netagent.registry.journal import Journal
+from netagent.registry.journal import DiskFullError, Journal
 from netagent.registry.live import Live
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
@@ -235,7 +235,7 @@ class Cluster:
                     self._own_host.run,
                     self._keep_space,
                     self._keep_interfaces,
-                    self._keep_own_networks,
+                    self._keep_own_records,
                 ):
                     nursery.start_soon(task)
                 task_status.started()
@@ -362,21 +362,33 @@ class Cluster:
             for endpoint_id in absent:
                 await rebind(self._parts, self.attacher, endpoint_id)
 
-    async def _keep_own_networks(self) -> None:
-        """Withdraw what we wrote of networks that were removed, and networks of ours that yielded unused."""
+    async def _keep_own_records(self) -> None:
+        """Withdraw what we wrote of networks that are gone, and confirm the space that others granted us.
+
+        A grant is repeated by its receiver, because the giver may be restored from a backup that is older than it:
+        as long as either log tells of the grant, nobody takes the space for the giver's.
+        """
         revision = 0
         while True:
             revision = await self.live.wait_newer(revision)
             view = self.live.view
+            own = view.records_of(self._local, CLUSTER_SCOPE)
             yielded = {n.network_id for n in view.yielded_networks if n.owner == self._local}
             gone = [
                 record
-                for record in view.records_of(self._local, CLUSTER_SCOPE)
+                for record in own
                 if isinstance(record, NetworkRecord | GrantRecord)
                 and (view.is_removed(record.network_id) or record.network_id in yielded)
             ]
-            if gone:
-                await self.publisher.withdraw(*gone)
+            granted = [
+                grant
+                for network_id in view.networks
+                for _, grant in view.grants(network_id)
+                if grant.to == self._local and grant not in own
+            ]
+            if gone or granted:
+                with suppress(DiskFullError):  # the next change tries again
+                    await self.publisher.change(put=list(dict.fromkeys(granted)), withdraw=gone)
 
 
 def _open_sockets(config: Config, underlay: Underlay) -> Sockets:

@@ -96,7 +96,9 @@ class Inbox:
         believed = without_false_hosts(event)
         if believed is not event:
             self.heard.false_hosts += 1
-            self._limited.warning(event.owner, f"the record of host {event.owner[:8]} has a key that is not its own")
+            self._limited.warning(
+                event.owner, f"the record of host {event.owner[:8]} has a key that is not its own"
+            )
         return believed
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
@@ -140,7 +142,9 @@ def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) ->
     view = RegistryView(local)
     for log in logs:
         entries = tuple(log.entries.values())
-        event = EntriesChanged(log.scope, log.owner, log.epoch, log.head, log.collected, entries, replaced=True)
+        event = EntriesChanged(
+            log.scope, log.owner, log.epoch, log.head, log.collected, entries, replaced=True
+        )
         view = view.with_entries(without_false_hosts(event))
     for member in members:
         view = view.with_member(member)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from netgossip.config import GossipConfig
-from netgossip.probe import NACK_GRACE_S, RELAYS_LIMIT, ProbeOrder, Prober
+from netgossip.probe import NACK_GRACE_S, RELAYS_LIMIT, Prober, RoundRobin
 
 LAN = GossipConfig.lan()
 ASKER = ("192.0.2.9", 7956)
@@ -19,7 +19,7 @@ def prober() -> Prober:
 
 
 def test_everybody_is_asked_once_a_round_in_ever_new_order() -> None:
-    order = ProbeOrder(random.Random(1))
+    order = RoundRobin(random.Random(1))
     names = [str(n) for n in range(20)]
     rounds = [[order.take(lambda: names, lambda _: True) for _ in names] for _ in range(10)]
     assert all(sorted(map(str, one)) == sorted(names) for one in rounds)
@@ -27,7 +27,7 @@ def test_everybody_is_asked_once_a_round_in_ever_new_order() -> None:
 
 
 def test_a_newcomer_is_asked_within_the_round_and_the_unwanted_are_not() -> None:
-    order = ProbeOrder(random.Random(1))
+    order = RoundRobin(random.Random(1))
     names = ["a", "b", "c"]
     order.take(lambda: names, lambda _: True)
     order.add("new")
@@ -41,7 +41,7 @@ def test_a_newcomer_is_asked_within_the_round_and_the_unwanted_are_not() -> None
 def test_places_of_newcomers_are_uniform() -> None:
     places: Counter[int] = Counter()
     for seed in range(2000):
-        order = ProbeOrder(random.Random(seed))
+        order = RoundRobin(random.Random(seed))
         for name in "abcde":
             order.add(name)
         order.add("new")

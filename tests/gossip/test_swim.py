@@ -566,3 +566,20 @@ def test_a_push_pull_of_many_nodes_is_taken_in_one_go() -> None:
     machine.swim._settle(machine.now)
     assert len(machine.drain().events) == 1998
     assert len(machine.swim.members()) == 1999
+
+
+@pytest.mark.parametrize("seed", [13, 14, 18, 40, 42, 45])
+def test_a_return_among_the_dead_is_missed_by_nobody(seed: int) -> None:
+    """With a limit of four sends these runs took 5 to 16 s: sends went to the dead, or twice to the same member."""
+    net = SwimNet(seed)
+    hosts = net.cluster(5)
+    net.crash(hosts[1])
+    net.crash(hosts[3])
+    net.run_for(15)
+    brief = net.add(6, seeds=(1,))
+    net.run_for(0.2)
+    net.crash(brief)
+    net.add(4, seeds=(3,))
+    net.run_until(
+        lambda: all(id_of(4) in net.seen(host, MemberState.ALIVE) for host in net.hosts.values()), 2
+    )

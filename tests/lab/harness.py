@@ -51,7 +51,10 @@ class Cluster:
     def netagent(self, host: str, *arguments: str, stdin: str = "") -> Any:
         """The JSON of a command that must succeed; for a list its items."""
         done = self.try_netagent(host, *arguments, "--json", stdin=stdin)
-        assert done.status == 0, f"netagent {' '.join(arguments)} on {host}: {done.status} {done.stderr}"
+        assert done.status == 0, (
+            f"netagent {' '.join(arguments)} on {host}: {done.status} {done.stderr}"
+            f"the end of its agent's log:\n{self.lab.host(host).log_tail()}"
+        )
         answer = json.loads(done.stdout)
         assert answer["schema"] == 1
         return answer.get("items", answer)

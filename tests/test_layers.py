@@ -1,0 +1,391 @@
+"""Who may import whom, which files decide and which perform: the layers of ARCHITECTURE.md, held by reading the code.
+
+A file *decides* (no clock, no socket, no trio, no chance of its own) unless PERFORMS names it. So a new file is one
+that decides, until somebody writes down that it performs.
+
+Imports under `if TYPE_CHECKING:` bring nothing at run time. They are counted apart, and only where a file must name
+the type of what it is given by its owner.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOTS = {"netagent": ROOT, "netgossip": ROOT / "gossip", "netdns": ROOT / "dns"}
+
+PERFORMS = {
+    # netgossip
+    "netgossip.discovery",  # mDNS
+    "netgossip.driver",  # sockets and the timer
+    "netgossip.entry_driver",  # dials the inviter
+    "netgossip.sockets",
+    # netdns
+    "netdns.connection",
+    "netdns.exchange",
+    "netdns.server",
+    "netdns.testing",  # an upstream server that misbehaves; a test's tool, but a server
+    # the agent as a whole
+    "netagent.agent",
+    "netagent.config",  # reads files
+    "netagent.log",
+    "netagent.service",
+    "netagent.state_dir",
+    # command line
+    "netagent.cli.commands",
+    "netagent.cli.main",
+    "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
+    "netagent.cli.render",  # asks for the terminal's width
+    # API
+    "netagent.control.api",
+    "netagent.control.client",
+    "netagent.control.server",
+    "netagent.control.service",  # the seam: its methods are awaited
+    "netagent.control.status",
+    "netagent.control.watch",
+    # kernel
+    "netagent.datapath.apply",
+    "netagent.datapath.attach",
+    "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.netlink",
+    "netagent.datapath.netns",
+    "netagent.datapath.observe",
+    "netagent.datapath.reconcile",
+    "netagent.datapath.underlay",
+    "netagent.probes.echo",
+    # what is known, and who knows it
+    "netagent.ipam.allocator",
+    "netagent.registry.behind",  # a lock: filled by the event loop, emptied by the writer's thread
+    "netagent.registry.journal",
+    "netagent.registry.live",
+    "netagent.registry.publish",
+    "netagent.registry.writer",
+    # names
+    "netagent.names.channel",
+    "netagent.names.daemon",
+    "netagent.names.launch",
+    "netagent.names.process",
+    "netagent.names.supervisor",
+    "netagent.names.upstream",  # reads resolv.conf
+    # a host's life in a cluster, and what users have done
+    "netagent.membership.asking",
+    "netagent.membership.cluster",
+    "netagent.membership.neighbours",
+    "netagent.membership.own_host",
+    "netagent.membership.participation",
+    "netagent.projection.loop",
+    "netagent.projection.resolvers",
+    "netagent.usecases.endpoints",
+    "netagent.usecases.janitor",
+    "netagent.usecases.networks",
+    "netagent.usecases.resolv_conf",
+    "netagent.usecases.undo",
+}
+
+PERFORMING_MODULES = {
+    "anyio", "asyncio", "ctypes", "fcntl", "hypercorn", "multiprocessing", "os", "pathlib", "pyroute2", "queue",
+    "random", "secrets", "select", "selectors", "signal", "socket", "sqlite3", "subprocess", "threading", "time",
+    "trio", "zeroconf",
+}  # fmt: skip
+PURE_NAMES = {
+    "random": {"Random"},  # as the type of the generator that a machine is given
+    "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},  # numbers and spelling
+    "pathlib": {"Path"},  # as a name; that a pure file opens nothing is held by its calls
+}
+FILE_CALLS = {
+    "exists",
+    "is_file",
+    "iterdir",
+    "open",
+    "read_bytes",
+    "read_text",
+    "stat",
+    "unlink",
+    "write_text",
+}
+
+# Who may import whom at run time. A name stands for itself and everything below; the longest that fits counts.
+BELOW: Mapping[str, set[str]] = {
+    "netagent.errors": set(),
+    "netagent.log": set(),
+    "netagent.model": set(),
+    "netagent.config": {"netagent.errors", "netagent.model"},
+    "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
+    "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
+    "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
+    "netagent.datapath": {"netagent.errors", "netagent.model"},
+    "netagent.probes": {"netagent.model"},
+    "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
+    "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.registry.view"},
+    "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
+    "netagent.projection": {
+        "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names.supervisor",
+        "netagent.names.table", "netagent.registry",
+    },
+    "netagent.usecases": {
+        "netagent.datapath.attach", "netagent.datapath.netns", "netagent.errors", "netagent.ipam",
+        "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
+        "netgossip.types",
+    },
+    "netagent.membership": {
+        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.log", "netagent.model",
+        "netagent.registry", "netgossip",
+    },
+    "netagent.membership.cluster": {
+        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.ipam", "netagent.membership",
+        "netagent.model", "netagent.names.supervisor", "netagent.names.zone", "netagent.probes",
+        "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
+    },
+    "netagent.control": {
+        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.registry",
+        "netagent.usecases", "netdns.errors",
+    },
+    "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
+    "netagent.control.problem": {"netagent.errors"},
+    "netagent.service": {
+        "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",
+        "netgossip.errors", "netgossip.invitation",
+    },
+    "netagent.agent": {
+        "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.log",
+        "netagent.membership", "netagent.service", "netagent.state_dir", "netgossip",
+    },
+    "netagent.cli": {"netagent.control.client", "netagent.errors"},
+    "netagent.cli.arguments": {"netagent.config"},
+    "netagent.cli.commands": {"netagent.agent", "netagent.cli", "netagent.control.client", "netagent.errors"},
+}  # fmt: skip
+
+ONLY_TYPES = {
+    "netagent.service": {"netagent.agent", "netagent.membership.cluster"},
+    "netagent.control.lookup": {"netagent.membership.cluster"},
+    "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
+    "netagent.membership.neighbours": {"netagent.agent"},
+}
+
+# Which outside package is known to which files.
+KNOWS = {
+    "pyroute2": {"netagent.datapath.link"},
+    "sqlite3": {"netagent.registry.journal", "netagent.registry.writer"},
+    "hypercorn": {"netagent.control.server"},
+    "starlette": {"netagent.control.api", "netagent.control.server"},
+    "zeroconf": {"netgossip.discovery"},
+    "immutables": {
+        "netagent.ipam.holding", "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store",
+        "netagent.registry.view",
+    },
+    "cryptography": {
+        "netgossip.entry", "netgossip.frame", "netgossip.identity", "netgossip.seal",
+    },
+}  # fmt: skip
+
+SWIM_PARTS = {"awareness", "broadcasts", "members", "probe", "suspicion"}
+RECORD_PARTS = {"carriage", "dissemination", "exchange", "presence", "requests", "table"}
+MEMBERSHIP_SIDE = SWIM_PARTS | {"claims", "detector", "outgoing", "parse", "redial", "strangers", "streams"}
+MEMBERSHIP_SIDE |= {"swim", "wire"}
+RECORD_SIDE = RECORD_PARTS | {"frame", "record_log", "record_wire", "replication"}
+
+DRIVERS = {"netgossip.driver": 250, "netdns.server": 250}
+"""Lines. A driver has no decision in it; one that grows has found some."""
+
+
+def files_of(package: str) -> dict[str, Path]:
+    """The package's modules by name."""
+    root = ROOTS[package]
+    found = {}
+    for path in sorted((root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = {name: path for package in ROOTS for name, path in files_of(package).items()}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def is_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def statements(node: ast.AST, *, types: bool, lazy: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements: those under TYPE_CHECKING only, or all the others; `lazy` ones inside functions if asked."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            if not types:
+                yield child
+        elif is_types_only(child):
+            if types:
+                yield from statements(child, types=False, lazy=lazy)
+        elif lazy or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from statements(child, types=types, lazy=lazy)
+
+
+@cache
+def imports(module: str, *, types: bool = False, lazy: bool = True) -> frozenset[str]:
+    """Modules, also outside ones, by full name; `from package import module` counts as the module."""
+    found = set()
+    for statement in statements(tree_of(module), types=types, lazy=lazy):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+            continue
+        assert statement.level == 0, f"{module}: relative import"
+        base = statement.module or ""
+        names = {f"{base}.{alias.name}" for alias in statement.names}
+        submodules = names & MODULES.keys()
+        found |= submodules
+        if submodules != names:
+            found.add(base)
+    return frozenset(found)
+
+
+def is_below(module: str, names: set[str]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def ours(module: str) -> bool:
+    return module.partition(".")[0] in ROOTS
+
+
+def rule_of(module: str) -> str:
+    """The entry of BELOW for a module of netagent: the longest name that fits."""
+    return max((name for name in BELOW if is_below(module, {name})), key=len, default="")
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if ours(m) and m.startswith("netagent.")))
+def test_imports_go_downwards(module: str) -> None:
+    rule = rule_of(module)
+    assert rule, f"{module} is in no layer: add it to BELOW"
+    room = ".".join(module.split(".")[:2])
+    allowed = BELOW[rule] | ({room} if rule == room else set())
+    # `from netagent import __version__` brings the package itself, which holds nothing else.
+    used = {name for name in imports(module) if ours(name)} - {"netagent"}
+    assert {name for name in used if not is_below(name, allowed)} == set()
+
+
+def test_types_of_owners_are_named_where_it_is_written_down() -> None:
+    found = {m: {n for n in imports(m, types=True) if ours(n)} for m in MODULES}
+    assert {module: names for module, names in found.items() if names} == ONLY_TYPES
+
+
+@pytest.mark.parametrize("package", ["netgossip", "netdns"])
+def test_the_libraries_know_nobody(package: str) -> None:
+    for module in files_of(package):
+        used = imports(module) | imports(module, types=True)
+        assert {n for n in used if ours(n) and not is_below(n, {package})} == set(), module
+
+
+def test_nobody_imports_in_a_circle() -> None:
+    graph = {m: {n for n in imports(m, lazy=False) if n in MODULES} - {m} for m in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_only_the_command_line_starts_the_agent() -> None:
+    assert {m for m in MODULES if "netagent.agent" in imports(m)} == {"netagent.cli.commands"}
+    assert "netagent.agent" not in imports("netagent.cli.commands", lazy=False)
+
+
+@pytest.mark.parametrize("package", sorted(KNOWS))
+def test_an_outside_package_is_known_to_few(package: str) -> None:
+    assert {m for m in MODULES if is_below_any(imports(m), package)} == KNOWS[package]
+
+
+def is_below_any(names: frozenset[str], package: str) -> bool:
+    return any(is_below(name, {package}) for name in names)
+
+
+def test_membership_and_records_meet_in_the_node_only() -> None:
+    inside = {m.removeprefix("netgossip."): imports(m) for m in files_of("netgossip")}
+    for module, used in inside.items():
+        names = {n.removeprefix("netgossip.") for n in used if n.startswith("netgossip.")}
+        if names & MEMBERSHIP_SIDE and names & RECORD_SIDE:
+            assert module == "node"
+        for parts in (SWIM_PARTS, RECORD_PARTS):
+            if module in parts:
+                assert not names & parts, f"{module} imports a sibling"
+        if module in MEMBERSHIP_SIDE:
+            assert not names & RECORD_SIDE, module
+        if module in RECORD_SIDE:
+            assert not names & MEMBERSHIP_SIDE, module
+
+
+def test_everything_that_performs_exists_and_performs() -> None:
+    assert MODULES.keys() >= PERFORMS
+    assert {module for module in PERFORMS if not list(performing(module))} == set()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - PERFORMS))
+def test_what_decides_does_not_perform(module: str) -> None:
+    assert list(performing(module)) == []
+
+
+def performing(module: str) -> Iterator[str]:
+    """What in the file is more than deciding, with its line."""
+    for name in imports(module):
+        root = name.partition(".")[0]
+        if root in PERFORMING_MODULES and root not in PURE_NAMES:
+            yield f"imports {name}"
+    for node in ast.walk(tree_of(module)):
+        for what in deeds(node, opens_files=touches_a_path(module)):
+            yield f"line {getattr(node, 'lineno', 0)}: {what}"
+
+
+def deeds(node: ast.AST, *, opens_files: bool) -> Iterator[str]:
+    """What this one node does that a deciding file must not."""
+    match node:
+        case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncWith() | ast.AsyncFor():
+            yield "awaits"
+        case ast.Attribute(value=ast.Name(id=("dt" | "datetime")), attr=("datetime" | "now")):
+            yield "reads the wall clock"
+        case ast.Attribute(value=ast.Name(id=name), attr=attr) if attr not in PURE_NAMES.get(name, {attr}):
+            yield f"{name}.{attr}"
+        case ast.ImportFrom(module=str(name), names=aliases):
+            yield from (
+                alias.name for alias in aliases if alias.name not in PURE_NAMES.get(name, {alias.name})
+            )
+        case ast.Call(func=ast.Name(id=("open" | "print" | "input") as name)):
+            yield f"{name}()"
+        case ast.Call(func=ast.Attribute(attr=name)) if opens_files and name in FILE_CALLS:
+            yield f"{name}()"
+
+
+def touches_a_path(module: str) -> bool:
+    return "pathlib" in imports(module)
+
+
+def test_the_command_line_path_stays_light() -> None:
+    """What is imported before the agent has been asked, followed through our own files."""
+    seen, heavy = {"netagent.cli.main"}, set()
+    queue = ["netagent.cli.main"]
+    while queue:
+        for name in imports(queue.pop(), lazy=False):
+            if name in MODULES and name not in seen:
+                seen.add(name)
+                queue.append(name)
+            elif not ours(name):
+                heavy.add(name.partition(".")[0])
+    assert heavy.isdisjoint(
+        {"trio", "pyroute2", "msgpack", "cryptography", "starlette", "hypercorn", "zeroconf"}
+    )
+
+
+@pytest.mark.parametrize("module", sorted(DRIVERS))
+def test_drivers_stay_small(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < DRIVERS[module]
+
+
+def test_the_folders_of_the_libraries_are_no_packages() -> None:
+    """A package that installs as `dns` would overwrite dnspython, and `gossip` is taken as well."""
+    assert not (ROOT / "gossip" / "__init__.py").exists()
+    assert not (ROOT / "dns" / "__init__.py").exists()
