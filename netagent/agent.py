@@ -144,8 +144,7 @@ class Agent:
                 raise self._in_a_cluster()
             domain = self.config.domain or f"{name}.internal"
             keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
-            self._state.save_cluster_keys(keys)
-            await self._enter(keys)
+            await self._become_member(keys)
             logger.info("started the cluster %s", name)
             return True
 
@@ -170,28 +169,39 @@ class Agent:
             given = [await _resolve(text) for text in addresses]
             heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
             tried: list[str] = []
+            refused = False
             for address in dict.fromkeys([*given, *token.addresses, *heard]):
                 try:
                     credentials = await redeem(address, token, self.identity, self.config.name)
                 except EntryError as error:
                     tried.append(f"{address[0]}: {error}")
-                    if error.final:
+                    refused = error.final
+                    if refused:
                         break
                     continue
                 await self._admitted(credentials)
                 return address[0]
-            raise FailedError(
-                f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})",
-                code="not-admitted",
-                thing=token.cluster,
-                hint="check that the member runs, or ask for a new invitation",
-            )
+            text = f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})"
+            if refused:
+                hint = "ask for a new invitation with `netagent invite` there"
+                raise RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
+            hint = "check that the agent of the member runs and that its record port (7957) can be reached from here"
+            raise FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
 
     async def _admitted(self, credentials: Credentials) -> None:
         keys = ClusterKeys(credentials.cluster_id, credentials.cluster, credentials.domain, credentials.keys)
-        self._state.save_cluster_keys(keys)
-        await self._enter(keys, seeds=credentials.members)
+        await self._become_member(keys, seeds=credentials.members)
         logger.info("entered the cluster %s", keys.cluster)
+
+    async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+        """For good; if it can't be done now, nothing is left that a later start would find."""
+        self._state.forget_cluster()  # a journal without keys is another cluster's
+        self._state.save_cluster_keys(keys)
+        try:
+            await self._enter(keys, seeds)
+        except BaseException:
+            self._state.forget_cluster()
+            raise
 
     async def leave(self) -> int:
         """Leave for good: the number of endpoints that were detached."""
@@ -200,7 +210,7 @@ class Agent:
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             self._state.forget_cluster()
-            # Whoever comes back after leaving is a new host: its old identity has handed everything on.
+            self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
             logger.info("left the cluster")
             return detached

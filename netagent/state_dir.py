@@ -11,9 +11,11 @@ Files are written beside their place and renamed, so that a crash leaves the old
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from netagent.errors import FailedError, RefusedError
 from netgossip.identity import PRIVATE_KEY_BYTES, Identity
 
 _KEY_SIZES_BYTES = {16, 24, 32}
+_CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,12 @@ class StateDir:
     def identity(self, fresh_key: bytes) -> Identity:
         """This host's identity; made from `fresh_key` at the first start."""
         path = self.state_dir / "identity"
-        try:
-            text = path.read_text()
-        except FileNotFoundError:
+        content = _read(path)
+        if content is None:
             write_private(path, base64.b64encode(fresh_key).decode() + "\n")
             return Identity(fresh_key)
         try:
-            key = base64.b64decode(text.strip(), validate=True)
+            key = base64.b64decode(content.strip(), validate=True)
         except ValueError:
             key = b""
         if len(key) != PRIVATE_KEY_BYTES:
@@ -78,23 +80,21 @@ class StateDir:
     def cluster_keys(self) -> ClusterKeys | None:
         """The cluster this host belongs to. Raises FailedError when the file makes no sense."""
         path = self._keyring_file
-        try:
-            text = path.read_text()
-        except FileNotFoundError:
+        content = _read(path)
+        if content is None:
             return None
         try:
-            body = json.loads(text)
+            body = json.loads(content)
             keys = tuple(base64.b64decode(key, validate=True) for key in body["keys"])
-            int(body["cluster_id"], 16)
-            if not keys or {len(key) for key in keys} - _KEY_SIZES_BYTES or len(body["cluster_id"]) != 32:
-                raise ValueError("a key or the cluster id has a wrong size")
+            if not keys or {len(key) for key in keys} - _KEY_SIZES_BYTES:
+                raise ValueError("a key has a wrong size")
+            if _CLUSTER_ID.fullmatch(body["cluster_id"]) is None:
+                raise ValueError("the cluster id is not 32 hex digits")
             return ClusterKeys(body["cluster_id"], str(body["cluster"]), str(body["domain"]), keys)
-        except (ValueError, KeyError, TypeError) as error:
-            raise FailedError(
-                f"the key ring in {path} makes no sense ({error})",
-                thing=str(path),
-                hint="restore it from another member, or remove it and join again",
-            ) from None
+        except KeyError as error:
+            raise _senseless(path, f"{error} is missing") from None
+        except (ValueError, TypeError) as error:
+            raise _senseless(path, str(error)) from None
 
     def save_cluster_keys(self, keys: ClusterKeys) -> None:
         """Makes this host a member for good."""
@@ -107,19 +107,42 @@ class StateDir:
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
 
     def forget_cluster(self) -> None:
-        """After `leave`: no keys, no journal. The identity goes as well: a host that left comes back as a new one."""
-        for path in (self._keyring_file, self.state_dir / "identity"):
-            path.unlink(missing_ok=True)
+        """A member no longer: no keys, no journal. The keys go first, because without them the rest is not read."""
+        self._keyring_file.unlink(missing_ok=True)
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)
+
+    def forget_identity(self) -> None:
+        """A host that left comes back as a new one: its old identity has handed everything on."""
+        (self.state_dir / "identity").unlink(missing_ok=True)
+        _sync_folder(self.state_dir)
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's content; None when there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FailedError(f"cannot read {path}: {error.strerror}", thing=str(path)) from None
+
+
+def _senseless(path: Path, why: str) -> FailedError:
+    return FailedError(
+        f"the key ring in {path} makes no sense ({why})",
+        thing=str(path),
+        hint="restore it from another member, or remove it and join again",
+    )
 
 
 def write_private(path: Path, text: str) -> None:
     """Replace `path` with `text`, readable by its owner only, whole or not at all."""
     beside = path.with_name(path.name + ".new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        beside.unlink(missing_ok=True)  # with whatever mode a crash, or somebody else, left it
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(text)
             file.flush()
@@ -127,7 +150,8 @@ def write_private(path: Path, text: str) -> None:
         beside.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise FailedError(
             f"cannot write {path}: {error.strerror}",
             thing=str(path),
@@ -156,7 +180,10 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 
 def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FailedError(f"cannot open {path}: {error.strerror}", thing=str(path)) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

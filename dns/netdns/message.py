@@ -191,7 +191,7 @@ def render(query: Query, reply: Reply, *, limit_bytes: int, our_size_bytes: int,
             rotate = turn if section == 0 and index == last else 0
             written = writer.write(owner, rrset, rotate)
             counts[section] += written
-            if written < len(rrset.rdatas):
+            if written < rrset.count:
                 truncated = truncated or section < 2
                 break
         if truncated:
@@ -217,7 +217,7 @@ class _Writer:
         if turn and len(rdatas) > 1:
             first = turn % len(rdatas)
             rdatas = rdatas[first:] + rdatas[:first]
-        for count, rdata in enumerate(rdatas):
+        for count, rdata in enumerate(rdatas[: rrset.count]):
             position = len(self.body)
             head = self._compress(owner)
             if position + len(head) + 10 + len(rdata) > self.limit_bytes:
@@ -225,7 +225,7 @@ class _Writer:
             self.body += head + _RECORD.pack(rrset.rtype, c.IN, rrset.ttl_s, len(rdata)) + rdata
             if head[0] < 0xC0:
                 self._remember(owner, c.HEADER_BYTES + position, len(head))
-        return len(rdatas)
+        return rrset.count
 
     def _compress(self, owner: Name) -> bytes:
         for offset, suffix in name.suffixes(owner):

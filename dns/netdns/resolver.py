@@ -188,6 +188,7 @@ class Resolver:
         except FormatError:
             self._counts["refused_format"] += 1
             return render_refusal(payload, c.FORMERR)
+        self._counts["asked"] += 1
         return self._answer(payload, query, view, _Waiter(view, client, reply_token, transport, query), now)
 
     def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
@@ -221,10 +222,14 @@ class Resolver:
         return Output(replies, self._forwarder.drain())
 
     def statistics(self) -> dict[str, int]:
-        """Return counters since the start (`refused_<reason>` for what was not understood) and present sizes."""
+        """Return counters since the start and present sizes.
+
+        `queries` is what was understood, `refused_<reason>` what was not.
+        """
         upstream = {f"upstream_{reason}": count for reason, count in self._forwarder.counts.items()}
         sizes = {
             "clients": len(self._views),
+            "queries": self._hot_hits + self._counts["asked"],
             "hot_hits": self._hot_hits,
             "cache_entries": len(self._cache),
             "cache_bytes": self._cache.size_bytes,

@@ -31,6 +31,13 @@ class RRset:
     rtype: int
     ttl_s: int
     rdatas: tuple[bytes, ...]
+    shown: int = 0
+    """How many records one answer carries, each answer others in turn; 0 means all."""
+
+    @property
+    def count(self) -> int:
+        """How many records an answer carries."""
+        return min(self.shown or len(self.rdatas), len(self.rdatas))
 
 
 @dataclass(frozen=True, slots=True)

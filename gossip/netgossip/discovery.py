@@ -13,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
 from zeroconf import (
+    BadTypeInNameException,
     IPVersion,
     NonUniqueNameException,
     ServiceBrowser,
@@ -25,6 +27,7 @@ from zeroconf import (
     ServiceStateChange,
     Zeroconf,
 )
+from zeroconf import Error as ZeroconfError
 
 from netgossip.types import Address, NodeId
 
@@ -35,6 +38,8 @@ QUERY_MS = 3000
 """Waiting for the SRV and TXT records of an announced name; the library's own default."""
 RETRY_S = 30.0
 """After the network refused multicast: addresses come and go, a link may get it later."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 logger = logging.getLogger("netgossip.discovery")
 
@@ -58,7 +63,7 @@ class Discovery:
     def __init__(self, on_change: Callable[[Mapping[NodeId, Neighbour]], None]) -> None:
         self._on_change = on_change
         self._neighbours: dict[NodeId, Neighbour] = {}
-        self._nodes_by_instance: dict[str, NodeId] = {}
+        self._instances: dict[str, NodeId] = {}
         self._problem = ""
 
     @property
@@ -76,8 +81,10 @@ class Discovery:
         while True:
             try:
                 await self._run_once(me)
-            except OSError as error:
-                self._problem = f"multicast DNS does not work on {me.gossip[0]}: {error.strerror or error}"
+            except* (OSError, ZeroconfError) as group:
+                error = _first(group)
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                self._problem = f"multicast DNS does not work on {me.gossip[0]}: {reason}"
                 logger.warning("%s; trying again in %.0f s", self._problem, RETRY_S)
             await trio.sleep(RETRY_S)
 
@@ -102,31 +109,49 @@ class Discovery:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_announce, zeroconf, info)
                 # The library keeps the browser alive; closing zeroconf ends it.
-                await trio.to_thread.run_sync(lambda: ServiceBrowser(zeroconf, SERVICE_TYPE, handlers=[heard]))
+                await trio.to_thread.run_sync(
+                    lambda: ServiceBrowser(zeroconf, SERVICE_TYPE, handlers=[heard])
+                )
                 async for instance, change in receive:
                     await self._note(zeroconf, me.node_id, instance, change)
         finally:
+            # Whoever goes while we do not listen would stay for ever.
+            self._forget_all()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(zeroconf.close)
 
     async def _note(self, zeroconf: Zeroconf, me: NodeId, instance: str, change: ServiceStateChange) -> None:
         if change is ServiceStateChange.Removed:
-            node_id = self._nodes_by_instance.pop(instance, None)
-            if node_id is not None:
-                self._neighbours.pop(node_id, None)
-                self._on_change(dict(self._neighbours))
+            self._set(instance, None)
             return
-        info = await trio.to_thread.run_sync(
-            lambda: zeroconf.get_service_info(SERVICE_TYPE, instance, timeout=QUERY_MS),
-            abandon_on_cancel=True,
-        )
+        try:
+            info = await trio.to_thread.run_sync(
+                lambda: zeroconf.get_service_info(SERVICE_TYPE, instance, timeout=QUERY_MS),
+                abandon_on_cancel=True,
+            )
+        except BadTypeInNameException:
+            return  # a name that breaks the rules
         neighbour = neighbour_untrusted(info) if info else None
-        if neighbour is None or neighbour.node_id == me or len(self._neighbours) >= MAX_NEIGHBOURS:
-            return
-        self._nodes_by_instance[instance] = neighbour.node_id
-        if self._neighbours.get(neighbour.node_id) != neighbour:
+        if neighbour is not None and neighbour.node_id != me:
+            self._set(instance, neighbour)
+
+    def _set(self, instance: str, neighbour: Neighbour | None) -> None:
+        """What an announced instance says; None: it is gone."""
+        before = dict(self._neighbours)
+        known = self._instances.pop(instance, None)
+        if known is not None:
+            self._neighbours.pop(known, None)
+        if neighbour is not None and len(self._instances) < MAX_NEIGHBOURS:
+            self._instances[instance] = neighbour.node_id
             self._neighbours[neighbour.node_id] = neighbour
+        if self._neighbours != before:
             self._on_change(dict(self._neighbours))
+
+    def _forget_all(self) -> None:
+        self._instances.clear()
+        if self._neighbours:
+            self._neighbours.clear()
+            self._on_change({})
 
 
 def _open(address: str) -> Zeroconf:
@@ -166,15 +191,23 @@ def neighbour_untrusted(info: ServiceInfo) -> Neighbour | None:
     try:
         texts = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
         node_id, cluster_id = texts["id"], texts.get("cid", "")
-        int(node_id, 16), int(cluster_id or "0", 16)
         record_port = int(texts["record"])
         address = str(ipaddress.ip_address(info.parsed_addresses()[0].partition("%")[0]))
     except (KeyError, ValueError, IndexError, UnicodeDecodeError):
         return None
-    if len(node_id) != 32 or len(cluster_id) not in {0, 32} or not info.port or not 0 < record_port < 65536:
+    if not _ID.fullmatch(node_id) or not (cluster_id == "" or _ID.fullmatch(cluster_id)):
+        return None
+    if not info.port or not 0 < record_port < 65536:
         return None
     name, cluster = (_printable(texts.get(key, "")) for key in ("name", "cluster"))
     return Neighbour(node_id, name, cluster, cluster_id, (address, info.port), (address, record_port))
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _printable(text: str) -> str:

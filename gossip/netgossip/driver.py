@@ -9,9 +9,7 @@ A datagram that the kernel has no room for is dropped and counted: the machine r
 from __future__ import annotations
 
 import errno
-import math
 import socket
-import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
@@ -24,7 +22,6 @@ from netgossip.types import (
     Address,
     Channel,
     Event,
-    StreamClose,
     StreamCommand,
     StreamId,
     StreamOpen,
@@ -93,7 +90,7 @@ class Driver:
                 self._nursery = nursery
                 for channel in Channel:
                     nursery.start_soon(self._read_datagrams, channel)
-                    nursery.start_soon(self._accept, channel)
+                    nursery.start_soon(self._accept, channel, nursery)
                 nursery.start_soon(self._keep_time)
                 self.flush_nowait()
         finally:
@@ -128,24 +125,21 @@ class Driver:
             self.counts[f"unsent_{errno.errorcode.get(error.errno or 0, 'other').lower()}"] += 1
 
     def _obey(self, command: StreamCommand, nursery: trio.Nursery) -> None:
-        match command:
-            case StreamOpen(stream_id, _, destination):
-                self._streams[stream_id] = _Stream()
-                nursery.start_soon(self._dial, stream_id, destination)
-            case StreamSend(stream_id, data):
-                stream = self._streams.get(stream_id)
-                if stream is not None:
-                    stream.queue.append(data)
-                    stream.queued_bytes += len(data)
-                    stream.wake.set()
-                    if stream.queued_bytes > QUEUE_LIMIT_BYTES:
-                        stream.scope.cancel()
-            case StreamClose(stream_id):
-                stream = self._streams.get(stream_id)
-                if stream is not None:
-                    stream.closing = True
-                    stream.scope.deadline = trio.current_time() + LINGER_S
-                    stream.wake.set()
+        if isinstance(command, StreamOpen):
+            self._streams[command.stream_id] = _Stream()
+            nursery.start_soon(self._dial, command.stream_id, command.destination)
+            return
+        if (stream := self._streams.get(command.stream_id)) is None:
+            return  # it ended in between
+        if isinstance(command, StreamSend):
+            stream.queue.append(command.data)
+            stream.queued_bytes += len(command.data)
+            if stream.queued_bytes > QUEUE_LIMIT_BYTES:
+                stream.scope.cancel()
+        else:
+            stream.closing = True
+            stream.scope.deadline = trio.current_time() + LINGER_S
+        stream.wake.set()
 
     # Tasks
 
@@ -168,16 +162,15 @@ class Driver:
         while True:
             self._timer = trio.Event()
             planned_at = self._node.next_deadline()
-            with trio.move_on_after(min(max(planned_at - self._clock(), 0.0), sys.maxsize)):
+            with trio.move_on_after(max(planned_at - self._clock(), 0.0)):
                 await self._timer.wait()
                 continue
             now = self._clock()
-            if math.isfinite(planned_at):
-                self._node.note_lag(max(now - planned_at, 0.0), now)
+            self._node.note_lag(max(now - planned_at, 0.0), now)
             self._node.handle_deadline(now)
             self.flush_nowait()
 
-    async def _accept(self, channel: Channel) -> None:
+    async def _accept(self, channel: Channel, nursery: trio.Nursery) -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp[channel]))
         while True:
             try:
@@ -190,8 +183,7 @@ class Driver:
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
             self._streams[stream_id] = _Stream()
-            assert self._nursery is not None
-            self._nursery.start_soon(self._serve, stream_id, accepted)
+            nursery.start_soon(self._serve, stream_id, accepted)
             self.flush_nowait()
 
     async def _dial(self, stream_id: StreamId, destination: Address) -> None:

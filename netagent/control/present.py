@@ -110,15 +110,24 @@ class Presenter:
                 if clash.loser == endpoint.endpoint_id:
                     return "fenced", clash.text
             return "fenced", "another endpoint holds what it claims"
-        host = self.view.hosts.get(endpoint.owner)
         if self.view.is_host_hidden(endpoint.owner):
-            name = self.host_name(endpoint.owner)
-            if host is not None and host.record is not None and host.record.going_down:
-                return "hidden", f"host {name} says that it goes down"
-            return "hidden", f"the agent of host {name} is gone and its kernel does not answer"
+            return "hidden", self._why_hidden(endpoint.owner)
+        if endpoint.network_id not in self.view.networks:
+            gone = self.view.is_removed(endpoint.network_id)
+            return "hidden", "its network was removed" if gone else "its network is not known here"
         if not self.view.is_visible(endpoint):
             return "unhealthy", "its health check fails"
         return "up", ""
+
+    def _why_hidden(self, host_id: HostId) -> str:
+        host, name = self.view.hosts.get(host_id), self.host_name(host_id)
+        if host_id in self.view.forgotten:
+            return f"host {name} was forgotten"
+        if host is not None and host.agent is AgentState.LEFT:
+            return f"host {name} has left the cluster"
+        if host is not None and host.record is not None and host.record.going_down:
+            return f"host {name} says that it goes down"
+        return f"the agent of host {name} is gone and its kernel does not answer"
 
     def service(self, service: ServiceView) -> schema.Service:
         """A service: all endpoints that share its name in one network."""

@@ -22,6 +22,12 @@ DATA_PLANE = "not encrypted"
 STATISTICS_S = 0.5
 """How long `status` waits for the resolver's counters."""
 
+_KERNEL = {
+    True: "its kernel answers: containers there go on",
+    False: "its kernel is silent as well",
+    None: "whether its kernel answers is not known yet",
+}
+
 
 async def status_of(agent: Agent) -> schema.Status:
     """Never fails: what is not known is zero or empty."""
@@ -104,8 +110,9 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
         for name, value in cluster.node.statistics().items()
         if value and ("refused" in name or "malformed" in name)
     }
-    refused |= {f"dns_{name}": value for name, value in counters.items() if value and "malformed" in name}
-    bad_records = len(cluster.live.view.refused) + cluster.inbox.heard.false_hosts
+    refused |= {f"dns_{name}": value for name, value in counters.items() if value and "refused" in name}
+    heard = cluster.inbox.heard
+    bad_records = len(cluster.live.view.refused) + heard.false_hosts + heard.unusable
     return refused | ({"records": bad_records} if bad_records else {})
 
 
@@ -173,14 +180,9 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         }
     for host in view.hosts.values():
         if host.agent is AgentState.DEAD:
-            answers = (
-                "its kernel answers: containers there go on"
-                if host.answers
-                else "its kernel is silent as well"
-            )
             yield {
                 "code": "agent-dead",
-                "message": f"the agent of {host.unique_name} does not answer; {answers}",
+                "message": f"the agent of {host.unique_name} does not answer; {_KERNEL[host.answers]}",
                 "cure": "start the agent there" if host.answers else "see to that host",
             }
     yield from _overlaps(cluster)
@@ -190,14 +192,19 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
 def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:
     """Routes that came after a network was made."""
     view = cluster.live.view
+    hosts_by_route: dict[str, list[str]] = {}
+    for host in view.hosts.values():
+        for text in host.record.routes if host.record else ():
+            hosts_by_route.setdefault(text, []).append(host.unique_name)
+    # Hosts have mostly the same routes, and parsing is what costs.
+    routes = {text: ipaddress.ip_network(text) for text in hosts_by_route}
     for network in view.networks.values():
         subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
-        for host in view.hosts.values():
-            for text in host.record.routes if host.record else ():
-                route = ipaddress.ip_network(text)
-                if any(route.version == subnet.version and route.overlaps(subnet) for subnet in subnets):
-                    yield {
-                        "code": "overlap",
-                        "message": f"the route {text} of {host.unique_name} overlaps network {network.unique_name}",
-                        "cure": "remove the route, or make the network anew with another --subnet",
-                    }
+        for text, route in routes.items():
+            if any(route.version == subnet.version and route.overlaps(subnet) for subnet in subnets):
+                hosts = ", ".join(sorted(hosts_by_route[text]))
+                yield {
+                    "code": "overlap",
+                    "message": f"the route {text} of {hosts} overlaps network {network.unique_name}",
+                    "cure": "remove the route, or make the network anew with another --subnet",
+                }

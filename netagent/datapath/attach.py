@@ -11,6 +11,7 @@ memory of where the endpoint was. When the namespace goes, the kernel removes bo
 from __future__ import annotations
 
 import errno
+import ipaddress
 import re
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ from netagent.datapath.link import (
     set_link,
     set_port,
 )
-from netagent.datapath.netlink import Netlink, open_socket
+from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.route import RTM_NEWROUTE, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name, veth_name
@@ -205,12 +207,35 @@ class _Binding:
         inside = [
             set_link("lo", up=True),
             set_link(ifname, mtu_bytes=self.mtu_bytes),
-            *(set_address(indexes[ifname], cidr) for cidr in self.endpoint.addresses),
+            *self._addresses(indexes[ifname]),
             set_link(ifname, up=True),
         ]
         for error in [*await self.outside.execute(outside), *await self.inside.execute(inside)]:
             if error is not None:
                 raise error
+        for error in await self.inside.execute(self._routes(indexes[ifname])):
+            if error is not None and error.errno != errno.EEXIST:
+                raise error
+
+    def _addresses(self, index: int) -> list[Request]:
+        """IPv4 without its subnet, which goes on a route of its own.
+
+        Inside one subnet glibc's getaddrinfo(3) sorts IPv4 addresses by the longest common prefix with the client's
+        (RFC 6724 rule 9): every client would stick to one replica of a service, whatever the order of the answer.
+        """
+        cidrs = (cidr if ":" in cidr else cidr.partition("/")[0] + "/32" for cidr in self.endpoint.addresses)
+        return [set_address(index, cidr) for cidr in cidrs]
+
+    def _routes(self, index: int) -> list[Request]:
+        """The IPv4 subnet is on the link; IPv6's the kernel derives from the address."""
+        interfaces = [ipaddress.ip_interface(cidr) for cidr in self.endpoint.addresses if ":" not in cidr]
+        return [
+            # Appended, never replaced: a route of somebody else's to the same place stays.
+            Request(
+                RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(str(one.network), index, str(one.ip))
+            )
+            for one in interfaces
+        ]
 
 
 def _check_ifname(ifname: str) -> None:

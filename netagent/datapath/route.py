@@ -7,14 +7,17 @@ import socket
 import struct
 from typing import NamedTuple
 
-RTM_GETROUTE = 26
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+OUR_PROTOCOL = 78
+"""Says in `ip route` that the route is netagent's; unassigned in iproute2's rt_protos."""
 
 _HEADER = struct.Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")
-_RTA_DST, _RTA_OIF = 1, 4
+_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
 _RTN_UNICAST = 1
+_MAIN_TABLE, _SCOPE_LINK = 254, 253
 _RTM_F_CLONED = 0x200
 
 WIDEST_PREFIX = 3
@@ -31,6 +34,22 @@ class Route(NamedTuple):
 def route_request_body(family: int) -> bytes:
     """The body of a RTM_GETROUTE dump."""
     return _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
+    """The body of RTM_NEWROUTE: `cidr` is reached on this link, from `source`. Carries our mark."""
+    network = ipaddress.ip_network(cidr)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    header = _HEADER.pack(
+        family, network.prefixlen, 0, 0, _MAIN_TABLE, OUR_PROTOCOL, _SCOPE_LINK, _RTN_UNICAST, 0
+    )
+    attributes = (
+        (_RTA_DST, network.network_address.packed),
+        (_RTA_OIF, struct.pack("=I", ifindex)),
+        (_RTA_PREFSRC, ipaddress.ip_address(source).packed),
+    )
+    # Values are 4 or 16 bytes, so nothing needs padding.
+    return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
 
 
 def decode(body: bytes) -> Route | None:

@@ -32,7 +32,7 @@ from netagent.datapath.netns import boot_id
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
 from netagent.datapath.underlay import Underlay, host_routes
-from netagent.errors import FailedError, NetagentError
+from netagent.errors import FailedError, NetagentError, NoError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.asking import Asking
 from netagent.membership.inbox import Inbox, first_view
@@ -48,13 +48,13 @@ from netagent.projection.intent import network_inputs, probe_input, probe_target
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal
-from netagent.registry.live import Live
+from netagent.registry.live import Live, Moment
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.endpoint_rules import sandboxes
 from netagent.usecases.endpoints import EndpointParts, Endpoints
-from netagent.usecases.janitor import Janitor, rebind
+from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
 from netgossip.config import GossipConfig
@@ -122,7 +122,7 @@ class Cluster:
             address=(self.underlay.address, config.gossip_port),
             record_port=config.record_port,
             meta=config.name.encode(),
-            incarnation=journal.load_incarnation() + 1,
+            incarnation=journal.load_incarnation(),
             boot_epoch=journal.boot_epoch,
             keyring=Keyring(self.keys.keys),
             label=bytes.fromhex(self.keys.cluster_id),
@@ -187,7 +187,6 @@ class Cluster:
             domain=self.keys.domain,
             boot_id=boot_id(),
         )
-        self._parts = parts
         self.endpoints = Endpoints(parts)
         self.janitor = Janitor(parts, self.endpoints)
         self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
@@ -223,7 +222,7 @@ class Cluster:
                 self.participation.resume()
                 try:
                     await self._own_host.publish()
-                except NetagentError as error:
+                except (OSError, NetagentError) as error:
                     logger.warning("cannot tell others of this host yet: %s", error)
                 nursery.start_soon(self.projection.run)
                 nursery.start_soon(self.participation.run)
@@ -247,49 +246,48 @@ class Cluster:
 
     async def leave(self) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
-        await self._own_host.publish(going_down=True)
-        rows = list(self.live.rows.values())
-        for row in rows:
-            await self.endpoints.remove(row)
-        await self.participation.withdraw_all()
-        view = self.live.view
-        alive = sorted(
-            h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != self._local
-        )
-        for network_id in view.networks:
-            if alive:
-                await self.allocator.surrender(network_id, alive[0])
-        with trio.move_on_after(1.0):
-            while self.node.unacknowledged(CLUSTER_SCOPE):
-                await trio.sleep(0.01)
+        async with self._own_host.going_down():
+            rows = list(self.live.rows.values())
+            for row in rows:
+                await self.endpoints.remove(row)
+            await self.participation.withdraw_all()
+            await self._hand_space_on()
+            with trio.move_on_after(1.0):
+                while self.node.unacknowledged(CLUSTER_SCOPE):
+                    await trio.sleep(0.01)
         self.node.leave(trio.current_time())
         self.driver.flush_nowait()
         while not self.node.has_left(trio.current_time()):
             await trio.sleep(0.02)
         await self.supervisor.stop()
-        self.reconciler.set_desired(KernelState(), self.live.revision + 1)
-        with trio.move_on_after(2.0):
-            await self.reconciler.wait_programmed(self.live.revision + 1)
+        await self.projection.clear()
         return len(rows)
+
+    async def _hand_space_on(self) -> None:
+        view = self.live.view
+        alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != self._local]
+        for network_id in view.networks if alive else ():
+            with suppress(NoError):  # removed in between
+                await self.allocator.surrender(network_id, min(alive))
 
     # -- what the rooms ask for --------------------------------------------------------------------------------
 
-    def _desired(self, live: Live) -> KernelState:
+    def _desired(self, known: Moment) -> KernelState:
         return desired_state(
-            network_inputs(live.view, live.rows.values()),
-            probe_input(live.view, self._cluster_id, self.underlay.mtu_bytes, self.underlay.address),
+            network_inputs(known.view, known.rows.values()),
+            probe_input(known.view, self._cluster_id, self.underlay.mtu_bytes, self.underlay.address),
             underlay=self.underlay.address,
             vxlan_port=self.config.vxlan_port,
             cluster_id=self._cluster_id,
         )
 
-    async def _publish_names(self, live: Live) -> None:
-        internal = frozenset(n for n, network in live.view.networks.items() if network.record.internal)
-        boxes = sandboxes(live.rows.values(), internal)
-        await self.resolvers.publish(self._zones.table(live.view, boxes.values()))
+    async def _publish_names(self, known: Moment) -> None:
+        internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)
+        boxes = sandboxes(known.rows.values(), internal)
+        await self.resolvers.publish(self._zones.table(known.view, boxes.values()))
 
-    def _set_probe_targets(self, live: Live) -> None:
-        self.prober.set_peers(probe_targets(live.view))
+    def _set_probe_targets(self, known: Moment) -> None:
+        self.prober.set_peers(probe_targets(known.view))
 
     def _surroundings(self, view: RegistryView) -> Surroundings:
         hosts: tuple[HostRecord, ...] = tuple(
@@ -360,7 +358,7 @@ class Cluster:
         while True:
             absent = await self.reconciler.wait_absent_changed(absent)
             for endpoint_id in absent:
-                await rebind(self._parts, self.attacher, endpoint_id)
+                await self.janitor.rebind(endpoint_id)
 
     async def _keep_own_records(self) -> None:
         """Withdraw what we wrote of networks that are gone, and confirm the space that others granted us.
@@ -374,6 +372,7 @@ class Cluster:
             view = self.live.view
             own = view.records_of(self._local, CLUSTER_SCOPE)
             yielded = {n.network_id for n in view.yielded_networks if n.owner == self._local}
+            yielded -= self.networks.in_work
             gone = [
                 record
                 for record in own

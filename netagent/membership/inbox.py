@@ -27,6 +27,7 @@ from netgossip.types import (
     Member,
     MemberChanged,
     MemberReaped,
+    MemberState,
     OwnLogRaised,
     RequestReceived,
     ResponseReceived,
@@ -46,6 +47,8 @@ class Heard:
     """Reason by IP address; the latest MAX_STRANGERS."""
     clash: str = ""
     """Address of another machine that uses our identity."""
+    unusable: int = 0
+    """Events that could not be used because of a fault of ours."""
     false_hosts: int = 0
     """Host records refused because their key is not the host's."""
 
@@ -78,19 +81,29 @@ class Inbox:
         """All events of one step make one new view, so that nobody sees half of them."""
         view = self._live.view
         for event in events:
-            match event:
-                case EntriesChanged():
-                    view = view.with_entries(self._believed(event))
-                    if event.owner != view.local:
-                        self._journal.note_replica(event)
-                case MemberChanged(member=member):
-                    view = self._with_member(view, member)
-                case MemberReaped(node_id=node_id):
-                    view = view.without_member(HostId(node_id))
-                    self._journal.note_member_gone(node_id)
-                case _:
-                    self._handle_other(event)
+            try:
+                view = self._handle(view, event)
+            except Exception:
+                # One record that trips us must not end the agent, nor, since it is in the journal by then, keep it
+                # from starting again. What the record said is not used.
+                self.heard.unusable += 1
+                logger.exception("an event of the gossip could not be used: %s", type(event).__name__)
         self._live.set_view(view)
+
+    def _handle(self, view: RegistryView, event: Event) -> RegistryView:
+        match event:
+            case EntriesChanged():
+                if event.owner != view.local:
+                    self._journal.note_replica(event)
+                return view.with_entries(self._believed(event))
+            case MemberChanged(member=member):
+                return self._with_member(view, member)
+            case MemberReaped(node_id=node_id):
+                self._journal.note_member_gone(node_id)
+                return view.without_member(HostId(node_id))
+            case _:
+                self._handle_other(event)
+                return view
 
     def _believed(self, event: EntriesChanged) -> EntriesChanged:
         believed = without_false_hosts(event)
@@ -107,6 +120,8 @@ class Inbox:
         if known is None or before != member.state.name.lower():
             name = known.name if known else member.node_id[:8]
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
+        if member.state is MemberState.ALIVE:
+            self.heard.strangers.pop(member.address[0], None)  # it has joined since
         if member.node_id != view.local:
             self._journal.note_member(member)
         return view.with_member(member)
@@ -128,6 +143,7 @@ class Inbox:
                 )
                 self._on_raised(event)
             case StrangerHeard(source=source, reason=reason):
+                self.heard.strangers.pop(source[0], None)
                 if len(self.heard.strangers) >= MAX_STRANGERS:
                     self.heard.strangers.pop(next(iter(self.heard.strangers)))
                 self.heard.strangers[source[0]] = reason

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import trio
@@ -25,7 +26,7 @@ MAX_ROUTES = 256
 logger = logging.getLogger("netagent.host")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OwnHost:
     """Writes this host's record, and writes it again when what it says is no longer so."""
 
@@ -33,11 +34,24 @@ class OwnHost:
     publisher: Publishes
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
+    _going_down: bool = False
 
-    async def publish(self, *, going_down: bool = False) -> None:
+    @asynccontextmanager
+    async def going_down(self) -> AsyncIterator[None]:
+        """From here on names lead away from this host; if the block fails, they lead here again."""
+        self._going_down = True
+        try:
+            await self.publish()
+            yield
+        except BaseException:
+            # `run` publishes it.
+            self._going_down = False
+            raise
+
+    async def publish(self) -> None:
         """Once, if the record is different from the last one."""
         routes = await self.routes()
-        record = replace(self.base, going_down=going_down, routes=routes[:MAX_ROUTES])
+        record = replace(self.base, going_down=self._going_down, routes=routes[:MAX_ROUTES])
         known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
         if record not in known:
             await self.publisher.put(record)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from netagent.errors import FailedError
+from netagent.errors import FailedError, NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
 from netagent.registry.live import Live
@@ -50,6 +50,8 @@ class Participation:
         self._synced: dict[NetworkId, trio.Event] = {}
         self._unused_since: dict[NetworkId, float] = {}
         self._guests: dict[NetworkId, int] = {}
+        # Or a network is left at the very moment in which somebody finds that it is entered already.
+        self._turn = trio.Lock()
 
     def resume(self) -> None:
         """After a start: go on in the networks that our own records say we are in, with what the journal knew."""
@@ -72,9 +74,11 @@ class Participation:
 
         FailedError after SYNC_S seconds, naming whom it asked; the attachment stays and goes on trying.
         """
-        self._unused_since.pop(network_id, None)
-        if self._live.view.local not in self._live.view.attachments(network_id):
-            await self._publisher.put(AttachmentRecord(network_id))
+        async with self._turn:
+            self._unused_since.pop(network_id, None)
+            if self._live.view.local not in self._live.view.attachments(network_id):
+                await self._publisher.put(AttachmentRecord(network_id))
+            self._enter(network_id)
         await self._wait_synced(network_id)
 
     async def look_into(self, network_id: NetworkId) -> None:
@@ -103,7 +107,10 @@ class Participation:
         revision = 0
         while True:
             self._follow_attachments()
-            await self._leave_unused()
+            try:
+                await self._leave_unused()
+            except NetagentError as error:
+                logger.warning("cannot write down which networks this host has left yet: %s", error)
             with trio.move_on_after(LINGER_S / 6):
                 revision = await self._live.wait_newer(revision)
 
@@ -160,10 +167,16 @@ class Participation:
                 self._unused_since.pop(network_id, None)
                 continue
             since = self._unused_since.setdefault(network_id, now)
-            gone = network_id not in view.networks
-            if gone or now - since >= LINGER_S:
-                self._unused_since.pop(network_id, None)
-                if view.local in view.attachments(network_id):
-                    await self._publisher.withdraw(AttachmentRecord(network_id))
-                self._exit(network_id)
-                logger.info("no longer taking part in network %s", network_id[:8])
+            if network_id not in view.networks or now - since >= LINGER_S:
+                await self._leave(network_id)
+
+    async def _leave(self, network_id: NetworkId) -> None:
+        async with self._turn:
+            if network_id not in self._unused_since or network_id in self._guests:
+                return  # wanted again while we waited for our turn
+            view = self._live.view
+            if view.local in view.attachments(network_id):
+                await self._publisher.withdraw(AttachmentRecord(network_id))
+            del self._unused_since[network_id]
+            self._exit(network_id)
+            logger.info("no longer taking part in network %s", network_id[:8])

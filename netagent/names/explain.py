@@ -150,7 +150,7 @@ def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:
     if not isinstance(answer, Found):
         return
     rtype = next((text for text, number in TYPES.items() if number == answer.rrset.rtype), "")
-    for data in answer.rrset.rdatas:
+    for data in answer.rrset.rdatas[: answer.rrset.count]:
         yield ExplainedRecord(to_text(name), rtype, answer.rrset.ttl_s, _data_text(answer.rrset, data))
 
 
@@ -178,8 +178,10 @@ def _reason(view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype:
     if via:
         parts.append(via)
     match answer:
-        case Found():
+        case Found(rrset):
             parts.append(_found_text(scope, label, name))
+            if rrset.count < len(rrset.rdatas):
+                parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
         case NoData():
             parts.append(f"the name exists, without records of type {rtype}")
         case NoSuchName():

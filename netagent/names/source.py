@@ -47,6 +47,13 @@ DEFAULT_DOMAIN: Final = "mesh.internal"
 MAX_RECORDS: Final = 2000
 """Of one answer: 2,000 AAAA with compressed owners are 56,000 bytes, and a message ends at 65,535."""
 
+AAAA_SHOWN: Final = 1
+"""IPv6 addresses in one answer, each answer others in turn, where the name has IPv4 addresses as well.
+
+getaddrinfo(3) puts IPv6 first and sorts it by the longest common prefix with the client's own address (RFC 6724
+rule 9): given all, a client would use one replica for ever. Given one, it gets that one and behind it all IPv4
+addresses, so load spreads and a client still has somewhere to go when one replica does not answer."""
+
 _RNAME: Final = from_text("nobody.invalid")
 """Nobody reads mail for a zone like ours (RFC 6303 3 uses the same)."""
 
@@ -202,7 +209,8 @@ class ZoneSource:
                 case constants.A if found := node.addresses(4):
                     return Found(RRset(one, TTL_S, found[:MAX_RECORDS]))
                 case constants.AAAA if found := node.addresses(16):
-                    return Found(RRset(one, TTL_S, found[:MAX_RECORDS]))
+                    shown = AAAA_SHOWN if len(found) > 1 and node.addresses(4) else 0
+                    return Found(RRset(one, TTL_S, found[:MAX_RECORDS], shown=shown))
                 case constants.SRV if node.services:
                     return self._services(node)
         return NoData(zone)

@@ -1,9 +1,10 @@
 """From what is known to what holds: kernel first, names after it, each time anything changes.
 
-One loop reads the latest registry and the latest local endpoints, gives the reconciler the state that follows from
-them, waits until it is in the kernel, and only then tells the resolver. So an answer names no endpoint before its
-path exists. A kernel that refuses or hangs holds names back by PROGRAM_GRACE_S at most: a stuck datapath must not
-take DNS down with it.
+One task gives the reconciler the state that follows from the latest registry and the latest local endpoints. Another
+takes what is known at one moment, waits until its state is in the kernel, and only then tells the resolver the names
+of that same moment. So an answer names no endpoint before its path exists. A kernel that refuses or hangs holds names
+back by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down with it. Nor does a resolver that is away
+hold the kernel back.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ import trio
 
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
-from netagent.registry.live import Live
+from netagent.registry.live import Live, Moment
 
 PROGRAM_GRACE_S = 2.0
+CLEAR_S = 2.0
+"""Deleting some hundred devices takes the kernel half a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What the loop does, as functions of the latest `Live`."""
+    """What the loop does, as functions of what is known at one moment."""
 
-    desired: Callable[[Live], KernelState]
-    publish_names: Callable[[Live], Awaitable[None]]
-    probe: Callable[[Live], None]
+    desired: Callable[[Moment], KernelState]
+    publish_names: Callable[[Moment], Awaitable[None]]
+    probe: Callable[[Moment], None]
 
 
 class Projection:
@@ -39,21 +42,41 @@ class Projection:
         self._given = 0
         self._followed = 0
         self._progress = trio.Event()
+        self._running = trio.CancelScope()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled or cleared."""
+        with self._running:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._lead_kernel)
+                nursery.start_soon(self._lead_names)
+
+    async def clear(self) -> None:
+        """End, and take everything of ours out of the kernel: this host leaves for good."""
+        self._running.cancel()
+        last = self._live.revision + 1
+        self._reconciler.set_desired(KernelState(), last)
+        with trio.move_on_after(CLEAR_S):
+            await self._reconciler.wait_programmed(last)
+
+    async def _lead_kernel(self) -> None:
         while True:
-            revision = self._live.revision
-            self._reconciler.set_desired(self._steps.desired(self._live), revision)
-            self._steps.probe(self._live)
-            self._given = revision
+            known = self._live.now
+            self._reconciler.set_desired(self._steps.desired(known), known.revision)
+            self._steps.probe(known)
+            self._given = known.revision
             self._note_progress()
+            await self._live.wait_newer(known.revision)
+
+    async def _lead_names(self) -> None:
+        while True:
+            known = self._live.now
             with trio.move_on_after(PROGRAM_GRACE_S):
-                await self._reconciler.wait_programmed(revision)
-            await self._steps.publish_names(self._live)
-            self._followed = revision
+                await self.wait_programmed(known.revision)
+            await self._steps.publish_names(known)
+            self._followed = known.revision
             self._note_progress()
-            await self._live.wait_newer(revision)
+            await self._live.wait_newer(known.revision)
 
     async def wait_programmed(self, revision: int) -> None:
         """Until the kernel state of `revision` or a later one has been tried."""

@@ -99,7 +99,11 @@ class Draft:
             self.s.members = assign(self.s.members, host_id, member)
             self._hosts.add(host_id)
             held = self.s.records.get((CLUSTER_SCOPE, host_id), Map()).get(b"h")
-            if had_left != self._has_left(host_id) and held is not None and isinstance(held.record, HostRecord):
+            if (
+                had_left != self._has_left(host_id)
+                and held is not None
+                and isinstance(held.record, HostRecord)
+            ):
                 self._hosts |= self.s.host_names.get(held.record.name, frozenset())
 
     def set_answer(self, host_id: HostId, *, answers: bool | None) -> None:

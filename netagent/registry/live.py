@@ -8,12 +8,22 @@ wake-up that is lost, doubled or late costs time, never a change.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import trio
 
 from netagent.model.ids import EndpointId
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was known at one revision: for whoever acts in several steps, and must not mix two revisions up."""
+
+    revision: int
+    view: RegistryView
+    rows: Mapping[EndpointId, LocalEndpointRow]
 
 
 class Live:
@@ -39,6 +49,11 @@ class Live:
     def revision(self) -> int:
         """Grows with every change of either."""
         return self._revision
+
+    @property
+    def now(self) -> Moment:
+        """All of it together."""
+        return Moment(self._revision, self._view, self._rows)
 
     def set_view(self, view: RegistryView) -> None:
         """Make `view` the latest."""

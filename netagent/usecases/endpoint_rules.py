@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from netagent.errors import RefusedError
 from netagent.model.ids import NetworkId
-from netagent.model.records import EndpointRecord
+from netagent.model.records import EndpointRecord, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.model.subnet import offset_of, parse_subnet
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView, RegistryView
+from netagent.usecases.finding import host_called
 
 
 def sandbox_of(row: LocalEndpointRow) -> SandboxId:
@@ -74,6 +75,19 @@ def existing_endpoint(
     return None
 
 
+def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, link: Link) -> None:
+    """RefusedError when the alias means another service in the sandbox: there it can have one meaning only."""
+    for row in rows:
+        for known in row.links:
+            if sandbox_of(row) == sandbox and known.alias == link.alias and known != link:
+                raise RefusedError(
+                    f"in the sandbox of {row.name} {link.alias!r} means {known.service} already",
+                    code="alias-in-use",
+                    thing=link.alias,
+                    hint=f"`netagent unlink {row.name} {known.service}:{known.alias}` first",
+                )
+
+
 def asked_offset(view: RegistryView, request: AttachRequest, network: NetworkView) -> int | None:
     """The place in the subnets that `--ip` asks for; None when it asks for none. RefusedError if it can't be had."""
     if not request.addresses:
@@ -82,7 +96,7 @@ def asked_offset(view: RegistryView, request: AttachRequest, network: NetworkVie
     for address in request.addresses:
         holder = view.endpoint_by_address(address, network.network_id)
         if holder is not None:
-            host = view.hosts[holder.owner].unique_name
+            host = host_called(view, holder.owner)
             raise RefusedError(
                 f"the address {address} belongs to {holder.record.name} on host {host}",
                 code="address-in-use",

@@ -5,7 +5,8 @@
 
 An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
 before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
-middle of a detach is taken up again by the janitor (netagent.usecases.janitor).
+middle of a detach is taken up again by the janitor (netagent.usecases.janitor): a detach begins by writing down that
+the endpoint is only reserved from now on, so that not even a restart makes it whole again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,7 @@ from netagent.model.records import Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import SandboxId
 from netagent.projection.intent import local_endpoint
+from netagent.registry import statement
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -39,6 +41,7 @@ from netagent.usecases.endpoint_rules import (
     asked_offset,
     existing_endpoint,
     record_of,
+    refuse_alias_in_use,
     refuse_unsupported,
     sandbox_of,
 )
@@ -104,6 +107,8 @@ class Endpoints:
         self._live = parts.live
         self._locks: dict[tuple[int, int], trio.Lock] = {}
         self._names_in_work: set[tuple[NetworkId, str]] = set()
+        self.half_removed: set[EndpointId] = set()
+        """Endpoints whose removal failed in the middle."""
 
     # -- attach ----------------------------------------------------------------------------------------------
 
@@ -125,6 +130,8 @@ class Endpoints:
                 existing = existing_endpoint(self._live.rows.values(), wanted, request)
                 if existing is not None:
                     return existing, False
+                for link in request.links:
+                    refuse_alias_in_use(self._live.rows.values(), sandbox_of(wanted), link)
                 with self._claimed_name(wanted):
                     return await self._attach_new(wanted, request, target, fd), True
 
@@ -133,22 +140,21 @@ class Endpoints:
     ) -> LocalEndpointRow:
         parts = self._parts
         await parts.participation.take_part(row.network_id)
-        offset = asked_offset(self._live.view, request, self._live.view.networks[row.network_id])
+        offset = asked_offset(self._live.view, request, self._network(row.network_id))
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
-            row = await self._bind(row, fd, undo)
+            row = await self._bind(row, undo)
             await self._open_resolver(row, target, fd, undo)
             await parts.publisher.put(record_of(row))
             undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
             row = await self._save(dataclasses.replace(row, stage=Stage.PUBLISHED))
-        with trio.move_on_after(SETTLED_S):
-            await parts.projection.wait_followed(self._live.revision)
+        await self._settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
-    async def _bind(self, row: LocalEndpointRow, fd: int, undo: UndoStack) -> LocalEndpointRow:
-        parts, network = self._parts, self._live.view.networks[row.network_id]
+    async def _bind(self, row: LocalEndpointRow, undo: UndoStack) -> LocalEndpointRow:
+        parts, network = self._parts, self._network(row.network_id)
         self._live.set_row(row)
         undo.push("row", lambda: _async(lambda: self._live.drop_row(row.endpoint_id)))
         bridge = bridge_name(network.record.vni)
@@ -171,7 +177,6 @@ class Endpoints:
             raise RefusedError(
                 f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
             )
-        del fd
         return await self._save(dataclasses.replace(row, ifname=ifname, stage=Stage.BOUND))
 
     async def _open_resolver(
@@ -196,52 +201,61 @@ class Endpoints:
     async def remove(self, row: LocalEndpointRow) -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
         parts = self._parts
-        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
-            if row.endpoint_id not in self._live.rows:
+        async with self.held(row) as now:
+            if now is None:
                 return
+            row = dataclasses.replace(now, stage=Stage.RESERVED)
+            await self._mark(row)
+            self.half_removed.add(row.endpoint_id)
             await parts.publisher.withdraw(record_of(row))
-            with trio.move_on_after(SETTLED_S):
-                await parts.projection.wait_followed(self._live.revision)
+            await self._settle()
             if not self._others_in_sandbox(row):
                 await parts.resolvers.remove_sandbox(sandbox_of(row))
             await parts.attacher.unbind(row.endpoint_id)
             self._refresh_resolv_conf(row, gone=True)
             await parts.allocator.release(row)
             self._live.drop_row(row.endpoint_id)
+            self.half_removed.discard(row.endpoint_id)
         logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
 
     # -- links -----------------------------------------------------------------------------------------------
 
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
         """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
-        row = local_endpoint_called(self._live, text)
-        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
-            for other in self._live.rows.values():
-                for known in other.links:
-                    if sandbox_of(other) == sandbox_of(row) and known.alias == link.alias and known != link:
-                        raise RefusedError(
-                            f"in the sandbox of {row.name} {link.alias!r} means {known.service} already",
-                            code="alias-in-use",
-                            thing=link.alias,
-                            hint=f"unlink {known.service}:{known.alias} first",
-                        )
-            if link not in row.links:
-                row = await self._save(dataclasses.replace(row, links=(*row.links, link)))
-                await self._settle()
-            return row
+        async with self._called(text) as row:
+            refuse_alias_in_use(self._live.rows.values(), sandbox_of(row), link)
+            if link in row.links:
+                return row
+            return await self._set_links(row, (*row.links, link))
 
     async def unlink(self, text: str, link: Link) -> LocalEndpointRow:
         """The reverse; NoError when there is no such link."""
-        row = local_endpoint_called(self._live, text)
-        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
+        async with self._called(text) as row:
             if link not in row.links:
                 raise NoError(f"{row.name} has no link {link.service}:{link.alias}", thing=row.name)
-            kept = tuple(known for known in row.links if known != link)
-            row = await self._save(dataclasses.replace(row, links=kept))
-            await self._settle()
-            return row
+            return await self._set_links(row, tuple(known for known in row.links if known != link))
 
     # -- parts ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def held(self, row: LocalEndpointRow) -> AsyncIterator[LocalEndpointRow | None]:
+        """The endpoint as it is now (None: gone), while nobody else changes anything in its sandbox."""
+        async with self._sandbox_lock((row.netns_dev, row.netns_inode)):
+            yield self._live.rows.get(row.endpoint_id)
+
+    @asynccontextmanager
+    async def _called(self, text: str) -> AsyncIterator[LocalEndpointRow]:
+        async with self.held(local_endpoint_called(self._live, text)) as row:
+            # Gone while we waited: say so in the same words as for one that never was.
+            yield row if row is not None else local_endpoint_called(self._live, text)
+
+    def _network(self, network_id: NetworkId) -> NetworkView:
+        network = self._live.view.networks.get(network_id)
+        if network is None:
+            raise RefusedError(
+                "the network was removed at the same moment", code="network-removed", thing=network_id[:8]
+            )
+        return network
 
     def _row(
         self,
@@ -315,9 +329,19 @@ class Endpoints:
         except OSError as error:
             logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
 
+    async def _mark(self, row: LocalEndpointRow) -> None:
+        # Not `save_endpoint`: on a full disk that is refused, and detaching is what makes room.
+        await self._parts.journal.transaction(statement.save_endpoint(row))
+        self._live.set_row(row)
+
     async def _save(self, row: LocalEndpointRow) -> LocalEndpointRow:
         await self._parts.journal.save_endpoint(row)
         self._live.set_row(row)
+        return row
+
+    async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
+        row = await self._save(dataclasses.replace(row, links=links))
+        await self._settle()
         return row
 
     async def _settle(self) -> None:
@@ -327,10 +351,13 @@ class Endpoints:
     @asynccontextmanager
     async def _sandbox_lock(self, identity: tuple[int, int]) -> AsyncIterator[None]:
         lock = self._locks.setdefault(identity, trio.Lock())
-        async with lock:
-            yield
-        if not lock.locked() and not lock.statistics().tasks_waiting:
-            self._locks.pop(identity, None)
+        try:
+            async with lock:
+                yield
+        finally:
+            # Whoever waits holds the lock by now, or is about to.
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._locks.pop(identity, None)
 
 
 class _Claim:
@@ -355,5 +382,5 @@ def netns_is(row: LocalEndpointRow) -> bool:
     return (status.st_dev, status.st_ino) == (row.netns_dev, row.netns_inode)
 
 
-async def _async(step: object) -> None:
-    step()  # type: ignore[operator]
+async def _async(step: Callable[[], object]) -> None:
+    step()

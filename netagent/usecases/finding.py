@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netagent.errors import InputError, NoError, RefusedError
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
@@ -25,6 +25,12 @@ def network_called(view: RegistryView, text: str) -> NetworkView:
     return found
 
 
+def host_called(view: RegistryView, host_id: HostId) -> str:
+    """The name of a host; the beginning of its id while we have heard of its endpoints only."""
+    host = view.hosts.get(host_id)
+    return host.unique_name if host is not None else host_id[:8]
+
+
 def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
     """An endpoint of this host by id, beginning of an id, or name."""
     rows = live.rows
@@ -41,7 +47,7 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
         raise InputError(f"{len(found)} endpoints are called {text!r}: {ids}", thing=text, hint="give the id")
     view = live.view
     for endpoint in view.endpoints_named(text):
-        host = view.hosts[endpoint.owner].unique_name
+        host = host_called(view, endpoint.owner)
         raise RefusedError(
             f"the endpoint {text!r} is on host {host}",
             code="other-host",

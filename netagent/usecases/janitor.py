@@ -7,22 +7,25 @@ or any process lives in it, the endpoint stays; otherwise it is withdrawn, never
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
 
 from netagent.datapath import netns
-from netagent.datapath.attach import Attacher
 from netagent.errors import NetagentError
 from netagent.model.ids import EndpointId
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import record_of, sandbox_of
 from netagent.usecases.endpoints import EndpointParts, Endpoints, netns_is
 
 INTERVAL_S = 1.0
 """A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
+RECOVER_S = 5.0
+"""So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
 
 logger = logging.getLogger("netagent.usecases.janitor")
 
@@ -33,48 +36,80 @@ class Janitor:
 
     parts: EndpointParts
     endpoints: Endpoints
+    _unresumed: set[EndpointId] = field(default_factory=set)
+    """Endpoints of the journal that could not be made whole yet."""
 
     async def recover(self) -> None:
-        """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace."""
-        wanted = set(self.parts.live.rows)
-        for endpoint_id in await self.parts.attacher.list_endpoint_devices():
-            if endpoint_id not in wanted:
-                logger.info("removing the interface of %s, which nobody owns", endpoint_id[:8])
-                await self.parts.attacher.unbind(endpoint_id)
-        for row in list(self.parts.live.rows.values()):
-            if (
-                row.stage is Stage.RESERVED
-                or row.boot_id != self.parts.boot_id
-                or not await self._still_there(row)
-            ):
+        """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
+
+        What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
+        """
+        await _bearing("remove what nobody owns", self._remove_orphans)
+        for row in self._rows():
+            if row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id or self._is_removed(row):
                 logger.info("%s (%s) did not survive: withdrawing it", row.name, row.target)
-                await self._attempt(row)
+                await self._remove(row)
             else:
-                await self._resume(row)
-        await self.parts.resolvers.keep_only({sandbox_of(row) for row in self.parts.live.rows.values()})
+                self._unresumed.add(row.endpoint_id)
+        with trio.move_on_after(RECOVER_S):
+            await self._look_around()
+        await self.parts.resolvers.keep_only({sandbox_of(row) for row in self._rows()})
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await trio.sleep(INTERVAL_S)
-            removed = [row for row in self._rows() if self.parts.live.view.is_removed(row.network_id)]
-            for row in removed:
+            await self._look_around()
+
+    async def rebind(self, endpoint_id: EndpointId) -> None:
+        """Make an interface anew that was deleted although its namespace is there."""
+        row = self.parts.live.rows.get(endpoint_id)
+        if row is not None:
+            await _bearing(f"make the interface of {row.name} anew", lambda: self._rebind(row))
+
+    async def _look_around(self) -> None:
+        for row in self._rows():
+            if row.endpoint_id in self.endpoints.half_removed:
+                await self._remove(row)
+            elif row.stage is not Stage.PUBLISHED and row.endpoint_id not in self._unresumed:
+                continue  # an attach is at work on it
+            elif self._is_removed(row):
                 logger.info("network %s was removed: detaching %s", row.network_id[:8], row.name)
-                await self._attempt(row)
-            for row in self._rows():
-                if not await self._still_there(row):
-                    logger.info("the namespace of %s (%s) is gone: withdrawing it", row.name, row.target)
-                    await self._attempt(row)
+                await self._remove(row)
+            else:
+                await _bearing(f"look after {row.name}", lambda row=row: self._look_after(row))  # type: ignore[misc]
+
+    async def _look_after(self, row: LocalEndpointRow) -> None:
+        if not await self._still_there(row):
+            logger.info("the namespace of %s (%s) is gone: withdrawing it", row.name, row.target)
+            await self._remove(row)
+        elif row.endpoint_id in self._unresumed and row.network_id in self.parts.live.view.networks:
+            await self._resume(row)
 
     def _rows(self) -> list[LocalEndpointRow]:
-        return [row for row in self.parts.live.rows.values() if row.stage is Stage.PUBLISHED]
+        return list(self.parts.live.rows.values())
 
-    async def _attempt(self, row: LocalEndpointRow) -> None:
-        """Remove an endpoint; what fails now is tried again on the next round."""
-        try:
-            await self.endpoints.remove(row)
-        except NetagentError as error:
-            logger.warning("cannot remove %s yet: %s", row.name, error)
+    def _is_removed(self, row: LocalEndpointRow) -> bool:
+        return self.parts.live.view.is_removed(row.network_id)
+
+    async def _remove(self, row: LocalEndpointRow) -> None:
+        self._unresumed.discard(row.endpoint_id)
+        # If it can't be removed now, it is half removed, or still published: another round sees to it.
+        await _bearing(f"remove {row.name}", lambda: self.endpoints.remove(row))
+
+    async def _remove_orphans(self) -> None:
+        """Interfaces and records of endpoints that the journal does not know."""
+        parts, wanted = self.parts, self.parts.live.rows.keys()
+        for endpoint_id in await parts.attacher.list_endpoint_devices():
+            if endpoint_id not in wanted:
+                logger.info("removing the interface of %s, which nobody owns", endpoint_id[:8])
+                await parts.attacher.unbind(endpoint_id)
+        view = parts.live.view
+        known = [*view.endpoints.values(), *view.fenced.values()]
+        orphans = [e.record for e in known if e.owner == view.local and e.endpoint_id not in wanted]
+        if orphans:
+            logger.info("withdrawing %d records of endpoints that are not here", len(orphans))
+            await parts.publisher.withdraw(*orphans)
 
     async def _still_there(self, row: LocalEndpointRow) -> bool:
         if netns_is(row):
@@ -83,42 +118,54 @@ class Janitor:
         path = await trio.to_thread.run_sync(_path_of_namespace, (row.netns_dev, row.netns_inode))
         if path is None:
             return False
-        moved = replace(row, netns_path=path)
-        await self.parts.journal.save_endpoint(moved)
-        self.parts.live.set_row(moved)
+        async with self.endpoints.held(row) as now:
+            if now is not None:
+                await self._save(replace(now, netns_path=path))
         return True
 
     async def _resume(self, row: LocalEndpointRow) -> None:
-        parts, network = self.parts, self.parts.live.view.networks.get(row.network_id)
-        if network is None:
-            # The network's record is not here yet, or it was removed: `run` sees to it.
-            return
-        try:
-            with netns.opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as fd:
-                await parts.resolvers.ensure_listening(sandbox_of(row), fd)
-        except (NetagentError, OSError) as error:
-            logger.warning("cannot resume %s: %s", row.name, error)
-        if parts.live.view.endpoints.get(row.endpoint_id) is None:
-            await parts.publisher.put(record_of(row))
-        if row.stage is not Stage.PUBLISHED:
-            finished = replace(row, stage=Stage.PUBLISHED)
-            await parts.journal.save_endpoint(finished)
-            parts.live.set_row(finished)
+        """Answer queries in its sandbox, and see that others know it."""
+        parts = self.parts
+        async with self.endpoints.held(row) as now:
+            if now is None:
+                return
+            with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
+                await parts.resolvers.ensure_listening(sandbox_of(now), fd)
+            await parts.participation.take_part(now.network_id)
+            if not _is_known(parts.live.view, now.endpoint_id):
+                await parts.publisher.put(record_of(now))
+            if now.stage is not Stage.PUBLISHED:
+                await self._save(replace(now, stage=Stage.PUBLISHED))
+            self._unresumed.discard(row.endpoint_id)
+
+    async def _rebind(self, row: LocalEndpointRow) -> None:
+        async with self.endpoints.held(row) as now:
+            network = self.parts.live.view.networks.get(row.network_id)
+            if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
+                return
+            await self.parts.attacher.bind(
+                local_endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+            logger.warning("the interface of %s had been deleted: made anew", now.name)
+
+    async def _save(self, row: LocalEndpointRow) -> None:
+        await self.parts.journal.save_endpoint(row)
+        self.parts.live.set_row(row)
 
 
-async def rebind(parts: EndpointParts, attacher: Attacher, endpoint_id: EndpointId) -> None:
-    """Make an interface anew that was deleted although its namespace is there."""
-    row = parts.live.rows.get(endpoint_id)
-    network = parts.live.view.networks.get(row.network_id) if row else None
-    if row is None or network is None or row.stage is not Stage.PUBLISHED or not netns_is(row):
-        return
+async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> None:
+    """Do it; a full disk, a kernel that refuses or a resolver that is away must not end the agent."""
     try:
-        await attacher.bind(
-            local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-        )
-        logger.warning("the interface of %s had been deleted: made anew", row.name)
-    except NetagentError as error:
-        logger.warning("cannot make the interface of %s anew: %s", row.name, error)
+        await step()
+    except (NetagentError, OSError) as error:
+        logger.warning("cannot %s yet: %s", what, error)
+
+
+def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:
+    """True when others have our record, even one that lost its address to somebody else."""
+    return endpoint_id in view.endpoints or any(
+        e.endpoint_id == endpoint_id and e.owner == view.local for e in view.fenced.values()
+    )
 
 
 def _path_of_namespace(identity: tuple[int, int]) -> str | None:

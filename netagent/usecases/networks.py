@@ -1,10 +1,11 @@
 """The use-cases on networks: create, remove.
 
 Creating is: publish the record, let it settle, judge, share out the address space. To settle means that every live
-host has acknowledged and that we hold whatever it had written by then; so when two hosts create a network of one
-name at the same instant, both know of both before either has given anything away, and the same rule
-(netagent.registry.rules) makes the same one yield everywhere. The space is shared out, and that acknowledged too,
-before `create` returns: from then on nobody needs the creator.
+host has acknowledged and that we hold whatever it had written by then; so of two hosts that create a network of one
+name at the same instant, at least one knows of both before it gives anything away. The same rule
+(netagent.registry.rules) makes the same one yield everywhere; but the other may have judged before it heard of us, so
+whoever is to win waits until the loser has withdrawn, or turns out to have been first. The space is shared out, and
+that acknowledged too, before `create` returns: from then on nobody needs the creator.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import trio
 from netagent.errors import FailedError, RefusedError
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation, Publishes
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import NetworkId
 from netagent.model.records import NetworkRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
 from netagent.registry.live import Live
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
-from netagent.usecases.finding import network_called
+from netagent.usecases.finding import host_called, network_called
 from netagent.usecases.network_plan import Surroundings, differences, plan_network
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
@@ -65,6 +66,8 @@ class Networks:
         self._participation = participation
         self._surroundings = surroundings
         self._creating = trio.Lock()
+        self.in_work: set[NetworkId] = set()
+        """Networks that `create` has not decided about yet: nobody else withdraws them."""
 
     async def create(self, request: NetworkRequest) -> tuple[NetworkView, bool]:
         """The network and whether it is new. RefusedError when it exists with other options or does not fit."""
@@ -88,40 +91,82 @@ class Networks:
 
     async def _publish(self, record: NetworkRecord, request: NetworkRequest) -> NetworkView | None:
         """The network once it stands; None when it had to give way and another try makes sense."""
-        await self._publisher.put(record)
+        self.in_work.add(record.network_id)
         try:
-            await self._settle()
-            rival = self._rival(record)
-        except BaseException:
-            with trio.CancelScope(shield=True):
+            await self._publisher.put(record)
+            try:
+                await self._settle()
+                await self._wait_for_losers(record)
+                rival = self._rival(record)
+                if rival is None:
+                    await self._share_out(record)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._publisher.withdraw(record)
+                raise
+            if rival is not None:
                 await self._publisher.withdraw(record)
-            raise
-        if rival is not None:
-            await self._publisher.withdraw(record)
-            if rival.name == request.name or not set(request.subnets) & set(record.subnets):
-                return None
-            raise RefusedError(
-                f"the subnet {record.subnets[0]} was taken by network {rival.unique_name} at the same moment",
-                code="subnet-in-use",
-                thing=record.subnets[0],
-                hint="take another",
-            )
-        await self._share_out(record)
-        return self._live.view.networks[record.network_id]
+        finally:
+            self.in_work.discard(record.network_id)
+        if rival is None:
+            await self._settle()
+            return self._standing(record)
+        if rival.name == request.name or not (request.subnets and _overlap(rival.record, record)):
+            return None
+        raise RefusedError(
+            f"the subnet {record.subnets[0]} was taken by network {rival.unique_name} at the same moment",
+            code="subnet-in-use",
+            thing=record.subnets[0],
+            hint="take another",
+        )
+
+    async def _wait_for_losers(self, record: NetworkRecord) -> None:
+        """Until those that yield to ours have withdrawn, or are in use because they were first."""
+        with trio.move_on_after(SETTLE_S):
+            while any(self._is_pending(other, record) for other in self._meeting(record)):
+                await trio.sleep(SETTLE_POLL_S)
+
+    def _is_pending(self, other: NetworkView, record: NetworkRecord) -> bool:
+        """It must yield to ours, and its host lives and may not have noticed."""
+        view = self._live.view
+        host = view.hosts.get(other.owner)
+        alive = host is not None and host.agent in {AgentState.ALIVE, AgentState.SUSPECT}
+        return (
+            alive
+            and other.owner != view.local
+            and record.network_id < other.network_id
+            and not _is_used(view, other)
+        )
 
     def _rival(self, record: NetworkRecord) -> NetworkView | None:
         """The network of the same instant that ours yields to, if there is one."""
         view = self._live.view
-        if record.network_id not in view.networks:
-            return view.network_named(record.name)
-        for network in view.networks.values():
-            if network.network_id == record.network_id:
-                continue
-            used = bool(view.grants(network.network_id))
-            smaller = used or network.network_id < record.network_id
-            if smaller and (network.record.vni == record.vni or _overlap(network.record, record)):
-                return network
+        for other in self._meeting(record):
+            if _is_used(view, other) or other.network_id < record.network_id:
+                return other
         return None
+
+    def _meeting(self, record: NetworkRecord) -> list[NetworkView]:
+        """Networks that can't be beside ours: of its name, with its VNI, or overlapping it."""
+        view = self._live.view
+        others = [
+            n for n in (*view.networks.values(), *view.yielded_networks) if n.network_id != record.network_id
+        ]
+        return [
+            other
+            for other in others
+            if other.name == record.name or other.record.vni == record.vni or _overlap(other.record, record)
+        ]
+
+    def _standing(self, record: NetworkRecord) -> NetworkView:
+        network = self._live.view.networks.get(record.network_id)
+        if network is None:
+            raise RefusedError(
+                f"network {record.name} was removed at the same moment",
+                code="network-removed",
+                thing=record.name,
+            )
+        return network
 
     async def _share_out(self, record: NetworkRecord) -> None:
         view = self._live.view
@@ -130,7 +175,6 @@ class Networks:
         grants = share_out(record.network_id, offset_count(record.subnets), hosts)
         if grants:
             await self._publisher.put(*grants)
-            await self._settle()
 
     async def _settle(self) -> None:
         with trio.move_on_after(SETTLE_S):
@@ -179,16 +223,20 @@ def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:
     return existing
 
 
+def _is_used(view: RegistryView, network: NetworkView) -> bool:
+    """As the rules see it: its creator takes part in it, or has given space of it away."""
+    creator = network.creator
+    return creator in view.attachments(network.network_id) or any(
+        owner == creator for owner, _ in view.grants(network.network_id)
+    )
+
+
 def _overlap(one: NetworkRecord, other: NetworkRecord) -> bool:
     pairs = ((ip_network(a), ip_network(b)) for a in one.subnets for b in other.subnets)
     return any(a.version == b.version and a.overlaps(b) for a, b in pairs)
 
 
 def _named(view: RegistryView, endpoints: list[EndpointView]) -> str:
-    names = sorted(f"{e.record.name} on {_host_name(view, e.owner)}" for e in endpoints)
+    names = sorted(f"{e.record.name} on {host_called(view, e.owner)}" for e in endpoints)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def _host_name(view: RegistryView, host_id: HostId) -> str:
-    return view.hosts[host_id].unique_name if host_id in view.hosts else host_id[:8]

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-UNDO_S = 10.0
-"""Undoing is shielded from cancellation, but not for ever: a stop of the agent must end."""
+UNDO_STEP_S = 5.0
+"""Undoing is shielded from cancellation, but not for ever: a stop of the agent must end, and one step that hangs must
+not keep the others from being done."""
 
 logger = logging.getLogger("netagent.usecases.undo")
 
@@ -29,7 +30,8 @@ class UndoStack:
         while self._steps:
             what, step = self._steps.pop()
             try:
-                await step()
+                with trio.fail_after(UNDO_STEP_S):
+                    await step()
             except Exception:
                 logger.exception("could not undo: %s", what)
 
@@ -41,6 +43,6 @@ async def all_or_nothing() -> AsyncIterator[UndoStack]:
     try:
         yield stack
     except BaseException:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + UNDO_S):
+        with trio.CancelScope(shield=True):
             await stack.unwind()
         raise

@@ -206,3 +206,16 @@ def test_extended_error_as_dnspython_reads_it():
     )
     (option,) = dns.message.from_wire(wire).options
     assert (option.code, option.text) == (18, "because")
+
+
+def test_an_rrset_that_shows_part_of_itself_shows_another_part_in_turn() -> None:
+    addresses = tuple(bytes([10, 0, 0, n]) for n in range(1, 6))
+    query = message.query_untrusted(message.render_query(7, name.from_text("web.mesh.internal"), 1, flags=0, opt=b""))
+    reply = Reply(0, answers=((query.name, RRset(1, 5, addresses, shown=2)),))
+    seen = []
+    for turn in range(5):
+        rendered = message.render(query, reply, limit_bytes=512, our_size_bytes=1232, turn=turn)
+        read = message.message_untrusted(rendered)
+        assert not read.flags & 0x0200, "part of a set on purpose is no truncation"
+        seen.append([record.rdata for record in read.records])
+    assert seen == [[addresses[turn], addresses[(turn + 1) % 5]] for turn in range(5)]

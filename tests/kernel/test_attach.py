@@ -76,7 +76,8 @@ def test_the_interface_is_as_it_was_asked_for(
         shown = c1.run("ip addr show eth0")
         assert local.mac in shown
         assert f"mtu {MTU_BYTES}" in shown
-        assert "10.66.0.2/20" in shown
+        assert "10.66.0.2/32" in shown
+        assert "10.66.0.0/20 scope link src 10.66.0.2" in c1.run("ip route show dev eth0 proto 78")
         assert "fd66::2/64 scope global nodad" in shown
         assert "tentative" not in c1.run("ip addr show eth0 scope global")
         assert c1.run("ip route show default") + c1.run("ip -6 route show default") == ""
@@ -101,7 +102,8 @@ def test_bind_again_finishes_what_is_there(
         c1.run("ip link set eth0 down")
         assert await bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
         assert c1.run("cat /sys/class/net/eth0/ifindex") == index
-        assert "10.66.0.2/20" in c1.run("ip addr show eth0")
+        assert "10.66.0.2/32" in c1.run("ip addr show eth0")
+        assert "10.66.0.0/20" in c1.run("ip route")
         # A pair that leads to another namespace is not what was asked for.
         c2 = namespaces("c2")
         moved = replace(local, netns_path=c2.path, netns_identity=c2.identity)

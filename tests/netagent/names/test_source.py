@@ -256,3 +256,12 @@ def test_changes_add_before_they_remove():
     key, row = names.endpoint(30, "dup", "10.160.0.77")
     new[key] = row
     assert [change[1] is None for change in changes_between(old, new)] == [False, True]
+
+
+def test_several_ipv6_addresses_are_answered_one_at_a_time_beside_all_ipv4(source):
+    both = source.lookup(from_text("web.app.mesh.internal"), 1, "c")
+    six = source.lookup(from_text("web.app.mesh.internal"), 28, "c")
+    assert isinstance(both, Found)
+    assert isinstance(six, Found)
+    assert both.rrset.count == len(both.rrset.rdatas) == len(six.rrset.rdatas) > 1
+    assert six.rrset.count == 1

@@ -1,0 +1,353 @@
+"""Documents are held against the code: commands exist, links resolve, tables say what is so.
+
+The Python examples of gossip/README.md and dns/README.md run in tests/gossip/test_gossip_readme.py and
+tests/dns/test_readme.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from netlab.main import _parser as lab_parser
+
+from netagent import config
+from netagent.cli import grammar
+from netagent.control.client import DEFAULT_SOCKET
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs/netagent.example.toml"
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")],
+    key=lambda path: path.relative_to(ROOT).as_posix(),
+)
+BY_NAME = {path.relative_to(ROOT).as_posix(): path for path in DOCUMENTS}
+PACKAGES = {"gossip/netgossip": ROOT / "gossip", "dns/netdns": ROOT / "dns", "netagent": ROOT}
+
+
+def text_of(name: str) -> str:
+    return BY_NAME[name].read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """From a heading to the next one of its level or above."""
+    level = len(heading) - len(heading.lstrip("#"))
+    _, found, rest = text_of(name).partition(f"\n{heading}\n")
+    assert found, f"{name} has no {heading!r}"
+    return re.split(rf"\n#{{1,{level}}} ", rest)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a table's rows, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not re.match(r"\|[-|]+\|$", line)]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines]
+    return [row for row in cells if row != cells[0]]
+
+
+# -- links ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_links_resolve(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(name)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (BY_NAME[name].parent / path).resolve() if path else BY_NAME[name]
+        assert file.exists(), f"{name}: {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{name}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_guide_leads_to_every_decision() -> None:
+    index = text_of("docs/index.md")
+    decisions = sorted((ROOT / "docs/design").glob("*.md"))
+    assert decisions
+    for number, path in enumerate(decisions, 1):
+        text = path.read_text(encoding="utf-8")
+        assert path.name.startswith(f"{number:04}-")
+        assert text.startswith(f"# {number:04} ")
+        assert f"[{text.splitlines()[0].removeprefix('# ')}](design/{path.name})" in index
+        assert "\n## Decided\n" in text
+        assert "\n## Rejected\n" in text
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+SHELL_WORDS = {".", "export", "ip", "lab", "make", "netagent", "netns-lab/lab", "pytest", "sudo"}
+
+
+def blocks(text: str) -> Iterator[list[str]]:
+    """Fenced and indented code without a language, as lines."""
+    for body in re.findall(r"^```(?:console|sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield body.splitlines()
+    for body in re.findall(
+        r"(?:^ {4}\S.*\n)+", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.MULTILINE
+    ):
+        yield [line[4:] for line in body.splitlines()]
+
+
+def commands(text: str) -> Iterator[str]:
+    """What a reader would type: after `$ ` where a block has prompts, else every line of a block that begins so.
+
+    A remark stands two blanks behind a command.
+    """
+    for lines in blocks(text):
+        typed = [line[2:] for line in lines if line.startswith("$ ")]
+        if not typed and lines and lines[0].split()[:1] and lines[0].split()[0] in SHELL_WORDS:
+            joined = "\n".join(lines)
+            typed = re.sub(r"\n {3,}", " ", joined).splitlines()
+        yield from (re.split(r"\s{2,}", line.strip())[0] for line in typed if line.strip())
+
+
+def words_of(command: str) -> Iterator[list[str]]:
+    """The simple commands of a line, each without `sudo` and what it runs on another host."""
+    for part in command.split(" | "):
+        words = shlex.split(part, comments=True)
+        if words[:1] == ["ssh"]:
+            words = words[2:]
+        if words[:1] == ["sudo"]:
+            words = words[1:]
+        yield words
+        if words[0] in {"lab", "netns-lab/lab"} and "--" in words:
+            yield words[words.index("--") + 1 :]
+
+
+ALL_COMMANDS = [(name, command) for name in BY_NAME for command in commands(text_of(name))]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "netns-lab/README.md"} <= {name for name, _ in ALL_COMMANDS}
+
+
+@pytest.mark.parametrize(("name", "command"), ALL_COMMANDS)
+def test_a_shell_understands_it(name: str, command: str) -> None:
+    if is_pattern(command):
+        return
+    subprocess.run(["bash", "-n", "-c", command], check=True, timeout=10)
+
+
+@pytest.mark.parametrize(("name", "command"), ALL_COMMANDS)
+def test_commands_exist(name: str, command: str) -> None:
+    if is_pattern(command):
+        return
+    for words in words_of(command):
+        check_words(words)
+
+
+def is_pattern(command: str) -> bool:
+    """`netagent join [ADDR…]`: what may be typed, not something to type."""
+    return "…" in command or "[" in command
+
+
+def check_words(words: list[str]) -> None:
+    program, arguments = words[0], words[1:]
+    if program == "netagent" and arguments:
+        assert grammar.parse(arguments).run if arguments != ["--help"] else True
+    elif program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets)
+    elif program in {"lab", "netns-lab/lab"}:
+        lab_parser().parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    elif program == "pytest":
+        marks = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+        for before, word in zip(["", *arguments], arguments, strict=False):
+            assert word == "-m" or (word in marks if before == "-m" else (ROOT / word).exists()), word
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_commands_in_running_text_exist(name: str) -> None:
+    prose = re.sub(r"^```.*?^```", "", text_of(name), flags=re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"`(?:sudo )?(netagent(?: [^`]+)?)`", prose):
+        if is_pattern(command) or re.search(r"\b[A-Z]{3,}\b", command):
+            continue
+        words = shlex.split(command)[1:]
+        if words and not words[0].startswith("/"):
+            check_command_word(words, name)
+
+
+def check_command_word(words: list[str], name: str) -> None:
+    """Running text may leave required arguments away, but not invent commands or options."""
+    known = leaves()
+    path = " ".join(words[:2]) if words[0] in {"network", "service", "endpoint"} else words[0]
+    assert path in known or path == "network" or words == ["--help"], f"{name}: netagent {' '.join(words)}"
+    options = {word.partition("=")[0] for word in words if word.startswith("-")}
+    if path in known:
+        assert options <= options_of(known[path]), f"{name}: netagent {' '.join(words)}"
+
+
+def leaves() -> dict[str, argparse.ArgumentParser]:
+    """Every command and alias with its parser, by its words."""
+    said: frozenset[str] = frozenset()
+    for _ in range(
+        3
+    ):  # commands take their arguments only when they are said; each round says one level more
+        found = dict(walk(grammar._root(said), ""))
+        said = frozenset(word for path in found for word in path.split())
+    return found
+
+
+def walk(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield path, parser
+    for action in below:
+        for word, child in action.choices.items():
+            yield from walk(child, f"{path} {word}".strip())
+
+
+COMMON = {"-h", "--help", "-o", "--output", "--json", "--socket", "--debug"}
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    by_parser: dict[int, set[str]] = {}
+    parsers = leaves()
+    for path, parser in parsers.items():
+        by_parser.setdefault(id(parser), set()).add(path)
+    reference = text_of("docs/reference/command-line.md")
+    described = set(re.findall(r"^### (.+)$", reference, re.MULTILINE))
+    for paths in by_parser.values():
+        parser = parsers[min(paths)]
+        if paths <= {"endpoint ls", "service ls"}:  # other words for `endpoints` and `services`
+            assert next(iter(paths)) in reference
+            continue
+        (heading,) = paths & described
+        part = section("docs/reference/command-line.md", f"### {heading}")
+        for alias in paths - {heading}:
+            assert alias in part, f"{heading} is also {alias}"
+        named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", part))
+        assert named - COMMON <= options_of(parser), heading
+        for action in parser._actions:
+            options = set(action.option_strings)
+            assert not options or options & (named | COMMON), f"{heading} says nothing of {options}"
+    assert described == {path for path in parsers if path in described}
+
+
+# -- configuration -------------------------------------------------------------------------------------------------
+
+
+def test_every_key_is_documented_as_it_is() -> None:
+    found = {row[0].strip("`"): row[1:] for row in rows(section_of_keys())}
+    assert list(found) == [key.name for key in config.KEYS]
+    for key in config.KEYS:
+        default, effect, _ = found[key.name]
+        assert effect == ("at once" if key.reloads else "restart"), key.name
+        if key.default not in (None, "", ()):
+            assert default == f"`{spelt(key.default)}`", key.name
+
+
+def section_of_keys() -> str:
+    text = text_of("docs/reference/configuration.md")
+    return text[text.index("| key |") : text.index("\n## Files")]
+
+
+def spelt(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def test_the_example_file_loads_and_shows_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    assert config.load(EXAMPLE, {}, {}) == config.load(tmp_path / "empty.toml", {}, {})
+
+
+def test_the_example_file_has_every_key_and_its_examples_load(tmp_path: Path) -> None:
+    text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (tmp_path / "all.toml").write_text(text)
+    config.load(tmp_path / "all.toml", {}, {})
+    named = re.findall(r"^(\w+) = ", text, re.MULTILINE)
+    assert sorted(named) == sorted(key.name for key in config.KEYS)
+
+
+def test_the_socket_is_where_the_documents_say() -> None:
+    for name in ("docs/reference/command-line.md", "docs/reference/configuration.md"):
+        assert f"`{DEFAULT_SOCKET}`" in text_of(name)
+
+
+# -- ARCHITECTURE.md -----------------------------------------------------------------------------------------------
+
+
+def files_named(text: str) -> set[str]:
+    """The modules that a tree's rows name: `a/b.py` `c.py` share the folder `a/`."""
+    found = set()
+    for row in rows(text):
+        folder = ""
+        for name in re.findall(r"`([^`]+)`", row[0]):
+            if "/" in name:
+                folder = name.rpartition("/")[0] + "/"
+            found.add(name if "/" in name else folder + name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("heading", "folder"),
+    [
+        ("### gossip/netgossip: who is alive, and what does each of them say?", "gossip/netgossip"),
+        ("### dns/netdns: a resolver", "dns/netdns"),
+        ("### netagent: the product", "netagent"),
+    ],
+)
+def test_the_tree_has_every_file(heading: str, folder: str) -> None:
+    named = files_named(section("ARCHITECTURE.md", heading))
+    missing = {name for name in named if not (ROOT / folder / name).exists()}
+    assert missing == set()
+    folders = tuple(name for name in named if name.endswith("/"))
+    there = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.py")}
+    unnamed = {name for name in there if not name.endswith("__init__.py") and not name.startswith(folders)}
+    assert unnamed == named - set(folders)
+
+
+def test_other_files_that_the_architecture_names_exist() -> None:
+    text = text_of("ARCHITECTURE.md")
+    for name in re.findall(r"\btests/[\w/.]+[\w/]", text):
+        assert (ROOT / name).exists(), name
+    for heading in ("## The main path", "## Fail static", "## Invariants, and where they are checked"):
+        for name in re.findall(r"`([\w/]+\.py)`", section("ARCHITECTURE.md", heading)):
+            places = [ROOT / "netagent", ROOT / "gossip", ROOT / "dns", ROOT / "gossip/netgossip"]
+            assert any((place / name).exists() for place in places), name
+
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1}
+
+
+def bounds() -> list[tuple[str, str]]:
+    return [(row[0], row[2]) for row in rows(section("ARCHITECTURE.md", "## Queues and bounds"))]
+
+
+@pytest.mark.parametrize(("file", "bound"), bounds())
+def test_bounds_are_as_the_table_says(file: str, bound: str) -> None:
+    assert (ROOT / file).is_file()
+    said = re.fullmatch(r"`(\w+)` = ([\d,]+)(?: (KiB|MiB))?", bound)
+    if said is None:  # a bound that is no number: the row says why
+        assert "`" not in bound
+        return
+    name, number, unit = said.groups(default="")
+    folder = next(folder for folder in PACKAGES if file.startswith(folder + "/"))
+    module = importlib.import_module(
+        file.removesuffix(".py").removeprefix(folder.rpartition("/")[0]).strip("/").replace("/", ".")
+    )
+    assert value_of(module, name) == int(number.replace(",", "")) * UNITS[unit]
+
+
+def value_of(module: Any, name: str) -> object:
+    if hasattr(module, name):
+        return getattr(module, name)
+    (owner,) = [kind for kind in vars(module).values() if name in getattr(kind, "__dataclass_fields__", {})]
+    return owner.__dataclass_fields__[name].default
