@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 from netlab.main import _parser as lab_parser
+from starlette.routing import Route
 
 from netagent import config
 from netagent.cli import grammar
+from netagent.control.api import build_app
 from netagent.control.client import DEFAULT_SOCKET
 
 ROOT = Path(__file__).parents[1]
@@ -102,14 +104,14 @@ def blocks(text: str) -> Iterator[list[str]]:
 def commands(text: str) -> Iterator[str]:
     """What a reader would type: after `$ ` where a block has prompts, else every line of a block that begins so.
 
-    A remark stands two blanks behind a command.
+    A remark stands three blanks or more behind a command.
     """
     for lines in blocks(text):
         typed = [line[2:] for line in lines if line.startswith("$ ")]
         if not typed and lines and lines[0].split()[:1] and lines[0].split()[0] in SHELL_WORDS:
             joined = "\n".join(lines)
             typed = re.sub(r"\n {3,}", " ", joined).splitlines()
-        yield from (re.split(r"\s{2,}", line.strip())[0] for line in typed if line.strip())
+        yield from (re.split(r"\s{3,}", line.strip())[0] for line in typed if line.strip())
 
 
 def words_of(command: str) -> Iterator[list[str]]:
@@ -237,6 +239,21 @@ def test_the_reference_has_every_command_and_option() -> None:
             options = set(action.option_strings)
             assert not options or options & (named | COMMON), f"{heading} says nothing of {options}"
     assert described == {path for path in parsers if path in described}
+
+
+def test_the_api_is_documented() -> None:
+    nobody: Any = None  # only the paths are looked at
+    paths = {
+        f"{method} {route.path}".replace("{network:path}", "NAME").replace("{endpoint:path}", "ENDPOINT")
+        for route in build_app(nobody).routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    table = rows(text_of("docs/reference/http-api.md"))
+    assert {row[0].strip("`") for row in table} == paths
+    for row in table:
+        grammar_words = row[2].strip("`").removeprefix("netagent ")
+        assert grammar_words in leaves(), row[2]
 
 
 # -- configuration -------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from netagent.datapath import netns
 from netagent.errors import NetagentError
+from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -28,6 +30,7 @@ RECOVER_S = 5.0
 """So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
 
 logger = logging.getLogger("netagent.usecases.janitor")
+_limited = Limited(logger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Janitor:
     parts: EndpointParts
     endpoints: Endpoints
     _unresumed: set[EndpointId] = field(default_factory=set)
-    """Endpoints of the journal that could not be made whole yet."""
+    """Endpoints of the journal that have not been made whole, or removed, yet."""
 
     async def recover(self) -> None:
         """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
@@ -45,12 +48,7 @@ class Janitor:
         What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
         """
         await _bearing("remove what nobody owns", self._remove_orphans)
-        for row in self._rows():
-            if row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id or self._is_removed(row):
-                logger.info("%s (%s) did not survive: withdrawing it", row.name, row.target)
-                await self._remove(row)
-            else:
-                self._unresumed.add(row.endpoint_id)
+        self._unresumed.update(self.parts.live.rows)
         with trio.move_on_after(RECOVER_S):
             await self._look_around()
         await self.parts.resolvers.keep_only({sandbox_of(row) for row in self._rows()})
@@ -65,37 +63,34 @@ class Janitor:
         """Make an interface anew that was deleted although its namespace is there."""
         row = self.parts.live.rows.get(endpoint_id)
         if row is not None:
-            await _bearing(f"make the interface of {row.name} anew", lambda: self._rebind(row))
+            await _bearing(f"make the interface of {row.name} anew", partial(self._rebind, row))
 
     async def _look_around(self) -> None:
         for row in self._rows():
-            if row.endpoint_id in self.endpoints.half_removed:
-                await self._remove(row)
-            elif row.stage is not Stage.PUBLISHED and row.endpoint_id not in self._unresumed:
-                continue  # an attach is at work on it
-            elif self._is_removed(row):
-                logger.info("network %s was removed: detaching %s", row.network_id[:8], row.name)
-                await self._remove(row)
-            else:
-                await _bearing(f"look after {row.name}", lambda row=row: self._look_after(row))  # type: ignore[misc]
+            await _bearing(f"look after {row.name}", partial(self._look_after, row))
 
     async def _look_after(self, row: LocalEndpointRow) -> None:
-        if not await self._still_there(row):
-            logger.info("the namespace of %s (%s) is gone: withdrawing it", row.name, row.target)
-            await self._remove(row)
-        elif row.endpoint_id in self._unresumed and row.network_id in self.parts.live.view.networks:
+        is_old = row.endpoint_id in self._unresumed
+        if row.endpoint_id in self.endpoints.half_removed:
+            await self._remove(row, "it was being detached")
+        elif row.stage is not Stage.PUBLISHED and not is_old:
+            return  # an attach is at work on it
+        elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
+            await self._remove(row, "it did not survive the last stop")
+        elif self.parts.live.view.is_removed(row.network_id):
+            await self._remove(row, "its network was removed")
+        elif not await self._still_there(row):
+            await self._remove(row, "its namespace is gone")
+        elif is_old and row.network_id in self.parts.live.view.networks:
             await self._resume(row)
 
     def _rows(self) -> list[LocalEndpointRow]:
         return list(self.parts.live.rows.values())
 
-    def _is_removed(self, row: LocalEndpointRow) -> bool:
-        return self.parts.live.view.is_removed(row.network_id)
-
-    async def _remove(self, row: LocalEndpointRow) -> None:
+    async def _remove(self, row: LocalEndpointRow, why: str) -> None:
+        await self.endpoints.remove(row)
         self._unresumed.discard(row.endpoint_id)
-        # If it can't be removed now, it is half removed, or still published: another round sees to it.
-        await _bearing(f"remove {row.name}", lambda: self.endpoints.remove(row))
+        logger.info("withdrew %s (%s): %s", row.name, row.target, why)
 
     async def _remove_orphans(self) -> None:
         """Interfaces and records of endpoints that the journal does not know."""
@@ -158,7 +153,7 @@ async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> None:
     try:
         await step()
     except (NetagentError, OSError) as error:
-        logger.warning("cannot %s yet: %s", what, error)
+        _limited.warning(what, f"cannot {what} yet: {error}")
 
 
 def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:

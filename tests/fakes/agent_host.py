@@ -1,0 +1,342 @@
+"""A host's use-cases over real registry, ipam, publisher and participation; kernel, resolver and wire are pretended.
+
+    steps       every call that leaves the use-case, by name, in order; one of them can be made to fail or to hang
+    Fabric      joins several hosts: records arrive after a latency, acknowledgements as late again
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import trio
+from fakes.memory_journal import MemoryJournal
+from fakes.record_node import FakeNode
+from fakes.registry import host as host_record
+from fakes.registry import identifier
+from fakes.virtual import at_end
+
+from netagent.datapath import netns
+from netagent.errors import RefusedError
+from netagent.ipam.allocator import Allocator
+from netagent.membership.participation import Participation
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.registry.live import Live
+from netagent.registry.publish import Publisher
+from netagent.registry.view import AgentState, RegistryView
+from netagent.usecases import resolv_conf, targets
+from netagent.usecases.endpoints import EndpointParts, Endpoints
+from netagent.usecases.janitor import Janitor
+from netagent.usecases.network_plan import Surroundings
+from netagent.usecases.networks import Networks
+from netgossip.types import CLUSTER_SCOPE, Member, MemberState
+
+HANG = object()
+BOOT = "11111111-2222-3333-4444-555555555555"
+
+
+class Steps:
+    """What was done, in order. `fault` is (position, what): an exception to raise, or HANG."""
+
+    def __init__(self):
+        self.done = []
+        self.fault = None
+        self.reached = trio.Event()
+        self.delay_s = dict[str, object]()
+
+    async def __call__(self, name):
+        await trio.lowlevel.checkpoint()
+        position = len(self.done)
+        self.done.append(name)
+        if name in self.delay_s:
+            await trio.sleep(self.delay_s[name]())
+        if self.fault is not None and self.fault[0] in {position, name}:
+            what, self.fault = self.fault[1], None
+            self.reached.set()
+            if what is HANG:
+                await trio.sleep_forever()
+            raise what
+
+
+class StepJournal(MemoryJournal):
+    def __init__(self, steps):
+        super().__init__()
+        self._steps = steps
+
+    async def transaction(self, statements, *, grows=False):
+        await self._steps("journal")
+        return await super().transaction(statements, grows=grows)
+
+
+class LinkedNode(FakeNode):
+    """Records reach the fabric; scopes are entered and left."""
+
+    def __init__(self, owner):
+        super().__init__(owner)
+        self.scopes = {}
+        self.on_enter = lambda scope: None
+        self.acknowledged = {}
+        self.peer_heads = {}
+        self.received = {}
+        self.is_waited_for = lambda peer: True
+
+    def set_scope_members(self, scope, node_ids, now):
+        self.scopes.setdefault(scope, None)
+        self.scopes[scope] = node_ids
+
+    def enter_scope(self, scope, now):
+        self.on_enter(scope)
+
+    def exit_scope(self, scope, now):
+        del self.scopes[scope]
+
+    def head(self, scope=CLUSTER_SCOPE):
+        log = self.logs.get(scope)
+        return log.head if log else 0
+
+    def unacknowledged(self, scope):
+        """As GossipNode: who lacks our head, or whose own head, told with its acknowledgement, we lack."""
+        return frozenset(
+            peer
+            for peer in self.acknowledged
+            if self.is_waited_for(peer)
+            and (
+                self.acknowledged[peer] < self.head(scope)
+                or self.received.get(peer, 0) < self.peer_heads.get(peer, 0)
+            )
+        )
+
+
+class FakeAttacher:
+    def __init__(self, steps):
+        self._steps = steps
+        self.devices = {}
+        self.bound = []
+
+    async def bind(self, endpoint, *, vni, mtu_bytes):
+        await self._steps("bind")
+        self.devices[endpoint.endpoint_id] = endpoint.ifname or f"eth{len(self.devices)}"
+        self.bound.append(endpoint)
+        return self.devices[endpoint.endpoint_id]
+
+    async def unbind(self, endpoint_id):
+        await self._steps("unbind")
+        self.devices.pop(endpoint_id, None)
+
+    async def list_endpoint_devices(self):
+        await self._steps("list")
+        return dict(self.devices)
+
+
+class FakeResolvers:
+    def __init__(self, steps):
+        self._steps = steps
+        self.sandboxes = set()
+
+    async def ensure_listening(self, sandbox, netns_fd):
+        os.fstat(netns_fd)
+        await self._steps("listen")
+        self.sandboxes.add(sandbox)
+
+    async def remove_sandbox(self, sandbox):
+        await self._steps("silence")
+        self.sandboxes.discard(sandbox)
+
+    async def keep_only(self, wanted):
+        self.sandboxes &= wanted
+
+
+class FakeProjection:
+    def __init__(self, steps):
+        self._steps = steps
+        self.trouble = {}
+
+    async def wait_followed(self, revision):
+        await self._steps("followed")
+
+    async def wait_programmed(self, revision):
+        await self._steps("programmed")
+
+    def trouble_with(self, device):
+        return self.trouble.get(device)
+
+
+class AgentHost:
+    """One host. `restart` begins a new life with the same disk, kernel and resolver."""
+
+    def __init__(self, number=1, fabric=None):
+        self.host_id, self.name = HostId(identifier(number)), f"h{number}"
+        self.steps = Steps()
+        self.journal = StepJournal(self.steps)
+        at_end(self.journal.close)
+        self.node = LinkedNode(self.host_id)
+        self.attacher = FakeAttacher(self.steps)
+        self.resolvers = FakeResolvers(self.steps)
+        self.projection = FakeProjection(self.steps)
+        self.fabric = fabric
+        self.is_syncing = True
+        self.restart()
+
+    def restart(self, *, boot_id=BOOT):
+        view = RegistryView(self.host_id)
+        for event in self.node.heard:
+            view = view.with_entries(event)
+        self._told = len(self.node.heard)
+        self.live = Live(view, {row.endpoint_id: row for row in self.journal.load_endpoints()})
+        self.publisher = Publisher(self.node, self.journal, self.flush)
+        self.participation = Participation(self.node, self.publisher, self.live, lambda: None)
+        self.node.on_enter = self._note_entered
+        self.allocator = Allocator(
+            view=lambda: self.live.view,
+            journal=self.journal,
+            publisher=self.publisher,
+            ask=self._ask,
+            rows=self.journal.load_endpoints(),
+        )
+        self.parts = EndpointParts(
+            live=self.live,
+            journal=self.journal,
+            publisher=self.publisher,
+            allocator=self.allocator,
+            participation=self.participation,
+            attacher=self.attacher,
+            resolvers=self.resolvers,
+            projection=self.projection,
+            domain="mesh.internal",
+            boot_id=boot_id,
+        )
+        self.endpoints = Endpoints(self.parts)
+        self.janitor = Janitor(self.parts, self.endpoints)
+        self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
+
+    def _note_entered(self, scope):
+        if self.is_syncing:
+            self.participation.note_synced(NetworkId(scope.hex()))
+
+    async def _ask(self, host_id, payload):
+        await trio.lowlevel.checkpoint()
+
+    def _surroundings(self, view):
+        return Surroundings(
+            cluster_id=ClusterId("c1" * 16),
+            pools=("10.160.0.0/12",),
+            networks=tuple(network.record for network in view.networks.values()),
+            hosts=(),
+            underlay="192.0.2.1",
+            underlay_mtu_bytes=1500,
+        )
+
+    def flush(self):
+        for event in self.node.heard[self._told :]:
+            self.live.set_view(self.live.view.with_entries(event))
+            if self.fabric is not None:
+                self.fabric.spread(self, event)
+        self._told = len(self.node.heard)
+
+    def hear(self, event):
+        """What another host wrote arrives."""
+        self.live.set_view(self.live.view.with_entries(event))
+
+    def meet(self, host_id, state=MemberState.ALIVE):
+        member = Member(host_id, ("192.0.2.9", 7956), state, 1)
+        self.live.set_view(self.live.view.with_member(member))
+
+    def own_endpoints(self):
+        view = self.live.view
+        every = [*view.endpoints.values(), *view.fenced.values()]
+        return {EndpointId(one.endpoint_id) for one in every if one.owner == self.host_id}
+
+    def traces(self):
+        """All that an endpoint leaves behind, wherever; empty when nothing is left."""
+        left = {
+            "journal": self.journal.load_endpoints(),
+            "rows": dict(self.live.rows),
+            "interfaces": dict(self.attacher.devices),
+            "resolver": set(self.resolvers.sandboxes),
+            "records": self.own_endpoints(),
+            "locks": dict(self.endpoints._locks),
+            "names": set(self.endpoints._names_in_work),
+            "resolv.conf": sorted(str(one) for one in resolv_conf.NETNS_ETC.rglob("*") if one.is_file()),
+        }
+        return {what: value for what, value in left.items() if value}
+
+
+class Fabric:
+    """Hosts that all see each other alive. Everything that is sent arrives, in order for each pair."""
+
+    def __init__(self, nursery, size, rng=None):
+        self._nursery = nursery
+        self.rng = rng or random.Random(1)
+        self._arrivals = {}
+        self.latency_s = lambda: self.rng.uniform(0.0002, 0.002)
+        self.hosts = [AgentHost(number + 1, self) for number in range(size)]
+        for one in self.hosts:
+            for other in self.hosts:
+                one.meet(other.host_id)
+                if other is not one:
+                    one.node.acknowledged[other.host_id] = 0
+            one.node.is_waited_for = lambda peer, one=one: (
+                one.live.view.hosts[peer].agent is AgentState.ALIVE
+            )
+
+    async def tell_hosts(self):
+        """Everybody's host record is everywhere."""
+        for one in self.hosts:
+            await one.publisher.put(host_record(one.name))
+        while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts):
+            await trio.sleep(0.001)
+
+    def spread(self, sender, event):
+        for target in self.hosts:
+            if target is not sender:
+                self._nursery.start_soon(self._carry, sender, target, event)
+
+    async def _carry(self, sender, target, event):
+        await self._arrive(sender, target)
+        target.hear(event)
+        if event.scope == CLUSTER_SCOPE:
+            target.node.received[sender.host_id] = event.head
+            told = target.node.head()
+            await self._arrive(target, sender)
+            node = sender.node
+            node.acknowledged[target.host_id] = max(node.acknowledged[target.host_id], event.head)
+            node.peer_heads[target.host_id] = max(node.peer_heads.get(target.host_id, 0), told)
+
+    async def _arrive(self, source, target):
+        at = trio.current_time() + self.latency_s()
+        at = max(at, self._arrivals.get((source, target), 0.0) + 1e-6)
+        self._arrivals[source, target] = at
+        await trio.sleep_until(at)
+
+
+class Namespaces:
+    """Files in the place of network namespaces: all that the use-cases look at is their identity."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder / "netns"
+        self.folder.mkdir()
+        (folder / "etc").mkdir()
+        monkeypatch.setattr(targets, "NETNS_FOLDER", self.folder)
+        monkeypatch.setattr(resolv_conf, "NETNS_ETC", folder / "etc")
+        monkeypatch.setattr(netns, "open_netns", self._open)
+
+    def make(self, *names):
+        for name in names:
+            (self.folder / name).touch()
+
+    def remove(self, name):
+        (self.folder / name).unlink()
+
+    def replace(self, name):
+        """Another namespace under the same name."""
+        (self.folder / "new").touch()
+        (self.folder / "new").replace(self.folder / name)
+
+    @staticmethod
+    def _open(path):
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise RefusedError(f"no network namespace at {path}", code="namespace-gone") from None
+
+

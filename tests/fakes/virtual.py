@@ -1,0 +1,29 @@
+"""Async tests under virtual time: a second of sleep costs nothing, and a timeout is exact."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from types import SimpleNamespace
+
+import trio
+import trio.testing
+
+_at_end = SimpleNamespace(stack=None)
+
+
+def at_end(close):
+    """Have `close` called when the test that runs is over."""
+    _at_end.stack.callback(close)
+
+
+def virtual(function):
+    """Run an async test function; its parameters are fixtures as usual."""
+
+    @functools.wraps(function)
+    def test(*args, **kwargs):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        with contextlib.ExitStack() as _at_end.stack:
+            trio.run(functools.partial(function, *args, **kwargs), clock=clock)
+
+    return test

@@ -1,0 +1,9 @@
+"""Pretended network namespaces for every test that attaches."""
+
+import pytest
+from fakes.agent_host import Namespaces
+
+
+@pytest.fixture
+def namespaces(tmp_path, monkeypatch):
+    return Namespaces(tmp_path, monkeypatch)

@@ -1,0 +1,534 @@
+"""Attach, detach and link: their order, their undoing, and who may not have what somebody else has."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+import pytest
+import trio
+from fakes.agent_host import HANG, AgentHost
+from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.model.records import Link, RemovalRecord
+from netagent.model.request import AttachRequest
+from netagent.registry.journal import DiskFullError
+from netagent.registry.row import Stage
+from netagent.usecases.endpoints import BRIDGE_S
+from netgossip.types import MemberState
+
+ATTACH_STEPS = [
+    "journal",  # the attachment record
+    "journal",  # the row, reserved
+    "programmed",
+    "bind",
+    "journal",  # the row, bound
+    "listen",
+    "journal",  # the endpoint record
+    "journal",  # the row, published
+    "followed",
+]
+UNDONE_STEPS = ATTACH_STEPS[:-1]
+"""When the last fails, all is done already."""
+
+
+async def started(namespaces, *names):
+    """A host with the networks app and back, and some sandboxes."""
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"), network(N2, "back", subnets=("10.2.0.0/24",)))
+    one.steps.done.clear()
+    namespaces.make(*names)
+    return one
+
+
+def request(target="netns:web", network_name="app", **fields):
+    return AttachRequest(target=target, network=network_name, **fields)
+
+
+async def other_host(one, *records):
+    """Records that host h2 wrote."""
+    writer = Writer(H2)
+    one.meet(H2)
+    for record in [host("h2"), *records]:
+        one.hear(writer.put(record))
+
+
+def refused(kind, code, *words):
+    """Expect an error of the kind, with the code, a way out and the words."""
+
+    class Expect:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, _type, error, _trace):
+            assert type(error) is kind, error
+            assert error.code == code
+            for word in words:
+                assert word in str(error), (word, str(error))
+            return True
+
+    return Expect()
+
+
+# -- attach ---------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces):
+    one = await started(namespaces, "web")
+    row, created = await one.endpoints.attach(request(service="shop", links=(Link("db", "database"),)))
+    assert created
+    assert one.steps.done == ATTACH_STEPS
+    assert (row.name, row.service, row.stage, row.ifname) == ("web", "shop", Stage.PUBLISHED, "eth0")
+    assert one.journal.load_endpoints() == [row] == list(one.live.rows.values())
+    assert one.own_endpoints() == {row.endpoint_id}
+    assert one.live.view.endpoints[row.endpoint_id].record.addresses == row.addresses
+    assert one.attacher.bound[0].addresses == ("10.1.0.2/24", "fd00:1::2/64")
+
+
+@virtual
+async def test_attaching_again_gives_the_same_endpoint_and_does_nothing(namespaces):
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request(labels=(("tier", "front"),)))
+    one.steps.done.clear()
+    assert await one.endpoints.attach(request(labels=(("tier", "front"),))) == (row, False)
+    assert one.steps.done == []
+
+
+@pytest.mark.parametrize("position", range(len(UNDONE_STEPS)))
+@pytest.mark.parametrize("fault", ["refused", "full", "kernel", "cancelled"])
+@virtual
+async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(namespaces, position, fault):
+    one = await started(namespaces, "web")
+    free = one.allocator.free_count(N1)
+    errors = {
+        "refused": RefusedError("no"),
+        "full": DiskFullError("/var: the disk is full"),
+        "kernel": OSError(errno.ENOMEM, "no memory"),
+        "cancelled": HANG,
+    }
+    one.steps.fault = (position, errors[fault])
+    async with trio.open_nursery() as nursery:
+
+        async def attach():
+            with pytest.raises((NetagentError, OSError, trio.Cancelled)) as caught:
+                await one.endpoints.attach(request())
+            if isinstance(caught.value, trio.Cancelled):
+                raise caught.value
+
+        nursery.start_soon(attach)
+        await one.steps.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert one.traces() == {}, one.steps.done
+    assert one.allocator.free_count(N1) == free
+    one.allocator._holdings[N1].pool.check_invariants()
+    row, created = await one.endpoints.attach(request())
+    assert created
+    assert row.stage is Stage.PUBLISHED
+
+
+@virtual
+async def test_a_step_of_the_undoing_that_hangs_does_not_keep_the_others_from_being_done(namespaces):
+    one = await started(namespaces, "web")
+    one.steps.fault = (UNDONE_STEPS.index("listen"), RefusedError("no"))
+    hanging = one.attacher.unbind
+
+    async def unbind(endpoint_id):
+        await trio.sleep_forever()
+
+    one.attacher.unbind = unbind
+    with pytest.raises(RefusedError):
+        await one.endpoints.attach(request())
+    assert set(one.traces()) == {"interfaces"}
+    one.attacher.unbind = hanging
+    await one.janitor.recover()
+    assert one.traces() == {}
+
+
+@virtual
+async def test_cancelled_while_the_names_follow_the_endpoint_is_attached(namespaces):
+    one = await started(namespaces, "web")
+    one.steps.fault = ("followed", HANG)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.endpoints.attach, request())
+            await one.steps.reached.wait()
+            scope.cancel()
+    (row,) = one.live.rows.values()
+    assert row.stage is Stage.PUBLISHED
+    assert one.own_endpoints() == {row.endpoint_id}
+
+
+@virtual
+async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(namespaces):
+    one = await started(namespaces, "web")
+    one.steps.fault = ("followed", HANG)
+    begun = trio.current_time()
+    await one.endpoints.attach(request())
+    assert trio.current_time() - begun == pytest.approx(2.0)
+
+
+@virtual
+async def test_a_bridge_that_is_not_built_is_named(namespaces):
+    one = await started(namespaces, "web")
+    one.projection.trouble["na-1161"] = "VNI 1161 is used by vxlan9, which is not ours"
+    with refused(FailedError, "datapath", "app", "vxlan9"):
+        await one.endpoints.attach(request())
+    one.projection.trouble.clear()
+    one.steps.fault = ("programmed", HANG)
+    begun = trio.current_time()
+    with refused(FailedError, "datapath", f"within {BRIDGE_S:.0f} s"):
+        await one.endpoints.attach(request())
+    assert trio.current_time() - begun == pytest.approx(BRIDGE_S)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_namespace_that_is_exchanged_in_the_middle_is_not_published(namespaces):
+    one = await started(namespaces, "web")
+    bind = one.attacher.bind
+
+    async def exchange(endpoint, **sizes):
+        namespaces.replace("web")
+        return await bind(endpoint, **sizes)
+
+    one.attacher.bind = exchange
+    with refused(RefusedError, "namespace-gone", "netns:web"):
+        await one.endpoints.attach(request())
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("position", range(1, UNDONE_STEPS.count("journal") + 1))
+@virtual
+async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namespaces, position):
+    one = await started(namespaces, "web")
+    original = one.journal.transaction
+    count = 0
+
+    async def transaction(statements, **options):
+        nonlocal count
+        count += 1
+        done = await original(statements, **options)
+        if count == position:
+            writer = Writer(H2)
+            one.hear(writer.put(RemovalRecord(N1)))
+        return done
+
+    one.journal.transaction = transaction
+    try:
+        await one.endpoints.attach(request())
+    except (RefusedError, NoError) as error:
+        assert error.thing
+    else:  # too late for this attach: the janitor sees to it
+        await one.janitor._look_around()
+    assert one.traces() == {}
+
+
+@virtual
+async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_is_done(namespaces):
+    one = await started(namespaces, "web")
+    with refused(NoError, "no-such-network", "'nowhere'", "network ls"):
+        await one.endpoints.attach(request(network_name="nowhere"))
+    with refused(RefusedError, "namespace-gone", "gone"):
+        await one.endpoints.attach(request("netns:gone"))
+    with refused(InputError, "bad-input", "no name", "--name"):
+        await one.endpoints.attach(request(str(namespaces.folder.parent / "netns" / ".." / "netns" / "web")))
+    with refused(RefusedError, "not-supported", "publish"):
+        await one.endpoints.attach(request(publish=("80:80/tcp",)))
+    with refused(RefusedError, "not-supported", "MAC"):
+        await one.endpoints.attach(request(mac="02:00:00:00:00:01"))
+    assert one.steps.done == []
+    assert one.traces() == {}
+
+
+# -- clashes --------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_name_is_used_once_on_a_host_and_network(namespaces):
+    one = await started(namespaces, "web", "other")
+    await one.endpoints.attach(request())
+    with refused(RefusedError, "name-in-use", "'web'", "--name", "--service"):
+        await one.endpoints.attach(request("netns:other", name="web"))
+    await one.endpoints.attach(request("netns:other", "back", name="web"))
+
+
+@virtual
+async def test_of_two_at_once_with_one_name_one_is_refused(namespaces):
+    one = await started(namespaces, "a", "b")
+    outcomes = []
+
+    async def attach(target):
+        try:
+            outcomes.append((await one.endpoints.attach(request(target, name="web")))[1])
+        except RefusedError as error:
+            outcomes.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attach, "netns:a")
+        nursery.start_soon(attach, "netns:b")
+    assert sorted(map(str, outcomes)) == ["True", "name-in-use"]
+    assert len(one.live.rows) == 1
+
+
+@virtual
+async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces):
+    one = await started(namespaces, "web")
+    created = []
+
+    async def attach():
+        created.append((await one.endpoints.attach(request()))[1])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attach)
+        nursery.start_soon(attach)
+    assert sorted(created) == [False, True]
+    assert one.endpoints._locks == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": "shop"},
+        {"aliases": ("www",)},
+        {"labels": (("a", "b"),)},
+        {"links": (Link("db", "db"),)},
+        {"addresses": ("10.1.0.77",)},
+        {"ifname": "net9"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@virtual
+async def test_attaching_again_with_other_wishes_is_refused(namespaces, change):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    with refused(RefusedError, "already-attached", "netns:web", "web (10.1.0.2", "netagent detach web"):
+        await one.endpoints.attach(request(**change))
+
+
+@virtual
+async def test_an_address_that_somebody_has_is_refused_with_its_holder(namespaces):
+    one = await started(namespaces, "web", "other")
+    await other_host(one, endpoint(1, offset=40))
+    with refused(RefusedError, "address-in-use", "10.1.0.40", "web1", "host h2"):
+        await one.endpoints.attach(request(addresses=("10.1.0.40",)))
+    with refused(RefusedError, "address-in-use", "fd00:1::28", "web1"):
+        await one.endpoints.attach(request(addresses=("fd00:1::28",)))
+    row, _ = await one.endpoints.attach(request(addresses=("10.1.0.50", "fd00:1::32")))
+    assert row.addresses == ("10.1.0.50", "fd00:1::32")
+    with refused(RefusedError, "address-in-use", "10.1.0.50", "host h1"):
+        await one.endpoints.attach(request("netns:other", addresses=("10.1.0.50",)))
+
+
+@virtual
+async def test_the_holder_of_an_address_is_named_even_if_its_host_is_not_known(namespaces):
+    one = await started(namespaces, "web")
+    one.hear(Writer(H2).put(endpoint(1, offset=40)))
+    with refused(RefusedError, "address-in-use", "web1", f"host {H2[:8]}"):
+        await one.endpoints.attach(request(addresses=("10.1.0.40",)))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "words"),
+    [
+        (("10.9.0.5",), ("10.9.0.5", "10.1.0.0/24")),
+        (("10.1.0.1",), ("10.1.0.1", "first two")),
+        (("10.1.0.255",), ("10.1.0.255",)),
+        (("10.1.0.5", "fd00:1::6"), ("not the same place",)),
+    ],
+)
+@virtual
+async def test_an_address_that_the_network_does_not_give_out_is_refused(namespaces, addresses, words):
+    one = await started(namespaces, "web")
+    with refused(RefusedError, "bad-address", *words):
+        await one.endpoints.attach(request(addresses=addresses))
+    assert one.traces() == {}
+
+
+# -- sandboxes ------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(namespaces):
+    one = await started(namespaces, "web")
+    first, _ = await one.endpoints.attach(request(name="shop"))
+    second, _ = await one.endpoints.attach(request(network_name="back"))
+    assert second.name == "shop"
+    text = (namespaces.folder.parent / "etc" / "web" / "resolv.conf").read_text()
+    assert "search app.mesh.internal back.mesh.internal mesh.internal" in text
+    await one.endpoints.detach(first.endpoint_id)
+    assert len(one.resolvers.sandboxes) == 1
+    text = (namespaces.folder.parent / "etc" / "web" / "resolv.conf").read_text()
+    assert "search back.mesh.internal mesh.internal" in text
+    await one.endpoints.detach("shop")
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_failed_second_attach_leaves_the_first_one_whole(namespaces):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    before = one.traces()
+    one.steps.done.clear()
+    one.steps.fault = (6, DiskFullError("full"))
+    with pytest.raises(DiskFullError):
+        await one.endpoints.attach(request(network_name="back"))
+    assert one.traces() == before
+
+
+# -- detach ---------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_detach_goes_backwards_the_name_first(namespaces):
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request())
+    one.steps.done.clear()
+    assert await one.endpoints.detach("web") == row
+    assert one.steps.done == [
+        "journal",  # only reserved from now on
+        "journal",  # no record
+        "followed",
+        "silence",
+        "unbind",
+        "journal",  # no row
+    ]
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("position", range(6))
+@pytest.mark.parametrize("fault", ["kernel", "cancelled"])
+@virtual
+async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespaces, position, fault):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    one.steps.done.clear()
+    one.steps.fault = (position, FailedError("no") if fault == "kernel" else HANG)
+    is_begun = position > 0
+    async with trio.open_nursery() as nursery:
+
+        async def detach():
+            try:
+                await one.endpoints.detach("web")
+            except FailedError:
+                pass
+
+        nursery.start_soon(detach)
+        await one.steps.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert one.endpoints._locks == {}
+    await one.janitor._look_around()
+    assert (one.traces() == {}) is is_begun, "what was not begun is as before; what was begun is finished"
+
+
+@pytest.mark.parametrize("position", range(1, 6))
+@virtual
+async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(namespaces, position):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    one.steps.done.clear()
+    one.steps.fault = (position, FailedError("stopped"))
+    with pytest.raises(FailedError):
+        await one.endpoints.detach("web")
+    one.restart()
+    await one.janitor.recover()
+    assert one.traces() == {}
+
+
+@virtual
+async def test_detaching_twice_at_once_is_one_detach(namespaces):
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.remove, row)
+        nursery.start_soon(one.endpoints.remove, row)
+    assert one.steps.done.count("unbind") == 1
+    assert one.traces() == {}
+
+
+@virtual
+async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces):
+    one = await started(namespaces, "web", "other")
+    await other_host(one, endpoint(7, offset=40))
+    await one.endpoints.attach(request())
+    second, _ = await one.endpoints.attach(request("netns:other", "back", name="web"))
+    with refused(InputError, "bad-input", "2 endpoints", "netns:web", "netns:other"):
+        await one.endpoints.detach("web")
+    with refused(RefusedError, "other-host", "'web7'", "host h2"):
+        await one.endpoints.detach("web7")
+    with refused(NoError, "no-such-endpoint", "'nobody'"):
+        await one.endpoints.detach("nobody")
+    assert (await one.endpoints.detach(second.endpoint_id[:8])).endpoint_id == second.endpoint_id
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_links_come_and_go_and_are_on_disk(namespaces):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    one.steps.done.clear()
+    link = Link("db.back", "database")
+    row = await one.endpoints.link("web", link)
+    assert row.links == (link,)
+    assert one.journal.load_endpoints() == [row]
+    assert one.steps.done == ["journal", "followed"]
+    assert await one.endpoints.link("web", link) == row
+    assert one.steps.done == ["journal", "followed"], "the same again changes nothing"
+    assert (await one.endpoints.unlink("web", link)).links == ()
+    with refused(NoError, "not-found", "db.back:database"):
+        await one.endpoints.unlink("web", link)
+
+
+@virtual
+async def test_an_alias_means_one_service_in_a_sandbox(namespaces):
+    one = await started(namespaces, "web", "other")
+    await one.endpoints.attach(request(links=(Link("db", "database"),)))
+    with refused(RefusedError, "alias-in-use", "'database'", "db", "netagent unlink web db:database"):
+        await one.endpoints.link("web", Link("db2", "database"))
+    with refused(RefusedError, "alias-in-use", "'database'"):
+        await one.endpoints.attach(request(network_name="back", links=(Link("db2", "database"),)))
+    await one.endpoints.attach(request("netns:other", links=(Link("db2", "database"),)))
+    assert len(one.live.rows) == 2
+
+
+@virtual
+async def test_two_links_made_at_once_both_stay(namespaces):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(one.endpoints.link, "web", Link(f"s{number}", f"a{number}"))
+    (row,) = one.live.rows.values()
+    assert {link.service for link in row.links} == {"s0", "s1", "s2"}
+    assert one.journal.load_endpoints() == [row]
+
+
+@virtual
+async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(namespaces):
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.remove, row)
+        await trio.testing.wait_all_tasks_blocked(0)
+        with refused(NoError, "no-such-endpoint", "'web'"):
+            async with one.endpoints._called("web"):
+                pass
+        with refused(NoError, "no-such-endpoint", "'web'"):
+            await one.endpoints.link("web", Link("db", "db"))
+    assert one.traces() == {}
+
+
+@virtual
+async def test_leftover_state_of_other_hosts_never_counts_as_ours(namespaces):
+    one = await started(namespaces, "web")
+    await other_host(one, dataclasses.replace(endpoint(1, offset=40), name="web"))
+    one.meet(H2, MemberState.DEAD)
+    row, created = await one.endpoints.attach(request())
+    assert created
+    assert row.name == "web", "names are per host"

@@ -1,0 +1,307 @@
+"""What an agent makes of its journal at a start, and how it notices what nobody told it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import types
+
+import pytest
+import trio
+from fakes.agent_host import BOOT, AgentHost
+from fakes.registry import H2, N1, Writer, host, network
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError
+from netagent.model.records import RemovalRecord
+from netagent.model.request import AttachRequest
+from netagent.registry import statement
+from netagent.registry.journal import DiskFullError
+from netagent.registry.row import Stage
+from netagent.usecases import janitor as module
+from netagent.usecases.endpoint_rules import record_of
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Namespaces that live on in some process: identity -> path. Looked up without a thread, for virtual time."""
+    found = {}
+
+    async def run_sync(function, identity):
+        await trio.lowlevel.checkpoint()
+        assert function is module._path_of_namespace
+        return found.get(identity)
+
+    monkeypatch.setattr(
+        module, "trio", types.SimpleNamespace(**vars(trio) | {"to_thread": types.SimpleNamespace(run_sync=run_sync)})
+    )
+    return found
+
+
+@pytest.fixture
+def world(namespaces, processes):
+    namespaces.processes = processes
+    return namespaces
+
+
+async def attached(world, name="web"):
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    world.make(name)
+    row, _ = await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
+    one.steps.done.clear()
+    return one, row
+
+
+async def crashed(world, stage):
+    """A host whose agent died when an attach had come to a stage; the stage's kernel objects are there."""
+    one, row = await attached(world)
+    row = dataclasses.replace(row, stage=stage)
+    await one.journal.transaction(statement.save_endpoint(row))
+    if stage is not Stage.PUBLISHED:
+        await one.publisher.withdraw(record_of(row))
+    if stage is Stage.RESERVED:
+        one.attacher.devices.clear()
+        one.resolvers.sandboxes.clear()
+    return one, row
+
+
+async def started_again(one, **options):
+    one.steps.done.clear()
+    one.restart(**options)
+    one.participation.resume()
+    await one.janitor.recover()
+
+
+@virtual
+async def test_a_restart_changes_nothing_that_is_whole(world):
+    one, row = await crashed(world, Stage.PUBLISHED)
+    heard, before = len(one.node.heard), one.traces()
+    await started_again(one)
+    assert one.steps.done == ["list", "listen"]
+    assert len(one.node.heard) == heard
+    assert one.traces() == before
+    assert one.live.rows[row.endpoint_id] == row
+
+
+@virtual
+async def test_a_bound_endpoint_is_published_and_a_reserved_one_taken_back(world):
+    one, row = await crashed(world, Stage.BOUND)
+    await started_again(one)
+    assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
+    assert one.own_endpoints() == {row.endpoint_id}
+    assert one.journal.load_endpoints()[0].stage is Stage.PUBLISHED
+
+    one, row = await crashed(world, Stage.RESERVED)
+    await started_again(one)
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@virtual
+async def test_what_went_with_its_namespace_is_gone_everywhere(world, stage):
+    one, _ = await crashed(world, stage)
+    world.remove("web")
+    await started_again(one)
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@virtual
+async def test_another_namespace_under_the_same_name_is_another_sandbox(world, stage):
+    one, _ = await crashed(world, stage)
+    world.replace("web")
+    await started_again(one)
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@virtual
+async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world, stage):
+    one, _ = await crashed(world, stage)
+    await started_again(one, boot_id=BOOT.replace("1", "2"))
+    assert one.traces() == {}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@virtual
+async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world, stage):
+    one, _ = await crashed(world, stage)
+    await one.publisher.put(RemovalRecord(N1))
+    await started_again(one)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_namespace_that_processes_live_on_in_stays(world):
+    one, row = await crashed(world, Stage.PUBLISHED)
+    (world.folder / "elsewhere").hardlink_to(world.folder / "web")
+    world.remove("web")
+    elsewhere = str(world.folder / "elsewhere")
+    world.processes[row.netns_dev, row.netns_inode] = elsewhere
+    await started_again(one)
+    assert one.live.rows[row.endpoint_id].netns_path == elsewhere
+    assert one.journal.load_endpoints()[0].netns_path == elsewhere
+    assert one.own_endpoints() == {row.endpoint_id}
+
+
+@virtual
+async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_go(world):
+    one, row = await crashed(world, Stage.PUBLISHED)
+    await one.journal.transaction([statement.delete_endpoint(row.endpoint_id)])
+    await started_again(one)
+    assert [*one.traces()] == ["resolv.conf"]
+    assert "unbind" in one.steps.done
+
+
+FAULTS = [FailedError("the kernel says no"), OSError(errno.ENOBUFS, "no"), DiskFullError("/var: the disk is full")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize("step", ["list", "unbind", "listen", "journal", "silence"])
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "there"])
+@virtual
+async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, stage, is_gone, step, fault):
+    one, row = await crashed(world, stage)
+    if is_gone:
+        world.remove("web")
+        one.attacher.devices["0" * 32] = "eth9"
+    one.steps.fault = (step, fault)
+    await started_again(one)
+    one.steps.fault = None
+    await one.janitor._look_around()
+    one.attacher.devices.pop("0" * 32, None)  # a leftover interface is the next start's, and the reconciler's
+    expected = set() if is_gone or stage is Stage.RESERVED else {row.endpoint_id}
+    assert one.own_endpoints() == expected
+    assert set(one.live.rows) == set(one.attacher.devices) == expected
+    assert {found.endpoint_id for found in one.journal.load_endpoints()} == expected
+
+
+@virtual
+async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(world):
+    one, row = await crashed(world, Stage.BOUND)
+    own = one.node.heard
+    networks = [event for event in own if any(entry.key.startswith(b"n") for entry in event.entries)]
+    one.node.heard = [event for event in own if event not in networks]
+    one.steps.done.clear()
+    one.restart()
+    await one.janitor.recover()
+    assert one.own_endpoints() == set()
+    for event in networks:
+        one.hear(event)
+    await one.janitor._look_around()
+    assert one.own_endpoints() == {row.endpoint_id}
+    assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
+    assert one.resolvers.sandboxes
+
+
+@virtual
+async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world):
+    one, row = await crashed(world, Stage.PUBLISHED)
+    one.steps.delay_s["listen"] = lambda: 1000.0
+    begun = trio.current_time()
+    await started_again(one)
+    assert trio.current_time() - begun == pytest.approx(module.RECOVER_S)
+    assert one.own_endpoints() == {row.endpoint_id}
+    one.steps.delay_s.clear()
+    await one.janitor._look_around()
+    assert one.janitor._unresumed == set()
+
+
+# -- while it runs --------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world):
+    one, _ = await attached(world)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.janitor.run)
+        await trio.sleep(5)
+        assert one.own_endpoints()
+        world.remove("web")
+        await trio.sleep(2 * module.INTERVAL_S)
+        assert one.traces() == {}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world):
+    one, _ = await attached(world)
+    one.hear(Writer(H2).put(RemovalRecord(N1)))
+    one.steps.fault = ("unbind", FailedError("busy"))
+    await one.janitor._look_around()
+    assert "interfaces" in one.traces()
+    await one.janitor._look_around()
+    assert one.traces() == {}
+
+
+@virtual
+async def test_an_attach_at_work_is_left_alone(world):
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    world.make("web")
+    one.steps.delay_s["bind"] = lambda: 10.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.attach, AttachRequest(target="netns:web", network="app"))
+        nursery.start_soon(one.janitor.run)
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    (row,) = one.live.rows.values()
+    assert row.stage is Stage.PUBLISHED
+
+
+@virtual
+async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoint_back(world):
+    one, row = await attached(world)
+    world.remove("web")
+    world.processes[row.netns_dev, row.netns_inode] = "/proc/7/ns/net"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.remove, row)
+        nursery.start_soon(one.janitor._look_around)
+    assert one.traces() == {}
+
+
+# -- deleted interfaces ---------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_deleted_interface_is_made_anew(world):
+    one, row = await attached(world)
+    one.attacher.devices.clear()
+    await one.janitor.rebind(row.endpoint_id)
+    assert one.attacher.devices == {row.endpoint_id: "eth0"}
+    assert one.attacher.bound[-1].ifname == "eth0"
+
+
+@virtual
+async def test_no_interface_is_made_for_what_is_gone_or_going(world):
+    one, row = await attached(world)
+    await one.janitor.rebind("0" * 32)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.remove, row)
+        nursery.start_soon(one.janitor.rebind, row.endpoint_id)
+    assert one.traces() == {}
+    one, row = await attached(world, "other")
+    world.remove("other")
+    one.attacher.devices.clear()
+    await one.janitor.rebind(row.endpoint_id)
+    assert one.attacher.devices == {}
+
+
+@pytest.mark.parametrize("fault", FAULTS[:2], ids=lambda fault: type(fault).__name__)
+@virtual
+async def test_a_kernel_that_refuses_the_interface_ends_nothing(world, fault):
+    one, row = await attached(world)
+    one.attacher.devices.clear()
+    one.steps.fault = ("bind", fault)
+    await one.janitor.rebind(row.endpoint_id)
+    assert one.attacher.devices == {}
+
+
+def test_a_living_process_is_found_by_its_namespace():
+    status = module.Path("/proc/self/ns/net").stat()
+    path = module._path_of_namespace((status.st_dev, status.st_ino))
+    assert path is not None
+    assert module.Path(path).stat().st_ino == status.st_ino
+    assert module._path_of_namespace((0, 0)) is None
