@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/local/bin:/usr/s
 
 .PHONY: help
 help: ## show this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s@
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: packages-demo .venv/.product ## three hosts, real programs, three accidents; under a minute after set-up

@@ -160,11 +160,11 @@ class Agent:
             ) from None
 
     async def join(self, addresses: Sequence[str], token: Token) -> str:
-        """Enter the cluster of the token; the address of the member that let us in."""
+        """Enter the cluster of the token; the address of the member that let us in, '' if we are in it."""
         async with self._changing:
             if self.cluster is not None:
                 if self.cluster.keys.cluster_id == token.cluster_id:
-                    return "this host is a member already"
+                    return ""
                 raise self._in_a_cluster()
             given = [await _resolve(text) for text in addresses]
             heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
@@ -273,9 +273,11 @@ def main(arguments: argparse.Namespace) -> int:
         trio.run(_run, load)
     except BaseExceptionGroup as group:
         known, others = group.split(NetagentError)
-        if known is None or others is not None:
-            raise
-        raise _first(known) from None
+        if known is not None and others is None:
+            raise _first(known) from None
+        # The kernel and the resolver go on; whoever supervises the agent starts it again.
+        logger.critical("the agent fails unexpectedly", exc_info=group)
+        return FailedError.exit_status
     return 0
 
 

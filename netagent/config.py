@@ -223,7 +223,11 @@ def _default_name() -> str:
 KEYS: tuple[Key, ...] = (
     Key("name", _name, None, "this host's name in the cluster (default: its host name)", "NAME"),
     Key(
-        "bind", _optional_address, None, "address that gossip and records listen on (default: all)", "ADDRESS"
+        "bind",
+        _optional_address,
+        None,
+        "address that gossip and records listen on (default: the advertised one)",
+        "ADDRESS",
     ),
     Key(
         "advertise",
@@ -274,7 +278,7 @@ KEYS: tuple[Key, ...] = (
         "forget_after_s",
         _number(0, 10**9),
         7 * 86400,
-        "a host silent for so long is forgotten by itself; 0 = never",
+        "a host silent for so long is forgotten by itself, from a later version on; 0 = never",
         "SECONDS",
         reloads=True,
     ),

@@ -4,9 +4,7 @@ Messages to one peer are collected until `drain` and packed into as few datagram
 datagram, or more than a few of them, goes over a one-way stream: the dialler writes frames, the last one flagged, the
 peer closes when it has read that one, which tells the dialler that all arrived. One stream to a peer at a time;
 what comes meanwhile waits, up to BACKLOG_BYTES, and is dropped beyond: the repair by digest asks for it again.
-Only idempotent messages may go over streams (frame.py says why).
-
-A stream that opens with 'J' is a join conversation, from somebody who has no key yet; it is handed on.
+Only idempotent messages may go over streams (frame.py says why). What others dial is in record_streams.py.
 """
 
 from __future__ import annotations
@@ -15,25 +13,25 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import Final
 
 from netgossip.config import GossipConfig
-from netgossip.errors import SealError, WireError
+from netgossip.errors import WireError
 from netgossip.frame import (
     BODY_LIMIT_BYTES,
-    JOIN_MAGIC,
     LAST,
     MORE,
     OVERHEAD_BYTES,
-    FrameReader,
     Opened,
     Opener,
     Sealer,
     parse_header_untrusted,
 )
+from netgossip.record_streams import AcceptedStreams, JoinHandler, count_refusal
 from netgossip.record_wire import (
     IDEMPOTENT,
     NONCE_BYTES,
+    TIMELESS,
     Hello,
     Message,
     Welcome,
@@ -57,25 +55,11 @@ DATAGRAMS_AT_ONCE: Final = 8
 """More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
 """Waiting for the stream to one peer: two logs of the largest size."""
-MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""One message on a stream, buffered only after each of its frames was found authentic."""
-ACCEPTED_STREAMS: Final = 64
-"""Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
 SLOWEST_BYTES_S: Final = 1_000_000
 """Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
 NEVER: Final = float("inf")
-
-
-class JoinConversation(Protocol):
-    """One join, written by the application; `receive` may raise WireError, which ends it."""
-
-    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
-        """Bytes to send, and whether to close then. The first data begins with the byte 'J'."""
-
-
-JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +77,7 @@ class _Peer:
     address: Address
     outbox: list[tuple[bytes, bool]] = field(default_factory=list)
     """(encoded, may go over a stream)."""
+    outbox_bytes: int = 0
     backlog: list[bytes] = field(default_factory=list)
     backlog_bytes: int = 0
     stream: StreamId | None = None
@@ -104,18 +89,6 @@ class _Peer:
 class _Dialled:
     peer: NodeId
     deadline: float
-
-
-@dataclass(slots=True)
-class _Accepted:
-    address: Address
-    deadline: float
-    reader: FrameReader | None = None
-    join: JoinConversation | None = None
-    partial: bytearray = field(default_factory=bytearray)
-    speaker: tuple[NodeId, int] | None = None
-    """Sender and epoch of its frames."""
-    last_counter: int = 0
 
 
 class Carriage:
@@ -136,7 +109,6 @@ class Carriage:
         self._config = config
         self._rng = rng
         self._new_stream_id = new_stream_id
-        self._join_handler = join_handler
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
@@ -146,11 +118,17 @@ class Carriage:
         self._ready: dict[NodeId, None] = {}
         """Those for which something may be sent, in the order of its coming."""
         self._dialled: dict[StreamId, _Dialled] = {}
-        self._accepted: dict[StreamId, _Accepted] = {}
         self._commands: list[StreamCommand] = []
         self._admitted: list[NodeId] = []
         self._now = 0.0
         self.counts: Counter[str] = Counter()
+        self._accepted = AcceptedStreams(
+            config=config,
+            opener=self._opener,
+            join_handler=join_handler,
+            commands=self._commands,
+            counts=self.counts,
+        )
 
     # Peers and sending
 
@@ -193,8 +171,15 @@ class Carriage:
         """Queue a message; to unknown peers nothing is sent."""
         peer = self._peers.get(node_id)
         if peer is not None:
-            peer.outbox.append((encode(message), isinstance(message, IDEMPOTENT)))
+            encoded = encode(message)
+            peer.outbox.append((encoded, isinstance(message, IDEMPOTENT)))
+            peer.outbox_bytes += len(encoded)
             self._ready[node_id] = None
+
+    def has_room(self, node_id: NodeId) -> bool:
+        """True when more bulk for the peer would not be dropped: ask before encoding some."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.outbox_bytes + peer.backlog_bytes < BACKLOG_BYTES
 
     def take_admitted(self) -> list[NodeId]:
         """Peers of which a new start was proven live since the last call."""
@@ -210,13 +195,13 @@ class Carriage:
             opened = self._opener.open_untrusted(parse_header_untrusted(payload), payload)
             messages = decode_untrusted(opened.body)
         except WireError as error:
-            self._refuse(error)
+            count_refusal(self.counts, error)
             return []
         return self._believe(opened, messages, now)
 
     def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
         """Answer Hello and Welcome, and drop what needs a proof that is missing."""
-        proven = opened.proven
+        fresh, proven = opened.fresh, opened.proven
         received = []
         peer = self._peers[opened.sender]
         for message in messages:
@@ -227,10 +212,10 @@ class Carriage:
                     if nonce == peer.nonce:
                         peer.nonce = None
                         self._greeting.pop(opened.sender, None)
-                        proven = True
+                        fresh = proven = True
                         if self._opener.admit(opened):
                             self._admitted.append(opened.sender)
-                case _ if proven or isinstance(message, IDEMPOTENT):
+                case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
                     received.append(Received(opened.sender, opened.epoch, message, proven))
                 case _:
                     self.counts["refused_unproven"] += 1
@@ -242,64 +227,14 @@ class Carriage:
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
         """Somebody dialled us."""
         self._now = now
-        if len(self._accepted) >= ACCEPTED_STREAMS:
-            self.counts["refused_too_many_streams"] += 1
-            self._commands.append(StreamClose(stream_id))
-        else:
-            self._accepted[stream_id] = _Accepted(address, now + self._config.stream_timeout_s)
+        self._accepted.accept(stream_id, address, now)
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Received]:
         """The messages completed by these bytes. A stream that is refused is closed and counted."""
         self._now = now
-        stream = self._accepted.get(stream_id)
-        if stream is None or not data:
-            return []
-        try:
-            if stream.reader is None and stream.join is None:
-                self._begin(stream_id, stream, data[0])
-            if stream.join is not None:
-                answer, close = stream.join.receive(data, now)
-                if answer:
-                    self._commands.append(StreamSend(stream_id, answer))
-                if close:
-                    self._close_accepted(stream_id)
-                return []
-            return self._read_frames(stream_id, stream, data, now)
-        except WireError as error:
-            self._refuse(error)
-            self._close_accepted(stream_id)
-            return []
-
-    def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
-        """Tell by the first byte what a stream is."""
-        if first == JOIN_MAGIC:
-            if self._join_handler is None:
-                raise WireError("nobody joins here")
-            stream.join = self._join_handler(stream_id, stream.address)
-        else:
-            stream.reader = FrameReader()
-
-    def _read_frames(self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float) -> list[Received]:
-        assert stream.reader is not None
         received = []
-        for header, frame in stream.reader.feed_untrusted(data):
-            opened = self._opener.open_untrusted(header, frame, stream=True)
-            if stream.speaker not in (None, (opened.sender, opened.epoch)):
-                raise WireError("two senders on one stream")
-            if opened.counter <= stream.last_counter:
-                raise WireError("replayed")
-            stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
-            stream.deadline = now + self._config.stream_timeout_s
-            stream.partial += opened.body
-            if len(stream.partial) > MESSAGE_LIMIT_BYTES:
-                raise WireError("message too large")
-            if not header.flags & MORE:
-                messages = decode_untrusted(bytes(stream.partial))
-                stream.partial.clear()
-                received += self._believe(opened, messages, now)
-            if header.flags & LAST:
-                self._close_accepted(stream_id)
-                break
+        for opened, messages in self._accepted.receive(stream_id, data, now):
+            received += self._believe(opened, messages, now)
         return received
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
@@ -309,8 +244,8 @@ class Carriage:
             if error is not None:
                 self.counts["streams_failed"] += 1
             self._end_dialled(stream_id)
-        elif stream_id in self._accepted:
-            self._close_accepted(stream_id)
+        else:
+            self._accepted.end(stream_id)
 
     # Time
 
@@ -324,9 +259,7 @@ class Carriage:
             self._ready[node_id] = None
             self._greeting[node_id] = now + peer.hello_wait_s
             peer.hello_wait_s = min(2 * peer.hello_wait_s, HELLO_MAX_S)
-        for stream_id in [i for i, stream in self._accepted.items() if stream.deadline <= now]:
-            self.counts["streams_timed_out"] += 1
-            self._close_accepted(stream_id)
+        self._accepted.handle_deadline(now)
         for stream_id in [i for i, stream in self._dialled.items() if stream.deadline <= now]:
             self.counts["streams_timed_out"] += 1
             self._end_dialled(stream_id)
@@ -334,10 +267,8 @@ class Carriage:
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do."""
         hello = min(self._greeting.values(), default=NEVER)
-        accepted = min((stream.deadline for stream in self._accepted.values()), default=NEVER)
-        return min(
-            hello, accepted, min((stream.deadline for stream in self._dialled.values()), default=NEVER)
-        )
+        dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
+        return min(hello, dialled, self._accepted.next_deadline())
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Everything to send."""
@@ -349,13 +280,14 @@ class Carriage:
                 datagrams += self._pack(node_id, peer)
             if peer.backlog and peer.stream is None:
                 self._dial(node_id, peer)
-        commands, self._commands = self._commands, []
+        commands = self._commands.copy()
+        self._commands.clear()
         self.counts["datagrams_sent"] += len(datagrams)
         return datagrams, commands
 
     def _pack(self, node_id: NodeId, peer: _Peer) -> list[Datagram]:
         room = self._config.record_datagram_bytes - OVERHEAD_BYTES
-        outbox, peer.outbox = peer.outbox, []
+        outbox, peer.outbox, peer.outbox_bytes = peer.outbox, [], 0
         bulk = sum(len(message) for message, streamable in outbox if streamable) > DATAGRAMS_AT_ONCE * room
         datagrams = []
         body = b""
@@ -405,11 +337,3 @@ class Carriage:
             peer.stream = None
             self._ready[node_id] = None
         self._commands.append(StreamClose(stream_id))
-
-    def _close_accepted(self, stream_id: StreamId) -> None:
-        if self._accepted.pop(stream_id, None) is not None:
-            self._commands.append(StreamClose(stream_id))
-
-    def _refuse(self, error: WireError) -> None:
-        reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
-        self.counts["refused_" + reason.replace(" ", "_").replace("-", "_")] += 1

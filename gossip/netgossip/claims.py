@@ -262,8 +262,9 @@ class Claims:
 
     def next_deadline(self) -> float:
         """When a suspicion or a check of an address ends."""
-        deadline = min((s.deadline for s in self.suspicions.values()), default=float("inf"))
-        return min((m.deadline for m in self.moves.values()), default=deadline) if self.moves else deadline
+        deadlines = [suspicion.deadline for suspicion in self.suspicions.values()]
+        deadlines += [move.deadline for move in self.moves.values()]
+        return min(deadlines, default=float("inf"))
 
     def postpone(self, delay_s: float) -> None:
         """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
@@ -300,15 +301,16 @@ class Claims:
         held = self._table.get(claim.node)
         if held is None:
             return None
+        if claim.node == self._table.own_id:
+            # Whoever says so: others may know the accuser.
+            if claim.incarnation >= held.incarnation:
+                self._awareness.apply(+1)
+                self._refute(claim.incarnation, now, source=source)
+            return None
         if claim.accuser not in self._table:
             self._counts["refused_unknown_accuser"] += 1
             return None
-        if claim.node != self._table.own_id:
-            return held
-        if claim.incarnation >= held.incarnation:
-            self._awareness.apply(+1)
-            self._refute(claim.incarnation, now, source=source)
-        return None
+        return held
 
     def _welcome(self, claim: Alive, now: float) -> None:
         if len(self._table) >= self._config.max_members:

@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -76,19 +76,20 @@ class Discovery:
         """Why multicast DNS does not work at the moment; empty when it does."""
         return self._problem
 
-    async def run(self, me: Neighbour) -> None:
-        """Announce `me` on the link that holds `me.gossip`'s address, and listen there."""
+    async def run(self, me: Neighbour, links: Sequence[str] = ()) -> None:
+        """Announce `me` and listen on the links that have these addresses; without any, on that of `me.gossip`."""
+        links = links or [me.gossip[0]]
         while True:
             try:
-                await self._run_once(me)
+                await self._run_once(me, links)
             except* (OSError, ZeroconfError) as group:
                 error = _first(group)
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                self._problem = f"multicast DNS does not work on {me.gossip[0]}: {reason}"
+                self._problem = f"multicast DNS does not work on {', '.join(links)}: {reason}"
                 logger.warning("%s; trying again in %.0f s", self._problem, RETRY_S)
             await trio.sleep(RETRY_S)
 
-    async def _run_once(self, me: Neighbour) -> None:
+    async def _run_once(self, me: Neighbour, links: Sequence[str]) -> None:
         token = trio.lowlevel.current_trio_token()
         send, receive = trio.open_memory_channel[tuple[str, ServiceStateChange]](MAX_NEIGHBOURS)
 
@@ -102,7 +103,7 @@ class Discovery:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(queue, name, state_change)
 
-        zeroconf = await trio.to_thread.run_sync(lambda: _open(me.gossip[0]))
+        zeroconf = await trio.to_thread.run_sync(lambda: _open(links))
         try:
             self._problem = ""
             info = _info_of(me)
@@ -154,9 +155,12 @@ class Discovery:
             self._on_change({})
 
 
-def _open(address: str) -> Zeroconf:
-    version = IPVersion.V6Only if ":" in address else IPVersion.V4Only
-    return Zeroconf(interfaces=[address], ip_version=version)
+def _open(links: Sequence[str]) -> Zeroconf:
+    families = {":" in link for link in links}
+    version = (
+        IPVersion.All if len(families) == 2 else IPVersion.V6Only if True in families else IPVersion.V4Only
+    )
+    return Zeroconf(interfaces=list(links), ip_version=version)
 
 
 async def _announce(zeroconf: Zeroconf, info: ServiceInfo) -> None:

@@ -116,16 +116,23 @@ class Dissemination:
         if held is not None:
             standing.held = held
         if own is not None:
-            standing.own = own
+            # Datagrams overtake each other, and a log never goes back within one life of its owner.
+            standing.own = max(own, standing.own or own)
 
     def settled(self, peer: NodeId, scope: Scope) -> None:
         """The peer holds our head: nothing is due."""
         self._standing(scope, peer).due_at = NEVER
 
-    def note_absent(self, peer: NodeId, scope: Scope) -> None:
-        """The peer says that it takes no part in the scope."""
+    def note_absent(self, peer: NodeId, scope: Scope, *, own: Version) -> None:
+        """The peer says that it takes no part in the scope, and how far its own log goes."""
+        self.note(peer, scope, own=own)
         standing = self._standing(scope, peer)
         standing.holding, standing.due_at = False, NEVER
+
+    def own_of(self, peer: NodeId, scope: Scope) -> Version:
+        """How far the peer's own log goes, as far as it said."""
+        standing = self._standings.get(scope, {}).get(peer)
+        return NO_VERSION if standing is None or standing.own is None else standing.own
 
     def is_absent(self, peer: NodeId, scope: Scope) -> bool:
         """True when the peer itself said that it takes no part."""
@@ -172,6 +179,9 @@ class Dissemination:
                 return due_at
             heapq.heappop(self._deadlines)
         return NEVER
+
+    def __len__(self) -> int:
+        return sum(map(len, self._standings.values()))
 
     def pending(self) -> int:
         """Standings with a deadline."""

@@ -18,15 +18,7 @@ import trio
 
 from netgossip.node import GossipNode
 from netgossip.sockets import Sockets, open_sockets
-from netgossip.types import (
-    Address,
-    Channel,
-    Event,
-    StreamCommand,
-    StreamId,
-    StreamOpen,
-    StreamSend,
-)
+from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
 __all__ = ["Driver", "Sockets", "open_sockets"]
 
@@ -161,7 +153,8 @@ class Driver:
     async def _keep_time(self) -> None:
         while True:
             self._timer = trio.Event()
-            planned_at = self._node.next_deadline()
+            # A deadline that an input has just brought about may lie in the past: nobody was late for it.
+            planned_at = max(self._node.next_deadline(), self._clock())
             with trio.move_on_after(max(planned_at - self._clock(), 0.0)):
                 await self._timer.wait()
                 continue
@@ -175,11 +168,15 @@ class Driver:
         while True:
             try:
                 accepted = await listener.accept()
-                peer = accepted.socket.getpeername()
-            except OSError:
-                # The peer is gone already, or we are out of descriptors: give others time to end.
+            except OSError:  # out of descriptors: give others time to end
                 self.counts["accept_errors"] += 1
                 await trio.sleep(0.1)
+                continue
+            try:
+                peer = accepted.socket.getpeername()
+            except OSError:
+                accepted.socket.close()  # the peer is gone already
+                self.counts["accept_errors"] += 1
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
             self._streams[stream_id] = _Stream()
@@ -188,15 +185,19 @@ class Driver:
 
     async def _dial(self, stream_id: StreamId, destination: Address) -> None:
         family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
-        dialled = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
-            with trio.fail_after(DIAL_TIMEOUT_S):
-                await dialled.connect(destination)
-        except (OSError, trio.TooSlowError) as error:
-            dialled.close()
-            self._end(stream_id, f"{destination[0]} port {destination[1]}: {error or 'no answer'}")
+            dialled = trio.socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # out of descriptors
+            self._end(stream_id, str(error))
             return
-        await self._serve(stream_id, trio.SocketStream(dialled))
+        with dialled:
+            try:
+                with trio.fail_after(DIAL_TIMEOUT_S):
+                    await dialled.connect(destination)
+            except (OSError, trio.TooSlowError) as error:
+                self._end(stream_id, f"{destination[0]} port {destination[1]}: {error or 'no answer'}")
+                return
+            await self._serve(stream_id, trio.SocketStream(dialled))
 
     async def _serve(self, stream_id: StreamId, transport: trio.SocketStream) -> None:
         """Move bytes both ways until either side is done."""
@@ -211,9 +212,8 @@ class Driver:
                         # The peer has said all; we may not have.
                         self._node.handle_stream_end(stream_id, self._clock(), error)
                         self.flush_nowait()
-                        nursery.cancel_scope.deadline = trio.current_time() + (
-                            LINGER_S if error is None else 0
-                        )
+                        patience_s = LINGER_S if error is None else 0.0
+                        nursery.cancel_scope.deadline = trio.current_time() + patience_s
                 except* trio.BrokenResourceError:
                     error = "broken"
         self._end(stream_id, error)

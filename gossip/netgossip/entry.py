@@ -51,8 +51,6 @@ from netgossip.invitation import ID_BYTES, SECRET_BYTES, VERSION, Token
 from netgossip.types import Address, NodeId, StreamId
 
 STREAM_MAGIC = b"J"
-MAX_BAD_SECRETS = 5
-"""So often may an invitation's secret be missed before it is void. A secret has 128 bits: this is hygiene."""
 MAX_INVITATIONS = 256
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
@@ -75,7 +73,6 @@ class _Invitation:
     secret: bytes
     uses_left: int
     expires_at: float
-    bad_secrets: int = 0
     redeemed_by: set[bytes] = field(default_factory=set)
 
 
@@ -131,12 +128,7 @@ class Invitations:
         """The secret while the invitation stands (spent ones too, for a newcomer that must ask again)."""
         self._forget_old(now)
         invitation = self._open.get(invitation_id)
-        return invitation.secret if invitation and invitation.bad_secrets < MAX_BAD_SECRETS else None
-
-    def note_bad_secret(self, invitation_id: bytes) -> None:
-        """Somebody knew the invitation's id, but not its secret."""
-        if invitation_id in self._open:
-            self._open[invitation_id].bad_secrets += 1
+        return invitation.secret if invitation else None
 
     def redeem(self, invitation_id: bytes, public_key: bytes, name: str) -> Credentials | None:
         """Use the invitation up; None when it is spent."""
@@ -190,8 +182,7 @@ class InviterConversation:
         secret = self._invitations.secret_of(self._invitation_id, now)
         if secret is None:
             return refusal_frame(
-                "this member knows no such invitation: it has expired, was voided, or its agent has "
-                "restarted since"
+                "this member knows no such invitation: it has expired, or its agent has restarted since"
             ), True
         key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         mine = key.public_key().public_bytes_raw()
@@ -204,7 +195,8 @@ class InviterConversation:
         assert self._secrets is not None
         body = self._secrets.open_from_newcomer(frame)
         if body is None:
-            self._invitations.note_bad_secret(self._invitation_id)
+            # Not counted against the invitation: its id goes over the wire in the clear, so whoever sees one join
+            # could void it for all who come later. Nobody guesses 128 bits.
             return refusal_frame("the invitation's secret is not the one this member gave out")
         fields = unpack_untrusted(body, "proof")
         try:
@@ -279,7 +271,7 @@ class NewcomerConversation:
         proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
         return frame_of(self._secrets.seal_to_inviter(msgpack.packb(proof)))
 
-    def _accept(self, frame: bytes) -> Credentials:
+    def _accept(self, frame: bytes) -> Credentials | Refusal:
         assert self._secrets is not None
         body = self._secrets.open_from_inviter(frame)
         if body is None:
@@ -289,7 +281,7 @@ class NewcomerConversation:
             cluster_id, cluster, domain, keys, members = fields
             if not isinstance(keys, list) or not keys:
                 raise ValueError("no keys")
-            return Credentials(
+            credentials = Credentials(
                 sized(cluster_id, 16).hex(),
                 typed(cluster, str),
                 typed(domain, str),
@@ -298,6 +290,9 @@ class NewcomerConversation:
             )
         except ValueError as error:
             raise WireError(f"malformed credentials: {error}") from None
+        if credentials.cluster_id != self._token.cluster_id:
+            return Refusal("the member that gave the invitation has gone to another cluster since")
+        return credentials
 
 
 class _Secrets:

@@ -35,11 +35,17 @@ async def redeem(address: Address, token: Token, identity: Identity, name: str) 
     except trio.TooSlowError:
         raise EntryError(f"it did not answer within {CONVERSATION_S:.0f} s", final=False) from None
     except (OSError, trio.BrokenResourceError) as error:
-        cause = error.__cause__ or error
-        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
-        raise EntryError(reason, final=False) from None
+        raise EntryError(_reason(error), final=False) from None
     except WireError as error:
         raise EntryError(f"what answers there does not speak our protocol ({error})", final=False) from None
+
+
+def _reason(error: Exception) -> str:
+    """The kernel's words: trio wraps them, and a refused connection in a group besides."""
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
 
 
 async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:

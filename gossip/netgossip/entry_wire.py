@@ -14,6 +14,8 @@ from netgossip.types import Address
 
 MAX_FRAME_BYTES = 32 * 1024
 """A ring of 16 keys and 64 members is under 8 kB."""
+MAX_ITEMS = 64
+"""In one array. Each level of nesting may make the unpacker allocate for so many before it sees them."""
 _LENGTH = struct.Struct("!H")
 _T = TypeVar("_T")
 
@@ -76,7 +78,7 @@ def unpack_untrusted(body: bytes, what: str) -> list[Any]:
             body,
             raw=False,
             strict_map_key=True,
-            max_array_len=1024,
+            max_array_len=MAX_ITEMS,
             max_str_len=4096,
             max_bin_len=MAX_FRAME_BYTES,
             max_map_len=0,
@@ -105,7 +107,7 @@ def sized(value: Any, size_bytes: int) -> bytes:
 
 def addresses_of(value: Any) -> tuple[Address, ...]:
     """`value` if it is a list of at most 64 [IP address, port], else ValueError."""
-    if not isinstance(value, list) or len(value) > 64:
+    if not isinstance(value, list) or len(value) > MAX_ITEMS:
         raise ValueError("addresses expected")
     found: list[Address] = []
     for item in value:

@@ -10,14 +10,16 @@ Each held scope is compared with one random peer every digest interval, at once 
 enters the scope, and at once with three others when a peer comes under suspicion: its last words may have reached
 only one of them. A comparison without an answer is repeated, doubling, four times.
 
-A scope is *synced* when for the first time a peer has confirmed that we hold all that it holds: it answered Same, or
-we have reached every version in its vector. Until then random peers are asked without waiting for the interval.
-With nobody else in the scope there is nothing to wait for.
+A peer *confirms* a scope when we hold all that it holds: it answered Same, or we have reached every version in its
+vector. A scope is *synced* when all live peers in it have confirmed. One alone may have entered a moment ago and hold
+nothing itself, so it is enough only after `alone_grace_s`, when somebody who is silent keeps the rest waiting. Until
+then random peers are asked without waiting for the interval.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,19 +27,26 @@ from netgossip.config import GossipConfig
 from netgossip.types import NodeId, Scope, Version
 
 TRIES: Final = 4
+AT_ONCE: Final = 8
+"""First comparisons of one scope that wait for an answer. Whoever enters a large cluster would otherwise be sent
+everybody's vector; after the first few the fingerprints are equal."""
+PACE_S: Final = 0.02
+"""Until a comparison that found no place looks again."""
 JITTER: Final = 0.2
 NEVER: Final = float("inf")
 
 
 class _Scope:
-    __slots__ = ("entered_at", "next_at", "synced", "targets", "tries")
+    __slots__ = ("confirmed", "entered_at", "next_at", "synced", "targets", "tries")
 
     def __init__(self, now: float, next_at: float) -> None:
         self.entered_at = now
         self.next_at = next_at
         self.synced = False
         self.tries = 0
-        self.targets: dict[NodeId, Version] | None = None
+        self.confirmed: set[NodeId] = set()
+        self.targets: dict[NodeId, dict[NodeId, Version]] = {}
+        """Peer -> what it holds and we did not."""
 
 
 class _Comparison:
@@ -77,6 +86,9 @@ class Exchange:
         """The peer can't answer any more."""
         for key in [key for key in self._comparisons if key[1] == peer]:
             del self._comparisons[key]
+        for state in self._scopes.values():
+            state.confirmed.discard(peer)
+            state.targets.pop(peer, None)
 
     def answered(self, scope: Scope, peer: NodeId) -> None:
         """The peer has answered a comparison."""
@@ -89,9 +101,15 @@ class Exchange:
         for scope, state in self._scopes.items():
             if state.next_at <= now:
                 self._plan_round(scope, state, peers_in(scope), now)
-        due = [key for key, comparison in self._comparisons.items() if comparison.due_at <= now]
-        for key in due:
+        waiting = Counter(key[0] for key, comparison in self._comparisons.items() if comparison.tries == 1)
+        due = []
+        for key in [key for key, comparison in self._comparisons.items() if comparison.due_at <= now]:
             comparison = self._comparisons[key]
+            if comparison.tries == 0 and waiting[key[0]] >= AT_ONCE:
+                comparison.due_at = now + PACE_S
+                continue
+            waiting[key[0]] += comparison.tries == 0
+            due.append(key)
             comparison.tries += 1
             if comparison.tries >= TRIES:
                 del self._comparisons[key]
@@ -110,32 +128,45 @@ class Exchange:
             state.tries = min(state.tries + 1, 8)
         state.next_at = now + interval * (1 + JITTER * (2 * self._rng.random() - 1))
 
-    def expect(self, scope: Scope, targets: dict[NodeId, Version]) -> None:
-        """A peer holds these versions, which we do not: reaching them all makes the scope synced."""
+    def expect(self, scope: Scope, peer: NodeId, targets: dict[NodeId, Version]) -> None:
+        """A peer holds these versions, which we do not: reaching them all will be its confirmation."""
         state = self._scopes.get(scope)
         if state is not None and not state.synced:
-            state.targets = targets
+            state.targets[peer] = targets
 
-    def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> bool:
-        """True when everything expected has come, and the scope is synced by that for the first time."""
+    def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> None:
+        """Something came: see who has confirmed by that."""
         state = self._scopes.get(scope)
-        if state is None or state.synced or state.targets is None:
-            return False
-        if any(held_of(owner) < version for owner, version in state.targets.items()):
-            return False
-        return self.confirm(scope)
+        for peer, targets in list(state.targets.items()) if state is not None else ():
+            if all(held_of(owner) >= version for owner, version in targets.items()):
+                self.confirm(scope, peer)
 
-    def confirm(self, scope: Scope) -> bool:
-        """The scope is synced. True for the first time."""
+    def confirm(self, scope: Scope, peer: NodeId) -> None:
+        """We hold all that the peer holds."""
         state = self._scopes.get(scope)
-        if state is None or state.synced:
-            return False
-        state.synced, state.targets = True, None
-        return True
+        if state is not None and not state.synced:
+            state.targets.pop(peer, None)
+            state.confirmed.add(peer)
 
-    def unsynced(self) -> list[tuple[Scope, float]]:
-        """Scopes that are not synced, and when each was entered."""
-        return [(scope, state.entered_at) for scope, state in self._scopes.items() if not state.synced]
+    def synced(self, scope: Scope) -> None:
+        """The scope is synced, and is so until it is left."""
+        state = self._scopes[scope]
+        state.synced = True
+        state.confirmed.clear()
+        state.targets.clear()
+
+    def is_unsynced(self, scope: Scope) -> bool:
+        """True for a scope that was entered and is not synced yet."""
+        state = self._scopes.get(scope)
+        return state is not None and not state.synced
+
+    def unsynced(self) -> list[tuple[Scope, float, frozenset[NodeId]]]:
+        """Scopes that are not synced, when each was entered, and who has confirmed."""
+        return [
+            (scope, state.entered_at, frozenset(state.confirmed))
+            for scope, state in self._scopes.items()
+            if not state.synced
+        ]
 
     def next_deadline(self) -> float:
         """When `take_due` has something to give."""

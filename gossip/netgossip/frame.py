@@ -17,8 +17,11 @@ The same frame is a datagram's whole payload and, several in a row, a stream.
   window of 1,024 counters opens at the Welcome's counter; whatever is older stays shut out. An admitted session
   displaces the sender's former one, higher or lower: liveness decides, not the number, so a host with a restored
   disk gets in and a recording does not.
-- Before admission, and on streams (whose frames may come long after later datagrams), only messages that may be
-  repeated without harm count: deltas, digests, vectors, wants. Their versions order them, not their arrival.
+- On streams (whose frames may come long after later datagrams) only messages count that may be repeated: deltas,
+  digests, vectors, wants. Their versions order them, not their arrival.
+- Before admission, and in frames that were sealed before it, only those count which also say nothing of the present:
+  deltas and digests. An old vector would confirm that a restarted node holds all there is, and one old want, played
+  again and again, would have us send whole logs.
 
 Rejected: a handshake before the first byte (a round trip lost on each first contact; most messages don't need it),
 and a persisted table of everybody's last epoch (a file to write for each restart of each peer).
@@ -143,22 +146,24 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authentic frame. `proven`: of an admitted session and not a replay."""
+    """An authentic frame. `fresh`: sealed after its session was admitted. `proven`: that, and not a replay."""
 
     sender: NodeId
     epoch: int
     counter: int
     body: bytes
+    fresh: bool
     proven: bool
 
 
 class _Session:
-    """One sender as we know it: the admitted epoch, and the ciphers used of late."""
+    """One sender as we know it: the admitted epoch with its first counter, and the ciphers used of late."""
 
-    __slots__ = ("ciphers", "epoch", "window")
+    __slots__ = ("ciphers", "epoch", "first", "window")
 
     def __init__(self) -> None:
         self.epoch: int | None = None
+        self.first = 0
         self.window = ReplayWindow(0)
         self.ciphers: dict[tuple[bytes, int], AESGCM] = {}
 
@@ -197,7 +202,7 @@ class Opener:
         session = self._sessions[frame.sender]
         if session.epoch == frame.epoch:
             return False
-        session.epoch, session.window = frame.epoch, ReplayWindow(frame.counter)
+        session.epoch, session.first, session.window = frame.epoch, frame.counter, ReplayWindow(frame.counter)
         return True
 
     def open_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool = False) -> Opened:
@@ -223,10 +228,12 @@ class Opener:
             if len(session.ciphers) >= 4:  # the current and the next key, the last and the present start
                 session.ciphers.clear()
             session.ciphers[header.key_id, header.epoch] = cipher
-        proven = not stream and session.epoch == header.epoch
+        current = session.epoch == header.epoch
+        proven = current and not stream
         if proven and not session.window.accept(header.counter):
             raise WireError("replayed")
-        return Opened(header.sender, header.epoch, header.counter, body, proven)
+        fresh = current and header.counter > session.first
+        return Opened(header.sender, header.epoch, header.counter, body, fresh, proven)
 
     def _ring(self) -> dict[bytes, bytes]:
         if self._generation != self._keyring.generation:

@@ -57,8 +57,8 @@ def parse_token_untrusted(text: str) -> Token:
         body = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise WireError("the invitation is damaged: copy it whole") from None
-    fields = unpack_untrusted(body, "token")
     try:
+        fields = unpack_untrusted(body, "token")
         version, cluster, cluster_id, addresses, fingerprint, invitation_id, secret = fields
         token = Token(
             cluster=typed(cluster, str),
@@ -68,7 +68,7 @@ def parse_token_untrusted(text: str) -> Token:
             invitation_id=sized(invitation_id, ID_BYTES),
             secret=sized(secret, SECRET_BYTES),
         )
-    except ValueError:
+    except (ValueError, WireError):
         raise WireError("the invitation is damaged: copy it whole") from None
     if version != VERSION:
         raise WireError(

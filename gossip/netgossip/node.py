@@ -20,9 +20,9 @@ from typing import Final
 
 import msgpack
 
-from netgossip.carriage import JoinHandler
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError, WireError
+from netgossip.record_streams import JoinHandler
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
 from netgossip.swim import Swim

@@ -146,7 +146,9 @@ class Response:
 Message: TypeAlias = Hello | Welcome | Delta | Ack | Digest | Same | Vector | Want | Request | Response
 
 IDEMPOTENT: Final = (Hello, Delta, Digest, Vector, Want)
-"""May be repeated by anybody at any time without harm: allowed before admission, and on streams."""
+"""May come twice, and late: allowed on streams."""
+TIMELESS: Final = (Hello, Delta, Digest)
+"""Those that a recording of years ago may repeat as well: allowed before admission."""
 
 _Field: TypeAlias = int | bytes | bool | None
 
@@ -341,7 +343,10 @@ def _parse_vector(reader: _Reader) -> Vector:
 
 def _parse_want(reader: _Reader) -> Want:
     scope = reader.scope()
-    return Want(scope, tuple((reader.node(), reader.version()) for _ in range(reader.count(3))))
+    rows = tuple((reader.node(), reader.version()) for _ in range(reader.count(3)))
+    if len({owner for owner, _ in rows}) != len(rows):
+        raise WireError("a want that names a log twice")
+    return Want(scope, rows)
 
 
 _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {

@@ -1,7 +1,8 @@
 """The replicated table as one machine: content, pushes, repair and requests over the record channel.
 
 `table.py` knows what, `dissemination.py` who must be told, `exchange.py` when to compare, `requests.py` what was
-asked, `carriage.py` how bytes travel. None knows of another; this file passes messages between them.
+asked, `carriage.py` how bytes travel. None knows of another; `reception.py` passes messages between them, and this
+file is their face: what the membership and the application say.
 
 A peer is *known* (the membership gave its address: its frames are opened), *live* (alive or suspect: it is told and
 asked), and in a scope when the application says so (`set_scope_members`); CLUSTER_SCOPE has everybody. That a peer is
@@ -15,26 +16,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from netgossip.carriage import Carriage, JoinHandler, Received
+from netgossip.carriage import Carriage
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.errors import UsageError
 from netgossip.exchange import Exchange
 from netgossip.presence import Presence
-from netgossip.record_wire import (
-    NO_VERSION,
-    Ack,
-    Delta,
-    Digest,
-    Request,
-    Response,
-    Same,
-    Vector,
-    Want,
-)
+from netgossip.reception import Reception
+from netgossip.record_streams import JoinHandler
+from netgossip.record_wire import Digest
 from netgossip.requests import Requests
 from netgossip.seal import Keyring
-from netgossip.table import Merge, Table
+from netgossip.table import Table
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -44,9 +37,7 @@ from netgossip.types import (
     NodeId,
     Output,
     RequestReceived,
-    ResponseReceived,
     Scope,
-    ScopeSynced,
     StreamId,
     Version,
 )
@@ -81,7 +72,6 @@ class Replication:
         self._config = config
         self._node_id = node_id
         self._rng = rng
-        self._expect_peers = expect_peers
         self._table = Table(
             node_id=node_id,
             label=cluster_label,
@@ -106,6 +96,19 @@ class Replication:
         self._presence = Presence(node_id)
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
+        self._reception = Reception(
+            config=config,
+            node_id=node_id,
+            table=self._table,
+            carriage=self._carriage,
+            dissemination=self._dissemination,
+            exchange=self._exchange,
+            requests=self._requests,
+            presence=self._presence,
+            events=self._events,
+            counts=self._counts,
+            expect_peers=expect_peers,
+        )
         self._exchange.enter(CLUSTER_SCOPE, now)
         self._table.hold(CLUSTER_SCOPE)
 
@@ -114,7 +117,7 @@ class Replication:
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
         """A UDP payload. `source` is not believed: peers are known by their keys."""
         del source
-        self._handle_messages(self._carriage.handle_datagram(payload, now), now)
+        self._reception.handle(self._carriage.handle_datagram(payload, now), now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
         """Somebody dialled us."""
@@ -122,7 +125,7 @@ class Replication:
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
         """Bytes of a stream, in any cut."""
-        self._handle_messages(self._carriage.handle_stream_data(stream_id, data, now), now)
+        self._reception.handle(self._carriage.handle_stream_data(stream_id, data, now), now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer half-closed, or the stream broke."""
@@ -131,11 +134,11 @@ class Replication:
     def handle_deadline(self, now: float) -> None:
         """Do what is due; early and repeated calls do nothing."""
         self._carriage.handle_deadline(now)
-        self._push_due(now)
+        self._reception.push_due(now)
         for peer, scope in self._exchange.take_due(now, self._presence.live_in, self._dissemination.resend_s):
             self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
-        self._confirm_where_alone(now)
+        self._reception.look_for_synced(now)
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
@@ -148,8 +151,10 @@ class Replication:
 
     def drain(self) -> Output:
         """Everything that the outside must do now."""
+        self._reception.conclude()
         datagrams, streams = self._carriage.drain()
-        events, self._events = self._events, []
+        events = self._events.copy()
+        self._events.clear()
         return Output(tuple(datagrams), tuple(streams), tuple(events))
 
     # Peers and scopes
@@ -170,7 +175,7 @@ class Replication:
         was_live, was_suspect = self._presence.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
             self._carriage.greet(node_id, now)
-            for scope in self._shared_with(node_id):
+            for scope in self._reception.shared_with(node_id):
                 self._exchange.compare(scope, node_id, now)
         if was_live and not live:
             self._carriage.hush(node_id)
@@ -178,7 +183,7 @@ class Replication:
             self._exchange.forget_peer(node_id)
         if (suspect and not was_suspect) or (was_live and not live):
             self._ask_for_last_words(node_id, now)
-        self._confirm_where_alone(now)
+        self._reception.look_for_synced(now)
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
         """Who takes part in a scope, the local node among them or not."""
@@ -189,7 +194,7 @@ class Replication:
         for node_id in came:
             if scope in self._table.scopes() and self._presence.is_live(node_id):
                 self._exchange.compare(scope, node_id, now)
-        self._confirm_where_alone(now)
+        self._reception.look_for_synced(now)
 
     def enter_scope(self, scope: Scope, now: float) -> None:
         """Hold others' logs of the scope from now on. ScopeSynced follows, once its members are set as well."""
@@ -198,7 +203,7 @@ class Replication:
             self._exchange.enter(scope, now)
             for node_id in self._presence.live_in(scope):
                 self._exchange.compare(scope, node_id, now)
-            self._confirm_where_alone(now)
+            self._reception.look_for_synced(now)
 
     def exit_scope(self, scope: Scope, now: float) -> None:
         """Forget others' logs of the scope; our own stays and is told as before."""
@@ -224,7 +229,7 @@ class Replication:
         for event in self._table.commit(entries, now):
             self._events.append(event)
             self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
-        self._push_due(now)
+        self._reception.push_due(now)
 
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
@@ -257,192 +262,13 @@ class Replication:
         del now
         self._requests.respond(event, payload)
 
-    # What messages do
-
-    def _handle_messages(self, received: list[Received], now: float) -> None:
-        for peer in self._carriage.take_admitted():
-            # A new start: it may have lost what it had acknowledged.
-            self._dissemination.reset_peer(peer)
-            if self._presence.is_live(peer):
-                for scope in self._shared_with(peer):
-                    self._exchange.compare(scope, peer, now)
-        for item in received:
-            self._handle(item, now)
-
-    def _handle(self, item: Received, now: float) -> None:
-        match item.message:
-            case Delta():
-                self._on_delta(item.sender, item.message, now)
-            case Ack():
-                self._on_ack(item.sender, item.message, now)
-            case Digest():
-                self._on_digest(item.sender, item.message)
-            case Same():
-                self._on_same(item.sender, item.message)
-            case Vector():
-                self._on_vector(item.sender, item.message, now)
-            case Want(scope, rows):
-                for owner, since in rows:
-                    self._send_delta(item.sender, scope, owner, since, now)
-            case Request():
-                asked = self._requests.handle_request(item.sender, item.epoch, item.message)
-                self._events += [asked] if asked is not None else []
-            case Response():
-                answered: ResponseReceived | None = self._requests.handle_response(item.sender, item.message)
-                self._events += [answered] if answered is not None else []
-
-    def _on_delta(self, sender: NodeId, delta: Delta, now: float) -> None:
-        if delta.owner == self._node_id:
-            self._hear_of_own(delta.scope, delta.version, None, now)
-            return
-        result, event = self._table.merge(delta, from_owner=sender == delta.owner)
-        self._counts[f"deltas_{result.value}"] += 1
-        if event is not None:
-            self._events.append(event)
-        held = NO_VERSION if result is Merge.DIVERGED else self._table.version(delta.scope, delta.owner)
-        if sender == delta.owner:
-            holding = self._table.holds(delta.scope)
-            self._carriage.send(sender, Ack(delta.scope, holding, held, self._table.own_version(delta.scope)))
-            self._dissemination.note(sender, delta.scope, own=delta.version)
-        elif result in (Merge.GAP, Merge.DIVERGED):
-            self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
-        if result is Merge.APPLIED:
-            self._report_reached(delta.scope)
-
-    def _on_ack(self, sender: NodeId, ack: Ack, now: float) -> None:
-        self._hear_of_own(ack.scope, ack.held, None, now)
-        ours = self._table.own_version(ack.scope)
-        if self._dissemination.handle_ack(sender, ack, ours, now):
-            self._push(sender, ack.scope, ack.held, now)
-        elif ack.held == ours:
-            self._dissemination.settled(sender, ack.scope)
-        if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
-            # Usually its own push is under way; compare only if it does not come.
-            self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
-
-    def _on_digest(self, sender: NodeId, digest: Digest) -> None:
-        scope = digest.scope
-        self._dissemination.note(sender, scope)
-        holding = self._table.holds(scope)
-        if holding and digest.fingerprint == self._table.fingerprint(scope):
-            self._carriage.send(sender, Same(scope, digest.fingerprint))
-        else:
-            self._carriage.send(sender, Vector(scope, holding, self._table.vector(scope)))
-
-    def _on_same(self, sender: NodeId, same: Same) -> None:
-        scope = same.scope
-        self._exchange.answered(scope, sender)
-        if same.fingerprint != self._table.fingerprint(scope):
-            return  # we moved on meanwhile: pushes or the next round will show
-        own, theirs = self._table.own_version(scope), self._table.version(scope, sender)
-        self._dissemination.note(sender, scope, held=own, own=theirs)
-        self._dissemination.settled(sender, scope)
-        self._report_synced(scope)
-
-    def _on_vector(self, sender: NodeId, vector: Vector, now: float) -> None:
-        scope = vector.scope
-        self._exchange.answered(scope, sender)
-        rows = {row.owner: row for row in vector.rows}
-        mine = rows.pop(self._node_id, None)
-        if mine is not None:
-            self._hear_of_own(scope, mine.version, mine.digest, now)
-        own_of_peer = rows[sender].version if sender in rows else NO_VERSION
-        if vector.holding:
-            self._dissemination.note(
-                sender, scope, held=mine.version if mine is not None else NO_VERSION, own=own_of_peer
-            )
-        else:
-            self._dissemination.note_absent(sender, scope)
-        wanted: dict[NodeId, Version] = {}
-        if self._table.holds(scope):
-            for owner, row in rows.items():
-                have = self._table.version(scope, owner)
-                diverged = row.version == have and self._table.digest(scope, owner) not in (None, row.digest)
-                if row.version > have or (diverged and owner == sender):
-                    wanted[owner] = NO_VERSION if diverged else have
-        if wanted:
-            self._carriage.send(sender, Want(scope, tuple(wanted.items())))
-        if vector.holding:
-            self._bring_up(sender, vector, now)
-            if wanted:
-                self._exchange.expect(scope, {owner: rows[owner].version for owner in wanted})
-            else:
-                self._report_synced(scope)
-        self._confirm_where_alone(now)
-
-    def _bring_up(self, peer: NodeId, vector: Vector, now: float) -> None:
-        """Send a peer what we hold beyond its vector."""
-        theirs = {row.owner: row.version for row in vector.rows}
-        for row in self._table.vector(vector.scope):
-            since = theirs.get(row.owner, NO_VERSION)
-            if since < row.version:
-                self._send_delta(peer, vector.scope, row.owner, since, now)
-
-    def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
-        """A peer holds our own log so: jump above a past that we lost."""
-        events = self._table.outrun(scope, heard, digest)
-        if events:
-            self._counts["own_log_raised"] += 1
-            self._events += events
-            self._dissemination.changed(scope, self._presence.live_in(scope), now)
-
-    # Sending
-
-    def _push_due(self, now: float) -> None:
-        for peer, scope, held in self._dissemination.take_due(now):
-            self._push(peer, scope, held, now)
-
-    def _push(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> None:
-        """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
-        ours = self._table.own_version(scope)
-        if held is not None and held >= ours:
-            self._dissemination.settled(peer, scope)
-            return
-        if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
-            return  # a stream takes longer than the wait for an ack
-        since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
-        self._send_delta(peer, scope, self._node_id, since, now)
-
-    def _send_delta(self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float) -> None:
-        delta = self._table.delta(scope, owner, since)
-        if delta is not None:
-            self._carriage.send(peer, delta)
-            if owner == self._node_id:
-                self._dissemination.sent(peer, scope, since, delta.version, now)
-
     # Who is where
 
-    def _shared_with(self, node_id: NodeId) -> list[Scope]:
-        """Scopes of ours that the peer is in."""
-        return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
-
     def _ask_for_last_words(self, node_id: NodeId, now: float) -> None:
-        for scope in self._shared_with(node_id):
+        for scope in self._reception.shared_with(node_id):
             others = [peer for peer in self._presence.live_in(scope) if peer != node_id]
             for peer in self._rng.sample(others, min(LAST_WORDS_PEERS, len(others))):
                 self._exchange.compare(scope, peer, now)
-
-    def _report_synced(self, scope: Scope) -> None:
-        if self._exchange.confirm(scope):
-            self._events.append(ScopeSynced(scope))
-
-    def _report_reached(self, scope: Scope) -> None:
-        if self._exchange.reached(scope, lambda owner: self._table.version(scope, owner)):
-            self._events.append(ScopeSynced(scope))
-
-    def _confirm_where_alone(self, now: float) -> None:
-        """Scopes in which nobody is left to ask are synced; a grace time for those not heard of yet."""
-        for scope, entered_at in self._exchange.unsynced():
-            members = self._presence.members_of(scope)
-            live = self._presence.live_in(scope)
-            if members is None or not all(self._dissemination.is_absent(peer, scope) for peer in live):
-                continue
-            if scope == CLUSTER_SCOPE:
-                unknown = self._expect_peers and not members
-            else:
-                unknown = not all(map(self._presence.knows, members))
-            if not unknown or now >= entered_at + self._config.alone_grace_s:
-                self._report_synced(scope)
 
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start and present sizes."""
@@ -451,6 +277,8 @@ class Replication:
             **self._counts,
             "scopes": len(self._table.scopes()),
             "pushes_pending": self._dissemination.pending(),
+            "standings": len(self._dissemination),
+            "dropped_backlog": self._carriage.counts["dropped_backlog"],
         }
 
     def check_invariants(self) -> None:

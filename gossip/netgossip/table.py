@@ -99,6 +99,10 @@ class Table:
         """True when others' logs of the scope are kept."""
         return scope in self._held
 
+    def concerns(self, scope: Scope) -> bool:
+        """True when the scope is held, or has a log of ours."""
+        return scope in self._held or self._node_id in self._logs.get(scope, {})
+
     def version(self, scope: Scope, owner: NodeId) -> Version:
         """Of the log, or of the log that was dropped; NO_VERSION when never heard of."""
         log = self._logs.get(scope, {}).get(owner)
@@ -260,13 +264,18 @@ class Table:
     def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
         """Apply a delta of another owner's log, if it brings us forward.
 
-        The owner's whole log may also replace a log of the same version: it knows its content best.
+        The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk
+        left two contents of one version and the owner is gone, the higher digest wins, so that all agree.
         """
         if delta.owner == self._node_id or delta.scope not in self._held:
             return Merge.REFUSED, None
         have = self.version(delta.scope, delta.owner)
         log = self._logs.get(delta.scope, {}).get(delta.owner)
-        corrects = from_owner and delta.base == 0 and log is not None and log.digest != delta.digest
+        corrects = (
+            delta.base == 0
+            and log is not None
+            and (delta.digest != log.digest if from_owner else delta.digest > log.digest)
+        )
         if delta.version < have or (delta.version == have and not corrects):
             return Merge.KNOWN, None
         if delta.base == 0:

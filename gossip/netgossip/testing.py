@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from netgossip.carriage import JoinHandler
 from netgossip.config import GossipConfig
 from netgossip.node import GossipNode
+from netgossip.record_streams import JoinHandler
 from netgossip.seal import Keyring
 from netgossip.types import (
     CLUSTER_SCOPE,
@@ -227,6 +227,8 @@ class _End:
     arrives_at: float = 0.0
     """When the last thing sent to this side gets there; later ones not before."""
     open: bool = True
+    stalled: bool = False
+    """Something sent to this side did not get through: nothing after it does, until the stream breaks."""
     other: _End | None = None
 
 
@@ -423,7 +425,10 @@ class SimCluster:
 
         def arrive() -> None:
             assert end.other is not None
+            if end.stalled:
+                return
             if not self._passes(end.other.host, end.host):
+                end.stalled = True
                 self.at(self.now + STREAM_PATIENCE_S, lambda: self._break(end, "timed out"))
                 other = end.other
                 self.at(self.now + STREAM_PATIENCE_S, lambda: self._break(other, "timed out"))

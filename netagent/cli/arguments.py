@@ -116,12 +116,16 @@ def network_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mtu", type=int, metavar="BYTES", help="default: what fits the hosts' path")
     parser.add_argument("--internal", action="store_true", help="no way out of the network")
     parser.add_argument(
-        "--policy", choices=("open", "links"), help="open (default): all may talk; links: only linked"
+        "--policy",
+        choices=("open", "links"),
+        help="open (default): all may talk; links: only linked (in a later version)",
     )
     parser.add_argument(
-        "--multicast", action="store_true", help="carry broadcast and multicast, rate-limited"
+        "--multicast", action="store_true", help="carry broadcast and multicast (in a later version)"
     )
-    parser.add_argument("--host-access", action="store_true", help="let the hosts themselves take part")
+    parser.add_argument(
+        "--host-access", action="store_true", help="let the hosts themselves take part (in a later version)"
+    )
 
 
 def network(parser: argparse.ArgumentParser) -> None:

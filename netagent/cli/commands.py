@@ -78,9 +78,11 @@ def join(session: Session) -> int:
     answer = session.client.call("POST", "/v1/join", body=body)
     cluster = answer["cluster"]
     members = counted(answer["members"], "host")
+    how = "joined" if answer["via"] else "this host is already in"
+    through = f" through {answer['via']}" if answer["via"] else ""
     session.printer.one(
         answer,
-        lambda: [f"joined the cluster {cluster['name']} through {answer['via']}; it has {members}"],
+        lambda: [f"{how} the cluster {cluster['name']}{through}; it has {members}"],
         name=cluster["name"],
     )
     return DONE

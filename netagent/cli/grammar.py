@@ -256,7 +256,7 @@ def _cluster(add: _Adder) -> None:
         commands.members,
         arguments.watch,
         says="The hosts of the cluster. AGENT is what gossip says of the agent, HOST whether its kernel answers,\n"
-        "PATH whether full-size packets pass the overlay.",
+        "PATH whether packets pass the overlay.",
     )
 
 

@@ -181,9 +181,9 @@ def some(texts: Sequence[str], most: int = 3) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in one unit or two: `0.4 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
+    """A length of time in one unit or two: `0.4 ms`, `400 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
     if seconds < 1:
-        return f"{seconds * 1000:.1f} ms"
+        return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -147,6 +147,8 @@ def _value(key: str, value: Any) -> str:
         return span(value)
     if key.endswith("_bytes"):
         return f"{value} bytes"
+    if key == "labels":
+        return ", ".join(f"{name}={text}" for name, text in value.items())
     if isinstance(value, list):
         return ", ".join(_part(part) for part in value)
     return _part(value)

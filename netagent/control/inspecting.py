@@ -10,7 +10,7 @@ from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.errors import InputError, NoError
 from netagent.model.ids import HostId
-from netagent.registry.view import EndpointView, HostView, NetworkView, ServiceView
+from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
 RttOf = Callable[[HostId], float | None]
@@ -34,7 +34,7 @@ def inspect(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
     network = view.network_named(thing)
     if network is not None:
         return _network(present, network)
-    host = view.host_named(thing)
+    host = view.host_named(thing) or _host_by_address(view, thing)
     if host is not None:
         return _host(present, host, rtt_of)
     return _by_id(present, thing, rtt_of)
@@ -78,6 +78,12 @@ def _endpoint_by_address(present: Presenter, thing: str) -> EndpointView | None:
     return found[0] if found else None
 
 
+def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
+    """Of those that were at this underlay address, the one that is; a host that left is there no more."""
+    found = [host for host in view.hosts.values() if host.record and host.record.underlay == thing]
+    return min(found, key=lambda host: (host.agent is AgentState.LEFT, host.host_id), default=None)
+
+
 def _with_network(present: Presenter, service: ServiceView) -> str:
     return present.service(service)["id"]
 
@@ -90,16 +96,15 @@ def _service(present: Presenter, service: ServiceView) -> schema.ServiceInspecti
     return {
         **present.service(service),
         "kind": "service",
-        "endpoints": [present.endpoint(endpoint) for endpoint in service.endpoints],
+        "endpoints": _endpoints(present, service.endpoints),
     }
 
 
 def _network(present: Presenter, network: NetworkView) -> schema.NetworkInspection:
-    endpoints = present.view.endpoints_in(network.network_id).values()
     return {
         **present.network(network),
         "kind": "network",
-        "endpoints": [present.endpoint(e) for e in endpoints],
+        "endpoints": _endpoints(present, present.view.endpoints_in(network.network_id).values()),
     }
 
 
@@ -110,5 +115,11 @@ def _host(present: Presenter, host: HostView, rtt_of: RttOf) -> schema.HostInspe
         **present.member(host, rtt_of(host.host_id)),
         "kind": "host",
         "networks": sorted(network.unique_name for network in networks),
-        "endpoints": [present.endpoint(e) for e in view.endpoints.values() if e.owner == host.host_id],
+        "endpoints": _endpoints(present, (e for e in view.endpoints.values() if e.owner == host.host_id)),
     }
+
+
+def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> list[schema.Endpoint]:
+    """In the order of `netagent endpoints`."""
+    every = [present.endpoint(endpoint) for endpoint in endpoints]
+    return sorted(every, key=lambda one: (one["network"], one["name"], one["host"], one["id"]))

@@ -160,9 +160,8 @@ def name_of(text: str, what: str) -> str:
         return text
     lower = text.lower()
     hint = f"did you mean {lower!r}?" if is_name(lower) else "use a-z, 0-9, - and _ inside, at most 63"
-    raise InputError(
-        f"{text[:80]!r} cannot be the name of {_article(what)} {what}", thing=text[:80], hint=hint
-    )
+    role = "a name" if what == "name" else f"the name of {_article(what)} {what}"
+    raise InputError(f"{text[:80]!r} cannot be {role}", thing=text[:80], hint=hint)
 
 
 class Fields:

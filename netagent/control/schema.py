@@ -145,7 +145,7 @@ class Joined(TypedDict):
 
     cluster: ClusterPart
     via: str
-    """Address of the member that let us in."""
+    """Address of the member that let us in; `""` when this host was in that cluster already."""
     members: int
     """Known members, this host included."""
 

@@ -58,6 +58,25 @@ async def find_underlay(wanted: str | None) -> Underlay:
     return candidates[0]
 
 
+async def device_addresses(devices: Sequence[str]) -> tuple[str, ...]:
+    """One address of each device, IPv4 where it has one. InputError names a device that has none."""
+    with closing(Netlink(open_socket())) as netlink:
+        candidates = await _candidates(netlink)
+    found = []
+    for device in devices:
+        address = next((candidate.address for candidate in candidates if candidate.device == device), None)
+        if address is None:
+            known = ", ".join(dict.fromkeys(candidate.device for candidate in candidates)) or "none"
+            raise InputError(
+                f"the device {device} is not up or has no address",
+                code="no-such-device",
+                thing=device,
+                hint=f"devices that have one: {known}; correct `interfaces`",
+            )
+        found.append(address)
+    return tuple(found)
+
+
 async def host_routes(netlink: Netlink) -> tuple[str, ...]:
     """The CIDRs that the host reaches by devices that are not ours, sorted. Default routes are not among them."""
     links = [decode_link(message.body) for message in await netlink.dump(link_dump())]

@@ -116,12 +116,22 @@ class Allocator:
         return complete
 
     async def release(self, row: LocalEndpointRow) -> None:
-        """Forget the row; its address cools down. Raises DiskFullError, JournalError: the row is still there then."""
-        await self._journal.transaction(
-            [statement.delete_endpoint(row.endpoint_id), statement.cool(row.network_id, row.offset)]
-        )
+        """Forget the row; its address cools down, unless its network was removed. Raises DiskFullError, JournalError:
+        the row is still there then."""
+        statements = [statement.delete_endpoint(row.endpoint_id)]
+        if not self._view().is_removed(row.network_id):
+            statements.append(statement.cool(row.network_id, row.offset))
+        await self._journal.transaction(statements)
         if row.network_id in self._view().networks:
             self._holding(row.network_id).pool.release(row.offset, self._clock())
+
+    def forget_removed(self) -> None:
+        """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""
+        view = self._view()
+        for network_id in [n for n in (*self._holdings, *self._cooling) if view.is_removed(n)]:
+            for known in (self._holdings, self._cooling, self._asking, self._quiet_until):
+                known.pop(network_id, None)
+            self._journal.note_network_gone(network_id)
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""

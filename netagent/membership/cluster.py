@@ -37,7 +37,7 @@ from netagent.ipam.allocator import Allocator
 from netagent.membership.asking import Asking
 from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
-from netagent.membership.participation import Participation
+from netagent.membership.participation import Participation, own_networks
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
 from netagent.names.supervisor import Supervisor
@@ -50,6 +50,7 @@ from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal
 from netagent.registry.live import Live, Moment
 from netagent.registry.publish import Publisher
+from netagent.registry.schema import scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.endpoint_rules import sandboxes
@@ -64,7 +65,7 @@ from netgossip.errors import UsageError
 from netgossip.identity import Identity
 from netgossip.node import GossipNode
 from netgossip.seal import Keyring
-from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived
+from netgossip.types import CLUSTER_SCOPE, Address, Event, Log, OwnLogRaised, RequestReceived, Scope
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
@@ -110,10 +111,10 @@ class Cluster:
     def _build(self, state: StateDir, sockets: Sockets, notifications: socket.socket) -> None:
         journal, config = self.journal, self.config
         rows = journal.load_endpoints()
-        logs = (journal.load_own_logs(), journal.load_replicas())
+        own_logs, replicas = self._load_logs()
         members = [m for m in journal.load_members() if m.node_id != self._local]
         self.live = Live(
-            first_view(self._local, [*logs[0], *logs[1]], members), {row.endpoint_id: row for row in rows}
+            first_view(self._local, [*own_logs, *replicas], members), {row.endpoint_id: row for row in rows}
         )
         self.invitations = Invitations(self._identity, os.urandom, self._credentials, self._admitted)
         self.node = GossipNode(
@@ -129,8 +130,8 @@ class Cluster:
             rng=random.SystemRandom(),
             now=trio.current_time(),
             remembered=members,
-            own_logs=logs[0],
-            replicas=logs[1],
+            own_logs=own_logs,
+            replicas=replicas,
             join_handler=self.invitations.converse,
         )
         self.driver = Driver(
@@ -144,7 +145,9 @@ class Cluster:
         )
         flush = self.driver.flush_nowait
         self.publisher = Publisher(self.node, journal, flush)
-        self.participation = Participation(self.node, self.publisher, self.live, flush)
+        self.participation = Participation(
+            self.node, self.publisher, self.live, flush, forget=self._forget_replicas
+        )
         self.asking = Asking(self.node, flush)
         self.allocator = Allocator(
             view=lambda: self.live.view,
@@ -162,6 +165,17 @@ class Cluster:
             on_request=self._note_request,
             on_raised=self._note_raised,
         )
+
+    def _load_logs(self) -> tuple[list[Log], list[Log]]:
+        """Ours, and the others'. Without those of networks that this host has left, should a crash have kept them on
+        disk: nobody would tell us how they go on, and what they say would be shown for ever."""
+        self.journal.require_owner(self._local)
+        own, replicas = self.journal.load_own_logs(), self.journal.load_replicas()
+        scopes = {CLUSTER_SCOPE, *map(scope_of, own_networks(first_view(self._local, own, ())))}
+        for log in replicas:
+            if log.scope not in scopes:
+                self.journal.note_replica_dropped(log.scope, log.owner)
+        return own, [log for log in replicas if log.scope in scopes]
 
     def _build_local(self, state: StateDir, notifications: socket.socket) -> None:
         self.reconciler = Reconciler(self._netlink, notifications)
@@ -318,6 +332,11 @@ class Cluster:
     def _admitted(self, node_id: str, name: str) -> None:
         logger.info("let %s (%s) into the cluster", name, node_id[:8])
 
+    def _forget_replicas(self, scope: Scope) -> None:
+        for log in self.node.logs(scope):
+            if log.owner != self._local:
+                self.journal.note_replica_dropped(scope, log.owner)
+
     def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
         self.live.set_view(self.live.view.with_host_answer(host_id, answers))
 
@@ -361,7 +380,7 @@ class Cluster:
                 await self.janitor.rebind(endpoint_id)
 
     async def _keep_own_records(self) -> None:
-        """Withdraw what we wrote of networks that are gone, and confirm the space that others granted us.
+        """Withdraw and forget what is ours in networks that are gone; confirm the space that others granted us.
 
         A grant is repeated by its receiver, because the giver may be restored from a backup that is older than it:
         as long as either log tells of the grant, nobody takes the space for the giver's.
@@ -369,6 +388,7 @@ class Cluster:
         revision = 0
         while True:
             revision = await self.live.wait_newer(revision)
+            self.allocator.forget_removed()
             view = self.live.view
             own = view.records_of(self._local, CLUSTER_SCOPE)
             yielded = {n.network_id for n in view.yielded_networks if n.owner == self._local}

@@ -122,6 +122,8 @@ class Inbox:
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
             self.heard.strangers.pop(member.address[0], None)  # it has joined since
+            if member.node_id != view.local and member.address[0] == self.heard.clash:
+                self.heard.clash = ""  # it has an identity of its own since
         if member.node_id != view.local:
             self._journal.note_member(member)
         return view.with_member(member)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from netagent.config import parse_seed
+from netagent.datapath.underlay import device_addresses
 from netgossip.discovery import Discovery, Neighbour
 from netgossip.types import Address, NodeId
 
@@ -53,19 +54,20 @@ class Neighbours:
         self._changed = trio.Event()
 
     async def run(self, agent: Agent) -> None:
-        """Until cancelled."""
+        """Until cancelled. InputError when a device of `interfaces` is not there."""
+        links = await device_addresses(agent.config.interfaces) if agent.config.mdns else ()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._offer_seeds, agent)
             if agent.config.mdns:
-                nursery.start_soon(self._announce, agent)
+                nursery.start_soon(self._announce, agent, links)
 
-    async def _announce(self, agent: Agent) -> None:
+    async def _announce(self, agent: Agent, links: Sequence[str]) -> None:
         """Announce what we are; anew when we enter or leave a cluster."""
         while True:
             cluster = agent.cluster
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._discovery.run, self._me(agent))
+                    nursery.start_soon(self._discovery.run, self._me(agent), links)
                     while agent.cluster is cluster:
                         await self._changed.wait()
                     scope.cancel()

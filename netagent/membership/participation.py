@@ -18,8 +18,9 @@ from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
 from netagent.registry.live import Live
 from netagent.registry.schema import scope_of
-from netagent.registry.view import AgentState
+from netagent.registry.view import AgentState, RegistryView
 from netgossip.node import GossipNode
+from netgossip.types import CLUSTER_SCOPE, Scope
 
 SYNC_S = 5.0
 """How long an attach waits for the first sync of a network."""
@@ -40,13 +41,22 @@ class Publishes(Protocol):
 
 
 class Participation:
-    """Enters and leaves networks' scopes."""
+    """Enters and leaves networks' scopes. `forget` has the journal drop what it keeps of others in a scope."""
 
-    def __init__(self, node: GossipNode, publisher: Publishes, live: Live, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: GossipNode,
+        publisher: Publishes,
+        live: Live,
+        flush: Callable[[], None],
+        *,
+        forget: Callable[[Scope], None],
+    ) -> None:
         self._node = node
         self._publisher = publisher
         self._live = live
         self._flush = flush
+        self._forget = forget
         self._synced: dict[NetworkId, trio.Event] = {}
         self._unused_since: dict[NetworkId, float] = {}
         self._guests: dict[NetworkId, int] = {}
@@ -54,11 +64,12 @@ class Participation:
         self._turn = trio.Lock()
 
     def resume(self) -> None:
-        """After a start: go on in the networks that our own records say we are in, with what the journal knew."""
-        view = self._live.view
-        for network_id in view.networks:
-            if view.local in view.attachments(network_id):
-                self._enter(network_id).set()
+        """After a start: go on in the networks that our own records say we are in, with what the journal knew.
+
+        Also in those that were removed, or `run` would never leave them.
+        """
+        for network_id in own_networks(self._live.view):
+            self._enter(network_id).set()
 
     def is_synced(self, network_id: NetworkId) -> bool:
         """True when a missing record of the network means that there is none."""
@@ -91,10 +102,15 @@ class Participation:
             raise
 
     def look_away(self, network_id: NetworkId) -> None:
-        """Ends `look_into`."""
+        """Ends `look_into`: what a guest knows is not kept up to date, so it is not kept at all."""
         self._guests[network_id] -= 1
-        if not self._guests[network_id]:
-            del self._guests[network_id]
+        if self._guests[network_id]:
+            return
+        del self._guests[network_id]
+        view = self._live.view
+        is_wanted = self._turn.locked() or view.local in view.attachments(network_id)
+        if network_id in self._synced and not is_wanted:
+            self._exit(network_id)
 
     async def withdraw_all(self) -> None:
         """No longer be seen in any network; before leaving the cluster."""
@@ -143,6 +159,8 @@ class Participation:
 
     def _exit(self, network_id: NetworkId) -> None:
         del self._synced[network_id]
+        self._unused_since.pop(network_id, None)
+        self._forget(scope_of(network_id))
         self._node.exit_scope(scope_of(network_id), trio.current_time())
         self._live.set_view(self._live.view.without_scope(scope_of(network_id)))
 
@@ -172,11 +190,16 @@ class Participation:
 
     async def _leave(self, network_id: NetworkId) -> None:
         async with self._turn:
-            if network_id not in self._unused_since or network_id in self._guests:
+            if network_id not in self._unused_since.keys() & self._synced.keys() - self._guests.keys():
                 return  # wanted again while we waited for our turn
             view = self._live.view
             if view.local in view.attachments(network_id):
                 await self._publisher.withdraw(AttachmentRecord(network_id))
-            del self._unused_since[network_id]
             self._exit(network_id)
             logger.info("no longer taking part in network %s", network_id[:8])
+
+
+def own_networks(view: RegistryView) -> list[NetworkId]:
+    """The networks that this host's records say it takes part in, whether or not they are still there."""
+    own = view.records_of(view.local, CLUSTER_SCOPE)
+    return [record.network_id for record in own if isinstance(record, AttachmentRecord)]

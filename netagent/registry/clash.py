@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from netagent.model.ids import NetworkId
 from netagent.model.subnet import parse_subnet
 from netagent.registry.derive import claims_of
-from netagent.registry.facts import Clash, ClashKind, EndpointView, NetworkView, short_id
+from netagent.registry.facts import AgentState, Clash, ClashKind, EndpointView, NetworkView, short_id
 from netagent.registry.store import EndpointKey, Store
 
 
@@ -19,11 +19,12 @@ def find_clashes(store: Store) -> tuple[Clash, ...]:
 
 def _host_names(store: Store) -> Iterator[Clash]:
     for name, hosts in store.host_names.items():
-        holder, *losers = sorted(hosts)
-        for loser in losers:
+        # One that left has given its name up: its record is still here, but nobody can do anything about it.
+        rivals = sorted(one for one in hosts if store.hosts[one].agent is not AgentState.LEFT)
+        for loser in rivals[1:]:
             shown = store.hosts[loser].unique_name
             text = f"two hosts are named {name}; {short_id(loser)} shows as {shown}"
-            yield Clash(ClashKind.HOST_NAME.value, loser, holder, text)
+            yield Clash(ClashKind.HOST_NAME.value, loser, rivals[0], text)
 
 
 def _networks(store: Store) -> Iterator[Clash]:

@@ -89,6 +89,17 @@ class Journal:
         early on a nearly full disk, so that room is left for deleting."""
         return await self._writer.write(statements, grows=grows)
 
+    def require_owner(self, owner: NodeId) -> None:
+        """Raises JournalError if the file is another host's, mixed up when it was restored: its endpoints are not
+        ours, and ours, which run here, would be taken for left-overs."""
+        others = self._read("SELECT owner FROM own_log WHERE owner != ? LIMIT 1", owner)
+        if others:
+            raise JournalError(
+                f"{self.path}: the journal is of the host {others[0][0][:8]}, the identity beside it of {owner[:8]}",
+                thing=str(self.path),
+                hint="restore both from one backup; or move the journal away and attach this host's containers anew",
+            )
+
     # -- own records -------------------------------------------------------------------------------------------
 
     async def append_own(
@@ -136,6 +147,10 @@ class Journal:
     def note_warm(self, network_id: NetworkId, offset: int) -> None:
         """An address has cooled down."""
         self._note(("cooling", network_id, offset), statement.uncool(network_id, offset))
+
+    def note_network_gone(self, network_id: NetworkId) -> None:
+        """None of its addresses will be used again."""
+        self._note(("cooling", network_id), statement.uncool_all(network_id))
 
     # -- the cache ---------------------------------------------------------------------------------------------
 

@@ -179,3 +179,8 @@ def cool(network_id: NetworkId, offset: int) -> Statement:
 def uncool(network_id: NetworkId, offset: int) -> Statement:
     """An address that may be used again."""
     return Statement("DELETE FROM cooling WHERE network_id = ? AND address_offset = ?", (network_id, offset))
+
+
+def uncool_all(network_id: NetworkId) -> Statement:
+    """All addresses of a network that was removed."""
+    return Statement("DELETE FROM cooling WHERE network_id = ?", (network_id,))

@@ -72,7 +72,7 @@ def translate(error: sqlite3.Error, path: Path) -> NetagentError:
         return JournalError(
             f"{path}: the journal is damaged ({error})",
             thing=str(path),
-            hint="restore it from a backup, or move it away: the host then joins as a new one",
+            hint="restore it from a backup; or move it away and attach the containers of this host anew",
         )
     return JournalError(f"{path}: {error}", thing=str(path))
 

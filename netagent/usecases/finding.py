@@ -31,6 +31,11 @@ def host_called(view: RegistryView, host_id: HostId) -> str:
     return host.unique_name if host is not None else host_id[:8]
 
 
+def _place(view: RegistryView, row: LocalEndpointRow) -> str:
+    network = view.networks.get(row.network_id)
+    return f"{row.target} in {row.network_id[:8] if network is None else network.unique_name}"
+
+
 def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
     """An endpoint of this host by id, beginning of an id, or name."""
     rows = live.rows
@@ -43,7 +48,7 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({row.target})" for row in found))
+        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({_place(live.view, row)})" for row in found))
         raise InputError(f"{len(found)} endpoints are called {text!r}: {ids}", thing=text, hint="give the id")
     view = live.view
     for endpoint in view.endpoints_named(text):

@@ -22,7 +22,7 @@ from netagent.errors import FailedError, RefusedError
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import NetworkId
-from netagent.model.records import NetworkRecord, RemovalRecord
+from netagent.model.records import NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
 from netagent.registry.live import Live
@@ -71,9 +71,10 @@ class Networks:
 
     async def create(self, request: NetworkRequest) -> tuple[NetworkView, bool]:
         """The network and whether it is new. RefusedError when it exists with other options or does not fit."""
+        _refuse_unsupported(request)
         async with self._creating:
             for _ in range(CHOICE_ATTEMPTS):
-                existing = self._live.view.network_named(request.name)
+                existing = await self._existing(request.name)
                 if existing is not None:
                     return _if_equal(existing, request), False
                 network_id = NetworkId(os.urandom(16).hex())
@@ -88,6 +89,16 @@ class Networks:
             thing=request.name,
             hint="try again, or name a subnet with --subnet",
         )
+
+    async def _existing(self, name: str) -> NetworkView | None:
+        """The network of that name. One that is just being made somewhere may still yield to another: wait for it."""
+        with trio.move_on_after(2 * SETTLE_S):
+            while self._is_in_the_making(self._live.view.network_named(name)):
+                await trio.sleep(SETTLE_POLL_S)
+        return self._live.view.network_named(name)
+
+    def _is_in_the_making(self, network: NetworkView | None) -> bool:
+        return network is not None and self._is_undecided(network)
 
     async def _publish(self, record: NetworkRecord, request: NetworkRequest) -> NetworkView | None:
         """The network once it stands; None when it had to give way and another try makes sense."""
@@ -123,20 +134,18 @@ class Networks:
     async def _wait_for_losers(self, record: NetworkRecord) -> None:
         """Until those that yield to ours have withdrawn, or are in use because they were first."""
         with trio.move_on_after(SETTLE_S):
-            while any(self._is_pending(other, record) for other in self._meeting(record)):
+            while any(
+                record.network_id < other.network_id and self._is_undecided(other)
+                for other in self._meeting(record)
+            ):
                 await trio.sleep(SETTLE_POLL_S)
 
-    def _is_pending(self, other: NetworkView, record: NetworkRecord) -> bool:
-        """It must yield to ours, and its host lives and may not have noticed."""
+    def _is_undecided(self, network: NetworkView) -> bool:
+        """Another live host has made it and may still withdraw it: it has not given any of its space away."""
         view = self._live.view
-        host = view.hosts.get(other.owner)
+        host = view.hosts.get(network.owner)
         alive = host is not None and host.agent in {AgentState.ALIVE, AgentState.SUSPECT}
-        return (
-            alive
-            and other.owner != view.local
-            and record.network_id < other.network_id
-            and not _is_used(view, other)
-        )
+        return alive and network.owner != view.local and not _is_used(view, network)
 
     def _rival(self, record: NetworkRecord) -> NetworkView | None:
         """The network of the same instant that ours yields to, if there is one."""
@@ -208,6 +217,22 @@ class Networks:
                 code="network-in-use",
                 thing=network.unique_name,
                 hint="detach them, or add --force to cut them off",
+            )
+
+
+def _refuse_unsupported(request: NetworkRequest) -> None:
+    """RefusedError for options that belong to later versions: recorded without effect they would be a lie."""
+    for option, asked in (
+        ("--policy links", request.policy is not Policy.OPEN),
+        ("--multicast", request.multicast),
+        ("--host-access", request.host_access),
+    ):
+        if asked:
+            raise RefusedError(
+                f"this version does not have {option}",
+                code="not-supported",
+                thing=request.name,
+                hint="make the network without it",
             )
 
 

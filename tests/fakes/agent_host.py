@@ -1,7 +1,7 @@
 """A host's use-cases over real registry, ipam, publisher and participation; kernel, resolver and wire are pretended.
 
-    steps       every call that leaves the use-case, by name, in order; one of them can be made to fail or to hang
-    Fabric      joins several hosts: records arrive after a latency, acknowledgements as late again
+steps       every call that leaves the use-case, by name, in order; one of them can be made to fail or to hang
+Fabric      joins several hosts: records arrive after a latency, acknowledgements as late again
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import os
 import random
 
 import trio
+
 from fakes.memory_journal import MemoryJournal
 from fakes.record_node import FakeNode
 from fakes.registry import host as host_record
 from fakes.registry import identifier
 from fakes.virtual import at_end
-
 from netagent.datapath import netns
 from netagent.errors import RefusedError
 from netagent.ipam.allocator import Allocator
@@ -184,7 +184,9 @@ class AgentHost:
         self._told = len(self.node.heard)
         self.live = Live(view, {row.endpoint_id: row for row in self.journal.load_endpoints()})
         self.publisher = Publisher(self.node, self.journal, self.flush)
-        self.participation = Participation(self.node, self.publisher, self.live, lambda: None)
+        self.participation = Participation(
+            self.node, self.publisher, self.live, lambda: None, forget=lambda scope: None
+        )
         self.node.on_enter = self._note_entered
         self.allocator = Allocator(
             view=lambda: self.live.view,
@@ -275,9 +277,7 @@ class Fabric:
                 one.meet(other.host_id)
                 if other is not one:
                     one.node.acknowledged[other.host_id] = 0
-            one.node.is_waited_for = lambda peer, one=one: (
-                one.live.view.hosts[peer].agent is AgentState.ALIVE
-            )
+            one.node.is_waited_for = lambda peer, one=one: one.live.view.hosts[peer].agent is AgentState.ALIVE
 
     async def tell_hosts(self):
         """Everybody's host record is everywhere."""
@@ -289,24 +289,26 @@ class Fabric:
     def spread(self, sender, event):
         for target in self.hosts:
             if target is not sender:
-                self._nursery.start_soon(self._carry, sender, target, event)
+                # The time is fixed now: tasks begin in any order.
+                at = self._arrival(sender, target)
+                self._nursery.start_soon(self._carry, sender, target, event, at)
 
-    async def _carry(self, sender, target, event):
-        await self._arrive(sender, target)
+    async def _carry(self, sender, target, event, at):
+        await trio.sleep_until(at)
         target.hear(event)
         if event.scope == CLUSTER_SCOPE:
             target.node.received[sender.host_id] = event.head
             told = target.node.head()
-            await self._arrive(target, sender)
+            await trio.sleep_until(self._arrival(target, sender))
             node = sender.node
             node.acknowledged[target.host_id] = max(node.acknowledged[target.host_id], event.head)
             node.peer_heads[target.host_id] = max(node.peer_heads.get(target.host_id, 0), told)
 
-    async def _arrive(self, source, target):
+    def _arrival(self, source, target):
         at = trio.current_time() + self.latency_s()
         at = max(at, self._arrivals.get((source, target), 0.0) + 1e-6)
         self._arrivals[source, target] = at
-        await trio.sleep_until(at)
+        return at
 
 
 class Namespaces:
@@ -338,5 +340,3 @@ class Namespaces:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise RefusedError(f"no network namespace at {path}", code="namespace-gone") from None
-
-

@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from netgossip.carriage import ACCEPTED_STREAMS, HELLO_MAX_S, Carriage, JoinHandler
+from netgossip.carriage import HELLO_MAX_S, Carriage
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
-from netgossip.record_wire import Ack, Delta, Digest, Message, Request
+from netgossip.record_streams import ACCEPTED_STREAMS, PER_HOST_LIMIT, JoinHandler
+from netgossip.record_wire import NO_VERSION, Ack, Delta, Digest, Message, Request, Vector, Want
 from netgossip.seal import Keyring
 from netgossip.types import (
     CLUSTER_SCOPE,
@@ -192,11 +193,37 @@ def test_streams_that_stand_still_end() -> None:
 def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
     b = carriage(B)
     for number in range(ACCEPTED_STREAMS + 1):
-        b.accept_stream(number, ("203.0.113.1", 5), 0.0)
+        b.accept_stream(number, (f"203.0.113.{number}", 5), 0.0)
     assert b.drain()[1] == [StreamClose(ACCEPTED_STREAMS)]
     b.handle_stream_data(0, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
     assert b.drain()[1] == [StreamClose(0)]
     assert b.counts["refused_not_a_record_frame"] == 1
+
+
+def test_one_host_cannot_keep_the_others_out() -> None:
+    b = carriage(B)
+    for number in range(ACCEPTED_STREAMS):
+        b.accept_stream(number, ("203.0.113.1", number + 1), 0.0)
+    assert b.counts["refused_too_many_streams"] == ACCEPTED_STREAMS - PER_HOST_LIMIT
+    b.drain()
+    b.accept_stream(99, address(A), 0.0)
+    assert b.drain()[1] == []
+
+
+def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
+    a, b = carriage(A), carriage(B)
+    b.greet(A, 0.0)
+    pump(a, b)
+    want, vector = Want(CLUSTER_SCOPE, ((A, NO_VERSION),)), Vector(CLUSTER_SCOPE, True, ())
+    a.send(B, want)
+    a.send(B, vector)
+    (recorded,) = a.drain()[0]
+    assert [item.message for item in b.handle_datagram(recorded.payload, 0.0)] == [want, vector]
+    b = carriage(B, epoch=2)
+    assert b.handle_datagram(recorded.payload, 0.0) == []
+    pump(a, b)
+    assert b.take_admitted() == [A]
+    assert b.handle_datagram(recorded.payload, 0.0) == []
 
 
 def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:

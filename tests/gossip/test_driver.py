@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, open_sockets
@@ -181,3 +183,44 @@ def test_events_may_command_the_node() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_lack_of_descriptors_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        one = Host(1)
+        two = Host(2, seeds=(one.address,))
+        real, refused = trio.socket.socket, 0
+
+        def exhausted(*arguments: int) -> trio.socket.SocketType:
+            nonlocal refused
+            if refused < 3:
+                refused += 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(*arguments)
+
+        monkeypatch.setattr(trio.socket, "socket", exhausted)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            nursery.start_soon(two.driver.run)
+            await wait_until(lambda: refused == 3 and sees(two, one, MemberState.ALIVE))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_rumour_after_a_quiet_time_is_no_lateness() -> None:
+    async def main() -> None:
+        one = Host(1)
+        two = Host(2, seeds=(one.address,))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            nursery.start_soon(two.driver.run)
+            await wait_until(lambda: sees(one, two, MemberState.ALIVE))
+            await trio.sleep(10)
+            two.node.set_meta(b"news", trio.current_time())
+            two.driver.flush_nowait()
+            await trio.sleep(1)
+            assert two.node.statistics()["gossip_lags"] == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.002))

@@ -8,11 +8,12 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netgossip.entry import MAX_BAD_SECRETS, Credentials, Invitations, NewcomerConversation
+
+from netgossip.entry import Credentials, Invitations, NewcomerConversation
 from netgossip.entry_wire import Refusal
 from netgossip.errors import WireError
 from netgossip.identity import Identity
-from netgossip.invitation import Token, parse_token_untrusted
+from netgossip.invitation import TOKEN_PREFIX, Token, parse_token_untrusted
 
 ADDRESSES = (("192.0.2.1", 7957), ("2001:db8::1", 7957))
 CREDENTIALS = Credentials("ab" * 16, "mesh", "mesh.internal", (b"k" * 16, b"o" * 32), (("192.0.2.1", 7956),))
@@ -82,16 +83,24 @@ def test_an_expired_invitation_is_refused_with_the_reason() -> None:
     assert "expired" in result.reason
 
 
-def test_a_wrong_secret_opens_nothing_and_voids_the_invitation_in_the_end() -> None:
+def test_a_wrong_secret_opens_nothing_and_takes_the_invitation_from_nobody() -> None:
     world = World()
     token = world.invite()
     wrong = dataclasses.replace(token, secret=bytes(16))
-    for _ in range(MAX_BAD_SECRETS):
+    for _ in range(10):
         result = world.redeem(wrong)
         assert isinstance(result, Refusal)
         assert "secret" in result.reason
-    assert isinstance(world.redeem(token), Refusal)
     assert world.admitted == []
+    assert world.redeem(token) == CREDENTIALS
+
+
+def test_an_inviter_that_changed_clusters_lets_nobody_into_the_other_one() -> None:
+    world = World()
+    token = dataclasses.replace(world.invite(), cluster_id="cd" * 16)
+    result = world.redeem(token)
+    assert isinstance(result, Refusal)
+    assert "another cluster" in result.reason
 
 
 def test_a_newcomer_tells_an_impostor_from_the_inviter() -> None:
@@ -126,6 +135,12 @@ def test_garbage_in_a_conversation_is_a_wire_error_or_a_refusal(junk: bytes, pos
     except WireError:
         pass
     assert world.admitted == []
+
+
+@pytest.mark.parametrize("kept", range(len(TOKEN_PREFIX), 150, 7))
+def test_a_token_cut_short_is_called_damaged(kept: int) -> None:
+    with pytest.raises(WireError, match="copy it whole"):
+        parse_token_untrusted(World().invite().render()[:kept])
 
 
 @given(

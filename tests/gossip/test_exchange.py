@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from netgossip.config import GossipConfig
-from netgossip.exchange import NEVER, TRIES, Exchange
+from netgossip.exchange import AT_ONCE, NEVER, TRIES, Exchange
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
@@ -32,7 +32,7 @@ def at_once(peer: NodeId) -> float:
 def test_a_synced_scope_is_compared_each_interval_with_one_random_peer() -> None:
     machine = exchange()
     machine.enter(CLUSTER_SCOPE, 0.0)
-    machine.confirm(CLUSTER_SCOPE)
+    machine.synced(CLUSTER_SCOPE)
     asked: Counter[NodeId] = Counter()
     now = 0.0
     for _ in range(300):
@@ -81,17 +81,35 @@ def test_a_later_wish_does_not_put_off_an_earlier_one() -> None:
     assert machine.next_deadline() == 0.5
 
 
-def test_synced_once_all_that_a_peer_held_has_come() -> None:
+def test_a_peer_confirms_once_all_that_it_held_has_come() -> None:
     machine = exchange()
     machine.enter(CLUSTER_SCOPE, 0.0)
     held = {A: Version(1, 0), B: Version(1, 0)}
-    machine.expect(CLUSTER_SCOPE, {A: Version(1, 2), B: Version(1, 1)})
+    machine.expect(CLUSTER_SCOPE, C, {A: Version(1, 2), B: Version(1, 1)})
     held[A] = Version(1, 2)
-    assert not machine.reached(CLUSTER_SCOPE, held.__getitem__)
+    machine.reached(CLUSTER_SCOPE, held.__getitem__)
+    assert machine.unsynced() == [(CLUSTER_SCOPE, 0.0, frozenset())]
     held[B] = Version(2, 0)
-    assert machine.reached(CLUSTER_SCOPE, held.__getitem__)
-    assert not machine.reached(CLUSTER_SCOPE, held.__getitem__)
+    machine.reached(CLUSTER_SCOPE, held.__getitem__)
+    assert machine.unsynced() == [(CLUSTER_SCOPE, 0.0, frozenset({C}))]
+    machine.synced(CLUSTER_SCOPE)
     assert machine.unsynced() == []
+
+
+def test_a_large_scope_is_compared_with_a_few_at_a_time() -> None:
+    machine = exchange()
+    peers = [f"{number:032x}" for number in range(100)]
+    for peer in peers:
+        machine.compare(CLUSTER_SCOPE, peer, 0.0)
+    assert len(machine.take_due(0.0, nobody, at_once)) == AT_ONCE
+    asked = 0
+    while machine.next_deadline() < NEVER:
+        due = machine.take_due(machine.next_deadline(), nobody, at_once)
+        assert len(due) <= 2 * AT_ONCE
+        asked += len(due)
+        for peer, scope in due:
+            machine.answered(scope, peer)
+    assert asked == len(peers)
 
 
 def test_a_scope_that_was_left_plans_nothing() -> None:

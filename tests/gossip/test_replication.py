@@ -11,8 +11,21 @@ from hypothesis import strategies as st
 
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError
-from netgossip.frame import Sealer, parse_header_untrusted
-from netgossip.record_wire import Ack, Delta, Digest, Message, Row, Vector, Want, encode
+from netgossip.frame import Opener, Sealer, parse_header_untrusted
+from netgossip.record_wire import (
+    NO_VERSION,
+    Ack,
+    Delta,
+    Digest,
+    Hello,
+    Message,
+    Row,
+    Vector,
+    Want,
+    Welcome,
+    decode_untrusted,
+    encode,
+)
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
 from netgossip.types import (
@@ -83,6 +96,19 @@ class Insider:
         frame = self.sealer.seal(recipient, b"".join(map(encode, messages)))
         target.handle_datagram(frame, ADDRESSES[B], 0.0)
 
+    def enter(self, target: Replication) -> None:
+        """Prove this start of ours, as members do."""
+        opener = Opener(node_id=B, keyring=Keyring([bytes(32)]), label=LABEL)
+        opener.know(A)
+        target.handle_deadline(0.0)
+        for datagram in target.drain().datagrams:
+            if datagram.destination != ADDRESSES[B]:
+                continue
+            frame = opener.open_untrusted(parse_header_untrusted(datagram.payload), datagram.payload)
+            for message in decode_untrusted(frame.body):
+                if isinstance(message, Hello):
+                    self.tell(target, Welcome(message.nonce))
+
 
 def test_who_is_not_a_member_is_refused_and_counted() -> None:
     target = replication(A)
@@ -139,7 +165,13 @@ def test_unacknowledged_until_both_hold_each_others_heads() -> None:
     pump(machines, 0.0)
     assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset()
     assert machines[A].head(CLUSTER_SCOPE) == 1
-    Insider().tell(machines[A], Vector(CLUSTER_SCOPE, True, (Row(B, Version(1, 5), 0),)))
+    for sequence in (5, 3):  # the older one was overtaken
+        late = Entry(CLUSTER_SCOPE, B, b"k", b"v", Version(1, sequence))
+        Insider().tell(machines[A], Delta(CLUSTER_SCOPE, B, 1, sequence - 1, sequence, 0, 0, (late,)))
+    commit(machines[B], b"k", b"v")
+    commit(machines[B], b"k", b"w")
+    commit(machines[B], b"k", b"x")
+    pump(machines, 0.0)
     assert machines[A].unacknowledged(CLUSTER_SCOPE) == {B}
     machines[A].set_peer(B, ADDRESSES[B], 0.0, live=False)
     assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset(), "only the living are waited for"
@@ -195,6 +227,53 @@ def test_the_clusters_scope_is_everybodys() -> None:
         target.exit_scope(CLUSTER_SCOPE, 0.0)
 
 
+def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
+    target, insider = replication(A, B), Insider()
+    insider.enter(target)
+    for number in range(100):
+        scope = number.to_bytes(16, "little")[::-1]
+        if scope == CLUSTER_SCOPE:
+            continue
+        insider.tell(
+            target,
+            Digest(scope, 1),
+            Ack(scope, True, NO_VERSION, Version(1, 1)),
+            Vector(scope, True, (Row(B, Version(1, 1), 0),)),
+            Delta(scope, B, 1, 0, 1, 0, 0, ()),
+        )
+    target.drain()
+    assert target.statistics()["standings"] <= 1
+
+
+def test_what_would_not_be_sent_is_not_encoded() -> None:
+    target, insider = replication(A, B), Insider()
+    insider.enter(target)
+    for number in range(40):
+        commit(target, b"%d" % number, bytes(60_000))
+    target.drain()
+    for _ in range(20):
+        insider.tell(target, Want(CLUSTER_SCOPE, ((A, NO_VERSION),)))
+    assert target.statistics()["dropped_backlog"] == 0
+
+
+def test_a_peer_that_takes_no_part_is_waited_for_until_its_own_log_is_here() -> None:
+    machines = {A: replication(A, B), B: replication(B, A)}
+    pump(machines, 0.0)
+    commit(machines[B], b"k", b"v", NET)
+    machines[A].set_scope_members(NET, frozenset({A, B}), 0.0)
+    machines[A].enter_scope(NET, 0.0)
+    events: list[object] = []
+    for now in (0.0, 0.1, 0.2, 0.3):
+        machines[A].handle_deadline(now)
+        for one, other in ((A, B), (B, A), (A, B), (B, A)):
+            output = machines[one].drain()
+            events += output.events if one == A else ()
+            for datagram in output.datagrams:
+                machines[other].handle_datagram(datagram.payload, ADDRESSES[one], now)
+    reported = [event for event in events if getattr(event, "scope", None) == NET]
+    assert [type(event) for event in reported] == [EntriesChanged, ScopeSynced]
+
+
 small = st.integers(0, 3)
 versions = st.builds(Version, small, small)
 owners = st.sampled_from([A, B, C])
@@ -232,6 +311,7 @@ nonsense = st.one_of(
 def test_an_insiders_nonsense_never_breaks_the_machine_nor_our_own_records(messages: list[Message]) -> None:
     target, insider = replication(A, B, C), Insider()
     target.enter_scope(NET, 0.0)
+    insider.enter(target)
     commit(target, b"k", b"mine")
     for message in messages:
         insider.tell(target, message)

@@ -177,6 +177,25 @@ def test_unknown_accusers_and_foreign_versions_are_not_followed() -> None:
     assert machine.swim.statistics()["refused_version"] == 2
 
 
+def test_we_refute_whoever_accuses_us() -> None:
+    machine = Machine()
+    machine.hear(alive(2))
+    machine.hear(Suspect(OWN, machine.swim.incarnation, THIRD))
+    assert machine.swim.incarnation == 6
+
+
+def test_a_check_of_an_address_delays_no_death() -> None:
+    machine = Machine()
+    machine.hear(alive(2), alive(3))
+    machine.hear(Suspect(PEER, 1, THIRD))
+    suspected_until = min(s.deadline for s in machine.swim._claims.suspicions.values())
+    machine.run_until(suspected_until - 0.1)
+    machine.hear(alive(3, 2, address=address_of(4)))
+    claims = machine.swim._claims
+    assert claims.moves
+    assert claims.next_deadline() == min(s.deadline for s in claims.suspicions.values())
+
+
 def test_a_new_address_is_believed_when_the_old_one_is_silent() -> None:
     machine = Machine()
     machine.hear(alive(2))
@@ -260,7 +279,8 @@ def test_noted_lag_lowers_health() -> None:
     machine.swim.note_lag(0.2, machine.now)
     assert machine.swim.statistics()["health_score"] == 0
     machine.swim.note_lag(0.3, machine.now)
-    assert machine.swim.statistics()["health_score"] == 1
+    machine.swim.note_lag(0.3, machine.now)
+    assert machine.swim.statistics()["health_score"] == 1, "one lateness counts once, whoever notices it"
 
 
 def test_early_and_repeated_deadlines_do_nothing() -> None:

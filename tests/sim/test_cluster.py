@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from netgossip.types import (
     Address,
     Channel,
     EntriesChanged,
+    Event,
     MemberState,
     OwnLogRaised,
     RequestReceived,
@@ -47,8 +49,9 @@ def take_part(cluster: SimCluster, *names: str) -> None:
     for host in cluster.running():
         with host.commanding() as node:
             node.set_scope_members(NET, members, cluster.now)
-    for name in names:
-        cluster[name].enter(NET)
+    for host in cluster.running():
+        if host.node_id in members:
+            host.enter(NET)
 
 
 def has(host: SimHost, owner: SimHost, key: bytes, scope: bytes = CLUSTER_SCOPE) -> bool:
@@ -212,6 +215,25 @@ def test_a_backup_that_outgrew_the_lost_past_unseen(seed: int) -> None:
     assert mine == {b"h", b"new0", b"new1", b"new2", b"new3"}
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_contents_of_one_version_whose_owner_is_gone(seed: int) -> None:
+    cluster = started(seed, 3)
+    n1, n2, n3 = cluster.hosts.values()
+    saved = cluster.backup("n1")
+    cluster.cut({"n3"}, {"n1", "n2"})
+    n1.put(CLUSTER_SCOPE, b"k", b"lost")
+    cluster.run_until(lambda: has(n2, n1, b"k"), timeout_s=5)
+    cluster.crash("n1")
+    cluster.heal()
+    cluster.cut({"n2"}, {"n1", "n3"})
+    cluster.restart("n1", disk=saved)
+    n1.put(CLUSTER_SCOPE, b"k", b"again")
+    cluster.run_until(lambda: has(n3, n1, b"k"), timeout_s=30)
+    cluster.crash("n1")
+    cluster.heal()
+    cluster.run_until(lambda: n2.records() == n3.records(), timeout_s=60)
+
+
 def test_a_newcomer_is_synced_before_it_says_so() -> None:
     cluster = started(1, 4)
     newcomer = cluster.add("n5")
@@ -224,6 +246,41 @@ def test_a_newcomer_is_synced_before_it_says_so() -> None:
     synced = ScopeSynced(CLUSTER_SCOPE)
     took = cluster.run_until(lambda: synced in newcomer.events, timeout_s=5)
     assert took < 0.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_those_who_enter_together_do_not_confirm_each_other_s_emptiness(seed: int) -> None:
+    cluster = started(seed, nodes=4)
+    n1, *others = cluster.hosts.values()
+    take_part(cluster, "n1")
+    n1.put(NET, b"web", b"here")
+    cluster.run_for(2)
+    everybody = frozenset(host.node_id for host in cluster.hosts.values())
+    for host in cluster.running():
+        with host.commanding() as node:
+            node.set_scope_members(NET, everybody, cluster.now)
+
+    def look(host: SimHost, event: Event) -> None:
+        if event == ScopeSynced(NET):
+            assert host.records(NET), "nothing that exists may be taken for missing"
+
+    for host in others:
+        host.on_event = functools.partial(look, host)
+        host.enter(NET)
+    cluster.run_until(lambda: all(ScopeSynced(NET) in host.events for host in others), timeout_s=0.5)
+
+
+def test_a_silent_peer_delays_the_sync_of_a_scope_by_the_grace_time() -> None:
+    cluster = started(1, nodes=3)
+    take_part(cluster, "n1", "n3")
+    cluster["n1"].put(NET, b"web", b"here")
+    cluster.run_for(1)
+    cluster.crash("n3")
+    n2 = cluster["n2"]
+    take_part(cluster, "n1", "n2", "n3")
+    took = cluster.run_until(lambda: ScopeSynced(NET) in n2.events, timeout_s=2)
+    assert took >= cluster.config.alone_grace_s
+    assert n2.records(NET)
 
 
 def test_the_first_host_of_all_is_synced_at_once() -> None:

@@ -96,3 +96,8 @@ def test_a_thing_shows_what_is_known() -> None:
     assert "mtu:            1450 bytes" in text
     assert "space:          owned 1024, used 3, free 1020, cooling 1" in text
     assert "clash" not in text
+
+
+def test_labels_are_shown_as_they_are_typed() -> None:
+    (_, line) = screen.thing({"name": "web1", "labels": {"a": "1", "b": "x y"}}, "endpoint")
+    assert line == "  labels: a=1, b=x y"

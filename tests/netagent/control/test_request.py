@@ -49,7 +49,7 @@ def test_what_is_not_given_is_empty() -> None:
         ({"target": 5}, "target is not a text"),
         ({"network": ""}, "network is missing"),
         ({"name": "Web"}, "did you mean 'web'"),
-        ({"name": "-x"}, "cannot be the name"),
+        ({"name": "-x"}, "cannot be a name"),
         ({"netwrok": "app"}, "did you mean 'network'"),
         ({"zzz": 1}, "known are"),
         ({"aliases": "www"}, "not a list"),

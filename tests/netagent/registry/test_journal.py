@@ -94,6 +94,15 @@ def test_own_entries_come_back_with_heads_and_tombstones(reopen):
     assert log.entries == {b"k": entry(b"k", 3, None), b"l": entry(b"l", 2)}
 
 
+def test_a_journal_of_another_host_is_refused(reopen):
+    journal = reopen()
+    journal.require_owner(OTHER)  # an empty one is anybody's
+    trio.run(journal.append_own, [entry(b"one", 1)])
+    journal.require_owner(OWN)
+    with pytest.raises(JournalError, match=f"of the host {OWN[:8]}, the identity beside it of {OTHER[:8]}"):
+        journal.require_owner(OTHER)
+
+
 def test_collected_tombstones_leave_the_disk(reopen):
     journal = reopen()
     run(journal.append_own, [entry(b"k", 1), entry(b"l", 2, None)])

@@ -125,6 +125,13 @@ def test_two_hosts_of_one_name_get_unique_ones(writers):
     assert not view.clashes
 
 
+def test_a_host_that_left_contests_no_name(writers):
+    view = see(RegistryView(H1), writers[H1].put(host("db")), writers[H2].put(host("db")))
+    view = view.with_member(member(H1, MemberState.LEFT))
+    assert view.hosts[H2].unique_name == "db"
+    assert not view.clashes
+
+
 def test_a_host_without_record_shows_its_id():
     view = RegistryView(H1).with_member(member(H2))
     assert view.hosts[H2].name == view.hosts[H2].unique_name == H2[:8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 
@@ -221,7 +222,7 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
     try:
         await one.endpoints.attach(request())
     except (RefusedError, NoError) as error:
-        assert error.thing
+        assert error.thing  # noqa: PT017 - it may also come too late to be refused
     else:  # too late for this attach: the janitor sees to it
         await one.janitor._look_around()
     assert one.traces() == {}
@@ -411,10 +412,8 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
     async with trio.open_nursery() as nursery:
 
         async def detach():
-            try:
+            with contextlib.suppress(FailedError):
                 await one.endpoints.detach("web")
-            except FailedError:
-                pass
 
         nursery.start_soon(detach)
         await one.steps.reached.wait()

@@ -33,7 +33,9 @@ def processes(monkeypatch):
         return found.get(identity)
 
     monkeypatch.setattr(
-        module, "trio", types.SimpleNamespace(**vars(trio) | {"to_thread": types.SimpleNamespace(run_sync=run_sync)})
+        module,
+        "trio",
+        types.SimpleNamespace(**vars(trio) | {"to_thread": types.SimpleNamespace(run_sync=run_sync)}),
     )
     return found
 
@@ -154,7 +156,11 @@ async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_g
     assert "unbind" in one.steps.done
 
 
-FAULTS = [FailedError("the kernel says no"), OSError(errno.ENOBUFS, "no"), DiskFullError("/var: the disk is full")]
+FAULTS = [
+    FailedError("the kernel says no"),
+    OSError(errno.ENOBUFS, "no"),
+    DiskFullError("/var: the disk is full"),
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)

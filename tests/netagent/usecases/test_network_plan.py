@@ -76,8 +76,12 @@ def test_a_full_pool_says_so() -> None:
 def test_networks_made_one_after_the_other_never_overlap(numbers: list[int]) -> None:
     networks: tuple[NetworkRecord, ...] = ()
     for number in numbers:
-        made = plan_network(NetworkRequest(name="app"), NetworkId(f"{number:032x}"), around(networks=networks))
-        assert not any(conflict(ipaddress.ip_network(text), around(networks=networks)) for text in made.subnets)
+        made = plan_network(
+            NetworkRequest(name="app"), NetworkId(f"{number:032x}"), around(networks=networks)
+        )
+        assert not any(
+            conflict(ipaddress.ip_network(text), around(networks=networks)) for text in made.subnets
+        )
         networks += (made,)
 
 

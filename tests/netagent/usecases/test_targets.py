@@ -52,7 +52,9 @@ def test_resolv_conf_names_one_server_and_our_domains_first() -> None:
     ]
 
 
-def test_only_our_own_resolv_conf_is_rewritten_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_our_own_resolv_conf_is_rewritten_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)
     text = resolv_conf.render(["app"], "mesh.internal", [])
     resolv_conf.write("web", text)

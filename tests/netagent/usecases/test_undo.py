@@ -34,7 +34,7 @@ async def test_a_block_that_ends_well_keeps_everything():
 @virtual
 async def test_a_failure_is_undone_backwards_and_goes_on():
     ledger = Ledger()
-    with pytest.raises(KeyError, match="cause"):
+    with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested
         async with all_or_nothing() as undo:
             undo.push(*ledger.step("a"))
             undo.push(*ledger.step("b"))
@@ -59,7 +59,7 @@ async def test_a_cancellation_is_undone_in_full():
 async def test_a_step_that_fails_or_hangs_is_logged_and_the_others_are_done(caplog):
     ledger = Ledger()
     begun = trio.current_time()
-    with pytest.raises(KeyError, match="cause"):
+    with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested
         async with all_or_nothing() as undo:
             undo.push(*ledger.step("a"))
             undo.push(*ledger.step("hangs", sleep_s=1e9))

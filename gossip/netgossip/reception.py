@@ -1,0 +1,287 @@
+"""What each message of the record channel does: to the table, to what we know of the peer, and what is answered.
+
+Content is merged by its version, whoever sends it and however often. What a message says of its sender (how much it
+holds, whether it takes part) is believed for scopes that concern us and for no others, so that a peer which invents
+scopes makes nothing grow.
+
+A scope is reported synced when every live peer in it has confirmed (exchange.py), or has said that it takes no part
+and given us its own log. Whether that is so is looked at once for each drain: thousands of members may come with one
+input.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from netgossip.carriage import Carriage, Received
+from netgossip.config import GossipConfig
+from netgossip.dissemination import Dissemination
+from netgossip.exchange import Exchange
+from netgossip.presence import Presence
+from netgossip.record_wire import (
+    NO_VERSION,
+    Ack,
+    Delta,
+    Digest,
+    Request,
+    Response,
+    Row,
+    Same,
+    Vector,
+    Want,
+)
+from netgossip.requests import Requests
+from netgossip.table import Merge, Table
+from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
+
+
+class Reception:
+    """Passes messages between the parts of replication. Appends to `events` and counts in `counts`."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        table: Table,
+        carriage: Carriage,
+        dissemination: Dissemination,
+        exchange: Exchange,
+        requests: Requests,
+        presence: Presence,
+        events: list[Event],
+        counts: Counter[str],
+        expect_peers: bool,
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._table = table
+        self._carriage = carriage
+        self._dissemination = dissemination
+        self._exchange = exchange
+        self._requests = requests
+        self._presence = presence
+        self._events = events
+        self._counts = counts
+        self._expect_peers = expect_peers
+        self._look_at: float | None = None
+        """The time of the last input after which a scope may have become synced."""
+
+    def handle(self, received: list[Received], now: float) -> None:
+        """What came in one datagram or piece of a stream."""
+        for peer in self._carriage.take_admitted():
+            # A new start: it may have lost what it had acknowledged.
+            self._dissemination.reset_peer(peer)
+            if self._presence.is_live(peer):
+                for scope in self.shared_with(peer):
+                    self._exchange.compare(scope, peer, now)
+        for item in received:
+            self._handle(item, now)
+
+    def _handle(self, item: Received, now: float) -> None:
+        match item.message:
+            case Delta():
+                self._on_delta(item.sender, item.message, now)
+            case Ack():
+                self._on_ack(item.sender, item.message, now)
+            case Digest():
+                self._on_digest(item.sender, item.message, now)
+            case Same():
+                self._on_same(item.sender, item.message, now)
+            case Vector():
+                self._on_vector(item.sender, item.message, now)
+            case Want(scope, rows):
+                for owner, since in rows:
+                    self._send_delta(item.sender, scope, owner, since, now)
+            case Request():
+                asked = self._requests.handle_request(item.sender, item.epoch, item.message)
+                self._events += [asked] if asked is not None else []
+            case Response():
+                answered: ResponseReceived | None = self._requests.handle_response(item.sender, item.message)
+                self._events += [answered] if answered is not None else []
+
+    def _on_delta(self, sender: NodeId, delta: Delta, now: float) -> None:
+        if delta.owner == self._node_id:
+            self._hear_of_own(delta.scope, delta.version, None, now)
+            return
+        result, event = self._table.merge(delta, from_owner=sender == delta.owner)
+        self._counts[f"deltas_{result.value}"] += 1
+        if event is not None:
+            self._events.append(event)
+        held = NO_VERSION if result is Merge.DIVERGED else self._table.version(delta.scope, delta.owner)
+        if sender == delta.owner:
+            holding = self._table.holds(delta.scope)
+            self._carriage.send(sender, Ack(delta.scope, holding, held, self._table.own_version(delta.scope)))
+            if self._table.concerns(delta.scope):
+                self._dissemination.note(sender, delta.scope, own=delta.version)
+        elif result in (Merge.GAP, Merge.DIVERGED):
+            self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
+        if result is Merge.APPLIED:
+            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
+            self.look_for_synced(now)
+
+    def _on_ack(self, sender: NodeId, ack: Ack, now: float) -> None:
+        self._hear_of_own(ack.scope, ack.held, None, now)
+        if not self._table.concerns(ack.scope):
+            return
+        ours = self._table.own_version(ack.scope)
+        if self._dissemination.handle_ack(sender, ack, ours, now):
+            self._push(sender, ack.scope, ack.held, now)
+        elif ack.held == ours:
+            self._dissemination.settled(sender, ack.scope)
+        if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
+            # Usually its own push is under way; compare only if it does not come.
+            self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
+
+    def _on_digest(self, sender: NodeId, digest: Digest, now: float) -> None:
+        scope = digest.scope
+        if self._table.concerns(scope):
+            if self._dissemination.is_absent(sender, scope) and self._exchange.is_unsynced(scope):
+                self._exchange.compare(scope, sender, now)  # it has entered since it said so
+            self._dissemination.note(sender, scope)
+        holding = self._table.holds(scope)
+        if holding and digest.fingerprint == self._table.fingerprint(scope):
+            self._carriage.send(sender, Same(scope, digest.fingerprint))
+        else:
+            self._carriage.send(sender, Vector(scope, holding, self._table.vector(scope)))
+
+    def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
+        scope = same.scope
+        self._exchange.answered(scope, sender)
+        if not self._table.concerns(scope):
+            return
+        if same.fingerprint != self._table.fingerprint(scope):
+            # We moved on meanwhile: pushes or the next round will show. What is not synced can't wait for them.
+            if self._exchange.is_unsynced(scope):
+                self._exchange.compare(scope, sender, now)
+            return
+        own, theirs = self._table.own_version(scope), self._table.version(scope, sender)
+        self._dissemination.note(sender, scope, held=own, own=theirs)
+        self._dissemination.settled(sender, scope)
+        self._exchange.confirm(scope, sender)
+        self.look_for_synced(now)
+
+    def _on_vector(self, sender: NodeId, vector: Vector, now: float) -> None:
+        scope = vector.scope
+        self._exchange.answered(scope, sender)
+        rows = {row.owner: row for row in vector.rows}
+        mine = rows.pop(self._node_id, None)
+        if mine is not None:
+            self._hear_of_own(scope, mine.version, mine.digest, now)
+        if not self._table.concerns(scope):
+            return
+        own = rows[sender].version if sender in rows else NO_VERSION
+        if vector.holding:
+            held = mine.version if mine is not None else NO_VERSION
+            self._dissemination.note(sender, scope, held=held, own=own)
+        else:
+            self._dissemination.note_absent(sender, scope, own=own)
+        wanted = self._wanted_of(sender, scope, rows) if self._table.holds(scope) else {}
+        if wanted:
+            self._carriage.send(sender, Want(scope, tuple(wanted.items())))
+        if vector.holding:
+            self._bring_up(sender, vector, now)
+            if wanted:
+                self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
+            else:
+                self._exchange.confirm(scope, sender)
+        self.look_for_synced(now)
+
+    def _wanted_of(self, sender: NodeId, scope: Scope, rows: dict[NodeId, Row]) -> dict[NodeId, Version]:
+        """Logs that the peer holds further than we do, and from where on we need each."""
+        wanted = {}
+        for owner, row in rows.items():
+            have = self._table.version(scope, owner)
+            if row.version > have:
+                wanted[owner] = have
+                continue
+            digest = self._table.digest(scope, owner)
+            if row.version < have or digest is None:
+                continue
+            # Two contents of one version: the owner's prevails, and without it the one that table.merge takes.
+            if row.digest != digest if owner == sender else row.digest > digest:
+                wanted[owner] = NO_VERSION
+        return wanted
+
+    def _bring_up(self, peer: NodeId, vector: Vector, now: float) -> None:
+        """Send a peer what we hold beyond its vector."""
+        theirs = {row.owner: row.version for row in vector.rows}
+        for row in self._table.vector(vector.scope):
+            since = theirs.get(row.owner, NO_VERSION)
+            if since < row.version:
+                self._send_delta(peer, vector.scope, row.owner, since, now)
+
+    def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
+        """A peer holds our own log so: jump above a past that we lost."""
+        events = self._table.outrun(scope, heard, digest)
+        if events:
+            self._counts["own_log_raised"] += 1
+            self._events += events
+            self._dissemination.changed(scope, self._presence.live_in(scope), now)
+
+    # Sending
+
+    def push_due(self, now: float) -> None:
+        """Tell of our own changes whoever is due to hear of them."""
+        for peer, scope, held in self._dissemination.take_due(now):
+            self._push(peer, scope, held, now)
+
+    def _push(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> None:
+        """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
+        ours = self._table.own_version(scope)
+        if held is not None and held >= ours:
+            self._dissemination.settled(peer, scope)
+            return
+        if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
+            return  # a stream takes longer than the wait for an ack
+        since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
+        self._send_delta(peer, scope, self._node_id, since, now)
+
+    def _send_delta(self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float) -> None:
+        if not self._carriage.has_room(peer):
+            return  # what is under way first; the next comparison asks for the rest
+        delta = self._table.delta(scope, owner, since)
+        if delta is not None:
+            self._carriage.send(peer, delta)
+            if owner == self._node_id:
+                self._dissemination.sent(peer, scope, since, delta.version, now)
+
+    # Who is where
+
+    def shared_with(self, node_id: NodeId) -> list[Scope]:
+        """Scopes of ours that the peer is in."""
+        return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
+
+    def look_for_synced(self, now: float) -> None:
+        """Something has changed: see at the next `conclude` which scopes are synced now."""
+        self._look_at = now
+
+    def conclude(self) -> None:
+        """Report the scopes that became synced."""
+        now, self._look_at = self._look_at, None
+        if now is None:
+            return
+        for scope, entered_at, confirmed in self._exchange.unsynced():
+            if self._is_synced(scope, confirmed, is_patient=now < entered_at + self._config.alone_grace_s):
+                self._exchange.synced(scope)
+                self._events.append(ScopeSynced(scope))
+
+    def _is_synced(self, scope: Scope, confirmed: frozenset[NodeId], *, is_patient: bool) -> bool:
+        members = self._presence.members_of(scope)
+        if members is None:
+            return False
+        if confirmed and not is_patient:
+            return True
+        for peer in self._presence.live_in(scope):
+            if peer not in confirmed and not self._is_out(peer, scope):
+                return False
+        if confirmed or not is_patient:
+            return True
+        if scope == CLUSTER_SCOPE:
+            return bool(members) or not self._expect_peers
+        return all(map(self._presence.knows, members))
+
+    def _is_out(self, peer: NodeId, scope: Scope) -> bool:
+        """The peer takes no part, and we hold what it left there."""
+        own = self._dissemination.own_of(peer, scope)
+        return self._dissemination.is_absent(peer, scope) and self._table.version(scope, peer) >= own

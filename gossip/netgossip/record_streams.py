@@ -1,0 +1,157 @@
+"""Streams that others open to the record port: of members, who send frames, and of newcomers, who converse.
+
+Whoever opens one is a stranger until a frame of his was found authentic. Therefore a stream may stand still only for
+the stream timeout, a conversation lasts no longer than that in all, and neither all strangers together nor one host
+alone can take every place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from netgossip.config import GossipConfig
+from netgossip.errors import SealError, WireError
+from netgossip.frame import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
+from netgossip.record_wire import Message, decode_untrusted
+from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
+
+MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""One message on a stream, buffered only after each of its frames was found authentic."""
+ACCEPTED_STREAMS: Final = 64
+"""Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
+PER_HOST_LIMIT: Final = 8
+"""Of them. A member opens one at a time; a few more for joins, and for old ones whose end we have not heard of."""
+NEVER: Final = float("inf")
+
+
+class JoinConversation(Protocol):
+    """One join, written by the application; `receive` may raise WireError, which ends it."""
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Bytes to send, and whether to close then. The first data begins with the byte 'J'."""
+
+
+JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
+
+
+@dataclass(slots=True)
+class _Accepted:
+    address: Address
+    deadline: float
+    reader: FrameReader | None = None
+    join: JoinConversation | None = None
+    partial: bytearray = field(default_factory=bytearray)
+    speaker: tuple[NodeId, int] | None = None
+    """Sender and epoch of its frames."""
+    last_counter: int = 0
+
+
+def count_refusal(counts: Counter[str], error: WireError) -> None:
+    """Under the reason, without the particulars after its colon."""
+    reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
+    counts["refused_" + reason.replace(" ", "_").replace("-", "_")] += 1
+
+
+class AcceptedStreams:
+    """All of them. Stream commands are appended to `commands`, refusals counted in `counts`."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        opener: Opener,
+        join_handler: JoinHandler | None,
+        commands: list[StreamCommand],
+        counts: Counter[str],
+    ) -> None:
+        self._timeout_s = config.stream_timeout_s
+        self._opener = opener
+        self._join_handler = join_handler
+        self._commands = commands
+        self._counts = counts
+        self._streams: dict[StreamId, _Accepted] = {}
+
+    def accept(self, stream_id: StreamId, address: Address, now: float) -> None:
+        """Somebody dialled us; with too many open the stream is closed at once."""
+        of_host = sum(stream.address[0] == address[0] for stream in self._streams.values())
+        if len(self._streams) >= ACCEPTED_STREAMS or of_host >= PER_HOST_LIMIT:
+            self._counts["refused_too_many_streams"] += 1
+            self._commands.append(StreamClose(stream_id))
+        else:
+            self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
+
+    def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[tuple[Opened, list[Message]]]:
+        """The messages that these bytes complete, each group with its last frame. A stream that is refused is
+        closed and counted."""
+        stream = self._streams.get(stream_id)
+        if stream is None or not data:
+            return []
+        try:
+            if stream.reader is None and stream.join is None:
+                self._begin(stream_id, stream, data[0])
+            if stream.join is not None:
+                self._converse(stream_id, stream.join, data, now)
+                return []
+            return self._read_frames(stream_id, stream, data, now)
+        except WireError as error:
+            count_refusal(self._counts, error)
+            self.end(stream_id)
+            return []
+
+    def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
+        """Tell by the first byte what a stream is."""
+        if first == JOIN_MAGIC:
+            if self._join_handler is None:
+                raise WireError("nobody joins here")
+            stream.join = self._join_handler(stream_id, stream.address)
+        else:
+            stream.reader = FrameReader()
+
+    def _converse(self, stream_id: StreamId, join: JoinConversation, data: bytes, now: float) -> None:
+        answer, close = join.receive(data, now)
+        if answer:
+            self._commands.append(StreamSend(stream_id, answer))
+        if close:
+            self.end(stream_id)
+
+    def _read_frames(
+        self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float
+    ) -> list[tuple[Opened, list[Message]]]:
+        assert stream.reader is not None
+        received = []
+        for header, frame in stream.reader.feed_untrusted(data):
+            opened = self._opener.open_untrusted(header, frame, stream=True)
+            if stream.speaker not in (None, (opened.sender, opened.epoch)):
+                raise WireError("two senders on one stream")
+            if opened.counter <= stream.last_counter:
+                raise WireError("replayed")
+            stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
+            stream.deadline = now + self._timeout_s
+            stream.partial += opened.body
+            if len(stream.partial) > MESSAGE_LIMIT_BYTES:
+                raise WireError("message too large")
+            if not header.flags & MORE:
+                received.append((opened, decode_untrusted(bytes(stream.partial))))
+                stream.partial.clear()
+            if header.flags & LAST:
+                self.end(stream_id)
+                break
+        return received
+
+    def end(self, stream_id: StreamId) -> None:
+        """Close a stream, if it is open."""
+        if self._streams.pop(stream_id, None) is not None:
+            self._commands.append(StreamClose(stream_id))
+
+    def handle_deadline(self, now: float) -> None:
+        """End those that stand still."""
+        for stream_id in [i for i, stream in self._streams.items() if stream.deadline <= now]:
+            self._counts["streams_timed_out"] += 1
+            self.end(stream_id)
+
+    def next_deadline(self) -> float:
+        """When the next one has stood still for too long."""
+        return min((stream.deadline for stream in self._streams.values()), default=NEVER)

@@ -1,0 +1,130 @@
+"""Whatever happens to containers, agents and networks: at rest all hosts agree, and nothing is left over.
+
+A failure names its seed; `NETAGENT_CHURN_SEED=… pytest …` has the same wishes again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from lab.churn import MAIN, Actor
+from lab.harness import Cluster
+from lab.invariants import Expectation, flaws, log_flaws, processes
+from netlab.errors import LabError
+
+pytestmark = pytest.mark.lab
+
+CHURN_S = 22.0
+KILLS = 60
+SOAK_S = float(os.environ.get("NETAGENT_SOAK_S", "600"))
+SOAK_PARTS = 10
+MAX_GROWTH_BYTES = 4 << 20
+"""After the third minute, when all code is loaded and all pools are warm."""
+REST_S = 20.0
+"""Until all is as it must be: a host that vanished from view is noticed in 5 s, a namespace in 1 s."""
+
+
+@pytest.fixture
+def seed() -> str:
+    chosen = os.environ.get("NETAGENT_CHURN_SEED") or str(random.SystemRandom().randrange(10**6))
+    print(f"seed {chosen}: NETAGENT_CHURN_SEED={chosen} pytest tests/lab/test_churn.py")
+    return chosen
+
+
+@pytest.fixture
+def witnessed(cluster: Cluster) -> Cluster:
+    """The cluster with the network `app`, and on each host one container that stays: w1, w2, w3."""
+    cluster.netagent("h1", "network", "create", MAIN)
+    for number, host in enumerate(cluster.hosts, 1):
+        cluster.lab.host(host).must(["ip", "netns", "add", f"w{number}"])
+        cluster.netagent(host, "attach", f"netns:w{number}", "--network", MAIN, "--name", f"w{number}")
+    return cluster
+
+
+def actors(cluster: Cluster, seed: str) -> list[Actor]:
+    main_id = cluster.netagent("h1", "network", "inspect", MAIN)["id"]
+    return [Actor(cluster, host, seed, main_id) for host in cluster.hosts]
+
+
+def assert_at_rest(cluster: Cluster, *everybody: Actor, names: bool = True) -> None:
+    """Within REST_S; the message has all that is wrong, and what was done."""
+    expected = Expectation()
+    main_id = everybody[0].main_id
+    expected.present |= {(f"w{number}", main_id) for number in range(1, len(cluster.hosts) + 1)}
+    for one in everybody:
+        expected.present |= one.expectation.present
+        expected.absent |= one.expectation.absent
+    found: list[str] = []
+
+    def is_at_rest() -> bool:
+        found[:] = flaws(cluster, expected, names=names)
+        return not found
+
+    try:
+        cluster.wait(is_at_rest, REST_S, "no rest")
+    except LabError:
+        logs = "\n".join(f"--- {host}\n{cluster.lab.host(host).log_tail(60)}" for host in cluster.hosts)
+        did = "\n".join(f"{a.host} did {dict(a.done)}" for a in everybody)
+        pytest.fail("\n".join([logs, did, *found]), pytrace=False)
+    assert not log_flaws(cluster), log_flaws(cluster)[0]
+
+
+@pytest.mark.timeout(150)
+def test_after_any_churn_all_hosts_agree_and_nothing_is_left(witnessed: Cluster, seed: str) -> None:
+    everybody = actors(witnessed, seed)
+    for future in [witnessed.in_background(actor.run_for, CHURN_S) for actor in everybody]:
+        future.result()
+    for actor in everybody:
+        print(actor.host, dict(actor.done), dict(actor.refusals), sep="\n  ")
+    assert_at_rest(witnessed, *everybody)
+    failures = [failure for actor in everybody for failure in actor.failures]
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_an_agent_killed_anywhere_in_attach_and_detach_leaves_all_or_nothing(
+    witnessed: Cluster, seed: str
+) -> None:
+    _, actor, _ = actors(witnessed, seed)
+    for turn in range(KILLS):
+        (actor.die_attaching, actor.die_attaching, actor.die_detaching, actor.die_detaching)[turn % 4]()
+        assert_at_rest(witnessed, actor, names=False)
+    print(actor.host, dict(actor.done), dict(actor.refusals), sep="\n  ")
+    assert_at_rest(witnessed, actor)
+    assert not actor.failures, "\n".join(actor.failures)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(SOAK_S + 300)
+def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(witnessed: Cluster, seed: str) -> None:
+    everybody = actors(witnessed, seed)
+    for actor in everybody:
+        actor.accidents = False
+    sizes = []
+    for _ in range(SOAK_PARTS):
+        part_s = SOAK_S / SOAK_PARTS
+        for future in [witnessed.in_background(actor.run_for, part_s) for actor in everybody]:
+            future.result()
+        assert_at_rest(witnessed, *everybody, names=False)
+        sizes.append(memory(witnessed))
+        print(sizes[-1])
+    assert_at_rest(witnessed, *everybody)
+    first, last = sizes[SOAK_PARTS // 3], sizes[-1]
+    grown = {one: last[one] - first[one] for one in first if last[one] - first[one] > MAX_GROWTH_BYTES}
+    assert not grown, f"bytes gained by {grown} since {SOAK_S * (SOAK_PARTS // 3 + 1) / SOAK_PARTS:.0f} s"
+    failures = [failure for actor in everybody for failure in actor.failures]
+    assert not failures, "\n".join(failures)
+
+
+def memory(cluster: Cluster) -> dict[tuple[str, str], int]:
+    """Resident bytes by (host, agent or resolver)."""
+    sizes = {}
+    for name in cluster.hosts:
+        for what, pid in processes(cluster, name).items():
+            status = cluster.lab.host(name).path(f"/proc/{pid}/status").read_text()
+            line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+            sizes[name, what] = int(line.split()[1]) * 1024
+    return sizes

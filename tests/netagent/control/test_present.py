@@ -1,0 +1,200 @@
+"""The registry's values as the API shows them: above all, why something does not answer."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
+
+from netagent.control.inspecting import inspect
+from netagent.control.present import LocalFacts, Presenter, sorted_addresses
+from netagent.errors import InputError, NoError
+from netagent.model.records import AttachmentRecord, ForgetRecord, Health, Link, Port, RemovalRecord
+from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
+
+
+class World:
+    """What h1 knows: h1 and h2, the network app with an endpoint on each."""
+
+    def __init__(self):
+        self.view = RegistryView(H1)
+        self.writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+        for number, owner in enumerate((H1, H2), 1):
+            self.member(owner, MemberState.ALIVE)
+            self.put(owner, host(f"h{number}", underlay=f"192.0.2.{number}"), AttachmentRecord(N1))
+        self.put(H1, network(), endpoint(1, offset=2))
+        self.put(H2, endpoint(2, offset=3, ports=(Port("http", 80),)))
+
+    def put(self, owner, *records):
+        for record in records:
+            self.view = self.view.with_entries(self.writers[owner].put(record))
+
+    def member(self, owner, state):
+        self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
+
+    def present(self, local=None):
+        return Presenter(self.view, "mesh.internal", local or {})
+
+    def endpoint(self, number=2):
+        every = [*self.view.endpoints.values(), *self.view.fenced.values()]
+        (found,) = (one for one in every if one.record.name == f"web{number}")
+        return self.present().endpoint(found)
+
+
+def why(shown):
+    return shown["state"], shown["reason"]
+
+
+def test_an_endpoint_is_up_with_all_its_names():
+    shown = World().endpoint()
+    assert why(shown) == ("up", "")
+    assert shown["names"] == [
+        "web.app.mesh.internal",
+        "web2.app.mesh.internal",
+        "web2.h2.app.mesh.internal",
+    ]
+    assert (shown["host"], shown["local"], shown["target"], shown["links"]) == ("h2", False, "", [])
+
+
+def test_what_only_its_own_host_knows_is_shown_there():
+    world = World()
+    (own,) = (one for one in world.view.endpoints.values() if one.owner == H1)
+    facts = {own.endpoint_id: LocalFacts("netns:web", "eth0", (Link("db", "database"),))}
+    shown = world.present(facts).endpoint(own)
+    assert (shown["local"], shown["target"], shown["ifname"]) == (True, "netns:web", "eth0")
+    assert shown["links"] == [{"service": "db", "alias": "database"}]
+
+
+def test_a_dead_agent_alone_hides_nothing():
+    world = World()
+    world.member(H2, MemberState.DEAD)
+    assert why(world.endpoint()) == ("up", "")
+    world.view = world.view.with_host_answer(H2, True)
+    assert why(world.endpoint()) == ("up", "")
+    shown = world.present().member(world.view.hosts[H2], 0.1)
+    assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
+
+
+def test_each_reason_for_being_hidden_is_told_apart():
+    world = World()
+    world.member(H2, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H2, False)
+    assert why(world.endpoint()) == ("hidden", "the agent of host h2 is gone and its kernel does not answer")
+    service = world.present().service(world.view.service(N1, "web"))
+    assert (service["endpoint_count"], service["answering"], service["hosts"]) == (2, 1, ["h1", "h2"])
+    assert service["addresses"] == ["10.1.0.2", "fd00:1::2"]
+
+    world = World()
+    world.put(H2, host("h2", going_down=True))
+    assert why(world.endpoint()) == ("hidden", "host h2 says that it goes down")
+    world.member(H2, MemberState.LEFT)
+    assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
+    shown = world.present().member(world.view.hosts[H2], None)
+    assert (shown["agent"], shown["host"], shown["path"]) == ("left", "unknown", "unknown")
+    world.put(H1, ForgetRecord(H2))
+    assert why(world.endpoint()) == ("hidden", "host h2 was forgotten")
+
+
+def test_an_endpoint_without_its_network_does_not_pass_for_unhealthy():
+    world = World()
+    world.put(H1, RemovalRecord(N1))
+    shown = world.endpoint()
+    assert why(shown) == ("hidden", "its network was removed")
+    assert shown["network"] == N1[:8]
+    world.put(H2, endpoint(5, N2, addresses=("10.9.0.4",)))
+    assert why(world.endpoint(5)) == ("hidden", "its network is not known here")
+
+
+def test_an_unhealthy_and_a_fenced_endpoint_say_why():
+    world = World()
+    world.put(H2, endpoint(2, offset=3, health=Health.UNHEALTHY))
+    assert why(world.endpoint()) == ("unhealthy", "its health check fails")
+    world.put(H2, endpoint(3, offset=2))
+    state, reason = why(world.endpoint(3))
+    assert state == "fenced"
+    assert "10.1.0.2 belongs to host" in reason
+
+
+def test_a_network_shows_its_gateways_hosts_and_clashes():
+    world = World()
+    shown = world.present().network(world.view.networks[N1])
+    assert (shown["gateways"], shown["hosts"]) == (["10.1.0.1", "fd00:1::1"], ["h1", "h2"])
+    assert (shown["attached"], shown["endpoint_count"], shown["clash"]) == (True, 2, "")
+    world.put(H2, network(N2, "app", subnets=("10.2.0.0/24",)), grant(N2, 4, 7, H1))
+    loser = world.present().network(world.view.networks[N2])
+    assert loser["name"] == f"app-{N2[:4]}"
+    assert loser["clash"] == "another network has the name app"
+
+
+def test_ourselves_are_alive_and_need_no_path():
+    world = World()
+    shown = world.present().member(world.view.hosts[H1], 0.5)
+    assert (shown["agent"], shown["host"], shown["path"], shown["rtt_s"]) == (
+        "alive",
+        "answers",
+        "local",
+        None,
+    )
+
+
+def test_a_host_of_which_only_the_membership_knows():
+    world = World()
+    world.member(H3, MemberState.ALIVE)
+    shown = world.present().member(world.view.hosts[H3], None)
+    assert (shown["name"], shown["address"], shown["version"]) == (H3[:8], "192.0.2.9", "")
+
+
+def test_addresses_are_sorted_by_value():
+    texts = ["fd00::10", "10.0.0.10", "10.0.0.9", "fd00::9", "10.0.0.9"]
+    assert sorted_addresses(texts) == ["10.0.0.9", "10.0.0.10", "fd00::9", "fd00::10"]
+
+
+# -- inspect --------------------------------------------------------------------------------------------------------
+
+
+def look(world, thing):
+    return inspect(world.present(), thing, lambda host_id: 0.25)
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [
+        ("web", "service"),
+        ("web.app", "service"),
+        ("web.app.mesh.internal.", "service"),
+        ("web2", "endpoint"),
+        ("10.1.0.3", "endpoint"),
+        ("FD00:1:0::3", "endpoint"),
+        ("02:00:00:00:00:02", "endpoint"),
+        ("app", "network"),
+        ("h2", "host"),
+        (identifier(0xE002), "endpoint"),
+    ],
+)
+def test_a_thing_is_found_by_any_of_its_names(thing, kind):
+    shown = look(World(), thing)
+    assert shown["kind"] == kind
+    if kind == "endpoint":
+        assert shown["name"] == "web2"
+
+
+def test_a_host_is_shown_with_what_is_on_it():
+    shown = look(World(), "h2")
+    assert (shown["networks"], [one["name"] for one in shown["endpoints"]], shown["rtt_s"]) == (
+        ["app"],
+        ["web2"],
+        0.25,
+    )
+
+
+def test_what_means_several_things_or_none_says_so():
+    world = World()
+    world.put(H1, network(N2, "back", subnets=("10.2.0.0/24",)), endpoint(9, N2, addresses=("10.2.0.9",)))
+    with pytest.raises(InputError, match=r"'web' is 2 things: web\.app, web\.back"):
+        look(world, "web")
+    with pytest.raises(InputError, match=r"is .* things"):
+        look(world, "000000")
+    with pytest.raises(NoError, match="nothing here is called 'nobody'"):
+        look(world, "nobody")
+    with pytest.raises(NoError):
+        look(world, "10.1.0.99")

@@ -1,0 +1,171 @@
+"""What `status` and `lookup` tell, from parts that are pretended."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import trio
+from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.virtual import virtual
+
+from netagent.control.lookup import look_up
+from netagent.control.status import STATISTICS_S, status_of
+from netagent.errors import InputError, NoError
+from netagent.membership.inbox import Heard
+from netagent.model.records import AttachmentRecord, Link
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import RegistryView
+from netgossip.discovery import Neighbour
+from netgossip.types import Member, MemberState
+
+KEYS = SimpleNamespace(cluster_id="c1" * 16, cluster="mesh", domain="mesh.internal")
+
+
+class Names:
+    def __init__(self):
+        self.delay_s = 0.0
+        self.trouble = ""
+
+    async def statistics(self):
+        await trio.sleep(self.delay_s)
+        return {"queries": 7, "refused_malformed": 2}
+
+    def status(self):
+        return {"running": not self.trouble, "trouble": self.trouble}
+
+
+def agent_of(cluster=None, *neighbours, problem=""):
+    return SimpleNamespace(
+        identity=SimpleNamespace(node_id=H1),
+        config=SimpleNamespace(name="h1", zone=""),
+        underlay=SimpleNamespace(address="192.0.2.1"),
+        started_at=trio.current_time() - 5,
+        cluster=cluster,
+        neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
+    )
+
+
+def cluster_of():
+    view = RegistryView(H1).with_member(Member(H1, ("192.0.2.1", 7956), MemberState.ALIVE, 1))
+    writer = Writer(H1)
+    for record in (host("h1"), network(), AttachmentRecord(N1), endpoint()):
+        view = view.with_entries(writer.put(record))
+    row = LocalEndpointRow(
+        endpoint_id=endpoint().endpoint_id,
+        network_id=N1,
+        name="web1",
+        service="web",
+        boot_id="b" * 32,
+        netns_inode=7,
+        links=(Link("web", "shop"),),
+    )
+    datapath = SimpleNamespace(failures=0, looks=0, looked_at=0.0, drift={}, dirty=())
+    return SimpleNamespace(
+        live=Live(view, {row.endpoint_id: row}),
+        keys=KEYS,
+        supervisor=Names(),
+        reconciler=SimpleNamespace(status=lambda: datapath),
+        datapath=datapath,
+        node=SimpleNamespace(
+            statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
+        ),
+        inbox=SimpleNamespace(heard=Heard()),
+    )
+
+
+def neighbour(number, cluster="", cluster_id=""):
+    address = (f"192.0.2.{number}", 7956)
+    return Neighbour(f"{number:032x}", f"h{number}", cluster, cluster_id, address, address)
+
+
+def codes(status):
+    return [notice["code"] for notice in status["warnings"]]
+
+
+@virtual
+async def test_in_no_cluster_it_says_what_to_type():
+    status = await status_of(agent_of())
+    assert status["cluster"] is None
+    (notice,) = status["warnings"]
+    assert notice["code"] == "no-cluster"
+    assert "netagent init" in notice["cure"]
+    status = await status_of(agent_of(None, neighbour(2, "mesh", "c1" * 16), problem="no multicast"))
+    assert codes(status) == ["cluster-heard", "mdns"]
+    assert "mesh" in status["warnings"][0]["message"]
+    assert status["heard"] == [{"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"}]
+
+
+@virtual
+async def test_a_member_in_good_order_has_no_warnings():
+    cluster = cluster_of()
+    status = await status_of(agent_of(cluster, neighbour(2, "mesh", KEYS.cluster_id)))
+    assert status["warnings"] == []
+    assert status["heard"] == [], "members of our cluster are no news"
+    assert (status["members"], status["networks"]) == ({"alive": 1}, ["app"])
+    assert status["endpoints"] == {"local": 1, "total": 1, "hidden": 0}
+    assert status["dns"] == {"running": True, "sandboxes": 1, "queries": 7}
+    assert status["refused"] == {"gossip_refused_label": 3, "dns_refused_malformed": 2}
+    assert status["drift"]["checked_s"] is None
+
+
+@virtual
+async def test_everything_that_is_wrong_is_named_with_a_cure():
+    cluster = cluster_of()
+    live, peer = cluster.live, Writer(H2)
+    for record in (host("h2", routes=("10.1.0.0/16",)), endpoint(9, offset=2)):
+        live.set_view(live.view.with_entries(peer.put(record)))
+    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+    cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
+    cluster.supervisor.trouble = "it died"
+    cluster.inbox.heard.strangers["198.51.100.1"] = "wrong label"
+    cluster.inbox.heard.clash = "192.0.2.77"
+    status = await status_of(agent_of(cluster))
+    wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "agent-dead", "overlap"]
+    assert codes(status) == wrong, "both addresses clash"
+    assert all(notice["cure"] for notice in status["warnings"])
+    dead, overlap = status["warnings"][-2:]
+    assert "not known yet" in dead["message"], "nobody has asked its kernel"
+    assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
+
+
+@pytest.mark.parametrize(("answers", "words"), [(True, "containers there go on"), (False, "silent as well")])
+@virtual
+async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
+    cluster = cluster_of()
+    view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
+    view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
+    cluster.live.set_view(view.with_host_answer(H3, answers))
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert words in notice["message"]
+
+
+@virtual
+async def test_a_resolver_that_hangs_does_not_hang_status():
+    cluster = cluster_of()
+    cluster.supervisor.delay_s = 1000.0
+    status = await status_of(agent_of(cluster))
+    assert trio.current_time() == pytest.approx(STATISTICS_S)
+    assert status["dns"]["queries"] == 0
+
+
+def test_a_lookup_answers_as_the_resolver_would():
+    cluster = cluster_of()
+    found = look_up(cluster, "web.app", "A", "")
+    assert (found["status"], [one["data"] for one in found["answers"]]) == ("NOERROR", ["10.1.0.2"])
+    assert found["asked_for"] == ""
+    found = look_up(cluster, "shop", "AAAA", "web1")
+    assert [one["data"] for one in found["answers"]] == ["fd00:1::2"], "a link of that sandbox"
+    assert found["asked_for"] == endpoint().endpoint_id
+    assert look_up(cluster, "nobody", "A", "")["status"] == "NXDOMAIN"
+
+
+def test_a_lookup_of_nonsense_is_refused():
+    cluster = cluster_of()
+    with pytest.raises(InputError, match=r"'HINFO'.*take one of A"):
+        look_up(cluster, "web", "HINFO", "")
+    with pytest.raises(InputError, match="no domain name"):
+        look_up(cluster, "a..b", "A", "")
+    with pytest.raises(NoError, match="no endpoint 'nobody'"):
+        look_up(cluster, "web", "A", "nobody")

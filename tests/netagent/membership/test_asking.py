@@ -1,0 +1,86 @@
+"""Questions to other agents as calls, and theirs to us."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.registry import H2
+from fakes.virtual import virtual
+
+from netagent.membership.asking import ANSWER_S, MAX_OPEN, Asking
+from netgossip.types import RequestReceived, ResponseReceived
+
+
+class Node:
+    def __init__(self):
+        self.asked, self.answered = [], []
+
+    def request(self, peer, payload, now, timeout_s):
+        self.asked.append((peer, payload, timeout_s))
+        return len(self.asked)
+
+    def respond(self, event, payload, now):
+        self.answered.append((event.request_id, payload))
+
+
+def asking():
+    node, flushes = Node(), []
+    return node, flushes, Asking(node, lambda: flushes.append(1))
+
+
+@virtual
+async def test_an_answer_comes_back_to_whoever_asked():
+    node, flushes, desk = asking()
+    got = {}
+
+    async def ask(text):
+        got[text] = await desk.ask(H2, text)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, b"a")
+        nursery.start_soon(ask, b"b")
+        await trio.testing.wait_all_tasks_blocked(0)
+        for number, (_, payload, _) in enumerate(node.asked, 1):
+            desk.note_response(ResponseReceived(H2, number, payload.upper()))
+            desk.note_response(ResponseReceived(H2, number, b"again"))
+    assert got == {b"a": b"A", b"b": b"B"}
+    assert len(flushes) == 2
+    assert desk._waiting == {}
+
+
+@virtual
+async def test_no_answer_is_none_after_a_bound_even_if_the_gossip_says_nothing():
+    _, _, desk = asking()
+    assert await desk.ask(H2, b"a") is None
+    assert trio.current_time() == pytest.approx(2 * ANSWER_S)
+    desk.note_response(ResponseReceived(H2, 1, b"late"))
+    assert desk._waiting == {}
+
+
+@virtual
+async def test_a_cancelled_question_is_forgotten():
+    _, _, desk = asking()
+    with trio.move_on_after(0.1):
+        await desk.ask(H2, b"a")
+    assert desk._waiting == {}
+
+
+@virtual
+async def test_questions_of_others_are_answered_a_bounded_number_at_once(caplog):
+    node, _, desk = asking()
+
+    async def answer(peer, payload):
+        await trio.sleep(1)
+        if payload == b"bad":
+            raise ValueError("malformed")
+        return payload.upper()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_OPEN + 10):
+            payload = b"bad" if number == 0 else b"q"
+            desk.note_request(RequestReceived(H2, number, payload), nursery, answer)
+    assert len(node.answered) == MAX_OPEN - 1
+    assert "could not answer" in caplog.text
+    async with trio.open_nursery() as nursery:
+        desk.note_request(RequestReceived(H2, 99, b"q"), nursery, answer)
+    assert node.answered[-1] == (99, b"Q")

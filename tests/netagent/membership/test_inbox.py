@@ -1,0 +1,152 @@
+"""What the gossip reports becomes one view a step, and goes where it is waited for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
+
+from netagent.membership.inbox import MAX_STRANGERS, Inbox, first_view
+from netagent.model.ids import HostId
+from netagent.registry.facts import AgentState
+from netagent.registry.live import Live
+from netagent.registry.schema import scope_of
+from netagent.registry.view import RegistryView
+from netgossip.identity import node_id_of
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    IdentityClash,
+    Log,
+    Member,
+    MemberChanged,
+    MemberReaped,
+    MemberState,
+    OwnLogRaised,
+    RequestReceived,
+    ResponseReceived,
+    ScopeSynced,
+    StrangerHeard,
+)
+
+
+class Sink:
+    """Takes any note; `notes` has them in order."""
+
+    def __init__(self):
+        self.notes = []
+
+    def __getattr__(self, name):
+        return lambda *args: self.notes.append((name, *args))
+
+
+def inbox():
+    parts = SimpleNamespace(
+        live=Live(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
+    )
+    parts.requests, parts.raised = [], []
+    parts.inbox = Inbox(
+        live=parts.live,
+        journal=parts.journal,
+        participation=parts.participation,
+        asking=parts.asking,
+        on_request=parts.requests.append,
+        on_raised=parts.raised.append,
+    )
+    return parts
+
+
+def member(state=MemberState.ALIVE, address="192.0.2.2"):
+    return MemberChanged(Member(H2, (address, 7956), state, 1), None)
+
+
+def test_all_events_of_a_step_make_one_view():
+    parts = inbox()
+    before, writer = parts.live.revision, Writer(H2)
+    parts.inbox.handle(
+        (member(), writer.put(network()), writer.put(endpoint(1)), writer.put(endpoint(2, offset=3)))
+    )
+    assert parts.live.revision == before + 1
+    assert len(parts.live.view.endpoints) == 2
+    parts.live.view.check_invariants()
+    parts.inbox.handle(())
+    parts.inbox.handle((member(),))
+    assert parts.live.revision == before + 1, "nothing new, nobody is woken"
+
+
+def test_others_records_and_members_are_written_down_ours_are_not():
+    parts = inbox()
+    theirs, ours = Writer(H2).put(network()), Writer(H1).put(endpoint())
+    gone = MemberReaped(H2)
+    parts.inbox.handle((theirs, ours, member(), gone))
+    names = [note[0] for note in parts.journal.notes]
+    assert names == ["note_replica", "note_member", "note_member_gone"]
+    assert parts.journal.notes[0][1] == theirs
+    assert HostId(H2) not in parts.live.view.hosts, "neither a host record nor a member"
+
+
+def test_a_host_record_with_a_foreign_key_is_not_believed_but_counted():
+    parts = inbox()
+    parts.inbox.handle((Writer(H2).put(host("liar")),))
+    assert parts.inbox.heard.false_hosts == 1
+    assert parts.live.view.hosts.get(H2) is None
+    key = bytes(range(32))
+    true = node_id_of(key)
+    parts.inbox.handle((Writer(true).put(host("honest", public_key=key)),))
+    assert parts.live.view.hosts[true].name == "honest"
+
+
+def test_an_event_that_trips_us_does_not_take_the_others_along(caplog):
+    parts = inbox()
+
+    def trip(event):
+        raise RuntimeError("a fault of ours")
+
+    parts.journal.note_replica = trip
+    parts.inbox.handle((Writer(H2).put(network()), member()))
+    assert parts.inbox.heard.unusable == 1
+    assert parts.live.view.hosts[H2].agent is AgentState.ALIVE
+    assert "EntriesChanged" in caplog.text
+
+
+def test_syncs_answers_and_questions_go_to_those_who_wait():
+    parts = inbox()
+    question, answer = RequestReceived(H2, 1, b"q"), ResponseReceived(H2, 2, b"a")
+    raised = OwnLogRaised(CLUSTER_SCOPE, 2)
+    parts.inbox.handle((ScopeSynced(scope_of(N1)), question, answer, raised))
+    assert parts.participation.notes == [("note_synced", N1)]
+    assert parts.asking.notes == [("note_response", answer)]
+    assert (parts.requests, parts.raised) == ([question], [raised])
+    assert not parts.inbox.synced
+    parts.inbox.handle((ScopeSynced(CLUSTER_SCOPE),))
+    assert parts.inbox.synced
+
+
+def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
+    parts = inbox()
+    for number in range(MAX_STRANGERS + 5):
+        parts.inbox.handle((StrangerHeard((f"198.51.100.{number}", 1), "label"),))
+        parts.inbox.handle((StrangerHeard(("198.51.100.0", 1), "key"),))
+    strangers = parts.inbox.heard.strangers
+    assert len(strangers) == MAX_STRANGERS
+    assert strangers["198.51.100.0"] == "key", "heard again and again, so it stays"
+    assert "198.51.100.1" not in strangers
+    parts.inbox.handle((member(address="198.51.100.0"),))
+    assert "198.51.100.0" not in strangers
+
+
+def test_a_cloned_machine_is_remembered():
+    parts = inbox()
+    parts.inbox.handle((IdentityClash(("192.0.2.77", 7956)),))
+    assert parts.inbox.heard.clash == "192.0.2.77"
+    parts.inbox.handle((member(address="192.0.2.77"),))
+    assert not parts.inbox.heard.clash, "it has an identity of its own since"
+
+
+def test_a_start_knows_what_the_journal_knew():
+    writer = Writer(H2)
+    entries = [e for record in (network(), endpoint()) for e in writer.put(record).entries]
+    logs = [Log(one.scope, H2, 1, 2, 0, {one.key: one}) for one in entries]
+    view = first_view(H1, logs, [member().member])
+    assert list(view.networks) == [N1]
+    assert len(view.endpoints) == 1
+    assert view.hosts[H2].agent is AgentState.ALIVE

@@ -1,0 +1,100 @@
+"""This host's record follows what it says."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import host
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError
+from netagent.membership.own_host import LOOK_S, MAX_ROUTES, OwnHost, host_record
+from netagent.model.ids import ClusterId
+
+
+class Routes:
+    def __init__(self):
+        self.now = ("10.0.0.0/8",)
+        self.error = None
+
+    async def __call__(self):
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        return self.now
+
+
+def own_host():
+    one, routes = AgentHost(), Routes()
+    return one, routes, OwnHost(live=one.live, publisher=one.publisher, base=host("h1"), routes=routes)
+
+
+@virtual
+async def test_it_is_written_when_it_changes_and_only_then():
+    one, routes, own = own_host()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        await trio.sleep(10 * LOOK_S)
+        assert len(one.node.heard) == 1
+        routes.now = tuple(sorted(f"10.{n // 256}.{n % 256}.0/24" for n in range(2 * MAX_ROUTES)))
+        await trio.sleep(2 * LOOK_S)
+        assert one.live.view.hosts[one.host_id].record.routes == routes.now[:MAX_ROUTES]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [OSError("netlink"), FailedError("disk")], ids=["kernel", "disk"])
+@virtual
+async def test_what_fails_is_tried_again(error):
+    one, routes, own = own_host()
+    routes.error = error
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        await trio.sleep(5 * LOOK_S)
+        routes.error = None
+        await trio.sleep(2 * LOOK_S)
+        assert one.live.view.hosts[one.host_id].name == "h1"
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_going_down_stays_so_while_the_host_leaves_and_afterwards():
+    one, _, own = own_host()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        async with own.going_down():
+            assert one.live.view.is_host_hidden(one.host_id)
+            await trio.sleep(10 * LOOK_S)
+            assert one.live.view.is_host_hidden(one.host_id)
+        await trio.sleep(10 * LOOK_S)
+        assert one.live.view.is_host_hidden(one.host_id)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_leave_that_fails_brings_the_names_back():
+    one, _, own = own_host()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        with pytest.raises(FailedError):
+            async with own.going_down():
+                raise FailedError("the kernel says no")
+        await trio.sleep(2 * LOOK_S)
+        assert not one.live.view.is_host_hidden(one.host_id)
+        nursery.cancel_scope.cancel()
+
+
+def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
+    records = [
+        host_record(
+            name="h1",
+            public_key=bytes(32),
+            underlay="192.0.2.1",
+            vxlan_port=4799,
+            zone="a",
+            ids=(ClusterId("c1" * 16), f"{number:02x}" * 16),
+        )
+        for number in (1, 2)
+    ]
+    assert records[0].probe_address != records[1].probe_address
+    assert records[0].probe_mac != records[1].probe_mac

@@ -1,0 +1,168 @@
+"""Taking part in networks: first sync, lingering, and never leaving what is just being entered."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import H2, H3, N1, Writer, host, network
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError
+from netagent.membership.participation import LINGER_S, SYNC_S
+from netagent.model.records import AttachmentRecord, RemovalRecord
+from netagent.registry.journal import DiskFullError
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.schema import scope_of
+from netgossip.types import MemberState
+
+
+async def started(*, is_syncing=True):
+    one = AgentHost()
+    one.is_syncing = is_syncing
+    await one.publisher.put(host("h1"), network())
+    one.steps.done.clear()
+    return one
+
+
+def is_attached(one):
+    return one.host_id in one.live.view.attachments(N1)
+
+
+def add_row(one):
+    one.live.set_row(LocalEndpointRow(endpoint_id="e" * 32, network_id=N1, name="web", service="web"))
+
+
+@virtual
+async def test_taking_part_says_so_once_and_knows_what_is_there():
+    one = await started()
+    await one.participation.take_part(N1)
+    await one.participation.take_part(N1)
+    assert is_attached(one)
+    assert one.participation.is_synced(N1)
+    assert one.steps.done == ["journal"]
+    assert list(one.node.scopes) == [scope_of(N1)]
+
+
+@virtual
+async def test_a_first_sync_that_does_not_come_names_who_was_asked_and_goes_on():
+    one = await started(is_syncing=False)
+    for number, (peer, state) in enumerate([(H2, MemberState.ALIVE), (H3, MemberState.LEFT)], 2):
+        one.meet(peer, state)
+        writer = Writer(peer)
+        one.hear(writer.put(host(f"h{number}")))
+        one.hear(writer.put(AttachmentRecord(N1)))
+    begun = trio.current_time()
+    with pytest.raises(FailedError, match=r"network app .* within 5 s \(asked: h2\)") as caught:
+        await one.participation.take_part(N1)
+    assert caught.value.code == "not-synced"
+    assert trio.current_time() - begun == pytest.approx(SYNC_S)
+    assert is_attached(one)
+    one.participation.note_synced(N1)
+    await one.participation.take_part(N1)
+
+
+@virtual
+async def test_a_sync_in_between_ends_the_wait():
+    one = await started(is_syncing=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.take_part, N1)
+        await trio.sleep(1)
+        one.participation.note_synced(N1)
+    assert trio.current_time() < SYNC_S
+
+
+@virtual
+async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
+    one = await started()
+    add_row(one)
+    await one.participation.take_part(N1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(2 * LINGER_S)
+        assert is_attached(one)
+        one.live.drop_row("e" * 32)
+        await trio.sleep(LINGER_S / 2)
+        assert is_attached(one)
+        await one.participation.take_part(N1)
+        await trio.sleep(LINGER_S * 0.7)
+        assert is_attached(one), "an attach in between begins the wait anew"
+        await trio.sleep(LINGER_S)
+        assert not is_attached(one)
+        assert one.node.scopes == {}
+        assert one.participation._unused_since == {}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_removed_network_is_left_at_once():
+    one = await started()
+    await one.participation.take_part(N1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(0.1)
+        one.hear(Writer(H2).put(RemovalRecord(N1)))
+        await trio.sleep(0.1)
+        assert one.node.scopes == {}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("late_s", [0.001, 0.01, 0.03, 0.049, 0.051, 0.06])
+@virtual
+async def test_entering_at_the_moment_of_leaving_ends_inside(late_s):
+    one = await started()
+    await one.participation.take_part(N1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(0.01)
+        begun = trio.current_time()
+        one.steps.delay_s["journal"] = lambda: 0.05
+        while "journal" not in one.steps.done[1:]:
+            await trio.sleep(0.001)
+        assert trio.current_time() - begun >= LINGER_S - 1
+        await trio.sleep(late_s)
+        await one.participation.take_part(N1)
+        add_row(one)
+        await trio.sleep(1)
+        assert is_attached(one)
+        assert list(one.node.scopes) == [scope_of(N1)]
+        assert one.participation.is_synced(N1)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_full_disk_does_not_end_it():
+    one = await started()
+    await one.participation.take_part(N1)
+    one.steps.fault = (1, DiskFullError("/var: the disk is full"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(2 * LINGER_S)
+        assert not is_attached(one), "tried again"
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_looking_into_a_network_is_not_seen_and_ends():
+    one = await started()
+    await one.participation.look_into(N1)
+    await one.participation.look_into(N1)
+    assert not is_attached(one)
+    assert list(one.node.scopes) == [scope_of(N1)]
+    one.participation.look_away(N1)
+    one.participation.look_away(N1)
+    assert one.participation._guests == {}
+    assert list(one.node.scopes) == [], "nobody tells a guest what changes"
+
+
+@virtual
+async def test_a_restart_goes_on_where_it_was():
+    one = await started()
+    await one.participation.take_part(N1)
+    one.is_syncing = False
+    one.node.scopes.clear()
+    one.restart()
+    one.participation.resume()
+    assert one.participation.is_synced(N1)
+    await one.participation.withdraw_all()
+    assert not is_attached(one)

@@ -1,0 +1,54 @@
+"""Log lines: for people, for journald, and not too many of them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from netagent import log
+
+
+@pytest.fixture
+def root():
+    logger = logging.getLogger()
+    before = (logger.handlers[:], logger.level)
+    yield logger
+    logger.handlers[:], level = before[0], before[1]
+    logger.setLevel(level)
+
+
+def test_a_line_goes_to_standard_error_with_its_level(root, capsys, monkeypatch):
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    log.configure("info")
+    log.configure("warning")
+    logging.getLogger("netagent.x").warning("trouble")
+    logging.getLogger("netagent.x").info("chatter")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("WARNING netagent.x: trouble")
+
+
+def test_under_systemd_the_priority_goes_in_front(root, capsys, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log.configure("debug")
+    logging.getLogger("netagent.x").error("trouble")
+    assert capsys.readouterr().err == "<3>netagent.x: trouble\n"
+
+
+def test_the_same_is_said_once_a_period(caplog):
+    now = [1000.0]
+    limited = log.Limited(logging.getLogger("netagent.x"), period_s=60, clock=lambda: now[0])
+    for _ in range(5):
+        limited.warning("a", "trouble")
+    limited.warning("b", "other")
+    now[0] += 60
+    limited.warning("a", "trouble")
+    assert [record.getMessage() for record in caplog.records] == [
+        "trouble",
+        "other",
+        "trouble (and 4 times more)",
+    ]
+    for number in range(5000):
+        limited.warning(f"k{number}", "x")
+    assert len(limited._said) <= 1000

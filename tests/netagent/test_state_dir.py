@@ -1,0 +1,120 @@
+"""The agent's folders: one agent at a time, and damaged files are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+
+from netagent.errors import FailedError, RefusedError
+from netagent.state_dir import ClusterKeys, StateDir, write_private
+
+KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return tmp_path / "state", tmp_path / "run", tmp_path / "state" / "keyring"
+
+
+@pytest.fixture
+def state(folders):
+    opened = StateDir(*folders)
+    yield opened
+    opened.close()
+
+
+def test_an_identity_is_made_once_and_readable_by_nobody_else(state):
+    first = state.identity(b"a" * 32)
+    assert state.identity(b"b" * 32).node_id == first.node_id
+    path = state.state_dir / "identity"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.state_dir.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"not base64!", b"YWJj\n", b"\x00" * 4096])
+def test_a_damaged_identity_is_named_and_left_as_it_is(state, content):
+    path = state.state_dir / "identity"
+    path.write_bytes(content)
+    with pytest.raises(FailedError, match=r"identity.*damaged.*backup"):
+        state.identity(b"a" * 32)
+    assert path.read_bytes() == content
+
+
+def test_cluster_keys_come_back_and_go(state):
+    assert state.cluster_keys() is None
+    state.save_cluster_keys(KEYS)
+    assert state.cluster_keys() == KEYS
+    state.identity(b"a" * 32)
+    for name in ("state.db", "state.db-wal"):
+        (state.state_dir / name).touch()
+    state.forget_cluster()
+    assert [path.name for path in state.state_dir.iterdir()] == ["identity"]
+    state.forget_identity()
+    assert list(state.state_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"7",
+        b"{}",
+        {"keys": []},
+        {"keys": ["YWJj"]},
+        {"keys": "x"},
+        {"keys": [7]},
+        {"cluster_id": "c1"},
+        {"cluster_id": 7},
+        {"cluster_id": "0x" + "1" * 30},
+        {"cluster_id": "c1 " * 10 + "c1"},
+    ],
+    ids=repr,
+)
+def test_a_damaged_key_ring_is_named(state, folders, change):
+    state.save_cluster_keys(KEYS)
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(folders[2].read_text()) | change).encode()
+    folders[2].write_bytes(change)
+    with pytest.raises(FailedError, match=r"key ring in .*keyring makes no sense \(.+\).*join again"):
+        state.cluster_keys()
+
+
+def test_a_second_agent_is_refused_with_the_holder(state, folders):
+    with pytest.raises(RefusedError, match=f"process {os.getpid()} holds") as caught:
+        StateDir(*folders)
+    assert (caught.value.code, caught.value.exit_status) == ("already-running", 4)
+    state.close()
+    again = StateDir(*folders)
+    state._lock_fd = again._lock_fd
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "secret"
+    write_private(path, "one")
+    beside = tmp_path / "secret.new"
+    beside.write_text("left by a crash")
+    beside.chmod(0o644)
+    write_private(path, "two")
+    assert path.read_text() == "two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not beside.exists()
+
+
+def test_what_cannot_be_written_or_read_is_named(tmp_path):
+    with pytest.raises(FailedError, match=r"cannot write .*missing/keyring"):
+        write_private(tmp_path / "missing" / "keyring", "x")
+    (tmp_path / "file").touch()
+    with pytest.raises(FailedError, match="cannot make the folder"):
+        StateDir(tmp_path / "file" / "state", tmp_path / "run", tmp_path / "keyring")
+    (tmp_path / "run" / "agent.lock").mkdir(parents=True)
+    with pytest.raises(FailedError, match=r"cannot open .*agent\.lock"):
+        StateDir(tmp_path / "state", tmp_path / "run", tmp_path / "keyring")
+    state = StateDir(tmp_path / "state", tmp_path / "run2", tmp_path / "state")
+    with pytest.raises(FailedError, match=r"cannot read .*state"):
+        state.cluster_keys()
+    state.close()
