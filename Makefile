@@ -12,6 +12,13 @@ PYTEST_ARGS ?=
 # sudo and cron may leave little of the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
+# Root's caches would be in the way of the checkout's owner, who runs pytest or ruff without sudo; so they go here.
+CACHES := $(CURDIR)/.venv/cache
+export RUFF_CACHE_DIR := $(CACHES)/ruff
+export MYPY_CACHE_DIR := $(CACHES)/mypy
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHES)/hypothesis
+PYTEST := pytest -o cache_dir=$(CACHES)/pytest
+
 .NOTPARALLEL:
 
 .PHONY: help
@@ -36,12 +43,12 @@ lint: setup ## style and types
 .PHONY: test
 test: setup lint ## all but the long tests
 	@echo "== pytest (without the long ones)"
-	@pytest -m "not long" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup lint ## all tests; the long cuts and soaks take many minutes
 	@echo "== pytest (all)"
-	@pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: clean
 clean: ## remove what the commands above made in this folder

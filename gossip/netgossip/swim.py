@@ -3,9 +3,9 @@
 Five activities run side by side, each with its own timer:
 
     probe       one member each interval: ping, then ask others, then suspect        detector.py, probe.py
-    gossip      while rumours wait: to a few random members each gossip interval              broadcasts.py
-    exchange    everything, with one random live member, over a stream, now and then
-    reconnect   dial who should be a member and is not, for ever                                   redial.py
+    gossip      while rumours wait: to a few random members each interval          rounds.py, broadcasts.py
+    exchange    everything, with one random live member, over a stream, now and then              rounds.py
+    reconnect   dial who should be a member and is not, for ever                       rounds.py, redial.py
     judgement   suspicions that run out, new addresses, forgetting                                 claims.py
 
 and every activity answers to the same table of beliefs (members.py, claims.py).
@@ -16,7 +16,6 @@ socket, so it gives everybody the time back during which it did not listen, and 
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,8 +28,8 @@ from netgossip.errors import SealError, UsageError, WireError
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
 from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
-from netgossip.probe import RoundRobin
 from netgossip.redial import Redial
+from netgossip.rounds import Rounds
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
 from netgossip.strangers import Strangers
 from netgossip.streams import GossipStream, Purpose, StreamTable
@@ -59,12 +58,8 @@ from netgossip.wire import (
     Suspect,
     UserMessage,
     encode,
-    encode_node,
-    encode_push_pull,
 )
 
-_SCALE_FROM_MEMBERS = 32
-"""memberlist's pushPullScaleThreshold."""
 _REAP_INTERVAL_S = 60.0
 _COUNTERS = (
     *(
@@ -158,16 +153,20 @@ class Swim:
         )
         self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
         self._strangers = Strangers()
-        self._gossip_order = RoundRobin(rng)
         self._seeds = tuple(seeds)
         self._wanted_for: tuple[object, ...] = ()
-        self._encoded: dict[NodeId, tuple[Member, bytes]] = {}
         self._leave_by = float("inf")
         self._lagged_at = float("-inf")
         self._probe_at = now + rng.uniform(0, config.probe_interval_s)
-        self._gossip_at = now
-        self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
-        self._reconnect_at = now + rng.uniform(0, config.reconnect_interval_s)
+        self._rounds = Rounds(
+            config=config,
+            rng=rng,
+            now=now,
+            table=self._table,
+            claims=self._claims,
+            outgoing=self._outgoing,
+            streams=self._streams,
+        )
         self._reap_at = now + _REAP_INTERVAL_S
         self._claims.announce(now)
         for member in remembered:
@@ -233,12 +232,7 @@ class Swim:
         for stream in self._streams.expired(now):
             self._counts["streams_failed"] += 1
             self._close(stream, now)
-        if now >= self._push_pull_at:
-            self._push_pull_at = now + self._push_pull_interval_s() * self._rng.uniform(0.9, 1.1)
-            self._exchange_with_random(now)
-        if now >= self._reconnect_at:
-            self._reconnect_at = now + self._config.reconnect_interval_s * self._rng.uniform(0.9, 1.1)
-            self._reconnect_to_random(now)
+        self._rounds.handle_deadline(now)
         if now >= self._reap_at:
             self._reap_at = now + _REAP_INTERVAL_S
             self._reap(now)
@@ -246,8 +240,7 @@ class Swim:
             self._leave_by = float("inf")
             self._outgoing.rumours.discard(self._table.own_id)
         self._settle(now)
-        if self._outgoing.rumours and now >= self._gossip_at:
-            self._gossip(now)
+        self._rounds.gossip(now)
 
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do. Ask again after every input."""
@@ -256,11 +249,9 @@ class Swim:
             self._detector.prober.next_deadline(),
             self._claims.next_deadline(),
             self._streams.next_deadline(),
-            self._push_pull_at,
-            self._reconnect_at,
+            self._rounds.next_deadline(),
             self._reap_at,
             float("inf") if self._claims.is_leaving else self._redial.next_deadline(),
-            self._gossip_at if self._outgoing.rumours else float("inf"),
             self._leave_by,
         )
 
@@ -291,7 +282,7 @@ class Swim:
         if not self._claims.is_leaving:
             self._claims.leave(now)
             self._leave_by = now + self._config.leave_timeout_s
-            self._gossip_at = now
+            self._rounds.hurry(now)
             self._detector.abandon()
 
     def has_left(self, now: float) -> bool:
@@ -376,57 +367,12 @@ class Swim:
             self._detector.prober.postpone(late_s + self._config.probe_timeout_s)
             self._claims.postpone(late_s + self._config.probe_timeout_s)
 
-    def _gossip(self, now: float) -> None:
-        """Tell the next few live members of a shuffled round, so that a rumour's sends reach as many as they can; and
-        one of those who died of late, who may be alive and must hear what is said of them."""
-        live = self._table.live - (not self._claims.is_leaving)
-        for _ in range(min(self._config.gossip_nodes, live)):
-            target_id = self._gossip_order.take(self._live_others, self._is_live)
-            if target_id is not None:
-                self._outgoing.send(self._table.view[target_id].address)
-        recent = now - self._config.gossip_to_the_dead_s
-        dead = [
-            m for m in self._table.others(MemberState.DEAD) if self._table.changed_at(m.node_id) >= recent
-        ]
-        if dead:
-            self._outgoing.send(self._rng.choice(dead).address, is_live=False)
-        self._gossip_at = now + self._config.gossip_interval_s if live or dead else float("inf")
-
-    def _live_others(self) -> list[NodeId]:
-        return [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)]
-
-    def _is_live(self, node_id: NodeId) -> bool:
-        return (member := self._table.get(node_id)) is not None and is_live(member)
-
-    def _push_pull_interval_s(self) -> float:
-        live = self._table.live
-        if live <= _SCALE_FROM_MEMBERS:
-            return self._config.push_pull_interval_s
-        factor = math.ceil(math.log2(live) - math.log2(_SCALE_FROM_MEMBERS)) + 1
-        return self._config.push_pull_interval_s * factor
-
-    def _exchange_with_random(self, now: float) -> None:
-        peers = self._table.others(MemberState.ALIVE)
-        if peers and not self._claims.is_leaving:
-            self._dial_exchange(self._rng.choice(peers).address, Purpose.PUSH_PULL, now)
-
-    def _reconnect_to_random(self, now: float) -> None:
-        """Dial one of the dead, so often that each hears from about one member an interval whatever their number;
-        three more are added to the odds so that small clusters heal at once."""
-        dead = self._table.others(MemberState.DEAD)
-        if dead and not self._claims.is_leaving and self._rng.random() * self._table.live < len(dead) + 3:
-            self._dial_exchange(self._rng.choice(dead).address, Purpose.PUSH_PULL, now)
-
-    def _dial_exchange(self, address: Address, purpose: Purpose, now: float) -> None:
-        message = encode_push_pull(self._encoded_nodes(), join=purpose is Purpose.JOIN)
-        self._streams.dial(address, purpose, message, timeout_s=self._config.stream_timeout_s, now=now)
-
     def _handle_stream_message(self, stream: GossipStream, message: StreamMessage, now: float) -> None:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
             case PushPull():
                 if is_ours:
-                    self._streams.write(stream, encode_push_pull(self._encoded_nodes(), join=message.join))
+                    self._streams.write(stream, self._rounds.push_pull(join=message.join))
                 self._counts["push_pulls"] += 1
                 self._claims.merge(message.nodes, now)
             case Ping() if is_ours and message.node == self._table.own_id:
@@ -440,16 +386,6 @@ class Swim:
             case _:
                 self._counts["refused_unexpected"] += 1
 
-    def _encoded_nodes(self) -> list[bytes]:
-        """Every member for a push/pull; at 10,000 members encoding them anew would take 10 ms."""
-        nodes = []
-        for member in self._table:
-            known = self._encoded.get(member.node_id)
-            if known is None or known[0] is not member:
-                known = self._encoded[member.node_id] = (member, encode_node(member))
-            nodes.append(known[1])
-        return nodes
-
     def _close(self, stream: GossipStream, now: float, *, is_broken: bool = False) -> None:
         self._streams.close(stream.stream_id, is_broken=is_broken)
         if stream.purpose is Purpose.JOIN:
@@ -462,9 +398,7 @@ class Swim:
         for node_id in self._claims.newcomers:
             if node_id != self._table.own_id:
                 self._detector.prober.order.add(node_id)
-                self._gossip_order.add(node_id)
-        if self._claims.newcomers and self._gossip_at == float("inf"):
-            self._gossip_at = now  # until now there was nobody to tell
+                self._rounds.note_newcomer(node_id, now)
         self._claims.newcomers.clear()
         self._detector.check_moves()
         if self._claims.is_leaving:
@@ -474,7 +408,7 @@ class Swim:
             self._wanted_for = wanted_for
             self._redial.want(self._wanted(), now)
         for address in self._redial.take_due(now):
-            self._dial_exchange(address, Purpose.JOIN, now)
+            self._rounds.dial(address, Purpose.JOIN, now)
 
     def _wanted(self) -> Iterable[Address]:
         """Who is to be dialled until it is a member. All the dead as well when nobody else is left."""
@@ -487,7 +421,7 @@ class Swim:
     def _reap(self, now: float) -> None:
         self._claims.reap(now)
         self._detector.reap()
-        self._encoded = {n: known for n, known in self._encoded.items() if n in self._table}
+        self._rounds.reap()
 
     def _refuse(self, error: WireError, source: Address, now: float) -> None:
         if not isinstance(error, SealError):

@@ -151,7 +151,8 @@ def _mdns_warning(agent: Agent) -> Iterable[schema.Notice]:
 
 def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
     view = cluster.live.view
-    for command, reason in list(dirty)[:5]:
+    for commands, reason in list(dirty)[:5]:
+        command = commands.replace("\n", "; ")
         yield {
             "code": "datapath",
             "message": f"the kernel refuses `{command}`: {reason}",

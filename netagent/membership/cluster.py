@@ -47,7 +47,7 @@ from netagent.probes.liveness import Liveness
 from netagent.projection.intent import network_inputs, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
-from netagent.registry.journal import DiskFullError, Journal
+from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.live import Live, Moment
 from netagent.registry.publish import Publisher
 from netagent.registry.schema import scope_of
@@ -260,15 +260,16 @@ class Cluster:
 
     async def leave(self) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
-        async with self._own_host.going_down():
-            rows = list(self.live.rows.values())
-            for row in rows:
-                await self.endpoints.remove(row)
-            await self.participation.withdraw_all()
-            await self._hand_space_on()
-            with trio.move_on_after(1.0):
-                while self.node.unacknowledged(CLUSTER_SCOPE):
-                    await trio.sleep(0.01)
+        with self.endpoints.closed():
+            async with self._own_host.going_down():
+                rows = list(self.live.rows.values())
+                for row in rows:
+                    await self.endpoints.remove(row)
+                await self.participation.withdraw_all()
+                await self._hand_space_on()
+                with trio.move_on_after(1.0):
+                    while self.node.unacknowledged(CLUSTER_SCOPE):
+                        await trio.sleep(0.01)
         self.node.leave(trio.current_time())
         self.driver.flush_nowait()
         while not self.node.has_left(trio.current_time()):
@@ -351,7 +352,14 @@ class Cluster:
         self.asking.note_request(event, self._nursery, self.allocator.answer_request)
 
     def _note_raised(self, event: OwnLogRaised) -> None:
-        self._nursery.start_soon(self.publisher.own_log_raised, event)
+        self._nursery.start_soon(self._write_raised, event)
+
+    async def _write_raised(self, event: OwnLogRaised) -> None:
+        try:
+            await self.publisher.own_log_raised(event)
+        except (DiskFullError, JournalError) as error:
+            # Peers raise it once more after the next start, which then begins below.
+            logger.warning("cannot write down the raised log of scope %s: %s", event.scope.hex()[:8], error)
 
     # -- small tasks ---------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Set
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Set
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -107,14 +107,32 @@ class Endpoints:
         self._live = parts.live
         self._locks: dict[tuple[int, int], trio.Lock] = {}
         self._names_in_work: set[tuple[NetworkId, str]] = set()
+        self._closed = False
         self.half_removed: set[EndpointId] = set()
         """Endpoints whose removal failed in the middle."""
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Attach nothing for the length of a block that ends the membership, and again if it fails."""
+        self._closed = True
+        try:
+            yield
+        except BaseException:
+            self._closed = False
+            raise
 
     # -- attach ----------------------------------------------------------------------------------------------
 
     async def attach(self, request: AttachRequest) -> tuple[LocalEndpointRow, bool]:
         """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left."""
         refuse_unsupported(request)
+        if self._closed:
+            raise RefusedError(
+                "this host is leaving its cluster",
+                code="leaving",
+                thing=request.target,
+                hint="join one first",
+            )
         target = targets.resolve(request.target)
         network = network_called(self._live.view, request.network)
         with netns.opened_netns(target.path) as fd:

@@ -138,6 +138,8 @@ class Janitor:
             network = self.parts.live.view.networks.get(row.network_id)
             if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
                 return
+            if now.endpoint_id in await self.parts.attacher.list_endpoint_devices():
+                return  # it was made while the kernel was being read
             await self.parts.attacher.bind(
                 local_endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
