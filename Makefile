@@ -17,7 +17,7 @@ CACHES := $(CURDIR)/.venv/cache
 export RUFF_CACHE_DIR := $(CACHES)/ruff
 export MYPY_CACHE_DIR := $(CACHES)/mypy
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHES)/hypothesis
-PYTEST := pytest -o cache_dir=$(CACHES)/pytest
+PYTEST := pytest -o 'cache_dir=$(CACHES)/pytest'
 
 .NOTPARALLEL:
 

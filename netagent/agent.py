@@ -175,9 +175,8 @@ class Agent:
                     credentials = await redeem(address, token, self.identity, self.config.name)
                 except EntryError as error:
                     tried.append(f"{address[0]}: {error}")
-                    refused = error.final
-                    if refused:
-                        break
+                    # A refusal is plain text until the member has proven itself: it ends nothing.
+                    refused = refused or error.final
                     continue
                 await self._admitted(credentials)
                 return address[0]

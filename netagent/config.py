@@ -323,6 +323,9 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             thing="http",
             hint="leave it empty",
         )
+    if values["gossip_port"] == values["record_port"]:
+        hint = "give them two ports"
+        raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
     values["name"] = values["name"] or _default_name()
     return Config(**values)
 

@@ -125,6 +125,11 @@ class Service:
             await cluster.endpoints.remove(row)
         return {"id": removed.network_id, "name": removed.unique_name, "detached": len(mine)}
 
+    async def network_prune(self) -> list[schema.NetworkRemoved]:
+        """Remove all networks that nobody uses."""
+        removed = await self._cluster().networks.prune()
+        return [{"id": one.network_id, "name": one.unique_name, "detached": 0} for one in removed]
+
     async def network_connect(self, network: str, target: str) -> schema.Endpoint:
         """Put a sandbox into one more network, under the name it has."""
         cluster = self._cluster()

@@ -130,6 +130,7 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.netns", "netagent.errors", "netagent.ipam",
+        "netagent.log",
         "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
         "netgossip.types",
     },
@@ -166,6 +167,7 @@ ONLY_TYPES = {
     "netagent.control.lookup": {"netagent.membership.cluster"},
     "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.membership.neighbours": {"netagent.agent"},
+    "netgossip.testing_host": {"netgossip.testing"},
 }
 
 # Which outside package is known to which files.
@@ -186,9 +188,25 @@ KNOWS = {
 
 SWIM_PARTS = {"awareness", "broadcasts", "members", "probe", "suspicion"}
 RECORD_PARTS = {"carriage", "dissemination", "exchange", "presence", "requests", "table"}
-MEMBERSHIP_SIDE = SWIM_PARTS | {"claims", "detector", "outgoing", "parse", "redial", "strangers", "streams"}
+MEMBERSHIP_SIDE = SWIM_PARTS | {
+    "claims",
+    "detector",
+    "outgoing",
+    "parse",
+    "redial",
+    "rounds",
+    "strangers",
+    "streams",
+}
 MEMBERSHIP_SIDE |= {"swim", "wire"}
-RECORD_SIDE = RECORD_PARTS | {"frame", "record_log", "record_wire", "replication"}
+RECORD_SIDE = RECORD_PARTS | {
+    "frame",
+    "reception",
+    "record_log",
+    "record_streams",
+    "record_wire",
+    "replication",
+}
 
 DRIVERS = {"netgossip.driver": 250, "netdns.server": 250}
 """Lines. A driver has no decision in it; one that grows has found some."""

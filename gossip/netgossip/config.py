@@ -77,7 +77,7 @@ class GossipConfig:
     record_datagram_bytes: int = 1200
     """Largest UDP payload of the record channel, see udp_limit_bytes."""
     alone_grace_s: float = 1.0
-    """So long a scope waits, before it is taken for synced, for others whose state is not known yet."""
+    """So long a scope waits, before it is taken for synced, for others who are not known yet or do not answer."""
 
     @classmethod
     def lan(cls) -> GossipConfig:

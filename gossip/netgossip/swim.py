@@ -19,12 +19,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from netgossip.awareness import Awareness
 from netgossip.claims import Claims
 from netgossip.config import GossipConfig
+from netgossip.counters import COUNTERS
 from netgossip.detector import Detector
-from netgossip.errors import SealError, UsageError, WireError
+from netgossip.errors import SealError, WireError
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
 from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
@@ -33,17 +35,8 @@ from netgossip.rounds import Rounds
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
 from netgossip.strangers import Strangers
 from netgossip.streams import GossipStream, Purpose, StreamTable
-from netgossip.types import (
-    Address,
-    Member,
-    MemberState,
-    NodeId,
-    Output,
-    StrangerHeard,
-    StreamId,
-)
+from netgossip.types import Address, Member, MemberState, NodeId, Output, StrangerHeard, StreamId
 from netgossip.wire import (
-    META_LIMIT_BYTES,
     VSN,
     Ack,
     Alive,
@@ -57,39 +50,11 @@ from netgossip.wire import (
     StreamMessage,
     Suspect,
     UserMessage,
+    check_meta,
     encode,
 )
 
-_REAP_INTERVAL_S = 60.0
-_COUNTERS = (
-    *(
-        "probes",
-        "probes_failed",
-        "late_acks",
-        "lags",
-        "push_pulls",
-        "streams_failed",
-        "peer_errors",
-        "user_messages",
-    ),
-    *("suspicions", "deaths_declared", "refutations", "accusations", "identity_clashes"),
-    *(
-        "refused_no_label",
-        "refused_other_label",
-        "refused_wrong_key",
-        "refused_not_encrypted",
-        "refused_malformed",
-    ),
-    *(
-        "refused_not_for_us",
-        "refused_unknown_accuser",
-        "refused_incarnation",
-        "refused_version",
-        "refused_address",
-    ),
-    *("refused_full", "refused_busy", "refused_relay", "refused_unexpected"),
-)
-"""All that is counted, so that each is shown from the start."""
+_REAP_INTERVAL_S: Final = 60.0
 
 
 class Swim:
@@ -119,8 +84,8 @@ class Swim:
         self._keyring = keyring
         self._label = check_label(label)
         self._rng = rng
-        self._counts = Counter(dict.fromkeys(_COUNTERS, 0))
-        own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, _checked_meta(meta), VSN)
+        self._counts = Counter(dict.fromkeys(COUNTERS, 0))
+        own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, check_meta(meta), VSN)
         self._table = MemberTable(own)
         self._outgoing = Outgoing(
             config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
@@ -263,7 +228,7 @@ class Swim:
 
     def set_meta(self, meta: bytes, now: float) -> None:
         """Tell everybody our new meta, at most 512 bytes."""
-        if _checked_meta(meta) != self._table.own.meta and not self._claims.is_leaving:
+        if check_meta(meta) != self._table.own.meta and not self._claims.is_leaving:
             self._claims.announce(now, meta=meta)
 
     def set_address(self, address: Address, now: float) -> None:
@@ -430,9 +395,3 @@ class Swim:
         self._counts[f"refused_{error.reason.replace('-', '_')}"] += 1
         if self._strangers.is_news(source[0], now):
             self._outgoing.event(StrangerHeard(source, error.reason))
-
-
-def _checked_meta(meta: bytes) -> bytes:
-    if len(meta) > META_LIMIT_BYTES:
-        raise UsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
-    return meta

@@ -20,29 +20,18 @@ import copy
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from netgossip.config import GossipConfig
 from netgossip.node import GossipNode
-from netgossip.record_streams import JoinHandler
-from netgossip.seal import Keyring
+from netgossip.testing_host import PORTS, Disk, SimHost
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
     Channel,
-    EntriesChanged,
-    Entry,
-    Event,
-    Log,
-    Member,
-    MemberChanged,
-    MemberReaped,
     MemberState,
-    NodeId,
     Scope,
     StreamClose,
     StreamCommand,
@@ -51,170 +40,12 @@ from netgossip.types import (
     StreamSend,
 )
 
-PORTS: Final = {Channel.GOSSIP: 7956, Channel.RECORD: 7957}
+__all__ = ["PORTS", "Disk", "SimCluster", "SimHost"]
+
 STREAM_PATIENCE_S: Final = 5.0
 """A stream whose bytes don't get through for so long breaks on both sides."""
-CHECK_EVERY: Final = 64
-"""Inputs of a host between two looks at its invariants."""
 RING_KEY: Final = b"simulated key of 32 bytes length"
 LABEL: Final = b"simulated cluster"
-
-
-@dataclass(slots=True)
-class Disk:
-    """What a host keeps over a crash."""
-
-    boot_epoch: int = 0
-    incarnation: int = 1
-    logs: dict[tuple[Scope, NodeId], Log] = field(default_factory=dict)
-    members: dict[NodeId, Member] = field(default_factory=dict)
-
-    def note(self, event: EntriesChanged) -> None:
-        """Do what an application's journal does with the event."""
-        log = self.logs.get((event.scope, event.owner))
-        entries = dict(log.entries) if log is not None and not event.replaced else {}
-        entries.update({entry.key: entry for entry in event.entries})
-        kept = {
-            key: entry
-            for key, entry in entries.items()
-            if entry.value is not None or entry.version.sequence > event.collected
-        }
-        self.logs[event.scope, event.owner] = Log(
-            event.scope, event.owner, event.epoch, event.head, event.collected, kept
-        )
-
-
-class SimHost:
-    """One host: its disk, and its node while that runs."""
-
-    def __init__(self, cluster: SimCluster, name: str, ip: str, seeds: tuple[Address, ...]) -> None:
-        self.name = name
-        self.ip = ip
-        self.node_id: NodeId = sha256(name.encode()).hexdigest()[:32]
-        self.seeds = seeds
-        self.disk = Disk()
-        self.node: GossipNode | None = None
-        self.scopes: set[Scope] = set()
-        self.events: list[Event] = []
-        self.on_event: Callable[[Event], None] | None = None
-        """An application: may command the node; its commands are carried out in the same instant."""
-        self.join_handler: JoinHandler | None = None
-        self.paused = False
-        self._cluster = cluster
-        self._wake_at = float("inf")
-        self._inputs = 0
-
-    @property
-    def running(self) -> GossipNode:
-        """The node; an error if the host is down."""
-        assert self.node is not None, f"{self.name} is down"
-        return self.node
-
-    def start(self) -> None:
-        """Begin a new life from the disk."""
-        cluster = self._cluster
-        self.disk.boot_epoch += 1
-        logs = self.disk.logs.values()
-        self.node = GossipNode(
-            config=cluster.config,
-            node_id=self.node_id,
-            address=(self.ip, PORTS[Channel.GOSSIP]),
-            record_port=PORTS[Channel.RECORD],
-            meta=self.name.encode(),
-            incarnation=self.disk.incarnation,
-            boot_epoch=self.disk.boot_epoch,
-            keyring=Keyring([cluster.ring_key]),
-            label=cluster.label,
-            rng=random.Random(f"{cluster.seed} {self.name} {self.disk.boot_epoch}"),
-            now=cluster.now,
-            remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
-            seeds=self.seeds,
-            own_logs=[log for log in logs if log.owner == self.node_id],
-            replicas=[log for log in logs if log.owner != self.node_id],
-            join_handler=self.join_handler,
-        )
-        for scope in sorted(self.scopes):
-            self.node.enter_scope(scope, cluster.now)
-        self.flush()
-
-    @contextmanager
-    def commanding(self) -> Iterator[GossipNode]:
-        """The node, for commands; what they cause is carried out at the end."""
-        yield self.running
-        self.flush()
-
-    def put(self, scope: Scope, key: bytes, value: bytes | None) -> tuple[Entry, ...]:
-        """Change (None: delete) one of the host's own records: prepare, journal, commit."""
-        with self.commanding() as node:
-            entries = node.prepare([(scope, key, value)])
-            node.commit(entries, self._cluster.now)
-        return entries
-
-    def enter(self, scope: Scope) -> None:
-        """Take part in a scope from now on, also in later lives."""
-        self.scopes.add(scope)
-        with self.commanding() as node:
-            node.enter_scope(scope, self._cluster.now)
-
-    def records(self, scope: Scope = CLUSTER_SCOPE) -> dict[tuple[NodeId, bytes], bytes]:
-        """(owner, key) -> value of everything that the node holds in a scope and is not deleted."""
-        return {
-            (log.owner, key): entry.value
-            for log in self.running.logs(scope)
-            for key, entry in log.entries.items()
-            if entry.value is not None
-        }
-
-    def state_of(self, other: SimHost) -> MemberState | None:
-        """What this host holds of another; None when it never heard of it."""
-        member = self.running.member(other.node_id)
-        return None if member is None else member.state
-
-    def flush(self) -> None:
-        """Carry out what the node wants done, and plan its next deadline."""
-        node, cluster = self.running, self._cluster
-        while True:
-            output = node.drain()
-            if not (output.datagrams or output.streams or output.events):
-                break
-            for datagram in output.datagrams:
-                cluster.send(self, datagram.channel, datagram.destination, datagram.payload)
-            for command in output.streams:
-                cluster.obey(self, command)
-            for event in output.events:
-                self._take(event)
-        self.disk.incarnation = node.incarnation
-        self._inputs += 1
-        if self._inputs % CHECK_EVERY == 0:
-            node.check_invariants()
-        deadline = max(node.next_deadline(), cluster.now)
-        if deadline != self._wake_at and deadline != float("inf"):
-            self._wake_at = deadline
-            cluster.at(deadline, lambda: self._wake(deadline, node))
-
-    def _wake(self, deadline: float, node: GossipNode) -> None:
-        if self.node is node and self._wake_at == deadline:
-            self._wake_at = float("inf")
-            if self.paused:
-                self._wake_at = self._cluster.now + 0.1
-                again = self._wake_at
-                self._cluster.at(again, lambda: self._wake(again, node))
-                return
-            node.handle_deadline(self._cluster.now)
-            self.flush()
-
-    def _take(self, event: Event) -> None:
-        self.events.append(event)
-        self._cluster.log.append(f"{self._cluster.now:.6f} {self.name} {event}")
-        match event:
-            case EntriesChanged():
-                self.disk.note(event)
-            case MemberChanged(member, _):
-                self.disk.members[member.node_id] = member
-            case MemberReaped(node_id):
-                self.disk.members.pop(node_id, None)
-        if self.on_event is not None:
-            self.on_event(event)
 
 
 @dataclass(slots=True)

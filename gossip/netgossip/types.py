@@ -182,7 +182,8 @@ class EntriesChanged:
 
 @dataclass(frozen=True, slots=True)
 class ScopeSynced:
-    """For the first time since `enter_scope` a peer confirmed that we hold all it holds (or nobody else is in)."""
+    """For the first time since `enter_scope` all live peers in the scope confirmed that we hold all they hold; or one
+    did, and the others stayed silent for `alone_grace_s`; or nobody else is in."""
 
     scope: Scope
 

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
+from netgossip.errors import UsageError
 from netgossip.types import Address, Member
 
 PING, INDIRECT_PING, ACK, SUSPECT, ALIVE, DEAD, PUSH_PULL, COMPOUND, USER, COMPRESS = range(10)
@@ -142,6 +143,13 @@ def _packed(fields: dict[str, Any]) -> bytes:
 
 def _address_bytes(host: str) -> bytes:
     return ipaddress.ip_address(host).packed
+
+
+def check_meta(meta: bytes) -> bytes:
+    """The meta, when it can be one. Raises UsageError."""
+    if len(meta) > META_LIMIT_BYTES:
+        raise UsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+    return meta
 
 
 def encode(message: Message) -> bytes:

@@ -154,6 +154,13 @@ def network_remove(session: Session) -> int:
     return DONE
 
 
+def network_prune(session: Session) -> int:
+    """Remove the networks that nobody uses."""
+    answer = session.client.call("POST", "/v1/prune-networks", body={})
+    session.printer.items(answer["items"], tables.REMOVED, empty="every network is in use")
+    return DONE
+
+
 def network_connect(session: Session) -> int:
     """Put a container that is attached into one more network."""
     body = {"target": target_of(session.arguments.target)}

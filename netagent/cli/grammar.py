@@ -352,6 +352,11 @@ def _networks(add: _Adder) -> None:
         says="Remove a network that has no endpoints.",
     )
     add(
+        "prune",
+        commands.network_prune,
+        says="Remove every network without an endpoint. Endpoints of hosts that are gone do not count.",
+    )
+    add(
         "connect",
         commands.network_connect,
         arguments.connect,

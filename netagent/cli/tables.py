@@ -100,3 +100,8 @@ ANSWERS = (
     Column("TYPE", lambda a: a["type"]),
     Column("DATA", lambda a: a["data"]),
 )
+
+REMOVED = (
+    Column("REMOVED", lambda item: str(item["name"])),
+    Column("ID", lambda item: str(item["id"])[:ID_DIGITS]),
+)

@@ -69,6 +69,7 @@ def build_app(service: AgentService) -> Starlette:
         ("POST", "/v1/networks", face.network_create),
         ("POST", "/v1/networks/{network:path}/connect", face.network_connect),
         ("POST", "/v1/networks/{network:path}/disconnect", face.network_disconnect),
+        ("POST", "/v1/prune-networks", face.network_prune),
         ("GET", "/v1/networks/{network:path}", face.network_inspect),
         ("DELETE", "/v1/networks/{network:path}", face.network_remove),
         ("GET", "/v1/endpoints", face.endpoints),
@@ -139,6 +140,11 @@ class _Face:
     async def network_remove(self, request: Request) -> Response:
         force = _flag(_query(request, "force"), "force")
         return _one(await self._service.network_remove(request.path_params["network"], force=force))
+
+    async def network_prune(self, request: Request) -> Response:
+        requests.Fields(await _body(request), "")
+        removed = sorted(await self._service.network_prune(), key=lambda one: (one["name"], one["id"]))
+        return _json({"schema": SCHEMA, "items": removed})
 
     async def network_connect(self, request: Request) -> Response:
         target = requests.Fields(await _body(request), "target").text("target", required=True)

@@ -63,6 +63,10 @@ class AgentService(Protocol):
         """RefusedError when it has endpoints, unless `force`."""
         ...
 
+    async def network_prune(self) -> list[schema.NetworkRemoved]:
+        """Remove every network without a live endpoint; those that went."""
+        ...
+
     async def network_connect(self, network: str, target: str) -> schema.Endpoint:
         """Put a sandbox that is attached somewhere into one more network, under the name it has.
 

@@ -29,6 +29,13 @@ _KERNEL = {
 }
 
 
+_SLOW_RESOLVER: schema.Notice = {
+    "code": "resolver-slow",
+    "message": f"the resolver process did not answer within {STATISTICS_S} s",
+    "cure": "nothing to do: one that stays silent is replaced by itself within 20 s",
+}
+
+
 async def status_of(agent: Agent) -> schema.Status:
     """Never fails: what is not known is zero or empty."""
     cluster = agent.cluster
@@ -68,7 +75,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     endpoints = list(view.endpoints.values())
     datapath = cluster.reconciler.status()
     counters: dict[str, int] = {}
-    with trio.move_on_after(STATISTICS_S):
+    with trio.move_on_after(STATISTICS_S) as patience:
         counters = await cluster.supervisor.statistics()
     resolver = cluster.supervisor.status()
     status["cluster"] = {
@@ -101,6 +108,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
     status["refused"] = _refused(cluster, counters)
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+    if patience.cancelled_caught and resolver["running"]:
+        status["warnings"].append(_SLOW_RESOLVER)
 
 
 def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:

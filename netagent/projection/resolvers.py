@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Set
 
 import trio
 
 from netagent.datapath.netns import make_resolver_sockets
-from netagent.errors import FailedError
+from netagent.errors import FailedError, RefusedError
 from netagent.model.sandbox import SandboxId
 from netagent.names.supervisor import Supervisor
 from netagent.names.table import Table
@@ -30,12 +31,11 @@ class Resolvers:
             try:
                 udp, tcp = await make_resolver_sockets(netns_fd)
             except OSError as error:
-                raise FailedError(
-                    f"cannot listen on 127.0.0.11 port 53 inside the namespace: {error.strerror}",
-                    code="resolver",
-                    thing=sandbox,
-                    hint="stop the DNS server that has it, then attach again",
-                ) from None
+                text = f"cannot listen on 127.0.0.11 port 53 inside the namespace: {error.strerror}"
+                if error.errno != errno.EADDRINUSE:
+                    raise FailedError(text, code="resolver", thing=sandbox) from None
+                hint = "stop the DNS server that has it, then attach again"
+                raise RefusedError(text, code="port-in-use", thing=sandbox, hint=hint) from None
             await self._supervisor.add_sandbox(sandbox, udp, tcp)
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:

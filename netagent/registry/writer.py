@@ -153,9 +153,9 @@ class Writer:
         try:
             while True:
                 jobs, is_behind_due, is_closing = self._wait()
-                self._commit(jobs)
                 if is_behind_due:
                     self._write_behind()
+                self._commit(jobs)
                 if is_closing:
                     return
         finally:
@@ -169,8 +169,10 @@ class Writer:
                     break
                 self._wake.wait(left_s)
             jobs, self._jobs = self._jobs, []
+            # With a caller's write go first all notes that were made before it: an endpoint is never on disk without
+            # the network that it is in.
             is_due = self._behind_due is not None and (
-                self._is_closing or self._behind_due <= time.monotonic()
+                bool(jobs) or self._is_closing or self._behind_due <= time.monotonic()
             )
             if is_due:
                 self._behind_due = None

@@ -26,7 +26,7 @@ from netagent.datapath.attach import Attacher
 from netagent.errors import FailedError, InputError, NoError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation, Publishes
-from netagent.model.ids import EndpointId, NetworkId, bridge_name
+from netagent.model.ids import EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import SandboxId
@@ -175,27 +175,38 @@ class Endpoints:
         parts, network = self._parts, self._network(row.network_id)
         self._live.set_row(row)
         undo.push("row", lambda: _async(lambda: self._live.drop_row(row.endpoint_id)))
-        bridge = bridge_name(network.record.vni)
-        with trio.move_on_after(BRIDGE_S) as scope:
-            await parts.projection.wait_programmed(self._live.revision)
-        trouble = parts.projection.trouble_with(bridge)
-        if trouble or scope.cancelled_caught:
-            reason = trouble or f"it was not there within {BRIDGE_S:.0f} s"
-            raise FailedError(
-                f"network {network.unique_name} can't be built on this host: {reason}",
-                code="datapath",
-                thing=network.unique_name,
-                hint="see `netagent status`",
-            )
+        await self._wait_built(network)
         undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
-        ifname = await parts.attacher.bind(
-            local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-        )
+        try:
+            ifname = await parts.attacher.bind(
+                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+        except FailedError:
+            self._network(row.network_id)  # if it was removed, and the bridge with it, that is what to say
+            raise
         if not netns_is(row):
             raise RefusedError(
                 f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
             )
         return await self._save(dataclasses.replace(row, ifname=ifname, stage=Stage.BOUND))
+
+    async def _wait_built(self, network: NetworkView) -> None:
+        """Until the network's devices are in the kernel. What is published must be reachable, also from elsewhere."""
+        projection, name = self._parts.projection, network.unique_name
+        with trio.move_on_after(BRIDGE_S) as scope:
+            await projection.wait_programmed(self._live.revision)
+        if scope.cancelled_caught:
+            text = f"the devices of network {name} were not there within {BRIDGE_S:.0f} s"
+            raise FailedError(text, code="datapath", thing=name, hint="see `netagent status`")
+        for device in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):
+            trouble = projection.trouble_with(device)
+            if trouble:
+                raise RefusedError(
+                    f"network {name} can't be built on this host: {trouble}",
+                    code="datapath",
+                    thing=name,
+                    hint="remove what is in the way, then attach again",
+                )
 
     async def _open_resolver(
         self, row: LocalEndpointRow, target: targets.Target, fd: int, undo: UndoStack
@@ -205,8 +216,8 @@ class Endpoints:
             undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
         await parts.resolvers.ensure_listening(sandbox, fd)
         if target.netns_name:
-            undo.push("resolv.conf", lambda: _async(lambda: self._refresh_resolv_conf(row, gone=True)))
-            self._refresh_resolv_conf(row)
+            undo.push("resolv.conf", lambda: _async(lambda: self.refresh_resolv_conf(row, gone=True)))
+            self.refresh_resolv_conf(row)
 
     # -- detach ----------------------------------------------------------------------------------------------
 
@@ -230,7 +241,7 @@ class Endpoints:
             if not self._others_in_sandbox(row):
                 await parts.resolvers.remove_sandbox(sandbox_of(row))
             await parts.attacher.unbind(row.endpoint_id)
-            self._refresh_resolv_conf(row, gone=True)
+            self.refresh_resolv_conf(row, gone=True)
             await parts.allocator.release(row)
             self._live.drop_row(row.endpoint_id)
             self.half_removed.discard(row.endpoint_id)
@@ -327,7 +338,8 @@ class Endpoints:
             for other in self._live.rows.values()
         )
 
-    def _refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
+    def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
+        """Have the sandbox's resolv.conf say what networks it is in; `gone`: as if the endpoint were not there."""
         target = targets.resolve(row.target)
         if not target.netns_name:
             return

@@ -126,6 +126,7 @@ class Janitor:
                 return
             with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
                 await parts.resolvers.ensure_listening(sandbox_of(now), fd)
+            self.endpoints.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
             if not _is_known(parts.live.view, now.endpoint_id):
                 await parts.publisher.put(record_of(now))

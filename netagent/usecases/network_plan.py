@@ -10,7 +10,7 @@ hosts that create different networks at the same instant rarely meet, and where 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from netagent.errors import InputError, RefusedError
@@ -65,7 +65,11 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Surroun
                 thing=str(subnet),
                 hint="take another",
             )
-    subnets = asked or list(_chosen(network_id, around, with_ipv6=mtu_bytes >= MIN_IPV6_MTU_BYTES))
+    versions = {4, 6} if mtu_bytes >= MIN_IPV6_MTU_BYTES else {4}
+    if asked:
+        # Who names an IPv4 subnet gets IPv6 beside it; who names only an IPv6 one wants no IPv4.
+        versions = versions & {6} if all(subnet.version == 4 for subnet in asked) else set()
+    subnets = [*asked, *_chosen(network_id, around, versions)]
     if mtu_bytes < MIN_IPV6_MTU_BYTES and any(subnet.version == 6 for subnet in subnets):
         raise RefusedError(
             f"an MTU of {mtu_bytes} bytes is too small for IPv6",
@@ -105,7 +109,7 @@ def conflict(subnet: IPNetwork, around: Surroundings) -> str:
 def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
     """In which options, that were asked for, an existing network differs. Empty: creating it again is a no-op."""
     found = []
-    if request.subnets and set(request.subnets) != set(record.subnets):
+    if not set(request.subnets) <= set(record.subnets):
         found.append(f"its subnets are {', '.join(record.subnets)}")
     if request.mtu_bytes is not None and request.mtu_bytes != record.mtu_bytes:
         found.append(f"its MTU is {record.mtu_bytes} bytes")
@@ -140,6 +144,14 @@ def _mtu(request: NetworkRequest, around: Surroundings) -> int:
             thing=request.name,
             hint=f"take {MIN_MTU_BYTES} to {MAX_MTU_BYTES}",
         )
+    if request.mtu_bytes > fits:
+        raise RefusedError(
+            f"packets of {request.mtu_bytes} bytes and {overhead} of VXLAN around them do not fit the "
+            f"{around.underlay_mtu_bytes} bytes of this host's own network",
+            code="mtu-too-large",
+            thing=request.name,
+            hint=f"take at most {fits}",
+        )
     return request.mtu_bytes
 
 
@@ -157,10 +169,11 @@ def _subnet(text: str) -> IPNetwork:
     return subnet
 
 
-def _chosen(network_id: NetworkId, around: Surroundings, *, with_ipv6: bool) -> Iterator[IPNetwork]:
+def _chosen(network_id: NetworkId, around: Surroundings, versions: Collection[int]) -> Iterator[IPNetwork]:
     start = int(network_id[6:14], 16)
-    yield _first_free(_slices(around.pools), start, around, "address_pools")
-    if with_ipv6:
+    if 4 in versions:
+        yield _first_free(_slices(around.pools), start, around, "address_pools")
+    if 6 in versions:
         prefix = int(ula_prefix(around.cluster_id).network_address)
         ula = [ipaddress.IPv6Network((prefix + (n << 64), 64)) for n in _around(start, 1, 0xFFFF)]
         yield _first_free([ula], 0, around, "the cluster's ULA prefix")

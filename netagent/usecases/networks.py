@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-from netagent.errors import FailedError, RefusedError
+from netagent.errors import FailedError, NoError, RefusedError
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import NetworkId
@@ -201,6 +201,16 @@ class Networks:
         await self._settle()
         logger.info("removed network %s", network.unique_name)
         return network
+
+    async def prune(self) -> list[NetworkView]:
+        """Remove every network that nobody uses: no endpoint in it that is not on a host that is gone."""
+        removed = []
+        for network in sorted(self._live.view.networks.values(), key=lambda network: network.unique_name):
+            try:
+                removed.append(await self.remove(network.network_id, force=False))
+            except (RefusedError, NoError):
+                continue  # in use, or somebody else has just removed it
+        return removed
 
     async def _refuse_if_used(self, network: NetworkView) -> None:
         await self._participation.look_into(network.network_id)

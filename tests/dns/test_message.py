@@ -210,7 +210,9 @@ def test_extended_error_as_dnspython_reads_it():
 
 def test_an_rrset_that_shows_part_of_itself_shows_another_part_in_turn() -> None:
     addresses = tuple(bytes([10, 0, 0, n]) for n in range(1, 6))
-    query = message.query_untrusted(message.render_query(7, name.from_text("web.mesh.internal"), 1, flags=0, opt=b""))
+    query = message.query_untrusted(
+        message.render_query(7, name.from_text("web.mesh.internal"), 1, flags=0, opt=b"")
+    )
     reply = Reply(0, answers=((query.name, RRset(1, 5, addresses, shown=2)),))
     seen = []
     for turn in range(5):

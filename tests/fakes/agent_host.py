@@ -175,6 +175,7 @@ class AgentHost:
         self.projection = FakeProjection(self.steps)
         self.fabric = fabric
         self.is_syncing = True
+        self.forgotten_scopes = []
         self.restart()
 
     def restart(self, *, boot_id=BOOT):
@@ -185,7 +186,7 @@ class AgentHost:
         self.live = Live(view, {row.endpoint_id: row for row in self.journal.load_endpoints()})
         self.publisher = Publisher(self.node, self.journal, self.flush)
         self.participation = Participation(
-            self.node, self.publisher, self.live, lambda: None, forget=lambda scope: None
+            self.node, self.publisher, self.live, lambda: None, forget=self.forgotten_scopes.append
         )
         self.node.on_enter = self._note_entered
         self.allocator = Allocator(

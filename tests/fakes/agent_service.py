@@ -180,6 +180,12 @@ class FakeService:
         del self.networks[network]
         return {"id": found["id"], "name": found["name"], "detached": len(self.rows)}
 
+    async def network_prune(self) -> list[schema.NetworkRemoved]:
+        unused = [] if self.rows else list(self.networks.values())
+        for network in unused:
+            del self.networks[network["name"]]
+        return [{"id": one["id"], "name": one["name"], "detached": 0} for one in unused]
+
     async def network_connect(self, network: str, target: str) -> schema.Endpoint:
         self._network(network)
         return {**endpoint_of(target.rpartition(":")[2], network=network), "created": True}

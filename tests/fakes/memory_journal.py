@@ -36,6 +36,9 @@ class MemoryJournal:
     def note_warm(self, network_id, offset):
         self.db.execute(*statement.uncool(network_id, offset))
 
+    def note_network_gone(self, network_id):
+        self.db.execute(*statement.uncool_all(network_id))
+
     def load_cooling(self):
         return self.db.execute("SELECT * FROM cooling ORDER BY 1, 2").fetchall()
 

@@ -89,6 +89,8 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert says("network", "disconnect", "app", "netns:web") == "detached web (010101010101) from app\n"
     assert says("detach", "web") == "detached web (010101010101) from app\n"
     assert says("network", "rm", "db") == "removed the network db\n"
+    assert says("network", "prune").splitlines()[0].split() == ["REMOVED", "ID"]
+    assert says("network", "prune") == "every network is in use\n"
     assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
     assert "1 endpoint detached" in says("leave")
 

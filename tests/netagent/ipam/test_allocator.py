@@ -328,6 +328,26 @@ async def test_unknown_and_removed_networks(make):
     assert b"none" in await one.allocator.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
     await two.allocator.release(row)
     assert two.journal.load_endpoints() == []
+    assert two.journal.load_cooling() == [], "it will never be used again"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@virtual
+async def test_nothing_is_kept_of_a_removed_network(make, restarts):
+    cluster = make(1)
+    await cluster.create()
+    (one,) = cluster.hosts
+    await one.allocator.release(await one.attach())
+    if restarts:
+        one.restart()
+    one.allocator.forget_removed()
+    assert one.journal.load_cooling() != []
+    await one.publisher.put(RemovalRecord(N1))
+    cluster.settle()
+    one.allocator.forget_removed()
+    assert one.journal.load_cooling() == []
+    assert not one.allocator._holdings
+    assert not one.allocator._cooling
 
 
 @virtual

@@ -104,6 +104,25 @@ async def test_a_removed_network_is_left_at_once():
         one.hear(Writer(H2).put(RemovalRecord(N1)))
         await trio.sleep(0.1)
         assert one.node.scopes == {}
+        assert one.forgotten_scopes == [scope_of(N1)], "nor is it kept on disk"
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_network_that_was_removed_just_before_a_stop_is_left_after_the_start():
+    one = await started()
+    await one.participation.take_part(N1)
+    one.hear(Writer(H2).put(RemovalRecord(N1)))
+    one.node.scopes.clear()
+    one.restart()
+    one.hear(Writer(H2).put(RemovalRecord(N1)))
+    one.participation.resume()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(0.1)
+        assert not is_attached(one)
+        assert one.node.scopes == {}
+        assert one.forgotten_scopes == [scope_of(N1)]
         nursery.cancel_scope.cancel()
 
 

@@ -169,7 +169,10 @@ def test_cooling_addresses(reopen):
     journal = reopen()
     run(detach, journal)
     journal.note_warm(network, 7)
-    assert reopen().load_cooling() == [(network, 5)]
+    journal = reopen()
+    assert journal.load_cooling() == [(network, 5)]
+    journal.note_network_gone(network)
+    assert reopen().load_cooling() == []
 
 
 def test_members_and_incarnation(reopen):

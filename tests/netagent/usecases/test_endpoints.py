@@ -173,11 +173,12 @@ async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(nam
 
 
 @virtual
-async def test_a_bridge_that_is_not_built_is_named(namespaces):
+async def test_a_device_that_is_not_built_is_named(namespaces):
     one = await started(namespaces, "web")
-    one.projection.trouble["na-1161"] = "VNI 1161 is used by vxlan9, which is not ours"
-    with refused(FailedError, "datapath", "app", "vxlan9"):
-        await one.endpoints.attach(request())
+    for device in ("na-1161", "nx-1161"):
+        one.projection.trouble = {device: "VNI 1161 is used by vxlan9, which is not ours"}
+        with refused(RefusedError, "datapath", "app", "vxlan9"):
+            await one.endpoints.attach(request())
     one.projection.trouble.clear()
     one.steps.fault = ("programmed", HANG)
     begun = trio.current_time()
@@ -198,6 +199,20 @@ async def test_a_namespace_that_is_exchanged_in_the_middle_is_not_published(name
 
     one.attacher.bind = exchange
     with refused(RefusedError, "namespace-gone", "netns:web"):
+        await one.endpoints.attach(request())
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_bridge_that_went_with_its_network_is_no_failure(namespaces):
+    one = await started(namespaces, "web")
+
+    async def bind(endpoint, **sizes):
+        one.hear(Writer(H2).put(RemovalRecord(N1)))
+        raise FailedError("can't make the interface: Invalid argument", code="bind-failed")
+
+    one.attacher.bind = bind
+    with refused(RefusedError, "network-removed", "removed"):
         await one.endpoints.attach(request())
     assert one.traces() == {}
 

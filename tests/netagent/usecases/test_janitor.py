@@ -19,6 +19,7 @@ from netagent.registry import statement
 from netagent.registry.journal import DiskFullError
 from netagent.registry.row import Stage
 from netagent.usecases import janitor as module
+from netagent.usecases import resolv_conf
 from netagent.usecases.endpoint_rules import record_of
 
 
@@ -62,6 +63,7 @@ async def crashed(world, stage):
     await one.journal.transaction(statement.save_endpoint(row))
     if stage is not Stage.PUBLISHED:
         await one.publisher.withdraw(record_of(row))
+        resolv_conf.remove("web")
     if stage is Stage.RESERVED:
         one.attacher.devices.clear()
         one.resolvers.sandboxes.clear()
@@ -93,6 +95,7 @@ async def test_a_bound_endpoint_is_published_and_a_reserved_one_taken_back(world
     assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
     assert one.own_endpoints() == {row.endpoint_id}
     assert one.journal.load_endpoints()[0].stage is Stage.PUBLISHED
+    assert one.traces()["resolv.conf"] != []
 
     one, row = await crashed(world, Stage.RESERVED)
     await started_again(one)
