@@ -8,7 +8,7 @@ import pytest
 import trio
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError
+from netagent.errors import FailedError, RefusedError
 from netagent.projection import resolvers as module
 from netagent.projection.resolvers import Resolvers
 
@@ -65,7 +65,7 @@ async def test_sockets_are_made_once_however_many_ask(made):
 async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
     supervisor = Supervisor()
     resolvers = Resolvers(supervisor)
-    with pytest.raises(FailedError, match=r"127\.0\.0\.11 port 53 .*in use.*stop the DNS server"):
+    with pytest.raises(RefusedError, match=r"127\.0\.0\.11 port 53 .*in use.*stop the DNS server"):
         await resolvers.ensure_listening("a-1", OSError(errno.EADDRINUSE, "Address already in use"))
     await resolvers.ensure_listening("a-2", 8)
     assert supervisor.sandboxes == {"a-2"}
