@@ -90,17 +90,35 @@ class Allocator:
     async def reserve(self, row: LocalEndpointRow, offset: int | None = None) -> LocalEndpointRow:
         """The row with its offset, addresses and MAC (unless it has one), on disk as RESERVED.
 
+        Raises what `hold` and `keep` raise; nothing is kept then."""
+        return await self.keep(row, await self.hold(row.network_id, offset))
+
+    async def hold(self, network_id: NetworkId, offset: int | None = None) -> int:
+        """An offset (this one, if given) that nobody else gets until `let_go`; in memory only.
+
         Raises NoError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
         `address-in-use` or `subnet-full`; FailedError `space-unreachable` when peers that might have space do not
-        answer; DiskFullError, JournalError. Nothing is kept then."""
-        holding = self._holding(row.network_id)
+        answer."""
+        holding = self._holding(network_id)
         if offset is None:
             offset = await self._choose(holding)
         else:
             await self._claim(holding, offset)
-        if row.network_id not in self._view().networks:  # removed while we asked around
+        if network_id not in self._view().networks:  # removed while we asked around
             holding.pool.unmark(offset)
-            raise _unknown(row.network_id)
+            raise _unknown(network_id)
+        return offset
+
+    def let_go(self, network_id: NetworkId, offset: int) -> None:
+        """The reverse of `hold`, for an offset that was never used: it does not cool."""
+        if network_id in self._holdings:
+            self._holdings[network_id].pool.unmark(offset)
+
+    async def keep(self, row: LocalEndpointRow, offset: int) -> LocalEndpointRow:
+        """Write down who has a held offset: the row complete, as RESERVED.
+
+        Raises DiskFullError, JournalError, NoError; the offset is free then."""
+        holding = self._holding(row.network_id)
         complete = dataclasses.replace(
             row,
             offset=offset,
@@ -124,6 +142,8 @@ class Allocator:
         await self._journal.transaction(statements)
         if row.network_id in self._view().networks:
             self._holding(row.network_id).pool.release(row.offset, self._clock())
+        elif self._view().is_removed(row.network_id):
+            self._journal.note_network_gone(row.network_id)  # removed while we wrote: nothing else would
 
     def forget_removed(self) -> None:
         """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""

@@ -351,6 +351,26 @@ async def test_nothing_is_kept_of_a_removed_network(make, restarts):
 
 
 @virtual
+async def test_a_network_removed_while_an_address_of_it_is_released(make, monkeypatch):
+    cluster = make(1)
+    await cluster.create()
+    (one,) = cluster.hosts
+    row = await one.attach()
+    write = one.journal.transaction
+
+    async def remove_first(statements):
+        monkeypatch.undo()
+        await one.publisher.put(RemovalRecord(N1))
+        cluster.settle()
+        one.allocator.forget_removed()
+        return await write(statements)
+
+    monkeypatch.setattr(one.journal, "transaction", remove_first)
+    await one.allocator.release(row)
+    assert one.journal.load_cooling() == []
+
+
+@virtual
 async def test_a_network_removed_while_asking(make):
     cluster = make(2)
     await cluster.create(shares=False)
