@@ -49,6 +49,12 @@ class Config:
     zone: str
     timing: str
     log_level: str
+    docker_enabled: bool
+    docker_socket: Path
+    docker_plugin: Path
+    docker_mirror: bool
+    podman_enabled: bool
+    podman_mirror: bool
 
     @property
     def keyring_file(self) -> Path:
@@ -63,7 +69,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One configuration key. `parse` takes TOML's value or a string and raises ValueError with the reason."""
+    """One configuration key. `parse` takes TOML's value or a string and raises ValueError with the reason.
+
+    A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
+    """
 
     name: str
     parse: Callable[[Any], Any]
@@ -75,12 +84,17 @@ class Key:
     @property
     def flag(self) -> str:
         """The command-line form."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.field.replace("_", "-")
 
     @property
     def variable(self) -> str:
         """The environment form."""
-        return "NETAGENT_" + self.name.upper()
+        return "NETAGENT_" + self.field.upper()
+
+    @property
+    def field(self) -> str:
+        """Its name in Config."""
+        return self.name.replace(".", "_")
 
 
 def _text(value: Any) -> str:
@@ -299,6 +313,30 @@ KEYS: tuple[Key, ...] = (
         "debug|info|warning|error",
         reloads=True,
     ),
+    Key(
+        "docker.enabled",
+        _boolean,
+        False,
+        "serve Docker as its network and address driver (`netagent install docker` sets it)",
+        "BOOL",
+    ),
+    Key("docker.socket", _path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
+    Key(
+        "docker.plugin",
+        _path,
+        Path("/run/docker/plugins/netagent.sock"),
+        "where Docker looks for the driver `netagent`",
+        "PATH",
+    ),
+    Key("docker.mirror", _boolean, True, "keep a Docker network of each network's name", "BOOL"),
+    Key(
+        "podman.enabled",
+        _boolean,
+        False,
+        "follow Podman's containers (`netagent install podman` sets it)",
+        "BOOL",
+    ),
+    Key("podman.mirror", _boolean, True, "keep a Podman network of each network's name", "BOOL"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 
@@ -327,13 +365,13 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
         hint = "give them two ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
     values["name"] = values["name"] or _default_name()
-    return Config(**values)
+    return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
 
 
 def changed_keys(old: Config, new: Config) -> tuple[list[str], list[str]]:
     """Names of the keys that differ: those that take effect at once, those that need a restart."""
-    names = [f.name for f in dataclasses.fields(Config) if getattr(old, f.name) != getattr(new, f.name)]
-    return [n for n in names if _BY_NAME[n].reloads], [n for n in names if not _BY_NAME[n].reloads]
+    differ = [key for key in KEYS if getattr(old, key.field) != getattr(new, key.field)]
+    return [key.name for key in differ if key.reloads], [key.name for key in differ if not key.reloads]
 
 
 def _files(file: Path | None) -> list[Path]:
@@ -356,12 +394,24 @@ def _read(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
+    table = flattened(table)
     for name in table:
         if name not in _BY_NAME:
             near = difflib.get_close_matches(name, _BY_NAME, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "see `netagent agent --help` for the keys"
             raise InputError(f"{path} has the unknown key {name!r}", thing=name, hint=hint)
     return table
+
+
+def flattened(file: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says by the names of keys: those in a table have its name and a dot before them."""
+    found: dict[str, Any] = {}
+    for name, value in file.items():
+        if isinstance(value, dict):
+            found.update({f"{name}.{inner}": one for inner, one in value.items()})
+        else:
+            found[name] = value
+    return found
 
 
 def _parsed(name: str, value: Any, where: str) -> Any:

@@ -81,10 +81,13 @@ PERFORMS = {
     "netagent.membership.participation",
     "netagent.projection.loop",
     "netagent.projection.resolvers",
+    "netagent.usecases.claims",  # locks
     "netagent.usecases.endpoints",
     "netagent.usecases.janitor",
     "netagent.usecases.networks",
     "netagent.usecases.resolv_conf",
+    "netagent.usecases.staged",
+    "netagent.usecases.steps",
     "netagent.usecases.undo",
 }
 
@@ -143,6 +146,10 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.model", "netagent.names.supervisor", "netagent.names.zone", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
     },
+    "netagent.integrations": {
+        "netagent.config", "netagent.control", "netagent.errors", "netagent.log", "netagent.model",
+        "netagent.registry", "netagent.state_dir", "netagent.usecases",
+    },
     "netagent.control": {
         "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.registry",
         "netagent.usecases", "netdns.errors",
@@ -154,8 +161,8 @@ BELOW: Mapping[str, set[str]] = {
         "netgossip.errors", "netgossip.invitation",
     },
     "netagent.agent": {
-        "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.log",
-        "netagent.membership", "netagent.service", "netagent.state_dir", "netgossip",
+        "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.integrations",
+        "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -54,8 +54,8 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 _Watch: TypeAlias = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 
 
-def build_app(service: AgentService) -> Starlette:
-    """The application. `app.state.stopping` is a trio.Event that ends all watching."""
+def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
+    """The application. `extra`: what integrations answer. `app.state.stopping` is a trio.Event that ends watching."""
     face = _Face(service)
     table: list[tuple[str, str, Handler]] = [
         ("GET", "/v1/version", face.version),
@@ -82,7 +82,10 @@ def build_app(service: AgentService) -> Starlette:
         ("GET", "/v1/lookup", face.lookup),
     ]
     app = Starlette(
-        routes=[Route(path, _answering(handler), methods=[method]) for method, path, handler in table],
+        routes=[
+            *(Route(path, _answering(handler), methods=[method]) for method, path, handler in table),
+            *extra,
+        ],
         exception_handlers={HTTPException: _no_such_path},
     )
     app.router.redirect_slashes = False  # a redirect would only lead a misspelt path to another one

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.route import RTM_NEWROUTE, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
-from netagent.model.ids import EndpointId, bridge_name, veth_name
+from netagent.model.ids import EndpointId, bridge_name, peer_name, veth_name
 
 _UNDO_LIMIT_S = 5.0
 """Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""
@@ -81,13 +82,56 @@ class Attacher:
                 inside = Netlink(await run_in_netns(netns_fd, open_socket))
                 with closing(inside):
                     binding = _Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
-                    return await binding.complete(bridge_name(vni))
+                    return await binding.complete(vni)
             except OSError as error:
                 raise FailedError(
                     f"can't make the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
                     code="bind-failed",
                     thing=endpoint.endpoint_id,
                 ) from error
+
+    async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+        """Make the pair with both ends in the host's namespace, for a runtime that moves the container's end itself;
+        return that end's name. A pair that waits already is kept. FailedError as `bind`; then nothing is left."""
+        peer = peer_name(endpoint.endpoint_id)
+        host_side = veth_name(endpoint.endpoint_id)
+        links = {link.name: link for link in await _links(self._netlink)}
+        bridge = _bridge_of(endpoint, links, vni)
+        if host_side in links and peer in links:
+            return peer
+        pair = VethPair(
+            name=host_side,
+            alias=endpoint_alias(endpoint.endpoint_id),
+            mtu_bytes=mtu_bytes,
+            peer_name=peer,
+            peer_mac=endpoint.mac,
+            peer_netns_fd=None,
+        )
+        await self.unbind(endpoint.endpoint_id)  # one that leads to where the endpoint was before
+        index = choose_index()
+        requests = [*create_veth(pair, index), *_host_side(host_side, mtu_bytes, bridge.index)]
+        errors = [error for error in await self._netlink.execute(requests) if error is not None]
+        if errors:
+            await self._netlink.execute([delete_link_index(index)])
+            raise FailedError(
+                f"can't make the interface of {endpoint.endpoint_id}: {errors[0].strerror}",
+                code="bind-failed",
+                thing=endpoint.endpoint_id,
+            )
+        return peer
+
+    async def has_entered(self, endpoint: LocalEndpoint) -> bool:
+        """Whether the container's end of the pair is in the endpoint's namespace. RefusedError `namespace-gone`."""
+        existing = {link.name: link for link in await _links(self._netlink)}.get(
+            veth_name(endpoint.endpoint_id)
+        )
+        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+            inside = Netlink(await run_in_netns(netns_fd, open_socket))
+            with closing(inside):
+                return existing is not None and any(
+                    link.kind == existing.kind and (link.index, existing.index) == (existing.peer, link.peer)
+                    for link in await _links(inside)
+                )
 
     async def unbind(self, endpoint_id: EndpointId) -> None:
         """Remove the endpoint's interface, both ends. No error if there is none."""
@@ -124,25 +168,19 @@ class _Binding:
     endpoint: LocalEndpoint
     mtu_bytes: int
 
-    async def complete(self, bridge: str) -> str:
+    async def complete(self, vni: int) -> str:
         """The whole of it; the name inside the namespace."""
         links = {link.name: link for link in await _links(self.outside)}
-        if bridge not in links:
-            raise FailedError(
-                f"the network's bridge {bridge} does not exist",
-                code="network-not-programmed",
-                thing=self.endpoint.network_id,
-                hint="`netagent status` says why the datapath could not make it",
-            )
+        bridge = _bridge_of(self.endpoint, links, vni)
         existing = links.get(veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
         if ifname is not None:
-            await self._finish(ifname, links[bridge].index)
+            await self._finish(ifname, bridge.index)
             return ifname
         index = choose_index()
         try:
             ifname = await self._create(index)
-            await self._finish(ifname, links[bridge].index)
+            await self._finish(ifname, bridge.index)
         except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_LIMIT_S):
                 # By our index: if the creation failed, there is none, whoever else has the name.
@@ -198,12 +236,7 @@ class _Binding:
         """Everything after creation, each step harmless when done again."""
         indexes = {link.name: link.index for link in await _links(self.inside)}
         await run_in_netns(self.netns_fd, lambda: _prepare_ipv6(ifname, self.endpoint.addresses))
-        host_side = veth_name(self.endpoint.endpoint_id)
-        outside = [
-            set_link(host_side, mtu_bytes=self.mtu_bytes, master=bridge_index),
-            set_port(host_side, CONTAINER_PORT),
-            set_link(host_side, up=True),
-        ]
+        outside = _host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),
             set_link(ifname, mtu_bytes=self.mtu_bytes),
@@ -236,6 +269,27 @@ class _Binding:
             )
             for one in interfaces
         ]
+
+
+def _bridge_of(endpoint: LocalEndpoint, links: Mapping[str, LinkMessage], vni: int) -> LinkMessage:
+    bridge = links.get(bridge_name(vni))
+    if bridge is None:
+        raise FailedError(
+            f"the network's bridge {bridge_name(vni)} does not exist",
+            code="network-not-programmed",
+            thing=endpoint.network_id,
+            hint="`netagent status` says why the datapath could not make it",
+        )
+    return bridge
+
+
+def _host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[Request]:
+    """Put the host's end into the bridge, each step harmless when done again."""
+    return [
+        set_link(name, mtu_bytes=mtu_bytes, master=bridge_index),
+        set_port(name, CONTAINER_PORT),
+        set_link(name, up=True),
+    ]
 
 
 def _check_ifname(ifname: str) -> None:

@@ -123,14 +123,14 @@ def create_link(device: Device, index: int) -> list[Request]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VethPair:
-    """What `create_veth` makes: the host's end here, the other end in the namespace of `peer_netns_fd`."""
+    """What `create_veth` makes: the host's end here; the other end in the namespace of `peer_netns_fd`, if given."""
 
     name: str
     alias: str
     mtu_bytes: int
     peer_name: str
     peer_mac: str
-    peer_netns_fd: int
+    peer_netns_fd: int | None
 
 
 def create_veth(pair: VethPair, index: int) -> list[Request]:
@@ -140,8 +140,9 @@ def create_veth(pair: VethPair, index: int) -> list[Request]:
         ("IFLA_IFNAME", pair.peer_name),
         ("IFLA_ADDRESS", pair.peer_mac),
         ("IFLA_MTU", pair.mtu_bytes),
-        ("IFLA_NET_NS_FD", pair.peer_netns_fd),
     ]
+    if pair.peer_netns_fd is not None:
+        peer["attrs"].append(("IFLA_NET_NS_FD", pair.peer_netns_fd))
     data = [("VETH_INFO_PEER", peer)]
     attributes = [("IFLA_IFNAME", pair.name), ("IFLA_MTU", pair.mtu_bytes), _link_info(Kind.VETH, data)]
     return [

@@ -54,10 +54,11 @@ from netagent.registry.schema import scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.endpoint_rules import sandboxes
-from netagent.usecases.endpoints import EndpointParts, Endpoints
+from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
+from netagent.usecases.steps import EndpointParts
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, Sockets, open_sockets
 from netgossip.entry import Credentials, Invitations

@@ -52,6 +52,11 @@ def veth_name(endpoint_id: EndpointId) -> str:
     return f"nv{endpoint_id[:8]}"
 
 
+def peer_name(endpoint_id: EndpointId) -> str:
+    """Kernel name of the container's side, while it waits in the host's namespace for a runtime to move it."""
+    return f"nc{endpoint_id[:8]}"
+
+
 def mac_of(network_id: NetworkId, offset: int) -> str:
     """The MAC of an address: locally administered, the same wherever and whenever the address is used.
 

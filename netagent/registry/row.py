@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.model.records import Link, Port
+from netagent.model.records import Health, Link, Port
 
 
 class Stage(enum.Enum):
@@ -52,12 +52,18 @@ class LocalEndpointRow:
     aliases: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    health: Health = Health.UNKNOWN
+    origin: str = ""
+    """Which runtime made it and what that calls it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
+    `cni:CONTAINER/IFNAME`. Empty: attached by hand."""
+    behind_runtime: bool = False
+    """The runtime's own resolver holds 127.0.0.11 in the namespace (netagent.usecases.targets.Target)."""
 
 
 def endpoint_to_json(row: LocalEndpointRow) -> str:
     """The row as JSON text, readable with any sqlite shell."""
     fields = dataclasses.asdict(row)
-    fields["stage"] = row.stage.value
+    fields["stage"], fields["health"] = row.stage.value, row.health.value
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
@@ -68,6 +74,7 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         known = {one.name for one in dataclasses.fields(LocalEndpointRow)}
         fields = {name: value for name, value in fields.items() if name in known}
         fields["stage"] = Stage(fields["stage"])
+        fields["health"] = Health(fields.get("health", Health.UNKNOWN))
         fields["addresses"] = tuple(fields["addresses"])
         fields["aliases"] = tuple(fields["aliases"])
         fields["links"] = tuple(Link(**link) for link in fields["links"])

@@ -1,11 +1,11 @@
-"""What an attach may ask for, and who it clashes with; what an endpoint looks like to others. Pure."""
+"""What an attach may ask for, and who it clashes with; what an endpoint looks like at first, and to others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from netagent.errors import RefusedError
-from netagent.model.ids import NetworkId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import EndpointRecord, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
@@ -23,7 +23,7 @@ def sandbox_of(row: LocalEndpointRow) -> SandboxId:
 def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
     """From this host's endpoints in the order of their attaching. `internal` networks give no way out."""
     by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
-    for row in rows:
+    for row in (row for row in rows if row.netns_inode):
         by_sandbox.setdefault(sandbox_of(row), []).append(row)
     return {
         one: Sandbox(
@@ -48,6 +48,7 @@ def record_of(row: LocalEndpointRow) -> EndpointRecord:
         aliases=row.aliases,
         ports=row.ports,
         labels=row.labels,
+        health=row.health,
     )
 
 
@@ -64,6 +65,7 @@ def existing_endpoint(
         ) and set(wanted.links) <= set(row.links)
         same = same and (not request.addresses or set(request.addresses) <= set(row.addresses))
         same = same and (not request.ifname or request.ifname == row.ifname)
+        same = same and (not request.mac or request.mac == row.mac)
         if same and row.stage is Stage.PUBLISHED:
             return row
         raise RefusedError(
@@ -88,12 +90,12 @@ def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, li
                 )
 
 
-def asked_offset(view: RegistryView, request: AttachRequest, network: NetworkView) -> int | None:
-    """The place in the subnets that `--ip` asks for; None when it asks for none. RefusedError if it can't be had."""
-    if not request.addresses:
+def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: NetworkView) -> int | None:
+    """The place in the subnets that is asked for; None when none is. RefusedError if it can't be had."""
+    if not addresses:
         return None
     found: set[int] = set()
-    for address in request.addresses:
+    for address in addresses:
         holder = view.endpoint_by_address(address, network.network_id)
         if holder is not None:
             host = host_called(view, holder.owner)
@@ -106,12 +108,28 @@ def asked_offset(view: RegistryView, request: AttachRequest, network: NetworkVie
         found.add(offset_in(network, address))
     if len(found) > 1:
         raise RefusedError(
-            f"{' and '.join(request.addresses)} are not the same place in their subnets",
+            f"{' and '.join(addresses)} are not the same place in their subnets",
             code="bad-address",
-            thing=request.addresses[0],
+            thing=addresses[0],
             hint="give one of them; the other follows from it",
         )
     return found.pop()
+
+
+def refuse_mac_in_use(view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow) -> None:
+    """RefusedError when an endpoint of the network has the MAC that was asked for; derived ones never clash."""
+    if not wanted.mac:
+        return
+    known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(wanted.network_id).values()]
+    known += [(row.name, row.mac, view.local) for row in rows if row.network_id == wanted.network_id]
+    for name, mac, owner in known:
+        if mac == wanted.mac:
+            raise RefusedError(
+                f"the MAC {mac} belongs to {name} on host {host_called(view, owner)}",
+                code="mac-in-use",
+                thing=mac,
+                hint="take another --mac, or none",
+            )
 
 
 def offset_in(network: NetworkView, address: str) -> int:
@@ -141,10 +159,23 @@ def refuse_unsupported(request: AttachRequest) -> None:
             thing=request.publish[0],
             hint="leave --publish away; the endpoint is reachable by name from every container of its network",
         )
-    if request.mac:
-        raise RefusedError(
-            "this version derives an endpoint's MAC from its address",
-            code="not-supported",
-            thing=request.mac,
-            hint="leave --mac away",
-        )
+
+
+def new_row(
+    endpoint_id: EndpointId, request: AttachRequest, network: NetworkView, name: str, origin: str
+) -> LocalEndpointRow:
+    """What is known of an endpoint before it has an address or a namespace."""
+    return LocalEndpointRow(
+        endpoint_id=endpoint_id,
+        network_id=network.network_id,
+        name=name,
+        service=request.service or name,
+        mac=request.mac,
+        target=request.target,
+        ifname=request.ifname,
+        links=request.links,
+        aliases=tuple(sorted(set(request.aliases))),
+        ports=request.ports,
+        labels=request.labels,
+        origin=origin,
+    )

@@ -22,7 +22,8 @@ from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import record_of, sandbox_of
-from netagent.usecases.endpoints import EndpointParts, Endpoints, netns_is
+from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.steps import EndpointParts, netns_is
 
 INTERVAL_S = 1.0
 """A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
@@ -68,13 +69,16 @@ class Janitor:
     async def _look_around(self) -> None:
         for row in self._rows():
             await _bearing(f"look after {row.name}", partial(self._look_after, row))
+        await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
 
     async def _look_after(self, row: LocalEndpointRow) -> None:
         is_old = row.endpoint_id in self._unresumed
-        if row.endpoint_id in self.endpoints.half_removed:
+        if row.endpoint_id in self.endpoints.steps.half_removed:
             await self._remove(row, "it was being detached")
         elif row.stage is not Stage.PUBLISHED and not is_old:
             return  # an attach is at work on it
+        elif is_old and self.endpoints.staged.adopt(row):
+            self._unresumed.discard(row.endpoint_id)
         elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
             await self._remove(row, "it did not survive the last stop")
         elif self.parts.live.view.is_removed(row.network_id):
@@ -113,7 +117,7 @@ class Janitor:
         path = await trio.to_thread.run_sync(_path_of_namespace, (row.netns_dev, row.netns_inode))
         if path is None:
             return False
-        async with self.endpoints.held(row) as now:
+        async with self.endpoints.steps.held(row) as now:
             if now is not None:
                 await self._save(replace(now, netns_path=path))
         return True
@@ -121,12 +125,12 @@ class Janitor:
     async def _resume(self, row: LocalEndpointRow) -> None:
         """Answer queries in its sandbox, and see that others know it."""
         parts = self.parts
-        async with self.endpoints.held(row) as now:
+        async with self.endpoints.steps.held(row) as now:
             if now is None:
                 return
             with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
                 await parts.resolvers.ensure_listening(sandbox_of(now), fd)
-            self.endpoints.refresh_resolv_conf(now)
+            self.endpoints.steps.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
             if not _is_known(parts.live.view, now.endpoint_id):
                 await parts.publisher.put(record_of(now))
@@ -135,7 +139,7 @@ class Janitor:
             self._unresumed.discard(row.endpoint_id)
 
     async def _rebind(self, row: LocalEndpointRow) -> None:
-        async with self.endpoints.held(row) as now:
+        async with self.endpoints.steps.held(row) as now:
             network = self.parts.live.view.networks.get(row.network_id)
             if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
                 return

@@ -24,8 +24,8 @@ class Target:
     text: str
     path: str
     default_name: str
-    netns_name: str = ""
-    """Set for a named namespace, whose resolv.conf has a well-known place."""
+    behind_runtime: bool = False
+    """The runtime's own resolver holds 127.0.0.11 in there, and ours has to answer before it."""
 
 
 def resolve(text: str) -> Target:
@@ -35,9 +35,8 @@ def resolve(text: str) -> Target:
     """
     kind, colon, rest = text.partition(":")
     if text.startswith("/"):
-        path = Path(text)
-        named = path.name if path.parent == NETNS_FOLDER else ""
-        return Target(text, text, _as_name(path.name) if named else "", named)
+        named = netns_name_of(text)
+        return Target(text, text, _as_name(named))
     if not colon or not rest:
         raise InputError(
             f"{text!r} is no target",
@@ -49,7 +48,7 @@ def resolve(text: str) -> Target:
             raise InputError(
                 f"{rest!r} is no name of a network namespace", thing=text, hint="see `ip netns list`"
             )
-        return Target(text, str(NETNS_FOLDER / rest), _as_name(rest), rest)
+        return Target(text, str(NETNS_FOLDER / rest), _as_name(rest))
     if kind == "pid":
         if not rest.isascii() or not rest.isdigit():
             raise InputError(f"{rest!r} is no process id", thing=text, hint="give a number")
@@ -63,6 +62,11 @@ def resolve(text: str) -> Target:
             hint=f"attach its process instead: pid:$({way})",
         )
     raise InputError(f"{kind!r} is no kind of target", thing=text, hint="give netns:NAME, a path, or pid:PID")
+
+
+def netns_name_of(path: str) -> str:
+    """The name of a named namespace, '' for any other path."""
+    return Path(path).name if path and Path(path).parent == NETNS_FOLDER else ""
 
 
 def _as_name(text: str) -> str:

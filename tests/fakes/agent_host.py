@@ -25,10 +25,11 @@ from netagent.registry.live import Live
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
 from netagent.usecases import resolv_conf, targets
-from netagent.usecases.endpoints import EndpointParts, Endpoints
+from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
+from netagent.usecases.steps import EndpointParts
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 HANG = object()
@@ -112,12 +113,22 @@ class FakeAttacher:
         self._steps = steps
         self.devices = {}
         self.bound = []
+        self.has_moved = True
 
     async def bind(self, endpoint, *, vni, mtu_bytes):
         await self._steps("bind")
         self.devices[endpoint.endpoint_id] = endpoint.ifname or f"eth{len(self.devices)}"
         self.bound.append(endpoint)
         return self.devices[endpoint.endpoint_id]
+
+    async def plug(self, endpoint, *, vni, mtu_bytes):
+        await self._steps("plug")
+        self.devices[endpoint.endpoint_id] = f"nc{endpoint.endpoint_id[:8]}"
+        return self.devices[endpoint.endpoint_id]
+
+    async def has_entered(self, endpoint):
+        await self._steps("entered")
+        return self.has_moved
 
     async def unbind(self, endpoint_id):
         await self._steps("unbind")
@@ -257,8 +268,8 @@ class AgentHost:
             "interfaces": dict(self.attacher.devices),
             "resolver": set(self.resolvers.sandboxes),
             "records": self.own_endpoints(),
-            "locks": dict(self.endpoints._locks),
-            "names": set(self.endpoints._names_in_work),
+            "locks": len(self.endpoints.steps.locks),
+            "names": len(self.endpoints.steps.names_in_work),
             "resolv.conf": sorted(str(one) for one in resolv_conf.NETNS_ETC.rglob("*") if one.is_file()),
         }
         return {what: value for what, value in left.items() if value}

@@ -27,7 +27,7 @@ from kernel.overlay import (
 from netagent.datapath.desired import LocalEndpoint, desired_state
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
 from netagent.errors import FailedError, NetagentError, RefusedError
-from netagent.model.ids import veth_name
+from netagent.model.ids import bridge_name, veth_name
 
 pytestmark = pytest.mark.kernel
 
@@ -274,3 +274,29 @@ def test_resolver_sockets_are_made_in_a_new_namespace_once(namespaces: Namespace
 
     trio.run(main)
     assert len(boot_id()) == 36
+
+
+def test_a_runtime_moves_the_interface_itself(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    box = namespaces("box")
+    local = endpoint(1, box)
+
+    async def body(host: Host) -> None:
+        peer = await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        assert peer == await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        assert f"master {bridge_name(VNI)}" in host.namespace.run(
+            f"ip link show {veth_name(local.endpoint_id)}"
+        )
+        assert not await host.attacher.has_entered(local)
+        host.namespace.run(f"ip link set {peer} netns {box.name}")
+        box.run(f"ip link set {peer} name eth0")
+        assert await host.attacher.has_entered(local)
+        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert local.addresses[0].partition("/")[0] in box.run("ip addr show eth0")
+        await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        assert "eth0" not in box.run("ip link"), "the one that the container had leads nowhere"
+        await host.attacher.unbind(local.endpoint_id)
+        assert peer not in host.namespace.run("ip link")
+
+    with_host(wire, (local,), body)

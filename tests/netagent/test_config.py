@@ -27,7 +27,7 @@ def test_a_flag_beats_a_variable_beats_a_fragment_beats_the_file(tmp_path: Path)
 def test_every_default_is_itself_a_valid_value(tmp_path: Path) -> None:
     loaded = config.load(write(tmp_path, ""), {}, {})
     for key in config.KEYS:
-        value = getattr(loaded, key.name)
+        value = getattr(loaded, key.field)
         assert key.parse(str(value) if isinstance(value, Path) else value) == value, key.name
 
 

@@ -17,7 +17,7 @@ from netagent.model.records import Link, RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.registry.journal import DiskFullError
 from netagent.registry.row import Stage
-from netagent.usecases.endpoints import BRIDGE_S
+from netagent.usecases.steps import BRIDGE_S
 from netgossip.types import MemberState
 
 ATTACH_STEPS = [
@@ -244,6 +244,15 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
 
 
 @virtual
+async def test_a_mac_that_was_asked_for_is_given_once(namespaces):
+    one = await started(namespaces, "web", "db")
+    row, _ = await one.endpoints.attach(request(mac="02:00:00:00:00:01"))
+    assert row.mac == "02:00:00:00:00:01" == one.live.view.endpoints[row.endpoint_id].record.mac
+    with refused(RefusedError, "mac-in-use", "belongs to web on host", "--mac"):
+        await one.endpoints.attach(request("netns:db", mac="02:00:00:00:00:01"))
+
+
+@virtual
 async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_is_done(namespaces):
     one = await started(namespaces, "web")
     with refused(NoError, "no-such-network", "'nowhere'", "network ls"):
@@ -254,8 +263,6 @@ async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_i
         await one.endpoints.attach(request(str(namespaces.folder.parent / "netns" / ".." / "netns" / "web")))
     with refused(RefusedError, "not-supported", "publish"):
         await one.endpoints.attach(request(publish=("80:80/tcp",)))
-    with refused(RefusedError, "not-supported", "MAC"):
-        await one.endpoints.attach(request(mac="02:00:00:00:00:01"))
     assert one.steps.done == []
     assert one.traces() == {}
 
@@ -302,7 +309,7 @@ async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces):
         nursery.start_soon(attach)
         nursery.start_soon(attach)
     assert sorted(created) == [False, True]
-    assert one.endpoints._locks == {}
+    assert not len(one.endpoints.steps.locks)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +441,7 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
         await one.steps.reached.wait()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert one.endpoints._locks == {}
+    assert not len(one.endpoints.steps.locks)
     await one.janitor._look_around()
     assert (one.traces() == {}) is is_begun, "what was not begun is as before; what was begun is finished"
 

@@ -1,0 +1,301 @@
+"""The single steps of attaching and detaching, and what keeps two callers apart while they take them.
+
+An endpoint is worked on by one caller at a time: under the lock of its origin, if a runtime made it, and then under
+that of its sandbox. In this order always, so that nobody waits for somebody who waits for him.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Set
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from netagent.datapath.attach import Attacher
+from netagent.errors import FailedError, RefusedError
+from netagent.ipam.allocator import Allocator
+from netagent.membership.participation import Participation, Publishes
+from netagent.model.ids import EndpointId, NetworkId, bridge_name, vxlan_name
+from netagent.model.sandbox import SandboxId
+from netagent.registry import statement
+from netagent.registry.journal import Journal
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView
+from netagent.usecases import resolv_conf, targets
+from netagent.usecases.claims import Claims, Locks
+from netagent.usecases.endpoint_rules import record_of, sandbox_of
+from netagent.usecases.undo import UndoStack
+
+SETTLED_S = 2.0
+"""How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
+something is wrong with them, which `status` shows; the endpoint itself is done."""
+MAX_NAME = 63
+"""Characters of a DNS label."""
+BRIDGE_S = 5.0
+"""How long an attach waits for the network's devices to exist."""
+
+logger = logging.getLogger("netagent.usecases.steps")
+
+
+class Projection(Protocol):
+    """What makes kernel and resolver follow (netagent.projection.loop)."""
+
+    async def wait_followed(self, revision: int) -> None:
+        """Until the kernel and then the names are those of `revision` or later."""
+
+    async def wait_programmed(self, revision: int) -> None:
+        """Until the kernel is."""
+
+    def trouble_with(self, device: str) -> str | None:
+        """Why the kernel refused something about this device."""
+
+
+class Resolvers(Protocol):
+    """The part of the resolver's supervisor that is used here."""
+
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int) -> None:
+        """Make the sockets in the namespace, unless the resolver has them."""
+
+    async def remove_sandbox(self, sandbox: SandboxId) -> None:
+        """Close them."""
+
+    async def keep_only(self, wanted: Set[SandboxId]) -> None:
+        """Close all others."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointParts:
+    """What attaching needs."""
+
+    live: Live
+    journal: Journal
+    publisher: Publishes
+    allocator: Allocator
+    participation: Participation
+    attacher: Attacher
+    resolvers: Resolvers
+    projection: Projection
+    domain: str
+    boot_id: str
+
+
+class Steps:
+    """One step each; the order is that of netagent.usecases.endpoints and netagent.usecases.staged."""
+
+    def __init__(self, parts: EndpointParts) -> None:
+        self.parts = parts
+        self.live = parts.live
+        self.locks = Locks()
+        self.names_in_work = Claims()
+        self.is_closed = False
+        """The host is leaving: attach nothing."""
+        self.half_removed: set[EndpointId] = set()
+        """Endpoints whose removal failed in the middle."""
+
+    # -- who works on what -------------------------------------------------------------------------------------
+
+    def origin_lock(self, origin: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """Alone with what a runtime calls so; nothing to lock for endpoints attached by hand."""
+        return self.locks.held(origin) if origin else contextlib.nullcontext()
+
+    def sandbox_lock(self, identity: tuple[int, int]) -> contextlib.AbstractAsyncContextManager[None]:
+        """Alone in a namespace; nothing to lock before it is known."""
+        return self.locks.held(identity) if identity != (0, 0) else contextlib.nullcontext()
+
+    @asynccontextmanager
+    async def held(self, row: LocalEndpointRow) -> AsyncIterator[LocalEndpointRow | None]:
+        """The endpoint as it is now (None: gone), while nobody else changes anything in its sandbox."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.origin_lock(row.origin))
+            # Whoever had the origin may have found the namespace.
+            row = self.live.rows.get(row.endpoint_id, row)
+            await stack.enter_async_context(self.sandbox_lock((row.netns_dev, row.netns_inode)))
+            yield self.live.rows.get(row.endpoint_id)
+
+    def refuse_if_closed(self, thing: str) -> None:
+        """RefusedError while the host leaves its cluster."""
+        if self.is_closed:
+            raise RefusedError(
+                "this host is leaving its cluster", code="leaving", thing=thing, hint="join one first"
+            )
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def network(self, network_id: NetworkId) -> NetworkView:
+        """RefusedError when it was removed meanwhile."""
+        network = self.live.view.networks.get(network_id)
+        if network is None:
+            raise RefusedError(
+                "the network was removed at the same moment", code="network-removed", thing=network_id[:8]
+            )
+        return network
+
+    def with_origin(self, origin: str) -> LocalEndpointRow | None:
+        """The endpoint that a runtime calls so."""
+        return next((row for row in self.live.rows.values() if origin and row.origin == origin), None)
+
+    def is_name_taken(
+        self, network_id: NetworkId, name: str, *, except_for: EndpointId | None = None
+    ) -> bool:
+        """Whether another endpoint of this host has the name in the network, or is just getting it."""
+        return (network_id, name) in self.names_in_work or any(
+            other.network_id == network_id and other.name == name and other.endpoint_id != except_for
+            for other in self.live.rows.values()
+        )
+
+    def free_name(self, row: LocalEndpointRow, wanted: str) -> str:
+        """`wanted`, or with a part of the endpoint's id behind it when another endpoint has it.
+
+        For names that a runtime gave: its container starts whether or not we like what it is called."""
+        if not self.is_name_taken(row.network_id, wanted, except_for=row.endpoint_id):
+            return wanted
+        other = f"{wanted[: MAX_NAME - 5]}-{row.endpoint_id[:4]}"
+        logger.warning(
+            "the name %s is used on this host in that network already: calling it %s", wanted, other
+        )
+        return other
+
+    def others_in_sandbox(self, row: LocalEndpointRow) -> bool:
+        """Whether the namespace has more endpoints than this one."""
+        return any(
+            sandbox_of(other) == sandbox_of(row) and other.endpoint_id != row.endpoint_id
+            for other in self.live.rows.values()
+        )
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    async def wait_built(self, network: NetworkView) -> None:
+        """Until the network's devices are in the kernel. What is published must be reachable, also from elsewhere."""
+        projection, name = self.parts.projection, network.unique_name
+        with trio.move_on_after(BRIDGE_S) as scope:
+            await projection.wait_programmed(self.live.revision)
+        if scope.cancelled_caught:
+            text = f"the devices of network {name} were not there within {BRIDGE_S:.0f} s"
+            raise FailedError(text, code="datapath", thing=name, hint="see `netagent status`")
+        for device in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):
+            trouble = projection.trouble_with(device)
+            if trouble:
+                raise RefusedError(
+                    f"network {name} can't be built on this host: {trouble}",
+                    code="datapath",
+                    thing=name,
+                    hint="remove what is in the way, then attach again",
+                )
+
+    async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: UndoStack) -> None:
+        """Have names answered in the row's sandbox, whose namespace `fd` is."""
+        parts, sandbox = self.parts, sandbox_of(row)
+        if not self.others_in_sandbox(row):
+            undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
+        await parts.resolvers.ensure_listening(sandbox, fd)
+
+    async def publish(self, row: LocalEndpointRow, undo: UndoStack) -> LocalEndpointRow:
+        """Tell the others, and note that they may know."""
+        await self.parts.publisher.put(record_of(row))
+        undo.push("record", lambda: self.parts.publisher.withdraw(record_of(row)))
+        return await self.save(dataclasses.replace(row, stage=Stage.PUBLISHED))
+
+    async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:
+        """Withdraw the name, then the resolver and the interface; half removed until the caller says otherwise.
+
+        Begins by writing down that the endpoint is only reserved from now on, so that not even a restart makes it
+        whole again."""
+        row = dataclasses.replace(row, stage=Stage.RESERVED)
+        # Not `save`: on a full disk that is refused, and detaching is what makes room.
+        await self.parts.journal.transaction(statement.save_endpoint(row))
+        self.live.set_row(row)
+        self.half_removed.add(row.endpoint_id)
+        await self.parts.publisher.withdraw(record_of(row))
+        await self.settle()
+        if row.netns_inode and not self.others_in_sandbox(row):
+            await self.parts.resolvers.remove_sandbox(sandbox_of(row))
+        await self.parts.attacher.unbind(row.endpoint_id)
+        return row
+
+    async def remove(self, row: LocalEndpointRow) -> None:
+        """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
+        async with self.held(row) as now:
+            if now is None:
+                return
+            row = await self.take_down(now)
+            self.refresh_resolv_conf(row, gone=True)
+            await self.parts.allocator.release(row)
+            self.live.drop_row(row.endpoint_id)
+            self.half_removed.discard(row.endpoint_id)
+        logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
+
+    def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
+        """Have the sandbox's resolv.conf say what networks it is in; `gone`: as if the endpoint were not there."""
+        netns_name = targets.netns_name_of(row.netns_path)
+        if not netns_name or row.origin:  # a runtime writes its containers' files itself
+            return
+        networks = [
+            self.live.view.networks[mate.network_id].unique_name
+            for mate in self.live.rows.values()
+            if sandbox_of(mate) == sandbox_of(row)
+            and not (gone and mate.endpoint_id == row.endpoint_id)
+            and mate.network_id in self.live.view.networks
+        ]
+        try:
+            if networks:
+                text = resolv_conf.render(networks, self.parts.domain, resolv_conf.host_search())
+                resolv_conf.write(netns_name, text)
+            else:
+                resolv_conf.remove(netns_name)
+        except OSError as error:
+            logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
+
+    async def save(self, row: LocalEndpointRow) -> LocalEndpointRow:
+        """On disk, then known."""
+        await self.parts.journal.save_endpoint(row)
+        self.live.set_row(row)
+        return row
+
+    async def settle(self) -> None:
+        """Give this host's own kernel and resolver the time to follow."""
+        with trio.move_on_after(SETTLED_S):
+            await self.parts.projection.wait_followed(self.live.revision)
+
+    def name_in(self, identity: tuple[int, int]) -> str:
+        """What the first endpoint of a namespace is called; '' when it has none."""
+        for row in self.live.rows.values():
+            if (row.netns_dev, row.netns_inode) == identity:
+                return row.name
+        return ""
+
+
+@contextlib.contextmanager
+def closed(steps: Steps) -> Iterator[None]:
+    """Attach nothing for the length of a block that ends the membership, and again if it fails."""
+    steps.is_closed = True
+    try:
+        yield
+    except BaseException:
+        steps.is_closed = False
+        raise
+
+
+def drawn_id() -> EndpointId:
+    """A new endpoint's."""
+    return EndpointId(os.urandom(16).hex())
+
+
+def netns_is(row: LocalEndpointRow) -> bool:
+    """True while the path still means the namespace that the endpoint was attached to."""
+    try:
+        status = Path(row.netns_path).stat()
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (row.netns_dev, row.netns_inode)
+
+
+async def as_async(step: Callable[[], object]) -> None:
+    """A step that does not wait, where one that may is expected."""
+    step()
