@@ -154,6 +154,10 @@ class Dissemination:
         for peer in peers:
             self._standings.get(scope, {}).pop(peer, None)
 
+    def drop_scope(self, scope: Scope) -> None:
+        """We have nothing to say in the scope any more."""
+        self._standings.pop(scope, None)
+
     def lacking(
         self, scope: Scope, peers: Iterable[NodeId], ours: Version, held_of: Callable[[NodeId], Version]
     ) -> frozenset[NodeId]:

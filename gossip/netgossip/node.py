@@ -327,6 +327,14 @@ class GossipNode:
         """Apply what `prepare` gave, once it is on disk. Raises UsageError."""
         self._replication.commit(entries, now)
 
+    def own_scopes(self) -> frozenset[Scope]:
+        """Those in which we have a log of our own."""
+        return self._replication.own_scopes()
+
+    def drop_own_log(self, scope: Scope) -> None:
+        """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
+        self._replication.drop_own_log(scope)
+
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
         return self._replication.head(scope)

@@ -40,6 +40,10 @@ class Presence:
         self._members[scope] = after = node_ids - {self._node_id}
         return sorted(after - before), before - after
 
+    def drop_scope(self, scope: Scope) -> None:
+        """Nobody takes part in the scope any more."""
+        self._members.pop(scope, None)
+
     def members_of(self, scope: Scope) -> frozenset[NodeId] | None:
         """Other nodes in the scope, known as peers or not; None while that was not set."""
         return frozenset(self._peers) if scope == CLUSTER_SCOPE else self._members.get(scope)

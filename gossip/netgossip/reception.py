@@ -212,7 +212,10 @@ class Reception:
                 self._send_delta(peer, vector.scope, row.owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
-        """A peer holds our own log so: jump above a past that we lost."""
+        """A peer holds our own log so: jump above a past that we lost. In a scope in which we have no log and no part
+        that is nobody's concern: a late ack of what we had there must not bring a dropped log back."""
+        if not self._table.concerns(scope):
+            return
         events = self._table.outrun(scope, heard, digest)
         if events:
             self._counts["own_log_raised"] += 1

@@ -231,6 +231,19 @@ class Replication:
             self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
         self._reception.push_due(now)
 
+    def own_scopes(self) -> frozenset[Scope]:
+        """Those in which we have a log of our own."""
+        return self._table.own_scopes()
+
+    def drop_own_log(self, scope: Scope) -> None:
+        """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
+        if self._table.holds(scope):
+            raise UsageError(f"scope {scope.hex()} has not been left")
+        self._table.drop_own(scope)
+        self._exchange.leave(scope)
+        self._dissemination.drop_scope(scope)
+        self._presence.drop_scope(scope)
+
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
         return self._table.own_version(scope).sequence

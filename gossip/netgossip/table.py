@@ -128,8 +128,7 @@ class Table:
 
     def scopes(self) -> frozenset[Scope]:
         """Those that are held, and those in which we have a log of our own."""
-        own = {scope for scope, logs in self._logs.items() if self._node_id in logs}
-        return frozenset(self._held | own)
+        return frozenset(self._held) | self.own_scopes()
 
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
         """A copy of one log."""
@@ -236,6 +235,20 @@ class Table:
             OwnLogRaised(scope, raised.epoch),
             _changed(scope, self._node_id, raised, everything, replaced=True),
         )
+
+    def own_scopes(self) -> frozenset[Scope]:
+        """Those in which we have a log of our own."""
+        return frozenset(scope for scope, logs in self._logs.items() if self._node_id in logs)
+
+    def drop_own(self, scope: Scope) -> None:
+        """Forget our own log of a scope in which nobody will speak again."""
+        log = self._logs.get(scope, {}).pop(self._node_id, None)
+        if log is not None:
+            self._subtract(scope, self._node_id, log)
+        self._tombstones.pop(scope, None)
+        if not self._logs.get(scope):
+            self._logs.pop(scope, None)
+            self._fingerprints.pop(scope, None)
 
     # Others' logs
 

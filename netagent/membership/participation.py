@@ -39,6 +39,9 @@ class Publishes(Protocol):
     async def withdraw(self, *records: Record) -> None:
         """Delete records of ours."""
 
+    async def drop_own_log(self, scope: Scope) -> None:
+        """Forget all that we ever said in a scope."""
+
 
 class Participation:
     """Enters and leaves networks' scopes. `forget` has the journal drop what it keeps of others in a scope."""
@@ -125,6 +128,7 @@ class Participation:
             self._follow_attachments()
             try:
                 await self._leave_unused()
+                await self._drop_logs_of_removed()
             except NetagentError as error:
                 logger.warning("cannot write down which networks this host has left yet: %s", error)
             with trio.move_on_after(LINGER_S / 6):
@@ -187,6 +191,16 @@ class Participation:
             since = self._unused_since.setdefault(network_id, now)
             if network_id not in view.networks or now - since >= LINGER_S:
                 await self._leave(network_id)
+
+    async def _drop_logs_of_removed(self) -> None:
+        """What we said in a network that was removed for good is of no use to anybody, and its tombstones would stay
+        for ever. Who has not heard of the removal yet hears of it in the cluster's own scope."""
+        view = self._live.view
+        used = {row.network_id for row in self._live.rows.values()} | self._synced.keys()
+        for scope in self._node.own_scopes() - {CLUSTER_SCOPE}:
+            network_id = NetworkId(scope.hex())
+            if view.is_removed(network_id) and network_id not in used:
+                await self._publisher.drop_own_log(scope)
 
     async def _leave(self, network_id: NetworkId) -> None:
         async with self._turn:

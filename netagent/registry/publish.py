@@ -35,6 +35,9 @@ class RecordNode(Protocol):
     def own_log(self, scope: Scope) -> Log | None:
         """Our log of a scope."""
 
+    def drop_own_log(self, scope: Scope) -> None:
+        """Forget it."""
+
 
 class Publisher:
     """The one way to change this host's records. `flush` has the driver send what the node wants sent."""
@@ -82,6 +85,14 @@ class Publisher:
             log = self._node.own_log(event.scope)
             if log is not None:
                 await self._journal.replace_own_log(log)
+
+    async def drop_own_log(self, scope: Scope) -> None:
+        """Forget our log of a scope that this host has left and that nobody enters again; first on disk, as ever."""
+        async with self._turn:
+            log = self._node.own_log(scope)
+            if log is not None:
+                await self._journal.drop_own_log(scope, log.owner)
+                self._node.drop_own_log(scope)
 
     def _entries(self, entries: tuple[Entry, ...]) -> list[Statement]:
         """With them, tombstones that the node has dropped leave the disk as well."""

@@ -95,6 +95,10 @@ class LinkedNode(FakeNode):
         log = self.logs.get(scope)
         return log.head if log else 0
 
+    def drop_own_log(self, scope):
+        assert scope not in self.scopes, "a scope is left before our own log of it is dropped"
+        super().drop_own_log(scope)
+
     def unacknowledged(self, scope):
         """As GossipNode: who lacks our head, or whose own head, told with its acknowledgement, we lack."""
         return frozenset(

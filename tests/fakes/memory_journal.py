@@ -30,6 +30,12 @@ class MemoryJournal:
         self.db.execute("COMMIT")
         return counts
 
+    async def drop_own_log(self, scope, owner):
+        await self.transaction(statement.drop_log("own", scope, owner))
+
+    def own_scopes(self):
+        return {scope for (scope,) in self.db.execute("SELECT scope FROM own_log")}
+
     async def save_endpoint(self, row):
         await self.transaction(statement.save_endpoint(row), grows=True)
 

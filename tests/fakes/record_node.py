@@ -18,6 +18,12 @@ class FakeNode:
     def own_log(self, scope):
         return self.logs.get(scope)
 
+    def own_scopes(self):
+        return frozenset(self.logs)
+
+    def drop_own_log(self, scope):
+        del self.logs[scope]
+
     def prepare(self, changes):
         heads, prepared = {}, []
         for scope, key, value in changes:

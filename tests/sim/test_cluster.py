@@ -316,6 +316,29 @@ def test_entering_a_scope_pulls_it_and_leaving_forgets_it(seed: int) -> None:
     assert set(n3.records(NET)) == {(n3.node_id, b"mine")}
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_own_log_that_was_dropped_stays_so_whoever_still_holds_a_copy(seed: int) -> None:
+    cluster = started(seed, 3)
+    take_part(cluster, "n1", "n2", "n3")
+    n1, n2 = cluster["n1"], cluster["n2"]
+    n1.put(NET, b"e", b"1")
+    cluster.run_until(lambda: has(n2, n1, b"e", NET), timeout_s=5)
+    n1.put(NET, b"e", None)
+    with n1.commanding() as node:  # acknowledgements of the tombstone are still to come
+        node.exit_scope(NET, cluster.now)
+        node.drop_own_log(NET)
+    cluster.run_for(60)
+    assert n1.running.own_log(NET) is None
+    assert n1.running.statistics()["record_standings"] == 2, "only those of the cluster's scope"
+    assert not any(isinstance(event, OwnLogRaised) for event in n1.events)
+    assert not has(n2, n1, b"e", NET)
+    n1.enter(NET)  # should it come back after all, it goes on above its past
+    n1.put(NET, b"f", b"2")
+    take_part(cluster, "n1", "n2", "n3")
+    cluster.run_until(lambda: has(n2, n1, b"f", NET), timeout_s=10)
+    n1.running.check_invariants()
+
+
 def test_a_scope_whose_others_are_dead_is_synced_from_the_disk() -> None:
     cluster = started(1, 3)
     take_part(cluster, "n1", "n2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from fakes.agent_host import AgentHost
-from fakes.registry import H2, H3, N1, Writer, host, network
+from fakes.registry import H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
@@ -14,7 +14,7 @@ from netagent.model.records import AttachmentRecord, RemovalRecord
 from netagent.registry.journal import DiskFullError
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import scope_of
-from netgossip.types import MemberState
+from netgossip.types import CLUSTER_SCOPE, MemberState
 
 
 async def started(*, is_syncing=True):
@@ -91,6 +91,40 @@ async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
         assert not is_attached(one)
         assert one.node.scopes == {}
         assert one.participation._unused_since == {}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_what_was_said_in_a_removed_network_is_forgotten_once_its_endpoints_are_gone():
+    one = await started()
+    mine = endpoint()
+    await one.participation.take_part(N1)
+    await one.publisher.put(mine)
+    add_row(one)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        one.hear(Writer(H2).put(RemovalRecord(N1)))
+        await trio.sleep(LINGER_S)
+        assert scope_of(N1) in one.node.logs, "the endpoint is still there"
+        await one.publisher.withdraw(mine)
+        one.live.drop_row("e" * 32)
+        await trio.sleep(0.1)
+        assert set(one.node.logs) == one.journal.own_scopes() == {CLUSTER_SCOPE}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_what_an_earlier_life_said_in_a_removed_network_is_forgotten_at_the_start():
+    one = await started()
+    await one.publisher.put(endpoint(), RemovalRecord(N1))
+    await one.publisher.withdraw(endpoint())
+    await one.publisher.put(endpoint(network_id=N2))
+    one.restart()
+    one.participation.resume()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(0.1)
+        assert set(one.node.logs) == one.journal.own_scopes() == {CLUSTER_SCOPE, scope_of(N2)}
         nursery.cancel_scope.cancel()
 
 
