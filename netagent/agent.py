@@ -27,6 +27,7 @@ from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.membership.cluster import Cluster
+from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
@@ -74,6 +75,7 @@ class Agent:
                 self.underlay = await find_underlay(self.config.advertise or self.config.bind)
                 keys = self._state.cluster_keys()
                 if keys is not None:
+                    await require_journal(self._state.journal_file, self.config.keyring_file)
                     await self._enter(keys)
                 self._nursery.start_soon(self._run_neighbours)
                 async with trio.open_nursery() as api:

@@ -76,6 +76,7 @@ PERFORMS = {
     # a host's life in a cluster, and what users have done
     "netagent.membership.asking",
     "netagent.membership.cluster",
+    "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
     "netagent.membership.own_host",
     "netagent.membership.participation",

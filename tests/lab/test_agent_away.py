@@ -7,6 +7,7 @@ import time
 
 import pytest
 from lab.harness import STREAM, Cluster
+from netlab.errors import LabError
 
 pytestmark = pytest.mark.lab
 
@@ -80,6 +81,31 @@ def test_a_restart_deletes_and_remakes_nothing(app: Cluster, how: str) -> None:
     assert app.answers("c3", "database") == app.answers("c3", "c1")
     deleted = [line for line in watch.result().stdout.splitlines() if line.startswith("Deleted")]
     assert not [line for line in deleted if re.search(r"\b(na|nx)-|\bnv[0-9a-f]{8}", line)]
+
+
+def test_without_its_journal_an_agent_stays_away_and_removes_nothing(app: Cluster) -> None:
+    before = app.devices("h3"), app.answers("c3", "c1")
+    go_away(app, "killed")
+    state = app.lab.host("h3").path("/var/lib/netagent")
+    (state / "state.db").rename(state / "kept.db")
+    (state / "state.db-wal").rename(state / "kept.db-wal")
+    for _ in range(2):
+        with app.agent_of("h3") as host, pytest.raises(LabError, match=r"journal /var\S*/state.db is lost"):
+            host.start_agent()
+    assert (app.devices("h3"), app.answers("c3", "c1")) == before
+    (state / "kept.db").rename(state / "state.db")
+    (state / "kept.db-wal").rename(state / "state.db-wal")
+    come_back(app)
+    assert (app.devices("h3"), app.answers("c3", "c1")) == before
+
+    go_away(app, "killed")
+    (state / "state.db").unlink()
+    (state / "keyring").rename(state / "old-keyring")
+    with app.agent_of("h3") as host:
+        host.start_agent()
+    token = app.netagent("h1", "invite")["token"]
+    app.netagent("h3", "join", "--token-file", "-", stdin=token)
+    assert not [name for _, name in app.devices("h3") if name.startswith("nv")], "given up, as the error says"
 
 
 def test_a_container_removed_meanwhile_is_gone_everywhere(app: Cluster) -> None:
