@@ -242,16 +242,10 @@ class Draft:
             self.s.candidate_vnis = add(self.s.candidate_vnis, new.record.vni, network_id)
         self._endpoints |= set(self.s.claimed.get(network_id, Map()))
 
-    def _is_used(self, network: NetworkView) -> bool:
-        network_id, creator = network.network_id, network.creator
-        if creator in self.s.attachments.get(network_id, frozenset()):
-            return True
-        return any(owner == creator for owner, _ in self.s.grants.get(network_id, Map()))
-
     def _decide_name(self, name: str) -> None:
         """Which networks of one name are in force, and which of them holds it."""
         group = self.s.candidate_names.get(name, frozenset())
-        kept = rules.keep_networks({one: self._is_used(self.s.candidates[one]) for one in group})
+        kept = rules.keep_networks({one: self.s.is_used(self.s.candidates[one]) for one in group})
         for one in group:
             view = None
             if one in kept:

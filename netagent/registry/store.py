@@ -67,3 +67,10 @@ class Store:
     by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_name: Map[str, Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+
+    def is_used(self, network: NetworkView) -> bool:
+        """As the rules see it: the network's creator takes part in it, or has given space of it away."""
+        network_id, creator = network.network_id, network.creator
+        if creator in self.attachments.get(network_id, frozenset()):
+            return True
+        return any(owner == creator for owner, _ in self.grants.get(network_id, Map()))

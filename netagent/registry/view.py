@@ -169,6 +169,10 @@ class RegistryView:
         """True once anybody removed the network; it never comes back."""
         return network_id in self._store.removals
 
+    def is_used(self, network: NetworkView) -> bool:
+        """True for a network that does not yield to another of its name, see netagent.registry.rules."""
+        return self._store.is_used(network)
+
     def attachments(self, network_id: NetworkId) -> frozenset[HostId]:
         """Hosts that take part in the network."""
         return self._store.attachments.get(network_id, frozenset())

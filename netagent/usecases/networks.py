@@ -145,13 +145,13 @@ class Networks:
         view = self._live.view
         host = view.hosts.get(network.owner)
         alive = host is not None and host.agent in {AgentState.ALIVE, AgentState.SUSPECT}
-        return alive and network.owner != view.local and not _is_used(view, network)
+        return alive and network.owner != view.local and not view.is_used(network)
 
     def _rival(self, record: NetworkRecord) -> NetworkView | None:
         """The network of the same instant that ours yields to, if there is one."""
         view = self._live.view
         for other in self._meeting(record):
-            if _is_used(view, other) or other.network_id < record.network_id:
+            if view.is_used(other) or other.network_id < record.network_id:
                 return other
         return None
 
@@ -256,14 +256,6 @@ def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:
             hint="take another name, or the options it has",
         )
     return existing
-
-
-def _is_used(view: RegistryView, network: NetworkView) -> bool:
-    """As the rules see it: its creator takes part in it, or has given space of it away."""
-    creator = network.creator
-    return creator in view.attachments(network.network_id) or any(
-        owner == creator for owner, _ in view.grants(network.network_id)
-    )
 
 
 def _overlap(one: NetworkRecord, other: NetworkRecord) -> bool:
