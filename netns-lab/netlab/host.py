@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from netlab import programs
 from netlab.errors import LabError
 from netlab.fabric import GATEWAY, Fabric
-from netlab.process import ProcessId, running_script, wait_until
+from netlab.process import ProcessId, innermost_pid, running_script, wait_until
 from netlab.programs import Finished
 from netlab.state import HostState
 
@@ -31,6 +32,12 @@ AGENT_STOP_S = 15.0
 """The agent's own stop is bounded by less."""
 
 BOOT_S = 15.0
+
+NUM_THREADS = 17
+"""Place of field 20 of /proc/PID/stat among those after the command's name, proc_pid_stat(5)."""
+
+UCRED = struct.Struct("iII")
+"""Process, user, group: who called listen(2), numbered as the asking process sees it, unix(7)."""
 
 
 class Host:
@@ -186,21 +193,27 @@ class Host:
         self.must(["sh", "-c", 'kill -s "$1" "$2"', "sh", signal_name, pid])
 
     def _agent_pid(self) -> str | None:
-        """As the host numbers it."""
+        """As the host numbers it; None once all of it is dead, for until then it may hold its lock and its socket."""
         try:
             pid = self.path("/run/lab-agent.pid").read_text().strip()
             fields = self.path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return pid if pid and fields and fields[0] not in "ZX" else None
+        # A killed process is a zombie while some of its threads still die, and with them its open files.
+        is_dead = not fields or (fields[0] in "ZX" and fields[NUM_THREADS] in "01")
+        return pid if pid and not is_dead else None
 
     def _agent_has_died(self) -> bool:
         return self.path("/run/lab-agent.pid").exists() and not self.agent_running
 
     def _agent_answers(self) -> bool:
+        """The one that we started last: an earlier one may be dying with its socket still open."""
+        pid = self._agent_pid()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(self.path("/run/netagent/netagent.sock")))
-            return True
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+            listener, _, _ = UCRED.unpack(credentials)
+            return pid is not None and innermost_pid(listener) == pid
         return False
 
     def _blame(self, what: str) -> str:

@@ -63,6 +63,15 @@ def wait_until(
     return time.monotonic() - begun
 
 
+def innermost_pid(pid: int) -> str | None:
+    """The number of a process in its own process namespace; None when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[-1]
+    return None
+
+
 def running_script(script: str, arguments: int) -> Iterator[tuple[ProcessId, list[str]]]:
     """All processes of this machine that run a script whose path ends so, with this many arguments, and those."""
     for entry in Path("/proc").iterdir():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from netlab import fabric, programs
+from netlab import fabric, host, programs
 from netlab.errors import LabError
 from netlab.host import keepers
 from netlab.lab import Lab
@@ -65,6 +65,33 @@ def test_nothing_is_added_to_the_machine(new_lab: Callable[[], Lab]) -> None:
     lab.down()
     assert lab.remains() == []
     assert machine() == before
+
+
+LISTEN = """
+import os, socket, time
+os.makedirs("/run/netagent")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/netagent/netagent.sock")
+listener.listen()
+open("/run/listener.pid", "w").write(str(os.getpid()))
+time.sleep(1000)
+"""
+
+
+def test_an_agent_has_not_started_while_another_process_answers(
+    bare_lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(host, "AGENT_START_S", 0.5)
+    h1 = bare_lab.host("h1")
+    h1.start(["python3", "-c", LISTEN], tmp_path / "listener.log")
+    h1.start(["sh", "-c", "echo $$ >/run/lab-agent.pid; exec sleep 1000"], tmp_path / "agent.log")
+    listener, agent = h1.path("/run/listener.pid"), h1.path("/run/lab-agent.pid")
+    wait_until(lambda: all(f.exists() and f.read_text() for f in (listener, agent)), 5.0, "not begun")
+    assert h1.agent_running
+    with pytest.raises(LabError, match="does not answer"):
+        h1.wait_agent()
+    agent.write_text(listener.read_text())
+    h1.wait_agent()
 
 
 def test_a_host_dies_at_once_and_keeps_its_disk(bare_lab: Lab) -> None:
