@@ -38,7 +38,7 @@ from netagent.membership.asking import Asking
 from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
-from netagent.model.ids import ClusterId, EndpointId, HostId
+from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
@@ -248,10 +248,10 @@ class Cluster:
                     self.janitor.run,
                     self._own_host.run,
                     self._keep_space,
-                    self._keep_interfaces,
                     self._keep_own_records,
                 ):
                     nursery.start_soon(task)
+                nursery.start_soon(self.janitor.keep_interfaces, self.reconciler.wait_absent_changed)
                 task_status.started()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
@@ -379,14 +379,6 @@ class Cluster:
                 with suppress(NetagentError):  # removed in between, or the disk is full
                     await self.allocator.top_up(network_id)
             await trio.sleep(TOP_UP_S)
-
-    async def _keep_interfaces(self) -> None:
-        """Make interfaces anew that somebody deleted."""
-        absent: frozenset[EndpointId] = frozenset()
-        while True:
-            absent = await self.reconciler.wait_absent_changed(absent)
-            for endpoint_id in absent:
-                await self.janitor.rebind(endpoint_id)
 
     async def _keep_own_records(self) -> None:
         """Withdraw and forget what is ours in networks that are gone; confirm the space that others granted us.

@@ -7,10 +7,12 @@ or any process lives in it, the endpoint stays; otherwise it is withdrawn, never
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -29,6 +31,12 @@ INTERVAL_S = 1.0
 """A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
 RECOVER_S = 5.0
 """So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
+
+REBIND_MIN_S, REBIND_MAX_S = 0.5, 10.0
+"""Pauses before an interface that is still absent is tried again: those of the reconciler."""
+
+WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
+"""`Reconciler.wait_absent_changed`."""
 
 logger = logging.getLogger("netagent.usecases.janitor")
 _limited = Limited(logger)
@@ -59,6 +67,18 @@ class Janitor:
         while True:
             await trio.sleep(INTERVAL_S)
             await self._look_around()
+
+    async def keep_interfaces(self, wait_absent_changed: WaitAbsentChanged) -> None:
+        """Make interfaces anew that somebody deleted, until cancelled. As long as some are absent they are tried
+        again, with growing pauses: one that fails, or goes once more before the kernel is read, is no news."""
+        absent: frozenset[EndpointId] = frozenset()
+        pause_s = REBIND_MIN_S
+        while True:
+            with trio.move_on_after(pause_s if absent else math.inf):
+                absent, pause_s = await wait_absent_changed(absent), REBIND_MIN_S / 2
+            for endpoint_id in absent:
+                await self.rebind(endpoint_id)
+            pause_s = min(2 * pause_s, REBIND_MAX_S)
 
     async def rebind(self, endpoint_id: EndpointId) -> None:
         """Make an interface anew that was deleted although its namespace is there."""

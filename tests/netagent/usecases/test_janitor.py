@@ -308,6 +308,52 @@ async def test_a_kernel_that_refuses_the_interface_ends_nothing(world, fault):
     assert one.attacher.devices == {}
 
 
+class Looks:
+    """`Reconciler.wait_absent_changed`, told by the test what the kernel lacks."""
+
+    def __init__(self):
+        self.absent = frozenset()
+        self.changed = trio.Event()
+
+    def see(self, *endpoint_ids):
+        self.absent = frozenset(endpoint_ids)
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def wait(self, known):
+        while self.absent == known:
+            await self.changed.wait()
+        return self.absent
+
+
+@virtual
+async def test_an_interface_that_can_not_be_made_is_tried_again_with_growing_pauses(world, monkeypatch):
+    one, row = await attached(world)
+    looks, tried_at = Looks(), []
+
+    async def bind(*_args, **_kwargs):
+        tried_at.append(trio.current_time() - begun)
+        raise FAULTS[0]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.janitor.keep_interfaces, looks.wait)
+        await trio.sleep(60)
+        begun = trio.current_time()
+        one.attacher.devices.clear()
+        looks.see(row.endpoint_id)
+        with monkeypatch.context() as patched:
+            patched.setattr(one.attacher, "bind", bind)
+            await trio.sleep(8)
+        assert tried_at == pytest.approx([0.0, 0.5, 1.5, 3.5, 7.5])
+        await trio.sleep(8)
+        assert one.attacher.devices == {row.endpoint_id: "eth0"}
+        looks.see()
+        one.steps.done.clear()
+        await trio.sleep(60)
+        assert one.steps.done == [], "nothing is absent, nothing is looked at"
+        nursery.cancel_scope.cancel()
+
+
 def test_a_living_process_is_found_by_its_namespace():
     status = module.Path("/proc/self/ns/net").stat()
     path = module._path_of_namespace((status.st_dev, status.st_ino))
