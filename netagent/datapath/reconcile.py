@@ -83,6 +83,9 @@ class Reconciler:
         self._looked_at = -math.inf
         self._schedule = _Schedule()
         self._failures: Sequence[Failure] = ()
+        self._vanished: Sequence[Failure] = ()
+        """Failures of the last pass for want of a device: it may have gone since the kernel was read, as with a
+        container that ends. The next pass looks first; only what fails again is a failure, shown and told."""
         self._drift: Counter[str] = Counter()
         self._absent: frozenset[EndpointId] = frozenset()
         self._changed = trio.Event()
@@ -199,7 +202,8 @@ class Reconciler:
         self._belief = await observe(self._netlink)
         self._looked_at = trio.current_time()
         self._schedule.end_look(started_at, self._interval_s)
-        if not is_first and not self._failures and before != self._belief.state:
+        is_sound = not is_first and not self._failures and not self._vanished
+        if is_sound and before != self._belief.state:
             self._drift.update(type(operation).__name__ for operation in plan(before, self._belief.state))
 
     async def _program(self, desired: KernelState) -> None:
@@ -210,10 +214,13 @@ class Reconciler:
             names = {**seen.names, **choose_indexes(operations)}
             self._belief = replace(seen, state=after(seen.state, operations), names=names)
         failures = [_explained(f, seen) for f in await apply(self._netlink, operations, self._belief.names)]
-        for failure in failures:
+        known = [*self._failures, *self._vanished]
+        self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
+        confirmed = [f for f in failures if f not in self._vanished]
+        for failure in confirmed:
             if failure not in self._failures:
                 _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
-        self._failures = failures
+        self._failures = confirmed
         if failures:
             self._schedule.failed("")
         else:

@@ -9,13 +9,14 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
+import pytest
 import trio
 import trio.testing
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
 from netagent.datapath.neighbour import RTM_NEWNEIGH
 from netagent.datapath.netlink import HEADER, Message, Request
-from netagent.datapath.reconcile import INTERVAL_S, RETRY_MAX_S, Reconciler
+from netagent.datapath.reconcile import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, Reconciler
 from netagent.datapath.state import KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 
@@ -129,6 +130,28 @@ def test_a_refusal_is_shown_and_tried_again_with_growing_pauses() -> None:
         kernel.refusal = None
         await trio.sleep(RETRY_MAX_S + 1)
         assert reconciler.status().dirty == ()
+
+    run(body)
+
+
+def test_a_device_that_goes_while_it_is_written_to_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        kernel.refusal = OSError(errno.ENODEV, "unknown ifindex")
+        reconciler.set_desired(state(1), 1)
+        await reconciler.wait_programmed(1)
+        assert reconciler.trouble_with("na-1") is None
+        assert reconciler.status().dirty == ()
+        kernel.refusal = None
+        await trio.sleep(RETRY_MIN_S + 0.1)
+        assert reconciler.status().looks == 2, "it is looked at soon"
+        assert reconciler.status().drift == {}
+        assert not caplog.records
+
+        kernel.refusal = OSError(errno.ENODEV, "unknown ifindex")
+        await trio.sleep(INTERVAL_S + RETRY_MIN_S + 0.1)
+        assert reconciler.trouble_with("na-1") == "unknown ifindex", "it does not go away by itself"
+        await trio.sleep(60)
+        assert len(caplog.records) == len(reconciler.status().dirty) == 2, "told once"
 
     run(body)
 
