@@ -67,17 +67,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage, as a sentence."""
+        see = f"see `{self.prog} --help`"
+        if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
+            what, word = unusable.groups()
+            raise InputError(f"{what} cannot be {word}", code="usage", hint="give a whole number")
         unknown = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if unknown is None:
-            raise InputError(f"{self.prog}: {message}", code="usage", hint=f"see `{self.prog} --help`")
+            raise InputError(f"{self.prog}: {message}", code="usage", hint=see)
         what, word, listed = unknown.groups()
         choices = [choice.strip("'") for choice in listed.split(", ")]
-        what = what if what.startswith("-") else "command"
+        if what.startswith("-"):
+            takes = f"take {', '.join(choices[:-1])} or {choices[-1]}"
+            raise InputError(f"{what} cannot be {word!r}", code="usage", thing=word, hint=takes)
         raise InputError(
-            f"{self.prog} has no {what} {word!r}",
-            code="usage",
-            thing=word,
-            hint=meant(word, choices) or f"see `{self.prog} --help`",
+            f"{self.prog} has no command {word!r}", code="usage", thing=word, hint=meant(word, choices) or see
         )
 
 

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from netagent.config import parse_seed
@@ -25,6 +25,22 @@ MAX_ITEMS = 64
 """Items of a list. All the lists of an endpoint end in one record, which has to stay small."""
 MAX_INVITE_TTL_S = 30 * 86400.0
 MAX_INVITE_USES = 1000
+
+_SPOKEN = {
+    "aliases": "--alias",
+    "links": "--link",
+    "ports": "--expose",
+    "publish": "--publish",
+    "labels": "--label",
+    "ip": "--ip",
+    "mac": "--mac",
+    "ifname": "--ifname",
+    "subnets": "--subnet",
+    "mtu_bytes": "--mtu",
+    "uses": "--uses",
+    "number": "a port's number",
+}
+"""Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
 
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME or unit:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit):\S+")
@@ -116,7 +132,9 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
     ttl_s = value.get("ttl_s", 3600.0)
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
         raise InputError(
-            f"an invitation cannot live for {ttl_s!r} seconds", thing="ttl_s", hint="give 1 s to 30 days"
+            f"an invitation cannot live for {str(ttl_s)[:80]} seconds",
+            thing="ttl_s",
+            hint="give --ttl 1s to 30d",
         )
     return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
 
@@ -181,7 +199,7 @@ class Fields:
         value = self._value.get(field)
         text = _text("" if value is None else value, field)
         if required and not text:
-            raise InputError(f"{field} is missing", thing=field, hint=f"give {field}")
+            raise InputError(f"the {field} is missing", thing=field, hint=f"give {_article(field)} {field}")
         return text
 
     def name(self, field: str) -> str:
@@ -193,7 +211,7 @@ class Fields:
         """A list of texts without empty or double ones, order kept."""
         texts = [_text(item, field) for item in self._list(field)]
         if "" in texts:
-            raise InputError(f"{field} has an empty text", thing=field, hint="leave it out")
+            raise InputError(f"{_spoken(field)} has an empty text", thing=field, hint="leave it out")
         return tuple(dict.fromkeys(texts))
 
     def objects(self, field: str) -> list[Mapping[str, Any]]:
@@ -206,12 +224,9 @@ class Fields:
     def object(self, field: str) -> Mapping[str, Any]:
         """An object; {} when missing."""
         value = self._value.get(field) or {}
-        if not isinstance(value, dict) or len(value) > MAX_ITEMS:
-            raise InputError(
-                f"{field} is not an object of at most {MAX_ITEMS} texts",
-                thing=field,
-                hint='write {"key": "value"}',
-            )
+        if not isinstance(value, dict):
+            raise InputError(f"{field} is not an object", thing=field, hint='write {"key": "value"}')
+        _refuse_too_many(value, field)
         return value
 
     def flag(self, field: str) -> bool:
@@ -228,7 +243,7 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(
-                f"{field} cannot be {str(value)[:80]}",
+                f"{_spoken(field)} cannot be {str(value)[:80]}",
                 thing=field,
                 hint=f"give a whole number from {low} to {high}",
             )
@@ -238,19 +253,30 @@ class Fields:
         value = self._value.get(field)
         if value is None:
             return []
-        if not isinstance(value, list) or len(value) > MAX_ITEMS:
-            raise InputError(
-                f"{field} is not a list of at most {MAX_ITEMS} items", thing=field, hint="write a JSON list"
-            )
+        if not isinstance(value, list):
+            raise InputError(f"{field} is not a list", thing=field, hint="write a JSON list")
+        _refuse_too_many(value, field)
         return value
 
 
+def _spoken(field: str) -> str:
+    return _SPOKEN.get(field, f"the {field}")
+
+
+def _refuse_too_many(value: Sized, field: str) -> None:
+    if len(value) > MAX_ITEMS:
+        hint = f"give it at most {MAX_ITEMS} times"
+        raise InputError(f"{_spoken(field)} is given {len(value)} times", thing=field, hint=hint)
+
+
 def _text(value: object, field: str) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+    if not isinstance(value, str):
+        raise InputError(f"{field} is not a text", thing=field, hint="write a JSON text")
+    if len(value) > MAX_TEXT or not value.isprintable():
         raise InputError(
-            f"{field} is not a text of at most {MAX_TEXT} printable characters",
+            f"{_spoken(field)} is not a text of at most {MAX_TEXT} printable characters",
             thing=field,
-            hint="write a JSON text",
+            hint="shorten it, and leave control characters out",
         )
     return value
 

@@ -159,8 +159,16 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
     ends(2, "did you mean '--network'?", "attach", "netns:x", "--network", "a", "--netwrk", "b")
     ends(2, "required: --network", "attach", "netns:x")
     ends(2, "takes no argument 'y'", "detach", "x", "y")
-    ends(2, "invalid int value", "invite", "--uses", "many")
-    ends(2, "has no -o/--output 'yaml'", "status", "-o", "yaml")
+    ends(2, "--uses cannot be 'many'; give a whole number", "invite", "--uses", "many")
+    ends(
+        2,
+        "-o/--output cannot be 'yaml'; take table, wide, json, ndjson or name",
+        "status",
+        "-o",
+        "yaml",
+    )
+    ends(2, "--policy cannot be 'x'; take open or links", "network", "create", "app", "--policy", "x")
+    ends(2, "--mtu cannot be '9k'; give a whole number", "network", "create", "app", "--mtu", "9k")
     ends(2, "not allowed with", "ps", "-q", "--watch")
     ends(2, "not a link", "attach", "netns:x", "--network", "app", "--link", ":x")
     ends(2, "not a port", "attach", "netns:x", "--network", "app", "--expose", "http")

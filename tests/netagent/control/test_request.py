@@ -53,12 +53,16 @@ def test_what_is_not_given_is_empty() -> None:
         ({"netwrok": "app"}, "did you mean 'network'"),
         ({"zzz": 1}, "known are"),
         ({"aliases": "www"}, "not a list"),
-        ({"aliases": ["a"] * 65}, "at most 64"),
-        ({"aliases": [""]}, "empty text"),
+        ({"aliases": ["a"] * 65}, "--alias is given 65 times; give it at most 64 times"),
+        ({"aliases": [""]}, "--alias has an empty text"),
         ({"links": [{"alias": "x"}]}, "service is missing"),
         ({"links": [{"service": "a..b"}]}, "not a service's name"),
         ({"links": ["db"]}, "not a list of objects"),
-        ({"ports": [{"number": 0}]}, "from 1 to 65535"),
+        ({"ports": [{"number": 0}]}, "a port's number cannot be 0; give a whole number from 1 to 65535"),
+        ({"ports": [{"number": 1}] * 65}, "--expose is given 65 times"),
+        ({"labels": {str(number): "x" for number in range(65)}}, "--label is given 65 times"),
+        ({"ip": [""]}, "--ip has an empty text"),
+        ({"ifname": "a\x1b"}, "--ifname is not a text of at most"),
         ({"ports": [{"name": "http"}]}, "no number"),
         ({"ports": [{"number": True}]}, "from 1 to 65535"),
         ({"ports": [{"number": 1, "protocol": "tpc"}]}, "use tcp"),
@@ -129,7 +133,8 @@ def test_a_network_request() -> None:
         ({"subnets": ["127.0.0.0/8"]}, "not for hosts"),
         ({"subnets": ["224.0.0.0/8"]}, "not for hosts"),
         ({"subnets": ["fe80::/64"]}, "not for hosts"),
-        ({"mtu_bytes": 100}, "576"),
+        ({"mtu_bytes": 100}, "--mtu cannot be 100; give a whole number from 576 to 65535"),
+        ({"subnets": ["x"] * 65}, "--subnet is given 65 times"),
         ({"internal": "yes"}, "true nor false"),
         ({"policy": "closed"}, "open or links"),
     ],
@@ -141,20 +146,51 @@ def test_network_refuses(change: dict[str, Any], says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "says"),
     [
-        {"ttl_s": 0},
-        {"ttl_s": float("nan")},
-        {"ttl_s": 1e9},
-        {"ttl_s": "1h"},
-        {"uses": 0},
-        {"uses": 1001},
-        {"ttl_s": True},
+        ({"ttl_s": 0}, "give --ttl 1s to 30d"),
+        ({"ttl_s": float("nan")}, "--ttl"),
+        ({"ttl_s": 1e9}, "--ttl"),
+        ({"ttl_s": "1h"}, "--ttl"),
+        ({"ttl_s": True}, "--ttl"),
+        ({"uses": 0}, "--uses cannot be 0"),
+        ({"uses": 1001}, "from 1 to 1000"),
     ],
 )
-def test_invite_refuses(value: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+def test_invite_refuses(value: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
         request.invite_untrusted(value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"mtu_bytes": 1},
+        {"subnets": [""]},
+        {"subnets": ["x\n"]},
+        {"uses": 0},
+        {"ttl_s": 0},
+        {"aliases": [""]},
+        {"links": [{"service": "x\n"}]},
+        {"ports": [{"number": 0}]},
+    ],
+    ids=str,
+)
+def test_no_error_speaks_in_words_that_only_the_api_knows(value: dict[str, Any]) -> None:
+    said = []
+    for parse, base in (
+        (request.network_untrusted, {"name": "app"}),
+        (request.attach_untrusted, ATTACH),
+        (request.invite_untrusted, {}),
+    ):
+        try:
+            parse({**base, **value})
+        except InputError as error:
+            if "there is no field" not in error.message:
+                said.append(str(error))
+    assert len(said) == 1
+    assert not [word for word in ("mtu_bytes", "subnets", "ttl_s", "aliases", "ports") if word in said[0]]
 
 
 def test_invite_and_join() -> None:
