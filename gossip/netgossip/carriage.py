@@ -57,6 +57,8 @@ BACKLOG_BYTES: Final = 16 * 1024 * 1024
 """Waiting for the stream to one peer: two logs of the largest size."""
 SLOWEST_BYTES_S: Final = 1_000_000
 """Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
+UNKNOWN_LIMIT: Final = 64
+"""Senders that are not members yet: more do not join within the second that the word of them takes."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
 NEVER: Final = float("inf")
@@ -115,6 +117,8 @@ class Carriage:
         self._peers: dict[NodeId, _Peer] = {}
         self._greeting: dict[NodeId, float] = {}
         """When to greet again those that have not answered."""
+        self._unknown: dict[NodeId, int] = {}
+        """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
         self._ready: dict[NodeId, None] = {}
         """Those for which something may be sent, in the order of its coming."""
         self._dialled: dict[StreamId, _Dialled] = {}
@@ -146,6 +150,10 @@ class Carriage:
         else:
             self._peers[node_id] = _Peer(address)
             self._opener.know(node_id)
+            # A newcomer greets everybody before everybody has heard of it: that was no stranger.
+            early = self._unknown.pop(node_id, 0)
+            self.counts["early"] += early
+            self.counts["refused_sender_is_not_a_member"] -= early
         self._now = now
 
     def greet(self, node_id: NodeId, now: float) -> None:
@@ -192,12 +200,20 @@ class Carriage:
         """The messages of a datagram; nothing (and a count) if it is refused."""
         self._now = now
         try:
-            opened = self._opener.open_untrusted(parse_header_untrusted(payload), payload)
+            header = parse_header_untrusted(payload)
+            if header.sender not in self._peers:
+                self._note_unknown(header.sender)
+            opened = self._opener.open_untrusted(header, payload)
             messages = decode_untrusted(opened.body)
         except WireError as error:
             count_refusal(self.counts, error)
             return []
         return self._believe(opened, messages, now)
+
+    def _note_unknown(self, sender: NodeId) -> None:
+        self._unknown[sender] = self._unknown.pop(sender, 0) + 1
+        if len(self._unknown) > UNKNOWN_LIMIT:
+            del self._unknown[next(iter(self._unknown))]
 
     def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
         """Answer Hello and Welcome, and drop what needs a proof that is missing."""
@@ -218,7 +234,8 @@ class Carriage:
                 case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
                     received.append(Received(opened.sender, opened.epoch, message, proven))
                 case _:
-                    self.counts["refused_unproven"] += 1
+                    # When hosts meet, each speaks before the other's proof has come; it will be said again.
+                    self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
         if not self._opener.is_current(opened) and opened.sender not in self._greeting:
             # Another start than the one we know, or a recording of one: the peer itself will tell.
             peer.hello_wait_s, self._greeting[opened.sender] = HELLO_MIN_S, now

@@ -21,5 +21,10 @@ class SealError(WireError):
         self.reason = reason
 
 
+class EarlyError(WireError):
+    """Nobody erred: the frame was sealed before its sender's proof and overtaken by it, as happens when hosts meet.
+    It is refused because a recording looks the same. State is unchanged."""
+
+
 class UsageError(GossipError):
     """The caller erred (a value too large, a scope that was not entered). State is unchanged."""

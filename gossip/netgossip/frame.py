@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from netgossip.errors import SealError, WireError
+from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.seal import Keyring
 from netgossip.types import NodeId
 
@@ -197,6 +197,14 @@ class Opener:
         session = self._sessions.get(frame.sender)
         return session is not None and session.epoch == frame.epoch
 
+    def is_early(self, frame: Opened) -> bool:
+        """True when `frame` may be of a start that is about to prove itself, or from before its proof; False when it
+        is of a start that is over."""
+        session = self._sessions.get(frame.sender)
+        if session is None or session.epoch is None:
+            return True
+        return frame.epoch > session.epoch or (frame.epoch == session.epoch and not frame.fresh)
+
     def admit(self, frame: Opened) -> bool:
         """`frame` proved its session live: it is the sender's current one. True when it was not so before."""
         session = self._sessions[frame.sender]
@@ -207,11 +215,11 @@ class Opener:
 
     def open_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool = False) -> Opened:
         """Check and decrypt one whole frame. Raises SealError for a key that we lack, WireError otherwise."""
-        if len(frame) != HEADER_BYTES + header.sealed_bytes:
-            raise WireError("frame of another length than it says")
         session = self._sessions.get(header.sender)
         if session is None:
             raise WireError("sender is not a member")
+        if len(frame) != HEADER_BYTES + header.sealed_bytes:
+            raise WireError("frame of another length than it says")
         key = self._ring().get(header.key_id)
         if key is None:
             raise SealError("wrong-key")
@@ -230,6 +238,8 @@ class Opener:
             session.ciphers[header.key_id, header.epoch] = cipher
         current = session.epoch == header.epoch
         proven = current and not stream
+        if proven and header.counter < session.first:
+            raise EarlyError("sealed before the sender's proof")
         if proven and not session.window.accept(header.counter):
             raise WireError("replayed")
         fresh = current and header.counter > session.first

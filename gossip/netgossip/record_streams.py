@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from netgossip.config import GossipConfig
-from netgossip.errors import SealError, WireError
+from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.frame import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
 from netgossip.record_wire import Message, decode_untrusted
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
@@ -50,7 +50,10 @@ class _Accepted:
 
 
 def count_refusal(counts: Counter[str], error: WireError) -> None:
-    """Under the reason, without the particulars after its colon."""
+    """Under the reason, without the particulars after its colon; what is only early is no refusal to worry about."""
+    if isinstance(error, EarlyError):
+        counts["early"] += 1
+        return
     reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
     counts["refused_" + reason.replace(" ", "_").replace("-", "_")] += 1
 

@@ -91,7 +91,36 @@ def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not()
     (datagram,) = a.drain()[0]
     received = b.handle_datagram(datagram.payload, 0.0)
     assert [item.message for item in received] == [digest]
-    assert b.counts["refused_unproven"] == 1
+    assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 0), "nobody has met before"
+
+
+def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
+    a, b, old = carriage(A, epoch=2), carriage(B), carriage(A, epoch=1)
+    b.greet(A, 0.0)
+    pump(a, b)
+    old.send(B, Request(1, b"?"))
+    (datagram,) = old.drain()[0]
+    assert b.handle_datagram(datagram.payload, 0.0) == []
+    assert (b.counts["early"], b.counts["refused_unproven"]) == (0, 1)
+    a = carriage(A, epoch=3)
+    a.send(B, Request(1, b"?"))
+    (datagram,) = a.drain()[0]
+    assert b.handle_datagram(datagram.payload, 0.0) == []
+    assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 1), "a newer start may prove itself yet"
+
+
+def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
+    a, b = carriage(A), carriage(B)
+    b.set_peer(A, None, 0.0)
+    for sender in (a, carriage(C)):
+        sender.set_peer(B, address(B), 0.0)
+        sender.greet(B, 0.0)
+        sender.handle_deadline(0.0)
+        (datagram,) = sender.drain()[0]
+        assert b.handle_datagram(datagram.payload, 0.0) == []
+    assert b.counts["refused_sender_is_not_a_member"] == 2
+    b.set_peer(A, address(A), 1.0)
+    assert (b.counts["early"], b.counts["refused_sender_is_not_a_member"]) == (1, 1)
 
 
 def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.errors import SealError, WireError
+from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.frame import (
     HEADER_BYTES,
     MORE,
@@ -93,9 +93,11 @@ def test_once_admitted_a_session_refuses_repetitions_and_all_before_it() -> None
     assert target.admit(open_frame(target, proof))
     fresh = ours.seal(B, b"fresh")
     assert open_frame(target, fresh).proven
-    for replay in (early, proof, fresh):
+    for replay in (proof, fresh):
         with pytest.raises(WireError, match="replayed"):
             open_frame(target, replay)
+    with pytest.raises(EarlyError):
+        open_frame(target, early)
 
 
 def test_streams_do_not_pass_the_window() -> None:

@@ -455,6 +455,20 @@ def test_random_bytes_change_nothing_and_are_counted() -> None:
     assert sum(v for k, v in refused.items() if k.startswith("gossip")) >= 400
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hosts_that_join_one_after_the_other_or_start_anew_are_refused_nothing(seed: int) -> None:
+    cluster = SimCluster(seed=seed, nodes=1)
+    for number in range(2, 8):
+        cluster.run_for(2)
+        cluster.add(f"n{number}")
+    cluster.run_for(10)
+    cluster.restart("n3")
+    cluster.run_for(10)
+    counted = [host.running.statistics().items() for host in cluster.running()]
+    assert [name for counts in counted for name, value in counts if "refused" in name and value] == []
+    assert sum(value for counts in counted for name, value in counts if name == "record_early") > 0
+
+
 def test_another_key_or_label_never_mixes() -> None:
     one = started(1, 2)
     for other in (
