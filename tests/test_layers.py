@@ -57,6 +57,7 @@ PERFORMS = {
     "netagent.datapath.netns",
     "netagent.datapath.observe",
     "netagent.datapath.reconcile",
+    "netagent.datapath.redirect",
     "netagent.datapath.underlay",
     "netagent.probes.echo",
     # what is known, and who knows it
@@ -126,6 +127,9 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.datapath": {"netagent.errors", "netagent.model"},
     "netagent.probes": {"netagent.model"},
     "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
+    "netagent.names.process": {
+        "netagent.datapath.netns", "netagent.datapath.redirect", "netagent.model", "netagent.names", "netdns",
+    },
     "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.registry.view"},
     "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
     "netagent.projection": {

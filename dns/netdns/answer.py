@@ -6,6 +6,8 @@
     what must not leave                           special names, private reverse zones, single labels
     what is somebody else's                       forwarded if the client asked for recursion and may look outside
 
+A server near the client is beside it on the inside, so it is asked for the last two alike.
+
 A negative answer carries the zone's SOA with the TTL that RFC 2308 5 gives it.
 """
 
@@ -28,6 +30,9 @@ _ANY: Final = RRset(c.HINFO, _ANY_TTL_S, (rdata.hinfo(b"RFC8482", b""),))
 class Forward:
     """The answer is upstream's."""
 
+    otherwise: Reply | None = None
+    """If given, only a server near the client may be asked, and this is the answer when it has none."""
+
 
 FORWARD: Final = Forward()
 Decision: TypeAlias = Reply | Forward
@@ -38,8 +43,10 @@ def failure(ede_code: int, text: str) -> Reply:
     return Reply(c.SERVFAIL, ede=(ede_code, text))
 
 
-def decide(query: Query, source: RecordSource, client: Client, *, forwarding: bool) -> Decision:
-    """Say what to answer to a query of operation QUERY."""
+def decide(
+    query: Query, source: RecordSource, client: Client, *, forwarding: bool, near: bool = False
+) -> Decision:
+    """Say what to answer to a query of operation QUERY. `near`: whether the client has a server near it."""
     if query.opt is not None and query.opt.version > 0:
         return Reply(c.BADVERS)
     if query.rclass != c.IN or query.rtype in {c.AXFR, c.IXFR}:
@@ -49,15 +56,24 @@ def decide(query: Query, source: RecordSource, client: Client, *, forwarding: bo
     answer = special.lookup_before(query.name, query.rtype)
     if isinstance(answer, NotOurs):
         answer = source.lookup(query.name, query.rtype, client)
-    if isinstance(answer, NotOurs):
-        answer = special.lookup_after(query.name)
+    if not isinstance(answer, NotOurs):
+        return _own(query, answer)
+    kept = _kept_inside(query, forwarding=forwarding)
+    if kept is None:
+        return FORWARD
+    return Forward(otherwise=kept) if near and query.recursion_desired else kept
+
+
+def _kept_inside(query: Query, *, forwarding: bool) -> Reply | None:
+    """Answer what is not the source's and yet not to leave the host; None: it may."""
+    answer = special.lookup_after(query.name)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)
     if not forwarding:
         return Reply(c.REFUSED, ede=(c.EDE_PROHIBITED, "this client may not look outside"))
     if not query.recursion_desired:
         return Reply(c.REFUSED, ede=(c.EDE_NOT_AUTHORITATIVE, "recursion was not asked for"))
-    return FORWARD
+    return None
 
 
 def _own(query: Query, answer: Answer) -> Reply:

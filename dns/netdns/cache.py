@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from netdns.opaque import OpaqueAnswer
+from netdns.servers import Servers
 from netdns.source import Name
-
-Servers: TypeAlias = tuple[tuple[str, int], ...]
 
 FAILURE_BYTES: Final = 200
 """What a remembered failure costs, roughly."""

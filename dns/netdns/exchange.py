@@ -1,7 +1,8 @@
 """Upstream sockets under trio: does what UpstreamQuery and UpstreamClose say, and reports what came. No decisions.
 
 Every exchange has a fresh socket: the kernel picks its port at random, and, the socket being connected, drops what
-comes from any other address or port and reports a server that is not there.
+comes from any other address or port and reports a server that is not there. `open_socket` makes it: a server near a
+client must be asked from inside that client's network.
 """
 
 from __future__ import annotations
@@ -9,23 +10,34 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import TypeAlias
 
 import trio
 
 from netdns.constants import TCP_BYTES
 from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery
+from netdns.servers import Server
+
+OpenSocket: TypeAlias = Callable[[Server, socket.SocketKind], socket.socket]
+"""Makes a socket, not connected yet, from which the server can be reached. May raise OSError. Must not wait."""
 
 
 class Exchanges:
     """Open exchanges, each a task. The resolver bounds how many there are."""
 
     def __init__(
-        self, resolver: Resolver, nursery: trio.Nursery, clock: Callable[[], float], flush: Callable[[], None]
+        self,
+        resolver: Resolver,
+        nursery: trio.Nursery,
+        clock: Callable[[], float],
+        flush: Callable[[], None],
+        open_socket: OpenSocket,
     ) -> None:
         self._resolver = resolver
         self._nursery = nursery
         self._clock = clock
         self._flush = flush
+        self._open_socket = open_socket
         self._scopes: dict[int, trio.CancelScope] = {}
 
     def __len__(self) -> int:
@@ -53,7 +65,7 @@ class Exchanges:
             del self._scopes[query.exchange_id]
 
     async def _datagrams(self, query: UpstreamQuery) -> None:
-        with _socket(query, socket.SOCK_DGRAM) as sock:
+        with self._open_socket(query.server, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(_address(query))
             sock.send(query.payload)
@@ -65,7 +77,7 @@ class Exchanges:
                     self._flush()
 
     async def _stream(self, query: UpstreamQuery) -> None:
-        with trio.socket.from_stdlib_socket(_socket(query, socket.SOCK_STREAM)) as sock:
+        with trio.socket.from_stdlib_socket(self._open_socket(query.server, socket.SOCK_STREAM)) as sock:
             await sock.connect(_address(query))
             stream = trio.SocketStream(sock)
             await stream.send_all(query.payload)
@@ -74,17 +86,15 @@ class Exchanges:
                 self._flush()
 
 
-def _socket(query: UpstreamQuery, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in query.server[0] else socket.AF_INET
-    sock = socket.socket(family, kind)
-    sock.setblocking(False)
-    return sock
+def open_here(server: Server, kind: socket.SocketKind) -> socket.socket:
+    """Make a socket in the process's own network."""
+    return socket.socket(socket.AF_INET6 if ":" in server.address else socket.AF_INET, kind)
 
 
 def _address(query: UpstreamQuery) -> tuple[str, int] | tuple[str, int, int, int]:
     """Resolve a zone such as fe80::1%eth0; asks nobody."""
-    address, port = query.server
+    address, port, _ = query.server
     if "%" not in address:
-        return query.server
+        return address, port
     host, zone = address.split("%", 1)
     return (host, port, 0, socket.if_nametoindex(zone))

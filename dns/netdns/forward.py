@@ -11,6 +11,10 @@ and a message id of its own, all random:
     at once          the same server by TCP when it truncated, without EDNS when it did not understand EDNS
     3.5 s            failure: a stub gives up at 5 s, and must hear why before
 
+A server near the client (`Server.near`) comes before all others and alone: it knows names that they don't, so theirs
+must not win because it is slower. They are asked when the network refuses it, or half of the time is over; when it
+says that it has no answer, that is the answer.
+
 The first good answer wins. A message counts only from the server that was asked, at the socket that asked (the driver
 connects each socket, so the kernel sees to that), with the id and the question. Anything else is counted and dropped,
 and the wait goes on; somebody who guesses gets a few tries, then the flight goes on by TCP.
@@ -31,7 +35,8 @@ from netdns.cache import Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError
 from netdns.message import render_query
-from netdns.upstream import FAILURE_S, Server, Upstreams
+from netdns.servers import Server
+from netdns.upstream import FAILURE_S, Upstreams
 
 _MAX_OPEN: Final = 4
 """Exchanges of one flight; the oldest is closed for a fifth. Bounds sockets to four a flight."""
@@ -160,7 +165,10 @@ class Forwarder(Generic[Waiter]):
         if exchange is None:
             return False
         self.counts["loops"] += 1
-        self._upstreams.note_loop(exchange.server, now)
+        if (
+            exchange.server.near is None
+        ):  # nobody there for a moment: a packet to learn it never leaves the host
+            self._upstreams.note_loop(exchange.server, now)
         self._server_failed(exchange, now)
         return True
 
@@ -201,7 +209,7 @@ class Forwarder(Generic[Waiter]):
 
     def _attempt(self, key: Key, flight: _Flight[Waiter], now: float) -> None:
         """Ask the next server that has not failed, and set the time for the one after."""
-        servers = [server for server in flight.servers if server not in flight.failed]
+        servers = self._candidates(flight, now)
         if not servers:
             self._land(key, flight, None, now)
             return
@@ -217,6 +225,11 @@ class Forwarder(Generic[Waiter]):
         flight.due_at = min(now + wait_s, flight.deadline_at)
         self._last_id += 1
         heapq.heappush(self._due, (flight.due_at, self._last_id, key))
+
+    def _candidates(self, flight: _Flight[Waiter], now: float) -> list[Server]:
+        servers = [server for server in flight.servers if server not in flight.failed]
+        near_first = now < flight.deadline_at - self._config.budget_s / 2
+        return [server for server in servers if (server.near is not None) is near_first] or servers
 
     def _send(self, key: Key, flight: _Flight[Waiter], server: Server, now: float) -> None:
         if len(flight.exchanges) >= _MAX_OPEN:
@@ -260,7 +273,10 @@ class Forwarder(Generic[Waiter]):
             self._again(exchange, flight, now)
         elif answer is None or rcode not in {c.NOERROR, c.NXDOMAIN}:
             self.counts["bad_answers"] += 1
-            self._server_failed(exchange, now)
+            if exchange.server.near is None:
+                self._server_failed(exchange, now)
+            else:
+                self._land(exchange.key, flight, None, now)
         elif truncated and exchange.transport is Transport.UDP:
             flight.transport = Transport.TCP
             self._again(exchange, flight, now)

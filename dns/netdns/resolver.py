@@ -28,11 +28,12 @@ from typing import Final, NamedTuple
 from netdns import answer as answers
 from netdns import constants as c
 from netdns import opaque
-from netdns.cache import Cache, Key, Servers
+from netdns.cache import Cache, Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
 from netdns.forward import Forwarder, UpstreamClose, UpstreamQuery
 from netdns.message import Query, Reply, query_untrusted, render, render_refusal
+from netdns.servers import Server, Servers
 from netdns.source import Client, RecordSource
 
 __all__ = [
@@ -87,12 +88,13 @@ class _Hot:
 class _View:
     """What is kept for one client."""
 
-    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "servers", "version", "waiting")
+    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "near", "servers", "version", "waiting")
 
     def __init__(self) -> None:
         self.forwarding = True
         self.gone = False
         self.servers: Servers | None = None
+        self.near: Servers = ()
         self.version: int | None = None
         self.hot: dict[bytes, _Hot] = {}
         self.hot_bytes = 0
@@ -109,6 +111,7 @@ class _Waiter(NamedTuple):
     token: Hashable
     transport: Transport
     query: Query
+    otherwise: Reply
 
 
 class Resolver:
@@ -138,16 +141,25 @@ class Resolver:
         self._default_servers = _checked(servers)
 
     def set_upstreams(
-        self, client: Client, servers: Sequence[tuple[str, int]] | None = None, *, forwarding: bool = True
+        self,
+        client: Client,
+        servers: Sequence[tuple[str, int]] | None = None,
+        *,
+        forwarding: bool = True,
+        near: tuple[str, int] | None = None,
     ) -> None:
         """Give a client servers of its own (None: the default ones) or forbid it to look outside.
 
-        Without `forwarding` a name that the source does not own is REFUSED with extended error 18. Raises UsageError
-        for what is no address; nothing has changed then.
+        Without `forwarding` a name that the source does not own is REFUSED with extended error 18. `near` is a server
+        in the client's own network: it is asked first for all that the source does not own, with the names that never
+        leave a host, and without `forwarding` too. Its names may change at any moment, so its answers are not kept.
+        Raises UsageError for what is no address; nothing has changed then.
         """
         checked = None if servers is None else _checked(servers)
+        checked_near = () if near is None else _checked([near], near=client)
         view = self._view(client)
         view.servers = checked
+        view.near = checked_near
         view.forwarding = forwarding
 
     def forget_client(self, client: Client) -> None:
@@ -189,7 +201,9 @@ class Resolver:
             self._counts["refused_format"] += 1
             return render_refusal(payload, c.FORMERR)
         self._counts["asked"] += 1
-        return self._answer(payload, query, view, _Waiter(view, client, reply_token, transport, query), now)
+        return self._answer(
+            payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE), now
+        )
 
     def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
         """A datagram came on the socket of an UpstreamQuery by UDP."""
@@ -253,7 +267,9 @@ class Resolver:
         return self._views.setdefault(client, _View())
 
     def _answer(self, payload: bytes, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
-        decision = answers.decide(query, self._source, waiter.client, forwarding=view.forwarding)
+        decision = answers.decide(
+            query, self._source, waiter.client, forwarding=view.forwarding, near=bool(view.near)
+        )
         if isinstance(decision, Reply):
             self._counts[f"answered_rcode_{decision.rcode}"] += 1
             if waiter.transport is Transport.UDP and decision.rcode in {c.NOERROR, c.NXDOMAIN}:
@@ -264,10 +280,13 @@ class Resolver:
         if self._forwarder.claim_loop(payload, now):
             self._settle(now)
             return None
-        return self._forward(query, view, waiter, now)
+        if decision.otherwise is not None:
+            return self._forward(query, view.near, waiter._replace(otherwise=decision.otherwise), now)
+        far = self._default_servers if view.servers is None else view.servers
+        return self._forward(query, view.near + far, waiter, now)
 
-    def _forward(self, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
-        servers = self._default_servers if view.servers is None else view.servers
+    def _forward(self, query: Query, servers: Servers, waiter: _Waiter, now: float) -> bytes | None:
+        view = waiter.view
         if not servers:
             return self._fail(
                 waiter, answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is known")
@@ -277,7 +296,7 @@ class Resolver:
         if kept is not None:
             self._counts["cache_hits"] += 1
             if kept.answer is None:
-                return self._fail(waiter, _UNREACHABLE)
+                return self._fail(waiter, waiter.otherwise)
             return self._relay(waiter, kept.answer, age_s=int(now - kept.stored_at))
         if view.waiting >= self._config.max_waiting_per_client or not self._forwarder.ask(key, waiter, now):
             return self._fail(
@@ -294,13 +313,15 @@ class Resolver:
         for landed in self._forwarder.take_landed():
             answer = landed.answer
             keep_s = self._config.failure_ttl_s if answer is None else answer.keep_s
+            if landed.key.servers[0].near is not None:
+                keep_s = 0
             self._cache.put(landed.key, answer, keep_s, now)
             for waiter in landed.waiters:
                 waiter.view.waiting -= 1
                 if waiter.view.gone:
                     continue
                 payload = (
-                    self._fail(waiter, _UNREACHABLE)
+                    self._fail(waiter, waiter.otherwise)
                     if answer is None
                     else self._relay(waiter, answer, age_s=0)
                 )
@@ -353,7 +374,7 @@ class Resolver:
 _UNREACHABLE: Final = answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server gave an answer")
 
 
-def _checked(servers: Sequence[tuple[str, int]]) -> Servers:
+def _checked(servers: Sequence[tuple[str, int]], *, near: Client = None) -> Servers:
     for address, port in servers:
         try:
             ipaddress.ip_address(address)
@@ -361,4 +382,4 @@ def _checked(servers: Sequence[tuple[str, int]]) -> Servers:
             raise UsageError(f"upstream server {address!r}: not an IP address") from error
         if not 0 < port < 65536:
             raise UsageError(f"upstream server {address}: no port {port}")
-    return tuple(dict.fromkeys(servers))
+    return tuple(dict.fromkeys(Server(address, port, near) for address, port in servers))

@@ -23,7 +23,7 @@ import trio
 
 from netdns.connection import Connection
 from netdns.errors import UsageError
-from netdns.exchange import Exchanges
+from netdns.exchange import Exchanges, OpenSocket, open_here
 from netdns.resolver import Resolver, Transport
 from netdns.source import Client
 
@@ -68,11 +68,21 @@ class _Listener:
 
 
 class Server:
-    """Serves a resolver. `clock` must be the one that the resolver's `now` was taken from."""
+    """Serves a resolver. `clock` must be the one that the resolver's `now` was taken from.
 
-    def __init__(self, resolver: Resolver, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `open_socket` makes the sockets for asking upstream, and must know how to reach servers that are near a client.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        open_socket: OpenSocket = open_here,
+    ) -> None:
         self._resolver = resolver
         self._clock = clock
+        self._open_socket = open_socket
         self._listeners: dict[Client, _Listener] = {}
         self._nursery: trio.Nursery | None = None
         self._exchanges: Exchanges | None = None
@@ -121,7 +131,8 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._exchanges = Exchanges(self._resolver, nursery, self._clock, self._flush)
+                sockets = self._open_socket
+                self._exchanges = Exchanges(self._resolver, nursery, self._clock, self._flush, sockets)
                 for listener in self._listeners.values():
                     nursery.start_soon(self._serve, listener)
                 await self._run_timer()

@@ -12,9 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
-from netdns.cache import Servers
-
-Server = tuple[str, int]
+from netdns.servers import Server, Servers
 
 FIRST_GUESS_S: Final = 0.05
 """Of a round trip to a server never asked: a resolver one provider away."""

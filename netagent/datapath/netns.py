@@ -4,6 +4,9 @@
 anything else, so each call gets a thread of its own that ends with it; a pool's thread is never used, and the process
 is never forked (a fork of a threaded process is slow and may deadlock). Sockets made inside belong to that namespace
 for good and are used from the event loop afterwards.
+
+The resolver process is another matter: it has one thread and needs a socket in a sandbox for every query that it
+hands on there, so `call_beside` goes in and comes out again without giving way.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>: which CLONE_ flag made this namespace
+_SIOCGSKNS = 0x894C  # <linux/sockios.h>: a descriptor of the namespace that a socket is in
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 RESOLVER_ADDRESS = ("127.0.0.11", 53)
@@ -100,9 +104,7 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
 
     def visit() -> None:
         try:
-            if _libc.setns(netns_fd, CLONE_NEWNET):
-                code = ctypes.get_errno()
-                raise OSError(code, f"setns: {os.strerror(code)}")
+            _enter(netns_fd)
             outcome.append(fn())
         except BaseException as error:
             failure.append(error)
@@ -117,6 +119,33 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def call_beside(sock: socket.socket, fn: Callable[[], T]) -> T:
+    """Call `fn` in the namespace that `sock` was made in, in the calling thread, and return what it returns.
+
+    `fn` must not wait for anything. OSError when the namespace can't be entered. A thread that can't go back is of no
+    more use to anybody: then the process ends.
+    """
+    with ExitStack() as opened:
+        there = fcntl.ioctl(sock, _SIOCGSKNS)
+        opened.callback(os.close, there)
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, here)
+        _enter(there)
+        try:
+            return fn()
+        finally:
+            try:
+                _enter(here)
+            except OSError:
+                os.abort()
+
+
+def _enter(netns_fd: int) -> None:
+    if _libc.setns(netns_fd, CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
 
 
 def boot_id() -> str:

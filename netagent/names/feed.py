@@ -70,9 +70,16 @@ class _SentTable:
 
 
 @dataclass(frozen=True, slots=True)
+class _Held:
+    added: int
+    """The number of the command that added it."""
+    behind_runtime: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _SentSockets:
     sandbox_id: SandboxId
-    added: int
+    held: _Held
 
 
 class Feed:
@@ -94,7 +101,7 @@ class Feed:
         self._sent: Table | None = None
         self._revision = 0
         self._settled = 0
-        self._held: dict[SandboxId, int] = {}  # and the number of the command that added it
+        self._held: dict[SandboxId, _Held] = {}
         self._dropped: set[SandboxId] = set()
         self._there: set[SandboxId] = set()
         self.refused: dict[SandboxId, str] = {}
@@ -115,9 +122,9 @@ class Feed:
         self._pump()
         return self._revision
 
-    def add_sandbox(self, sandbox_id: SandboxId) -> None:
+    def add_sandbox(self, sandbox_id: SandboxId, *, behind_runtime: bool = False) -> None:
         """Want the sockets of this sandbox answered on. Again: with other sockets than before."""
-        self._held[sandbox_id] = self._next()
+        self._held[sandbox_id] = _Held(self._next(), behind_runtime)
         self._dropped.discard(sandbox_id)
         self._there.discard(sandbox_id)
         self.refused.pop(sandbox_id, None)
@@ -159,6 +166,10 @@ class Feed:
     def sandbox_ids(self) -> frozenset[SandboxId]:
         """Sandboxes whose sockets we hold."""
         return frozenset(self._held)
+
+    def is_behind_runtime(self, sandbox_id: SandboxId) -> bool:
+        """Whether the sandbox was last added as one with a runtime's resolver in it."""
+        return sandbox_id in self._held and self._held[sandbox_id].behind_runtime
 
     def is_served(self, sandbox_id: SandboxId) -> bool:
         """Whether the process is known to have the sandbox's sockets."""
@@ -232,18 +243,18 @@ class Feed:
         self._asked.discard(sandbox_id)
         self._fetching.discard(sandbox_id)
         match request, reply:
-            case _SentSockets(added=added), Done():
-                if self._held.get(sandbox_id) == added:
+            case _SentSockets(held=held), Done():
+                if self._held.get(sandbox_id) == held:
                     self._there.add(sandbox_id)
-            case _SentSockets(added=added), Refused():
-                if self._held.get(sandbox_id) == added:
+            case _SentSockets(held=held), Refused():
+                if self._held.get(sandbox_id) == held:
                     self.refused[sandbox_id] = reply.reason
                     del self._held[sandbox_id]
             case Close(), Done() | Refused():
                 self._there.discard(sandbox_id)
                 self._dropped.discard(sandbox_id)
             case Fetch(), Sockets() if has_sockets and reply.sandbox_id == sandbox_id:
-                return self._fetched(sandbox_id)
+                return self._fetched(reply)
             case Fetch(), Refused():
                 self._there.discard(sandbox_id)
             case _:
@@ -260,11 +271,12 @@ class Feed:
             self._fetching.add(sandbox_id)
             self._ask_about(sandbox_id, Fetch(self._next(), sandbox_id))
 
-    def _fetched(self, sandbox_id: SandboxId) -> SandboxId | None:
+    def _fetched(self, sockets: Sockets) -> SandboxId | None:
         # Something else may have been wanted while the sockets were on their way.
+        sandbox_id = sockets.sandbox_id
         if sandbox_id in self._held or sandbox_id in self._dropped:
             return None
-        self._held[sandbox_id] = self._next()
+        self._held[sandbox_id] = _Held(self._next(), sockets.behind_runtime)
         return sandbox_id
 
     def _pump(self) -> None:
@@ -273,9 +285,10 @@ class Feed:
             return
         self._pump_table()
         for sandbox_id in sorted(self._held.keys() - self._there - self._asked):
-            listen = Listen(self._next(), sandbox_id)
+            held = self._held[sandbox_id]
+            listen = Listen(self._next(), sandbox_id, held.behind_runtime)
             self._asked.add(sandbox_id)
-            self._waiting[listen.sequence] = _SentSockets(sandbox_id, self._held[sandbox_id])
+            self._waiting[listen.sequence] = _SentSockets(sandbox_id, held)
             self._outgoing.append(Outgoing(request_bytes(listen), sandbox_id))
         for sandbox_id in sorted(self._dropped - self._asked):
             self._ask_about(sandbox_id, Close(self._next(), sandbox_id))

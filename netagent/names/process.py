@@ -6,7 +6,11 @@ It is a process of its own because 5 ms of Python elsewhere in a process show as
 answer, and because names must go on while the agent is away or replaced. It takes its table and its sockets from the
 agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and takes the next one. It ends on SIGTERM only.
 
-In it runs nothing but the resolver: no netlink, no database, no cryptography is imported, and what was imported is
+Where the resolver of a container runtime holds 127.0.0.11, it stands in front of that one: it holds the rule that
+leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
+sandbox, for all names that are not ours (docs/design/0009).
+
+In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
 frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
 takes.
 
@@ -16,6 +20,7 @@ takes.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import gc
 import logging
@@ -31,14 +36,18 @@ from typing import Final
 
 import trio
 
+from netagent.datapath import netns
+from netagent.datapath.redirect import open_exempt, open_redirect
 from netagent.model.sandbox import SandboxId
 from netagent.names.channel import Channel, SocketPair
 from netagent.names.daemon import LOCKED_STATUS, Ready, become_daemon
-from netagent.names.protocol import SOCKET_NAME, Statistics, reply_bytes
+from netagent.names.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
 from netagent.names.session import Answering, Effect, Session
 from netagent.names.upstream import DNS_PORT, read_servers
+from netdns.exchange import open_here
 from netdns.resolver import Resolver
 from netdns.server import Server
+from netdns.servers import Server as Upstream
 
 LOCK_NAME: Final = "resolver.lock"
 LOG_NAME: Final = "resolver.log"
@@ -61,10 +70,11 @@ class ResolverProcess:
         self._resolver = Resolver(
             source=self._answering.source, rng=random.SystemRandom(), now=time.monotonic()
         )
-        self._server = Server(self._resolver)
+        self._server = Server(self._resolver, open_socket=self._open_upstream_socket)
         self._listener = trio.socket.from_stdlib_socket(listener)
         self._resolv_conf = resolv_conf
         self._sockets: dict[SandboxId, SocketPair] = {}
+        self._redirects: dict[SandboxId, socket.socket] = {}
         self._forwarding: dict[SandboxId, bool] = {}
         self._connections = 0
         self._agent: trio.CancelScope | None = None
@@ -90,15 +100,32 @@ class ResolverProcess:
                 while (message := await channel.receive()) is not None:
                     payload, pair = message
                     effect = session.handle_request_untrusted(payload, has_sockets=pair is not None)
-                    await self._carry_out(effect, pair, channel, scope)
+                    if effect.keep is not None and pair is not None:
+                        effect = self._keep(effect, effect.keep, pair, session)
+                    elif pair is not None:
+                        pair.close()
+                    await self._carry_out(effect, channel, scope)
         except OSError as error:
             _log.warning("a connection on the control socket failed: %s", error)
         finally:
             self._connections -= 1
 
-    async def _carry_out(
-        self, effect: Effect, pair: SocketPair | None, channel: Channel, scope: trio.CancelScope
-    ) -> None:
+    def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
+        """Keep the sockets, and have queries come to them; returns what is left to do."""
+        sandbox_id = listen.sandbox_id
+        self._drop(sandbox_id)
+        self._sockets[sandbox_id] = pair
+        if not listen.behind_runtime:
+            return effect
+        try:
+            self._redirects[sandbox_id] = netns.call_beside(pair.udp, open_redirect)
+        except OSError as error:
+            return session.give_back(
+                listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
+            )
+        return effect
+
+    async def _carry_out(self, effect: Effect, channel: Channel, scope: trio.CancelScope) -> None:
         self._counters["control_messages"] += 1
         self._counters["control_refused"] += effect.refused
         if effect.is_agent:
@@ -106,13 +133,8 @@ class ResolverProcess:
             if self._agent is not None and self._agent is not scope:
                 self._agent.cancel()
             self._agent = scope
-        for leaving in (effect.keep, effect.close):
-            if leaving is not None:
-                self._drop(leaving)
-        if pair is not None and effect.keep is not None:
-            self._sockets[effect.keep] = pair
-        elif pair is not None:
-            pair.close()
+        if effect.close is not None:
+            self._drop(effect.close)
         self._update_listeners()
         for reply in effect.replies:
             sockets = None if effect.sockets_of is None else self._sockets[effect.sockets_of]
@@ -123,6 +145,9 @@ class ResolverProcess:
     def _drop(self, sandbox_id: SandboxId) -> None:
         self._server.remove_listener(sandbox_id)
         self._forwarding.pop(sandbox_id, None)
+        redirect = self._redirects.pop(sandbox_id, None)
+        if redirect is not None:
+            redirect.close()
         pair = self._sockets.pop(sandbox_id, None)
         if pair is not None:
             pair.close()
@@ -137,8 +162,18 @@ class ResolverProcess:
         for sandbox_id in self._forwarding.keys() | ready.keys():
             forward = sandbox_id in ready and ready[sandbox_id].forward
             if self._forwarding.get(sandbox_id) is not forward:
-                self._resolver.set_upstreams(sandbox_id, forwarding=forward)
+                near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
+                self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near)
                 self._forwarding[sandbox_id] = forward
+
+    def _open_upstream_socket(self, server: Upstream, kind: socket.SocketKind) -> socket.socket:
+        """The host's servers are asked from here, a runtime's resolver from inside its sandbox."""
+        if server.near is None:
+            return open_here(server, kind)
+        pair = self._sockets.get(SandboxId(str(server.near)))
+        if pair is None:
+            raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
+        return netns.call_beside(pair.udp, lambda: open_exempt(kind))
 
     async def _watch_upstreams(self) -> None:
         servers: tuple[str, ...] | None = None
@@ -151,7 +186,12 @@ class ResolverProcess:
             await trio.sleep(_RESOLV_CONF_PERIOD_S)
 
     def _statistics(self) -> dict[str, int]:
-        own = {"rows": len(self._answering.source.rows), "sandboxes": len(self._sockets), **self._counters}
+        own = {
+            "rows": len(self._answering.source.rows),
+            "sandboxes": len(self._sockets),
+            "redirects": len(self._redirects),
+            **self._counters,
+        }
         return {**self._server.statistics(), **own}
 
 

@@ -9,11 +9,14 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     BEGIN   [2, s]                                 (nothing)
     ROWS    [3, s, [row…]]                         (nothing)
     COMMIT  [4, s]                                 DONE       [2, s]
-    LISTEN  [5, s, sandbox id]  + UDP, TCP socket  DONE
+    LISTEN  [5, s, sandbox id, behind] + sockets   DONE
     CLOSE   [6, s, sandbox id]                     DONE
-    FETCH   [7, s, sandbox id]                     SOCKETS    [4, s, sandbox id]  + UDP, TCP socket
+    FETCH   [7, s, sandbox id]                     SOCKETS    [4, s, sandbox id, behind] + sockets
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
     anything that is not understood                REFUSED    [3, s, reason]
+
+The sockets are one for UDP and one for TCP. `behind` is true when the resolver of a container runtime holds
+127.0.0.11 in the sandbox; where it is missing it is false.
 
 BEGIN … COMMIT is a full table: rows are taken as they come, and COMMIT removes those that were not mentioned in
 between. ROWS outside of it are changes. So a table that breaks off half-way has removed nothing.
@@ -99,6 +102,8 @@ class Listen:
 
     sequence: int
     sandbox_id: SandboxId
+    behind_runtime: bool = False
+    """A runtime's resolver holds the address: lead queries past it, and ask it for what is not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ class Sockets:
 
     sequence: int
     sandbox_id: SandboxId
+    behind_runtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,9 @@ def request_bytes(request: Request) -> bytes:
             return _pack([*head, request.version, request.release])
         case Rows():
             return _pack([*head, [fields_of(change) for change in request.changes]])
-        case Listen() | Close() | Fetch():
+        case Listen():
+            return _pack([*head, request.sandbox_id, request.behind_runtime])
+        case Close() | Fetch():
             return _pack([*head, request.sandbox_id])
         case Begin() | Commit() | Count():
             return _pack(head)
@@ -208,7 +216,7 @@ def reply_bytes(reply: Reply) -> bytes:
         case Refused():
             return _pack([*head, reply.reason[:200]])
         case Sockets():
-            return _pack([*head, reply.sandbox_id])
+            return _pack([*head, reply.sandbox_id, reply.behind_runtime])
         case Statistics():
             return _pack([*head, dict(reply.counters)])
         case Done():
@@ -283,8 +291,8 @@ def _request(fields: list[Any]) -> Request:
             return Rows(sequence, tuple(read_change_untrusted(row) for row in read_array(rows)))
         case 4, sequence, _:
             return Commit(sequence)
-        case 5, sequence, [sandbox_id, *_]:
-            return Listen(sequence, SandboxId(read_text(sandbox_id)))
+        case 5, sequence, [sandbox_id, *rest]:
+            return Listen(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
         case 6, sequence, [sandbox_id, *_]:
             return Close(sequence, SandboxId(read_text(sandbox_id)))
         case 7, sequence, [sandbox_id, *_]:
@@ -304,8 +312,8 @@ def _reply(fields: list[Any]) -> Reply:
             return Done(sequence)
         case 3, sequence, [reason, *_]:
             return Refused(sequence, read_text(reason))
-        case 4, sequence, [sandbox_id, *_]:
-            return Sockets(sequence, SandboxId(read_text(sandbox_id)))
+        case 4, sequence, [sandbox_id, *rest]:
+            return Sockets(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
         case 5, sequence, [counters, *_] if isinstance(counters, dict):
             return Statistics(
                 sequence, {read_text(name): read_integer(number) for name, number in counters.items()}

@@ -10,7 +10,7 @@ agent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from netagent.model.sandbox import Sandbox, SandboxId
@@ -48,8 +48,8 @@ class Answering:
         self.source = ZoneSource()
         self.complete = False
         """Whether a whole table was received since the start."""
-        self.held: set[SandboxId] = set()
-        """Sandboxes whose sockets are here."""
+        self.held: dict[SandboxId, bool] = {}
+        """Sandboxes whose sockets are here, and whether a runtime's resolver is behind them."""
 
     def ready(self) -> dict[SandboxId, Sandbox]:
         """Return the sandboxes to answer for: with sockets, with a row, in a table that was whole once."""
@@ -65,8 +65,8 @@ class Effect:
 
     is_agent: bool = False
     """This connection belongs to the agent from now on: close the one that did before."""
-    keep: SandboxId | None = None
-    """Keep the sockets that came as this sandbox's, in place of any before. Otherwise close them."""
+    keep: Listen | None = None
+    """Keep the sockets that came as its sandbox's, in place of any before. Otherwise close them."""
     close: SandboxId | None = None
     """Close this sandbox's sockets."""
     replies: tuple[bytes, ...] = ()
@@ -102,6 +102,11 @@ class Session:
             return _refuse(request.sequence, "say HELLO first")
         return self._carry_out(request, has_sockets=has_sockets)
 
+    def give_back(self, listen: Listen, reason: str) -> Effect:
+        """Take note that the sockets of a LISTEN could not be kept; returns what to do instead."""
+        self._answering.held.pop(listen.sandbox_id, None)
+        return replace(_refuse(listen.sequence, reason), close=listen.sandbox_id)
+
     def _carry_out(self, request: _AgentRequest, *, has_sockets: bool) -> Effect:
         match request:
             case Begin():
@@ -112,18 +117,19 @@ class Session:
             case Commit():
                 self._commit()
                 return _done(request.sequence)
-            case Listen(sequence, sandbox_id):
+            case Listen(sequence, sandbox_id, behind_runtime):
                 if not has_sockets:
                     return _refuse(sequence, "LISTEN without a bound UDP and a listening TCP socket")
-                self._answering.held.add(sandbox_id)
-                return Effect(keep=sandbox_id, replies=(reply_bytes(Done(sequence)),))
+                self._answering.held[sandbox_id] = behind_runtime
+                return Effect(keep=request, replies=(reply_bytes(Done(sequence)),))
             case Close(sequence, sandbox_id):
-                self._answering.held.discard(sandbox_id)
+                self._answering.held.pop(sandbox_id, None)
                 return Effect(close=sandbox_id, replies=(reply_bytes(Done(sequence)),))
             case Fetch(sequence, sandbox_id):
                 if sandbox_id not in self._answering.held:
                     return _refuse(sequence, "no sockets of this sandbox are here")
-                return Effect(replies=(reply_bytes(Sockets(sequence, sandbox_id)),), sockets_of=sandbox_id)
+                sockets = Sockets(sequence, sandbox_id, self._answering.held[sandbox_id])
+                return Effect(replies=(reply_bytes(sockets),), sockets_of=sandbox_id)
 
     def _rows(self, request: Rows) -> Effect:
         source = self._answering.source

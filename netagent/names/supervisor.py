@@ -77,8 +77,13 @@ class Supervisor:
         revision = self.publish_nowait(table)
         return await self._wait(lambda: self._feed.settled_revision >= revision)
 
-    async def add_sandbox(self, sandbox_id: SandboxId, udp: socket.socket, tcp: socket.socket) -> None:
+    async def add_sandbox(
+        self, sandbox_id: SandboxId, udp: socket.socket, tcp: socket.socket, *, behind_runtime: bool = False
+    ) -> None:
         """Have queries on these sockets answered on behalf of the sandbox. They are ours from here on.
+
+        With `behind_runtime` the resolver of a container runtime holds the address in there: the process leads
+        queries to us for as long as it lives, and asks that resolver for what is not ours.
 
         Answers begin when the sandbox has a row in a published table; until then the kernel keeps the queries.
         Raises FailedError if the process can't be told in PATIENCE_S, or will not have them; then the sockets are
@@ -86,7 +91,7 @@ class Supervisor:
         """
         self._forget_sockets(sandbox_id)
         self._sockets[sandbox_id] = SocketPair(udp, tcp)
-        self._feed.add_sandbox(sandbox_id)
+        self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
         self._to_send.set()
         try:
             told = await self._wait(
@@ -105,6 +110,12 @@ class Supervisor:
             code="resolver-unreachable",
             thing=sandbox_id,
         )
+
+    async def put_before_runtime(self, sandbox_id: SandboxId) -> None:
+        """Make a known sandbox one with a runtime's resolver in it. Raises as `add_sandbox` does."""
+        pair = self._sockets.get(sandbox_id)
+        if pair is not None and not self._feed.is_behind_runtime(sandbox_id):
+            await self.add_sandbox(sandbox_id, *pair.copy(), behind_runtime=True)
 
     async def remove_sandbox(self, sandbox_id: SandboxId) -> None:
         """Have the sandbox's sockets closed on both sides. One that is not known: nothing happens."""

@@ -22,11 +22,17 @@ class Resolvers:
         self._supervisor = supervisor
         self._making = trio.Lock()
 
-    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int) -> None:
-        """Have 127.0.0.11 answered in the namespace, unless it is already. FailedError when it can't be."""
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
+        """Have 127.0.0.11 answered in the namespace, unless it is already. FailedError when it can't be.
+
+        `behind_runtime`: Docker's own resolver holds the address in there and goes on answering for Docker's names.
+        Who does not know says False, which leaves a sandbox as another endpoint's attach has made it.
+        """
         # Not for two endpoints of one sandbox at once: the second would find the address taken by the first.
         async with self._making:
             if sandbox in await self._supervisor.known_sandboxes():
+                if behind_runtime:
+                    await self._supervisor.put_before_runtime(sandbox)
                 return
             try:
                 udp, tcp = await make_resolver_sockets(netns_fd)
@@ -36,7 +42,7 @@ class Resolvers:
                     raise FailedError(text, code="resolver", thing=sandbox) from None
                 hint = "stop the DNS server that has it, then attach again"
                 raise RefusedError(text, code="port-in-use", thing=sandbox, hint=hint) from None
-            await self._supervisor.add_sandbox(sandbox, udp, tcp)
+            await self._supervisor.add_sandbox(sandbox, udp, tcp, behind_runtime=behind_runtime)
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
         """Answer there no longer."""

@@ -149,7 +149,7 @@ class Janitor:
             if now is None:
                 return
             with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
-                await parts.resolvers.ensure_listening(sandbox_of(now), fd)
+                await parts.resolvers.ensure_listening(sandbox_of(now), fd, behind_runtime=now.behind_runtime)
             self.endpoints.steps.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
             if not _is_known(parts.live.view, now.endpoint_id):

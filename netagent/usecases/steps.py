@@ -60,7 +60,7 @@ class Projection(Protocol):
 class Resolvers(Protocol):
     """The part of the resolver's supervisor that is used here."""
 
-    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int) -> None:
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
         """Make the sockets in the namespace, unless the resolver has them."""
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
@@ -194,7 +194,7 @@ class Steps:
         parts, sandbox = self.parts, sandbox_of(row)
         if not self.others_in_sandbox(row):
             undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
-        await parts.resolvers.ensure_listening(sandbox, fd)
+        await parts.resolvers.ensure_listening(sandbox, fd, behind_runtime=row.behind_runtime)
 
     async def publish(self, row: LocalEndpointRow, undo: UndoStack) -> LocalEndpointRow:
         """Tell the others, and note that they may know."""

@@ -221,7 +221,7 @@ def test_a_server_that_comes_back_is_tried_again():
     first = []
     for number in range(1500):
         bench.ask(f"n{number}.test")
-        if bench.sent[-1][1].server == TWO[0]:
+        if bench.sent[-1][1].server[:2] == TWO[0]:
             first.append(number)
             bench.now += 0.2  # the first is silent, the second is asked
             bench.resolver.handle_deadline(bench.now)

@@ -148,7 +148,7 @@ class FakeResolvers:
         self._steps = steps
         self.sandboxes = set()
 
-    async def ensure_listening(self, sandbox, netns_fd):
+    async def ensure_listening(self, sandbox, netns_fd, *, behind_runtime):
         os.fstat(netns_fd)
         await self._steps("listen")
         self.sandboxes.add(sandbox)

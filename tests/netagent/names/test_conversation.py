@@ -33,8 +33,7 @@ class Conversation(RuleBasedStateMachine):
         self.session = None
         self.to_process, self.to_agent = deque(), deque()
         self.table = None
-        self.wanted = set()
-        self.ever_whole = False
+        self.wanted = {}  # and whether behind a runtime
 
     # --- the network between them ---
 
@@ -74,7 +73,7 @@ class Conversation(RuleBasedStateMachine):
         taken = self.feed.handle_reply_untrusted(payload, has_sockets=sockets)
         if taken is not None:
             self.agent_sockets.add(taken)
-            self.wanted.add(taken)
+            self.wanted[taken] = self.answering.held[taken]
         self.collect()
 
     # --- what happens to them ---
@@ -85,18 +84,18 @@ class Conversation(RuleBasedStateMachine):
         self.feed.set_table(self.table)
         self.collect()
 
-    @rule(one=IDS)
-    def add(self, one):
+    @rule(one=IDS, behind_runtime=st.booleans())
+    def add(self, one, behind_runtime):
         self.agent_sockets.add(one)
-        self.wanted.add(one)
-        self.feed.add_sandbox(one)
+        self.wanted[one] = behind_runtime
+        self.feed.add_sandbox(one, behind_runtime=behind_runtime)
         self.collect()
 
     @rule(one=IDS)
     def remove(self, one):
         self.feed.remove_sandbox(one)
         self.agent_sockets.discard(one)
-        self.wanted.discard(one)
+        self.wanted.pop(one, None)
         self.collect()
 
     @rule()
@@ -105,7 +104,7 @@ class Conversation(RuleBasedStateMachine):
             self.cut()
         self.feed = Feed("r1")
         self.agent_sockets.clear()
-        self.wanted = set(self.answering.held)
+        self.wanted = dict(self.answering.held)
         self.table = None
 
     @rule()
@@ -113,7 +112,7 @@ class Conversation(RuleBasedStateMachine):
         if self.session is not None:
             self.cut()
         self.answering = Answering()
-        self.wanted = set(self.agent_sockets)
+        self.wanted = {one: self.wanted[one] for one in self.agent_sockets}
 
     # --- what must hold ---
 
@@ -130,7 +129,9 @@ class Conversation(RuleBasedStateMachine):
                 break
         assert not self.to_process
         assert self.feed.is_talking
-        assert self.answering.held == self.wanted == self.agent_sockets == self.feed.sandbox_ids
+        assert self.answering.held == self.wanted
+        assert self.wanted.keys() == self.agent_sockets == self.feed.sandbox_ids
+        assert all(self.feed.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
         assert all(self.feed.is_served(one) for one in self.wanted)
         if self.table is not None:
             assert dict(self.answering.source.rows) == self.table

@@ -23,6 +23,7 @@ REQUESTS = [
     protocol.Rows(3, ((names.settings()[0], None),)),
     protocol.Commit(4),
     protocol.Listen(5, "abc-1"),
+    protocol.Listen(5, "abc-1", behind_runtime=True),
     protocol.Close(6, "abc-1"),
     protocol.Fetch(7, "abc-1"),
     protocol.Count(8),
@@ -32,6 +33,7 @@ REPLIES = [
     protocol.Done(2),
     protocol.Refused(3, "because"),
     protocol.Sockets(4, "abc-1"),
+    protocol.Sockets(4, "abc-1", behind_runtime=True),
     protocol.Statistics(5, {"queries": 12}),
 ]
 
