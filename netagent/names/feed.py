@@ -102,6 +102,7 @@ class Feed:
         self._revision = 0
         self._settled = 0
         self._held: dict[SandboxId, _Held] = {}
+        self._taken: dict[SandboxId, _Held] = {}  # what the process is known to have taken, on any connection
         self._dropped: set[SandboxId] = set()
         self._there: set[SandboxId] = set()
         self.refused: dict[SandboxId, str] = {}
@@ -133,6 +134,7 @@ class Feed:
     def remove_sandbox(self, sandbox_id: SandboxId) -> None:
         """Want the sockets of this sandbox closed."""
         self._held.pop(sandbox_id, None)
+        self._taken.pop(sandbox_id, None)
         self.refused.pop(sandbox_id, None)
         if self._phase is not _Phase.TALKING or sandbox_id in self._there | self._asked:
             self._dropped.add(sandbox_id)
@@ -246,6 +248,7 @@ class Feed:
             case _SentSockets(held=held), Done():
                 if self._held.get(sandbox_id) == held:
                     self._there.add(sandbox_id)
+                    self._taken[sandbox_id] = held
             case _SentSockets(held=held), Refused():
                 if self._held.get(sandbox_id) == held:
                     self.refused[sandbox_id] = reply.reason
@@ -262,7 +265,8 @@ class Feed:
         return None
 
     def _welcome(self, welcome: Welcome) -> None:
-        self._there.update(welcome.sandbox_ids)
+        # What was added anew while nobody was there to tell is to be sent, though older sockets of it are there.
+        self._there.update(one for one in welcome.sandbox_ids if self._taken.get(one) == self._held.get(one))
         if welcome.more:
             return
         same = welcome.version == VERSION and welcome.release == self._release
@@ -276,7 +280,7 @@ class Feed:
         sandbox_id = sockets.sandbox_id
         if sandbox_id in self._held or sandbox_id in self._dropped:
             return None
-        self._held[sandbox_id] = _Held(self._next(), sockets.behind_runtime)
+        self._held[sandbox_id] = self._taken[sandbox_id] = _Held(self._next(), sockets.behind_runtime)
         return sandbox_id
 
     def _pump(self) -> None:
