@@ -1,0 +1,133 @@
+"""Our resolver in front of the real Docker's, in a container on a network that a user defined."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from fakes import names
+from fakes.resolver_process import agent, ended, gone, until
+from runtimes.lone_docker import LoneDocker
+
+from netagent.datapath.netns import make_resolver_sockets, opened_netns
+
+pytestmark = pytest.mark.runtimes
+
+NAME_SERVER = """
+import random, socket, time, trio
+from netdns import constants, rdata
+from netdns.resolver import Resolver
+from netdns.server import Server
+from netdns.testing import TableSource
+source = TableSource("com", "org")
+source.put("example.com", constants.A, [rdata.a("192.0.2.80")])
+source.put("long.example.com", constants.TXT, [rdata.txt(b"x" * 250) for _ in range(8)])
+server = Server(Resolver(source=source, rng=random.SystemRandom(), now=time.monotonic()))
+udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+for one in (udp, tcp):
+    one.bind(("192.0.2.53", 53))
+server.add_listener("all", udp, tcp)
+trio.run(server.run)
+"""
+"""What resolv.conf of the host names."""
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Iterator[LoneDocker]:
+    netns = f"dns-{secrets.token_hex(3)}"
+    subprocess.run(["ip", "netns", "add", netns], check=True)
+    one = LoneDocker(netns, tmp_path, "--live-restore")
+    server = None
+    try:
+        one.run("ip link set lo up")
+        one.run("ip addr add 192.0.2.53/32 dev lo")
+        server = one.begin(sys.executable, "-c", NAME_SERVER)
+        one.start()
+        one.docker("network", "create", "own")
+        for name in ("asker", "cache"):
+            one.docker("run", "-d", "--network", "own", "--name", name, "lab", "sleep", "1000000")
+        yield one
+    finally:
+        one.close()
+        if server is not None:
+            server.kill()
+            server.wait()
+        subprocess.run(["ip", "netns", "del", netns], check=True)
+
+
+class Asker:
+    """The container, asked by busybox's nslookup with the resolv.conf that Docker gave it."""
+
+    def __init__(self, docker: LoneDocker) -> None:
+        self.pid = docker.pid("asker")
+        self.cache = docker.docker("inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "cache")
+
+    async def ask(self, name: str) -> str:
+        """The addresses, or what it says in their place."""
+        inside = ["nsenter", f"--target={self.pid}", "--all", "nslookup", "-type=a", name]
+        done = await trio.run_process(inside, capture_stdout=True, capture_stderr=True, check=False)
+        text = done.stdout.decode()
+        lines = [line for line in text.splitlines()[3:] if line]
+        found = [line.split()[-1] for line in lines if line.startswith("Address")]
+        return " ".join(found) or text
+
+    async def ask_txt(self, name: str) -> int:
+        """How many TXT records there are; more than a datagram holds."""
+        inside = ["nsenter", f"--target={self.pid}", "--net", "dig", "@127.0.0.11", "+short", "TXT", name]
+        done = await trio.run_process(inside, capture_stdout=True)
+        return len(done.stdout.splitlines())
+
+
+def start_process_beside(docker: LoneDocker, run_dir: Path) -> None:
+    """The agent would start it; but this one's upstream servers are those of the namespace that dockerd is in."""
+    run_dir.mkdir()
+    (run_dir / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+    options = f"--run-dir {run_dir} --release test --resolv-conf {run_dir}/resolv.conf --detach"
+    docker.run(f"{sys.executable} -P -m netagent.names.process {options}")
+
+
+async def all_are_answered(asker: Asker) -> None:
+    assert await asker.ask("web-1.app.mesh.internal") == "10.160.0.11"
+    assert await asker.ask("database") == "10.170.0.21", "our short name, by Docker's resolv.conf"
+    assert await asker.ask("cache") == asker.cache
+    assert await asker.ask("example.com") == "192.0.2.80"
+    assert await asker.ask_txt("long.example.com") == 8
+    assert "NXDOMAIN" in await asker.ask("nobody.example.com")
+
+
+def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -> None:
+    async def main() -> None:
+        run_dir = tmp_path / "names"
+        asker = Asker(docker)
+        assert await asker.ask("cache") == asker.cache
+        start_process_beside(docker, run_dir)
+        async with ended(run_dir):
+            async with agent(run_dir) as one:
+                with opened_netns(f"/proc/{asker.pid}/ns/net") as netns_fd:
+                    await one.add_sandbox("c", *await make_resolver_sockets(netns_fd), behind_runtime=True)
+                assert await one.publish(names.world())
+                process_id = one.status()["process_id"]
+                await all_are_answered(asker)
+
+                docker.stop(signal.SIGKILL)
+                assert await asker.ask("database") == "10.170.0.21"
+                assert await asker.ask("example.com") == "192.0.2.80", "by the host's servers"
+                assert "NXDOMAIN" in await asker.ask("cache"), "nobody knows it now"
+                docker.start()  # its resolver has another port now
+                await all_are_answered(asker)
+
+            # The agent is away, so that nobody starts another process.
+            os.kill(process_id, signal.SIGKILL)
+            await until(lambda: gone(process_id))
+            assert await asker.ask("cache") == asker.cache
+            assert await asker.ask("example.com") == "192.0.2.80"
+            assert "NXDOMAIN" in await asker.ask("database")
+
+    trio.run(main)
