@@ -57,6 +57,7 @@ PERFORMS = {
     "netagent.datapath.netns",
     "netagent.datapath.observe",
     "netagent.datapath.reconcile",
+    "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",
     "netagent.probes.echo",
@@ -74,6 +75,8 @@ PERFORMS = {
     "netagent.names.process",
     "netagent.names.supervisor",
     "netagent.names.upstream",  # reads resolv.conf
+    # container runtimes
+    "netagent.integrations.docker.accepts",
     # a host's life in a cluster, and what users have done
     "netagent.membership.asking",
     "netagent.membership.cluster",
@@ -155,6 +158,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.config", "netagent.control", "netagent.errors", "netagent.log", "netagent.model",
         "netagent.registry", "netagent.state_dir", "netagent.usecases",
     },
+    "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
     "netagent.control": {
         "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.registry",
         "netagent.usecases", "netdns.errors",

@@ -31,10 +31,10 @@ class LoneDocker:
         (folder / "resolv.conf").write_text("nameserver 192.0.2.53\n")
         self._log = (folder / "dockerd.log").open("wb")
         self._options = options
+        mounts = f"mount -t tmpfs tmpfs /run && mount --bind {folder}/resolv.conf /etc/resolv.conf"
         self._keeper = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{netns}", "unshare", "-m", "--propagation", "private", "sh", "-c",
-             f"mount -t tmpfs tmpfs /run && mount --bind {folder}/resolv.conf /etc/resolv.conf && "
-             "exec sleep infinity"],
+             f"{mounts} && exec sleep infinity"],
         )  # fmt: skip
         self._daemon: subprocess.Popen[bytes] | None = None
         self._wait(lambda: self._enter("test", "!", "-e", "/run/netns", check=False).returncode == 0, START_S)

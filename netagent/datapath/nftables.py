@@ -1,0 +1,118 @@
+"""The little that we say to nf_tables: a transaction, and the number of the ruleset's generation.
+
+The messages are those of <linux/netfilter/nf_tables.h>; attribute numbers stand in the calls. The kernel handles a
+request inside `send`, so that nothing here waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+NEWTABLE, NEWCHAIN, NEWRULE = 0, 3, 6
+EXCLUSIVE, APPEND = 0x200, 0x800  # NLM_F_EXCL, NLM_F_APPEND
+TABLE_F_OWNER: Final = 0x2
+
+_NETLINK_NETFILTER: Final = 12
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
+_FAMILY_BYTES: Final = 4  # struct nfgenmsg
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
+_NLMSG_ERROR: Final = 2
+_BATCH_BEGIN, _BATCH_END, _NFTABLES = 0x10, 0x11, 10
+_NEWGEN, _GETGEN = 15, 16
+_NESTED: Final = 0x8000
+_RECEIVE_BYTES: Final = 1 << 16
+
+
+class Change(NamedTuple):
+    """One message of a transaction."""
+
+    kind: int
+    flags: int
+    attributes: bytes
+
+
+def open_socket() -> socket.socket:
+    """A socket for the ruleset of the calling thread's namespace."""
+    sock = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+    )
+    try:
+        sock.bind((0, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
+    """Make all changes, in the family `ip`, or none. Raises OSError with the kernel's reason."""
+    border = struct.pack("=BBH", socket.AF_UNSPEC, 0, socket.htons(_NFTABLES))
+    family = struct.pack("=BBH", socket.AF_INET, 0, 0)
+    frames = [_frame(_BATCH_BEGIN, 0, border)]
+    for change in changes:
+        flags = change.flags | _NLM_F_CREATE | _NLM_F_ACK
+        frames.append(_frame(_NFTABLES << 8 | change.kind, flags, family + change.attributes))
+    frames.append(_frame(_BATCH_END, 0, border))
+    sock.send(b"".join(frames))
+    # One answer to each change, or, when the whole was refused, at least one.
+    codes = [-struct.unpack_from("=i", body)[0] for kind, body in _received(sock) if kind == _NLMSG_ERROR]
+    code = next((code for code in codes if code), 0 if len(codes) >= len(changes) else errno.EIO)
+    if code:
+        raise OSError(code, f"nf_tables: {os.strerror(code)}")
+
+
+def generation(sock: socket.socket) -> int:
+    """The number that every change of the namespace's ruleset raises. OSError when the kernel does not say."""
+    sock.send(_frame(_NFTABLES << 8 | _GETGEN, 0, struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)))
+    for kind, body in _received(sock):
+        if kind == _NFTABLES << 8 | _NEWGEN:  # its first attribute is the number
+            (found,) = struct.unpack_from("!I", body, _FAMILY_BYTES + 4)
+            return int(found)
+    raise OSError(errno.EIO, "nf_tables: no generation")
+
+
+def expression(name: str, data: bytes) -> bytes:
+    """An element of a rule."""
+    return nest(1, text(1, name) + nest(2, data))
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Octets as they are."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def nest(kind: int, value: bytes) -> bytes:
+    """Attributes in an attribute."""
+    return attribute(kind | _NESTED, value)
+
+
+def text(kind: int, value: str) -> bytes:
+    """A string with its zero."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def number(kind: int, value: int) -> bytes:
+    """32 bits, in network order."""
+    return attribute(kind, value.to_bytes(4, "big"))
+
+
+def _frame(kind: int, flags: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags | _NLM_F_REQUEST, 0, 0) + body
+
+
+def _received(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+    while True:
+        try:
+            data = sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset + _HEADER.size + 4 <= len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, offset)
+            yield kind, data[offset + _HEADER.size : offset + length]
+            offset += max((length + 3) & ~3, _HEADER.size)

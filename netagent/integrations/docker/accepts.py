@@ -1,0 +1,130 @@
+"""Two accepts in Docker's own chain for users' rules, without which Docker stops our containers from talking.
+
+Docker gives the FORWARD chain the policy DROP. Where bridge netfilter is on (`net.bridge.bridge-nf-call-iptables`,
+the kernel's default), that chain also judges what a bridge passes from port to port: all traffic of an overlay. So
+while DOCKER-USER exists, there is one rule in it for IPv4 and one for IPv6:
+
+    -i na-+ -m physdev --physdev-is-bridged -m comment --comment netagent -j ACCEPT
+
+It fits packets that a bridge of ours passes between its ports, and nothing that the host routes. It stands first, as
+the chain may end in a RETURN. Rules of ours are known by their comment, are left where they are when the agent stops
+(containers go on), and are removed by `remove`. With Docker's nftables backend there is no such chain and nothing to
+do; any other FORWARD drop is its owner's business.
+
+`iptables` is the program that Docker itself uses, legacy or nft; the ruleset's generation is read every 2 s and the
+program is only run when it has moved.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import socket
+import subprocess
+from typing import Final
+
+import trio
+
+from netagent.datapath import nftables
+
+CHAIN: Final = "DOCKER-USER"
+COMMENT: Final = "netagent"
+RULE: Final = f"-i na-+ -m physdev --physdev-is-bridged -m comment --comment {COMMENT} -j ACCEPT"
+"""As `iptables -S` spells it."""
+
+_PROGRAMS: Final = ("iptables", "ip6tables")
+_LOCK_S: Final = "5"
+"""How long the program waits for others of its kind (legacy only)."""
+_PATIENCE_S: Final = 10.0
+_PERIOD_S: Final = 2.0
+_BLIND_PERIODS: Final = 15
+"""After so many periods the rules are looked at in any case: iptables-legacy moves no generation."""
+
+_log = logging.getLogger(__name__)
+
+
+class Accepts:
+    """Keeps the rules in the network namespace of the process."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[str, str] = {}
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why a rule could not be made, a sentence each; empty when all is well."""
+        return tuple(self._troubles.values())
+
+    async def keep(self) -> None:
+        """Have the rules there for as long as Docker has its chain, until cancelled."""
+        with nftables.open_socket() as sock:
+            seen, periods = None, _BLIND_PERIODS
+            while True:
+                now = _generation(sock)
+                periods += 1
+                if now != seen or periods > _BLIND_PERIODS:
+                    seen, periods = now, 0  # read before the rules, so that no change in between is missed
+                    await self.ensure()
+                await trio.sleep(_PERIOD_S)
+
+    async def ensure(self) -> None:
+        """Have each rule once, where Docker has its chain. What fails is kept for `troubles`, and logged once."""
+        for program in _PROGRAMS:
+            await self._bring(program, wanted=1)
+
+    async def remove(self) -> None:
+        """Have none of the rules. What fails is kept for `troubles`."""
+        for program in _PROGRAMS:
+            await self._bring(program, wanted=0)
+
+    async def _bring(self, program: str, *, wanted: int) -> None:
+        listed = await _run(program, "-S", CHAIN)
+        if listed is None or listed.returncode != 0:
+            self._troubles.pop(program, None)  # no such program, or no such chain: no Docker
+            return
+        ours = ours_untrusted(listed.stdout.decode("utf-8", "replace"))
+        good = ours.count(RULE)
+        orders = [["-D", CHAIN, *shlex.split(rule)] for rule in ours if rule != RULE]
+        orders += [["-D", CHAIN, *RULE.split()]] * max(0, good - wanted)
+        orders += [["-I", CHAIN, *RULE.split()]] * max(0, wanted - good)
+        for order in orders:
+            done = await _run(program, *order)
+            if done is None or done.returncode != 0:
+                words = "it did not end" if done is None else done.stderr.decode("utf-8", "replace").strip()
+                self._note(program, f"{program} can't change Docker's chain {CHAIN}: {words[:200]}")
+                return
+            _log.info("%s %s", program, " ".join(order))
+        self._troubles.pop(program, None)
+
+    def _note(self, program: str, trouble: str) -> None:
+        if self._troubles.get(program) != trouble:
+            _log.warning("%s", trouble)
+        self._troubles[program] = trouble
+
+
+def ours_untrusted(listing: str) -> list[str]:
+    """Our rules in the output of `iptables -S DOCKER-USER`, each without its `-A DOCKER-USER`."""
+    start = f"-A {CHAIN} "
+    rules = [line.removeprefix(start) for line in listing.splitlines() if line.startswith(start)]
+    return [rule for rule in rules if f" --comment {COMMENT} " in f"{rule} "]
+
+
+async def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
+    """None when there is no such program, or it does not end."""
+    with trio.move_on_after(_PATIENCE_S):
+        try:
+            return await trio.run_process(
+                [program, "-w", _LOCK_S, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        except OSError:
+            return None
+    return None
+
+
+def _generation(sock: socket.socket) -> int | None:
+    try:
+        return nftables.generation(sock)
+    except OSError:
+        return None

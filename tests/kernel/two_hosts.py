@@ -1,0 +1,101 @@
+"""One overlay network on two hosts with a container each, and the accepts kept beside it as the agent does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import trio
+from kernel.overlay import (
+    CLUSTER,
+    MTU_BYTES,
+    PORT,
+    VNI,
+    Host,
+    Namespace,
+    endpoint,
+    network,
+    open_host,
+    seen_from_elsewhere,
+    wait_until,
+)
+
+from netagent.datapath.desired import NetworkInput, desired_state
+
+UNDERLAYS = ("192.0.2.1", "192.0.2.2")
+ADDRESSES = ("10.66.0.2", "10.66.0.3", "fd66::2", "fd66::3")
+
+
+@asynccontextmanager
+async def open_overlay(hosts: Sequence[Namespace], containers: Sequence[Namespace]) -> AsyncIterator[None]:
+    """The network is there within the block; afterwards no host has anything of it."""
+    ends = [endpoint(number, container) for number, container in enumerate(containers, start=2)]
+    async with AsyncExitStack() as stack:
+        opened = []
+        for host, underlay in zip(hosts, UNDERLAYS, strict=True):
+            opened.append(await stack.enter_async_context(open_host(host, underlay)))
+        for host, own, other, far in zip(opened, ends, reversed(ends), reversed(UNDERLAYS), strict=True):
+            await _program(host, network((own,), (seen_from_elsewhere(other, far),)))
+            await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                for host, own in zip(opened, ends, strict=True):
+                    await host.attacher.unbind(own.endpoint_id)
+                    await _program(host)
+
+
+async def _program(host: Host, *networks: NetworkInput) -> None:
+    state = desired_state(networks, None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
+    generation = host.reconciler.programmed_generation + 1
+    host.reconciler.set_desired(state, generation)
+    with trio.fail_after(10):
+        await host.reconciler.wait_programmed(generation)
+
+
+def answers(container: Namespace, address: str) -> bool:
+    """Whether one packet comes back."""
+    return container.try_run(f"ping -c1 -W1 {address}").returncode == 0
+
+
+@contextmanager
+def keeping_accepts(host: Namespace) -> Iterator[None]:
+    """What the agent does while it runs."""
+    process = _accepts(host, "keep")
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ensure_accepts(host: Namespace) -> None:
+    """Look once."""
+    assert _accepts(host, "ensure").wait(20) == 0
+
+
+def remove_accepts(host: Namespace) -> None:
+    """What an uninstall does."""
+    assert _accepts(host, "remove").wait(20) == 0
+
+
+def _accepts(host: Namespace, what: str) -> subprocess.Popen[bytes]:
+    code = (
+        f"import trio; from netagent.integrations.docker.accepts import Accepts; trio.run(Accepts().{what})"
+    )
+    return subprocess.Popen(["nsenter", f"--net={host.path}", sys.executable, "-c", code])
+
+
+def accepts_of(host: Namespace, program: str = "iptables") -> list[str]:
+    """Our rules, as the program lists them."""
+    done = host.try_run(f"{program} -S DOCKER-USER")
+    return [line for line in done.stdout.splitlines() if "netagent" in line]
+
+
+async def wait_for_accepts(host: Namespace, count: int = 1) -> None:
+    """In both families."""
+    for program in ("iptables", "ip6tables"):
+        await wait_until(lambda p=program: len(accepts_of(host, p)) == count, f"{count} accepts in {program}")
