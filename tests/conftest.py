@@ -1,4 +1,5 @@
-"""For the whole suite: SIGTERM ends it as Ctrl-C does, so that fixtures take down what they made.
+"""For the whole suite: a busy machine fails no property test, and SIGTERM ends it as Ctrl-C does, so that fixtures
+take down what they made.
 
 `timeout`, CI and supervisors send SIGTERM, whose default action leaves hosts of the lab and namespaces behind. Passed
 on as SIGINT it becomes a KeyboardInterrupt, which pytest expects and trio knows how to deliver.
@@ -9,6 +10,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("netagent", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("netagent")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,14 +1,10 @@
-"""Hypothesis without deadlines, because a busy machine must not fail a test; and containers for the real process."""
+"""Containers for the real resolver process."""
 
 import subprocess
 import uuid
 
 import pytest
 from fakes.resolver_process import Container
-from hypothesis import settings
-
-settings.register_profile("netagent", deadline=None)
-settings.load_profile("netagent")
 
 
 @pytest.fixture

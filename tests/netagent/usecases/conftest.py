@@ -1,11 +1,7 @@
-"""Pretended network namespaces, and Hypothesis without deadlines: a busy machine must not fail a test."""
+"""Pretended network namespaces."""
 
 import pytest
 from fakes.agent_host import Namespaces
-from hypothesis import settings
-
-settings.register_profile("netagent", deadline=None)
-settings.load_profile("netagent")
 
 
 @pytest.fixture
