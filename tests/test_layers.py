@@ -49,6 +49,9 @@ PERFORMS = {
     "netagent.control.service",  # the seam: its methods are awaited
     "netagent.control.status",
     "netagent.control.watch",
+    # other tools
+    "netagent.integrations.shim",
+    "netagent.integrations.shim_call",
     # kernel
     "netagent.datapath.apply",
     "netagent.datapath.attach",
@@ -165,6 +168,10 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
     "netagent.control.problem": {"netagent.errors"},
+    "netagent.integrations": {
+        "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",
+    },
+    "netagent.integrations.shim": set(),  # runs without us
     "netagent.service": {
         "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",
         "netgossip.errors", "netgossip.invitation",
@@ -191,7 +198,9 @@ KNOWS = {
     "pyroute2": {"netagent.datapath.link"},
     "sqlite3": {"netagent.registry.journal", "netagent.registry.writer"},
     "hypercorn": {"netagent.control.server"},
-    "starlette": {"netagent.control.api", "netagent.control.server"},
+    "starlette": {
+        "netagent.control.api", "netagent.control.server", "netagent.integrations.shim_call",
+    },
     "zeroconf": {"netgossip.discovery"},
     "immutables": {
         "netagent.ipam.holding", "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store",

@@ -1,0 +1,153 @@
+#!/usr/bin/python3 -SEI
+"""The executable that container runtimes start: hands everything to the agent and prints what comes back.
+
+CNI runtimes and netavark start a program for each container, several in a chain, and wait for it. So this file is
+installed alone (`netagent install cni`, `netagent install podman`) and runs on any Python of the host, without the
+product's own environment: it understands nothing of what it passes on, and every import costs milliseconds. `site`
+(-S), `socket`, `json` and `annotations` are left out on purpose: together they double the time it takes to start.
+
+The call, as the body of one HTTP request (netagent.integrations.shim_call is the other half):
+
+    argument \\0 argument … \\0\\0 NAME=value \\0 NAME=value … \\0\\0 standard input
+
+of the environment only CNI_*. The answer's body is printed, and its header X-Exit-Status is the exit status.
+"""
+
+import _signal  # type: ignore[import-not-found]  # `signal` is known to mypy, but brings enum: 4 ms
+import _socket
+import os
+import sys
+
+SOCKET = "/run/netagent/netagent.sock"
+DEADLINE_S = 20
+"""For the whole run. The agent gives every call up after 10 s, so this is for an agent that hangs."""
+MAX_INPUT_BYTES = 1 << 20
+"""The longest honest input is CNI's list of all attachments of a host, at some 120 bytes each."""
+
+TRY_AGAIN, NOT_AVAILABLE, BAD_ENVIRONMENT, UNREADABLE = 11, 50, 4, 6
+"""CNI's error codes: https://www.cni.dev/docs/spec/#error"""
+
+
+class Unanswered(Exception):  # noqa: N818  (named for what happened)
+    """The agent can't be asked, or gave no whole answer. Says why, and the way out."""
+
+    def __init__(self, text: str, code: int = TRY_AGAIN) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def main() -> None:
+    """Ask, print, exit; never returns."""
+    _signal.signal(_signal.SIGALRM, _too_late)
+    _signal.alarm(DEADLINE_S)
+    path = os.environ.get("NETAGENT_SOCKET") or SOCKET
+    try:
+        if b"CNI_COMMAND" not in os.environb:
+            refuse_rootless()
+        status, output = ask(path, call(read_input()))
+    except Unanswered as error:
+        status, output = 1, error_text(str(error), error.code)
+    while output:
+        output = output[os.write(1, output) :]
+    os._exit(status)
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError
+
+
+def refuse_rootless() -> None:
+    """Podman of an ordinary user starts us as root of a user namespace, in which the whole range is not mapped."""
+    with open("/proc/self/uid_map", "rb") as file:  # noqa: PTH123  (pathlib takes 10 ms to import)
+        whole = file.read().split() == [b"0", b"0", b"4294967295"]
+    if os.getuid() or not whole:
+        raise Unanswered(
+            "netagent's networks need rootful Podman: only root can put an interface into a network of the host;"
+            " run it with sudo"
+        )
+
+
+def read_input() -> bytes:
+    """Standard input to its end; nothing when it is a person's terminal or the call has none."""
+    if os.isatty(0) or sys.argv[1:] == ["info"]:
+        return b""
+    found = b""
+    try:
+        while chunk := os.read(0, 65536):
+            found += chunk
+            if len(found) > MAX_INPUT_BYTES:
+                raise Unanswered(f"standard input is larger than {MAX_INPUT_BYTES} bytes", UNREADABLE)
+    except TimeoutError:
+        text = f"standard input did not end within {DEADLINE_S} s; close it after the configuration"
+        raise Unanswered(text, UNREADABLE) from None
+    except OSError as error:
+        raise Unanswered(f"standard input can't be read: {error.strerror}", UNREADABLE) from None
+    return found
+
+
+def call(stdin: bytes) -> bytes:
+    """The body of the request."""
+    arguments = [os.fsencode(one) for one in sys.argv]
+    variables = [name + b"=" + value for name, value in os.environb.items() if name.startswith(b"CNI_")]
+    return b"\0\0".join((b"\0".join(arguments), b"\0".join(variables), stdin))
+
+
+def ask(path: str, body: bytes) -> tuple[int, bytes]:
+    """(exit status, output) as the agent says. Unanswered when it doesn't."""
+    stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    answer = b""
+    try:
+        stream.connect(path)
+        head = b"POST /v1/shim HTTP/1.0\r\nHost: netagent\r\nContent-Length: %d\r\n\r\n"
+        stream.sendall(head % len(body) + body)
+        while chunk := stream.recv(65536):
+            answer += chunk
+    except TimeoutError:
+        raise Unanswered(
+            f"the agent at {path} did not answer within {DEADLINE_S} s; look into its log"
+        ) from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        text = f"no agent runs on this host (nobody listens on {path}); start it with `netagent agent`"
+        raise Unanswered(text) from None
+    except PermissionError:
+        raise Unanswered(f"only root and the group netagent may ask the agent at {path}; use sudo") from None
+    except OSError as error:
+        if not answer:  # else look at what came before the end
+            raise Unanswered(f"the agent at {path} can't be asked: {error.strerror or error}") from None
+    return understood(path, answer)
+
+
+def understood(path: str, answer: bytes) -> tuple[int, bytes]:
+    """Of the bytes of an HTTP answer."""
+    head, _, output = answer.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (one.partition(b":") for one in lines)
+    }
+    if headers.get(b"content-length") != b"%d" % len(output):
+        raise Unanswered(f"the agent at {path} broke off; see whether it still runs")
+    kind = first.partition(b" ")[2][:1]
+    if kind != b"2":
+        plain = headers.get(b"content-type", b"").startswith(b"text/plain")
+        text = (
+            output.decode("ascii", "replace").strip()
+            if plain
+            else f"the agent at {path} is of another version"
+        )
+        raise Unanswered(text, UNREADABLE if kind == b"4" else TRY_AGAIN)
+    return int(headers.get(b"x-exit-status", b"1")), output
+
+
+def error_text(text: str, code: int) -> bytes:
+    """As the runtime at hand wants to read it."""
+    plain = "".join(one if " " <= one <= "~" and one not in '"\\' else "?" for one in text).encode()
+    command = os.environb.get(b"CNI_COMMAND")
+    if command is None:
+        return b'{"error":"netagent: %s"}\n' % plain
+    if command == b"STATUS" and code == TRY_AGAIN:
+        code = NOT_AVAILABLE
+    return b'{"cniVersion":"1.0.0","code":%d,"msg":"%s"}\n' % (code, plain)
+
+
+if __name__ == "__main__":
+    main()
