@@ -26,6 +26,7 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
@@ -223,6 +224,7 @@ class Agent:
             identity=self.identity,
             state=self._state,
             underlay=self.underlay,
+            runtimes=HostTargets(),
             introduced=seeds,
         )
         cluster.set_seeds(())

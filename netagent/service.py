@@ -134,7 +134,9 @@ class Service:
         """Put a sandbox into one more network, under the name it has."""
         cluster = self._cluster()
         if any(row.name == target or row.endpoint_id.startswith(target) for row in self._rows()):
-            target = local_endpoint_called(cluster.live, target).target
+            row = local_endpoint_called(cluster.live, target)
+            # What a runtime calls its container is no target.
+            target = row.netns_path if row.origin else row.target
         return await self.attach(AttachRequest(target=target, network=network))
 
     async def network_disconnect(self, network: str, target: str) -> schema.Detached:

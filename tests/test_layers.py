@@ -52,6 +52,7 @@ PERFORMS = {
     # other tools
     "netagent.integrations.shim",
     "netagent.integrations.shim_call",
+    "netagent.integrations.targets",
     # kernel
     "netagent.datapath.apply",
     "netagent.datapath.attach",
@@ -96,6 +97,7 @@ PERFORMS = {
     "netagent.usecases.resolv_conf",
     "netagent.usecases.staged",
     "netagent.usecases.steps",
+    "netagent.usecases.targets",
     "netagent.usecases.undo",
 }
 
@@ -158,8 +160,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
     },
     "netagent.integrations": {
-        "netagent.config", "netagent.control", "netagent.errors", "netagent.log", "netagent.model",
-        "netagent.registry", "netagent.state_dir", "netagent.usecases",
+        "netagent.config", "netagent.control", "netagent.datapath.netns", "netagent.errors", "netagent.log",
+        "netagent.model", "netagent.registry", "netagent.state_dir", "netagent.usecases",
     },
     "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
     "netagent.control": {
@@ -168,9 +170,6 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
     "netagent.control.problem": {"netagent.errors"},
-    "netagent.integrations": {
-        "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",
-    },
     "netagent.integrations.shim": set(),  # runs without us
     "netagent.service": {
         "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",

@@ -70,7 +70,7 @@ def attach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="netns:NAME, a path to a network namespace, pid:PID, docker:NAME, podman:NAME or unit:NAME",
+        help="netns:NAME, the path of a namespace, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME",
     )
     many: dict[str, Any] = {"action": "append", "default": []}
     parser.add_argument("--network", required=True, metavar="NET", help="the network to enter")

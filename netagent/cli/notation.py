@@ -13,7 +13,7 @@ from netagent.errors import InputError
 
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", re.ASCII)
 _UNITS_S = (86400, 3600, 60, 1)
-_TARGET_KINDS = ("netns", "pid", "docker", "podman", "unit")
+_TARGET_KINDS = ("netns", "pid", "docker", "podman", "unit", "machine")
 
 
 def link_of(text: str) -> dict[str, str]:

@@ -42,8 +42,8 @@ _SPOKEN = {
 }
 """Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
 
-TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME or unit:NAME"
-_TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit):\S+")
+TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
+_TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PROTOCOLS = ("tcp", "udp", "sctp")
 

@@ -59,6 +59,7 @@ from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
 from netagent.usecases.steps import EndpointParts
+from netagent.usecases.targets import RuntimeTargets
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, Sockets, open_sockets
 from netgossip.entry import Credentials, Invitations
@@ -89,12 +90,14 @@ class Cluster:
         identity: Identity,
         state: StateDir,
         underlay: Underlay,
+        runtimes: RuntimeTargets,
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
         self.keys = keys
         self.underlay = underlay
         self._identity = identity
+        self._runtimes = runtimes
         self._introduced = introduced
         self._incarnation = 0
         self._local = HostId(identity.node_id)
@@ -199,6 +202,7 @@ class Cluster:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
+            runtimes=self._runtimes,
             domain=self.keys.domain,
             boot_id=boot_id(),
         )

@@ -17,7 +17,8 @@ class AttachRequest:
     """Put the sandbox `target` into `network`. `""` and `()` mean: the agent chooses, or none."""
 
     target: str
-    """`netns:NAME`, an absolute path to a network namespace, `pid:PID`, `docker:NAME`, `podman:NAME`, `unit:NAME`."""
+    """`netns:NAME`, an absolute path to a network namespace, `pid:PID`, `docker:NAME`, `podman:NAME`, `unit:NAME`,
+    `machine:NAME`; from a runtime that says the path itself, what to call the container."""
     network: str
     """By name or id."""
     name: str = ""

@@ -67,7 +67,7 @@ class Endpoints:
         """
         refuse_unsupported(request)
         self.steps.refuse_if_closed(request.target)
-        target = target or targets.resolve(request.target)
+        target = target or await targets.resolve(request.target, self._parts.runtimes)
         network = network_called(self._live.view, request.network)
         with netns.opened_netns(target.path) as fd:
             identity = netns.netns_identity(fd)

@@ -82,6 +82,7 @@ class EndpointParts:
     attacher: Attacher
     resolvers: Resolvers
     projection: Projection
+    runtimes: targets.RuntimeTargets
     domain: str
     boot_id: str
 

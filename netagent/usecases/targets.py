@@ -1,20 +1,20 @@
-"""What a user names as TARGET, as the path of a network namespace."""
+"""What a user names as TARGET, as the path of a network namespace.
+
+netns:NAME  /PATH  pid:PID                  are paths already
+docker: podman: unit: machine:NAME          are asked of whoever runs them: RuntimeTargets
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from netagent.errors import InputError, RefusedError
+from netagent.errors import InputError
 from netagent.model.ids import is_name
 
 NETNS_FOLDER = Path("/run/netns")
-_RUNTIMES = {
-    "docker": "docker inspect -f '{{.State.Pid}}' {name}",
-    "podman": "podman inspect -f '{{.State.Pid}}' {name}",
-    "unit": "systemctl show -p MainPID --value {name}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +28,57 @@ class Target:
     """The runtime's own resolver holds 127.0.0.11 in there, and ours has to answer before it."""
 
 
-def resolve(text: str) -> Target:
+class RuntimeTargets(Protocol):
+    """Those who know their containers by name. Each raises NoError, RefusedError or FailedError with a way out."""
+
+    async def docker(self, name: str) -> Target:
+        """A running Docker container."""
+
+    async def podman(self, name: str) -> Target:
+        """A running container of rootful Podman."""
+
+    async def unit(self, name: str) -> Target:
+        """The main process of a systemd unit that has a namespace of its own."""
+
+    async def machine(self, name: str) -> Target:
+        """A machine that systemd-machined knows, such as one of systemd-nspawn."""
+
+
+async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
     """Whether the namespace exists is found out when it is opened.
 
-    Raises InputError for a form that is unknown, RefusedError for a runtime that this version does not ask.
+    Raises InputError for a form that is unknown, and what `runtimes` raises.
     """
     kind, colon, rest = text.partition(":")
     if text.startswith("/"):
-        named = netns_name_of(text)
-        return Target(text, text, _as_name(named))
+        return Target(text, text, nearest_name(netns_name_of(text)))
     if not colon or not rest:
         raise InputError(
             f"{text!r} is no target",
             thing=text,
             hint="give netns:NAME, the path of a network namespace, or pid:PID",
         )
-    if kind == "netns":
-        if "/" in rest or rest in {".", ".."}:
-            raise InputError(
-                f"{rest!r} is no name of a network namespace", thing=text, hint="see `ip netns list`"
-            )
-        return Target(text, str(NETNS_FOLDER / rest), _as_name(rest))
-    if kind == "pid":
-        if not rest.isascii() or not rest.isdigit():
-            raise InputError(f"{rest!r} is no process id", thing=text, hint="give a number")
-        return Target(text, f"/proc/{int(rest)}/ns/net", "")
-    if kind in _RUNTIMES:
-        way = _RUNTIMES[kind].replace("{name}", rest)
-        raise RefusedError(
-            f"this version cannot ask {kind} for {rest!r}",
-            code="not-supported",
-            thing=text,
-            hint=f"attach its process instead: pid:$({way})",
-        )
-    raise InputError(f"{kind!r} is no kind of target", thing=text, hint="give netns:NAME, a path, or pid:PID")
+    match kind:
+        case "netns":
+            if "/" in rest or rest in {".", ".."}:
+                raise InputError(
+                    f"{rest!r} is no name of a network namespace", thing=text, hint="see `ip netns list`"
+                )
+            return Target(text, str(NETNS_FOLDER / rest), nearest_name(rest))
+        case "pid":
+            if not rest.isascii() or not rest.isdigit():
+                raise InputError(f"{rest!r} is no process id", thing=text, hint="give a number")
+            return Target(text, netns_of_pid(int(rest)), "")
+        case "docker":
+            return await runtimes.docker(rest)
+        case "podman":
+            return await runtimes.podman(rest)
+        case "unit":
+            return await runtimes.unit(rest)
+        case "machine":
+            return await runtimes.machine(rest)
+    hint = "give netns:NAME, a path, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
+    raise InputError(f"{kind!r} is no kind of target", thing=text, hint=hint)
 
 
 def netns_name_of(path: str) -> str:
@@ -69,7 +86,12 @@ def netns_name_of(path: str) -> str:
     return Path(path).name if path and Path(path).parent == NETNS_FOLDER else ""
 
 
-def _as_name(text: str) -> str:
+def netns_of_pid(pid: int) -> str:
+    """Where the kernel shows the network namespace of a process."""
+    return f"/proc/{pid}/ns/net"
+
+
+def nearest_name(text: str) -> str:
     """The nearest valid name, '' when there is none."""
     cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63].strip("-_")
     return cleaned if is_name(cleaned) else ""

@@ -161,6 +161,25 @@ class FakeResolvers:
         self.sandboxes &= wanted
 
 
+class FakeRuntimes:
+    """Every container runs, in the namespace of its name."""
+
+    async def _target(self, kind, name):
+        return targets.Target(f"{kind}:{name}", str(targets.NETNS_FOLDER / name), name)
+
+    async def docker(self, name):
+        return await self._target("docker", name)
+
+    async def podman(self, name):
+        return await self._target("podman", name)
+
+    async def unit(self, name):
+        return await self._target("unit", name)
+
+    async def machine(self, name):
+        return await self._target("machine", name)
+
+
 class FakeProjection:
     def __init__(self, steps):
         self._steps = steps
@@ -220,6 +239,7 @@ class AgentHost:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
+            runtimes=FakeRuntimes(),
             domain="mesh.internal",
             boot_id=boot_id,
         )

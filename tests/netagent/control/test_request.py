@@ -93,7 +93,8 @@ def test_targets_that_are_none(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["netns:web1", "/proc/1/ns/net", "pid:1", "docker:web", "podman:w_1", "unit:a.service"]
+    "target",
+    ["netns:web1", "/proc/1/ns/net", "pid:1", "docker:web", "podman:w_1", "unit:a.service", "machine:m1"],
 )
 def test_targets(target: str) -> None:
     assert request.target_of(target) == target

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes.agent_host import FakeRuntimes
+from fakes.virtual import virtual
 
-from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.errors import InputError
 from netagent.usecases import resolv_conf, targets
 
 
@@ -18,28 +20,26 @@ from netagent.usecases import resolv_conf, targets
         ("/run/netns/web", "/run/netns/web", "web"),
         ("/proc/7/ns/net", "/proc/7/ns/net", ""),
         ("pid:12", "/proc/12/ns/net", ""),
+        ("docker:web", "/run/netns/web", "web"),
+        ("podman:web", "/run/netns/web", "web"),
+        ("unit:web.service", "/run/netns/web.service", "web.service"),
+        ("machine:web", "/run/netns/web", "web"),
     ],
 )
-def test_a_target_is_a_path_and_a_default_name(text: str, path: str, name: str) -> None:
-    target = targets.resolve(text)
-    assert (target.path, target.default_name) == (path, name)
+@virtual
+async def test_a_target_is_a_path_and_a_default_name(text: str, path: str, name: str) -> None:
+    target = await targets.resolve(text, FakeRuntimes())
+    assert (target.text, target.path, target.default_name) == (text, path, name)
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("web", InputError),
-        ("netns:", InputError),
-        ("netns:../x", InputError),
-        ("pid:x", InputError),
-        ("pid:１", InputError),  # noqa: RUF001 - a digit that is not ASCII
-        ("vm:x", InputError),
-        ("docker:web", RefusedError),
-    ],
+    "text",
+    ["web", "netns:", "netns:../x", "pid:x", "pid:１", "vm:x"],  # noqa: RUF001 - a digit that is not ASCII
 )
-def test_other_targets_are_refused_with_a_way_out(text: str, kind: type[NetagentError]) -> None:
-    with pytest.raises(kind) as caught:
-        targets.resolve(text)
+@virtual
+async def test_other_targets_are_refused_with_a_way_out(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        await targets.resolve(text, FakeRuntimes())
     assert caught.value.hint
 
 

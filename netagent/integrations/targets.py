@@ -1,0 +1,143 @@
+"""Containers of this host by the name that somebody else gave them: whoever gave it is asked, by its own command.
+
+What comes back is always a process, and its network namespace is what gets attached. A pid may be used again by
+another process, but a namespace is held by what it is: attaching writes down its inode, and once the path means
+another one the endpoint goes (netagent.usecases.janitor).
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import trio
+
+from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.usecases.targets import Target, nearest_name, netns_of_pid
+
+ASK_S = 5.0
+"""For a command to answer. systemctl and podman take 10 and 60 ms; beyond seconds what they ask hangs."""
+
+
+class HostTargets:
+    """The RuntimeTargets of this host (netagent.usecases.targets)."""
+
+    async def docker(self, name: str) -> Target:
+        """A running Docker container."""
+        hint = "see `docker ps`, and whether Docker itself runs"
+        pid = await _inspected("docker", name, hint)
+        return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
+
+    async def podman(self, name: str) -> Target:
+        """A running container of rootful Podman."""
+        hint = "see `sudo podman ps`; containers of rootless Podman can be attached with pid:PID only"
+        pid = await _inspected("podman", name, hint)
+        return _target("podman", name, pid, hint=f"`podman start {name}` first")
+
+    async def unit(self, name: str) -> Target:
+        """The main process of a systemd unit that has a namespace of its own."""
+        status, output = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
+        shown = _properties(output)
+        if status or shown.get("LoadState") in {"not-found", "bad-setting"}:
+            raise NoError(
+                f"systemd has no unit {name!r}",
+                code="no-such-unit",
+                thing=name,
+                hint="see `systemctl list-units`",
+            )
+        hint = f"`systemctl start {name}` first; only a unit with a main process, a service, can be attached"
+        return _own(
+            _target("unit", name, _pid(shown.get("MainPID", "")), hint=hint),
+            "give the unit PrivateNetwork=yes, or NetworkNamespacePath= of a named namespace, and restart it",
+        )
+
+    async def machine(self, name: str) -> Target:
+        """A machine that systemd-machined knows."""
+        status, output = await _run("machinectl", "show", "--property=Leader", "--", name)
+        if status:
+            raise NoError(
+                f"systemd knows no machine {name!r}",
+                code="no-such-machine",
+                thing=name,
+                hint="see `machinectl list`",
+            )
+        return _own(
+            _target("machine", name, _pid(_properties(output).get("Leader", "")), hint="start it first"),
+            "start it with --private-network or --network-veth",
+        )
+
+
+async def _inspected(program: str, name: str, hint: str) -> int:
+    status, output = await _run(program, "container", "inspect", "--format", "{{.State.Pid}}", "--", name)
+    if status:
+        raise NoError(
+            f"{program} knows no container {name!r}", code="no-such-container", thing=name, hint=hint
+        )
+    return _pid(output)
+
+
+def _target(kind: str, name: str, pid: int, *, hint: str, behind_runtime: bool = False) -> Target:
+    if not pid:
+        raise RefusedError(
+            f"the {_WORDS[kind]} {name!r} does not run", code="not-running", thing=name, hint=hint
+        )
+    default_name = nearest_name(name.removesuffix(".service") if kind == "unit" else name)
+    return Target(f"{kind}:{name}", netns_of_pid(pid), default_name, behind_runtime=behind_runtime)
+
+
+_WORDS = {
+    "docker": "Docker container",
+    "podman": "Podman container",
+    "unit": "unit",
+    "machine": "machine",
+}
+
+
+def _own(target: Target, hint: str) -> Target:
+    """Refuse the host's own namespace, with the setting that gives another one."""
+    try:
+        shared = Path(target.path).samefile(Path("/proc/self/ns/net"))
+    except OSError:
+        shared = False  # it has just ended: opening the path will tell
+    if shared:
+        raise RefusedError(
+            f"{target.text} is in the host's own network namespace",
+            code="host-namespace",
+            thing=target.text,
+            hint=hint,
+        )
+    return target
+
+
+def _properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _pid(text: str) -> int:
+    digits = text.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
+async def _run(*command: str) -> tuple[int, str]:
+    """Exit status and output. RefusedError when there is no such program, FailedError when it doesn't end."""
+    if any("\0" in word or not word.isprintable() for word in command):
+        raise InputError(f"{command[-1]!r} is no name", thing=command[-1], hint="write it as it is shown")
+    try:
+        with trio.move_on_after(ASK_S):
+            done = await trio.run_process(
+                command, capture_stdout=True, stderr=subprocess.DEVNULL, check=False
+            )
+            return done.returncode, done.stdout.decode("utf-8", "replace")
+    except OSError as error:
+        raise RefusedError(
+            f"{command[0]} can't be run: {error.strerror}",
+            code="no-runtime",
+            thing=command[0],
+            hint="install it, or attach the process with pid:PID",
+        ) from None
+    raise FailedError(
+        f"{command[0]} did not answer within {ASK_S:.0f} s",
+        code="timeout",
+        thing=command[0],
+        hint="see its own log",
+    )
