@@ -26,6 +26,8 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.integrations.cni.plugin import CniPlugin
+from netagent.integrations.shim_call import shim_route
 from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
@@ -80,7 +82,7 @@ class Agent:
                     await self._enter(keys)
                 self._nursery.start_soon(self._run_neighbours)
                 async with trio.open_nursery() as api:
-                    app = build_app(Service(self))
+                    app = build_app(Service(self), [shim_route(CniPlugin(self.member).answer, None)])
                     await api.start(serve, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
                 await self._stop()

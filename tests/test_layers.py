@@ -50,6 +50,8 @@ PERFORMS = {
     "netagent.control.status",
     "netagent.control.watch",
     # other tools
+    "netagent.integrations.cni.plugin",
+    "netagent.integrations.cni.sandbox",
     "netagent.integrations.shim",
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",

@@ -34,7 +34,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from netagent.control import request as requests
-from netagent.control.problem import MEDIA_TYPE, problem_of
+from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA
 from netagent.control.service import AgentService
 from netagent.control.watch import Items, watch
@@ -270,7 +270,7 @@ def _answering(handler: Handler) -> Handler:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:  # no traceback reaches a user, each reaches the log
-            known = _known_error(error)
+            known = known_error(error)
             if known is None:
                 _log.exception("%s %s failed", request.method, request.url.path)
                 known = FailedError(
@@ -281,16 +281,6 @@ def _answering(handler: Handler) -> Handler:
             return _problem(known)
 
     return answer
-
-
-def _known_error(error: BaseException) -> NetagentError | None:
-    """The NetagentError that it is, or that it consists of when a nursery has wrapped it."""
-    if isinstance(error, NetagentError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [_known_error(part) for part in error.exceptions]
-        return found[0] if all(found) else None
-    return None
 
 
 async def _no_such_path(request: Request, error: Exception) -> Response:

@@ -61,3 +61,13 @@ def error_from(problem: Mapping[str, object]) -> NetagentError:
 
     message = text("detail") or text("title") or "the agent reports a failure without saying which"
     return kind(message, code=text("code") or None, thing=text("thing"), hint=text("hint"))
+
+
+def known_error(error: BaseException) -> NetagentError | None:
+    """The NetagentError that it is, or that it consists of when a nursery has wrapped it."""
+    if isinstance(error, NetagentError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [known_error(part) for part in error.exceptions]
+        return found[0] if all(found) else None
+    return None

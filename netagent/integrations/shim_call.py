@@ -29,6 +29,10 @@ BODY_DEADLINE_S = 5.0
 ANSWER_S = 10.0
 """For a handler: runtimes wait without an end of their own. What was begun is undone."""
 
+_NOT_ENABLED = (
+    "this host's agent does not serve Podman; set enabled = true in the table [podman] of its configuration"
+)
+
 _log = logging.getLogger("netagent.integrations")
 
 
@@ -72,18 +76,22 @@ def parse_call_untrusted(body: bytes) -> Call:
         raise InputError("the shim's arguments are not UTF-8", hint="use plain text") from None
 
 
-def shim_route(cni: Handler, netavark: Handler) -> Route:
+def shim_route(cni: Handler, netavark: Handler | None) -> Route:
     """POST /v1/shim: status 200 and X-Exit-Status for whatever a handler says. A sentence with 4xx for what is no
-    call, with 5xx when a handler fails or takes too long; the shim puts it into the runtime's form of an error."""
+    call, with 5xx when a handler fails, takes too long or is not there (netavark's, while Podman is not enabled); the
+    shim puts it into the runtime's form of an error."""
 
     async def answer(request: Request) -> Response:
         try:
             call = parse_call_untrusted(await _body(request))
         except (InputError, ClientDisconnect) as error:
             return _sentence(400, str(error))
+        handler = cni if "CNI_COMMAND" in call.variables else netavark
+        if handler is None:
+            return _sentence(503, _NOT_ENABLED)
         try:
             with trio.move_on_after(ANSWER_S):
-                found = await (cni if "CNI_COMMAND" in call.variables else netavark)(call)
+                found = await handler(call)
                 headers = {"X-Exit-Status": str(found.exit_status)}
                 return Response(found.output, media_type="application/json", headers=headers)
         except Exception as error:  # no traceback reaches a runtime, each reaches the log

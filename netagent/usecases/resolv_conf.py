@@ -12,15 +12,21 @@ from pathlib import Path
 
 NETNS_ETC = Path("/etc/netns")
 RESOLVER_ADDRESS = "127.0.0.11"
+OPTIONS = ("ndots:1", "edns0")
 MARK = "# written by netagent"
 MAX_SEARCH_DOMAINS = 16
 
 
 def render(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> str:
     """The text: one nameserver only, because musl asks all at once and takes the first answer."""
+    words = " ".join(search(network_names, domain, host_search))
+    return f"{MARK}\nnameserver {RESOLVER_ADDRESS}\nsearch {words}\noptions {' '.join(OPTIONS)}\n"
+
+
+def search(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> tuple[str, ...]:
+    """The search list of a container in these networks, in the order of its attaching."""
     own = [f"{name}.{domain}" for name in network_names] + [domain]
-    search = list(dict.fromkeys([*own, *host_search]))[:MAX_SEARCH_DOMAINS]
-    return f"{MARK}\nnameserver {RESOLVER_ADDRESS}\nsearch {' '.join(search)}\noptions ndots:1 edns0\n"
+    return tuple(dict.fromkeys([*own, *host_search]))[:MAX_SEARCH_DOMAINS]
 
 
 def host_search(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:

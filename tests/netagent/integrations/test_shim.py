@@ -63,8 +63,8 @@ class Runtimes:
 
 
 @asynccontextmanager
-async def serving(path: Path, runtimes: Runtimes) -> AsyncIterator[None]:
-    app = Starlette(routes=[shim_route(runtimes.cni, runtimes.netavark)])
+async def serving(path: Path, runtimes: Runtimes, *, podman: bool = True) -> AsyncIterator[None]:
+    app = Starlette(routes=[shim_route(runtimes.cni, runtimes.netavark if podman else None)])
     app.state.stopping = trio.Event()
     shutdown = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -105,6 +105,16 @@ def test_everything_is_passed_on_and_the_answer_comes_back(tmp_path: Path) -> No
             assert runtimes.calls == [("cni", Call((str(SHIM), "a", "b c"), variables, stdin))]
             await run(tmp_path / "s", "setup", "/run/netns/x", stdin=b"{}")
             assert runtimes.calls[1:] == [("netavark", Call((str(SHIM), "setup", "/run/netns/x"), {}, b"{}"))]
+
+    trio.run(main)
+
+
+def test_netavark_is_told_when_podman_is_not_enabled(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path / "s", Runtimes(), podman=False):
+            status, output = await run(tmp_path / "s", "setup", "/run/netns/x", stdin=b"{}")
+            assert status == 1
+            assert "enabled = true in the table [podman]" in json.loads(output)["error"]
 
     trio.run(main)
 

@@ -1,0 +1,1 @@
+"""Container Network Interface: what kubelet's runtimes, nerdctl, Nomad and Multus speak."""

@@ -1,0 +1,184 @@
+"""What a container is to become, from the configuration and the places where runtimes say more about one container.
+
+In the order of who wins:
+
+    runtimeConfig   ips, mac, aliases: by the capabilities that the configuration declares
+    args.cni        the same, and name, service, links, expose, labels; Multus fills it from a pod's annotation
+    CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, and what kubelet says of the pod
+
+Lists of one field from several places are joined. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from netagent.control.request import attach_untrusted
+from netagent.errors import InputError
+from netagent.model.request import AttachRequest
+from netagent.usecases.targets import nearest_name
+
+BAD_FIELD, BAD_ENVIRONMENT = "cni-field", "cni-environment"
+"""Codes of InputError that have a number of their own in CNI (netagent.integrations.cni.answer)."""
+
+_STANDARD = {
+    "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
+    "disableCheck", "disableGC",
+}  # fmt: skip
+_OURS = ("network", "service", "aliases", "links", "expose", "ifname")
+_ARGUMENTS = (
+    "IgnoreUnknown", "IP", "MAC", "NETAGENT_NAME", "NETAGENT_SERVICE", "K8S_POD_NAME", "K8S_POD_NAMESPACE",
+    "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
+)  # fmt: skip
+_LONG_ID = re.compile(r"[0-9a-f]{32,}")
+SHORT_ID = 12
+"""As much of a container's random id as Docker shows, and everybody is used to."""
+_MAX_NAME = 63
+
+
+def arguments_untrusted(text: str) -> dict[str, str]:
+    """CNI_ARGS, `KEY=VALUE;KEY=VALUE`. Like all plug-ins we refuse an unknown key unless IgnoreUnknown is set."""
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(";")):
+        key, sign, value = part.partition("=")
+        if not sign or not key:
+            raise InputError(
+                f"CNI_ARGS has {part[:80]!r}", code=BAD_ENVIRONMENT, hint="write KEY=VALUE;KEY=VALUE"
+            )
+        found[key] = value
+    if found.get("IgnoreUnknown", "").lower() not in {"1", "t", "true"}:
+        for key in found.keys() - set(_ARGUMENTS):
+            near = difflib.get_close_matches(key, _ARGUMENTS, n=1)
+            hint = f"did you mean {near[0]}?" if near else "add IgnoreUnknown=1 if it is for another plug-in"
+            raise InputError(f"CNI_ARGS has the unknown key {key[:80]!r}", code=BAD_ENVIRONMENT, hint=hint)
+    return found
+
+
+def endpoint_name(container_id: str, arguments: Mapping[str, str]) -> str:
+    """What an endpoint is called that nobody gave a name: after its pod, else after its container's id."""
+    pod, namespace = arguments.get("K8S_POD_NAME", ""), arguments.get("K8S_POD_NAMESPACE", "")
+    if pod:
+        # A pod's name is unique in its namespace only.
+        return shortened(pod if namespace in {"", "default"} else f"{pod}-{namespace}")
+    return shortened(container_id[:SHORT_ID] if _LONG_ID.fullmatch(container_id) else container_id)
+
+
+def shortened(text: str) -> str:
+    """A valid name for any text; of a long one the end is replaced, because random ends are what tells pods apart."""
+    name = nearest_name(text)
+    if len(text) <= _MAX_NAME and name:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{nearest_name(text[: _MAX_NAME - 9]) or 'endpoint'}-{digest}"
+
+
+def request_untrusted(
+    configuration: Mapping[str, Any], cni_args: str, *, container_id: str, netns: str, ifname: str
+) -> AttachRequest:
+    """What ADD asks for. InputError."""
+    _refuse_unknown(configuration)
+    arguments = arguments_untrusted(cni_args)
+    runtime = _object(configuration, "runtimeConfig")
+    if runtime.get("portMappings"):
+        raise InputError(
+            "netagent publishes no ports for CNI",
+            code=BAD_FIELD,
+            hint="have it done on another network of the container, such as one of the plug-ins bridge and portmap",
+        )
+    given = _object(_object(configuration, "args"), "cni")
+    network = configuration["name"]
+    aliases = _object(runtime, "aliases").get(network)
+    fields = {
+        "target": netns,
+        "network": configuration.get("network") or network,
+        "name": given.get("name") or arguments.get("NETAGENT_NAME") or endpoint_name(container_id, arguments),
+        "service": given.get("service") or arguments.get("NETAGENT_SERVICE") or configuration.get("service"),
+        "aliases": [one for source in (configuration, given) for one in _texts(source, "aliases")]
+        + _texts({"aliases": aliases}, "aliases"),
+        "links": [_link(one) for source in (configuration, given) for one in _texts(source, "links")],
+        "ports": [_port(one) for source in (configuration, given) for one in _texts(source, "expose")],
+        "labels": _labels(given, arguments),
+        "ip": [
+            one.partition("/")[0]
+            for one in _texts(runtime, "ips") or _texts(given, "ips") or _split(arguments.get("IP", ""))
+        ],
+        "mac": runtime.get("mac") or given.get("mac") or arguments.get("MAC"),
+        # Behind a plug-in that made CNI_IFNAME ours needs another name: the container is in both networks then.
+        "ifname": configuration.get("ifname") or ifname,
+    }
+    request = attach_untrusted(fields)
+    return dataclasses.replace(request, target=f"cni:{container_id[:SHORT_ID]}")
+
+
+def _refuse_unknown(configuration: Mapping[str, Any]) -> None:
+    """A misspelt option must not be taken for its absence. Keys with a slash are the runtime's own."""
+    for field in configuration:
+        if field in _STANDARD or field in _OURS or "/" in field:
+            continue
+        near = difflib.get_close_matches(field, _OURS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "remove it"
+        if field == "ipam":
+            hint = "remove it: netagent gives addresses that no other host gives"
+        raise InputError(f"netagent has no option {field[:80]!r}", code=BAD_FIELD, hint=hint)
+
+
+def _object(source: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = source.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"{field} is no object", thing=field, hint='write {"key": "value"}')
+    return value or {}
+
+
+def _texts(source: Mapping[str, Any], field: str) -> list[str]:
+    value = source.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{field} is no list of texts", thing=field, hint=f'write "{field}": ["…"]')
+    return value
+
+
+def _split(text: str) -> list[str]:
+    return [one for one in text.split(",") if one]
+
+
+def _labels(given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, str]:
+    """Those of `args.cni`, in the form of the CNI conventions, and the pod's name before it was mapped."""
+    labels: dict[str, str] = {}
+    items = given.get("labels") or []
+    if not isinstance(items, list):
+        raise InputError("labels is no list", thing="labels", hint='write [{"key": "…", "value": "…"}]')
+    for item in items:
+        if not isinstance(item, dict) or not all(
+            isinstance(item.get(part), str) for part in ("key", "value")
+        ):
+            raise InputError(
+                "labels has an item without key and value",
+                thing="labels",
+                hint='write {"key": "…", "value": "…"}',
+            )
+        labels[item["key"]] = item["value"]
+    for key, argument in (("name", "K8S_POD_NAME"), ("namespace", "K8S_POD_NAMESPACE")):
+        if arguments.get(argument):
+            labels[f"io.kubernetes.pod.{key}"] = arguments[argument]
+    return labels
+
+
+def _link(text: str) -> dict[str, str]:
+    """`SERVICE[:ALIAS]`."""
+    service, _, alias = text.partition(":")
+    return {"service": service, "alias": alias}
+
+
+def _port(text: str) -> dict[str, object]:
+    """`[NAME=]80[/tcp]`."""
+    match = re.fullmatch(r"(?:([^=]+)=)?([0-9]{1,5})(?:/([A-Za-z]+))?", text, re.ASCII)
+    if match is None:
+        raise InputError(f"{text[:80]!r} is not a port", thing="expose", hint="write 80/tcp or NAME=80/tcp")
+    name, number, protocol = match.groups()
+    return {"name": name or "", "number": int(number), "protocol": (protocol or "tcp").lower()}

@@ -1,0 +1,164 @@
+"""The CNI plug-in's deeds: each order through the use-cases, each outcome as an answer.
+
+An endpoint is known by its origin, `cni:NETWORK/CONTAINER/IFNAME`; nothing else is kept. So ADD may be repeated, and
+DEL needs neither the namespace nor anything that ADD was given: whatever carries the origin goes, and nothing is done
+well, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import trio
+
+from netagent.control.problem import known_error
+from netagent.datapath.netns import netns_identity, opened_netns
+from netagent.errors import NetagentError, NoError, RefusedError
+from netagent.integrations.cni import answer, protocol, sandbox
+from netagent.integrations.cni.protocol import Add, Check, Collect, Delete, Order, Status, Version
+from netagent.integrations.member import Member, Membership
+from netagent.integrations.shim_call import Answer, Call
+from netagent.model.ids import veth_name
+from netagent.model.subnet import parse_subnet
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.usecases import resolv_conf
+from netagent.usecases.endpoint_rules import sandbox_of
+from netagent.usecases.finding import network_called
+from netagent.usecases.targets import Target
+
+COLLECTED_AT_ONCE = 8
+"""Detaches of one GC: each waits for kernel and journal, and 8 keep both busy."""
+
+
+class CniPlugin:
+    """Answers the calls of CNI runtimes."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    async def answer(self, call: Call) -> Answer:
+        """Never raises for what a runtime got wrong: that is an answer as well."""
+        configuration: dict[str, Any] = {}
+        try:
+            configuration = protocol.configuration_untrusted(call.stdin)
+            return await self._do(protocol.order_untrusted(call.variables, configuration))
+        except (NetagentError, ExceptionGroup) as error:
+            known = known_error(error)
+            if known is None:
+                raise
+            return answer.failure(known, configuration.get("cniVersion"))
+
+    async def _do(self, order: Order) -> Answer:
+        match order:
+            case Add():
+                return await self._add(order)
+            case Delete():
+                await self._collect_all([order.attachment.origin])
+            case Check():
+                await self._check(order)
+            case Collect():
+                await self._collect(order)
+            case Status():
+                self._status(order)
+            case Version():
+                return answer.versions(order.version)
+            case _:
+                assert_never(order)
+        return answer.success()
+
+    async def _add(self, add: Add) -> Answer:
+        member = self._membership()
+        await self._clear_stale(member, add)
+        target = Target(add.request.target, add.netns, "")
+        row, _ = await member.endpoints.attach(add.request, origin=add.attachment.origin, target=target)
+        return answer.result(add, _plugged(member, row))
+
+    async def _clear_stale(self, member: Member, add: Add) -> None:
+        """A container that was made anew under its old id is another one, whose DEL we have not heard."""
+        row = member.endpoints.with_origin(add.attachment.origin)
+        if row is None:
+            return
+        with opened_netns(add.netns) as fd:
+            if netns_identity(fd) != (row.netns_dev, row.netns_inode):
+                await member.endpoints.detach_origin(add.attachment.origin)
+
+    async def _check(self, check: Check) -> None:
+        member = self._membership()
+        row = member.endpoints.with_origin(check.attachment.origin)
+        if row is None:
+            raise NoError(
+                f"container {check.attachment.container_id} has no interface {check.attachment.ifname} of ours",
+                code="namespace-gone",
+                hint="it must be added again",
+            )
+        with opened_netns(check.netns) as fd:
+            if netns_identity(fd) != (row.netns_dev, row.netns_inode):
+                wrong = f"{check.netns} is another namespace than the one that was added"
+            elif row.stage is not Stage.PUBLISHED:
+                wrong = f"the endpoint {row.name} is half done"
+            elif not set(row.addresses) <= check.addresses:
+                wrong = f"prevResult does not name {' and '.join(row.addresses)}"
+            else:
+                wrong = await sandbox.missing_in(fd, row.ifname, row.addresses)
+                wrong = wrong and f"{wrong} is missing in {check.netns}"
+        if wrong:
+            raise RefusedError(wrong, code="not-as-it-was", hint="delete the container and add it again")
+
+    async def _collect(self, collect: Collect) -> None:
+        """Of this CNI network only: the runtime says nothing of others' containers."""
+        prefix = protocol.origins_of(collect.network)
+        try:
+            rows = self._membership().live.rows.values()
+        except RefusedError:
+            return
+        origins = {row.origin for row in rows if row.origin.startswith(prefix)}
+        await self._collect_all(sorted(origins - collect.valid))
+
+    async def _collect_all(self, origins: list[str]) -> None:
+        """Detach them. One that fails does not keep the others from being done; the first error is raised after."""
+        try:
+            member = self._membership()
+        except RefusedError:
+            return  # who is in no cluster has no endpoints
+        errors: list[Exception] = []
+        limit = trio.CapacityLimiter(COLLECTED_AT_ONCE)
+
+        async def detach(origin: str) -> None:
+            async with limit:
+                try:
+                    await member.endpoints.detach_origin(origin)
+                except Exception as error:  # raised below
+                    errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for origin in origins:
+                nursery.start_soon(detach, origin)
+        if errors:
+            raise errors[0]
+
+    def _status(self, status: Status) -> None:
+        try:
+            network_called(self._membership().live.view, status.network)
+        except NetagentError as error:
+            raise RefusedError(error.message, code=answer.CANNOT_ADD, hint=error.hint) from None
+
+
+def _plugged(member: Member, row: LocalEndpointRow) -> answer.Plugged:
+    """What datapath.attach has made: IPv4 without its subnet, which is on a route, and IPv6 with it."""
+    view = member.live.view
+    network = view.networks[row.network_id]
+    subnets = [parse_subnet(text) for text in network.record.subnets]
+    mates = [mate for mate in member.live.rows.values() if sandbox_of(mate) == sandbox_of(row)]
+    names = [view.networks[mate.network_id].unique_name for mate in mates if mate.network_id in view.networks]
+    return answer.Plugged(
+        host_ifname=veth_name(row.endpoint_id),
+        ifname=row.ifname,
+        mac=row.mac,
+        mtu_bytes=network.record.mtu_bytes,
+        addresses=[
+            f"{address}/{32 if subnet.version == 4 else subnet.prefixlen}"
+            for address, subnet in zip(row.addresses, subnets, strict=True)
+        ],
+        routes=[str(subnet) for subnet in subnets],
+        search=resolv_conf.search(list(dict.fromkeys(names)), member.keys.domain, resolv_conf.host_search()),
+    )
