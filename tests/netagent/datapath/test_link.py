@@ -1,0 +1,88 @@
+"""Links and addresses as the kernel shows them, against pyroute2 as the one that writes the bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from netagent.datapath.link import decode_address, decode_link
+from netagent.datapath.netlink import HEADER
+from netagent.datapath.state import PortFlags, Tunnel
+
+
+def body(message: Any, *, attrs: list[Any], **fields: int) -> bytes:
+    for field, value in fields.items():
+        message[field] = value
+    message["attrs"] = attrs
+    message.encode()
+    return bytes(message.data[HEADER.size :])
+
+
+def link(*attrs: Any, **fields: int) -> bytes:
+    return body(ifinfmsg(), attrs=list(attrs), **fields)
+
+
+def test_a_port_of_a_bridge() -> None:
+    flags = {"LEARNING": 0, "UNICAST_FLOOD": 1, "MCAST_FLOOD": 0, "BCAST_FLOOD": 1, "NEIGH_SUPPRESS": 1}
+    slave = {"attrs": [(f"IFLA_BRPORT_{name}", value) for name, value in flags.items()]}
+    info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", slave)]
+    found = decode_link(
+        link(
+            ("IFLA_IFNAME", "nv01234567"),
+            ("IFLA_IFALIAS", "netagent endpoint ü"),
+            ("IFLA_ADDRESS", "02:00:00:00:00:01"),
+            ("IFLA_MTU", 1450),
+            ("IFLA_MASTER", 7),
+            ("IFLA_LINK", 70_000),
+            ("IFLA_LINKINFO", {"attrs": info}),
+            index=12,
+            flags=1,
+        )
+    )
+    assert (found.index, found.name, found.alias, found.kind) == (
+        12,
+        "nv01234567",
+        "netagent endpoint ü",
+        "veth",
+    )
+    assert (found.mac, found.mtu_bytes, found.up) == ("02:00:00:00:00:01", 1450, True)
+    assert (found.master, found.peer, found.tunnel) == (7, 70_000, None)
+    assert found.port == PortFlags(
+        learning=False, flood=True, mcast_flood=False, bcast_flood=True, neigh_suppress=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("attribute", "local"), [("IFLA_VXLAN_LOCAL", "192.0.2.1"), ("IFLA_VXLAN_LOCAL6", "fd00::1")]
+)
+def test_a_tunnel(attribute: str, local: str) -> None:
+    data = [
+        ("IFLA_VXLAN_ID", 9_000_000),
+        ("IFLA_VXLAN_PORT", 4799),
+        (attribute, local),
+        ("IFLA_VXLAN_LEARNING", 0),
+    ]
+    info = [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", {"attrs": data})]
+    found = decode_link(link(("IFLA_IFNAME", "nx-9000000"), ("IFLA_LINKINFO", {"attrs": info}), index=3))
+    assert found.tunnel == Tunnel(vni=9_000_000, port=4799, local=local, learning=False)
+    assert (found.up, found.master, found.peer, found.port) == (False, None, None, None)
+    assert (found.alias, found.mac) == ("", "")
+
+
+@pytest.mark.parametrize("snooping", [False, True])
+def test_a_bridge(snooping: bool) -> None:
+    data = {"attrs": [("IFLA_BR_MCAST_SNOOPING", int(snooping))]}
+    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
+    found = decode_link(link(("IFLA_IFNAME", "na-1"), ("IFLA_LINKINFO", info), index=4))
+    assert (found.kind, found.mcast_snooping) == ("bridge", snooping)
+
+
+def test_addresses() -> None:
+    ends: list[Any] = [("IFA_ADDRESS", "192.0.2.9"), ("IFA_LOCAL", "192.0.2.1")]
+    four = body(ifaddrmsg(), attrs=ends, family=2, prefixlen=24, index=5)
+    six = body(ifaddrmsg(), attrs=[("IFA_ADDRESS", "fd00::1")], family=10, prefixlen=64, index=6)
+    assert decode_address(four) == (5, "192.0.2.1/24")
+    assert decode_address(six) == (6, "fd00::1/64")
