@@ -45,6 +45,8 @@ class Upstreams:
         self._health: OrderedDict[Server, _Health] = OrderedDict()
 
     def _of(self, server: Server) -> _Health:
+        if server.near is not None:  # a thousand clients have a server near them, all of one make
+            server = server._replace(near=True)
         health = self._health.get(server)
         if health is None:
             health = self._health[server] = _Health()
