@@ -43,6 +43,11 @@ def failure(ede_code: int, text: str) -> Reply:
     return Reply(c.SERVFAIL, ede=(ede_code, text))
 
 
+def absence(query: Query) -> Reply:
+    """Return "no such name" for a name that is in no zone of ours."""
+    return _own(query, NoSuchName(special.ROOT_ZONE))
+
+
 def decide(
     query: Query, source: RecordSource, client: Client, *, forwarding: bool, near: bool = False
 ) -> Decision:

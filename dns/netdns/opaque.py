@@ -19,6 +19,7 @@ from netdns.errors import FormatError
 from netdns.message import Message, Query, Record, message_untrusted, reply_flags
 
 _HEADER: Final = struct.Struct("!HHHHHH")
+_ADDRESSES: Final = frozenset({c.A, c.AAAA})
 _U32: Final = struct.Struct("!I")
 
 
@@ -36,6 +37,8 @@ class OpaqueAnswer:
     question_bytes: int
     keep_s: int
     """0: not at all."""
+    addresses: tuple[bytes, ...] = ()
+    """Of the A and AAAA records in ANSWER."""
 
     @property
     def size_bytes(self) -> int:
@@ -73,6 +76,9 @@ def answer_untrusted(
         ttls=tuple((record.ttl_offset - c.HEADER_BYTES, ttl) for record, ttl in zip(kept, ttls, strict=True)),
         question_bytes=len(question),
         keep_s=_keep_s(message, rcode, kept, ttls),
+        addresses=tuple(
+            record.rdata for record in kept if record.section == 1 and record.rtype in _ADDRESSES
+        ),
     )
     return answer, bool(message.flags & c.TC)
 

@@ -23,7 +23,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from netdns import answer as answers
 from netdns import constants as c
@@ -67,6 +67,14 @@ class Output:
     upstream: tuple[UpstreamQuery | UpstreamClose, ...] = ()
 
 
+Veil: TypeAlias = Callable[[bytes], bool]
+"""Of an address (4 or 16 octets) that a server near a client gave: whether it is the source's to give, or to hide."""
+
+
+def _sees_all(_address: bytes) -> bool:
+    return False
+
+
 class _Hot:
     """Finished answers to one question, less the id, in several orders. An order is finished when its turn comes."""
 
@@ -88,13 +96,14 @@ class _Hot:
 class _View:
     """What is kept for one client."""
 
-    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "near", "servers", "version", "waiting")
+    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "near", "servers", "veiled", "version", "waiting")
 
     def __init__(self) -> None:
         self.forwarding = True
         self.gone = False
         self.servers: Servers | None = None
         self.near: Servers = ()
+        self.veiled: Veil = _sees_all
         self.version: int | None = None
         self.hot: dict[bytes, _Hot] = {}
         self.hot_bytes = 0
@@ -147,12 +156,14 @@ class Resolver:
         *,
         forwarding: bool = True,
         near: tuple[str, int] | None = None,
+        veiled: Veil | None = None,
     ) -> None:
         """Give a client servers of its own (None: the default ones) or forbid it to look outside.
 
         Without `forwarding` a name that the source does not own is REFUSED with extended error 18. `near` is a server
         in the client's own network: it is asked first for all that the source does not own, with the names that never
-        leave a host, and without `forwarding` too. Its names may change at any moment, so its answers are not kept.
+        leave a host, and without `forwarding` too. Its names may change at any moment, so its answers are not kept;
+        one with an address that `veiled` says True of means that there is no such name: the source has hidden it.
         Raises UsageError for what is no address; nothing has changed then.
         """
         checked = None if servers is None else _checked(servers)
@@ -160,6 +171,7 @@ class Resolver:
         view = self._view(client)
         view.servers = checked
         view.near = checked_near
+        view.veiled = veiled or _sees_all
         view.forwarding = forwarding
 
     def forget_client(self, client: Client) -> None:
@@ -313,18 +325,20 @@ class Resolver:
         for landed in self._forwarder.take_landed():
             answer = landed.answer
             keep_s = self._config.failure_ttl_s if answer is None else answer.keep_s
-            if landed.key.servers[0].near is not None:
+            is_near = landed.key.servers[0].near is not None
+            if is_near:
                 keep_s = 0
             self._cache.put(landed.key, answer, keep_s, now)
             for waiter in landed.waiters:
                 waiter.view.waiting -= 1
                 if waiter.view.gone:
                     continue
-                payload = (
-                    self._fail(waiter, waiter.otherwise)
-                    if answer is None
-                    else self._relay(waiter, answer, age_s=0)
-                )
+                if answer is None:
+                    payload = self._fail(waiter, waiter.otherwise)
+                elif is_near and any(map(waiter.view.veiled, answer.addresses)):
+                    payload = self._render(waiter.query, answers.absence(waiter.query), waiter.transport, 0)
+                else:
+                    payload = self._relay(waiter, answer, age_s=0)
                 self._replies.append(QueryReply(waiter.client, waiter.token, waiter.transport, payload))
 
     def _fail(self, waiter: _Waiter, reply: Reply) -> bytes:

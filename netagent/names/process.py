@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import functools
 import gc
 import logging
 import os
@@ -163,7 +164,9 @@ class ResolverProcess:
             forward = sandbox_id in ready and ready[sandbox_id].forward
             if self._forwarding.get(sandbox_id) is not forward:
                 near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
-                self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near)
+                # The runtime knows addresses of its containers on our networks, and not which of them are hidden.
+                veiled = functools.partial(self._answering.source.claims, sandbox_id)
+                self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near, veiled=veiled)
                 self._forwarding[sandbox_id] = forward
 
     def _open_upstream_socket(self, server: Upstream, kind: socket.SocketKind) -> socket.socket:

@@ -101,6 +101,11 @@ class Scope:
         node = _with_service(node, service)
         return None if node is None or (node.is_bare and not service) else node
 
+    def is_alias(self, labels: Labels) -> bool:
+        """Whether a name without the domain is a link's alias, and so nobody else's though its service be away."""
+        base, _ = _split_service(labels)
+        return len(base) == 1 and base[0] in self.aliases
+
     def _base(self, labels: Labels) -> Node | None:
         if not labels:
             return Node()

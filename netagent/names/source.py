@@ -166,7 +166,19 @@ class ZoneSource:
         if reverse is not None:
             return self._answer_reverse(parts, reverse, rtype, client)
         node = scope.bare(parts)
-        return NotOurs() if node is None else self._records(node, rtype, self._zone(ROOT, client))
+        if node is None:
+            return NoSuchName(self._zone(ROOT, client)) if scope.is_alias(parts) else NotOurs()
+        return self._records(node, rtype, self._zone(ROOT, client))
+
+    def claims(self, client: Client, address: bytes) -> bool:
+        """Say whether an address (4 or 16 octets) is in a network of the client's, and so ours alone to give."""
+        value, bits = int.from_bytes(address, "big"), 8 * len(address)
+        return any(
+            len(subnet.base) == len(address)
+            and (value ^ int.from_bytes(subnet.base, "big")) >> (bits - subnet.prefix_bits) == 0
+            for index in self.scope(client).networks
+            for subnet in (index.row.subnets if index.row else ())
+        )
 
     def _answer_below(self, scope: Scope, parts: Labels, rtype: int, client: Client) -> Answer:
         zone = self._zone(self._domain, client)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import dns.flags
 import dns.message
 import dns.rcode
@@ -12,61 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netdns.errors import UsageError
-from netdns.resolver import Resolver, ResolverConfig, Transport, UpstreamClose, UpstreamQuery
-from netdns.testing import Heard, TableSource
+from netdns.resolver import Transport
+from netdns.testing import Heard
+from tests.dns.bench import ONE, TWO, Bench
 from tests.dns.world import respond_to
 
-ONE = [("192.0.2.1", 53)]
-TWO = [("192.0.2.1", 53), ("192.0.2.2", 53)]
 SOA = ("test.", 86400, "SOA", "ns.test. who.test. 1 2 3 4 86400")
-
-
-class Bench:
-    """A resolver, a virtual clock, and what it sent: (seconds since the start, command)."""
-
-    def __init__(self, servers, **options) -> None:
-        self.now = 1000.0
-        config = ResolverConfig(**options)
-        source = TableSource("mesh.test")
-        self.resolver = Resolver(source=source, rng=random.Random(1), now=self.now, config=config)
-        self.resolver.set_default_upstreams(servers)
-        self.sent: list[tuple[float, UpstreamQuery]] = []
-        self.closed: set[int] = set()
-        self.replies: list[dns.message.Message] = []
-
-    def drain(self) -> None:
-        output = self.resolver.drain()
-        for command in output.upstream:
-            if isinstance(command, UpstreamClose):
-                self.closed.add(command.exchange_id)
-            else:
-                self.sent.append((round(self.now - 1000, 3), command))
-        self.replies += [
-            dns.message.from_wire(reply.payload) for reply in output.replies if reply.token == "token"
-        ]
-        assert self.resolver.drain().replies == ()
-        self.resolver.check_invariants()
-
-    def ask(
-        self, qname: str = "a.test", rtype: str = "A", transport: Transport = Transport.UDP
-    ) -> dns.message.Message | None:
-        query = dns.message.make_query(qname, rtype)
-        reply = self.resolver.handle_query(query.to_wire(), "client", transport, "token", self.now)
-        self.drain()
-        return None if reply is None else dns.message.from_wire(reply)
-
-    def run_until(self, at: float) -> None:
-        while (deadline := self.resolver.next_deadline()) <= 1000 + at:
-            self.now = max(deadline, self.now)
-            self.resolver.handle_deadline(self.now)
-            self.drain()
-        self.now = 1000 + at
-
-    def answer(self, *records, index: int = -1, **options) -> None:
-        query = self.sent[index][1]
-        reply = respond_to(Heard(query.payload, 0, Transport.UDP), *records, **options).to_wire()
-        self.resolver.handle_upstream_datagram(query.exchange_id, reply, self.now)
-        self.drain()
 
 
 def test_schedule_with_one_server():
@@ -258,97 +207,6 @@ def test_upstream_servers_must_be_addresses(server):
 
 
 NEAR = ("127.0.0.11", 53)
-
-
-def near_bench(servers=TWO, **options) -> Bench:
-    bench = Bench(servers)
-    bench.resolver.set_upstreams("client", near=NEAR, **options)
-    return bench
-
-
-def asked(bench: Bench) -> list[tuple[float, str]]:
-    return [(at, command.server.address) for at, command in bench.sent]
-
-
-def test_a_near_server_is_alone_for_half_of_the_time():
-    bench = near_bench()
-    bench.ask()
-    bench.run_until(10)
-    assert asked(bench)[:5] == [
-        (0, "127.0.0.11"), (0.25, "127.0.0.11"), (0.75, "127.0.0.11"), (1.75, "192.0.2.2"), (2.25, "192.0.2.1")
-    ]  # fmt: skip
-    assert {command.server.near for at, command in bench.sent if at < 1} == {"client"}
-    assert [reply.rcode() for reply in bench.replies] == [dns.rcode.SERVFAIL]
-
-
-def test_when_nobody_is_near_the_others_are_asked_at_once():
-    bench = near_bench()
-    for _ in range(2):  # and near again first for the next question
-        bench.ask()
-        bench.resolver.handle_upstream_end(bench.sent[-1][1].exchange_id, bench.now)
-        bench.drain()
-        bench.answer(("a.test.", 60, "A", "192.0.2.9"))
-    assert [address for _, address in asked(bench)] == ["127.0.0.11", "192.0.2.1"] * 2
-    assert len(bench.replies) == 2
-
-
-@pytest.mark.parametrize(
-    ("qname", "rtype", "rcode"),
-    [
-        ("db", "A", dns.rcode.NXDOMAIN),
-        ("9.0.18.172.in-addr.arpa", "PTR", dns.rcode.NXDOMAIN),
-        ("printer.local", "A", dns.rcode.NXDOMAIN),
-    ],
-)
-def test_names_that_never_leave_are_asked_for_nearby_alone(qname, rtype, rcode):
-    bench = near_bench()
-    bench.ask(qname, rtype)
-    bench.answer((f"{qname}.", 600, "TXT", "near"))
-    assert bench.replies[0].answer
-    bench.ask(qname, rtype)
-    bench.run_until(10)
-    assert {address for _, address in asked(bench)} == {"127.0.0.11"}
-    assert bench.replies[1].rcode() == rcode
-
-
-def test_a_client_that_may_not_look_outside_may_look_near():
-    bench = near_bench(forwarding=False)
-    bench.ask()
-    bench.answer(("a.test.", 600, "A", "192.0.2.9"))
-    bench.ask()
-    bench.run_until(10)
-    assert {address for _, address in asked(bench)} == {"127.0.0.11"}
-    assert [reply.rcode() for reply in bench.replies] == [dns.rcode.NOERROR, dns.rcode.REFUSED]
-
-
-@pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED])
-def test_a_near_server_without_an_answer_has_the_last_word(rcode):
-    bench = near_bench()
-    bench.ask()
-    bench.answer(rcode=rcode)
-    assert [reply.rcode() for reply in bench.replies] == [dns.rcode.SERVFAIL]
-    assert len(bench.sent) == 1
-
-
-def test_what_is_said_nearby_is_asked_for_each_time():
-    bench = near_bench()
-    for number in range(3):
-        bench.ask()
-        assert len(bench.sent) == number + 1
-        bench.answer(("a.test.", 600, "A", "192.0.2.9"))
-    assert len(bench.replies) == 3
-
-
-def test_a_near_server_that_is_ourselves_is_tried_again_with_the_next_question():
-    bench = near_bench()
-    for _ in range(2):
-        bench.ask()
-        own = bench.sent[-1][1].payload
-        assert bench.resolver.handle_query(own, "client", Transport.UDP, "loop", bench.now) is None
-        bench.drain()
-        bench.answer(("a.test.", 60, "A", "192.0.2.9"))
-    assert [address for _, address in asked(bench)] == ["127.0.0.11", "192.0.2.1"] * 2
-
 
 actions = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, 3), st.integers(0, 2)),

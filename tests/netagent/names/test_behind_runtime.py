@@ -105,6 +105,21 @@ def test_what_the_runtime_says_is_not_kept(run_dir, container):
     play(run_dir, container, scenario)
 
 
+def test_what_is_hidden_stays_hidden_though_the_runtime_knows_it(run_dir, container):
+    """Its own containers on our networks have addresses there; an unhealthy one has no name of ours."""
+
+    async def scenario(one, runtime):
+        runtime.records |= {"sick.": "10.160.0.99", "sick.app.": "10.160.0.99", "lost.": "172.18.0.66"}
+        assert await container.ask_code("sick") == "NXDOMAIN"
+        assert await container.ask_code("sick.app") == "NXDOMAIN"
+        assert await container.ask_code("lost") == "NXDOMAIN", "a link never leads to something else"
+        assert runtime.heard == ["sick.", "sick.app."]
+        assert await container.ask("cache") == ["172.18.0.9"]
+
+    linked = names.sandbox("c", names.APP, names.BACK, links=("nobody:lost",))
+    play(run_dir, container, scenario, table=names.world() | dict([linked]))
+
+
 def test_long_answers_of_the_runtime_come_by_tcp(run_dir, container):
     async def scenario(one, runtime):
         runtime.truncate = True

@@ -103,7 +103,7 @@ def test_a_link_stands_where_the_search_list_looks_first(source):
 def test_a_link_to_nobody_never_means_somebody_else():
     table = world() | dict([names.endpoint(9, "gone", "10.160.0.99")])
     source = source_of(table)
-    assert ask(source, "gone") == "not ours"
+    assert ask(source, "gone") == "nxdomain ."
     assert ask(source, "gone.app.mesh.internal") == NX
     assert ask(source, "gone.app.mesh.internal", client="nobody") == NX
     assert ask(source, "gone.h1.app.mesh.internal") == ["10.160.0.99"]
