@@ -53,6 +53,10 @@ def docker(tmp_path: Path) -> Iterator[LoneDocker]:
         one.docker("network", "create", "own")
         for name in ("asker", "cache"):
             one.docker("run", "-d", "--network", "own", "--name", name, "lab", "sleep", "1000000")
+        # As our networks are to Docker: it knows who is there, and not whom we hide.
+        one.docker("network", "create", "--subnet", "10.160.0.0/20", "app")
+        one.docker("network", "connect", "app", "asker")
+        one.docker("run", "-d", "--network", "app", "--name", "sick", "lab", "sleep", "1000000")
         yield one
     finally:
         one.close()
@@ -100,6 +104,8 @@ async def all_are_answered(asker: Asker) -> None:
     assert await asker.ask("example.com") == "192.0.2.80"
     assert await asker.ask_txt("long.example.com") == 8
     assert "NXDOMAIN" in await asker.ask("nobody.example.com")
+    assert "NXDOMAIN" in await asker.ask("sick")
+    assert "NXDOMAIN" in await asker.ask("sick.app")
 
 
 def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -> None:
@@ -107,6 +113,7 @@ def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -
         run_dir = tmp_path / "names"
         asker = Asker(docker)
         assert await asker.ask("cache") == asker.cache
+        assert (await asker.ask("sick")).startswith("10.160.")
         start_process_beside(docker, run_dir)
         async with ended(run_dir):
             async with agent(run_dir) as one:
