@@ -83,6 +83,12 @@ PERFORMS = {
     "netagent.names.upstream",  # reads resolv.conf
     # container runtimes
     "netagent.integrations.docker.accepts",
+    "netagent.integrations.docker.arrivals",
+    "netagent.integrations.docker.engine",
+    "netagent.integrations.docker.follow",
+    "netagent.integrations.docker.integration",
+    "netagent.integrations.docker.mirror",
+    "netagent.integrations.docker.plugin",
     # a host's life in a cluster, and what users have done
     "netagent.membership.asking",
     "netagent.membership.cluster",
@@ -200,8 +206,10 @@ KNOWS = {
     "sqlite3": {"netagent.registry.journal", "netagent.registry.writer"},
     "hypercorn": {"netagent.control.server"},
     "starlette": {
-        "netagent.control.api", "netagent.control.server", "netagent.integrations.shim_call",
+        "netagent.control.api", "netagent.control.server", "netagent.integrations.docker.plugin",
+        "netagent.integrations.shim_call",
     },
+    "h11": {"netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.discovery"},
     "immutables": {
         "netagent.ipam.holding", "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store",

@@ -1,0 +1,185 @@
+"""A client of Docker's API on its unix socket: one connection a request, everything bounded.
+
+h11 speaks HTTP; this file moves its bytes. Docker answers most questions in a millisecond, but `inspect` of a
+container that is being started waits for the start, so every request has a deadline. Paths carry no API version: the
+daemon then answers in its own, and what we read has been the same since 1.24.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import h11
+import trio
+
+from netagent.errors import FailedError, InputError
+
+DEADLINE_S = 10.0
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""A network with 10,000 containers is inspected in 3 MB."""
+MAX_EVENT_BYTES = 1024 * 1024
+"""An event carries all labels of its container."""
+MAX_REQUESTS = 32
+"""At once; further ones wait. Requests about containers that are being started take their time."""
+_CHUNK_BYTES = 65536
+
+
+class EngineError(FailedError):
+    """Docker is not there, or says no. `status` is HTTP's, 0 when there was none."""
+
+    def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
+        super().__init__(message, code="docker", thing="docker", hint=hint)
+        self.status = status
+
+
+class Engine:
+    """Docker at one socket."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._room = trio.CapacityLimiter(MAX_REQUESTS)
+
+    async def get(self, path: str, **query: str) -> Any:
+        """The JSON at `path`. EngineError."""
+        return await self.call("GET", path, query=query)
+
+    async def call(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Any:
+        """One request; the JSON of its answer, None for an empty one. EngineError, InputError if it is no JSON."""
+        async with self._room:
+            with trio.move_on_after(DEADLINE_S):
+                async with self._exchange(method, path, query or {}, body) as answer:
+                    content = await answer.read_all()
+                return _json_untrusted(method, path, answer.status, content)
+        raise _too_slow(method, path)
+
+    @asynccontextmanager
+    async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Events]:
+        """Docker's events from the moment the block is entered. EngineError, also when they end inside the block."""
+        query = {"filters": json.dumps(filters)}
+        async with self._exchange("GET", "/events", query, None) as answer:
+            if answer.status != 200:
+                text = f"Docker refuses to tell of events (status {answer.status})"
+                raise EngineError(text, status=answer.status)
+            yield Events(answer)
+
+    @asynccontextmanager
+    async def _exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: object
+    ) -> AsyncIterator[_Answer]:
+        """An answer whose head is there."""
+        try:
+            async with await trio.open_unix_socket(str(self._path)) as stream:
+                machine = h11.Connection(h11.CLIENT)
+                with trio.move_on_after(DEADLINE_S) as scope:
+                    await stream.send_all(_request(machine, method, path, query, body))
+                    head = await _next_event(machine, stream)
+                if scope.cancelled_caught:
+                    raise _too_slow(method, path)
+                if not isinstance(head, h11.Response):
+                    raise EngineError(f"Docker closed the connection before it answered {method} {path}")
+                yield _Answer(head.status_code, machine, stream)
+        except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
+            raise EngineError(
+                f"Docker can't be asked at {self._path}: {error}", hint="see `systemctl status docker`"
+            ) from None
+
+
+class _Answer:
+    """The content that follows a head."""
+
+    def __init__(self, status: int, machine: h11.Connection, stream: trio.abc.Stream) -> None:
+        self.status = status
+        self._machine = machine
+        self._stream = stream
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end."""
+        event = await _next_event(self._machine, self._stream)
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def read_all(self) -> bytes:
+        """All of it. EngineError when that is too much."""
+        content = bytearray()
+        while piece := await self.read():
+            content += piece
+            if len(content) > MAX_BODY_BYTES:
+                raise EngineError(f"Docker's answer is longer than {MAX_BODY_BYTES} bytes")
+        return bytes(content)
+
+
+class Events:
+    """One JSON object a line. What is none is passed over: the next look at the whole state makes up for it."""
+
+    def __init__(self, answer: _Answer) -> None:
+        self._answer = answer
+        self._rest = b""
+
+    async def read(self) -> list[dict[str, Any]]:
+        """The next ones, at least one. EngineError when there will be no more."""
+        while True:
+            piece = await self._answer.read()
+            if not piece:
+                raise EngineError("Docker ended its events")
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            if len(self._rest) > MAX_EVENT_BYTES:
+                raise EngineError(f"one event of Docker is longer than {MAX_EVENT_BYTES} bytes")
+            found = [event for event in map(_event_untrusted, lines) if event is not None]
+            if found:
+                return found
+
+
+def _request(
+    machine: h11.Connection, method: str, path: str, query: Mapping[str, str], body: object
+) -> bytes:
+    content = b"" if body is None else json.dumps(body).encode()
+    headers = [("Host", "docker"), ("Connection", "close"), ("Content-Length", str(len(content)))]
+    if content:
+        headers.append(("Content-Type", "application/json"))
+    target = path + ("?" + urlencode(query) if query else "")
+    events = (
+        h11.Request(method=method, target=target, headers=headers),
+        h11.Data(content),
+        h11.EndOfMessage(),
+    )
+    return b"".join(machine.send(event) or b"" for event in events)
+
+
+async def _next_event(machine: h11.Connection, stream: trio.abc.Stream) -> Any:
+    while True:
+        event = machine.next_event()
+        if event is h11.NEED_DATA:
+            machine.receive_data(bytes(await stream.receive_some(_CHUNK_BYTES)))
+        elif not isinstance(event, h11.InformationalResponse):
+            return event
+
+
+def _event_untrusted(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _json_untrusted(method: str, path: str, status: int, content: bytes) -> Any:
+    try:
+        value = json.loads(content) if content.strip() else None
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"Docker's answer to {method} {path} is not JSON", thing="docker", hint="see `docker version`"
+        ) from None
+    if status >= 400:
+        text = value.get("message") if isinstance(value, dict) else None
+        raise EngineError(f"Docker says: {text or status}", status=status)
+    return value
+
+
+def _too_slow(method: str, path: str) -> EngineError:
+    return EngineError(f"Docker did not answer {method} {path} within {DEADLINE_S:.0f} s")

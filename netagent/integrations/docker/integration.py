@@ -1,0 +1,151 @@
+"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks.
+
+It runs for the agent's whole life, in a cluster or not. Without Docker it costs one refused connection every half
+second, and waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import trio
+
+from netagent.config import Config
+from netagent.control.server import serve
+from netagent.errors import FailedError, NetagentError
+from netagent.integrations.docker import container as facts
+from netagent.integrations.docker.arrivals import Arrival, Arrivals
+from netagent.integrations.docker.container import Container, DockerNetwork
+from netagent.integrations.docker.engine import Engine
+from netagent.integrations.docker.follow import Follower
+from netagent.integrations.docker.mirror import Mirror
+from netagent.integrations.docker.plugin import Plugin
+from netagent.integrations.docker.protocol import origin_of
+from netagent.integrations.member import Membership
+from netagent.log import Limited
+from netagent.model.ids import NetworkId
+from netagent.registry.row import LocalEndpointRow, Stage
+
+NAMED_S = 2.0
+"""How long an endpoint waits for Docker to say its container's name. Without an answer, as while dockerd restores its
+containers before it serves its API, it goes by its id until the name is known."""
+
+logger = logging.getLogger("netagent.integrations.docker")
+_limited = Limited(logger)
+
+
+class DockerIntegration:
+    """One Docker on this host."""
+
+    def __init__(self, config: Config, membership: Membership, listener: socket.socket | None) -> None:
+        """`listener`: the plug-in's socket, where a service manager holds it for us."""
+        self._config = config
+        self._membership = membership
+        self._listener = listener
+        # Docker calls a plug-in by the name of its socket.
+        driver = config.docker_plugin.stem
+        self._engine = Engine(config.docker_socket)
+        self._arrivals = Arrivals(self._enter, self._note_failure)
+        self._plugin = Plugin(membership, self._arrivals)
+        self._follower = Follower(self._engine, membership, self._arrivals, driver)
+        self._mirror = Mirror(self._engine, membership, self._follower, driver)
+        self._asked: dict[str, _Question] = {}
+        self._failures: dict[str, str] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; `started` when dockerd can call. FailedError or RefusedError without its socket."""
+        if self._listener is None:
+            _make_folder(self._config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._arrivals.run)
+            nursery.start_soon(self._follower.run)
+            if self._config.docker_mirror:
+                nursery.start_soon(self._mirror.run)
+            app, never = self._plugin.app(), trio.Event()
+            # No group: whoever may call the plug-in may do to networks what root may.
+            await nursery.start(serve, app, self._config.docker_plugin, "", never)
+            task_status.started()
+
+    def troubles(self) -> tuple[str, ...]:
+        """Sentences for people, sorted: what could not be done, and what to do about it."""
+        found = {**self._follower.troubles, **self._mirror.troubles, **self._failures}
+        return tuple(sorted(set(found.values())))
+
+    async def wait_mirrored(self, network_id: NetworkId) -> None:
+        """Until `docker run --network` finds a network that was just made; the caller bounds it."""
+        if self._config.docker_mirror and self._follower.connected:
+            await self._mirror.wait_mirrored(network_id)
+
+    # -- a container's namespace has appeared ----------------------------------------------------------------------
+
+    async def _enter(self, arrival: Arrival) -> None:
+        member, origin = self._membership(), origin_of(arrival.endpoint)
+        row = member.endpoints.with_origin(origin)
+        if row is None or row.stage is Stage.PUBLISHED:
+            return
+        name, container_id, network = await self._who(arrival, row)
+        known = self._follower.known(container_id, name)
+        if known is None:
+            known = Container(container_id=container_id or arrival.endpoint, name=name)
+        interface = known.interface_in(network) if network is not None else None
+        fields = facts.as_change(facts.fields_of(known, interface)[0])
+        await member.endpoints.staged.enter(origin, arrival.sandbox_key, behind_runtime=True, **fields)
+        self._failures.pop(arrival.endpoint, None)
+        if container_id:
+            self._follower.look_at(container_id)
+
+    async def _who(self, arrival: Arrival, row: LocalEndpointRow) -> tuple[str, str, DockerNetwork | None]:
+        """The container's name and id ('' when not known yet), and its Docker network.
+
+        Never by inspecting the container: that waits until it has started.
+        """
+        question = self._asked.get(arrival.docker_network)
+        if question is None:
+            # Whoever comes while it is on its way shares the answer: Docker lists an endpoint before it calls Join.
+            question = self._asked[arrival.docker_network] = _Question(trio.Event())
+            try:
+                with trio.move_on_after(NAMED_S):
+                    question.answer = await self._follower.endpoints_of(arrival.docker_network)
+            except NetagentError as error:
+                _limited.warning("names", f"cannot ask Docker for a container's name: {error}")
+            finally:
+                del self._asked[arrival.docker_network]
+                question.answered.set()
+        await question.answered.wait()
+        network = question.answer
+        name, container_id = (
+            ("", "") if network is None else network.endpoints.get(arrival.endpoint, ("", ""))
+        )
+        return name or row.name, container_id, network
+
+    def _note_failure(self, arrival: Arrival, sentence: str) -> None:
+        try:
+            row = self._membership().endpoints.with_origin(origin_of(arrival.endpoint))
+        except NetagentError:
+            row = None
+        if row is None:
+            self._arrivals.forget(arrival.endpoint)
+            self._failures.pop(arrival.endpoint, None)
+            return
+        self._failures[arrival.endpoint] = f"{row.target} has no names yet: {sentence}"
+        _limited.warning(arrival.endpoint, self._failures[arrival.endpoint])
+
+
+class _Question:
+    """What is being asked of Docker about one of its networks."""
+
+    def __init__(self, answered: trio.Event) -> None:
+        self.answered = answered
+        self.answer: DockerNetwork | None = None
+
+
+def _make_folder(config: Config) -> None:
+    try:
+        config.docker_plugin.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedError(
+            f"cannot make the folder of {config.docker_plugin}: {error.strerror}",
+            thing=str(config.docker_plugin),
+            hint="choose another with docker.plugin",
+        ) from None

@@ -1,0 +1,342 @@
+"""What dockerd is answered: network and IPAM driver over Docker's plug-in protocol.
+
+    docker network create   RequestPool (IPv4, IPv6), CreateNetwork
+    docker run              RequestAddress (IPv4, IPv6), CreateEndpoint, Join; then Docker moves the interface
+    end of a container      Leave, DeleteEndpoint, ReleaseAddress (IPv4, IPv6)
+
+dockerd waits for an answer for ever and holds its locks while it does, so each call ends within HANDLER_S. Nothing in
+here asks Docker: inspecting a container inside a call blocks until the call returns. Nothing in here is remembered
+either, but for the address that an IPv6 request belongs to: dockerd does not repeat itself after a restart of
+either side (seen with 26.1: `Activate` and the capabilities, then `Leave` and `DeleteEndpoint` for what has died).
+
+An endpoint has one offset in both subnets. dockerd asks for its IPv4 address and then, holding the network's lock,
+for its IPv6 address, so the second request is answered with what the first has chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from netagent.control.request import object_untrusted
+from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.integrations.docker import protocol
+from netagent.integrations.docker.arrivals import Arrival, Arrivals
+from netagent.integrations.docker.protocol import AddressRequest, PoolId, origin_of
+from netagent.integrations.member import Membership
+from netagent.model.ids import NetworkId
+from netagent.model.request import AttachRequest
+from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse_subnet
+from netagent.registry.view import NetworkView
+from netagent.usecases.endpoint_rules import offset_in
+from netagent.usecases.finding import network_called
+
+HANDLER_S = 10.0
+"""Longest time for one call. An attach that waits for other hosts' records takes up to 5 s."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""A container that publishes a range of 10,000 ports is described in 1 MB."""
+MAX_PAIRS = 1024
+"""IPv4 addresses whose IPv6 request is awaited: at most one for each network."""
+
+Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+logger = logging.getLogger("netagent.integrations.docker")
+
+
+class Plugin:
+    """Both drivers. The answers are in netagent.integrations.docker.protocol."""
+
+    def __init__(self, membership: Membership, arrivals: Arrivals) -> None:
+        self._membership = membership
+        self._arrivals = arrivals
+        self._pairs: dict[NetworkId, tuple[str, ...]] = {}
+        """The addresses that the last IPv4 request of a network has got, until its IPv6 request."""
+        self._handlers: Mapping[str, Handler] = {
+            "Plugin.Activate": self._activate,
+            "NetworkDriver.GetCapabilities": self._capabilities,
+            "NetworkDriver.CreateNetwork": self._create_network,
+            "NetworkDriver.DeleteNetwork": self._nothing,
+            "NetworkDriver.CreateEndpoint": self._create_endpoint,
+            "NetworkDriver.EndpointOperInfo": self._endpoint_info,
+            "NetworkDriver.DeleteEndpoint": self._delete_endpoint,
+            "NetworkDriver.Join": self._join,
+            "NetworkDriver.Leave": self._leave,
+            "NetworkDriver.DiscoverNew": self._nothing,
+            "NetworkDriver.DiscoverDelete": self._nothing,
+            "IpamDriver.GetCapabilities": self._ipam_capabilities,
+            "IpamDriver.GetDefaultAddressSpaces": self._address_spaces,
+            "IpamDriver.RequestPool": self._request_pool,
+            "IpamDriver.ReleasePool": self._nothing,
+            "IpamDriver.RequestAddress": self._request_address,
+            "IpamDriver.ReleaseAddress": self._release_address,
+        }
+
+    def app(self) -> Starlette:
+        """The application to serve (netagent.control.server)."""
+        app = Starlette(routes=[Route("/{method:path}", self._serve, methods=["POST"])])
+        app.state.stopping = trio.Event()
+        return app
+
+    async def answer(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """HTTP status and answer of one call; never raises, and never takes longer than HANDLER_S."""
+        handler = self._handlers.get(method)
+        if handler is None:
+            # What dockerd takes for "this driver does not do that"; it then goes on without.
+            return 404, protocol.failure(method, f"netagent has no {method[:80]}")
+        try:
+            with trio.move_on_after(HANDLER_S):
+                return 200, await handler(object_untrusted(body))
+        except NetagentError as error:
+            logger.info("refused %s: %s", method, error)
+            return 200, protocol.failure(method, str(error))
+        except Exception:
+            logger.exception("%s fails unexpectedly", method)
+            return 200, protocol.failure(
+                method, f"{method} failed unexpectedly; see the log of the netagent agent"
+            )
+        text = f"netagent did not finish {method} within {HANDLER_S:.0f} s; see `netagent status`, then try again"
+        logger.warning("%s", text)
+        return 200, protocol.failure(method, text)
+
+    async def _serve(self, request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return Response(status_code=413)
+        status, value = await self.answer(request.path_params["method"], bytes(body))
+        return Response(json.dumps(value), status, media_type=protocol.CONTENT_TYPE)
+
+    # -- the plug-in -------------------------------------------------------------------------------------------
+
+    async def _activate(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Implements": ["NetworkDriver", "IpamDriver"]}
+
+    async def _capabilities(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        # Local: every host has its own Docker network over our shared one, without swarm.
+        return {"Scope": "local", "ConnectivityScope": "global"}
+
+    async def _ipam_capabilities(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        # No replay of addresses after a restart of dockerd: they are in our journal.
+        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+
+    async def _address_spaces(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        space = protocol.ADDRESS_SPACE
+        return {"LocalDefaultAddressSpace": space, "GlobalDefaultAddressSpace": space}
+
+    async def _nothing(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    # -- networks ------------------------------------------------------------------------------------------------
+
+    async def _request_pool(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.pool_untrusted(value)
+        view = self._membership().live.view
+        if not request.network:
+            raise self._unnamed(sorted(n.unique_name for n in view.networks.values()))
+        network = network_called(view, request.network)
+        name = network.unique_name
+        subnet = _subnet(network, request.version)
+        if not subnet:
+            hint = (
+                "leave --ipv6 away"
+                if request.version == 6
+                else "Docker's networks need one: make another network"
+            )
+            raise RefusedError(f"network {name} has no IPv{request.version} subnet", thing=name, hint=hint)
+        if request.subnet and request.subnet != subnet:
+            text = f"network {name} has the IPv{request.version} subnet {subnet}, not {request.subnet}"
+            raise RefusedError(text, thing=request.subnet, hint=f"type --subnet {subnet}, or none")
+        if request.ip_range and request.ip_range != subnet:
+            text = "the agents share a network's addresses out to the hosts, so it takes no --ip-range"
+            raise RefusedError(text, thing=request.ip_range, hint="leave it away")
+        gateway = addresses_of((subnet,), GATEWAY_OFFSET)[0]
+        return protocol.pool_answer(PoolId(network.network_id, request.version), subnet, gateway)
+
+    async def _create_network(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.network_untrusted(value)
+        view = self._membership().live.view
+        if request.address_spaces != {protocol.ADDRESS_SPACE}:
+            text = "Docker's own IPAM would hand out addresses that containers on other hosts have"
+            meant = (
+                [request.network]
+                if request.network
+                else sorted(n.unique_name for n in view.networks.values())
+            )
+            raise RefusedError(text, code="foreign-ipam", hint=f"type {_line(meant)}")
+        unknown = [option for option in request.options if option != protocol.NETWORK_OPTION]
+        if unknown:
+            text = f"a network of netagent has no option {unknown[0]!r} in Docker"
+            raise InputError(text, thing=unknown[0], hint="set it with `netagent network create`")
+        network = next(
+            (n for n in view.networks.values() if set(request.subnets) <= set(n.record.subnets)), None
+        )
+        if network is not None and set(request.subnets) != set(network.record.subnets):
+            name = network.unique_name
+            text = f"network {name} has IPv6 addresses, which its containers must have as well"
+            raise RefusedError(text, thing=name, hint=f"add --ipv6: {_line([name])}")
+        return {}
+
+    # -- addresses -----------------------------------------------------------------------------------------------
+
+    async def _request_address(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.address_untrusted(value)
+        member = self._membership()
+        network = network_called(member.live.view, request.pool.network_id)
+        subnet = _subnet(network, request.pool.version)
+        if request.gateway:
+            return protocol.address_answer(_gateway(network, subnet, request.address), subnet)
+        if request.pool.version == 6:
+            return protocol.address_answer(self._paired(network, request), subnet)
+        given = (request.address,) if request.address else ()
+        addresses = await member.endpoints.staged.hold(network.network_id, given)
+        if len(addresses) > 1:
+            if len(self._pairs) >= MAX_PAIRS:
+                self._pairs.clear()
+            self._pairs[network.network_id] = addresses
+        return protocol.address_answer(addresses[0], subnet)
+
+    def _paired(self, network: NetworkView, request: AddressRequest) -> str:
+        """The IPv6 address at the place of the IPv4 address that was asked for just before."""
+        pair = self._pairs.pop(network.network_id, None)
+        if pair is None:
+            text = f"network {network.unique_name} gives no IPv6 address without an IPv4 address"
+            raise RefusedError(
+                text, code="bad-address", thing=network.unique_name, hint="start the container again"
+            )
+        if request.address in {"", pair[1]}:
+            return pair[1]
+        fitting = addresses_of(network.record.subnets, offset_in(network, request.address))[0]
+        raise RefusedError(
+            f"{pair[0]} and {request.address} are not the same place in their subnets",
+            code="bad-address",
+            thing=request.address,
+            hint=f"ask for both: --ip {fitting} --ip6 {request.address}",
+        )
+
+    async def _release_address(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.address_untrusted(value)
+        member = self._membership_or_none()
+        network = None if member is None else member.live.view.networks.get(request.pool.network_id)
+        if member is not None and network is not None and request.address != _gateway_of(network, request):
+            await member.endpoints.staged.drop(network.network_id, request.address)
+        return {}
+
+    # -- endpoints -----------------------------------------------------------------------------------------------
+
+    async def _create_endpoint(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.endpoint_untrusted(value)
+        member = self._membership()
+        fitting = [
+            network
+            for network in member.live.view.networks.values()
+            if offset_of(network.record.subnets, request.addresses) is not None
+        ]
+        if len(fitting) != 1:
+            where = "no network" if not fitting else "more than one network"
+            what = " and ".join(request.addresses) or "an endpoint without addresses"
+            raise RefusedError(
+                f"{what} is a place in {where} of netagent",
+                code="bad-address",
+                thing=request.endpoint[:12],
+                hint="see `netagent network ls`, and make the Docker network anew if its network was replaced",
+            )
+        row = await member.endpoints.staged.reserve(
+            AttachRequest(
+                target=f"docker:{request.endpoint[:12]}",
+                network=fitting[0].network_id,
+                addresses=request.addresses,
+                mac=request.mac,
+            ),
+            origin=origin_of(request.endpoint),
+        )
+        return {"Interface": {} if request.mac else {"MacAddress": row.mac}}
+
+    async def _join(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        request = protocol.join_untrusted(value)
+        member, origin = self._membership(), origin_of(request.endpoint)
+        ifname = await member.endpoints.staged.plug(origin)
+        row = member.endpoints.with_origin(origin)
+        network = None if row is None else member.live.view.networks.get(row.network_id)
+        if network is None:
+            text = "the endpoint or its network was removed at the same moment"
+            raise RefusedError(
+                text, code="network-removed", thing=request.endpoint[:12], hint="start it again"
+            )
+        self._arrivals.expect(
+            Arrival(
+                endpoint=request.endpoint,
+                docker_network=request.docker_network,
+                sandbox_key=request.sandbox_key,
+            )
+        )
+        return protocol.join_answer(ifname, _subnet(network, 4), internal=network.record.internal)
+
+    async def _leave(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        endpoint = protocol.endpoint_id_untrusted(value)
+        self._arrivals.forget(endpoint)
+        member = self._membership_or_none()
+        if member is not None:
+            await member.endpoints.staged.unplug(origin_of(endpoint))
+        return {}
+
+    async def _delete_endpoint(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        endpoint = protocol.endpoint_id_untrusted(value)
+        self._arrivals.forget(endpoint)
+        member = self._membership_or_none()
+        if member is not None:
+            await member.endpoints.detach_origin(origin_of(endpoint))
+        return {}
+
+    async def _endpoint_info(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Value": {}}
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _membership_or_none(self) -> Any:
+        """The cluster; None in none: then nothing of ours is left that could be taken down."""
+        try:
+            return self._membership()
+        except RefusedError:
+            return None
+
+    def _unnamed(self, names: list[str]) -> InputError:
+        text = "Docker did not say which network of netagent this one is"
+        return InputError(text, code="no-network", thing=protocol.NETWORK_OPTION, hint=f"type {_line(names)}")
+
+
+def _line(names: list[str]) -> str:
+    """What to type for a network made by hand."""
+    name = names[0] if len(names) == 1 else "NAME"
+    known = f" (known: {', '.join(names[:5])})" if len(names) > 1 else ""
+    line = f"docker network create -d netagent --ipam-driver netagent --ipam-opt {protocol.NETWORK_OPTION}={name}"
+    return f"`{line} --ipv6 {name}`{known}"
+
+
+def _subnet(network: NetworkView, version: int) -> str:
+    """The network's subnet of that family, `""` if it has none."""
+    for subnet in network.record.subnets:
+        if parse_subnet(subnet).version == version:
+            return subnet
+    return ""
+
+
+def _gateway(network: NetworkView, subnet: str, asked: str) -> str:
+    gateway = addresses_of((subnet,), GATEWAY_OFFSET)[0]
+    if asked not in {"", gateway}:
+        text = f"the gateway of network {network.unique_name} is {gateway} on every host, not {asked}"
+        raise RefusedError(text, code="bad-address", thing=asked, hint="leave --gateway away")
+    return gateway
+
+
+def _gateway_of(network: NetworkView, request: AddressRequest) -> str:
+    subnet = _subnet(network, request.pool.version)
+    return addresses_of((subnet,), GATEWAY_OFFSET)[0] if subnet else ""

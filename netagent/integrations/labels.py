@@ -1,0 +1,111 @@
+"""What a container's labels and its runtime's names mean to us. Pure; used for every runtime.
+
+    netagent.service=web                the service it answers for (default: its name)
+    netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; a port without a name has its number for one
+
+Runtimes allow names that DNS does not (`Web.1`): they are mapped, and the original is kept as the label
+`netagent.original-name`. A label with a flaw is passed over and said so: a typo in a label must not keep a container
+from starting. A container's other labels go into its record, but for those that runtimes and builders write for
+themselves: compose alone adds a kilobyte of paths and hashes to each container, which no other host can use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netagent.model.ids import is_name
+from netagent.model.records import Port
+
+SERVICE = "netagent.service"
+EXPOSE = "netagent.expose"
+ORIGINAL_NAME = "netagent.original-name"
+
+MAX_PORTS = 64
+MAX_LABELS = 64
+MAX_LABELS_BYTES = 8 * 1024
+"""Of an endpoint's record, which may have 32 KiB in all (netagent.registry.schema); further labels are left out."""
+MAX_NAME = 63
+
+_OURS = "netagent."
+_OF_RUNTIMES = (
+    "com.docker.",
+    "desktop.docker.",
+    "io.podman.",
+    "io.buildah.",
+    "org.opencontainers.",
+    "io.kubernetes.",
+)
+_PORT = re.compile(r"(?:([^=/\s]+)=)?([0-9]{1,5})(?:/(tcp|udp|sctp))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What labels say of an endpoint."""
+
+    service: str = ""
+    """`""`: nothing, so its name."""
+    ports: tuple[Port, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted by key: those to be published."""
+    flaws: tuple[str, ...] = ()
+    """One sentence for each label that can't be followed."""
+
+
+def name_from(text: str) -> str:
+    """A runtime's name as one of ours: lower case, what DNS does not allow as `-`; `""` when nothing is left."""
+    mapped = re.sub(r"[^a-z0-9_-]", "-", text.lower()).strip("-_")
+    return mapped[:MAX_NAME].rstrip("-_")
+
+
+def names_from(texts: Iterable[str]) -> tuple[str, ...]:
+    """Several of them, sorted, without those of which nothing is left."""
+    return tuple(sorted({name for name in map(name_from, texts) if name}))
+
+
+def described(labels: Mapping[str, str], original_name: str) -> Described:
+    """Read a container's labels. Never refuses; see `flaws`."""
+    flaws: list[str] = []
+    service = labels.get(SERVICE, "")
+    if service and not is_name(service):
+        flaws.append(
+            f"the label {SERVICE}={service[:80]!r} is not a name: use a-z, 0-9, - and _ inside, at most 63"
+        )
+        service = name_from(service)
+    ports: list[Port] = []
+    for text in filter(None, map(str.strip, labels.get(EXPOSE, "").split(","))):
+        port = _port(text)
+        if port is None or len(ports) >= MAX_PORTS:
+            flaws.append(
+                f"the label {EXPOSE} has {text[:80]!r}: write [NAME=]PORT[/tcp|udp|sctp], comma between"
+            )
+        elif port not in ports:
+            ports.append(port)
+    return Described(
+        service=service, ports=tuple(ports), labels=_published(labels, original_name), flaws=tuple(flaws)
+    )
+
+
+def _port(text: str) -> Port | None:
+    match = _PORT.fullmatch(text)
+    if match is None or not 1 <= int(match[2]) <= 65535:
+        return None
+    name = match[1] or str(int(match[2]))
+    return Port(name=name, number=int(match[2]), protocol=match[3] or "tcp") if is_name(name) else None
+
+
+def _published(labels: Mapping[str, str], original_name: str) -> tuple[tuple[str, str], ...]:
+    kept: dict[str, str] = {}
+    if name_from(original_name) != original_name:
+        kept[ORIGINAL_NAME] = original_name[:255]
+    room_bytes = MAX_LABELS_BYTES
+    for key in sorted(labels):
+        value = labels[key]
+        if not key or key.startswith((_OURS, *_OF_RUNTIMES)) or not (key + value).isprintable():
+            continue
+        room_bytes -= len(key.encode()) + len(value.encode())
+        if room_bytes < 0 or len(kept) >= MAX_LABELS or len(key) > 255:
+            break
+        kept[key] = value
+    return tuple(sorted(kept.items()))
