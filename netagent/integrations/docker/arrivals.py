@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -35,10 +36,7 @@ class Arrival:
 
 
 class Arrivals:
-    """`enter` is called for each once its namespace is there, again every RETRY_S while it fails, until `forget`.
-
-    It returns False when there is nothing to be entered any more.
-    """
+    """`enter` is called for each once its namespace is there, again every RETRY_S while it fails, until `forget`."""
 
     def __init__(
         self, enter: Callable[[Arrival], Awaitable[None]], failed: Callable[[Arrival, str], None]
@@ -71,7 +69,7 @@ class Arrivals:
 
     async def run(self) -> None:
         """Until cancelled."""
-        namespace_device = os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116 - a pure number is wanted
+        device = namespace_device()
         async with trio.open_nursery() as nursery:
             while True:
                 while not self._expected:
@@ -79,7 +77,7 @@ class Arrivals:
                     await self._wake.wait()
                 now = trio.current_time()
                 for endpoint, (arrival, not_before) in list(self._expected.items()):
-                    if not_before <= now and _is_on(arrival.sandbox_key, namespace_device):
+                    if not_before <= now and _is_on(arrival.sandbox_key, device):
                         self._expected[endpoint] = (arrival, float("inf"))
                         nursery.start_soon(partial(self._admit, arrival))
                 await trio.sleep(POLL_S)
@@ -93,6 +91,11 @@ class Arrivals:
                 self._expected[arrival.endpoint] = (arrival, trio.current_time() + RETRY_S)
         else:
             self.forget(arrival.endpoint)
+
+
+def namespace_device() -> int:
+    """Of the kernel's file system of namespaces: what a file is on once a namespace is mounted there."""
+    return Path("/proc/self/ns/net").stat().st_dev
 
 
 def _is_on(path: str, device: int) -> bool:

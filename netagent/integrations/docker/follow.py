@@ -240,18 +240,15 @@ class Follower:
     async def _wait_for_end(self, pid: int, identity: _Identity) -> None:
         """Until the process ends; then nobody is in its namespace whom a name should lead to."""
         try:
-            fd = os.pidfd_open(pid)
-        except OSError:
-            return  # it has ended, or is in another pid namespace: `die`, or the look for processes, will tell
-        try:
-            if _namespace_of(str(pid)) != identity:
-                return  # the number is another process's by now
-            await trio.lowlevel.wait_readable(fd)
+            seen = await _process_ended(pid, identity)
         finally:
-            os.close(fd)
             if self._watched.get(identity) == pid:
                 del self._watched[identity]
-        await self._take_down(identity, "its first process has ended")
+        if seen:
+            await self._take_down(identity, "its first process has ended")
+        elif identity not in await _namespaces_in_use():
+            # Docker names a process that is gone: it is still at work on the container's end.
+            await self._take_down(identity, "no process is left in it")
 
     async def _look_for_processes(self) -> None:
         """While Docker is away: containers whose end nobody tells of."""
@@ -260,7 +257,7 @@ class Follower:
             unwatched = {(r.netns_dev, r.netns_inode) for r in self._rows()} - self._watched.keys()
             if self.connected or not unwatched:
                 continue
-            for identity in unwatched - await trio.to_thread.run_sync(_namespaces_in_use):
+            for identity in unwatched - await _namespaces_in_use():
                 await self._take_down(identity, "no process is left in it")
 
     async def _take_down(self, identity: _Identity, why: str) -> None:
@@ -331,6 +328,21 @@ def _unknown(container: Container, interface: Interface) -> list[str]:
     return [f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"]
 
 
+async def _process_ended(pid: int, identity: _Identity) -> bool:
+    """Wait for it; False at once when there is no such process in the namespace."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if _namespace_of(str(pid)) != identity:
+            return False  # the number is another process's by now
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
+    return True
+
+
 def _namespace_of(pid: str) -> _Identity | None:
     try:
         status = Path("/proc", pid, "ns", "net").stat()
@@ -339,7 +351,11 @@ def _namespace_of(pid: str) -> _Identity | None:
     return status.st_dev, status.st_ino
 
 
-def _namespaces_in_use() -> set[_Identity]:
-    """Of all processes that we may look at; some 5 us a process."""
+async def _namespaces_in_use() -> set[_Identity]:
+    """Of all processes that we may look at. In a thread: a host may have ten thousand of them."""
+    return await trio.to_thread.run_sync(_read_namespaces_in_use)
+
+
+def _read_namespaces_in_use() -> set[_Identity]:
     found = (_namespace_of(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
     return {identity for identity in found if identity is not None}

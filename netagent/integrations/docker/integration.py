@@ -92,8 +92,9 @@ class DockerIntegration:
         fields = facts.as_change(facts.fields_of(known, interface)[0])
         await member.endpoints.staged.enter(origin, arrival.sandbox_key, behind_runtime=True, **fields)
         self._failures.pop(arrival.endpoint, None)
-        if container_id:
-            self._follower.look_at(container_id)
+        # Whatever was read of it before it was in went nowhere.
+        seen = self._follower.known(container_id, name)
+        self._follower.look_at(seen.container_id if seen is not None else container_id or known.container_id)
 
     async def _who(self, arrival: Arrival, row: LocalEndpointRow) -> tuple[str, str, DockerNetwork | None]:
         """The container's name and id ('' when not known yet), and its Docker network.

@@ -1,0 +1,306 @@
+"""A dockerd as far as a network driver and a client of its API can see, in memory.
+
+It calls the plug-in in the order and with the fields that dockerd 26.1 was seen to use, and answers the API's
+questions with what it holds. `is_up = False` is a dockerd that was killed: nobody answers, and its events end.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+
+import trio
+
+from netagent.integrations.docker.engine import EngineError
+
+
+class RefusedByPluginError(Exception):
+    """What docker prints when the plug-in says no."""
+
+
+class FakeDocker:
+    """`plugin` is set by whoever builds it."""
+
+    def __init__(self, namespaces):
+        self.namespaces = namespaces
+        self.plugin = None
+        self.networks = {}
+        self.containers = {}
+        self.is_up = True
+        self.requests = []
+        self.before_start = lambda name: None
+        self._readers = set()
+        self._number = 0
+
+    def _id(self):
+        self._number += 1
+        return f"{self._number:064x}"
+
+    async def ask(self, method, **value):
+        """One call of the plug-in; RefusedByPluginError with its sentence."""
+        status, answer = await self.plugin.answer(method, json.dumps(value).encode())
+        assert status == 200, (method, status)
+        sentence = answer.get("Error" if method.startswith("IpamDriver") else "Err")
+        if sentence:
+            raise RefusedByPluginError(sentence)
+        return answer
+
+    # -- docker network ------------------------------------------------------------------------------------------
+
+    async def network_create(
+        self, name, *, driver="netagent", ipam="netagent", options=None, subnets=(), ipv6=True, labels=None,
+        internal=False, generic=None,
+    ):  # fmt: skip
+        network = {
+            "Id": self._id(), "Name": name, "Driver": driver, "Labels": labels or {}, "Internal": internal,
+            "IPAM": {"Driver": ipam, "Options": options or {}, "Config": [{"Subnet": one} for one in subnets]},
+            "pools": [], "endpoints": {},
+        }  # fmt: skip
+        if any(one["Name"] == name for one in self.networks.values()):
+            raise RefusedByPluginError(f"network with name {name} already exists")
+        if driver == "netagent":
+            await self._plug_network(network, subnets, ipv6, generic)
+        self.networks[network["Id"]] = network
+        self.emit("network", "create", network["Id"], name=name)
+        return network["Id"]
+
+    async def _plug_network(self, network, subnets, ipv6, generic):
+        data = {4: [], 6: []}
+        own = network["IPAM"]["Driver"] == "netagent"
+        for version in (4, 6) if ipv6 else (4,):
+            typed = [one for one in subnets if (":" in one) == (version == 6)]
+            if own:
+                pool = await self.ask(
+                    "IpamDriver.RequestPool", AddressSpace="netagent", Pool="".join(typed), SubPool="",
+                    Options=network["IPAM"]["Options"], V6=version == 6,
+                )  # fmt: skip
+                network["pools"].append(pool["PoolID"])
+                gateway = pool["Data"]["com.docker.network.gateway"]
+                data[version].append({"AddressSpace": "netagent", "Pool": pool["Pool"], "Gateway": gateway})
+            else:
+                data[version].append(
+                    {"AddressSpace": "LocalDefault", "Pool": "172.20.0.0/16", "Gateway": "172.20.0.1/16"}
+                )
+        options = {
+            "com.docker.network.enable_ipv6": ipv6,
+            "com.docker.network.generic": generic or {},
+            "com.docker.network.internal": network["Internal"],
+        }
+        await self.ask(
+            "NetworkDriver.CreateNetwork",
+            NetworkID=network["Id"],
+            Options=options,
+            IPv4Data=data[4],
+            IPv6Data=data[6],
+        )
+
+    async def network_remove(self, network_id):
+        network = self.networks[network_id]
+        if network["endpoints"]:
+            raise EngineError(f"Docker says: network {network['Name']} has active endpoints", status=403)
+        del self.networks[network_id]
+        self.emit("network", "destroy", network_id, name=network["Name"])
+
+    def network_named(self, name):
+        return next(one for one in self.networks.values() if one["Name"] == name)
+
+    # -- docker run ------------------------------------------------------------------------------------------------
+
+    async def create(self, name, *networks, aliases=(), links=(), labels=None):
+        container_id = self._id()
+        self.containers[container_id] = {
+            "Id": container_id, "Name": f"/{name}", "Config": {"Labels": labels or {}},
+            "State": {"Running": False, "Pid": 0},
+            "NetworkSettings": {
+                "SandboxKey": "",
+                "Networks": {
+                    one: {"NetworkID": "", "EndpointID": "", "Aliases": list(aliases) or None, "Links": list(links)}
+                    for one in networks
+                },
+            },
+        }  # fmt: skip
+        self.emit("container", "create", container_id, name=name)
+        return container_id
+
+    async def start(self, container_id, *, ip="", ip6="", mac=""):
+        for network_name in self.containers[container_id]["NetworkSettings"]["Networks"]:
+            await self.join(container_id, network_name, ip=ip, ip6=ip6, mac=mac)
+        await self.start_joined(container_id)
+
+    async def start_joined(self, container_id):
+        """Its namespace appears, and a moment later its first program runs."""
+        container = self.containers[container_id]
+        name = container["Name"].lstrip("/")
+        key = self.namespaces.folder / name
+        self.namespaces.make(name)
+        await trio.sleep(0.1)
+        container["State"] = {"Running": True, "Pid": 1000 + int(container_id, 16)}
+        container["NetworkSettings"]["SandboxKey"] = str(key)
+        self.emit("container", "start", container_id, name=name)
+
+    async def join(self, container_id, network_name, *, ip="", ip6="", mac=""):
+        container, network = self.containers[container_id], self.network_named(network_name)
+        name, endpoint_id = container["Name"].lstrip("/"), self._id()
+        got = []
+        try:
+            for pool, asked in zip(network["pools"], (ip, ip6), strict=False):
+                answer = await self.ask("IpamDriver.RequestAddress", PoolID=pool, Address=asked, Options=None)
+                got.append((pool, answer["Address"]))
+            interface = {
+                "Address": got[0][1],
+                "AddressIPv6": got[1][1] if len(got) > 1 else "",
+                "MacAddress": mac,
+            }
+            ids = {"NetworkID": network["Id"], "EndpointID": endpoint_id}
+            await self.ask("NetworkDriver.CreateEndpoint", **ids, Interface=interface, Options={})
+        except RefusedByPluginError:
+            for pool, address in got:
+                await self.ask("IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0])
+            raise
+        network["endpoints"][endpoint_id] = (container_id, name, got)
+        key = str(self.namespaces.folder / name)
+        try:
+            joined = await self.ask("NetworkDriver.Join", **ids, SandboxKey=key, Options={})
+        except RefusedByPluginError:
+            await self.leave(endpoint_id)
+            raise
+        place = container["NetworkSettings"]["Networks"].setdefault(
+            network_name, {"Aliases": None, "Links": None}
+        )
+        place.update(NetworkID=network["Id"], EndpointID=endpoint_id)
+        self.emit("network", "connect", network["Id"], name=network_name, container=container_id)
+        return joined
+
+    async def run(self, name, *networks, ip="", ip6="", mac="", **options):
+        container_id = await self.create(name, *networks, **options)
+        await self.start(container_id, ip=ip, ip6=ip6, mac=mac)
+        return container_id
+
+    async def leave(self, endpoint_id):
+        for network in self.networks.values():
+            if endpoint_id in network["endpoints"]:
+                _, _, got = network["endpoints"].pop(endpoint_id)
+                ids = {"NetworkID": network["Id"], "EndpointID": endpoint_id}
+                await self.ask("NetworkDriver.Leave", **ids)
+                await self.ask("NetworkDriver.DeleteEndpoint", **ids)
+                for pool, address in got:
+                    await self.ask(
+                        "IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0]
+                    )
+
+    def endpoints_of(self, container_id):
+        return [
+            e
+            for n in self.networks.values()
+            for e, (one, _, _) in n["endpoints"].items()
+            if one == container_id
+        ]
+
+    async def remove(self, container_id, *, tell=True):
+        """`tell` False: as if the agent had been away."""
+        name = self.containers.pop(container_id)["Name"].lstrip("/")
+        for endpoint_id in self.endpoints_of(container_id):
+            if tell:
+                await self.leave(endpoint_id)
+            for network in self.networks.values():
+                network["endpoints"].pop(endpoint_id, None)
+        self.emit("container", "die", container_id, name=name)
+        self.emit("container", "destroy", container_id, name=name)
+
+    def set_health(self, container_id, status):
+        self.containers[container_id]["State"]["Health"] = {"Status": status}
+        self.emit("container", f"health_status: {status}", container_id)
+
+    # -- its API -----------------------------------------------------------------------------------------------------
+
+    def emit(self, kind, action, identifier, **attributes):
+        for send in self._readers:
+            send.send_nowait(
+                {"Type": kind, "Action": action, "Actor": {"ID": identifier, "Attributes": attributes}}
+            )
+
+    def kill(self):
+        self.is_up = False
+        for send in list(self._readers):
+            send.close()
+        self._readers.clear()
+
+    def _network_json(self, network):
+        containers = {}
+        for endpoint_id, (container_id, name, _) in network["endpoints"].items():
+            started = self.containers[container_id]["State"]["Running"]
+            key = container_id if started else f"ep-{endpoint_id}"
+            containers[key] = {"Name": name, "EndpointID": endpoint_id}
+        return {k: v for k, v in network.items() if k not in {"pools", "endpoints"}} | {
+            "Containers": containers
+        }
+
+    async def answer(self, method, path, query, body):
+        await trio.sleep(0.001)
+        self.requests.append((method, path))
+        if not self.is_up:
+            raise EngineError("Docker can't be asked")
+        parts = path.strip("/").split("/")
+        match method, parts:
+            case "GET", ["networks"]:
+                driver = json.loads(query.get("filters", "{}")).get("driver")
+                listed = [one for one in self.networks.values() if driver in (None, [one["Driver"]])]
+                return [{**self._network_json(one), "Containers": {}} for one in listed]
+            case "GET", ["networks", one] if one in self.networks:
+                return self._network_json(self.networks[one])
+            case "DELETE", ["networks", one] if one in self.networks:
+                return await self.network_remove(one)
+            case "POST", ["networks", "create"]:
+                return {"Id": await self._create_asked(body)}
+            case "GET", ["containers", "json"]:
+                return list(self.containers.values())
+            case "GET", ["containers", one, "json"] if one in self.containers:
+                return self.containers[one]
+        raise EngineError(f"Docker says: no such thing {path}", status=404)
+
+    async def _create_asked(self, body):
+        try:
+            return await self.network_create(
+                body["Name"], driver=body["Driver"], ipam=body["IPAM"]["Driver"], options=body["IPAM"]["Options"],
+                subnets=[one["Subnet"] for one in body["IPAM"]["Config"]], ipv6=body["EnableIPv6"],
+                labels=body["Labels"], internal=body["Internal"],
+            )  # fmt: skip
+        except RefusedByPluginError as error:
+            raise EngineError(f"Docker says: {error}", status=500) from None
+
+
+class FakeEngine:
+    """Stands in for netagent.integrations.docker.engine.Engine."""
+
+    def __init__(self, docker):
+        self.docker = docker
+
+    async def get(self, path, **query):
+        return await self.docker.answer("GET", path, query, None)
+
+    async def call(self, method, path, *, query=None, body=None):
+        return await self.docker.answer(method, path, query or {}, body)
+
+    @asynccontextmanager
+    async def events(self, filters):
+        if not self.docker.is_up:
+            raise EngineError("Docker can't be asked")
+        send, receive = trio.open_memory_channel(1000)
+        self.docker._readers.add(send)
+        try:
+            yield _Events(receive)
+        finally:
+            self.docker._readers.discard(send)
+            send.close()
+            receive.close()
+
+
+class _Events:
+    def __init__(self, receive):
+        self._receive = receive
+
+    async def read(self):
+        try:
+            return [await self._receive.receive()]
+        except trio.EndOfChannel:
+            raise EngineError("Docker ended its events") from None

@@ -1,0 +1,91 @@
+"""A host whose Docker has our plug-in: the fake dockerd before the real use-cases."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import trio
+
+from fakes.agent_host import AgentHost
+from fakes.docker import FakeDocker, FakeEngine
+from fakes.registry import N1, host, network
+from netagent import config
+from netagent.errors import RefusedError
+from netagent.integrations.docker import arrivals, follow, integration
+from netagent.integrations.docker.integration import DockerIntegration
+
+
+class World:
+    """`in_cluster` False: in none."""
+
+    def __init__(self, namespaces, monkeypatch):
+        self.docker = FakeDocker(namespaces)
+        self.namespaces = namespaces
+        self._host = None
+        self.in_cluster = True
+        self.ended = {}
+        self.in_use = set()
+        monkeypatch.setattr(integration, "Engine", lambda path: FakeEngine(self.docker))
+        monkeypatch.setattr(arrivals, "namespace_device", lambda: namespaces.folder.stat().st_dev)
+        monkeypatch.setattr(follow, "_process_ended", self._process_ended)
+        monkeypatch.setattr(follow, "_namespaces_in_use", self._namespaces_in_use)
+        self.begin()
+
+    def begin(self):
+        """A new life of the agent."""
+        self.docker_integration = DockerIntegration(config.load(None, {}, {}), self.member, None)
+        self.docker.plugin = self.docker_integration._plugin
+
+    @property
+    def host(self):
+        """Made inside the test, whose end closes it."""
+        if self._host is None:
+            self._host = AgentHost()
+        return self._host
+
+    def member(self):
+        if not self.in_cluster:
+            raise RefusedError("this host belongs to no cluster", code="no-cluster", hint="`netagent init`")
+        return self.host
+
+    async def _namespaces_in_use(self):
+        await trio.lowlevel.checkpoint()
+        return self.in_use
+
+    async def _process_ended(self, pid, identity):
+        if pid in self.ended and self.ended[pid] is None:
+            return False
+        await self.ended.setdefault(pid, trio.Event()).wait()
+        return True
+
+    def end_process(self, container_id):
+        self.ended.setdefault(1000 + int(container_id, 16), trio.Event()).set()
+
+    @asynccontextmanager
+    async def running(self, *, mirror=True):
+        one = self.docker_integration
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one._arrivals.run)
+            nursery.start_soon(one._follower.run)
+            if mirror:
+                nursery.start_soon(one._mirror.run)
+            yield one
+            nursery.cancel_scope.cancel()
+
+    async def with_network(self, network_id=N1, name="app", **fields):
+        await self.host.publisher.put(host("h1"), network(network_id, name, **fields))
+
+    def row(self, container_id):
+        (endpoint_id, *_) = self.docker.endpoints_of(container_id) or [""]
+        return self.host.endpoints.with_origin(f"docker:{endpoint_id}")
+
+    def record(self, name):
+        found = self.host.live.view.endpoints_named(name)
+        return found[0].record if found else None
+
+
+async def until(condition, seconds=5.0):
+    """Virtual seconds."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.01)

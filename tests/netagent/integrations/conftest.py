@@ -1,0 +1,13 @@
+"""Pretended network namespaces, and Hypothesis without deadlines: a busy machine must not fail a test."""
+
+import pytest
+from fakes.agent_host import Namespaces
+from hypothesis import settings
+
+settings.register_profile("netagent", deadline=None)
+settings.load_profile("netagent")
+
+
+@pytest.fixture
+def namespaces(tmp_path, monkeypatch):
+    return Namespaces(tmp_path, monkeypatch)

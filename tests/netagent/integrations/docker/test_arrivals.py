@@ -1,0 +1,75 @@
+"""Waiting for namespaces."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.lowlevel
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError, RefusedError
+from netagent.integrations.docker import arrivals
+from netagent.integrations.docker.arrivals import Arrival, Arrivals
+
+
+def arrival(number, folder):
+    return Arrival(endpoint=f"{number:064x}", docker_network="d" * 64, sandbox_key=str(folder / str(number)))
+
+
+@virtual
+async def test_each_is_entered_once_when_its_file_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrivals, "namespace_device", lambda: tmp_path.stat().st_dev)
+    entered, failed = [], []
+
+    async def enter(one):
+        await trio.sleep(1)
+        entered.append(one.endpoint)
+        if len(entered) == 1:
+            raise FailedError("not yet")
+
+    waiting = Arrivals(enter, lambda one, sentence: failed.append(sentence))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.run)
+        first, second = arrival(1, tmp_path), arrival(2, tmp_path)
+        waiting.expect(first)
+        waiting.expect(second)
+        await trio.sleep(5)
+        assert entered == []
+        (tmp_path / "1").touch()
+        await trio.sleep(1.1)
+        assert (entered, failed) == ([first.endpoint], ["not yet"])
+        await trio.sleep(3)
+        assert entered == [first.endpoint] * 2
+        assert not waiting.is_expected(first.endpoint)
+        waiting.forget(second.endpoint)
+        (tmp_path / "2").touch()
+        await trio.sleep(3)
+        assert entered == [first.endpoint] * 2
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
+    entered = []
+
+    async def enter(one):
+        entered.append(one)
+
+    waiting = Arrivals(enter, lambda one, sentence: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.run)
+        (tmp_path / "1").touch()
+        waiting.expect(arrival(1, tmp_path))
+        waiting.expect(Arrival(endpoint="e", docker_network="d", sandbox_key="/proc/self/ns/net"))
+        await trio.sleep(1)
+        assert [one.endpoint for one in entered] == ["e"]
+        nursery.cancel_scope.cancel()
+
+
+def test_their_number_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrivals, "MAX_EXPECTED", 1)
+    waiting = Arrivals(None, lambda one, sentence: None)
+    waiting.expect(arrival(1, tmp_path))
+    waiting.expect(arrival(1, tmp_path))
+    with pytest.raises(RefusedError, match="1 containers are being started"):
+        waiting.expect(arrival(2, tmp_path))

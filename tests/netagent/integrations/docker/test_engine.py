@@ -1,0 +1,160 @@
+"""The client of Docker's API, against a socket that answers as it is told."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.lowlevel
+from fakes.virtual import virtual
+
+from netagent.errors import InputError, NetagentError
+from netagent.integrations.docker import engine as module
+from netagent.integrations.docker.engine import Engine, EngineError
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def whole(body, head=OK):
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(*chunks):
+    return (
+        OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks)
+    )
+
+
+@asynccontextmanager
+async def docker(tmp_path, *answer, hang=False):
+    """An Engine whose Docker gives these bytes, in pieces, and then closes, or hangs."""
+    asked = []
+    path = tmp_path / "d.sock"
+    path.unlink(missing_ok=True)
+    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await listener.bind(str(path))
+    listener.listen()
+
+    async def serve(stream):
+        async with stream:
+            asked.append(await stream.receive_some(65536))
+            for piece in answer:
+                await stream.send_all(piece)
+                await trio.lowlevel.checkpoint()
+            if hang:
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(listener)])
+        yield Engine(path), asked
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Ask once, on the real clock: sockets are the machine's. Gives the answer and what Docker was asked."""
+
+    async def ask(answer, method, path, call):
+        async with docker(tmp_path, *answer) as (engine, asked):
+            try:
+                return await engine.call(method, path, **call), asked[0]
+            except NetagentError as error:
+                return error, asked
+
+    def once(*answer, method="GET", path="/networks", **call):
+        value, asked = trio.run(ask, answer, method, path, call)
+        if isinstance(value, NetagentError):
+            raise value
+        return value, asked
+
+    return once
+
+
+def test_an_answer_may_come_in_pieces(run):
+    assert run(OK, b"Content-Length: 8\r\n\r\n", b'{"a"', b":12}")[0] == {"a": 12}
+    assert run(chunked(b"[1,", b"2]", b""))[0] == [1, 2]
+    assert run(b"HTTP/1.1 204 No Content\r\n\r\n", method="DELETE")[0] is None
+
+
+def test_what_is_asked(run):
+    _, asked = run(
+        whole(b"{}"), path="/networks/create", method="POST", body={"Name": "app"}, query={"a": "b c"}
+    )
+    head, _, body = asked.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /networks/create?a=b+c HTTP/1.1\r\n")
+    assert body == b'{"Name": "app"}'
+
+
+def test_a_refusal_has_docker_s_words_and_status(run):
+    with pytest.raises(EngineError, match="Docker says: no such network") as error:
+        run(whole(b'{"message":"no such network"}', b"HTTP/1.1 404 Not Found\r\n"))
+    assert error.value.status == 404
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"garbage\r\n\r\n", OK, whole(b"x" * 100)[:-5], b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9000],
+)
+def test_a_broken_answer_is_an_error_with_a_sentence(run, answer):
+    with pytest.raises(EngineError) as error:
+        run(answer)
+    assert "Docker" in str(error.value)
+
+
+def test_what_is_not_json_is_an_input_error(run):
+    with pytest.raises(InputError, match="is not JSON"):
+        run(whole(b"<html>"))
+
+
+def test_an_answer_without_end_is_bounded(run, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 100)
+    with pytest.raises(EngineError, match="longer than 100 bytes"):
+        run(whole(b"x" * 101))
+
+
+def test_no_docker_is_an_error_that_names_the_socket(tmp_path):
+    with pytest.raises(EngineError, match=r"missing\.sock"):
+        trio.run(Engine(tmp_path / "missing.sock").get, "/networks")
+
+
+@virtual
+async def test_a_docker_that_hangs_is_given_up(tmp_path):
+    before = trio.current_time()
+    async with docker(tmp_path, hang=True) as (engine, _):
+        with pytest.raises(EngineError, match="within 10 s"):
+            await engine.get("/networks")
+    assert trio.current_time() - before >= module.DEADLINE_S
+
+
+@pytest.fixture
+def follow_events(tmp_path):
+    """All events until Docker ends them, and the error that did; and what Docker was asked."""
+
+    async def read(pieces):
+        found = []
+        async with docker(tmp_path, pieces) as (engine, asked):
+            try:
+                async with engine.events({"type": ["container"]}) as events:
+                    while True:
+                        found += await events.read()
+            except EngineError as error:
+                return found, error, asked[0]
+
+    return lambda pieces: trio.run(read, pieces)
+
+
+def test_events_come_one_a_line_however_they_are_cut(follow_events):
+    pieces = chunked(b'{"Action":"a"}\n{"Act', b'ion":"b"}\n', b"no json\n[]\n", b'{"Action":"c"}\n')
+    found, _, asked = follow_events(pieces)
+    assert [event["Action"] for event in found] == ["a", "b", "c"]
+    assert b"/events?filters=%7B%22type%22" in asked
+
+
+def test_an_event_without_end_is_bounded(follow_events, monkeypatch):
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 100)
+    assert "longer than 100 bytes" in str(follow_events(chunked(b"x" * 101))[1])
+
+
+def test_events_that_are_refused(follow_events):
+    assert "status 500" in str(follow_events(whole(b"{}", b"HTTP/1.1 500 Oops\r\n"))[1])

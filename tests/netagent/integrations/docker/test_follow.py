@@ -1,0 +1,259 @@
+"""Containers that come, change and end, with dockerd and agent away in between."""
+
+from __future__ import annotations
+
+import trio
+from fakes.docker_world import until
+from fakes.registry import N1
+from fakes.virtual import virtual
+
+from netagent.integrations.docker import arrivals, follow
+from netagent.integrations.docker.integration import NAMED_S
+from netagent.model.records import Health, Link, Port
+from netagent.registry.row import Stage
+
+
+async def with_docker_network(world, **fields):
+    """A cluster with a network, and its mirror."""
+    await world.with_network(**fields)
+    await until(lambda: any(one["Name"] == "app" for one in world.docker.networks.values()))
+
+
+@virtual
+async def test_a_container_has_its_names_before_its_first_program_runs(world):
+    async with world.running():
+        await with_docker_network(world)
+        labels = {"netagent.service": "site", "netagent.expose": "http=80/tcp", "team": "a"}
+        container_id = await world.docker.create(
+            "Web.1", "app", aliases=["www"], links=["db:database"], labels=labels
+        )
+        await trio.sleep(0.1)
+        await world.docker.join(container_id, "app")
+        assert world.record("web-1") is None
+        world.namespaces.make("Web.1")
+        await until(lambda: world.record("web-1") is not None, 0.1)
+        record = world.record("web-1")
+        assert (record.service, record.aliases, record.ports) == ("site", ("www",), (Port("http", 80),))
+        assert record.labels == (("netagent.original-name", "Web.1"), ("team", "a"))
+        row = world.row(container_id)
+        assert row.links == (Link("db", "database"),)
+        assert row.behind_runtime
+
+
+@virtual
+async def test_what_was_not_known_at_the_start_is_learnt_from_events(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        assert world.record("web").aliases == ()
+        place = world.docker.containers[container_id]["NetworkSettings"]["Networks"]["app"]
+        place["Aliases"] = ["www", container_id[:12]]
+        world.docker.containers[container_id]["Name"] = "/front"
+        world.docker.emit("container", "rename", container_id)
+        await until(lambda: world.record("front") is not None)
+        assert world.record("front").aliases == ("www",)
+
+
+@virtual
+async def test_an_alias_given_by_connect_arrives(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web")
+        world.docker.containers[container_id]["NetworkSettings"]["Networks"]["app"] = {
+            "NetworkID": "", "EndpointID": "", "Aliases": ["al"], "Links": None,
+        }  # fmt: skip
+        await world.docker.join(container_id, "app")
+        await until(lambda: world.record("web") is not None and world.record("web").aliases == ("al",))
+
+
+@virtual
+async def test_health_goes_through_within_two_seconds(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        steps = {"unhealthy": Health.UNHEALTHY, "healthy": Health.HEALTHY, "starting": Health.UNKNOWN}
+        for status, health in steps.items():
+            world.docker.set_health(container_id, status)
+            await until(lambda health=health: world.record("web").health is health, 2.0)
+
+
+@virtual
+async def test_names_go_when_the_first_process_ends_whether_or_not_docker_lives(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: bool(world.ended))
+        world.docker.kill()
+        world.end_process(container_id)
+        await until(lambda: world.record("web") is None, 2.0)
+        assert world.row(container_id).stage is Stage.RESERVED  # Docker's last word is still to come
+
+
+@virtual
+async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(world):
+    async with world.running():
+        await with_docker_network(world)
+        await world.docker.run("web", "app")
+        await world.docker.run("db", "app")
+        await until(lambda: len(world.ended) == 2)
+    world.docker.kill()
+    rows = {row.name: row for row in world.host.live.rows.values()}
+    world.in_use = {(rows["db"].netns_dev, rows["db"].netns_inode)}
+    world.begin()
+    async with world.running():
+        await until(lambda: world.record("web") is None, 2.0)
+        await trio.sleep(5)
+        assert world.record("db") is not None
+
+
+@virtual
+async def test_what_docker_removed_while_the_agent_was_away_is_detached(world):
+    async with world.running():
+        await with_docker_network(world)
+        gone = await world.docker.run("gone", "app")
+        await world.docker.run("stays", "app")
+    await world.docker.remove(gone, tell=False)
+    world.begin()
+    async with world.running():
+        await until(lambda: world.record("gone") is None, 2.0)
+        assert world.record("stays") is not None
+        assert len(world.host.live.rows) == 1
+
+
+@virtual
+async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_docker_lists_it(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+    world.ended[1000 + int(container_id, 16)] = None  # no such process
+    world.begin()
+    async with world.running():
+        await until(lambda: world.record("web") is None, 2.0)
+
+
+@virtual
+async def test_docker_restarts_and_its_living_containers_stay(world):
+    async with world.running() as one:
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: bool(world.ended))
+        row = world.host.live.rows[world.row(container_id).endpoint_id]
+        world.in_use = {(row.netns_dev, row.netns_inode)}
+        world.docker.kill()
+        await trio.sleep(30)
+        assert "not followed" in one.troubles()[0]
+        world.docker.is_up = True
+        world.docker.containers[container_id]["State"]["Health"] = {"Status": "unhealthy"}
+        await until(lambda: world.record("web").health is Health.UNHEALTHY, 2.0)
+        assert one.troubles() == ()
+
+
+@virtual
+async def test_an_agent_that_restarts_between_join_and_start_finishes_the_endpoint(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        await world.docker.join(container_id, "app")
+    world.begin()
+    async with world.running():
+        await world.docker.start_joined(container_id)
+        await until(lambda: world.record("web") is not None)
+
+
+@virtual
+async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        await world.docker.join(container_id, "app")
+        world.docker.kill()
+        world.namespaces.make("web")
+        await until(lambda: world.row(container_id).stage is Stage.PUBLISHED, NAMED_S + 1)
+        row = world.row(container_id)
+        assert world.record(row.endpoint_id[:12]) is not None
+        world.in_use = {(row.netns_dev, row.netns_inode)}
+        world.docker.is_up = True
+        await world.docker.start_joined(container_id)
+        await until(lambda: world.record("web") is not None)
+
+
+@virtual
+async def test_an_entry_that_fails_is_tried_again_and_shown(world):
+    async with world.running() as one:
+        await with_docker_network(world)
+        world.host.attacher.has_moved = False
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: bool(one.troubles()), 20.0)
+        assert "has no names yet" in one.troubles()[0]
+        world.host.attacher.has_moved = True
+        await until(lambda: world.record("web") is not None, arrivals.RETRY_S + 11)
+        assert one.troubles() == ()
+        assert world.row(container_id).stage is Stage.PUBLISHED
+
+
+@virtual
+async def test_a_container_that_leaves_before_its_namespace_appears_is_forgotten(world):
+    async with world.running() as one:
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        await world.docker.join(container_id, "app")
+        await world.docker.remove(container_id)
+        world.namespaces.make("web")
+        await trio.sleep(3)
+        assert world.record("web") is None
+        assert one.troubles() == ()
+        assert world.host.live.rows == {}
+
+
+@virtual
+async def test_an_endpoint_without_a_record_is_shown(world):
+    async with world.running() as one:
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await world.host.endpoints.detach_origin(world.row(container_id).origin)
+        world.docker.emit("container", "start", container_id)
+        await until(lambda: bool(one.troubles()))
+        assert "`docker restart web`" in one.troubles()[0]
+        await world.docker.remove(container_id)
+        await until(lambda: one.troubles() == ())
+
+
+@virtual
+async def test_two_hundred_containers_at_once_cost_few_questions(world):
+    async with world.running():
+        await with_docker_network(world)
+        made = [await world.docker.create(f"w{n}", "app") for n in range(200)]
+        lock = trio.Lock()
+
+        async def start(container_id):
+            async with lock:
+                await world.docker.join(container_id, "app")
+            await world.docker.start_joined(container_id)
+
+        world.docker.requests.clear()
+        async with trio.open_nursery() as nursery:
+            for container_id in made:
+                nursery.start_soon(start, container_id)
+        await until(lambda: len(world.host.own_endpoints()) == 200)
+        inspected = [path for _, path in world.docker.requests if path.startswith("/networks/")]
+        assert len(inspected) < 30  # shared by all that wait for their name
+        for container_id in made:
+            await world.docker.remove(container_id)
+        await until(lambda: not world.host.live.rows)
+        assert world.host.allocator.free_count(N1) == (253, 253)
+
+
+@virtual
+async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
+    async with world.running() as one:
+        world.in_cluster = False
+        await trio.sleep(2)
+        world.in_cluster = True
+        await with_docker_network(world)
+        await world.docker.run("web", "app", labels={"netagent.expose": "bad port"})
+        await until(lambda: bool(one.troubles()))
+        assert "container web: the label netagent.expose" in one.troubles()[0]
+
+
+def test_the_look_for_processes_finds_this_one():
+    assert follow._namespace_of("self") in follow._read_namespaces_in_use()

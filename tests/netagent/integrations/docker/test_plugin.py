@@ -1,0 +1,224 @@
+"""dockerd's calls, in its order, against the real use-cases; and calls that no dockerd should make."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+from fakes.docker import RefusedByPluginError
+from fakes.registry import N1, N2
+from fakes.virtual import virtual
+
+from netagent.integrations.docker import plugin
+from netagent.registry.row import Stage
+
+OPTIONS = {"netagent.network": "app"}
+EID = "e" * 64
+
+
+async def docker_network(world, name="app", **options):
+    return await world.docker.network_create(name, options=OPTIONS, **options)
+
+
+@virtual
+async def test_a_container_comes_and_goes(world):
+    await world.with_network()
+    await docker_network(world)
+    joined = []
+    container_id = await world.docker.create("web", "app")
+    joined = await world.docker.join(container_id, "app")
+    row = world.row(container_id)
+    assert row.stage is Stage.RESERVED
+    assert joined["InterfaceName"] == {"SrcName": f"nc{row.endpoint_id[:8]}", "DstPrefix": "eth"}
+    assert joined["StaticRoutes"] == [{"Destination": "10.1.0.0/24", "RouteType": 1}]
+    assert not joined["DisableGatewayService"]
+    await world.docker.remove(container_id)
+    assert world.host.traces() == {}
+
+
+@virtual
+async def test_address_and_mac_that_the_user_typed_are_taken(world):
+    await world.with_network()
+    await docker_network(world)
+    container_id = await world.docker.create("web", "app")
+    await world.docker.join(container_id, "app", ip="10.1.0.9", ip6="fd00:1::9", mac="02:00:00:00:00:77")
+    row = world.row(container_id)
+    assert (row.addresses, row.mac) == (("10.1.0.9", "fd00:1::9"), "02:00:00:00:00:77")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"ip": "10.1.0.9"}, "10.1.0.9 is in use"),
+        ({"ip": "10.1.0.1"}, "10.1.0.1 is no address"),
+        ({"ip6": "fd00:1::99"}, "ask for both: --ip 10.1.0.153 --ip6 fd00:1::99"),
+        ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "not the same place"),
+        ({"mac": "02:00:00:00:00:77"}, "02:00:00:00:00:77"),
+    ],
+)
+@virtual
+async def test_what_cannot_be_had_is_refused_and_nothing_is_left(world, asked, sentence):
+    await world.with_network()
+    await docker_network(world)
+    first = await world.docker.create("first", "app")
+    await world.docker.join(first, "app", ip="10.1.0.9", mac="02:00:00:00:00:77")
+    second = await world.docker.create("second", "app")
+    with pytest.raises(RefusedByPluginError, match=sentence.replace("(", r"\(")):
+        await world.docker.join(second, "app", **asked)
+    await world.docker.remove(first)
+    assert world.host.traces() == {}
+    assert world.host.allocator.free_count(N1) == (253, 253)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"ipam": "default"},
+            "Docker's own IPAM.*--ipam-driver netagent --ipam-opt netagent.network=app --ipv6 app",
+        ),
+        ({"options": {}}, "which network of netagent.*--ipam-opt netagent.network=app"),
+        ({"options": {"netagent.network": "nope"}}, "no network 'nope'"),
+        ({"ipv6": False}, "add --ipv6"),
+        ({"subnets": ["10.9.0.0/24"]}, "not 10.9.0.0/24"),
+        ({"generic": {"mtu": "1400"}}, "no option 'mtu'"),
+    ],
+)
+@virtual
+async def test_a_network_made_by_hand_is_refused_with_the_line_to_type(world, options, sentence):
+    await world.with_network()
+    with pytest.raises(RefusedByPluginError, match=sentence):
+        await world.docker.network_create("app", **{"options": OPTIONS, **options})
+
+
+@virtual
+async def test_an_internal_network_gives_no_way_out(world):
+    await world.with_network(internal=True)
+    await docker_network(world)
+    container_id = await world.docker.create("web", "app")
+    assert (await world.docker.join(container_id, "app"))["DisableGatewayService"]
+
+
+@virtual
+async def test_a_network_without_ipv6_and_one_without_ipv4(world):
+    await world.with_network(subnets=("10.1.0.0/24",))
+    await world.with_network(N2, "six", subnets=("fd00:2::/64",))
+    with pytest.raises(RefusedByPluginError, match="leave --ipv6 away"):
+        await docker_network(world)
+    await docker_network(world, ipv6=False)
+    container_id = await world.docker.create("web", "app")
+    await world.docker.join(container_id, "app")
+    assert len(world.row(container_id).addresses) == 1
+    with pytest.raises(RefusedByPluginError, match="no IPv4 subnet"):
+        await world.docker.network_create("six", options={"netagent.network": "six"})
+
+
+@virtual
+async def test_the_same_calls_again_change_nothing(world):
+    await world.with_network()
+    network_id = await docker_network(world)
+    container_id = await world.docker.create("web", "app")
+    await world.docker.join(container_id, "app")
+    row = world.row(container_id)
+    ids = {"NetworkID": network_id, "EndpointID": world.docker.endpoints_of(container_id)[0]}
+    interface = {"Address": "10.1.0.2/32", "AddressIPv6": "fd00:1::2/64", "MacAddress": ""}
+    again = await world.docker.ask("NetworkDriver.CreateEndpoint", **ids, Interface=interface)
+    assert again == {"Interface": {"MacAddress": row.mac}}
+    await world.docker.ask("NetworkDriver.Join", **ids, SandboxKey="/run/x")
+    for _ in range(2):
+        await world.docker.ask("NetworkDriver.Leave", **ids)
+    for _ in range(2):
+        await world.docker.ask("NetworkDriver.DeleteEndpoint", **ids)
+    assert world.host.own_endpoints() == set()
+
+
+@virtual
+async def test_in_no_cluster_starting_is_refused_and_ending_is_not(world):
+    await world.with_network()
+    await docker_network(world)
+    world.in_cluster = False
+    container_id = await world.docker.create("web", "app")
+    with pytest.raises(RefusedByPluginError, match="belongs to no cluster"):
+        await world.docker.join(container_id, "app")
+    for method in ("NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"):
+        assert await world.docker.ask(method, NetworkID=EID, EndpointID=EID) == {}
+    assert await world.docker.ask("IpamDriver.ReleaseAddress", PoolID=f"{N1}/4", Address="10.1.0.2") == {}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"EndpointID": 7}', b'{"PoolID": {}}', b"\xff" * 100]
+)
+@virtual
+async def test_any_body_is_answered_in_the_protocols_own_way(world, body):
+    one = world.docker_integration._plugin
+    for method in one._handlers:
+        status, answer = await one.answer(method, body)
+        assert status == 200
+        assert isinstance(answer, dict)
+
+
+@virtual
+async def test_an_unknown_method_is_not_implemented(world):
+    status, answer = await world.docker_integration._plugin.answer("NetworkDriver.AllocateNetwork", b"{}")
+    assert status == 404
+    assert "AllocateNetwork" in answer["Err"]
+
+
+@virtual
+async def test_a_handler_that_hangs_or_breaks_is_answered_with_a_sentence(world, caplog):
+    await world.with_network()
+    one = world.docker_integration._plugin
+
+    async def hang(_):
+        await trio.sleep_forever()
+
+    async def break_down(_):
+        raise ZeroDivisionError
+
+    one._handlers = {"IpamDriver.A": hang, "NetworkDriver.B": break_down}
+    before = trio.current_time()
+    assert "within 10 s" in (await one.answer("IpamDriver.A", b"{}"))[1]["Error"]
+    assert trio.current_time() - before == pytest.approx(plugin.HANDLER_S)
+    assert "unexpectedly" in (await one.answer("NetworkDriver.B", b"{}"))[1]["Err"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+@virtual
+async def test_many_at_once_get_an_address_each(world):
+    await world.with_network()
+    await docker_network(world)
+    made = [await world.docker.create(f"w{n}", "app") for n in range(200)]
+    # dockerd holds its network's lock over the two addresses and the endpoint, not over Join.
+    lock = trio.Lock()
+
+    async def join(container_id):
+        async with lock:
+            await world.docker.join(container_id, "app")
+
+    async with trio.open_nursery() as nursery:
+        for container_id in made:
+            nursery.start_soon(join, container_id)
+    rows = [world.row(container_id) for container_id in made]
+    assert len({address for row in rows for address in row.addresses}) == 400
+    for container_id in made:
+        await world.docker.remove(container_id)
+    assert world.host.traces() == {}
+
+
+@virtual
+async def test_the_application_serves_the_calls(world):
+    app = world.docker_integration._plugin.app()
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/Plugin.Activate", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200
+    assert (b"content-type", b"application/vnd.docker.plugins.v1.2+json") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"]) == {"Implements": ["NetworkDriver", "IpamDriver"]}

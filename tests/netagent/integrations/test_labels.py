@@ -1,0 +1,94 @@
+"""Labels and names of runtimes, whatever they hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.integrations.labels import (
+    MAX_LABELS,
+    MAX_LABELS_BYTES,
+    ORIGINAL_NAME,
+    described,
+    name_from,
+    names_from,
+)
+from netagent.model.ids import is_name
+from netagent.model.records import Port
+
+
+@pytest.mark.parametrize(
+    ("given_name", "ours"),
+    [
+        ("web", "web"),
+        ("Web.One", "web-one"),
+        ("shop_db-1", "shop_db-1"),
+        ("_x_", "x"),
+        ("a" * 80, "a" * 63),
+        ("a" * 62 + "-b", "a" * 62),
+        ("...", ""),
+        ("é", ""),
+    ],
+)
+def test_names_are_mapped_to_one_dns_label(given_name, ours):
+    assert name_from(given_name) == ours
+
+
+@given(st.text())
+def test_any_name_gives_one_of_ours_or_none(text):
+    found = name_from(text)
+    assert found == "" or is_name(found)
+
+
+def test_aliases_come_sorted_once():
+    assert names_from(["www", "WWW", "a.b", "-"]) == ("a-b", "www")
+
+
+def test_what_labels_say():
+    found = described(
+        {"netagent.service": "web", "netagent.expose": "http=80/tcp, 53/udp,443", "color": "red"}, "w1"
+    )
+    assert found.service == "web"
+    assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("443", 443))
+    assert (found.labels, found.flaws) == ((("color", "red"),), ())
+
+
+@pytest.mark.parametrize(
+    "text", ["http", "0", "70000", "http=80/xyz", "Bad Name=80", "=80", "http=80=90", "80 81"]
+)
+def test_a_label_with_a_flaw_is_passed_over_and_named(text):
+    found = described({"netagent.expose": f"{text},90"}, "web")
+    assert found.ports == (Port("90", 90),)
+    (flaw,) = found.flaws
+    assert text in flaw
+
+
+def test_a_service_that_is_no_name_is_mapped_and_said():
+    found = described({"netagent.service": "My Web"}, "web")
+    assert found.service == "my-web"
+    assert "'My Web' is not a name" in found.flaws[0]
+
+
+def test_the_original_name_is_kept_and_labels_of_runtimes_are_not():
+    labels = {
+        "com.docker.compose.project": "shop",
+        "netagent.service": "web",
+        "team": "a",
+        "bad": "line\nbreak",
+    }
+    assert described(labels, "Web.1").labels == ((ORIGINAL_NAME, "Web.1"), ("team", "a"))
+
+
+@given(st.dictionaries(st.text(), st.text()), st.text())
+def test_any_labels_give_a_record_of_bounded_size(labels, name):
+    found = described(labels, name)
+    assert len(found.labels) <= MAX_LABELS + 1
+    assert sum(len((k + v).encode()) for k, v in found.labels if k != ORIGINAL_NAME) <= MAX_LABELS_BYTES
+    assert all(is_name(port.name) and 1 <= port.number <= 65535 for port in found.ports)
+    assert not found.service or is_name(found.service)
+
+
+def test_too_many_labels_are_left_out():
+    assert len(described({f"k{n:03}": "v" for n in range(200)}, "web").labels) == MAX_LABELS
+    assert described({"big": "x" * 9000, "z": "1"}, "web").labels == ()
