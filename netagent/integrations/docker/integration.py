@@ -1,4 +1,4 @@
-"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks.
+"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks, the two accepts.
 
 It runs for the agent's whole life, in a cluster or not. Without Docker it costs one refused connection every half
 second, and waits.
@@ -15,6 +15,7 @@ from netagent.config import Config
 from netagent.control.server import serve
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.docker import container as facts
+from netagent.integrations.docker.accepts import Accepts
 from netagent.integrations.docker.arrivals import Arrival, Arrivals
 from netagent.integrations.docker.container import Container, DockerNetwork
 from netagent.integrations.docker.engine import Engine
@@ -50,6 +51,7 @@ class DockerIntegration:
         self._plugin = Plugin(membership, self._arrivals)
         self._follower = Follower(self._engine, membership, self._arrivals, driver)
         self._mirror = Mirror(self._engine, membership, self._follower, driver)
+        self._accepts = Accepts()
         self._asked: dict[str, _Question] = {}
         self._failures: dict[str, str] = {}
 
@@ -60,6 +62,7 @@ class DockerIntegration:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._arrivals.run)
             nursery.start_soon(self._follower.run)
+            nursery.start_soon(self._accepts.keep)
             if self._config.docker_mirror:
                 nursery.start_soon(self._mirror.run)
             app, never = self._plugin.app(), trio.Event()
@@ -70,7 +73,7 @@ class DockerIntegration:
     def troubles(self) -> tuple[str, ...]:
         """Sentences for people, sorted: what could not be done, and what to do about it."""
         found = {**self._follower.troubles, **self._mirror.troubles, **self._failures}
-        return tuple(sorted(set(found.values())))
+        return tuple(sorted({*found.values(), *self._accepts.troubles()}))
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
         """Until `docker run --network` finds a network that was just made; the caller bounds it."""
