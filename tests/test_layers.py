@@ -37,6 +37,7 @@ PERFORMS = {
     "netagent.log",
     "netagent.service",
     "netagent.state_dir",
+    "netagent.supervision",
     # command line
     "netagent.cli.commands",
     "netagent.cli.main",
@@ -138,6 +139,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.model": set(),
     "netagent.config": {"netagent.errors", "netagent.model"},
     "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
+    "netagent.supervision": {"netagent.errors"},
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
     "netagent.datapath": {"netagent.errors", "netagent.model"},

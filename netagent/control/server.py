@@ -2,7 +2,7 @@
 
 The socket appears under its name only when it listens and has its mode and group, by a rename; so a client sees no
 agent or a whole one, and a socket left by a crash is replaced without a gap. One on which somebody still answers is
-never taken away.
+never taken away. A socket that the service manager made, and that listens while no agent runs, is left where it is.
 """
 
 from __future__ import annotations
@@ -41,16 +41,20 @@ async def serve(
     group: str,
     shutdown: trio.Event,
     *,
+    listener: socket.socket | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and the requests under way have ended. For `nursery.start`.
 
     The socket's group is `group` where that exists and we may give it, else only its owner may connect. Raises
     RefusedError when another agent listens there, FailedError when the socket cannot be made.
+
+    With `listener`, a listening socket that is ours from here on, that one is served: the file `socket_path`, with
+    its mode and group, belongs to who made it.
     """
-    with _listening(socket_path, group) as listener:
+    with _listening(socket_path, group) if listener is None else listener as serving:
         config = Config()
-        config.bind = [f"fd://{listener.detach()}"]
+        config.bind = [f"fd://{serving.detach()}"]
         # It announces an address to open in a browser; ours says where we really listen.
         config.errorlog = logging.getLogger("hypercorn.error")
         config.accesslog = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -282,8 +284,9 @@ class FakeService:
 class Served:
     """A FakeService behind the real server. `do` runs something in the server's loop and waits for it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, listener: socket.socket | None = None) -> None:
         self.path = path
+        self.listener = listener
         self.service = FakeService()
         self.shutdown = trio.Event()
         self._ready = threading.Event()
@@ -294,7 +297,8 @@ class Served:
         async def main() -> None:
             self._token = trio.lowlevel.current_trio_token()
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve, build_app(self.service), self.path, "netagent", self.shutdown)
+                serving = functools.partial(serve, listener=self.listener)
+                await nursery.start(serving, build_app(self.service), self.path, "netagent", self.shutdown)
                 self._ready.set()
 
         try:
@@ -322,9 +326,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(path: Path) -> Iterator[Served]:
-    """Serving at `path` for as long as the block runs."""
-    server = Served(path)
+def served(path: Path, listener: socket.socket | None = None) -> Iterator[Served]:
+    """Serving at `path`, on `listener` if there is one, for as long as the block runs."""
+    server = Served(path, listener)
     server.start()
     try:
         yield server

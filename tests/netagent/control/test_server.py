@@ -78,3 +78,25 @@ def test_a_socket_of_somebody_else_stays(tmp_path: Path) -> None:
         path.unlink()
         path.write_text("another one's")
     assert path.exists()
+
+
+def inherited(path: Path) -> socket.socket:
+    """As the service manager makes it: bound, listening, its mode its own."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o640)
+    listener.listen()
+    return listener
+
+
+def test_an_inherited_socket_is_served_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with inherited(path) as kept, socket.socket(socket.AF_UNIX) as early:
+        early.connect(str(path))  # before any agent runs
+        early.sendall(b"GET /v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for _ in range(2):  # and the next agent gets it again
+            with serving(path, kept.dup()):
+                assert Client(str(path)).call("GET", "/v1/version")["version"]
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert early.recv(100).startswith(b"HTTP/1.1 200")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent.sock"]
