@@ -85,6 +85,11 @@ class Service:
         cluster = self._cluster_part()
         return {"cluster": cluster, "detached": await self._agent.leave()}
 
+    async def withdraw(self) -> schema.Withdrawn:
+        """Take this host's names back everywhere."""
+        told = await self._cluster().withdraw()
+        return {"name": self._agent.config.name, "told": told}
+
     async def members(self) -> list[schema.Member]:
         """All hosts."""
         cluster, present = self._cluster(), self._presenter()

@@ -43,6 +43,7 @@ PERFORMS = {
     "netagent.cli.main",
     "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width
+    "netagent.install.installer",
     # API
     "netagent.control.api",
     "netagent.control.client",
@@ -190,12 +191,15 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
+    "netagent.install": {"netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},
+    "netagent.cli.installing": {"netagent.cli", "netagent.install"},
     "netagent.cli.commands": {"netagent.agent", "netagent.cli", "netagent.control.client", "netagent.errors"},
 }  # fmt: skip
 
 ONLY_TYPES = {
     "netagent.service": {"netagent.agent", "netagent.membership.cluster"},
+    "netagent.cli.installing": {"netagent.install.files", "netagent.install.installer"},
     "netagent.control.lookup": {"netagent.membership.cluster"},
     "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.membership.neighbours": {"netagent.agent"},
@@ -213,6 +217,7 @@ KNOWS = {
     },
     "h11": {"netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.discovery"},
+    "shtab": {"netagent.cli.installing"},
     "immutables": {
         "netagent.ipam.holding", "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store",
         "netagent.registry.view",

@@ -165,3 +165,16 @@ def filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="HOST", help="only on this host")
     parser.add_argument("--service", metavar="NAME", help="only of this service")
     watch(parser)
+
+
+def installation(parser: argparse.ArgumentParser) -> None:
+    """`netagent install` and `uninstall`."""
+    # netagent.install.files.PARTS, which would be slow to import here; a test holds them together.
+    parts = ("docker", "podman", "cni", "systemd")
+    parser.add_argument("part", choices=parts, metavar="docker|podman|cni|systemd")
+    parser.add_argument(
+        "--root",
+        default="/",
+        metavar="DIR",
+        help="below this folder, for a system that is put together elsewhere; no command is run then",
+    )

@@ -98,6 +98,18 @@ def leave(session: Session) -> int:
     return DONE
 
 
+def withdraw(session: Session) -> int:
+    """Take this host's names back."""
+    answer = session.client.call("POST", "/v1/withdraw", body={})
+    told = counted(answer["told"], "host")
+    session.printer.one(
+        answer,
+        lambda: [f"withdrew the names of this host and its containers; {told} told"],
+        name=answer["name"],
+    )
+    return DONE
+
+
 def status(session: Session) -> int:
     """This host in one screen."""
     answer = session.client.call("GET", "/v1/status")

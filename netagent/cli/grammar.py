@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from netagent.cli import arguments, commands
+from netagent.cli import arguments, commands, installing
 from netagent.cli.arguments import KEY_PREFIX
 from netagent.cli.commands import Run
 from netagent.cli.render import FORMS
@@ -30,6 +30,7 @@ Cluster
   invite      print a token that lets another host in
   join        enter a cluster
   leave       leave the cluster, giving back what this host owns
+  withdraw    take this host's names back, because it is about to go down
   members     the hosts of the cluster
 
 Networks and containers
@@ -46,6 +47,11 @@ Look
   inspect     everything known of a name, id, address or MAC
   lookup      the answer that a container gets for a name
   version     versions of this program and of the agent
+
+This host
+  install     let docker, podman or cni know of netagent; or systemd
+  uninstall   the reverse
+  completion  completion for bash, zsh or fish
 
 Options, before or after the command
   -o FORM        table, wide, json, ndjson or name     (--json is short for -o json)
@@ -132,7 +138,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _root(said: frozenset[str]) -> Parser:
+def whole_grammar() -> Parser:
+    """All commands with all their arguments, for completion and manual pages."""
+    return _root(None)
+
+
+def _root(said: frozenset[str] | None) -> Parser:
     """The grammar, of which only the commands among the words `said` get their arguments: that halves the time."""
     everywhere = _common(argparse.SUPPRESS)
     root = _Root(prog="netagent", parents=[_common(None)], allow_abbrev=False)
@@ -142,6 +153,7 @@ def _root(said: frozenset[str]) -> Parser:
     _cluster(add)
     _containers(add)
     _look(add)
+    _this_host(add)
     network = add.group("network", "networks: create, ls, inspect, rm, connect, disconnect")
     _networks(_Adder(network, everywhere, said))
     for word, run in (("endpoint", commands.endpoints), ("service", commands.services)):
@@ -172,7 +184,7 @@ def _common(default: Any) -> argparse.ArgumentParser:
 class _Adder:
     """Adds commands to one level of the grammar."""
 
-    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str]) -> None:
+    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str] | None) -> None:
         self._words = words
         self._common = common
         self._said = said
@@ -188,7 +200,7 @@ class _Adder:
     ) -> None:
         """A command: `names` is its name and then its aliases, `take` adds its arguments, `says` its description."""
         name, *aliases = names.split()
-        if self._said.isdisjoint(names.split()):
+        if self._said is not None and self._said.isdisjoint(names.split()):
             self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
             return
         parser = self._words.add_parser(
@@ -209,7 +221,9 @@ class _Adder:
 
     def group(self, name: str, says: str) -> Any:
         """A word that is followed by another one."""
-        parser = self._words.add_parser(name, parents=[self._common], allow_abbrev=False, description=says)
+        parser = self._words.add_parser(
+            name, parents=[self._common], allow_abbrev=False, description=says, help=says
+        )
         return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
 
@@ -253,6 +267,13 @@ def _cluster(add: _Adder) -> None:
         "leave",
         commands.leave,
         says="Leave the cluster: detach all containers, give back the addresses, forget the keys.",
+    )
+    add(
+        "withdraw",
+        commands.withdraw,
+        says="Take back the names of this host and its containers everywhere, because it is about to go down.\n"
+        "Containers and connections go on. The names return when the agent starts again.",
+        examples="sudo netagent withdraw",
     )
     add(
         "members",
@@ -335,6 +356,31 @@ def _look(add: _Adder) -> None:
         "netagent lookup web.app AAAA -o name",
     )
     add("version", commands.version, says="Versions of this program and of the agent it talks to.")
+
+
+def _this_host(add: _Adder) -> None:
+    add(
+        "install",
+        installing.install,
+        arguments.installation,
+        says="Put the small files where they belong, and say which. Files of others are never overwritten. Where\n"
+        "systemd runs, the agent is restarted to take notice; containers, packets and names go on meanwhile.",
+        examples="sudo netagent install systemd\nsudo netagent install docker",
+    )
+    add(
+        "uninstall",
+        installing.uninstall,
+        arguments.installation,
+        says="Remove what `netagent install` wrote, and nothing else.",
+        examples="sudo netagent uninstall docker",
+    )
+    add(
+        "completion",
+        installing.completion,
+        lambda p: p.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish"),
+        says="Print the completion script of a shell.",
+        examples="netagent completion bash > ~/.local/share/bash-completion/completions/netagent",
+    )
 
 
 def _networks(add: _Adder) -> None:

@@ -158,6 +158,15 @@ class Left(TypedDict):
     """Endpoints that were detached."""
 
 
+class Withdrawn(TypedDict):
+    """Answer of `withdraw`."""
+
+    name: str
+    """This host's."""
+    told: int
+    """Live hosts that know of it."""
+
+
 class Member(TypedDict):
     """A host of the cluster."""
 

@@ -43,6 +43,10 @@ class AgentService(Protocol):
         """Detach everything, give back what this host owns, tell the others, forget the cluster's keys."""
         ...
 
+    async def withdraw(self) -> schema.Withdrawn:
+        """Lead names away from this host, because it is about to go down, until the agent starts again."""
+        ...
+
     async def members(self) -> list[schema.Member]:
         """All known hosts of the cluster, this one included."""
         ...

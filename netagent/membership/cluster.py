@@ -75,6 +75,8 @@ MAX_INTRODUCED = 16
 TOP_UP_S = 5.0
 FIRST_SYNC_S = 2.0
 """How long a start waits for scope 0 before it judges what its journal says."""
+HEARD_S = 1.0
+"""For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
 
 logger = logging.getLogger("netagent.membership.cluster")
 
@@ -272,9 +274,7 @@ class Cluster:
                     await self.endpoints.remove(row)
                 await self.participation.withdraw_all()
                 await self._hand_space_on()
-                with trio.move_on_after(1.0):
-                    while self.node.unacknowledged(CLUSTER_SCOPE):
-                        await trio.sleep(0.01)
+                await self._wait_heard()
         self.node.leave(trio.current_time())
         self.driver.flush_nowait()
         while not self.node.has_left(trio.current_time()):
@@ -282,6 +282,21 @@ class Cluster:
         await self.supervisor.stop()
         await self.projection.clear()
         return len(rows)
+
+    async def withdraw(self) -> int:
+        """Lead names away from this host until the agent starts again. The number of live hosts that know of it."""
+        async with self._own_host.going_down():
+            lacking = await self._wait_heard()
+        hosts = self.live.view.hosts.items()
+        alive = {h for h, host in hosts if host.agent is AgentState.ALIVE and h != self._local}
+        return len(alive - lacking)
+
+    async def _wait_heard(self) -> frozenset[str]:
+        """Until every live host has what we wrote for all, at most HEARD_S. Those that still lack it."""
+        with trio.move_on_after(HEARD_S):
+            while self.node.unacknowledged(CLUSTER_SCOPE):
+                await trio.sleep(0.01)
+        return self.node.unacknowledged(CLUSTER_SCOPE)
 
     async def _hand_space_on(self) -> None:
         view = self.live.view

@@ -138,6 +138,9 @@ class FakeService:
     async def leave(self) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
+    async def withdraw(self) -> schema.Withdrawn:
+        return {"name": "h1", "told": 2}
+
     async def members(self) -> list[schema.Member]:
         def member(name: str, number: int) -> schema.Member:
             return {

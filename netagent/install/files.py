@@ -1,0 +1,252 @@
+"""Which files each part of an installation consists of, where they go, and what is to be done around them. Pure.
+
+    docker     configuration; the plug-in's socket as a systemd unit
+    podman     configuration; the netavark plug-in
+    cni        the CNI plug-in; an example
+    systemd    the agent's units, its group, and what keeps NetworkManager, systemd-networkd and udev off its devices
+
+Texts lie in data/ beside this file, as they are to be installed but for `@WORD@`s. Commands are run on a host with
+systemd only, and never with `--root`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from netagent.errors import InputError
+
+PARTS: Final = ("docker", "podman", "cni", "systemd")
+
+SHIM_INTERPRETER: Final = "/usr/bin/python3"
+"""In the shim's first line: the host's own Python starts in half the time of one in a virtual environment."""
+
+NETAVARK_FOLDER: Final = "/usr/libexec/netavark"
+NETAVARK_FOLDERS: Final = (
+    "/usr/local/libexec/netavark",
+    NETAVARK_FOLDER,
+    "/usr/local/lib/netavark",
+    "/usr/lib/netavark",
+)
+"""containers.conf(5), netavark_plugin_dirs: where Podman looks unless told otherwise."""
+CONTAINERS_CONF: Final = (
+    "/usr/share/containers/containers.conf",
+    "/etc/containers/containers.conf",
+    "/etc/containers/containers.conf.d/*.conf",
+)
+"""In the order in which Podman reads them; later ones win."""
+
+CNI_FOLDER: Final = "/opt/cni/bin"
+
+RESTART: Final = ("systemctl", "try-restart", "netagent.service")
+"""Does nothing while the agent does not run; otherwise containers, packets and names go on meanwhile."""
+RELOAD: Final = ("systemctl", "daemon-reload")
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to be installed: absolute path on the host, content, permissions."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an installation. The commands are for a host with systemd; `next` is advice for a person."""
+
+    name: str
+    files: tuple[File, ...]
+    installed: tuple[Command, ...] = ()
+    """After the files are there."""
+    removing: tuple[Command, ...] = ()
+    """Before they are removed."""
+    removed: tuple[Command, ...] = ()
+    """After they are gone."""
+    next: tuple[str, ...] = ()
+    afterwards: tuple[str, ...] = ()
+    """The same, after the removal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where systemd and NetworkManager look: for what an administrator installs, and for what a package does."""
+
+    systemd: str = "/etc/systemd"
+    sysusers: str = "/etc/sysusers.d"
+    tmpfiles: str = "/etc/tmpfiles.d"
+    network_manager: str = "/etc/NetworkManager"
+
+
+PACKAGE: Final = Layout(
+    "/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d", "/usr/lib/NetworkManager"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the files depend on."""
+
+    program: str = "/usr/bin/netagent"
+    """Absolute path of the command `netagent`."""
+    systemd: bool = True
+    """Units make sense on this host."""
+    packaged: bool = False
+    """The units came with a package."""
+    netavark_folder: str = NETAVARK_FOLDER
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The files of data/ and `shim.py`, by name."""
+
+
+def part_of(name: str, around: Surroundings) -> Part:
+    """The part of that name, one of PARTS."""
+    return {"docker": _docker, "podman": _podman, "cni": _cni, "systemd": _systemd}[name](around)
+
+
+def _docker(around: Surroundings) -> Part:
+    files = [_config("docker", around)]
+    if around.systemd:
+        units = Layout().systemd + "/system"
+        unit = around.texts["netagent-docker.socket"]
+        drop_in = around.texts["netagent-docker.conf"]
+        files += [
+            File(f"{units}/netagent-docker.socket", unit.encode()),
+            File(f"{units}/netagent.service.d/docker.conf", drop_in.encode()),
+        ]
+    return Part(
+        "docker",
+        tuple(files),
+        installed=(RELOAD, RESTART),
+        removing=(("systemctl", "stop", "netagent-docker.socket"),),
+        removed=(RELOAD, RESTART),
+        next=_start(
+            around, "`docker run --network NAME …` then reaches every network of `netagent network ls`"
+        ),
+        afterwards=(
+            "remove the Docker networks that `docker network ls --filter driver=netagent` shows, if any are left",
+            "Docker waits for the missing plug-in otherwise when it starts",
+        ),
+    )
+
+
+def _podman(around: Surroundings) -> Part:
+    files = [_config("podman", around), _shim(around.netavark_folder, around)]
+    if around.systemd:
+        units = Layout().systemd + "/system"
+        drop_in = around.texts["netagent-podman.conf"]
+        files.append(File(f"{units}/netagent.service.d/podman.conf", drop_in.encode()))
+    return Part(
+        "podman",
+        tuple(files),
+        installed=(RELOAD, RESTART),
+        removed=(RELOAD, RESTART),
+        next=_start(
+            around, "`podman run --network NAME …` then reaches every network of `netagent network ls`"
+        ),
+        afterwards=(
+            "remove the Podman networks that `podman network ls --filter driver=netagent` shows, if any are left",
+        ),
+    )
+
+
+def _cni(around: Surroundings) -> Part:
+    example = File("/etc/cni/net.d/netagent.conflist.example", around.texts["example.conflist"].encode())
+    return Part(
+        "cni",
+        (_shim(CNI_FOLDER, around), example),
+        next=(f"put a network of your own into a configuration like {example.path}",),
+        afterwards=(
+            'configurations with `"type": "netagent"`, if any are left in /etc/cni/net.d, are of no use now',
+        ),
+    )
+
+
+def _systemd(around: Surroundings) -> Part:
+    units = ("netagent.service", "netagent.socket", "netagent-shutdown.service")
+    enable = "`systemctl enable --now netagent.service` starts the agent now and with the host"
+    return Part(
+        "systemd",
+        () if around.packaged else system_files(around, Layout()),
+        installed=(
+            ("systemd-sysusers", "netagent.conf"),
+            ("systemd-tmpfiles", "--create", "netagent.conf"),
+            RELOAD,
+            RESTART,
+            ("systemctl", "try-reload-or-restart", "systemd-networkd.service", "NetworkManager.service"),
+        ),
+        removing=(("systemctl", "disable", "--now", *reversed(units)),),
+        removed=(RELOAD,),
+        next=("the units came with the package; nothing is to be written",) * around.packaged + (enable,),
+        afterwards=(
+            "the agent is stopped; the resolver, interfaces and state stay, which `netagent leave` takes away",
+        ),
+    )
+
+
+def system_files(around: Surroundings, layout: Layout) -> tuple[File, ...]:
+    """The files of the part `systemd`, for an administrator's or a package's folders. InputError: a strange path."""
+    if not re.fullmatch(r"/[\w./+-]+", around.program):
+        raise InputError(
+            f"{around.program} can't stand in a systemd unit",
+            thing=around.program,
+            hint="install netagent below a path of letters, digits and . _ + - only",
+        )
+    home = around.program.startswith(("/home/", "/root/"))
+    words = {"@PROGRAM@": around.program, "@PROTECT_HOME@": "read-only" if home else "yes"}
+    places = {
+        "netagent.service": f"{layout.systemd}/system/netagent.service",
+        "netagent.socket": f"{layout.systemd}/system/netagent.socket",
+        "netagent-shutdown.service": f"{layout.systemd}/system/netagent-shutdown.service",
+        "sysusers.conf": f"{layout.sysusers}/netagent.conf",
+        "tmpfiles.conf": f"{layout.tmpfiles}/netagent.conf",
+        "networkd.network": f"{layout.systemd}/network/10-netagent.network",
+        "udev.link": f"{layout.systemd}/network/10-netagent.link",
+        "NetworkManager.conf": f"{layout.network_manager}/conf.d/netagent.conf",
+    }
+    return tuple(File(path, _filled(around.texts[name], words).encode()) for name, path in places.items())
+
+
+def netavark_folder(configurations: Sequence[Mapping[str, Any]]) -> str:
+    """Where Podman looks for plug-ins, from the parsed containers.conf files in reading order.
+
+    Raises InputError when the setting is no list of absolute paths.
+    """
+    folders: Sequence[str] = NETAVARK_FOLDERS
+    for configuration in configurations:
+        network = configuration.get("network", {})
+        given = network.get("netavark_plugin_dirs") if isinstance(network, Mapping) else None
+        if given is None:
+            continue
+        if not isinstance(given, list) or not all(
+            isinstance(one, str) and one.startswith("/") for one in given
+        ):
+            raise InputError(
+                "netavark_plugin_dirs in containers.conf is no list of absolute paths",
+                thing="netavark_plugin_dirs",
+                hint="correct it: podman reads it too",
+            )
+        folders = given or NETAVARK_FOLDERS
+    return NETAVARK_FOLDER if NETAVARK_FOLDER in folders else folders[0]
+
+
+def _config(name: str, around: Surroundings) -> File:
+    return File(f"/etc/netagent/conf.d/{name}.toml", around.texts[f"{name}.toml"].encode())
+
+
+def _shim(folder: str, around: Surroundings) -> File:
+    return File(f"{folder}/netagent", around.texts["shim.py"].encode(), 0o755)
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text
+
+
+def _start(around: Surroundings, then: str) -> tuple[str, ...]:
+    return (then,) if around.systemd else ("restart the agent, if it runs", then)
