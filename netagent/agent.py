@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
+from netagent.supervision import Supervision
 from netgossip.entry import Credentials
 from netgossip.entry_driver import EntryError, redeem
 from netgossip.identity import PRIVATE_KEY_BYTES
@@ -53,8 +55,9 @@ LoadConfig = Callable[[], Config]
 class Agent:
     """One run of the daemon."""
 
-    def __init__(self, load_config: LoadConfig) -> None:
+    def __init__(self, load_config: LoadConfig, supervision: Supervision | None = None) -> None:
         self._load_config = load_config
+        self._supervision = supervision or Supervision({})
         self.config = load_config()
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
@@ -75,6 +78,7 @@ class Agent:
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._follow_signals, signals)
+                self._nursery.start_soon(self._supervision.run_watchdog)
                 self.underlay = await find_underlay(self.config.advertise or self.config.bind)
                 keys = self._state.cluster_keys()
                 if keys is not None:
@@ -83,10 +87,17 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 async with trio.open_nursery() as api:
                     app = build_app(Service(self), [shim_route(CniPlugin(self.member).answer, None)])
-                    await api.start(serve, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
+                    serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
+                    await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
+                    self._supervision.tell_ready(self._situation())
                 await self._stop()
         logger.info("agent stopped; containers, networks and names stay as they are")
+
+    def _situation(self) -> str:
+        """For `systemctl status`."""
+        cluster = f"in the cluster {self.cluster.keys.cluster}" if self.cluster else "in no cluster"
+        return f"{self.config.name} ({self.identity.node_id[:8]}), {cluster}"
 
     async def _stop(self) -> None:
         if self.config.leave_on_shutdown and self.cluster is not None:
@@ -103,6 +114,7 @@ class Agent:
                 self._nursery.cancel_scope.cancel()
             else:
                 logger.info("%s: stopping", signal.Signals(number).name)
+                self._supervision.tell_stopping()
                 self._shutdown.set()
 
     def _reload(self) -> None:
@@ -232,6 +244,7 @@ class Agent:
         cluster.set_seeds(())
         await self._nursery.start(self._run_cluster, cluster)
         self.cluster = cluster
+        self._supervision.tell_status(self._situation())
         self.neighbours.note_change()
 
     async def _run_cluster(self, cluster: Cluster, *, task_status: trio.TaskStatus[None]) -> None:
@@ -241,6 +254,7 @@ class Agent:
                 await cluster.run(task_status)
         finally:
             self.cluster = None
+            self._supervision.tell_status(self._situation())
             self._cluster_ended.set()
             self.neighbours.note_change()
 
@@ -274,8 +288,9 @@ def main(arguments: argparse.Namespace) -> int:
         return configuration.load(file, arguments.flags, os.environ)
 
     log.configure(load().log_level)
+    supervision = Supervision(os.environ)
     try:
-        trio.run(_run, load)
+        trio.run(_run, load, supervision)
     except BaseExceptionGroup as group:
         known, others = group.split(NetagentError)
         if known is not None and others is None:
@@ -286,8 +301,8 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _run(load: LoadConfig) -> None:
-    await Agent(load).run()
+async def _run(load: LoadConfig, supervision: Supervision) -> None:
+    await Agent(load, supervision).run()
 
 
 def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:

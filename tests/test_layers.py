@@ -188,7 +188,8 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.integrations",
-        "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir", "netgossip",
+        "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir",
+        "netagent.supervision", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.install": {"netagent.errors"},

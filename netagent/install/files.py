@@ -38,6 +38,12 @@ CONTAINERS_CONF: Final = (
 )
 """In the order in which Podman reads them; later ones win."""
 
+NETWORK_SERVICES: Final = {
+    "/run/NetworkManager": "NetworkManager.service",
+    "/run/systemd/netif": "systemd-networkd.service",
+}
+"""By the folder that each makes when it starts."""
+
 CNI_FOLDER: Final = "/opt/cni/bin"
 
 RESTART: Final = ("systemctl", "try-restart", "netagent.service")
@@ -96,6 +102,8 @@ class Surroundings:
     """Absolute path of the command `netagent`."""
     systemd: bool = True
     """Units make sense on this host."""
+    network_services: tuple[str, ...] = ()
+    """Of NetworkManager and systemd-networkd those that run: they are to read their configuration again."""
     packaged: bool = False
     """The units came with a package."""
     netavark_folder: str = NETAVARK_FOLDER
@@ -177,7 +185,7 @@ def _systemd(around: Surroundings) -> Part:
             ("systemd-tmpfiles", "--create", "netagent.conf"),
             RELOAD,
             RESTART,
-            ("systemctl", "try-reload-or-restart", "systemd-networkd.service", "NetworkManager.service"),
+            *(("systemctl", "try-reload-or-restart", service) for service in around.network_services),
         ),
         removing=(("systemctl", "disable", "--now", *reversed(units)),),
         removed=(RELOAD,),

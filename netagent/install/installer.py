@@ -24,6 +24,7 @@ from typing import Any, Final
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.install.files import (
     CONTAINERS_CONF,
+    NETWORK_SERVICES,
     SHIM_INTERPRETER,
     Command,
     File,
@@ -72,6 +73,9 @@ class Installer:
         return Surroundings(
             program=_program() if self.is_host else "/usr/bin/netagent",
             systemd=self._at("/run/systemd/system").is_dir() or self._at("/usr/lib/systemd/systemd").exists(),
+            network_services=tuple(
+                unit for folder, unit in NETWORK_SERVICES.items() if self._at(folder).is_dir()
+            ),
             packaged=self._at(PACKAGED_UNIT).exists(),
             netavark_folder=netavark_folder([_toml(path) for path in self._containers_conf()]),
             texts=texts(SHIM_INTERPRETER if self._at(SHIM_INTERPRETER).exists() else sys.executable),
