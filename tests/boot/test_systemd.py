@@ -1,0 +1,220 @@
+"""The units, under a whole systemd: what README and docs/install.md promise of them.
+
+h1 of the lab is a machine with systemd, which runs our units as `netagent install systemd` wrote them; h2 has an
+agent as the lab starts it, and looks at h1 from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from boot.machine import NETAGENT, Machine, booted
+from lab.harness import Cluster
+from netlab.lab import Lab
+from netlab.topology import of_hosts
+
+pytestmark = pytest.mark.lab
+
+ASK = """
+import socket, sys, time
+question = bytes.fromhex("1234010000010000000000000677656232323203617070046d65736808696e7465726e616c0000010001")
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(1)
+asked = failed = 0
+while True:
+    asker.sendto(question, ("127.0.0.11", 53))
+    asked += 1
+    try:
+        answer = asker.recv(600)
+        failed += answer[7] != 1
+    except OSError:
+        failed += 1
+    with open("/run/asked", "w") as file:
+        file.write(f"{asked} {failed}")
+    time.sleep(0.005)
+"""
+"""Asks for web222.app.mesh.internal, for ever, and counts."""
+
+
+@contextlib.contextmanager
+def hosts(tmp_path: Path, count: int) -> Iterator[tuple[Lab, Machine]]:
+    """A lab without agents, whose h1 is a machine with systemd."""
+    lab = Lab(Path(f"/run/natlab-boot{os.getpid()}"))
+    (tmp_path / "machine").mkdir()
+    try:
+        lab.up(of_hosts(count), agents=False)
+        with booted(tmp_path / "machine", f"{lab.folder.name}-h1") as machine:
+            yield lab, machine
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[Machine, Cluster]]:
+    """h1 with systemd and a container `client`, h2 with a container `web222`, in the network `app`."""
+    with hosts(tmp_path, 2) as (lab, machine), ThreadPoolExecutor(4) as pool:
+        with lab.changing("h2") as h2:
+            h2.start_agent()
+        machine.write("/etc/netagent/netagent.toml", 'name = "h1"\nbind = "192.0.2.1"\ntiming = "local"\n')
+        machine.netagent("install", "systemd")
+        machine.run("systemctl", "enable", "--now", "netagent.service")
+        machine.netagent("init")
+        far = Cluster(lab, pool)
+        far.netagent("h2", "join", "--token-file", "-", stdin=machine.netagent("invite", "-o", "name"))
+        machine.netagent("network", "create", "app")
+        machine.run("ip", "netns", "add", "client")
+        machine.netagent("attach", "netns:client", "--network", "app", "--name", "client")
+        far.attach("h2", "web222")
+        far.wait(lambda: far.endpoint_names("h2") == ["client", "web222"], 10, "h2 lacks an endpoint")
+        yield machine, far
+
+
+def resolver(machine: Machine) -> str:
+    return machine.run("pgrep", "--full", "netagent.names.process").strip()
+
+
+def main_process(machine: Machine) -> str:
+    return machine.show("netagent.service", "MainPID")
+
+
+def test_names_are_answered_through_restart_kill_stop_hang_and_activation(
+    cluster: tuple[Machine, Cluster],
+) -> None:
+    machine, _ = cluster
+    assert "in the cluster mesh" in machine.show("netagent.service", "StatusText")
+    assert machine.run("cat", "/etc/netns/client/resolv.conf").startswith("# written by netagent\n")
+    assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent.sock") == "660 netagent\n"
+    machine.write("/run/ask.py", ASK)
+    asking = "ip netns exec client python3 /run/ask.py"
+    machine.run("systemd-run", "--quiet", "--unit", "asking", *asking.split())
+    machine.wait("test -s /run/asked", 10)
+    ours, first = resolver(machine), main_process(machine)
+
+    machine.run("systemctl", "restart", "netagent.service")
+    assert machine.show("netagent-shutdown.service", "ActiveState") == "active"
+    second = main_process(machine)
+    assert second != first
+
+    # A command that comes while no agent runs waits for the next one, on the socket that systemd keeps.
+    machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "netagent.service")
+    assert "in its networks" in machine.netagent("status")
+    assert machine.show("netagent.service", "NRestarts") == "1"
+
+    machine.run("systemctl", "stop", "netagent.service")
+    assert machine.show("netagent.service", "ActiveState") == "inactive"
+    assert "in its networks" in machine.netagent("status")
+    assert machine.show("netagent.service", "ActiveState") == "active"
+
+    machine.write("/etc/systemd/system/netagent.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "netagent.service")
+    hung = main_process(machine)
+    machine.run("kill", "-STOP", hung)
+    machine.wait(f"test $(systemctl show -P MainPID netagent.service) -ne {hung}", 20)
+    machine.wait("test $(systemctl show -P SubState netagent.service) = running", 20)
+    assert "Fatal Python error: Aborted" in machine.journal()
+
+    assert resolver(machine) == ours
+    asked, failed = map(int, machine.run("cat", "/run/asked").split())
+    assert asked > 100
+    assert failed == 0
+
+
+def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machine, Cluster]) -> None:
+    machine, far = cluster
+    assert far.answers("web222", "client.app.mesh.internal") != []
+    assert "none" in next(
+        line for line in machine.netagent("status").splitlines() if line.startswith("drift:")
+    )
+    # A namespace of a process that has other privileges, and one by its path.
+    machine.run(
+        "systemd-run",
+        "--quiet",
+        "--unit=other",
+        "-p",
+        "User=nobody",
+        "-p",
+        "PrivateNetwork=yes",
+        "sleep",
+        "60",
+    )
+    process = machine.show("other.service", "MainPID")
+    machine.netagent("attach", f"pid:{process}", "--network", "app", "--name", "other")
+    machine.run("ip", "netns", "add", "second")
+    machine.netagent("attach", "/run/netns/second", "--network", "app", "--name", "second")
+    address = far.answers("web222", "second.app.mesh.internal")[0]
+    assert far.pings("web222", address)
+    machine.netagent("detach", "second")
+    machine.netagent("network", "create", "further")
+    machine.run("systemctl", "kill", "--signal=HUP", "--kill-whom=main", "netagent.service")
+    machine.wait("journalctl -u netagent.service | grep -q 'configuration read again'", 10)
+    assert "Permission denied" not in machine.journal()
+    assert "not permitted" not in machine.journal()
+
+
+def test_a_shutdown_withdraws_the_names_before_anything_stops(cluster: tuple[Machine, Cluster]) -> None:
+    machine, far = cluster
+    seen = Path(f"/proc/{machine.process_id}/root/var/container-stops").parent
+    unit = (
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStopSec=20s\n"
+        "ExecStart=/bin/true\nExecStop=/bin/touch /var/container-stops\nExecStop=/bin/sleep 3\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+    machine.write("/etc/systemd/system/a-container.service", unit)
+    machine.run("systemctl", "enable", "--now", "a-container.service")
+    machine.run("systemctl", "restart", "netagent.service")
+    assert far.answers("web222", "client.app.mesh.internal") != []
+    machine.run("systemctl", "poweroff", "--no-wall")
+    far.wait((seen / "container-stops").exists, 20, "the machine does not go down")
+    # The container has just begun to stop, and the agent still runs: nobody is led there any more.
+    assert far.answers("web222", "client.app.mesh.internal") == []
+    assert [one["agent"] for one in far.netagent("h2", "members") if one["name"] == "h1"] == ["alive"]
+    far.wait(lambda: not machine.is_on, 30, "the machine stays on")
+
+
+def test_docker_finds_its_plug_in_listening_whatever_starts_first(cluster: tuple[Machine, Cluster]) -> None:
+    machine, _ = cluster
+    answer = machine.netagent("install", "docker")
+    assert "ran systemctl try-restart netagent.service" in answer
+    assert machine.show("netagent-docker.socket", "ActiveState") == "active"
+    assert "netagent-docker.socket" in machine.show("netagent.service", "TriggeredBy")
+    assert machine.run("stat", "-c", "%a", "/run/docker/plugins/netagent.sock") == "600\n"
+    assert "docker.service" in machine.show("netagent-docker.socket", "Before")
+    machine.netagent("uninstall", "docker")
+    assert machine.try_run("test", "-e", "/run/docker/plugins/netagent.sock").returncode == 1
+    assert machine.show("netagent.service", "ActiveState") == "active"
+
+
+def test_uninstall_leaves_the_host_as_it_was(tmp_path: Path) -> None:
+    folders = "/etc /opt /usr/lib/NetworkManager /usr/lib/systemd /usr/libexec"
+    look = f"(find {folders} -printf '%p %y %m %s\\n' | sort; sysctl --all) 2>/dev/null"
+    with hosts(tmp_path, 1) as (_, machine):
+        before = machine.run("sh", "-c", look)
+        for part in ("systemd", "docker", "podman", "cni"):
+            machine.netagent("install", part)
+        machine.run("systemctl", "enable", "--now", "netagent.service")
+        for part in ("cni", "podman", "docker", "systemd"):
+            machine.netagent("uninstall", part)
+        assert machine.show("netagent.service", "LoadState") == "not-found"
+        after = machine.run("sh", "-c", look)
+        assert [line for line in after.splitlines() if line not in set(before.splitlines())] == []
+
+
+def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
+    subprocess.run([NETAGENT, "install", "systemd", "--root", str(tmp_path)], check=True, timeout=30)
+    units = tmp_path / "etc/systemd/system"
+    for unit in units.iterdir():
+        unit.write_text(unit.read_text().replace("/usr/bin/netagent", "/usr/bin/true"))
+    analyze = ["systemd-analyze", "verify", "--man=no", *units.iterdir()]
+    done = subprocess.run(analyze, capture_output=True, text=True, check=False, timeout=60)
+    assert [line for line in done.stderr.splitlines() if "netagent" in line] == []
+    # 0 is a program that may do nothing, 100 one that may do all. A network agent can't be far below 40.
+    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=40", units / "netagent.service"]
+    done = subprocess.run(analyze, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-300:]
