@@ -44,6 +44,9 @@ NETWORK_SERVICES: Final = {
 }
 """By the folder that each makes when it starts."""
 
+SYSTEM_FOLDERS: Final = ("/etc/netns",)
+"""The agent writes resolv.conf for named namespaces there; the unit can give it only a folder that exists."""
+
 CNI_FOLDER: Final = "/opt/cni/bin"
 
 RESTART: Final = ("systemctl", "try-restart", "netagent.service")
@@ -68,6 +71,8 @@ class Part:
 
     name: str
     files: tuple[File, ...]
+    folders: tuple[str, ...] = ()
+    """That are to exist, beside those of the files."""
     installed: tuple[Command, ...] = ()
     """After the files are there."""
     removing: tuple[Command, ...] = ()
@@ -85,13 +90,10 @@ class Layout:
 
     systemd: str = "/etc/systemd"
     sysusers: str = "/etc/sysusers.d"
-    tmpfiles: str = "/etc/tmpfiles.d"
     network_manager: str = "/etc/NetworkManager"
 
 
-PACKAGE: Final = Layout(
-    "/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d", "/usr/lib/NetworkManager"
-)
+PACKAGE: Final = Layout("/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/NetworkManager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,9 @@ def _systemd(around: Surroundings) -> Part:
     return Part(
         "systemd",
         () if around.packaged else system_files(around, Layout()),
+        SYSTEM_FOLDERS,
         installed=(
             ("systemd-sysusers", "netagent.conf"),
-            ("systemd-tmpfiles", "--create", "netagent.conf"),
             RELOAD,
             RESTART,
             *(("systemctl", "try-reload-or-restart", service) for service in around.network_services),
@@ -211,7 +213,6 @@ def system_files(around: Surroundings, layout: Layout) -> tuple[File, ...]:
         "netagent.socket": f"{layout.systemd}/system/netagent.socket",
         "netagent-shutdown.service": f"{layout.systemd}/system/netagent-shutdown.service",
         "sysusers.conf": f"{layout.sysusers}/netagent.conf",
-        "tmpfiles.conf": f"{layout.tmpfiles}/netagent.conf",
         "networkd.network": f"{layout.systemd}/network/10-netagent.network",
         "udev.link": f"{layout.systemd}/network/10-netagent.link",
         "NetworkManager.conf": f"{layout.network_manager}/conf.d/netagent.conf",

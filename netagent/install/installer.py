@@ -93,7 +93,7 @@ class Installer:
                 hint="move it away and repeat this command",
             )
         with _told_as_failure():
-            folders = self._missing_folders(file.path for file in part.files)
+            folders = self._missing_folders([*(f.path for f in part.files), *(f"{f}/" for f in part.folders)])
             made = tuple(dict.fromkeys([*before.folders, *folders]))
             sums = {file.path: [hashlib.sha256(file.content).hexdigest()] for file in part.files}
             either = {
@@ -169,8 +169,8 @@ class Installer:
         return Change("removed", path)
 
     def _missing_folders(self, paths: Iterable[str]) -> list[str]:
-        """Folders that have to be made for these files, outermost first."""
-        folders = {str(folder) for path in paths for folder in Path(path).parents}
+        """Folders that have to be made for these paths, outermost first; `folder/` stands for what is in it."""
+        folders = {str(folder) for path in paths for folder in Path(path + "-").parents}
         return sorted(folder for folder in folders if not self._at(folder).exists())
 
     def _manifest(self, name: str) -> _Manifest:

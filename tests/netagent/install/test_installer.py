@@ -137,6 +137,14 @@ def test_a_crash_in_the_middle_of_an_upgrade_is_mended_by_either(
     assert [path for path, kind in tree(installer.root).items() if kind != "/"] == []
 
 
+def test_a_folder_of_its_own_goes_when_it_is_empty(installer: Installer) -> None:
+    part = Part("systemd", (), ("/etc/x/y",))
+    installer.install(part)
+    assert (installer.root / "etc/x/y").is_dir()
+    installer.uninstall("systemd")
+    assert not (installer.root / "etc/x").exists()
+
+
 def test_a_folder_that_somebody_else_uses_stays(installer: Installer) -> None:
     installer.install(PART)
     (installer.root / "opt/b/other").touch()
