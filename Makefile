@@ -39,6 +39,7 @@ lint: setup ## style and types
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
 	@mypy
 	@MYPYPATH=netns-lab mypy -p netlab
+	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 
 .PHONY: test
 test: setup lint ## all but the long tests
@@ -50,9 +51,17 @@ test-long: setup lint ## all tests; the long cuts and soaks take many minutes
 	@echo "== pytest (all)"
 	@$(PYTEST) $(PYTEST_ARGS)
 
+.PHONY: deb
+deb: packages-demo .venv/.product ## a Debian package with a Python environment of its own, in dist/
+	@.venv/bin/python packaging/deb.py
+
+.PHONY: image
+image: ## a container image, netagent:latest, by podman or docker
+	@$$(command -v podman || command -v docker) build --file packaging/Containerfile --tag netagent .
+
 .PHONY: clean
 clean: ## remove what the commands above made in this folder
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: packages-demo packages-test

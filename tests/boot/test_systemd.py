@@ -163,6 +163,7 @@ def test_a_shutdown_withdraws_the_names_before_anything_stops(cluster: tuple[Mac
     machine, far = cluster
     seen = Path(f"/proc/{machine.process_id}/root/var/container-stops").parent
     unit = (
+        "[Unit]\nAfter=netagent.service\n"
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStopSec=20s\n"
         "ExecStart=/bin/true\nExecStop=/bin/touch /var/container-stops\nExecStop=/bin/sleep 3\n"
         "[Install]\nWantedBy=multi-user.target\n"
