@@ -179,9 +179,11 @@ def _cni(around: Surroundings) -> Part:
 def _systemd(around: Surroundings) -> Part:
     units = ("netagent.service", "netagent.socket", "netagent-shutdown.service")
     enable = "`systemctl enable --now netagent.service` starts the agent now and with the host"
+    if around.packaged:
+        return Part("systemd", (), next=("the units came with the package; nothing is to be written", enable))
     return Part(
         "systemd",
-        () if around.packaged else system_files(around, Layout()),
+        system_files(around, Layout()),
         SYSTEM_FOLDERS,
         installed=(
             ("systemd-sysusers", "netagent.conf"),
@@ -191,7 +193,7 @@ def _systemd(around: Surroundings) -> Part:
         ),
         removing=(("systemctl", "disable", "--now", *reversed(units)),),
         removed=(RELOAD,),
-        next=("the units came with the package; nothing is to be written",) * around.packaged + (enable,),
+        next=(enable,),
         afterwards=(
             "the agent is stopped; the resolver, interfaces and state stay, which `netagent leave` takes away",
         ),
