@@ -40,6 +40,7 @@ PERFORMS = {
     "netagent.supervision",
     # command line
     "netagent.cli.commands",
+    "netagent.cli.installing",
     "netagent.cli.main",
     "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width
@@ -194,7 +195,9 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.install": {"netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},
-    "netagent.cli.installing": {"netagent.cli", "netagent.install"},
+    "netagent.cli.installing": {
+        "netagent.cli", "netagent.errors", "netagent.install", "netagent.integrations.docker.accepts",
+    },
     "netagent.cli.commands": {"netagent.agent", "netagent.cli", "netagent.control.client", "netagent.errors"},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from netagent.cli.commands import DONE, Session
 from netagent.cli.render import Column, clean
+from netagent.errors import FailedError
 
 if TYPE_CHECKING:
     from netagent.install.files import Part
@@ -32,13 +33,17 @@ def install(session: Session) -> int:
 def uninstall(session: Session) -> int:
     """Remove what `install` wrote, and nothing else."""
     installer, part = _part(session)
-    if not installer.is_installed(part.name):
-        return _show(session, part.name, [], [], ("`netagent install` has not put anything here",))
-    installer.check_unchanged(part.name)
-    ran = installer.run(part.removing)
-    changes = installer.uninstall(part.name)
-    ran += installer.run(part.removed)
-    return _show(session, part.name, changes, ran, part.afterwards)
+    if installer.is_installed(part.name):
+        installer.check_unchanged(part.name)
+        ran = installer.run(part.removing)
+        changes = installer.uninstall(part.name)
+        ran += installer.run(part.removed)
+        advice = part.afterwards
+    else:
+        ran, changes, advice = [], [], ("`netagent install` has not put anything here",)
+    if part.name == "docker" and installer.is_host:
+        _remove_rules()
+    return _show(session, part.name, changes, ran, advice)
 
 
 def completion(session: Session) -> int:
@@ -49,6 +54,18 @@ def completion(session: Session) -> int:
 
     sys.stdout.write(shtab.complete(whole_grammar(), shell=session.arguments.shell))
     return DONE
+
+
+def _remove_rules() -> None:
+    """Those that the agent had put into Docker's chain. After its restart, or it would put them back."""
+    import trio
+
+    from netagent.integrations.docker.accepts import Accepts
+
+    accepts = Accepts()
+    trio.run(accepts.remove)
+    if troubles := accepts.troubles():
+        raise FailedError(troubles[0], code="rules", thing="DOCKER-USER", hint="repeat this command")
 
 
 def _part(session: Session) -> tuple[Installer, Part]:

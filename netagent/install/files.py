@@ -134,10 +134,12 @@ def _docker(around: Surroundings) -> Part:
         installed=(RELOAD, RESTART),
         removing=(("systemctl", "stop", "netagent-docker.socket"),),
         removed=(RELOAD, RESTART),
-        next=_start(
-            around, "`docker run --network NAME …` then reaches every network of `netagent network ls`"
+        next=(
+            *_restart(around),
+            "`docker run --network NAME …` then reaches every network of `netagent network ls`",
         ),
         afterwards=(
+            *_restart(around, ", and repeat this command, which takes its rules out of DOCKER-USER"),
             "remove the Docker networks that `docker network ls --filter driver=netagent` shows, if any are left",
             "Docker waits for the missing plug-in otherwise when it starts",
         ),
@@ -155,10 +157,12 @@ def _podman(around: Surroundings) -> Part:
         tuple(files),
         installed=(RELOAD, RESTART),
         removed=(RELOAD, RESTART),
-        next=_start(
-            around, "`podman run --network NAME …` then reaches every network of `netagent network ls`"
+        next=(
+            *_restart(around),
+            "`podman run --network NAME …` then reaches every network of `netagent network ls`",
         ),
         afterwards=(
+            *_restart(around),
             "remove the Podman networks that `podman network ls --filter driver=netagent` shows, if any are left",
         ),
     )
@@ -259,5 +263,5 @@ def _filled(text: str, words: Mapping[str, str]) -> str:
     return text
 
 
-def _start(around: Surroundings, then: str) -> tuple[str, ...]:
-    return (then,) if around.systemd else ("restart the agent, if it runs", then)
+def _restart(around: Surroundings, then: str = "") -> tuple[str, ...]:
+    return () if around.systemd else (f"restart the agent, if it runs{then}",)

@@ -188,9 +188,34 @@ def test_docker_finds_its_plug_in_listening_whatever_starts_first(cluster: tuple
     assert "netagent-docker.socket" in machine.show("netagent.service", "TriggeredBy")
     assert machine.run("stat", "-c", "%a", "/run/docker/plugins/netagent.sock") == "600\n"
     assert "docker.service" in machine.show("netagent-docker.socket", "Before")
+    machine.run("iptables", "-N", "DOCKER-USER")
+    rule = ("-i", "na-+", "-m", "physdev", "--physdev-is-bridged", "-m", "comment", "--comment", "netagent")
+    machine.run("iptables", "-I", "DOCKER-USER", *rule, "-j", "ACCEPT")
     machine.netagent("uninstall", "docker")
+    assert machine.run("iptables", "-S", "DOCKER-USER") == "-N DOCKER-USER\n"
     assert machine.try_run("test", "-e", "/run/docker/plugins/netagent.sock").returncode == 1
     assert machine.show("netagent.service", "ActiveState") == "active"
+
+
+def test_podman_can_be_told_of_networks_behind_the_restrictions(tmp_path: Path) -> None:
+    with hosts(tmp_path, 1) as (_, machine):
+        machine.netagent("install", "systemd")
+        machine.netagent("install", "podman")
+        units = "/etc/systemd/system"
+        program = "podman --runtime runc network"
+        deeds = "".join(
+            f"ExecStart={program} {words}\n" for words in ("create app", "ls", "inspect app", "rm app")
+        )
+        machine.run("cp", "-r", f"{units}/netagent.service.d", f"{units}/deeds.service.d")
+        machine.run("cp", f"{units}/netagent.service", f"{units}/deeds.service")
+        # As netagent.service in all but what it runs.
+        oneshot = f"[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\n{deeds}"
+        machine.write(f"{units}/deeds.service.d/zz.conf", oneshot)
+        machine.run("mkdir", "-p", "/var/lib/containers", "/etc/containers")
+        machine.run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/containers")  # no overlay over an overlay
+        machine.run("systemctl", "daemon-reload")
+        done = machine.try_run("systemctl", "start", "deeds.service")
+        assert done.returncode == 0, machine.run("journalctl", "--unit", "deeds.service", "--no-pager")
 
 
 def test_uninstall_leaves_the_host_as_it_was(tmp_path: Path) -> None:
