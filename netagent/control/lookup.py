@@ -21,6 +21,8 @@ def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> sche
         raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
     view, rows = cluster.live.view, cluster.live.rows
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
+    sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
+    beside = [row for row in rows.values() if sandbox_of(row) == sandbox_id]
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
     try:
         explained = explain(
@@ -29,7 +31,8 @@ def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> sche
             domain=cluster.keys.domain,
             name=name,
             rtype=rtype,
-            sandbox_id=sandbox_of(asker) if asker else HOST_VIEW,
+            sandbox_id=sandbox_id,
+            behind_runtime=any(row.behind_runtime for row in beside),
         )
     except DnsError as error:
         raise InputError(f"{name!r} is no domain name: {error}", thing=name, hint="correct it") from None

@@ -51,7 +51,7 @@ class ExplainedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers would be asked."""
+    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers or Docker's would be asked."""
 
     name: str
     """Fully qualified, with the last dot, as the search list found it."""
@@ -70,8 +70,9 @@ def explain(
     name: str,
     rtype: str,
     sandbox_id: SandboxId = HOST_VIEW,
+    behind_runtime: bool = False,
 ) -> Explanation:
-    """Answer as the sandbox's resolver would. An address as `name` asks for its PTR.
+    """Answer as the sandbox's resolver would, in front of Docker's or not. An address as `name` asks for its PTR.
 
     Raises KeyError for a type that is not in TYPES or a sandbox that is not there, netdns's UsageError for what can't
     be a domain name.
@@ -84,14 +85,17 @@ def explain(
     name, reverse = _reverse_text(name)
     if reverse:
         rtype, number = "PTR", constants.PTR
-    asked = [(one, _ask(source, one, number, sandbox)) for one in _search(name, scope)]
+    asked = [
+        (one, _ask(source, one, number, sandbox, behind_runtime=behind_runtime))
+        for one in _search(name, scope)
+    ]
     final, answer = _best(asked)
     return Explanation(
         name=to_text(final),
         rtype=rtype,
-        status=_status(answer, sandbox),
+        status=_status(answer, forwarded=sandbox.forward or behind_runtime),
         records=tuple(_records(final, answer)),
-        reason=_reason(view, scope, final, answer, rtype),
+        reason=_reason(view, scope, final, answer, rtype, behind_runtime=behind_runtime),
     )
 
 
@@ -120,30 +124,32 @@ def _search(name: str, scope: Scope) -> list[Name]:
     return [plain, *searched] if len(labels(plain)) > 1 else [*searched, plain]
 
 
-def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox) -> Answer:
+def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind_runtime: bool) -> Answer:
     answer = special.lookup_before(name, rtype)
     if isinstance(answer, NotOurs):
         answer = source.lookup(name, rtype, sandbox.sandbox_id)
-    return special.lookup_after(name) if isinstance(answer, NotOurs) else answer
+    if isinstance(answer, NotOurs) and not behind_runtime:
+        answer = special.lookup_after(name)
+    return answer
 
 
 def _best(asked: Sequence[tuple[Name, Answer]]) -> tuple[Name, Answer]:
-    """Return the first that has records, else the first that exists, else the first that was asked."""
-    for kind in (Found, NoData):
+    """Return the first that has records, else exists, else is somebody else's, else the first that was asked."""
+    for kind in (Found, NoData, NotOurs):
         for name, answer in asked:
             if isinstance(answer, kind):
                 return name, answer
     return asked[0]
 
 
-def _status(answer: Answer, sandbox: Sandbox) -> str:
+def _status(answer: Answer, *, forwarded: bool) -> str:
     match answer:
         case Found() | NoData():
             return "NOERROR"
         case NoSuchName():
             return "NXDOMAIN"
         case NotOurs():
-            return "FORWARDED" if sandbox.forward else "REFUSED"
+            return "FORWARDED" if forwarded else "REFUSED"
 
 
 def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:
@@ -167,8 +173,10 @@ def _data_text(rrset: RRset, data: bytes) -> str:
             return data.hex()
 
 
-def _reason(view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype: str) -> str:
-    if isinstance(answer, NotOurs):
+def _reason(
+    view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype: str, *, behind_runtime: bool
+) -> str:
+    if isinstance(answer, NotOurs) and not behind_runtime:
         if scope.sandbox.forward:
             return "the name is not ours; the host's name servers are asked"
         return "the name is not ours, and all networks of this container are internal"
@@ -186,6 +194,8 @@ def _reason(view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype:
             parts.append(f"the name exists, without records of type {rtype}")
         case NoSuchName():
             parts.append(_missing_text(scope, label))
+        case NotOurs():
+            parts.append("the name is not ours; Docker's own resolver in the container is asked")
     if hidden:
         parts.append("left out: " + ", ".join(hidden))
     return "; ".join(parts)

@@ -47,9 +47,10 @@ class World:
     def ask(self, name, rtype="A"):
         return ask(source_of(self.table()), name, rtype)
 
-    def explain(self, name, rtype="A", sandbox=C.sandbox_id):
+    def explain(self, name, rtype="A", sandbox=C.sandbox_id, **options):
+        asker = SandboxId(sandbox)
         return explain(
-            self.view, {"c": C}, domain="mesh.internal", name=name, rtype=rtype, sandbox_id=SandboxId(sandbox)
+            self.view, {"c": C}, domain="mesh.internal", name=name, rtype=rtype, sandbox_id=asker, **options
         )
 
 
@@ -164,3 +165,15 @@ def test_what_was_left_out_is_said(world):
     assert found.status == "NXDOMAIN"
     assert "web1 on h2 (unhealthy)" in found.reason
     assert "web2 on h3 (its host's agent is dead and its kernel does not answer)" in found.reason
+    docker_asked = world.explain("web", behind_runtime=True)
+    assert docker_asked.status == "FORWARDED"
+    assert "Docker's own resolver" in docker_asked.reason
+    assert "web1 on h2 (unhealthy)" in docker_asked.reason
+
+
+def test_in_front_of_dockers_resolver_other_names_are_its(world):
+    for name in ("cache", "example.com", "172.18.0.9"):
+        assert world.explain(name, behind_runtime=True).status == "FORWARDED"
+    assert world.explain("web", behind_runtime=True).status == "NOERROR"
+    assert world.explain("cache.app.mesh.internal.", behind_runtime=True).status == "NXDOMAIN"
+    assert world.explain("localhost", behind_runtime=True).status == "NOERROR"
