@@ -55,6 +55,12 @@ PERFORMS = {
     # other tools
     "netagent.integrations.cni.plugin",
     "netagent.integrations.cni.sandbox",
+    "netagent.integrations.podman.command",
+    "netagent.integrations.podman.follow",
+    "netagent.integrations.podman.inhabitants",
+    "netagent.integrations.podman.integration",
+    "netagent.integrations.podman.mirror",
+    "netagent.integrations.podman.plugin",
     "netagent.integrations.shim",
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",

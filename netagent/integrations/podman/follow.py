@@ -1,0 +1,295 @@
+"""What Podman doesn't tell its plug-in: labels, health, and the end of a container whose cleanup did not run.
+
+By level, over all endpoints whose origin is Podman, twice a second and whenever they change. In the ordinary case a
+look at a container is three stat(2), of its first process, its resolv.conf and its health log: 200 cost 2 ms.
+
+The end of a container is known by its namespace, never guessed. Podman keeps the namespace as a file under
+/run/netns, so that it outlives its processes; and conmon, which would have the container torn down, may be killed
+with it. So when the first process is gone, all of /proc is read: while any process lives in the namespace, or has the
+container's id among its arguments (conmon, or a `podman container cleanup` that is about to start it again), the
+endpoint stays. When there is nobody at two looks in a row, it is withdrawn. Podman itself goes on believing that the
+container runs until somebody tries to use it (seen with 5.4).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from netagent.errors import NetagentError, RefusedError
+from netagent.integrations import labels
+from netagent.integrations.member import Member, Membership
+from netagent.integrations.podman.command import MAX_AT_ONCE, Podman
+from netagent.integrations.podman.health import together
+from netagent.integrations.podman.inhabitants import (
+    changed_at,
+    ensure_nameserver,
+    inhabited,
+    lives,
+    read_health,
+)
+from netagent.integrations.podman.netavark import TARGET, container_of
+from netagent.integrations.podman.report import Container
+from netagent.log import Limited
+from netagent.model.ids import EndpointId
+from netagent.model.records import Health
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.usecases.resolv_conf import RESOLVER_ADDRESS
+
+LOOK_S = 0.5
+"""Three looks find a container that is gone, and one a change of health: both within the 2 s that are promised."""
+LOOKS_ALONE = 2
+"""So often in a row must nobody be found: between two of Podman's own steps there may be nobody for an instant."""
+ASK_AGAIN_S = 2.0
+"""Until Podman is asked once more about a container that has no process yet, or another than it had."""
+STARTING_S = 10.0
+"""A container has a process within this time of its `setup`, or its start has failed."""
+RECHECK_S = 30.0
+"""The same for one with a trouble, which a user may have cured."""
+
+logger = logging.getLogger("netagent.podman")
+_limited = Limited(logger)
+
+
+@dataclass(slots=True)
+class Followed:
+    """What is known of a container with an endpoint of ours."""
+
+    namespace: tuple[int, int]
+    """Device and inode: a container that Podman starts again gets another one, and all is learnt anew."""
+    since: float
+    """When it was first seen, on trio's clock, as `ask_at`."""
+    container: Container | None = None
+    """None until Podman was asked."""
+    members: tuple[Container, ...] = ()
+    """Of the pod whose namespace it holds."""
+    is_unknown: bool = False
+    """Podman, as root runs it without options, knows no such container."""
+    ask_at: float = 0.0
+    looks_alone: int = 0
+    trouble: str = ""
+    folder_changed_at: int = 0
+    """Of `container.folder`, when that was last looked at for members."""
+    resolv_conf_seen_at: int = 0
+    resolv_conf_right_at: int = 0
+    """When its resolv.conf was written: as the last look saw it, and when it was last found right."""
+    health_read: dict[str, tuple[int, Health]] = field(default_factory=dict)
+    """By path of the log: when it was written, and what it said."""
+
+    def is_absent(self, now: float) -> bool:
+        """True when its first process has ended, or Podman does not know it; it may be a Podman with another storage
+        that starts it just now."""
+        if self.is_unknown:
+            return now > self.since + STARTING_S
+        return (
+            self.container is not None
+            and self.container.pid > 0
+            and not lives(self.container.pid, self.namespace)
+        )
+
+
+class Follower:
+    """`run` until cancelled; `troubles` is what users asked of Podman in vain."""
+
+    def __init__(self, podman: Podman, membership: Membership) -> None:
+        self._podman = podman
+        self._membership = membership
+        self._followed: dict[str, Followed] = {}
+        self._asking = False
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """One sentence for each container that publishes ports which nobody forwards."""
+        return tuple(sorted(one.trouble for one in self._followed.values() if one.trouble))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    member = self._membership()
+                except RefusedError:
+                    self._followed.clear()
+                    await trio.sleep(LOOK_S)
+                    continue
+                rows = member.live.rows
+                await self.look(member)
+                due = [] if self._asking else self._due()
+                if due:
+                    self._asking = True
+                    nursery.start_soon(self._ask, member, due)
+                with trio.move_on_after(LOOK_S):
+                    await _wait_other_rows(member.live, rows)
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    async def look(self, member: Member) -> None:
+        """Once at all of them: who is gone, who is well."""
+        rows = _by_container(member.live.rows.values())
+        for container_id in self._followed.keys() - rows.keys():
+            del self._followed[container_id]
+        absent: dict[str, tuple[int, int]] = {}
+        for container_id, mine in rows.items():
+            one = self._followed_as(container_id, mine[0])
+            if one.is_absent(trio.current_time()):
+                absent[container_id] = one.namespace
+            else:
+                one.looks_alone = 0
+                _keep_nameserver(one)
+                await _tell_health(member, mine, self._health(one))
+        if not absent:
+            return
+        inhabitants = await trio.to_thread.run_sync(inhabited, absent)
+        for container_id in absent:
+            one = self._followed[container_id]
+            if container_id in inhabitants:
+                one.looks_alone = 0
+                one.ask_at = min(one.ask_at, trio.current_time() + ASK_AGAIN_S)
+                continue
+            one.looks_alone += 1
+            if one.looks_alone >= LOOKS_ALONE:
+                for row in rows[container_id]:
+                    await _withdraw(member, row)
+
+    def _followed_as(self, container_id: str, row: LocalEndpointRow) -> Followed:
+        namespace = (row.netns_dev, row.netns_inode)
+        one = self._followed.get(container_id)
+        if one is None or one.namespace != namespace:
+            one = self._followed[container_id] = Followed(namespace=namespace, since=trio.current_time())
+        return one
+
+    def _health(self, one: Followed) -> Health:
+        logs = [path for who in (one.container, *one.members) if who for path in who.health_logs]
+        for path in one.health_read.keys() - set(logs):
+            del one.health_read[path]
+        return together(read_health(one.health_read, path) for path in logs)
+
+    # -- asking Podman ---------------------------------------------------------------------------------------
+
+    def _due(self) -> list[str]:
+        now = trio.current_time()
+        for one in self._followed.values():
+            folder = one.container.folder if one.container and one.container.pod else ""
+            if folder and (now_changed_at := changed_at(folder)) != one.folder_changed_at:
+                one.folder_changed_at, one.ask_at = now_changed_at, now
+        return [key for key, one in self._followed.items() if one.ask_at <= now][:MAX_AT_ONCE]
+
+    async def _ask(self, member: Member, due: list[str]) -> None:
+        """About those that are due. They may wait for a lock of Podman's, so this runs beside the looks."""
+        for container_id in due:
+            self._followed[container_id].ask_at = trio.current_time() + ASK_AGAIN_S
+        try:
+            found = await self._podman.containers(due)
+            for container_id in due:
+                container = found.get(container_id)
+                members = await self._members(container) if container and container.pod else ()
+                await self._learn(member, container_id, container, members)
+        except NetagentError as error:
+            _limited.warning("ask", f"cannot ask Podman about its containers: {error}")
+        finally:
+            self._asking = False
+
+    async def _learn(
+        self, member: Member, container_id: str, container: Container | None, members: tuple[Container, ...]
+    ) -> None:
+        rows = _by_container(member.live.rows.values()).get(container_id)
+        if rows is None:
+            return
+        one = self._followed_as(container_id, rows[0])
+        one.container, one.members, one.is_unknown = container, members, container is None
+        if container is None:
+            return
+        trouble = _unpublished(container, len(rows))
+        if trouble and trouble != one.trouble:
+            logger.warning("%s", trouble)
+        one.trouble = trouble
+        if lives(container.pid, one.namespace):
+            one.ask_at = trio.current_time() + RECHECK_S if one.trouble else math.inf
+        for row in rows:
+            await _tell_labels(member, row, container)
+
+    async def _members(self, infra: Container) -> tuple[Container, ...]:
+        ids = [one for one in await self._podman.members(infra.pod) if one != infra.container_id]
+        return tuple((await self._podman.containers(ids)).values()) if ids else ()
+
+
+def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpointRow]]:
+    """Podman's endpoints that are whole, by container id."""
+    found: dict[str, list[LocalEndpointRow]] = {}
+    for row in rows:
+        container_id = container_of(row.origin)
+        if container_id and row.stage is Stage.PUBLISHED:
+            found.setdefault(container_id, []).append(row)
+    return found
+
+
+def _keep_nameserver(one: Followed) -> None:
+    """See that its resolv.conf names a server, once Podman has not written it since the last look.
+
+    Of a container in two of our networks, `podman network disconnect` takes the one server away that both have.
+    """
+    path = one.container.resolv_conf if one.container else ""
+    written_at = changed_at(path) if path else 0
+    if written_at in {0, one.resolv_conf_right_at}:
+        return
+    if written_at == one.resolv_conf_seen_at:
+        ensure_nameserver(path, RESOLVER_ADDRESS)
+        one.resolv_conf_right_at = changed_at(path)
+    one.resolv_conf_seen_at = written_at
+
+
+async def _wait_other_rows(live: Live, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
+    while live.rows is rows:
+        await live.wait_newer(live.revision)
+
+
+async def _withdraw(member: Member, row: LocalEndpointRow) -> None:
+    """By endpoint, not by origin: Podman may be setting the same container up again."""
+    try:
+        await member.endpoints.remove(row)
+    except NetagentError as error:
+        _limited.warning(row.origin, f"cannot withdraw {row.name}, which has ended, yet: {error}")
+    else:
+        logger.info("withdrew %s (%s): it has ended, and Podman did not say so", row.name, row.target)
+
+
+async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health: Health) -> None:
+    for row in rows:
+        if row.health is health:
+            continue
+        try:
+            await member.endpoints.change(row.endpoint_id, health=health)
+        except NetagentError as error:
+            _limited.warning(row.origin, f"cannot tell the health of {row.name} yet: {error}")
+        else:
+            logger.info("%s (%s) is %s", row.name, row.target, health.value)
+
+
+async def _tell_labels(member: Member, row: LocalEndpointRow, container: Container) -> None:
+    said = labels.described(container.labels, row.target.removeprefix(TARGET))
+    for flaw in said.flaws:
+        _limited.warning(f"{container.container_id} {flaw}", f"container {container.name}: {flaw}")
+    try:
+        await member.endpoints.change(
+            row.endpoint_id,
+            service=said.service or labels.name_from(row.target.removeprefix(TARGET)),
+            ports=said.ports,
+            labels=said.labels,
+        )
+    except NetagentError as error:
+        _limited.warning(row.origin, f"cannot follow the labels of {row.name} yet: {error}")
+
+
+def _unpublished(container: Container, ours: int) -> str:
+    """What is wrong when it publishes ports and all its networks are `ours`, of which none forwards them."""
+    if not container.published or len(container.networks) > ours:
+        return ""
+    return (
+        f"container {container.name} publishes {', '.join(container.published)}, which netagent's networks don't do;"
+        f" give it a network of Podman's as well: `podman network connect podman {container.name}`"
+    )

@@ -1,0 +1,83 @@
+"""What a look at a container reads: who lives in its namespace, its health log, its resolv.conf.
+
+`/proc/PID/ns/net` of a process that has ended, even of a zombie, can't be resolved; and of a pid that was used again
+it is another namespace. So one stat(2) says for sure whether a process lives where it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from netagent.errors import InputError
+from netagent.integrations.podman.health import MAX_LOG_BYTES, health_untrusted
+from netagent.model.records import Health
+
+PROC = Path("/proc")
+
+
+def lives(pid: int, namespace: tuple[int, int]) -> bool:
+    """True while the process is in the namespace with this device and inode."""
+    return _namespace_of(PROC / str(pid)) == namespace
+
+
+def inhabited(namespaces: Mapping[str, tuple[int, int]]) -> set[str]:
+    """The container ids, of those given, that have a process in their namespace or on their behalf: one that has the
+    id among its arguments. Reads all of /proc, 10 µs a process: not for the event loop."""
+    found: set[str] = set()
+    ids = {one.encode(): one for one in namespaces}
+    for folder in PROC.iterdir():
+        if not folder.name.isdigit():
+            continue
+        namespace = _namespace_of(folder)
+        found.update(one for one, wanted in namespaces.items() if wanted == namespace)
+        try:
+            arguments = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # ended meanwhile
+        found.update(text for one, text in ids.items() if one in arguments)
+    return found
+
+
+def _namespace_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / "ns" / "net").stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def changed_at(path: str) -> int:
+    """When a file or folder was changed last, in ns; 0 when it is not there."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def read_health(known: dict[str, tuple[int, Health]], path: str) -> Health:
+    """What the log at `path` says, by `known` if it is as it was. UNKNOWN before the first check."""
+    written_at = changed_at(path)
+    before, health = known.get(path, (0, Health.UNKNOWN))
+    if written_at == before:
+        return health
+    if not written_at:
+        known.pop(path)
+        return Health.UNKNOWN
+    try:
+        with Path(path).open("rb") as file:
+            health = health_untrusted(file.read(MAX_LOG_BYTES))
+    except (OSError, InputError):
+        return health  # Podman is writing it: the next look has it
+    known[path] = written_at, health
+    return health
+
+
+def ensure_nameserver(path: str, address: str) -> None:
+    """Add a line for `address` to a resolv.conf that names no server at all, in place: the container has the file
+    mounted. A file that can't be read or written stays as it is."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), Path(path).open("r+") as file:
+        text = file.read(MAX_LOG_BYTES)
+        if not any(line.split()[:1] == ["nameserver"] for line in text.splitlines()):
+            file.write(f"nameserver {address}\n" if text.endswith("\n") else f"\nnameserver {address}\n")

@@ -1,0 +1,193 @@
+"""Answers netavark: what `podman run --network app` and `podman network create` lead to.
+
+Everything is known before the container's first process starts, its name and aliases too, and netavark waits without
+an end of its own: so `setup` is one whole attach into the namespace that Podman has made, and its answer is what
+Podman writes into the container's resolv.conf. `teardown` is a detach that does not mind if there is nothing.
+
+A container that Podman sets up again without having torn it down (its cleanup was killed) has a new namespace: the
+endpoint in the old one ends first. The same call again is a no-op.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+from typing import Any
+
+from netagent import __version__
+from netagent.datapath import netns
+from netagent.errors import InputError, NetagentError, NoError, RefusedError
+from netagent.integrations import labels
+from netagent.integrations.member import Member, Membership
+from netagent.integrations.podman.netavark import (
+    API_VERSION,
+    DRIVER,
+    NETWORK_OPTION,
+    TARGET,
+    Creation,
+    Plugging,
+    container_of,
+    created,
+    creation_untrusted,
+    plugged,
+    plugging_untrusted,
+)
+from netagent.integrations.shim_call import Answer, Call
+from netagent.model.ids import NetworkId
+from netagent.model.request import AttachRequest
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView
+from netagent.usecases import resolv_conf
+from netagent.usecases.finding import network_called
+from netagent.usecases.targets import Target
+
+
+class NetavarkPlugin:
+    """`answer` is the handler of the shim's calls."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    async def answer(self, call: Call) -> Answer:
+        """The plug-in's output; a refusal is output too."""
+        try:
+            output = await self._answer(call.arguments[1:], call.stdin)
+        except NetagentError as error:
+            return Answer(_json({"error": f"netagent: {error}"}), exit_status=1)
+        return Answer(b"" if output is None else _json(output))
+
+    async def _answer(self, words: tuple[str, ...], stdin: bytes) -> dict[str, Any] | None:
+        match words:
+            case ("info",):
+                return {"version": __version__, "api_version": API_VERSION}
+            case ("create",):
+                return self._create(creation_untrusted(stdin))
+            case ("setup", path):
+                return await self._set_up(plugging_untrusted(stdin), path)
+            case ("teardown", _):
+                await self._tear_down(plugging_untrusted(stdin))
+                return None
+        raise InputError(
+            f"netavark's plug-ins know no {' '.join(words)!r}",
+            hint="use info, create, setup NETNS or teardown NETNS",
+        )
+
+    # -- create ----------------------------------------------------------------------------------------------
+
+    def _create(self, creation: Creation) -> dict[str, Any]:
+        """Of a network of ours, which must exist: by the option, else the one of the same name."""
+        member = self._membership()
+        try:
+            network = network_called(member.live.view, creation.network or creation.name)
+        except NoError as error:
+            raise NoError(
+                error.message,
+                thing=error.thing,
+                hint=f"`netagent network create {creation.network or creation.name}` makes one, and this Podman"
+                f" network with it; to give it another name here, `podman network create --driver {DRIVER}"
+                f" --opt {NETWORK_OPTION}=NETWORK {creation.name}`",
+            ) from None
+        record, asked = network.record, list(creation.asked)
+        if creation.internal and not record.internal:
+            asked.append("--internal")
+        if asked:
+            raise RefusedError(
+                f"network {network.unique_name} is {', '.join(record.subnets)} on every host, and its addresses,"
+                " routes and names are netagent's to give",
+                thing=creation.name,
+                hint=f"leave {', '.join(asked)} away",
+            )
+        return created(creation, network.network_id, record.subnets, internal=record.internal)
+
+    # -- setup and teardown ----------------------------------------------------------------------------------
+
+    async def _set_up(self, plugging: Plugging, path: str) -> dict[str, Any]:
+        member = self._membership()
+        network = _network_of(member, plugging)
+        row = await _earlier(member, plugging, path)
+        if row is None:
+            row = await _attach(member, network, plugging, path)
+        return _answer_of(row, network, member)
+
+    async def _tear_down(self, plugging: Plugging) -> None:
+        try:
+            member = self._membership()
+        except RefusedError:
+            return  # in no cluster there are no endpoints
+        await member.endpoints.detach_origin(plugging.origin)
+
+
+def _network_of(member: Member, plugging: Plugging) -> NetworkView:
+    network = member.live.view.networks.get(NetworkId(plugging.network))
+    if network is None:
+        raise RefusedError(
+            f"the network that Podman's network {plugging.network_name} stands for is not in this cluster any more",
+            code="no-such-network",
+            thing=plugging.network_name,
+            hint=f"`podman network rm {plugging.network_name}`, and make it anew with `netagent network create`",
+        )
+    return network
+
+
+async def _earlier(member: Member, plugging: Plugging, path: str) -> LocalEndpointRow | None:
+    """The endpoint when this is the same call again; what the container left in another namespace is ended."""
+    earlier = member.endpoints.with_origin(plugging.origin)
+    if earlier is None:
+        return None
+    with netns.opened_netns(path) as fd:
+        same = netns.netns_identity(fd) == (earlier.netns_dev, earlier.netns_inode)
+    if same and earlier.stage is Stage.PUBLISHED and earlier.network_id == plugging.network:
+        return earlier
+    await member.endpoints.detach_origin(plugging.origin)
+    return None
+
+
+async def _attach(member: Member, network: NetworkView, plugging: Plugging, path: str) -> LocalEndpointRow:
+    name, text = labels.name_from(plugging.container_name), f"{TARGET}{plugging.container_name}"
+    request = AttachRequest(
+        target=text,
+        network=network.network_id,
+        name=name,
+        service=name,
+        # `--network-alias`, and the beginning of the container's id, which is its host name
+        aliases=tuple(one for one in labels.names_from(plugging.aliases) if one != name),
+        labels=labels.described({}, plugging.container_name).labels,
+        addresses=plugging.addresses,
+        mac=plugging.mac,
+        ifname=plugging.ifname,
+    )
+    target = Target(text, path, name)
+    try:
+        row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target)
+    except RefusedError as error:
+        if error.code != "name-in-use":
+            raise
+        # Podman has one container of a name, but `Web` and `web`, or one of Docker's, end in one name of ours: it
+        # answers for the service all the same.
+        distinct = dataclasses.replace(
+            request, name=f"{name[: labels.MAX_NAME - 5]}-{plugging.container_id[:4]}"
+        )
+        row, _ = await member.endpoints.attach(distinct, origin=plugging.origin, target=target)
+    return row
+
+
+def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> dict[str, Any]:
+    lengths = [ipaddress.ip_network(text).prefixlen for text in network.record.subnets]
+    addresses = [f"{address}/{length}" for address, length in zip(row.addresses, lengths, strict=True)]
+    # What a plug-in names replaces the host's own search list, so that has to be in it.
+    search = resolv_conf.search([network.unique_name], member.keys.domain, resolv_conf.host_search())
+    servers = [] if _has_server(row, member) else [resolv_conf.RESOLVER_ADDRESS]
+    return plugged(row.ifname, row.mac, addresses, servers=servers, search=search)
+
+
+def _has_server(row: LocalEndpointRow, member: Member) -> bool:
+    """True when Podman was told the server with an earlier network of the container, and would name it twice."""
+    for other in member.live.rows.values():  # in the order of their attaching
+        if container_of(other.origin) == container_of(row.origin) and other.netns_inode == row.netns_inode:
+            return other.endpoint_id != row.endpoint_id
+    return False
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

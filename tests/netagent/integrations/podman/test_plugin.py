@@ -1,0 +1,228 @@
+"""netavark's calls, from its JSON to ours and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes.podman import C1, C2, N1, N2, PodmanHost, netavark_call, plugging
+from fakes.registry import H2, Writer, endpoint, host
+from fakes.virtual import virtual
+
+from netagent.errors import RefusedError
+from netagent.integrations.podman.plugin import NetavarkPlugin
+from netagent.model.records import RemovalRecord
+from netagent.usecases import resolv_conf
+
+
+@pytest.fixture(autouse=True)
+def _host_search(monkeypatch):
+    monkeypatch.setattr(resolv_conf, "host_search", lambda: ("corp.example",))
+
+
+async def ask(plugin, command, *words, **given):
+    """(exit status, what is printed as JSON or None)."""
+    answer = await plugin.answer(netavark_call(command, *words, **given))
+    return answer.exit_status, json.loads(answer.output) if answer.output else None
+
+
+async def refusal(plugin, command, *words, **given):
+    status, output = await ask(plugin, command, *words, **given)
+    assert status == 1, output
+    assert set(output) == {"error"}
+    return output["error"]
+
+
+def in_no_cluster():
+    raise RefusedError(
+        "this host belongs to no cluster", code="no-cluster", hint="start one with `netagent init`"
+    )
+
+
+@virtual
+async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1")
+    plugin = NetavarkPlugin(lambda: one)
+    given = plugging(aliases=["Shop.Front", C1[:12], "web"])
+    status, output = await ask(plugin, "setup", one.path("ns1"), **given)
+    (row,) = one.live.rows.values()
+    assert status == 0
+    assert output == {
+        "dns_server_ips": ["127.0.0.11"],
+        "dns_search_domains": ["app.mesh.internal", "mesh.internal", "corp.example"],
+        "interfaces": {
+            "eth0": {
+                "mac_address": row.mac,
+                "subnets": [{"ipnet": f"{row.addresses[0]}/24"}, {"ipnet": f"{row.addresses[1]}/64"}],
+            }
+        },
+    }
+    assert (row.name, row.service, row.target, row.origin) == (
+        "web",
+        "web",
+        "podman:web",
+        f"podman:{C1}/eth0",
+    )
+    assert row.aliases == (C1[:12], "shop-front")
+    for _ in range(2):
+        assert await ask(plugin, "teardown", one.path("ns1"), **given) == (0, None)
+        assert not one.traces()
+
+
+@virtual
+async def test_the_same_setup_again_gives_the_same_answer_also_after_labels_were_read(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1")
+    plugin = NetavarkPlugin(lambda: one)
+    first = await ask(plugin, "setup", one.path("ns1"), **plugging())
+    (row,) = one.live.rows.values()
+    await one.endpoints.change(row.endpoint_id, service="shop")
+    assert await ask(plugin, "setup", one.path("ns1"), **plugging()) == first
+    assert list(one.live.rows) == [row.endpoint_id]
+
+
+@virtual
+async def test_a_container_that_was_never_torn_down_starts_again_in_another_namespace(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1", "ns2")
+    plugin = NetavarkPlugin(lambda: one)
+    await ask(plugin, "setup", one.path("ns1"), **plugging())
+    status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging())
+    (row,) = one.live.rows.values()
+    assert (status, row.netns_path) == (0, one.path("ns2"))
+
+
+@virtual
+async def test_a_container_in_two_networks_is_told_its_server_once(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1", "ns2")
+    plugin = NetavarkPlugin(lambda: one)
+    path = one.path("ns1")
+    _, first = await ask(plugin, "setup", path, **plugging())
+    _, second = await ask(plugin, "setup", path, **plugging(network_id=N2, ifname="eth1"))
+    assert (first["dns_server_ips"], second["dns_server_ips"]) == (["127.0.0.11"], [])
+    assert second["dns_search_domains"][0] == "back.mesh.internal"
+    assert (await ask(plugin, "setup", path, **plugging()))[1] == first
+    _, other = await ask(plugin, "setup", one.path("ns2"), **plugging(container_id=C2, name="db"))
+    assert other["dns_server_ips"] == ["127.0.0.11"]
+
+
+@virtual
+async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1", "ns2")
+    plugin = NetavarkPlugin(lambda: one)
+    await ask(plugin, "setup", one.path("ns1"), **plugging(name="web"))
+    status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging(container_id=C2, name="Web"))
+    rows = list(one.live.rows.values())
+    assert status == 0
+    assert [(row.name, row.service) for row in rows] == [("web", "web"), (f"web-{C2[:4]}", "web")]
+
+
+@virtual
+async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1")
+    given = plugging(
+        name="Web.1",
+        ifname="ov0",
+        static_ips=["10.1.0.9", "fd00:1::0009"],
+        static_mac="02:00:00:00:00:AA",
+    )
+    status, output = await ask(NetavarkPlugin(lambda: one), "setup", one.path("ns1"), **given)
+    assert status == 0, output
+    assert output["interfaces"] == {
+        "ov0": {
+            "mac_address": "02:00:00:00:00:aa",
+            "subnets": [{"ipnet": "10.1.0.9/24"}, {"ipnet": "fd00:1::9/64"}],
+        }
+    }
+    (row,) = one.live.rows.values()
+    assert (row.name, dict(row.labels)) == ("web-1", {"netagent.original-name": "Web.1"})
+
+
+@virtual
+async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1")
+    plugin, writer = NetavarkPlugin(lambda: one), Writer(H2)
+    one.meet(H2)
+    for record in (host("h2"), endpoint(1, N1, 9)):
+        one.hear(writer.put(record))
+    path = one.path("ns1")
+    taken = await refusal(plugin, "setup", path, **plugging(static_ips=["10.1.0.9"]))
+    assert "10.1.0.9 belongs to web1 on host h2" in taken
+    outside = await refusal(plugin, "setup", path, **plugging(static_ips=["10.9.0.9"]))
+    assert "no address that network app" in outside
+    assert "no network namespace" in await refusal(plugin, "setup", one.path("ns9"), **plugging())
+    unknown = await refusal(plugin, "setup", path, **plugging(network_id="e" * 32))
+    assert "not in this cluster any more" in unknown
+    await one.publisher.put(RemovalRecord(N1))
+    assert "`podman network rm app`" in await refusal(plugin, "setup", path, **plugging())
+    assert not one.traces()
+
+
+@virtual
+async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothing_to_do(namespaces):
+    plugin = NetavarkPlugin(in_no_cluster)
+    assert "belongs to no cluster; start one" in await refusal(plugin, "setup", "/run/netns/x", **plugging())
+    assert "belongs to no cluster; start one" in await refusal(plugin, "create", name="app")
+    assert await ask(plugin, "teardown", "/run/netns/x", **plugging()) == (0, None)
+
+
+@virtual
+async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces):
+    one = await PodmanHost.started(namespaces)
+    plugin = NetavarkPlugin(lambda: one)
+    given = {"name": "other", "id": "f" * 64, "driver": "netagent", "internal": False, "new_field": 1}
+    for asked in ("back", N2):
+        options = {"netagent.network": asked, "x": "y"}
+        status, output = await ask(plugin, "create", **given, options=options)
+        assert status == 0
+        assert output == {
+            **given,
+            "ipv6_enabled": False,
+            "subnets": [{"subnet": "10.2.0.0/24", "gateway": "10.2.0.1"}],
+            "ipam_options": {"driver": "none"},
+            "options": {"netagent.network": N2, "x": "y"},
+        }
+    status, output = await ask(plugin, "create", **{**given, "name": "app"})
+    assert (status, output["options"], output["ipv6_enabled"]) == (0, {"netagent.network": N1}, True)
+
+
+@virtual
+async def test_a_network_that_the_cluster_does_not_have_is_refused_with_the_lines_to_type(namespaces):
+    one = await PodmanHost.started(namespaces)
+    text = await refusal(NetavarkPlugin(lambda: one), "create", name="mine", driver="netagent")
+    assert "there is no network 'mine'" in text
+    assert "netagent network create mine" in text
+    assert "--opt netagent.network=NETWORK mine" in text
+
+
+@virtual
+async def test_flags_that_a_network_of_ours_decides_itself_are_refused_by_name(namespaces):
+    one = await PodmanHost.started(namespaces)
+    text = await refusal(
+        NetavarkPlugin(lambda: one),
+        "create",
+        name="app",
+        internal=True,
+        subnets=[{"subnet": "10.9.0.0/24"}],
+        ipam_options={"driver": "host-local"},
+        network_dns_servers=["1.1.1.1"],
+        routes=[{"destination": "10.8.0.0/24", "gateway": "10.9.0.1"}],
+        network_interface="br0",
+    )
+    for flag in (
+        "--internal",
+        "--subnet",
+        "--ipam-driver host-local",
+        "--dns",
+        "--route",
+        "--interface-name",
+    ):
+        assert flag in text
+    assert "10.1.0.0/24, fd00:1::/64" in text
+
+
+@virtual
+async def test_info_needs_no_cluster_and_an_unknown_command_is_named(namespaces):
+    plugin = NetavarkPlugin(in_no_cluster)
+    status, output = await ask(plugin, "info")
+    assert (status, output["api_version"]) == (0, "1.0.0")
+    assert "no 'update x'" in await refusal(plugin, "update", "x")
+    assert "setup NETNS" in await refusal(plugin, "setup")
