@@ -27,8 +27,7 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
-from netagent.integrations.cni.plugin import CniPlugin
-from netagent.integrations.shim_call import shim_route
+from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
@@ -64,6 +63,7 @@ class Agent:
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = Neighbours()
+        self.runtimes = Runtimes(self.config, self.member, self._supervision.take_socket("docker"))
         self._changing = trio.Lock()
         self._shutdown = trio.Event()
         self._cluster_scope = trio.CancelScope()
@@ -85,8 +85,9 @@ class Agent:
                     await require_journal(self._state.journal_file, self.config.keyring_file)
                     await self._enter(keys)
                 self._nursery.start_soon(self._run_neighbours)
+                await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(Service(self), [shim_route(CniPlugin(self.member).answer, None)])
+                    app = build_app(Service(self), self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])

@@ -100,6 +100,7 @@ class Service:
     async def network_create(self, request: NetworkRequest) -> schema.Network:
         """Make a network, or find that it exists."""
         network, created = await self._cluster().networks.create(request)
+        await self._agent.runtimes.wait_mirrored(network.network_id)
         return {**self._presenter().network(network), "created": created}
 
     async def network_list(self) -> list[schema.Network]:

@@ -62,6 +62,7 @@ PERFORMS = {
     "netagent.integrations.podman.mirror",
     "netagent.integrations.podman.plugin",
     "netagent.integrations.shim",
+    "netagent.integrations.runtimes",
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",
     # kernel
@@ -223,7 +224,7 @@ KNOWS = {
     "hypercorn": {"netagent.control.server"},
     "starlette": {
         "netagent.control.api", "netagent.control.server", "netagent.integrations.docker.plugin",
-        "netagent.integrations.shim_call",
+        "netagent.integrations.runtimes", "netagent.integrations.shim_call",
     },
     "h11": {"netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.discovery"},

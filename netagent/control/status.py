@@ -65,7 +65,18 @@ async def status_of(agent: Agent) -> schema.Status:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
         await _fill(status, agent, cluster)
+    status["warnings"] += _runtime_warnings(agent)
     return status
+
+
+def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
+    """Their sentences end with the way out, as those of errors do."""
+    notices: list[schema.Notice] = []
+    for text in agent.runtimes.troubles():
+        message, found, cure = text.rpartition("; ")
+        whole = (message, cure) if found else (text, "see the agent's log")
+        notices.append({"code": "runtime", "message": whole[0], "cure": whole[1]})
+    return notices
 
 
 async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:

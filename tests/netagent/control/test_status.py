@@ -36,13 +36,14 @@ class Names:
         return {"running": not self.trouble, "trouble": self.trouble}
 
 
-def agent_of(cluster=None, *neighbours, problem=""):
+def agent_of(cluster=None, *neighbours, problem="", troubles=()):
     return SimpleNamespace(
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone=""),
         underlay=SimpleNamespace(address="192.0.2.1"),
         started_at=trio.current_time() - 5,
         cluster=cluster,
+        runtimes=SimpleNamespace(troubles=lambda: troubles),
         neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
     )
 
@@ -169,3 +170,13 @@ def test_a_lookup_of_nonsense_is_refused():
         look_up(cluster, "a..b", "A", "")
     with pytest.raises(NoError, match="no endpoint 'nobody'"):
         look_up(cluster, "web", "A", "nobody")
+
+
+@virtual
+async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
+    troubles = ("Docker has a network app of its own; remove it", "Podman is silent")
+    status = await status_of(agent_of(troubles=troubles))
+    assert [(n["message"], n["cure"]) for n in status["warnings"] if n["code"] == "runtime"] == [
+        ("Docker has a network app of its own", "remove it"),
+        ("Podman is silent", "see the agent's log"),
+    ]
