@@ -94,12 +94,13 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 _BR_MCAST_SNOOPING = 23
 _PORT_ATTRIBUTES = (
-    ("learning", 8),
-    ("flood", 9),
-    ("mcast_flood", 27),
-    ("bcast_flood", 30),
-    ("neigh_suppress", 32),
+    ("learning", 8, "IFLA_BRPORT_LEARNING"),
+    ("flood", 9, "IFLA_BRPORT_UNICAST_FLOOD"),
+    ("mcast_flood", 27, "IFLA_BRPORT_MCAST_FLOOD"),
+    ("bcast_flood", 30, "IFLA_BRPORT_BCAST_FLOOD"),
+    ("neigh_suppress", 32, "IFLA_BRPORT_NEIGH_SUPPRESS"),
 )
+"""Field, number to read by, and pyroute2's name to write by."""
 
 
 def _attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
@@ -125,7 +126,7 @@ def _number(raw: bytes | None) -> int | None:
 def _decode_port(data: Mapping[int, bytes]) -> PortFlags | None:
     if not data:
         return None
-    return PortFlags(**{field: bool(_number(data.get(number))) for field, number in _PORT_ATTRIBUTES})
+    return PortFlags(**{field: bool(_number(data.get(number))) for field, number, _ in _PORT_ATTRIBUTES})
 
 
 def _decode_tunnel(data: Mapping[int, bytes]) -> Tunnel:
@@ -226,7 +227,7 @@ def set_kind_options(device: Device) -> Request:
 
 def set_port(name: str, flags: PortFlags) -> Request:
     """Flags of a bridge port."""
-    data = {"attrs": [(attribute, int(getattr(flags, field))) for field, attribute in _PORT_ATTRIBUTES]}
+    data = {"attrs": [(attribute, int(getattr(flags, field))) for field, _, attribute in _PORT_ATTRIBUTES]}
     info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
     return _link_request(RTM_NEWLINK, 0, [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)])
 

@@ -8,7 +8,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from netagent.datapath.link import decode_address, decode_link
+from netagent.datapath.link import decode_address, decode_link, set_port
 from netagent.datapath.netlink import HEADER
 from netagent.datapath.state import PortFlags, Tunnel
 
@@ -53,6 +53,11 @@ def test_a_port_of_a_bridge() -> None:
     assert found.port == PortFlags(
         learning=False, flood=True, mcast_flood=False, bcast_flood=True, neigh_suppress=True
     )
+
+
+def test_what_is_asked_of_a_port_is_what_is_read_back() -> None:
+    wanted = PortFlags(learning=True, flood=False, mcast_flood=True, bcast_flood=False, neigh_suppress=True)
+    assert decode_link(set_port("nv01234567", wanted).body).port == wanted
 
 
 @pytest.mark.parametrize(
