@@ -65,8 +65,8 @@ class World:
     async def running(self, *, mirror=True):
         one = self.docker_integration
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one._arrivals.run)
-            nursery.start_soon(one._follower.run)
+            for task in (one._arrivals.run, one._follower.run, one._plugin.run):
+                nursery.start_soon(task)
             if mirror:
                 nursery.start_soon(one._mirror.run)
             yield one

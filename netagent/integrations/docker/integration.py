@@ -60,9 +60,8 @@ class DockerIntegration:
         if self._listener is None:
             _make_folder(self._config)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._arrivals.run)
-            nursery.start_soon(self._follower.run)
-            nursery.start_soon(self._accepts.keep)
+            for task in (self._arrivals.run, self._follower.run, self._plugin.run, self._accepts.keep):
+                nursery.start_soon(task)
             if self._config.docker_mirror:
                 nursery.start_soon(self._mirror.run)
             app, never = self._plugin.app(), trio.Event()

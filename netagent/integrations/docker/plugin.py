@@ -32,6 +32,7 @@ from netagent.integrations.docker import protocol
 from netagent.integrations.docker.arrivals import Arrival, Arrivals
 from netagent.integrations.docker.protocol import AddressRequest, PoolId, origin_of
 from netagent.integrations.member import Membership
+from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse_subnet
@@ -43,12 +44,17 @@ HANDLER_S = 10.0
 """Longest time for one call. An attach that waits for other hosts' records takes up to 5 s."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """A container that publishes a range of 10,000 ports is described in 1 MB."""
+DEPARTURE_S = 5.0
+"""Longest time that the end of a container waits for us. Interfaces are removed one after the other, each in 20 ms of
+a quiet kernel; after many containers ended at once the rest is finished without dockerd waiting for it."""
+RETRY_S = 1.0
 MAX_PAIRS = 1024
 """IPv4 addresses whose IPv6 request is awaited: at most one for each network."""
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 logger = logging.getLogger("netagent.integrations.docker")
+_limited = Limited(logger)
 
 
 class Plugin:
@@ -59,6 +65,9 @@ class Plugin:
         self._arrivals = arrivals
         self._pairs: dict[NetworkId, tuple[str, ...]] = {}
         """The addresses that the last IPv4 request of a network has got, until its IPv6 request."""
+        self._leaving: set[str] = set()
+        self._unfinished: set[str] = set()
+        """Origins to be detached: those that a call is about, and those that no call is about any more."""
         self._handlers: Mapping[str, Handler] = {
             "Plugin.Activate": self._activate,
             "NetworkDriver.GetCapabilities": self._capabilities,
@@ -285,16 +294,42 @@ class Plugin:
         self._arrivals.forget(endpoint)
         member = self._membership_or_none()
         if member is not None:
-            await member.endpoints.staged.unplug(origin_of(endpoint))
+            with trio.move_on_after(DEPARTURE_S):
+                await member.endpoints.staged.unplug(origin_of(endpoint))
         return {}
 
     async def _delete_endpoint(self, value: Mapping[str, Any]) -> dict[str, Any]:
         endpoint = protocol.endpoint_id_untrusted(value)
         self._arrivals.forget(endpoint)
-        member = self._membership_or_none()
-        if member is not None:
-            await member.endpoints.detach_origin(origin_of(endpoint))
+        with trio.move_on_after(DEPARTURE_S):
+            await self._detach(origin_of(endpoint))
         return {}
+
+    async def _detach(self, origin: str) -> None:
+        """To the end, or `run` goes on with it: an error would leave the endpoint in Docker's books for ever."""
+        if origin in self._leaving:
+            return
+        self._leaving.add(origin)
+        self._unfinished.discard(origin)
+        done = False
+        try:
+            member = self._membership_or_none()
+            if member is not None:
+                await member.endpoints.detach_origin(origin)
+            done = True
+        except (NetagentError, OSError) as error:
+            _limited.warning(origin, f"cannot detach {origin[:19]} yet: {error}")
+        finally:
+            self._leaving.discard(origin)
+            if not done:
+                self._unfinished.add(origin)
+
+    async def run(self) -> None:
+        """Finish what could not be finished inside a call; until cancelled."""
+        while True:
+            await trio.sleep(RETRY_S)
+            for origin in tuple(self._unfinished):
+                await self._detach(origin)
 
     async def _endpoint_info(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"Value": {}}

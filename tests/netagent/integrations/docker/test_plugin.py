@@ -6,11 +6,14 @@ import json
 
 import pytest
 import trio
+from fakes.agent_host import HANG
 from fakes.docker import RefusedByPluginError
+from fakes.docker_world import until
 from fakes.registry import N1, N2
 from fakes.virtual import virtual
 
 from netagent.integrations.docker import plugin
+from netagent.registry.journal import DiskFullError
 from netagent.registry.row import Stage
 
 OPTIONS = {"netagent.network": "app"}
@@ -204,6 +207,23 @@ async def test_many_at_once_get_an_address_each(world):
     for container_id in made:
         await world.docker.remove(container_id)
     assert world.host.traces() == {}
+
+
+@virtual
+async def test_a_removal_that_takes_long_or_fails_is_finished_without_docker_waiting(world):
+    async with world.running(mirror=False):
+        await world.with_network()
+        network_id = await docker_network(world)
+        for fault in (HANG, DiskFullError("/var: the disk is full")):
+            container_id = await world.docker.create("web", "app")
+            await world.docker.join(container_id, "app")
+            ids = {"NetworkID": network_id, "EndpointID": world.docker.endpoints_of(container_id)[0]}
+            world.host.steps.fault = ("unbind", fault)
+            before = trio.current_time()
+            assert await world.docker.ask("NetworkDriver.DeleteEndpoint", **ids) == {}
+            assert trio.current_time() - before <= plugin.DEPARTURE_S + 0.1
+            assert world.host.traces() != {}
+            await until(lambda: not world.host.traces())
 
 
 @virtual
