@@ -49,6 +49,7 @@ mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root"/dev/pts
 mount -t tmpfs tmpfs "$root"/dev/shm
 ln -s pts/ptmx "$root"/dev/ptmx; ln -s /proc/self/fd "$root"/dev/fd
 units=$root/etc/systemd/system
+rm -f "$root"/usr/sbin/policy-rc.d
 rm -rf "$units"/*.wants "$root"/etc/netagent "$root"/var/lib/netagent "$root"/etc/netns
 for unit in "$@"; do ln -sf /dev/null "$units/$unit"; done
 ln -sf /usr/lib/systemd/system/multi-user.target "$units"/default.target
@@ -69,7 +70,7 @@ class Machine:
 
     def try_run(self, *argv: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """A command in it."""
-        enter = ["nsenter", "--target", str(self.process_id), "--all", "--root", "--wd=/", "--", *argv]
+        enter = ["nsenter", "--target", str(self.process_id), "--all", "--root", "--wdns=/", "--", *argv]
         return subprocess.run(
             enter, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout_s
         )

@@ -93,6 +93,7 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert says("network", "prune") == "every network is in use\n"
     assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
     assert "1 endpoint detached" in says("leave")
+    assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts told\n"
 
 
 def test_tables(served: Served, netagent: Run) -> None:
@@ -230,6 +231,10 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "invite",
         "join",
         "leave",
+        "withdraw",
+        "install",
+        "uninstall",
+        "completion",
         "status",
         "members",
         "network",

@@ -50,6 +50,7 @@ def test_every_path_answers(client: Client) -> None:
     assert call("GET", "/v1/lookup", name="web", type="aaaa", **{"from": "web"})["type"] == "AAAA"
     assert call("DELETE", "/v1/endpoints/web")["name"] == "web"
     assert call("POST", "/v1/leave", {})["detached"] == 1
+    assert call("POST", "/v1/withdraw", {})["told"] == 2
 
 
 @pytest.mark.parametrize(
