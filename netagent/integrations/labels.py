@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from netagent.model.ids import is_name
+from netagent.model.ids import is_name, nearest_name
 from netagent.model.records import Port
 
 SERVICE = "netagent.service"
@@ -26,7 +26,6 @@ MAX_PORTS = 64
 MAX_LABELS = 64
 MAX_LABELS_BYTES = 8 * 1024
 """Of an endpoint's record, which may have 32 KiB in all (netagent.registry.schema); further labels are left out."""
-MAX_NAME = 63
 
 _OURS = "netagent."
 _OF_RUNTIMES = (
@@ -53,15 +52,9 @@ class Described:
     """One sentence for each label that can't be followed."""
 
 
-def name_from(text: str) -> str:
-    """A runtime's name as one of ours: lower case, what DNS does not allow as `-`; `""` when nothing is left."""
-    mapped = re.sub(r"[^a-z0-9_-]", "-", text.lower()).strip("-_")
-    return mapped[:MAX_NAME].rstrip("-_")
-
-
 def names_from(texts: Iterable[str]) -> tuple[str, ...]:
     """Several of them, sorted, without those of which nothing is left."""
-    return tuple(sorted({name for name in map(name_from, texts) if name}))
+    return tuple(sorted({name for name in map(nearest_name, texts) if name}))
 
 
 def described(labels: Mapping[str, str], original_name: str) -> Described:
@@ -72,7 +65,7 @@ def described(labels: Mapping[str, str], original_name: str) -> Described:
         flaws.append(
             f"the label {SERVICE}={service[:80]!r} is not a name: use a-z, 0-9, - and _ inside, at most 63"
         )
-        service = name_from(service)
+        service = nearest_name(service)
     ports: list[Port] = []
     for text in filter(None, map(str.strip, labels.get(EXPOSE, "").split(","))):
         port = _port(text)
@@ -97,7 +90,7 @@ def _port(text: str) -> Port | None:
 
 def _published(labels: Mapping[str, str], original_name: str) -> tuple[tuple[str, str], ...]:
     kept: dict[str, str] = {}
-    if name_from(original_name) != original_name:
+    if nearest_name(original_name) != original_name:
         kept[ORIGINAL_NAME] = original_name[:255]
     room_bytes = MAX_LABELS_BYTES
     for key in sorted(labels):

@@ -13,7 +13,8 @@ from pathlib import Path
 import trio
 
 from netagent.errors import FailedError, InputError, NoError, RefusedError
-from netagent.usecases.targets import Target, nearest_name, netns_of_pid
+from netagent.model.ids import nearest_name
+from netagent.usecases.targets import Target, netns_of_pid
 
 ASK_S = 5.0
 """For a command to answer. systemctl and podman take 10 and 60 ms; beyond seconds what they ask hangs."""

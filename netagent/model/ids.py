@@ -23,6 +23,9 @@ ClusterId = NewType("ClusterId", str)
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 """A name that users give: a host, network, endpoint, service, alias or port name. One DNS label."""
 
+MAX_NAME = 63
+"""Characters of a DNS label."""
+
 NODE_LABEL = "node"
 """`<host>.node.<domain>`; hence no network may have this name."""
 
@@ -30,6 +33,12 @@ NODE_LABEL = "node"
 def is_name(text: str) -> bool:
     """True when `text` may be used as a name as it stands."""
     return NAME.fullmatch(text) is not None
+
+
+def nearest_name(text: str) -> str:
+    """What somebody else calls a thing, as one of our names; '' when nothing is left of it."""
+    cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
+    return cleaned[:MAX_NAME].rstrip("-_")
 
 
 def vni_of(network_id: NetworkId) -> int:

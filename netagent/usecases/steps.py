@@ -21,7 +21,7 @@ from netagent.datapath.attach import Attacher
 from netagent.errors import FailedError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation, Publishes
-from netagent.model.ids import EndpointId, NetworkId, bridge_name, vxlan_name
+from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.sandbox import SandboxId
 from netagent.registry import statement
 from netagent.registry.journal import Journal
@@ -36,8 +36,6 @@ from netagent.usecases.undo import UndoStack
 SETTLED_S = 2.0
 """How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
 something is wrong with them, which `status` shows; the endpoint itself is done."""
-MAX_NAME = 63
-"""Characters of a DNS label."""
 BRIDGE_S = 5.0
 """How long an attach waits for the network's devices to exist."""
 

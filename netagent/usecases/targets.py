@@ -6,13 +6,12 @@ docker: podman: unit: machine:NAME          are asked of whoever runs them: Runt
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from netagent.errors import InputError
-from netagent.model.ids import is_name
+from netagent.model.ids import nearest_name
 
 NETNS_FOLDER = Path("/run/netns")
 
@@ -89,9 +88,3 @@ def netns_name_of(path: str) -> str:
 def netns_of_pid(pid: int) -> str:
     """Where the kernel shows the network namespace of a process."""
     return f"/proc/{pid}/ns/net"
-
-
-def nearest_name(text: str) -> str:
-    """The nearest valid name, '' when there is none."""
-    cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63].strip("-_")
-    return cleaned if is_name(cleaned) else ""

@@ -20,8 +20,8 @@ from typing import Any
 
 from netagent.control.request import attach_untrusted
 from netagent.errors import InputError
+from netagent.model.ids import nearest_name
 from netagent.model.request import AttachRequest
-from netagent.usecases.targets import nearest_name
 
 BAD_FIELD, BAD_ENVIRONMENT = "cni-field", "cni-environment"
 """Codes of InputError that have a number of their own in CNI (netagent.integrations.cni.answer)."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
-from netagent.integrations.labels import described, name_from, names_from
-from netagent.model.ids import is_name
+from netagent.integrations.labels import described, names_from
+from netagent.model.ids import is_name, nearest_name
 from netagent.model.records import Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
@@ -95,7 +95,7 @@ class Fields:
 def fields_of(container: Container, interface: Interface | None) -> tuple[Fields, tuple[str, ...]]:
     """The endpoint, and one sentence for each thing in its labels that can't be followed."""
     found = described(container.labels, container.name)
-    name = name_from(container.name) or container.container_id[:12]
+    name = nearest_name(container.name) or container.container_id[:12]
     aliases: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     if interface is not None:
@@ -122,7 +122,7 @@ def as_change(fields: Fields) -> dict[str, Any]:
 
 def _link(text: str) -> Link | None:
     service, _, alias = text.strip("/").partition(":")
-    service, alias = name_from(service), name_from(alias.rpartition("/")[2])
+    service, alias = nearest_name(service), nearest_name(alias.rpartition("/")[2])
     return Link(service=service, alias=alias or service) if is_name(service) else None
 
 

@@ -35,7 +35,7 @@ from netagent.integrations.podman.inhabitants import (
 from netagent.integrations.podman.netavark import TARGET, container_of
 from netagent.integrations.podman.report import Container
 from netagent.log import Limited
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, nearest_name
 from netagent.model.records import Health
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -277,7 +277,7 @@ async def _tell_labels(member: Member, row: LocalEndpointRow, container: Contain
     try:
         await member.endpoints.change(
             row.endpoint_id,
-            service=said.service or labels.name_from(row.target.removeprefix(TARGET)),
+            service=said.service or nearest_name(row.target.removeprefix(TARGET)),
             ports=said.ports,
             labels=said.labels,
         )

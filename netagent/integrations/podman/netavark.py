@@ -93,7 +93,7 @@ def creation_untrusted(body: bytes) -> Creation:
     options = _texts_by_name(given, "options")
     asked = [flag for key, flag in _DECIDED_BY_US.items() if given.get(key)]
     driver = _part(given, "ipam_options").get("driver")
-    if driver not in {None, "", "none"}:
+    if driver not in (None, "", "none"):  # not a set: whatever JSON can say may be here
         asked.append(f"--ipam-driver {driver}")
     return Creation(
         name=_text(given, "name"),

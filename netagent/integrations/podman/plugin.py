@@ -34,7 +34,7 @@ from netagent.integrations.podman.netavark import (
     plugging_untrusted,
 )
 from netagent.integrations.shim_call import Answer, Call
-from netagent.model.ids import NetworkId
+from netagent.model.ids import MAX_NAME, NetworkId, nearest_name
 from netagent.model.request import AttachRequest
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
@@ -144,7 +144,7 @@ async def _earlier(member: Member, plugging: Plugging, path: str) -> LocalEndpoi
 
 
 async def _attach(member: Member, network: NetworkView, plugging: Plugging, path: str) -> LocalEndpointRow:
-    name, text = labels.name_from(plugging.container_name), f"{TARGET}{plugging.container_name}"
+    name, text = nearest_name(plugging.container_name), f"{TARGET}{plugging.container_name}"
     request = AttachRequest(
         target=text,
         network=network.network_id,
@@ -166,7 +166,7 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
         # Podman has one container of a name, but `Web` and `web`, or one of Docker's, end in one name of ours: it
         # answers for the service all the same.
         distinct = dataclasses.replace(
-            request, name=f"{name[: labels.MAX_NAME - 5]}-{plugging.container_id[:4]}"
+            request, name=f"{name[: MAX_NAME - 5]}-{plugging.container_id[:4]}"
         )
         row, _ = await member.endpoints.attach(distinct, origin=plugging.origin, target=target)
     return row

@@ -11,10 +11,9 @@ from netagent.integrations.labels import (
     MAX_LABELS_BYTES,
     ORIGINAL_NAME,
     described,
-    name_from,
     names_from,
 )
-from netagent.model.ids import is_name
+from netagent.model.ids import is_name, nearest_name
 from netagent.model.records import Port
 
 
@@ -32,12 +31,12 @@ from netagent.model.records import Port
     ],
 )
 def test_names_are_mapped_to_one_dns_label(given_name, ours):
-    assert name_from(given_name) == ours
+    assert nearest_name(given_name) == ours
 
 
 @given(st.text())
 def test_any_name_gives_one_of_ours_or_none(text):
-    found = name_from(text)
+    found = nearest_name(text)
     assert found == "" or is_name(found)
 
 
