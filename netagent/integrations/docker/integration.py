@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 
 import trio
 
@@ -66,7 +67,8 @@ class DockerIntegration:
                 nursery.start_soon(self._mirror.run)
             app, never = self._plugin.app(), trio.Event()
             # No group: whoever may call the plug-in may do to networks what root may.
-            await nursery.start(serve, app, self._config.docker_plugin, "", never)
+            serving = partial(serve, listener=self._listener)
+            await nursery.start(serving, app, self._config.docker_plugin, "", never)
             task_status.started()
 
     def troubles(self) -> tuple[str, ...]:
