@@ -201,23 +201,30 @@ class Follower:
             return
         if len(self._containers) < MAX_CONTAINERS:
             self._containers[container.container_id] = container
-        said: list[str] = []
         member = self._member()
-        for network, interface in places if member is not None else ():
+        said = [] if member is None else await self._tell(member, container, places)
+        self.troubles.pop(container.container_id, None)
+        if said:
+            self.troubles[container.container_id] = "; ".join(dict.fromkeys(said))
+
+    async def _tell(
+        self, member: Member, container: Container, places: list[tuple[DockerNetwork, Interface]]
+    ) -> list[str]:
+        """Bring the container's rows to what was read; one sentence for each thing that can't be followed."""
+        said: list[str] = []
+        for network, interface in places:
             fields, flaws = facts.fields_of(container, interface)
             said += flaws
-            row = member.endpoints.with_origin(origin_of(interface.endpoint)) if member is not None else None
+            row = member.endpoints.with_origin(origin_of(interface.endpoint))
+            if not container.running or not interface.endpoint:
+                continue
             if row is None:
-                said += _unknown(container, interface)
+                said.append(_unknown(container, interface))
             elif row.stage is Stage.PUBLISHED:
-                assert member is not None
                 await member.endpoints.change(row.endpoint_id, **facts.as_change(fields))
                 self._watch(container, row)
-            elif (
-                container.running
-                and container.sandbox_key
-                and not self._arrivals.is_expected(interface.endpoint)
-            ):
+            elif container.sandbox_key and not self._arrivals.is_expected(interface.endpoint):
+                # The agent was restarted after Join.
                 self._arrivals.expect(
                     Arrival(
                         endpoint=interface.endpoint,
@@ -225,9 +232,7 @@ class Follower:
                         sandbox_key=container.sandbox_key,
                     )
                 )
-        self.troubles.pop(container.container_id, None)
-        if said:
-            self.troubles[container.container_id] = "; ".join(dict.fromkeys(said))
+        return said
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
@@ -321,11 +326,9 @@ class Follower:
         return [row for row in rows if row.origin.startswith(ORIGIN_PREFIX) and row.stage is Stage.PUBLISHED]
 
 
-def _unknown(container: Container, interface: Interface) -> list[str]:
-    if not container.running or not interface.endpoint:
-        return []
+def _unknown(container: Container, interface: Interface) -> str:
     where = f"container {container.name} is in Docker's network {interface.network}"
-    return [f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"]
+    return f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"
 
 
 async def _process_ended(pid: int, identity: _Identity) -> bool:
