@@ -7,8 +7,8 @@ The end of a container is known by its namespace, never guessed. Podman keeps th
 /run/netns, so that it outlives its processes; and conmon, which would have the container torn down, may be killed
 with it. So when the first process is gone, all of /proc is read: while any process lives in the namespace, or has the
 container's id among its arguments (conmon, or a `podman container cleanup` that is about to start it again), the
-endpoint stays. When there is nobody at two looks in a row, it is withdrawn. Podman itself goes on believing that the
-container runs until somebody tries to use it (seen with 5.4).
+endpoint stays. When there is nobody, and a little later still nobody, it is withdrawn. Podman itself goes on
+believing that the container runs until somebody tries to use it (seen with 5.4).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ from netagent.usecases.resolv_conf import RESOLVER_ADDRESS
 
 LOOK_S = 0.5
 """Three looks find a container that is gone, and one a change of health: both within the 2 s that are promised."""
-LOOKS_ALONE = 2
-"""So often in a row must nobody be found: between two of Podman's own steps there may be nobody for an instant."""
+QUIET_S = 0.4
+"""So long must nobody be found in a namespace, or a resolv.conf not be written: between two of Podman's own steps
+there may be nobody, or half a file, for an instant."""
 ASK_AGAIN_S = 2.0
 """Until Podman is asked once more about a container that has no process yet, or another than it had."""
 STARTING_S = 10.0
@@ -71,13 +72,13 @@ class Followed:
     is_unknown: bool = False
     """Podman, as root runs it without options, knows no such container."""
     ask_at: float = 0.0
-    looks_alone: int = 0
+    alone_since: float = math.inf
+    """Since when nobody is found in the namespace."""
     trouble: str = ""
     folder_changed_at: int = 0
     """Of `container.folder`, when that was last looked at for members."""
-    resolv_conf_seen_at: int = 0
-    resolv_conf_right_at: int = 0
-    """When its resolv.conf was written: as the last look saw it, and when it was last found right."""
+    resolv_conf: tuple[int, float] = (0, 0.0)
+    """When its resolv.conf was written last, and since when that is known; inf: it was found right."""
     health_read: dict[str, tuple[int, Health]] = field(default_factory=dict)
     """By path of the log: when it was written, and what it said."""
 
@@ -134,13 +135,14 @@ class Follower:
         for container_id in self._followed.keys() - rows.keys():
             del self._followed[container_id]
         absent: dict[str, tuple[int, int]] = {}
+        now = trio.current_time()
         for container_id, mine in rows.items():
             one = self._followed_as(container_id, mine[0])
-            if one.is_absent(trio.current_time()):
+            if one.is_absent(now):
                 absent[container_id] = one.namespace
             else:
-                one.looks_alone = 0
-                _keep_nameserver(one)
+                one.alone_since = math.inf
+                _keep_nameserver(one, now)
                 await _tell_health(member, mine, self._health(one))
         if not absent:
             return
@@ -148,11 +150,11 @@ class Follower:
         for container_id in absent:
             one = self._followed[container_id]
             if container_id in inhabitants:
-                one.looks_alone = 0
-                one.ask_at = min(one.ask_at, trio.current_time() + ASK_AGAIN_S)
+                one.alone_since = math.inf
+                one.ask_at = min(one.ask_at, now + ASK_AGAIN_S)
                 continue
-            one.looks_alone += 1
-            if one.looks_alone >= LOOKS_ALONE:
+            one.alone_since = min(one.alone_since, now)
+            if now - one.alone_since >= QUIET_S:
                 for row in rows[container_id]:
                     await _withdraw(member, row)
 
@@ -172,17 +174,19 @@ class Follower:
     # -- asking Podman ---------------------------------------------------------------------------------------
 
     def _due(self) -> list[str]:
+        """Those to be asked about now; it is taken that they are."""
         now = trio.current_time()
         for one in self._followed.values():
             folder = one.container.folder if one.container and one.container.pod else ""
             if folder and (now_changed_at := changed_at(folder)) != one.folder_changed_at:
                 one.folder_changed_at, one.ask_at = now_changed_at, now
-        return [key for key, one in self._followed.items() if one.ask_at <= now][:MAX_AT_ONCE]
+        due = [key for key, one in self._followed.items() if one.ask_at <= now][:MAX_AT_ONCE]
+        for container_id in due:
+            self._followed[container_id].ask_at = now + ASK_AGAIN_S
+        return due
 
     async def _ask(self, member: Member, due: list[str]) -> None:
         """About those that are due. They may wait for a lock of Podman's, so this runs beside the looks."""
-        for container_id in due:
-            self._followed[container_id].ask_at = trio.current_time() + ASK_AGAIN_S
         try:
             found = await self._podman.containers(due)
             for container_id in due:
@@ -228,19 +232,19 @@ def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpo
     return found
 
 
-def _keep_nameserver(one: Followed) -> None:
-    """See that its resolv.conf names a server, once Podman has not written it since the last look.
+def _keep_nameserver(one: Followed, now: float) -> None:
+    """See that its resolv.conf names a server, once Podman has done with writing it.
 
     Of a container in two of our networks, `podman network disconnect` takes the one server away that both have.
     """
     path = one.container.resolv_conf if one.container else ""
     written_at = changed_at(path) if path else 0
-    if written_at in {0, one.resolv_conf_right_at}:
-        return
-    if written_at == one.resolv_conf_seen_at:
+    known_at, since = one.resolv_conf
+    if written_at != known_at:
+        one.resolv_conf = written_at, now
+    elif written_at and now - since >= QUIET_S:
         ensure_nameserver(path, RESOLVER_ADDRESS)
-        one.resolv_conf_right_at = changed_at(path)
-    one.resolv_conf_seen_at = written_at
+        one.resolv_conf = changed_at(path), math.inf
 
 
 async def _wait_other_rows(live: Live, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:

@@ -131,6 +131,22 @@ async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_sec
         nursery.cancel_scope.cancel()
 
 
+@virtual
+async def test_looks_in_quick_succession_withdraw_nobody(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(1.1)
+        proc.end(100)
+        for _ in range(10):
+            await this.follower.look(this.one)
+        assert len(this.rows) == 1
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("who", ["ns1", "host"])
 @virtual
 async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(namespaces, proc, who):
