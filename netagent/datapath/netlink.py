@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import trio
 
+_RTM_DELLINK = 17
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
 _NLM_F_ACK_TLVS = 0x200
@@ -73,6 +74,7 @@ class Netlink:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        self._plain = sock
         self._socket = trio.socket.from_stdlib_socket(sock)
         self._lock = trio.Lock()
         self._sequence = 0
@@ -111,7 +113,7 @@ class Netlink:
             sequences.append(self._sequence)
         waiting = set(sequences)
         answers: dict[int, OSError | None] = {}
-        await self._socket.send(b"".join(frames))
+        await self._send(b"".join(frames), is_slow=any(r.type == _RTM_DELLINK for r in requests))
         while waiting:
             for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
                 # Others are answers that a cancelled call did not wait for.
@@ -119,6 +121,14 @@ class Netlink:
                     waiting.remove(sequence)
                     answers[sequence] = _error_of(body, flags)
         return [answers[sequence] for sequence in sequences]
+
+    async def _send(self, data: bytes, *, is_slow: bool) -> None:
+        """The kernel does what it is asked while it takes the message: removing a link, which waits until no packet
+        is on its way through it any more, takes 17 ms, and the event loop must not stand still for so long."""
+        if is_slow:
+            await trio.to_thread.run_sync(self._plain.send, data)
+        else:
+            await self._socket.send(data)
 
     async def _dump_once(self, request: Request) -> list[Message] | None:
         await self._socket.send(self._framed(request, _NLM_F_DUMP))
