@@ -121,7 +121,11 @@ class Attacher:
         return peer
 
     async def has_entered(self, endpoint: LocalEndpoint) -> bool:
-        """Whether the container's end of the pair is in the endpoint's namespace. RefusedError `namespace-gone`."""
+        """Whether the runtime has done its part: the container's end is in the namespace, and up.
+
+        Bringing it up is what libnetwork does last. An address of ours that came before its own would have it fail
+        with "file exists", and the container with it. RefusedError `namespace-gone`.
+        """
         existing = {link.name: link for link in await _links(self._netlink)}.get(
             veth_name(endpoint.endpoint_id)
         )
@@ -129,7 +133,9 @@ class Attacher:
             inside = Netlink(await run_in_netns(netns_fd, open_socket))
             with closing(inside):
                 return existing is not None and any(
-                    link.kind == existing.kind and (link.index, existing.index) == (existing.peer, link.peer)
+                    link.up
+                    and link.kind == existing.kind
+                    and (link.index, existing.index) == (existing.peer, link.peer)
                     for link in await _links(inside)
                 )
 

@@ -291,6 +291,8 @@ def test_a_runtime_moves_the_interface_itself(
         assert not await host.attacher.has_entered(local)
         host.namespace.run(f"ip link set {peer} netns {box.name}")
         box.run(f"ip link set {peer} name eth0")
+        assert not await host.attacher.has_entered(local), "the runtime is still at work on it"
+        box.run("ip link set eth0 up")
         assert await host.attacher.has_entered(local)
         assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
         assert local.addresses[0].partition("/")[0] in box.run("ip addr show eth0")

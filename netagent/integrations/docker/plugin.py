@@ -287,7 +287,7 @@ class Plugin:
                 sandbox_key=request.sandbox_key,
             )
         )
-        return protocol.join_answer(ifname, _subnet(network, 4), internal=network.record.internal)
+        return protocol.join_answer(ifname, internal=network.record.internal)
 
     async def _leave(self, value: Mapping[str, Any]) -> dict[str, Any]:
         endpoint = protocol.endpoint_id_untrusted(value)

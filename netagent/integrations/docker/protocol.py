@@ -184,19 +184,19 @@ def pool_answer(pool: PoolId, subnet: str, gateway: str) -> dict[str, Any]:
 
 
 def address_answer(address: str, subnet: str) -> dict[str, Any]:
-    """IPv4 as a /32, so that clients spread over replicas (docs/design/0008); Join gives the route back."""
+    """IPv4 as a /32, so that clients spread over replicas (docs/design/0008); its route follows later."""
     version4 = ipaddress.ip_address(address).version == 4
     return {"Address": f"{address}/{32 if version4 else subnet.partition('/')[2]}", "Data": {}}
 
 
-def join_answer(ifname: str, subnet4: str, *, internal: bool) -> dict[str, Any]:
+def join_answer(ifname: str, *, internal: bool) -> dict[str, Any]:
     """No gateway: Docker adds its own bridge for the way out and for published ports, unless `internal`.
 
-    RouteType 1 is an on-link route.
+    No routes either: the one to the subnet is set with the rest of ours once Docker has brought the interface up. If
+    both set it, whoever comes second fails, and with Docker the container.
     """
     return {
         "InterfaceName": {"SrcName": ifname, "DstPrefix": "eth"},
-        "StaticRoutes": [{"Destination": subnet4, "RouteType": 1}],
         "DisableGatewayService": internal,
     }
 

@@ -34,7 +34,6 @@ async def test_a_container_comes_and_goes(world):
     row = world.row(container_id)
     assert row.stage is Stage.RESERVED
     assert joined["InterfaceName"] == {"SrcName": f"nc{row.endpoint_id[:8]}", "DstPrefix": "eth"}
-    assert joined["StaticRoutes"] == [{"Destination": "10.1.0.0/24", "RouteType": 1}]
     assert not joined["DisableGatewayService"]
     await world.docker.remove(container_id)
     assert world.host.traces() == {}
