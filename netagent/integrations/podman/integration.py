@@ -1,6 +1,6 @@
 """Podman, for the agent's whole life: in a cluster or in none, with Podman there or not.
 
-`answer` serves netavark's calls, which come through the shim; `run` keeps Podman's networks like ours and follows
+`plugin` answers netavark's calls, which come through the shim; `run` keeps Podman's networks like ours and follows
 its containers. Neither needs the other.
 """
 
