@@ -165,9 +165,7 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
             raise
         # Podman has one container of a name, but `Web` and `web`, or one of Docker's, end in one name of ours: it
         # answers for the service all the same.
-        distinct = dataclasses.replace(
-            request, name=f"{name[: MAX_NAME - 5]}-{plugging.container_id[:4]}"
-        )
+        distinct = dataclasses.replace(request, name=f"{name[: MAX_NAME - 5]}-{plugging.container_id[:4]}")
         row, _ = await member.endpoints.attach(distinct, origin=plugging.origin, target=target)
     return row
 
