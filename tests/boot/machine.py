@@ -37,7 +37,7 @@ root=$folder/root
 mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" "$root"
 mount --rbind "$checkout" "$root$checkout"
 mount -t proc proc "$root"/proc
-mount -t sysfs sysfs "$root"/sys
+mount -t sysfs -o ro sysfs "$root"/sys  # as in any container: there is no udev
 mount -t cgroup2 cgroup2 "$root"/sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs "$root"/run
 mount -t tmpfs -o mode=755 tmpfs "$root"/dev
