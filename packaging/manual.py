@@ -13,7 +13,8 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from netagent.cli.grammar import OVERVIEW, whole_grammar
+from netagent.cli.grammar import whole_grammar
+from netagent.cli.overview import OVERVIEW
 from netagent.config import KEYS, Key
 
 COMMON = ("-h", "-o", "--json", "--socket", "--debug")

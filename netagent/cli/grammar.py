@@ -1,6 +1,6 @@
 """The grammar of the command line: commands, their arguments, their help.
 
-One table of groups gives the overview that `netagent --help` shows; each command's own help ends with examples,
+The overview that `netagent --help` shows is in netagent.cli.overview; each command's own help ends with examples,
 because that is what people copy. Options that every command has may stand before or after it.
 """
 
@@ -16,56 +16,9 @@ from typing import Any, NoReturn
 from netagent.cli import arguments, commands, installing
 from netagent.cli.arguments import KEY_PREFIX
 from netagent.cli.commands import Run
+from netagent.cli.overview import OVERVIEW
 from netagent.cli.render import FORMS
 from netagent.errors import InputError
-
-OVERVIEW = """\
-usage: netagent [OPTION…] COMMAND …
-
-Service discovery and overlay networks for containers, without a central server.
-
-Cluster
-  agent       run the agent of this host, in the foreground
-  init        start a cluster with this host
-  invite      print a token that lets another host in
-  join        enter a cluster
-  leave       leave the cluster, giving back what this host owns
-  withdraw    take this host's names back, because it is about to go down
-  members     the hosts of the cluster
-
-Networks and containers
-  network     create, ls, inspect, rm, connect, disconnect
-  attach      put a container into a network
-  detach      take it out again
-  link        make a service known under an alias inside one container
-  unlink      the reverse
-
-Look
-  status      this host in one screen: start here when something is wrong
-  services    the services and where they are        (also: service ls)
-  endpoints   the containers and their addresses     (also: ps, endpoint ls)
-  inspect     everything known of a name, id, address or MAC
-  lookup      the answer that a container gets for a name
-  version     versions of this program and of the agent
-
-This host
-  install     let docker, podman or cni know of netagent; or systemd
-  uninstall   the reverse
-  completion  completion for bash, zsh or fish
-
-Options, before or after the command
-  -o FORM        table, wide, json, ndjson or name     (--json is short for -o json)
-  --socket PATH  the agent to ask                      (or NETAGENT_SOCKET)
-  --debug        show a traceback when something goes wrong
-  -h, --help     this help; `netagent COMMAND --help` has examples
-
-First steps
-  sudo netagent agent &                                       on every host
-  sudo netagent init; sudo netagent invite                    on the first
-  sudo netagent join                                          on the others, with the token
-  sudo netagent network create app
-  sudo netagent attach netns:web1 --network app --service web
-"""
 
 
 class Parser(argparse.ArgumentParser):

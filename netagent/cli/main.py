@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from netagent.cli.commands import Session
-from netagent.cli.grammar import OVERVIEW, parse
+from netagent.cli.grammar import parse
+from netagent.cli.overview import OVERVIEW
 from netagent.cli.render import Printer, clean
 from netagent.control.client import DEFAULT_SOCKET, Client
 from netagent.errors import NetagentError
