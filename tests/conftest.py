@@ -3,14 +3,23 @@ take down what they made.
 
 `timeout`, CI and supervisors send SIGTERM, whose default action leaves hosts of the lab and namespaces behind. Passed
 on as SIGINT it becomes a KeyboardInterrupt, which pytest expects and trio knows how to deliver.
+
+Each lab has a folder of its own, so tests of two checkouts can run side by side.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from netlab.lab import Lab
+
+_numbers = itertools.count(1)
 
 settings.register_profile("netagent", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("netagent")
@@ -25,3 +34,18 @@ def _interrupt(*_: object) -> None:
     # Once: a second one must not interrupt the fixtures. A handler, not SIG_IGN, which children would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def new_lab() -> Iterator[Callable[[], Lab]]:
+    """Makes labs that are not up yet, and takes them down at the end whatever happened."""
+    made = []
+
+    def make() -> Lab:
+        lab = Lab(Path(f"/run/natlab-test{os.getpid()}-{next(_numbers)}"))
+        made.append(lab)
+        return lab
+
+    yield make
+    for lab in made:
+        lab.down()

@@ -37,6 +37,13 @@ def form_cluster(hosts: Sequence[Host]) -> None:
     wait_until(lambda: all_see_all(hosts), CLUSTER_S, lambda: _who_sees_whom(hosts))
 
 
+def start_runtimes(hosts: Sequence[Host]) -> None:
+    """A dockerd on each host, all at once, and all that podman needs. Raises LabError for one that fails."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda host: host.docker.start([]), hosts))
+        list(pool.map(lambda host: host.podman.prepare(), hosts))
+
+
 def alive_members(host: Host) -> list[str]:
     """Names of the hosts whose agents this one believes alive, itself included."""
     listed = json.loads(host.must(["netagent", "members", "--json"]))

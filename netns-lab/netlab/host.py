@@ -6,38 +6,29 @@ it gets its configuration from `/etc/netagent/netagent.toml` on the host's disk 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import struct
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from netlab import programs
+from netlab import cgroups, programs
+from netlab.daemon import Daemon
 from netlab.errors import LabError
 from netlab.fabric import GATEWAY, Fabric
-from netlab.process import ProcessId, innermost_pid, running_script, wait_until
+from netlab.process import ProcessId, running_script
 from netlab.programs import Finished
+from netlab.runtimes import Docker, Podman
 from netlab.state import HostState
 
 KEEPER = Path(__file__).with_name("keeper.py")
 
-AGENT_START_S = 15.0
-"""A bound, not a delay: an agent answers on its socket after about a second; a busy machine may need more."""
-
-AGENT_STOP_S = 15.0
-"""The agent's own stop is bounded by less."""
+AGENT_S = 15.0
+"""An agent answers on its socket after about a second; a busy machine may need more. Its stop is bounded by less."""
 
 BOOT_S = 15.0
-
-NUM_THREADS = 17
-"""Place of field 20 of /proc/PID/stat among those after the command's name, proc_pid_stat(5)."""
-
-UCRED = struct.Struct("iII")
-"""Process, user, group: who called listen(2), numbered as the asking process sees it, unix(7)."""
 
 
 class Host:
@@ -51,6 +42,14 @@ class Host:
         self._fabric = fabric
         self._folder = folder
         self._disk = folder / "disk"
+        self._agent = Daemon(
+            self,
+            f"the agent of {name}",
+            "agent",
+            self.log_file,
+            answers_on="/run/netagent/netagent.sock",
+            within_s=AGENT_S,
+        )
 
     # ---- power
 
@@ -99,6 +98,7 @@ class Host:
                 keeper.process.kill()
         self._state.init = None
         self._fabric.unplug(self.name)
+        cgroups.remove(re.compile(re.escape(self._fabric.host_namespace(self.name))))
 
     # ---- programs
 
@@ -107,7 +107,7 @@ class Host:
         if self._state.init is None or not self.has_power:
             raise LabError(f"{self.name} has no power: `lab power {self.name} on`", exit_status=4)
         target = str(self._state.init.pid)
-        return ["nsenter", "--target", target, "--mount", "--net", "--pid", "--uts", "--ipc", "--", *argv]
+        return ["nsenter", "--target", target, "--all", "--", *argv]
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> Finished:
         """Run to the end on this host; the caller judges the status."""
@@ -145,79 +145,52 @@ class Host:
     @property
     def agent_running(self) -> bool:
         """Whether the agent that we started is alive."""
-        return self.has_power and self._agent_pid() is not None
+        return self._agent.running
 
     def start_agent(self, *, wait: bool = True) -> None:
         """Start it and, unless told not to wait, return when it answers on its socket."""
-        if self.agent_running:
-            raise LabError(f"the agent of {self.name} is running already", exit_status=4)
         programs.require(["netagent"])
+        self._agent.start(["netagent", "agent"])
         self._state.agent_wanted = True
-        keep_pid = 'echo $$ >/run/lab-agent.pid; exec "$@"'
-        self.path("/run/lab-agent.pid").unlink(missing_ok=True)
-        self.start(["sh", "-c", keep_pid, "sh", "netagent", "agent"], self.log_file)
         if wait:
             self.wait_agent()
 
     def wait_agent(self) -> None:
         """Until it answers. Raises LabError with the end of its log if it dies or takes too long."""
-
-        def answers_or_dead() -> bool:
-            return self._agent_answers() or self._agent_has_died()
-
-        wait_until(answers_or_dead, AGENT_START_S, lambda: self._blame("does not answer"))
-        if not self._agent_answers():
-            raise LabError(self._blame("died at its start"))
+        self._agent.wait()
 
     def stop_agent(self) -> None:
         """SIGTERM, and wait for a clean end."""
-        self._signal_agent("TERM")
         self._state.agent_wanted = False
-        wait_until(lambda: not self.agent_running, AGENT_STOP_S, lambda: self._blame("does not stop"))
+        self._agent.stop()
 
     def kill_agent(self) -> None:
         """SIGKILL to the agent alone; its resolver, its containers and the kernel go on."""
-        self._signal_agent("KILL")
         self._state.agent_wanted = False
-        wait_until(lambda: not self.agent_running, AGENT_STOP_S, lambda: self._blame("does not die"))
+        self._agent.kill()
 
     def log_tail(self, lines: int = 15) -> str:
         """The end of the agent's log."""
-        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return self._agent.log_tail(lines)
 
-    def _signal_agent(self, signal_name: str) -> None:
-        pid = self._agent_pid() if self.has_power else None
-        if pid is None:
-            raise LabError(f"the agent of {self.name} is not running", exit_status=4)
-        self.must(["sh", "-c", 'kill -s "$1" "$2"', "sh", signal_name, pid])
+    # ---- container runtimes
 
-    def _agent_pid(self) -> str | None:
-        """As the host numbers it; None once all of it is dead, for until then it may hold its lock and its socket."""
-        try:
-            pid = self.path("/run/lab-agent.pid").read_text().strip()
-            fields = self.path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        # A killed process is a zombie while some of its threads still die, and with them its open files.
-        is_dead = not fields or (fields[0] in "ZX" and fields[NUM_THREADS] in "01")
-        return pid if pid and not is_dead else None
+    @property
+    def docker(self) -> Docker:
+        """The dockerd of this host, which may not run."""
+        return Docker(self, self._state, self._folder / "dockerd.log")
 
-    def _agent_has_died(self) -> bool:
-        return self.path("/run/lab-agent.pid").exists() and not self.agent_running
+    @property
+    def podman(self) -> Podman:
+        """The podman of this host."""
+        return Podman(self)
 
-    def _agent_answers(self) -> bool:
-        """The one that we started last: an earlier one may be dying with its socket still open."""
-        pid = self._agent_pid()
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(self.path("/run/netagent/netagent.sock")))
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-            listener, _, _ = UCRED.unpack(credentials)
-            return pid is not None and innermost_pid(listener) == pid
-        return False
-
-    def _blame(self, what: str) -> str:
-        return f"the agent of {self.name} {what}; the end of its log:\n{self.log_tail()}\n"
+    def let_runtimes_in(self) -> None:
+        """Configure the agent, before its start, to serve Docker and Podman."""
+        folder = self.path("/etc/netagent/conf.d")
+        folder.mkdir(mode=0o755, exist_ok=True)
+        for runtime in ("docker", "podman"):
+            (folder / f"{runtime}.toml").write_text(f"[{runtime}]\nenabled = true\n")
 
     def _write_configuration(self) -> None:
         """Once for each disk, so that what a user changes there stays."""

@@ -6,9 +6,15 @@ in any order, and closes it. Killing process 1 kills every process of the host i
 holds its mounts and the namespaces of its containers any more, and they vanish with it. Only the disk stays.
 
 The host sees the machine's programs and files. Its own are:
-  /etc, /var   overlays on the machine's, written to the disk, so they survive a power cut;
+  /etc, /opt, /usr/libexec, /var
+               overlays on the machine's, written to the disk, so they survive a power cut;
+  /var/lib/docker, /var/lib/containers
+               plain folders of the disk, because the runtimes lay overlays there, which cannot lie on an overlay;
   /run         empty memory;
-  /proc, /sys  of its own namespaces, with a boot id of its own.
+  /proc, /sys  of its own namespaces, with a boot id of its own and a control group tree of its own.
+
+The control groups are one below ours in each hierarchy, named as the network namespace. They are all that outlives
+process 1 beside the disk; `cgroups.py` removes them.
 """
 
 from __future__ import annotations
@@ -20,14 +26,34 @@ import socket
 import subprocess
 import sys
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 # linux/sched.h; the os module has them from Python 3.12 on only
+
+OVERLAID = ("etc", "opt", "usr/libexec", "var")
+PLAIN = ("var/lib/docker", "var/lib/containers")
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_ENTRANCES = "/run/.cgroups"
+"""Lists the files of the host through which a process started from outside enters the host's control groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A control group hierarchy as the machine has it mounted, and our place in it."""
+
+    mount_point: Path
+    kind: str
+    """`cgroup` (version 1) or `cgroup2`."""
+    options: str
+    """What `mount -o` needs to mount it again; empty for version 2."""
+    ours: Path
 
 
 def main(namespace: str, disk: Path, hostname: str) -> None:
@@ -42,7 +68,10 @@ def main(namespace: str, disk: Path, hostname: str) -> None:
         return
     try:
         socket.sethostname(hostname)
-        _lay_out(disk, hostname)
+        hierarchies = _hierarchies()
+        _move_to_own_cgroups(hierarchies, namespace)
+        _check(libc.unshare(CLONE_NEWCGROUP), "unshare")
+        _lay_out(disk, hostname, hierarchies)
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", flush=True)
         os._exit(1)
@@ -64,32 +93,70 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL)
 
 
-def _lay_out(disk: Path, hostname: str) -> None:
+def _hierarchies() -> list[Hierarchy]:
+    """Those mounted at the usual place; a machine may have none, one of version 2, or several of version 1 too."""
+    places = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _number, controllers, path = line.split(":", 2)
+        places[controllers] = path
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _device, mount_point, kind, options, *_rest = line.split()
+        if kind not in ("cgroup", "cgroup2") or not Path(mount_point).is_relative_to(CGROUPS):
+            continue
+        named = [name for name in places if name and set(name.split(",")) <= set(options.split(","))]
+        place = "" if kind == "cgroup2" else named[0]
+        again = f"none,{place}" if place.startswith("name=") else place
+        found.append(Hierarchy(Path(mount_point), kind, again, Path(mount_point, places[place].lstrip("/"))))
+    return found
+
+
+def _move_to_own_cgroups(hierarchies: list[Hierarchy], name: str) -> None:
+    for hierarchy in hierarchies:
+        own = hierarchy.ours / name
+        own.mkdir(exist_ok=True)
+        if hierarchy.options == "cpuset":
+            for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then nobody may enter
+                (own / file).write_text((hierarchy.ours / file).read_text())
+        (own / "cgroup.procs").write_text("0")
+
+
+def _mount_cgroups(hierarchies: list[Hierarchy]) -> None:
+    """Their roots are ours now. A root of version 2 that hands controllers down may hold no process itself."""
+    if any(hierarchy.mount_point != CGROUPS for hierarchy in hierarchies):
+        _mount("-t", "tmpfs", "-o", "mode=755,size=1m", "tmpfs", str(CGROUPS))
+    entrances = []
+    for hierarchy in hierarchies:
+        root = hierarchy.mount_point
+        root.mkdir(exist_ok=True)
+        options = ["-o", hierarchy.options] if hierarchy.options else []
+        _mount("-t", hierarchy.kind, *options, hierarchy.kind, str(root))
+        entrances.append(root / "init/cgroup.procs" if hierarchy.kind == "cgroup2" else root / "cgroup.procs")
+        entrances[-1].parent.mkdir(exist_ok=True)
+        entrances[-1].write_text("0")
+    Path(CGROUP_ENTRANCES).write_text("".join(f"{file}\n" for file in entrances))
+
+
+def _lay_out(disk: Path, hostname: str, hierarchies: list[Hierarchy]) -> None:
     # Slave, not private: what the machine unmounts must not live on in a host.
     _mount("--make-rslave", "/")
-    for folder in ("etc", "var"):
-        upper, work = disk / folder, disk / f".{folder}"
-        upper.mkdir(mode=0o755, exist_ok=True)
+    for folder in OVERLAID:
+        upper, work = disk / folder, disk / f".{folder.replace('/', '-')}"
+        upper.mkdir(mode=0o755, parents=True, exist_ok=True)
         work.mkdir(mode=0o755, exist_ok=True)
         options = f"lowerdir=/{folder},upperdir={upper},workdir={work}"
         _mount("-t", "overlay", "-o", options, "overlay", f"/{folder}")
+    for folder in PLAIN:
+        plain = disk / folder.replace("/", "-")
+        plain.mkdir(mode=0o711, exist_ok=True)
+        Path("/", folder).mkdir(mode=0o711, exist_ok=True)
+        _mount("--bind", str(plain), f"/{folder}")
     _mount("-t", "tmpfs", "-o", "mode=755,size=256m", "tmpfs", "/run")
     Path("/run/lock").mkdir(mode=0o1777)
     _mount("-t", "proc", "proc", "/proc")
-    _fresh_sys()
+    _mount("-t", "sysfs", "sysfs", "/sys")  # shows the devices of the namespace it is mounted in
+    _mount_cgroups(hierarchies)
     _own_identity(hostname)
-
-
-def _fresh_sys() -> None:
-    """/sys shows the devices of the namespace it was mounted in. Control groups are kept: runtimes need them."""
-    shelf = Path("/run/.cgroup")
-    shelf.mkdir()
-    kept = os.path.ismount("/sys/fs/cgroup")
-    if kept:
-        _mount("--rbind", "/sys/fs/cgroup", str(shelf))
-    _mount("-t", "sysfs", "sysfs", "/sys")
-    if kept:
-        _mount("--rbind", str(shelf), "/sys/fs/cgroup")
 
 
 def _own_identity(hostname: str) -> None:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from netlab import programs
-from netlab.cluster import form_cluster, start_agents
+from netlab import cgroups, programs
+from netlab.cluster import form_cluster, start_agents, start_runtimes
 from netlab.container import Container
 from netlab.errors import LabError
 from netlab.fabric import Fabric, named_namespaces
@@ -48,8 +48,13 @@ class Lab:
 
     # ---- all of it
 
-    def up(self, topology: Topology, *, join: bool = True, agents: bool = True) -> None:
-        """Boot all hosts, start their agents, make them a cluster, and fill it. All or nothing."""
+    def up(
+        self, topology: Topology, *, join: bool = True, agents: bool = True, runtimes: bool = False
+    ) -> None:
+        """Boot all hosts, start their agents, make them a cluster, and fill it. All or nothing.
+
+        With `runtimes` every host has a dockerd and a podman as well, and its agent serves them.
+        """
         programs.require_root()
         programs.require([*PROGRAMS, *(["netagent"] if agents else [])])
         if self._file.exists or self.remains():
@@ -62,10 +67,15 @@ class Lab:
                     self._host(state, name).boot()
                 self._fabric.apply(state.faults, list(state.hosts))
                 hosts = [self._host(state, name) for name in state.hosts]
+                if runtimes:
+                    for host in hosts:
+                        host.let_runtimes_in()
                 if agents:
                     start_agents(hosts)
                     if join:
                         form_cluster(hosts)
+                if runtimes:
+                    start_runtimes(hosts)
             for network in topology.networks:
                 hosts[0].must(["netagent", "network", "create", *network])
             for name, container in topology.containers.items():
@@ -84,6 +94,7 @@ class Lab:
             keeper.process.kill()
         for name in self._namespaces():
             programs.run(["ip", "netns", "delete", name])
+        cgroups.remove(self._host_names())
         if self.folder.exists():
             shutil.rmtree(self.folder)
         left = self.remains()
@@ -93,7 +104,9 @@ class Lab:
     def remains(self) -> list[str]:
         """What of this lab is on the machine, by name; empty = nothing."""
         running = [f"{keeper.host} (process {keeper.process.pid})" for keeper in keepers(self._fabric)]
-        return [*running, *self._namespaces(), *([str(self.folder)] if self.folder.exists() else [])]
+        groups = [str(group) for group in cgroups.named(self._host_names())]
+        files = [str(self.folder)] if self.folder.exists() else []
+        return [*running, *self._namespaces(), *groups, *files]
 
     def overview(self) -> Overview:
         """How things stand."""
@@ -120,7 +133,7 @@ class Lab:
 
     @contextmanager
     def changing(self, host: str) -> Iterator[Host]:
-        """A host whose agent is about to be started or stopped."""
+        """A host whose agent or dockerd is about to be started or stopped."""
         with self._file.change() as state:
             yield self._host(state, host)
 
@@ -144,6 +157,9 @@ class Lab:
             self._fabric.apply(state.faults, [name])
             if state.hosts[name].agent_wanted:
                 host.start_agent()
+            dockerd_options = state.hosts[name].dockerd_wanted
+            if dockerd_options is not None:
+                host.docker.start(dockerd_options)
             for container_name, container in state.containers.items():
                 if container.host == name:
                     try:
@@ -223,8 +239,14 @@ class Lab:
     # ---- finding things
 
     def _namespaces(self) -> list[str]:
-        pattern = re.compile(rf"{re.escape(self.folder.name)}-(fabric|h[0-9]+)")
-        return [name for name in named_namespaces() if pattern.fullmatch(name)]
+        hosts = self._host_names()
+        return [
+            name for name in named_namespaces() if name == self._fabric.namespace or hosts.fullmatch(name)
+        ]
+
+    def _host_names(self) -> re.Pattern[str]:
+        """As namespaces and control groups of this lab's hosts are called."""
+        return re.compile(rf"{re.escape(self.folder.name)}-h[0-9]+")
 
     def _host(self, state: LabState, name: str) -> Host:
         if name not in state.hosts:

@@ -72,10 +72,19 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--topology", type=Path, metavar="FILE", help="TOML: hosts, networks and containers")
     up.add_argument("--no-join", action="store_true", help="start the agents, but form no cluster")
     up.add_argument("--no-agent", action="store_true", help="boot the hosts only")
+    up.add_argument("--runtimes", action="store_true", help="with Docker and Podman, which the agents serve")
     add("down", _down, "remove the lab, also what a crash left of it")
     add("status", _status, "hosts, containers and faults")
     agent = add("agent", _agent, "stop is SIGTERM, kill SIGKILL; the host and its containers live on", "host")
     agent.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
+    docker = add(
+        "docker",
+        _docker,
+        "its dockerd; it has an image `lab`: lab docker HOST start [-- options of dockerd]",
+        "host",
+    )
+    docker.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
+    add("podman", _podman, "make podman ready on a host: its configuration, an image `lab`", "host")
     power = add("power", _power, "off: the host dies as by a cut cable; on: it boots with its disk", "host")
     power.add_argument("action", choices=["off", "on"])
     add("host", _run_on_host, "run a command on a host: lab host HOST -- CMD...", "host")
@@ -131,7 +140,7 @@ def _up(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
     plan = (
         topology.from_file(arguments.topology) if arguments.topology else topology.of_hosts(arguments.hosts)
     )
-    lab.up(plan, join=not arguments.no_join, agents=not arguments.no_agent)
+    lab.up(plan, join=not arguments.no_join, agents=not arguments.no_agent, runtimes=arguments.runtimes)
     print(
         f"{len(plan.hosts)} hosts are up: {', '.join(f'{name} {address}' for name, address in plan.hosts.items())}"
     )
@@ -173,6 +182,26 @@ def _agent(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
             host.kill_agent()
         if arguments.action in ("start", "restart"):
             host.start_agent()
+    return 0
+
+
+def _docker(lab: Lab, arguments: argparse.Namespace, command: list[str]) -> int:
+    if arguments.action == "log":
+        print(lab.host(arguments.host).docker.log_tail(lines=1_000_000))
+        return 0
+    with lab.changing(arguments.host) as host:
+        options = command or host.docker.options
+        if arguments.action == "stop" or (arguments.action == "restart" and host.docker.running):
+            host.docker.stop()
+        if arguments.action == "kill":
+            host.docker.kill()
+        if arguments.action in ("start", "restart"):
+            host.docker.start(options)
+    return 0
+
+
+def _podman(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.host(arguments.host).podman.prepare()
     return 0
 
 

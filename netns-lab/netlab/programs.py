@@ -28,6 +28,12 @@ DEBIAN_PACKAGE = {
     "curl": "curl",
     "ping": "iputils-ping",
     "redis-check-rdb": "redis-tools",
+    "dockerd": "docker.io",
+    "docker": "docker-cli",
+    "iptables": "iptables",
+    "podman": "podman",
+    "runc": "runc",
+    "busybox": "busybox-static",
 }
 """Where to get a program that is missing."""
 
@@ -53,12 +59,20 @@ def environment() -> dict[str, str]:
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("NETAGENT_", "NETLAB_"))}
     kept["PATH"] = ":".join(filter(None, (_netagent_dir(), os.environ.get("PATH"), SYSTEM_PATH)))
     kept.setdefault("LANG", "C.UTF-8")
+    kept["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # it would stand before every answer on such a machine
     return kept
 
 
 def _netagent_dir() -> str:
     ours = REPOSITORY / ".venv" / "bin"
     return str(ours) if (ours / "netagent").exists() else ""
+
+
+def path_of(name: str) -> str:
+    """Where a program is that `require` has found."""
+    found = shutil.which(name, path=environment()["PATH"])
+    assert found is not None
+    return found
 
 
 def require(names: Iterable[str]) -> None:

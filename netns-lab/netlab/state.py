@@ -33,6 +33,8 @@ class HostState:
     init: ProcessId | None = None
     agent_wanted: bool = False
     """The agent was running, so booting the host starts it again."""
+    dockerd_wanted: list[str] | None = None
+    """The options with which dockerd was running, likewise; None = it was not."""
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ def _decode(raw: dict[str, Any]) -> LabState:
             address=host["address"],
             init=ProcessId(**host["init"]) if host["init"] else None,
             agent_wanted=host["agent_wanted"],
+            dockerd_wanted=host["dockerd_wanted"],
         )
         for name, host in raw["hosts"].items()
     }

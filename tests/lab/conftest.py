@@ -1,34 +1,14 @@
-"""Fixtures of the lab tests. Each lab has a folder of its own, so tests of two checkouts can run side by side."""
+"""Fixtures of the lab tests."""
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
 from netlab.topology import of_hosts
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture
-def new_lab() -> Iterator[Callable[[], Lab]]:
-    """Makes labs that are not up yet, and takes them down at the end whatever happened."""
-    made = []
-
-    def make() -> Lab:
-        lab = Lab(Path(f"/run/natlab-test{os.getpid()}-{next(_numbers)}"))
-        made.append(lab)
-        return lab
-
-    yield make
-    for lab in made:
-        lab.down()
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from netlab import fabric, host, programs
+from netlab import cgroups, fabric, host, programs
 from netlab.errors import LabError
 from netlab.host import keepers
 from netlab.lab import Lab
@@ -81,7 +82,7 @@ time.sleep(1000)
 def test_an_agent_has_not_started_while_another_process_answers(
     bare_lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(host, "AGENT_START_S", 0.5)
+    monkeypatch.setattr(host, "AGENT_S", 0.5)
     h1 = bare_lab.host("h1")
     h1.start(["python3", "-c", LISTEN], tmp_path / "listener.log")
     h1.start(["sh", "-c", "echo $$ >/run/lab-agent.pid; exec sleep 1000"], tmp_path / "agent.log")
@@ -229,6 +230,18 @@ def test_a_lab_that_crashed_is_removed_whole(new_lab: Callable[[], Lab], damage:
     lab.down()
     assert lab.remains() == []
     assert not any(process.alive for process in processes)
+
+
+def test_control_groups_of_a_host_end_with_it(bare_lab: Lab) -> None:
+    h1 = bare_lab.host("h1")
+    h1.must(
+        ["sh", "-c", 'for file in $(cat /run/.cgroups); do mkdir -p "${file%/*}/runtime/container"; done']
+    )
+    groups = cgroups.named(re.compile(f"{bare_lab.folder.name}-h1"))
+    assert groups
+    assert {str(group) for group in groups} <= set(bare_lab.remains())
+    bare_lab.power_off("h1")
+    assert not any(group.exists() for group in groups)
 
 
 def test_two_labs_side_by_side(new_lab: Callable[[], Lab]) -> None:
