@@ -37,6 +37,13 @@ def form_cluster(hosts: Sequence[Host]) -> None:
     wait_until(lambda: all_see_all(hosts), CLUSTER_S, lambda: _who_sees_whom(hosts))
 
 
+def install_runtimes(hosts: Sequence[Host]) -> None:
+    """The agents, when they start, serve Docker and Podman."""
+    for host in hosts:
+        for runtime in ("docker", "podman"):
+            host.install(runtime)
+
+
 def start_runtimes(hosts: Sequence[Host]) -> None:
     """A dockerd on each host, all at once, and all that podman needs. Raises LabError for one that fails."""
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -1,8 +1,9 @@
 """`lab demo`: the main job on real programs, step by step, each with what was seen.
 
 A Redis server on h2, two replicas of a small web service on h1 and h3 that know it as `database`, and curl on h1.
-Then three accidents: an agent is killed, a host loses power, and comes back. A step that is not as it should be ends
-the demo with status 1. The demo has a lab of its own, and removes it also when it fails or is interrupted.
+Then three accidents: an agent is killed, a host loses power, and comes back. Where Docker is installed, its
+containers join in (`demo_docker.py`). A step that is not as it should be ends the demo with status 1. The demo has a
+lab of its own, and removes it also when it fails or is interrupted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from netlab import programs
 from netlab.cluster import alive_members
+from netlab.demo_docker import DockerPart, docker_is_installed
 from netlab.errors import LabError
 from netlab.lab import Lab
 from netlab.process import wait_until
@@ -63,6 +65,7 @@ class Demo:
             ("start the agent of h3 again", self._restart_agent),
             ("pull the power of h3: names move to the surviving replica", self._power_off),
             ("give h3 its power back", self._power_on),
+            *(DockerPart(self._lab, self._get).steps() if docker_is_installed() else []),
         ]
 
     def _boot(self) -> str:

@@ -185,12 +185,9 @@ class Host:
         """The podman of this host."""
         return Podman(self)
 
-    def let_runtimes_in(self) -> None:
-        """Configure the agent, before its start, to serve Docker and Podman."""
-        folder = self.path("/etc/netagent/conf.d")
-        folder.mkdir(mode=0o755, exist_ok=True)
-        for runtime in ("docker", "podman"):
-            (folder / f"{runtime}.toml").write_text(f"[{runtime}]\nenabled = true\n")
+    def install(self, runtime: str) -> None:
+        """Let the agent serve `docker` or `podman` from its next start on."""
+        self.must(["netagent", "install", runtime])
 
     def _write_configuration(self) -> None:
         """Once for each disk, so that what a user changes there stays."""

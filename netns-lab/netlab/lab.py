@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netlab import cgroups, programs
-from netlab.cluster import form_cluster, start_agents, start_runtimes
+from netlab.cluster import form_cluster, install_runtimes, start_agents, start_runtimes
 from netlab.container import Container
 from netlab.errors import LabError
 from netlab.fabric import Fabric, named_namespaces
@@ -68,8 +68,7 @@ class Lab:
                 self._fabric.apply(state.faults, list(state.hosts))
                 hosts = [self._host(state, name) for name in state.hosts]
                 if runtimes:
-                    for host in hosts:
-                        host.let_runtimes_in()
+                    install_runtimes(hosts)
                 if agents:
                     start_agents(hosts)
                     if join:

@@ -1,0 +1,162 @@
+"""What the tests of the runtimes share: a cluster whose hosts run Docker and Podman, driven by their own commands.
+
+h1 and h2 use Docker, h3 Podman, as the fixture `fleet` makes them. Containers get the machine's programs, so that
+names are asked through the C library and the container's own resolv.conf.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from lab.harness import OURS, Cluster
+from netlab.errors import LabError
+from netlab.programs import Finished
+
+RUNTIME = {"h1": "docker", "h2": "docker", "h3": "podman"}
+PROGRAMS_OF_THE_MACHINE = ("-v", "/usr:/usr:ro")
+
+WITHDRAWN_S = 2.0
+"""Promised: what a runtime forgot to tell, and what became unhealthy, is out of the names within this time."""
+
+SLACK_S = 1.0
+"""What a test on a busy machine adds to a promise, because looking takes time too: `docker exec` alone 0.1 s."""
+
+SPREAD_S = 5.0
+"""A bound on a change being known on all hosts; it takes some 10 ms."""
+
+REDIS = ["bash", "-c", 'exec -a redis-server redis-check-rdb "$@"', "redis"]
+REDIS_OPTIONS = ["--bind", "*", "-::*", "--protected-mode", "no", "--save", "", "--dir", "/tmp"]
+
+
+class Fleet(Cluster):
+    """Three hosts in one cluster with a network `app`."""
+
+    # ---- commands
+
+    def runtime(self, host: str, *arguments: str, timeout_s: float = 60.0) -> str:
+        """What `docker …` or `podman …` printed; it must succeed."""
+        done = self.try_runtime(host, *arguments, timeout_s=timeout_s)
+        assert done.status == 0, (
+            f"{RUNTIME[host]} {' '.join(arguments)} on {host}: {done.status} {done.stderr}"
+            f"the end of its agent's log:\n{self.lab.host(host).log_tail()}"
+        )
+        return done.stdout.strip()
+
+    def try_runtime(self, host: str, *arguments: str, timeout_s: float = 60.0) -> Finished:
+        return self.lab.host(host).run([RUNTIME[host], *arguments], timeout_s=timeout_s)
+
+    def start(self, host: str, name: str, *options: str, command: Sequence[str] = ()) -> str:
+        """A container in the background, in the network `app` unless told otherwise; its id."""
+        network = () if "--network" in options else ("--network", "app")
+        options = (*network, *options, *PROGRAMS_OF_THE_MACHINE)
+        return self.runtime(host, "run", "-d", "--name", name, *options, "lab", *command)
+
+    def ask_once(self, host: str, *argv: str, network: str = "app") -> Finished:
+        """A container whose first and only act is this command."""
+        return self.try_runtime(
+            host, "run", "--rm", "--network", network, *PROGRAMS_OF_THE_MACHINE, "lab", *argv
+        )
+
+    def execute(self, host: str, container: str, *argv: str) -> Finished:
+        return self.try_runtime(host, "exec", container, *argv)
+
+    def remove(self, host: str, *containers: str) -> None:
+        self.runtime(host, "rm", "-f", "-t", "0", *containers)
+
+    # ---- looking
+
+    def resolve(self, host: str, container: str, name: str) -> list[str]:
+        """The addresses that a program in the container gets, of both families, sorted; empty = none."""
+        done = self.execute(host, container, "getent", "ahosts", name)
+        assert done.status in (0, 2), done.stderr
+        return sorted({line.split()[0] for line in done.stdout.splitlines()})
+
+    def reaches(self, host: str, container: str, name: str) -> bool:
+        """One packet each for IPv4 and IPv6, no second try."""
+        return all(
+            self.execute(host, container, "ping", family, "-c", "1", "-W", "1", name).status == 0
+            for family in ("-4", "-6")
+        )
+
+    def inspect(self, host: str, thing: str, *options: str) -> Any:
+        return json.loads(self.runtime(host, *options, "inspect", thing))[0]
+
+    def endpoint(self, name: str, seen_from: str = "h1", network: str = "app") -> dict[str, Any] | None:
+        """As that host's table has it."""
+        listed = self.netagent(seen_from, "endpoints", "--network", network)
+        found: list[dict[str, Any]] = [one for one in listed if one["name"] == name]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    def addresses(self, name: str, seen_from: str = "h1", network: str = "app") -> list[str]:
+        """Without prefix lengths, sorted; waits until that host knows the endpoint."""
+        self.wait(
+            lambda: self.endpoint(name, seen_from, network) is not None, SPREAD_S, f"no endpoint {name}"
+        )
+        endpoint = self.endpoint(name, seen_from, network)
+        assert endpoint is not None
+        return sorted(address.partition("/")[0] for address in endpoint["addresses"])
+
+    def networks(self, host: str) -> set[str]:
+        return set(self.runtime(host, "network", "ls", "--format", "{{.Name}}").splitlines())
+
+    def interfaces(self, host: str) -> set[str]:
+        """Names of our endpoints' devices in the host's own namespace."""
+        return {name for _, name in self.devices(host) if OURS.fullmatch(name) and name.startswith("nv")}
+
+    def wait_endpoints(self, expected: Sequence[str], within_s: float = SPREAD_S) -> None:
+        """Until every host lists exactly these, by name."""
+        for host in self.hosts:
+
+            def so(host: str = host) -> bool:
+                return self.endpoint_names(host) == sorted(expected)
+
+            try:
+                self.wait(so, within_s, "")
+            except LabError:
+                raise AssertionError(
+                    f"{host} lists {self.endpoint_names(host)}, not {sorted(expected)}"
+                ) from None
+
+    def gone_within(self, condition: Callable[[], bool], what: str, since: float) -> None:
+        """The condition holds WITHDRAWN_S after `since` (monotonic seconds)."""
+        self.wait(condition, max(0.0, since + WITHDRAWN_S + SLACK_S - time.monotonic()), what)
+
+    # ---- daemons
+
+    @contextmanager
+    def daemons(self, host: str) -> Iterator[Any]:
+        """The host, to start and stop its agent (`.start_agent()` …) and its dockerd (`.docker.start([])` …)."""
+        with self.lab.changing(host) as changing:
+            yield changing
+
+    # ---- tidiness
+
+    def empty(self) -> None:
+        """Remove all containers, pods and networks but `app`, and see that nothing of them stays."""
+        for host in self.hosts:
+            containers = self.runtime(host, "ps", "-aq").split()
+            if RUNTIME[host] == "podman":
+                self.runtime(host, "pod", "rm", "-fa", "-t", "0")
+                containers = self.runtime(host, "ps", "-aq").split()
+            if containers:
+                self.remove(host, *containers)
+        self.wait_endpoints([])
+        for host in self.hosts:
+            self.wait(
+                lambda host=host: not self.interfaces(host), SPREAD_S, f"{host}: {self.interfaces(host)}"
+            )
+
+
+def fleet_of(lab: Any, pool: ThreadPoolExecutor) -> Fleet:
+    """Make the network, wait until both runtimes have it, and be ready."""
+    fleet = Fleet(lab, pool)
+    fleet.netagent("h1", "network", "create", "app")
+    for host in fleet.hosts:
+        fleet.wait(lambda host=host: "app" in fleet.networks(host), 10.0, f"no network app on {host}")
+    return fleet

@@ -1,0 +1,160 @@
+"""Daemons are killed and started in every order: containers that live keep their network, others are withdrawn."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from netlab.process import wait_until
+from runtimes.harness import SPREAD_S, Fleet
+
+pytestmark = [pytest.mark.runtimes, pytest.mark.timeout(240)]
+
+LIVE = "--live-restore"
+
+HOLD_SOCKET = """
+import os, socket, sys, time
+path, wait_s = sys.argv[1], float(sys.argv[2])
+os.makedirs(os.path.dirname(path), exist_ok=True)
+if os.path.exists(path):
+    os.unlink(path)
+held = socket.socket(socket.AF_UNIX)
+held.bind(path)
+held.listen(64)
+print("listening", flush=True)
+time.sleep(wait_s)
+os.dup2(held.fileno(), 3, inheritable=True)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="docker", LISTEN_PID=str(os.getpid()))
+os.execvp("netagent", ["netagent", "agent"])
+"""
+"""What systemd does with netagent-docker.socket: the socket is there before the agent is."""
+
+
+def everything_works(fleet: Fleet, *, within_s: float = SPREAD_S) -> None:
+    """web on h1 and client on h2 find and reach each other, and new containers do too."""
+    expected = fleet.addresses("web", seen_from="h2")
+    fleet.wait(lambda: fleet.resolve("h2", "client", "web") == expected, within_s, "web is not found")
+    assert fleet.reaches("h2", "client", "web")
+    assert fleet.reaches("h1", "web", "client")
+    for host, other in (("h1", "client"), ("h2", "web")):
+        done = fleet.ask_once(host, "ping", "-c", "1", "-W", "1", other)
+        assert done.status == 0, done
+
+
+@pytest.fixture
+def pair(fleet: Fleet) -> Fleet:
+    """`web` on h1, whose dockerd lets containers live when it ends, and `client` on h2."""
+    with fleet.daemons("h1") as h1:
+        h1.docker.stop()
+        h1.docker.start([LIVE])
+    fleet.start("h1", "web")
+    fleet.start("h2", "client")
+    everything_works(fleet)
+    return fleet
+
+
+def agent_dies(host: Any) -> None:
+    host.kill_agent()
+
+
+def agent_stops(host: Any) -> None:
+    host.stop_agent()
+
+
+def docker_dies(host: Any) -> None:
+    host.docker.kill()
+
+
+def docker_stops(host: Any) -> None:
+    host.docker.stop()
+
+
+@pytest.mark.parametrize(
+    "ends", [[agent_dies, docker_dies], [docker_dies, agent_dies], [agent_stops, docker_stops]]
+)
+@pytest.mark.parametrize("first_up", ["agent", "docker"])
+def test_living_containers_keep_their_network(pair: Fleet, ends: list[Any], first_up: str) -> None:
+    fleet = pair
+    before = (fleet.devices("h1"), fleet.addresses("web"), fleet.inspect("h1", "web")["State"]["StartedAt"])
+    target = fleet.addresses("web")[0]
+    with fleet.daemons("h1") as h1:
+        for end in ends:
+            end(h1)
+        assert fleet.execute("h2", "client", "ping", "-c", "1", "-W", "1", target).status == 0
+        if first_up == "agent":
+            h1.start_agent()
+            h1.docker.start([LIVE])
+        else:
+            h1.docker.start([LIVE])
+            h1.start_agent()
+    fleet.wait(lambda: fleet.agents("h2")["h1"] == "alive", 15.0, "h2 does not see the agent of h1")
+    everything_works(fleet)
+    after = (fleet.devices("h1"), fleet.addresses("web"), fleet.inspect("h1", "web")["State"]["StartedAt"])
+    assert after == before, "nothing was made anew"
+    fleet.remove("h1", "web")
+    fleet.wait_endpoints(["client"])
+
+
+def test_without_live_restore_containers_end_with_dockerd_and_are_withdrawn(fleet: Fleet) -> None:
+    fleet.start("h1", "web")
+    fleet.start("h2", "client")
+    with fleet.daemons("h1") as h1:
+        h1.docker.kill()
+        assert fleet.endpoint("web", seen_from="h2"), "it lives on"
+        h1.docker.start([])
+        begun = time.monotonic()
+    assert fleet.runtime("h1", "ps", "-q") == ""
+    fleet.gone_within(lambda: fleet.resolve("h2", "client", "web") == [], "web is still found", begun)
+    fleet.runtime("h1", "start", "web")
+    everything_works(fleet)
+
+
+def test_removed_while_the_agent_was_away(pair: Fleet) -> None:
+    fleet = pair
+    with fleet.daemons("h1") as h1:
+        h1.kill_agent()
+        done = fleet.try_runtime("h1", "rm", "-f", "-t", "0", "web")
+        h1.start_agent()
+    if done.status != 0:
+        fleet.runtime("h1", "rm", "-f", "web")
+    fleet.wait_endpoints(["client"])
+    fleet.wait(lambda: not fleet.interfaces("h1"), SPREAD_S, "its interface stays")
+    fleet.start("h1", "web")
+    everything_works(fleet)
+
+
+def test_a_held_socket_makes_the_order_of_start_irrelevant(fleet: Fleet) -> None:
+    """As by socket activation: dockerd and its containers come back before the agent, and wait for it."""
+    fleet.start("h1", "web", "--restart", "always")
+    fleet.start("h2", "client")
+    away_s = 5.0
+    with fleet.daemons("h1") as h1:
+        h1.docker.stop()
+        h1.stop_agent()
+        log = h1.log_file.with_name("held.log")
+        plugin = "/run/docker/plugins/netagent.sock"
+        h1.start(["python3", "-c", HOLD_SOCKET, plugin, str(away_s)], log)
+        wait_until(lambda: "listening" in log.read_text(), 5.0, "no socket")
+        begun = time.monotonic()
+        h1.docker.start([])
+        took_s = time.monotonic() - begun
+    assert took_s < away_s + 6.0, "dockerd's own time-out for an absent plug-in is 15 s"
+    fleet.wait(
+        lambda: fleet.inspect("h1", "web")["State"]["Running"],
+        10.0,
+        f"web was not started again: {log.read_text()}",
+    )
+    everything_works(fleet, within_s=15.0)
+
+
+def test_a_host_loses_power_and_comes_back(fleet: Fleet) -> None:
+    fleet.start("h1", "web", "--restart", "always")
+    fleet.start("h2", "client")
+    fleet.lab.power_off("h1")
+    fleet.wait(
+        lambda: fleet.resolve("h2", "client", "web") == [], 10.0, "the dead host is still in the names"
+    )
+    assert fleet.lab.power_on("h1") == []
+    fleet.wait(lambda: fleet.inspect("h1", "web")["State"]["Running"], 20.0, "web was not started again")
+    everything_works(fleet, within_s=15.0)

@@ -1,0 +1,134 @@
+"""Two dockerds and a podman share one network: what a user does first."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from netlab import demo_web
+from runtimes.harness import PROGRAMS_OF_THE_MACHINE, REDIS, REDIS_OPTIONS, SPREAD_S, Fleet
+
+pytestmark = pytest.mark.runtimes
+
+PODMAN_API = "unix:///run/podman.sock"
+COMPOSE = """
+x-common: &common
+  image: lab
+  pull_policy: never
+  volumes: ["/usr:/usr:ro", "{netlab}:/web:ro"]
+  networks: [app]
+services:
+  client:
+    <<: *common
+  web:
+    <<: *common
+    command: [python3, /web/demo_web.py]
+    external_links: ["redis:database"]
+    labels:
+      netagent.expose: http=80/tcp
+  redis:
+    <<: *common
+    command: {redis}
+networks:
+  app:
+    external: true
+"""
+
+
+def test_containers_of_three_hosts_reach_each_other_by_name(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    names = {host: f"c-{host}" for host in fleet.hosts}
+    for host, name in names.items():
+        fleet.start(host, name)
+    fleet.wait_endpoints(list(names.values()))
+    for (host, name), (_, other) in itertools.product(names.items(), names.items()):
+        assert fleet.reaches(host, name, other), f"{other} from {name} on {host}"
+    for other in names.values():
+        expected = fleet.addresses(other)
+        assert len(expected) == 2, "one of each family"
+        for host, name in names.items():
+            if name != other:
+                assert fleet.resolve(host, name, other) == expected
+                assert fleet.resolve(host, name, f"{other}.app.mesh.internal") == expected
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_names_resolve_from_the_first_instant(docker_hosts: Fleet, host: str) -> None:
+    fleet = docker_hosts
+    fleet.start("h2", "web")
+    expected = fleet.addresses("web", seen_from=host)
+    for _ in range(10):
+        done = fleet.ask_once(host, "getent", "ahosts", "web")
+        assert done.status == 0, f"{done.stderr}\n{fleet.lab.host(host).log_tail()}"
+        assert sorted({line.split()[0] for line in done.stdout.splitlines()}) == expected
+
+
+def test_a_compose_file_spread_over_the_hosts(docker_hosts: Fleet, tmp_path: Path) -> None:
+    fleet = docker_hosts
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        COMPOSE.format(netlab=Path(demo_web.__file__).parent, redis=json.dumps([*REDIS, *REDIS_OPTIONS]))
+    )
+    compose = ("-f", str(file), "-p", "shop")
+    h3 = fleet.lab.host("h3")
+    h3.start(["podman", "system", "service", "--time", "0", PODMAN_API], tmp_path / "podman.log")
+    fleet.wait(lambda: h3.path("/run/podman.sock").exists(), 10.0, "podman serves no API")
+    try:
+        h3.must(["env", f"DOCKER_HOST={PODMAN_API}", "docker-compose", *compose, "up", "-d", "redis"])
+        fleet.runtime("h2", "compose", *compose, "up", "-d", "web")
+        fleet.runtime("h1", "compose", *compose, "up", "-d", "client")
+        fetch = ("curl", "-s", "-f", "-m", "2", "http://web/")
+        fleet.wait(
+            lambda: fleet.execute("h1", "shop-client-1", *fetch).status == 0, SPREAD_S, "web does not answer"
+        )
+        page = fleet.execute("h1", "shop-client-1", *fetch).stdout
+        assert re.fullmatch(r"hello from [0-9a-f]{12}, visit \d+\n", page), page
+    finally:
+        for host in ("h1", "h2"):
+            fleet.try_runtime(host, "compose", *compose, "down", "-t", "0")
+
+
+def test_a_container_has_a_way_out_and_published_ports(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    command = ["python3", "-m", "http.server", "80"]
+    fleet.start("h1", "web", "-p", "8080:80", command=command)
+    fetch = ["curl", "-s", "-f", "-o", "/dev/null", "-m", "2", "http://192.0.2.1:8080/"]
+    fleet.wait(lambda: fleet.lab.host("h2").run(fetch).status == 0, SPREAD_S, "the published port is closed")
+    assert fleet.execute("h1", "web", "ping", "-c", "1", "-W", "1", "192.0.2.3").status == 0
+
+
+def test_an_internal_network_has_no_way_out(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    fleet.netagent("h1", "network", "create", "closed", "--internal")
+    try:
+        fleet.wait(lambda: "closed" in fleet.networks("h2"), SPREAD_S, "no network on h2")
+        for host in ("h1", "h2"):
+            fleet.wait(lambda host=host: "closed" in fleet.networks(host), SPREAD_S, f"no network on {host}")
+            fleet.start(host, f"c-{host}", "--network", "closed")
+        assert fleet.reaches("h1", "c-h1", "c-h2")
+        assert fleet.execute("h1", "c-h1", "ping", "-c", "1", "-W", "1", "192.0.2.3").status != 0
+        assert fleet.inspect("h1", "closed", "network")["Internal"]
+        for host in ("h1", "h2"):
+            fleet.remove(host, f"c-{host}")
+    finally:
+        fleet.netagent("h1", "network", "rm", "closed", "--force")
+    for host in fleet.hosts:
+        fleet.wait(
+            lambda host=host: "closed" not in fleet.networks(host), SPREAD_S, f"closed stays on {host}"
+        )
+
+
+def test_a_pod_is_one_place(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    fleet.runtime("h3", "pod", "create", "--name", "shop", "--network", "app")
+    command = ["python3", "-m", "http.server", "80"]
+    fleet.runtime(
+        "h3", "run", "-d", "--pod", "shop", "--name", "a", *PROGRAMS_OF_THE_MACHINE, "lab", *command
+    )
+    fleet.start("h1", "client")
+    (pod,) = fleet.netagent("h1", "endpoints", "--host", "h3")
+    fetch = ("curl", "-s", "-f", "-o", "/dev/null", "-m", "2", f"http://{pod['name']}/")
+    fleet.wait(lambda: fleet.execute("h1", "client", *fetch).status == 0, SPREAD_S, f"no answer by {pod}")
