@@ -78,7 +78,7 @@ def measure(lab: Lab, way: Way, number: int) -> None:
     h1.must(["docker", "run", "-d", "--network", way.network, "--name", name, "lab"])
     way.calls_s.append(time.monotonic() - began)
     way.answers_s.append(float(way.asker.stdout.readline()) - began)
-    h1.must(["docker", "rm", "-f", "-t", "0", name])
+    h1.must(["docker", "rm", "-f", name])
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class Fleet(Cluster):
         return self.try_runtime(host, "exec", container, *argv)
 
     def remove(self, host: str, *containers: str) -> None:
-        self.runtime(host, "rm", "-f", "-t", "0", *containers)
+        self.runtime(host, "rm", "-f", *containers)  # the image says that SIGKILL stops it: nobody waits
 
     # ---- looking
 
@@ -142,7 +142,7 @@ class Fleet(Cluster):
         for host in self.hosts:
             containers = self.runtime(host, "ps", "-aq").split()
             if RUNTIME[host] == "podman":
-                self.runtime(host, "pod", "rm", "-fa", "-t", "0")
+                self.runtime(host, "pod", "rm", "-fa")
                 containers = self.runtime(host, "ps", "-aq").split()
             if containers:
                 self.remove(host, *containers)

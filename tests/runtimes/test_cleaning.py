@@ -110,7 +110,7 @@ def test_many_containers_started_at_once(docker_hosts: Fleet, count: int) -> Non
     assert len(given) == 2 * count
     assert len(set(given)) == 2 * count, "an address was given twice"
     assert len(fleet.interfaces("h1")) == count
-    fleet.runtime("h1", "rm", "-f", "-t", "0", *names, timeout_s=600.0)
+    fleet.runtime("h1", "rm", "-f", *names, timeout_s=600.0)
     fleet.wait_endpoints([], within_s=30.0)
     fleet.wait(lambda: not fleet.interfaces("h1"), 30.0, "interfaces stay")
     assert fleet.journal_endpoints("h1") == 0

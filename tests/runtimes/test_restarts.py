@@ -114,7 +114,7 @@ def test_removed_while_the_agent_was_away(pair: Fleet) -> None:
     fleet = pair
     with fleet.daemons("h1") as h1:
         h1.kill_agent()
-        done = fleet.try_runtime("h1", "rm", "-f", "-t", "0", "web")
+        done = fleet.try_runtime("h1", "rm", "-f", "web")
         h1.start_agent()
     if done.status != 0:
         fleet.runtime("h1", "rm", "-f", "web")
