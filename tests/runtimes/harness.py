@@ -76,12 +76,19 @@ class Fleet(Cluster):
         assert done.status in (0, 2), done.stderr
         return sorted({line.split()[0] for line in done.stdout.splitlines()})
 
-    def reaches(self, host: str, container: str, name: str) -> bool:
-        """One packet each for IPv4 and IPv6, no second try."""
-        return all(
-            self.execute(host, container, "ping", family, "-c", "1", "-W", "1", name).status == 0
-            for family in ("-4", "-6")
-        )
+    def replicas(self, host: str, container: str, name: str) -> list[str]:
+        """The IPv4 addresses alone: of several IPv6 addresses an answer has one (docs/design/0008)."""
+        return [address for address in self.resolve(host, container, name) if "." in address]
+
+    def reach(self, host: str, container: str, name: str, *, within_s: float = 0.0) -> None:
+        """A packet each for IPv4 and IPv6 must come back; the first one, unless there is time for more."""
+        for family in ("-4", "-6"):
+            begun = time.monotonic()
+            while True:
+                done = self.execute(host, container, "ping", family, "-c", "1", "-W", "1", name)
+                if done.status == 0 or time.monotonic() - begun >= within_s:
+                    break
+            assert done.status == 0, f"{name} from {container} on {host}: {done.stdout}{done.stderr}"
 
     def inspect(self, host: str, thing: str, *options: str) -> Any:
         return json.loads(self.runtime(host, *options, "inspect", thing))[0]
@@ -110,18 +117,25 @@ class Fleet(Cluster):
         return {name for _, name in self.devices(host) if OURS.fullmatch(name) and name.startswith("nv")}
 
     def wait_endpoints(self, expected: Sequence[str], within_s: float = SPREAD_S) -> None:
-        """Until every host lists exactly these, by name."""
-        for host in self.hosts:
+        """Until the hosts have exactly these, by name, and each host that is in the network knows them all."""
+        seen: dict[str, list[tuple[str, bool]]] = {}
 
-            def so(host: str = host) -> bool:
-                return self.endpoint_names(host) == sorted(expected)
+        def so() -> bool:
+            for host in self.hosts:
+                seen[host] = [(one["name"], one["local"]) for one in self.netagent(host, "endpoints")]
+            own = [name for listed in seen.values() for name, local in listed if local]
+            inside = [listed for listed in seen.values() if any(local for _, local in listed)]
+            return all(
+                sorted(names) == sorted(expected) for names in (own, *([n for n, _ in i] for i in inside))
+            )
 
-            try:
-                self.wait(so, within_s, "")
-            except LabError:
-                raise AssertionError(
-                    f"{host} lists {self.endpoint_names(host)}, not {sorted(expected)}"
-                ) from None
+        try:
+            self.wait(so, within_s, "")
+        except LabError:
+            logs = "\n".join(f"{host.name}:\n{host.log_tail()}" for host in self.lab.hosts)
+            raise AssertionError(
+                f"not {sorted(expected)}, but {seen}; the agents' logs end:\n{logs}"
+            ) from None
 
     def gone_within(self, condition: Callable[[], bool], what: str, since: float) -> None:
         """The condition holds WITHDRAWN_S after `since` (monotonic seconds)."""

@@ -45,7 +45,7 @@ def test_a_container_that_died_while_dockerd_was_dead_is_withdrawn(fleet: Fleet)
         h1.docker.start([])
     fleet.runtime("h1", "start", "web")
     fleet.wait_endpoints(["client", "web"])
-    assert fleet.reaches("h2", "client", "web")
+    fleet.reach("h2", "client", "web")
 
 
 def test_a_podman_container_whose_monitor_died_too_is_withdrawn(docker_hosts: Fleet) -> None:
@@ -59,6 +59,7 @@ def test_a_podman_container_whose_monitor_died_too_is_withdrawn(docker_hosts: Fl
     died = kill(fleet, "h3", "web")
     fleet.gone_within(lambda: fleet.resolve("h2", "client", "web") == [], "web is still found", died)
     fleet.wait(lambda: not fleet.interfaces("h3"), SPREAD_S, f"{fleet.interfaces('h3')} stays")
+    fleet.try_runtime("h3", "rm", "-f", "web")  # complains that the monitor is gone; the next one removes it
 
 
 def test_a_removed_network_takes_its_endpoints_along(docker_hosts: Fleet) -> None:
@@ -106,7 +107,7 @@ def test_many_containers_started_at_once(docker_hosts: Fleet, count: int) -> Non
     failed = [one.stderr for one in done if one.status != 0]
     assert not failed, f"{len(failed)} of {count}: {failed[0]}\n{fleet.lab.host('h1').log_tail()}"
     fleet.wait_endpoints(names, within_s=30.0)
-    given = [address for one in fleet.netagent("h2", "endpoints") for address in one["addresses"]]
+    given = [address for one in fleet.netagent("h1", "endpoints") for address in one["addresses"]]
     assert len(given) == 2 * count
     assert len(set(given)) == 2 * count, "an address was given twice"
     assert len(fleet.interfaces("h1")) == count

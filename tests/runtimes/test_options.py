@@ -10,7 +10,7 @@ from runtimes.harness import SPREAD_S, Fleet
 pytestmark = pytest.mark.runtimes
 
 BY_HAND = ("network", "create", "-d", "netagent")
-IPAM = ("--ipam-driver", "netagent", "--ipam-opt", "netagent.network=app")
+IPAM = ("--ipam-driver", "netagent", "--ipam-opt", "netagent.network=app", "--ipv6")
 
 
 def subnets(fleet: Fleet) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -51,6 +51,7 @@ def test_addresses_by_hand_are_honoured_and_never_given_twice(docker_hosts: Flee
     given = [str(four[offset]), str(six[offset])]
     mac = "02:42:ac:11:ff:5b"
     fleet.start("h1", "fixed", "--ip", given[0], "--ip6", given[1], "--mac-address", mac)
+    fleet.start("h2", "client")
     assert fleet.addresses("fixed", seen_from="h2") == sorted(given)
     endpoint = fleet.endpoint("fixed", seen_from="h2")
     assert endpoint is not None
@@ -59,8 +60,7 @@ def test_addresses_by_hand_are_honoured_and_never_given_twice(docker_hosts: Flee
     assert f"inet {given[0]}" in shown
     assert f"inet6 {given[1]}" in shown
     assert mac in shown
-    fleet.start("h2", "client")
-    assert fleet.reaches("h2", "client", "fixed")
+    fleet.reach("h2", "client", "fixed")
     for host in ("h1", "h2"):
         again = fleet.try_runtime(host, "run", "--rm", "--network", "app", "--ip", given[0], "lab", "true")
         assert again.status != 0
@@ -72,7 +72,7 @@ def test_hot_connect_and_disconnect(docker_hosts: Fleet) -> None:
     fleet.start("h2", "web")
     fleet.start("h1", "client", "--network", "bridge")
     fleet.runtime("h1", "network", "connect", "--alias", "visitor", "app", "client")
-    assert fleet.reaches("h1", "client", "web")
+    fleet.reach("h1", "client", "web")
     expected = fleet.addresses("client", seen_from="h2")
     fleet.wait(lambda: fleet.resolve("h2", "web", "visitor") == expected, SPREAD_S, "the alias is no name")
     fleet.runtime("h1", "network", "disconnect", "app", "client")
@@ -86,7 +86,7 @@ def test_a_container_of_another_network_is_attached_beside(docker_hosts: Fleet) 
     fleet.start("h1", "plain", "--network", "bridge")
     fleet.netagent("h1", "attach", "docker:plain", "--network", "app")
     fleet.wait_endpoints(["plain", "web"])
-    assert fleet.reaches("h2", "web", "plain")
+    fleet.reach("h2", "web", "plain")
     fleet.netagent("h1", "detach", "plain")
     fleet.wait_endpoints(["web"])
 
@@ -97,7 +97,7 @@ def test_a_network_by_hand_needs_our_addresses(docker_hosts: Fleet) -> None:
     assert refused.status != 0
     assert "--ipam-driver netagent" in refused.stderr, refused.stderr
     assert "--ipam-opt netagent.network=" in refused.stderr
-    unknown = fleet.try_runtime("h1", *BY_HAND, *IPAM[:3], "netagent.network=nowhere", "mine")
+    unknown = fleet.try_runtime("h1", *BY_HAND, *IPAM[:3], "netagent.network=nowhere", "--ipv6", "mine")
     assert unknown.status != 0
     assert "nowhere" in unknown.stderr, unknown.stderr
     assert "mine" not in fleet.networks("h1")
@@ -106,7 +106,7 @@ def test_a_network_by_hand_needs_our_addresses(docker_hosts: Fleet) -> None:
     try:
         fleet.start("h1", "by-hand", "--network", "mine")
         fleet.start("h2", "client")
-        assert fleet.reaches("h2", "client", "by-hand")
+        fleet.reach("h2", "client", "by-hand")
         fleet.remove("h1", "by-hand")
     finally:
         fleet.runtime("h1", "network", "rm", "mine")
@@ -140,7 +140,7 @@ def test_a_mirror_that_was_removed_by_hand_is_made_again(docker_hosts: Fleet) ->
         fleet.runtime(host, "network", "rm", "app")
         fleet.wait(lambda host=host: "app" in fleet.networks(host), 2 * SPREAD_S, f"no mirror on {host}")
         fleet.start(host, f"c-{host}")
-    assert fleet.reaches("h1", "c-h1", "c-h3")
+    fleet.reach("h1", "c-h1", "c-h3")
 
 
 def test_prune_leaves_nothing_of_a_pruned_network(docker_hosts: Fleet) -> None:
