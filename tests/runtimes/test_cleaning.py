@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -104,8 +105,8 @@ def test_many_containers_started_at_once(docker_hosts: Fleet, count: int) -> Non
                 names,
             )
         )
-    failed = [one.stderr for one in done if one.status != 0]
-    assert not failed, f"{len(failed)} of {count}: {failed[0]}\n{fleet.lab.host('h1').log_tail()}"
+    failed = Counter(one.complaint for one in done if one.status != 0)
+    assert not failed, f"of {count}: {failed}\n{fleet.lab.host('h1').log_tail()}"
     fleet.wait_endpoints(names, within_s=30.0)
     given = [address for one in fleet.netagent("h1", "endpoints") for address in one["addresses"]]
     assert len(given) == 2 * count
