@@ -13,7 +13,7 @@ import logging
 import math
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -23,7 +23,7 @@ from netagent.datapath.netlink import Netlink, split_messages
 from netagent.datapath.observe import Observation, is_news, observe
 from netagent.datapath.operations import CreateDevice, after, device_of, render
 from netagent.datapath.plan import plan
-from netagent.datapath.state import KernelState, Kind, endpoint_of
+from netagent.datapath.state import Device, KernelState, Kind, endpoint_of
 from netagent.model.ids import EndpointId
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,10 @@ class Reconciler:
         self._programmed_generation = -1
         self._belief = Observation()
         """What we saw last, and what we did since."""
+        self._standing: Mapping[str, Device] = {}
+        """Devices of ours as of the end of the last pass."""
+        self._at_work: KernelState | None = None
+        """The desired state of the last pass, also while it is under way."""
         self._looked_at = -math.inf
         self._schedule = _Schedule()
         self._failures: Sequence[Failure] = ()
@@ -116,6 +120,21 @@ class Reconciler:
         """Return once `programmed_generation` has come to `generation`. The caller sets the deadline."""
         while self._programmed_generation < generation:
             await self._changed.wait()
+
+    async def wait_standing(self, devices: Collection[str], generation: int) -> None:
+        """Return once these devices are in the kernel to stay, or `wait_programmed` would.
+
+        Where containers come by the hundred, the state is never the newest one; the devices stand all the time.
+        """
+        while self._programmed_generation < generation and not self._stand(devices):
+            await self._changed.wait()
+
+    def _stand(self, devices: Collection[str]) -> bool:
+        wanted = (self._at_work, self._desired)
+        return all(
+            name in self._standing and all(one is not None and name in one.devices for one in wanted)
+            for name in devices
+        ) and not any(map(self.trouble_with, devices))
 
     @property
     def absent_endpoints(self) -> frozenset[EndpointId]:
@@ -179,6 +198,7 @@ class Reconciler:
         if desired is None:
             return
         self._schedule.is_desired_new = False
+        self._at_work = desired
         is_looking = self._schedule.is_look_due()
         try:
             if is_looking:
@@ -190,6 +210,7 @@ class Reconciler:
             _log.warning("datapath: %s", error)
             return
         self._programmed_generation = generation
+        self._standing = self._belief.state.devices
         absent = _absent_endpoints(desired, self._belief.state)
         # Without a look an interface made a moment ago is not known yet; that must not pass for one that is gone.
         self._absent = absent if is_looking else absent & self._absent

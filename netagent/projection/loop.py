@@ -9,7 +9,7 @@ hold the kernel back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import trio
@@ -88,6 +88,12 @@ class Projection:
         """Until kernel and names are those of `revision` or a later one."""
         while self._followed < revision:
             await self._progress.wait()
+
+    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+        """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
+        while self._given < revision:
+            await self._progress.wait()
+        await self._reconciler.wait_standing(devices, revision)
 
     def trouble_with(self, device: str) -> str | None:
         """Why the kernel refused something about this device."""

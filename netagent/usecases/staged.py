@@ -2,7 +2,7 @@
 
     hold      an address, for somebody who does not say yet for whom          in memory
     reserve   the endpoint: its address, its origin                           journalled; no namespace yet
-    plug      its interface, with both ends in the host's namespace
+    plug      its interface, with both ends in the host's namespace; others learn the way to it, and no name yet
     enter     the runtime has moved it: resolver, names, record               published
     unplug    back to reserved: name first, then the interface
     (Endpoints.detach_origin ends it, at whatever stage it is)
@@ -21,11 +21,12 @@ import trio
 from netagent.datapath import netns
 from netagent.errors import FailedError, NoError
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.records import EndpointRecord, Health
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import addresses_of
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.usecases.endpoint_rules import asked_offset, new_row, offset_in, refuse_mac_in_use
+from netagent.usecases.endpoint_rules import asked_offset, new_row, offset_in, record_of, refuse_mac_in_use
 from netagent.usecases.finding import network_called
 from netagent.usecases.steps import Steps, drawn_id
 from netagent.usecases.undo import all_or_nothing
@@ -96,9 +97,11 @@ class Staged:
             network = self._steps.network(row.network_id)
             await self._steps.wait_built(network)
             self._wait_for(row)
-            return await self._parts.attacher.plug(
+            ifname = await self._parts.attacher.plug(
                 local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
+            await self._parts.publisher.put(_before_its_names(row))
+            return ifname
 
     async def enter(
         self, origin: str, netns_path: str, *, name: str, behind_runtime: bool, **fields: Any
@@ -207,3 +210,12 @@ class Staged:
     def _let_go(self, place: tuple[NetworkId, int]) -> None:
         if self._held.pop(place, None) is not None:
             self._parts.allocator.let_go(*place)
+
+
+def _before_its_names(row: LocalEndpointRow) -> EndpointRecord:
+    """The endpoint without names: unhealthy ones are hidden, the way to them is not.
+
+    What the container sends first must find its way back; if other hosts hear of it only by then, their containers
+    ask for its MAC in vain, and again a second later.
+    """
+    return dataclasses.replace(record_of(row), health=Health.UNHEALTHY)

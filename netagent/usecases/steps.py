@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -48,8 +48,8 @@ class Projection(Protocol):
     async def wait_followed(self, revision: int) -> None:
         """Until the kernel and then the names are those of `revision` or later."""
 
-    async def wait_programmed(self, revision: int) -> None:
-        """Until the kernel is."""
+    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+        """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
 
     def trouble_with(self, device: str) -> str | None:
         """Why the kernel refused something about this device."""
@@ -173,12 +173,13 @@ class Steps:
     async def wait_built(self, network: NetworkView) -> None:
         """Until the network's devices are in the kernel. What is published must be reachable, also from elsewhere."""
         projection, name = self.parts.projection, network.unique_name
+        devices = (bridge_name(network.record.vni), vxlan_name(network.record.vni))
         with trio.move_on_after(BRIDGE_S) as scope:
-            await projection.wait_programmed(self.live.revision)
+            await projection.wait_standing(devices, self.live.revision)
         if scope.cancelled_caught:
             text = f"the devices of network {name} were not there within {BRIDGE_S:.0f} s"
             raise FailedError(text, code="datapath", thing=name, hint="see `netagent status`")
-        for device in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):
+        for device in devices:
             trouble = projection.trouble_with(device)
             if trouble:
                 raise RefusedError(

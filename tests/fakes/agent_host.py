@@ -188,7 +188,7 @@ class FakeProjection:
     async def wait_followed(self, revision):
         await self._steps("followed")
 
-    async def wait_programmed(self, revision):
+    async def wait_standing(self, devices, revision):
         await self._steps("programmed")
 
     def trouble_with(self, device):

@@ -11,8 +11,8 @@ the chain may end in a RETURN. Rules of ours are known by their comment, are lef
 (containers go on), and are removed by `remove`. With Docker's nftables backend there is no such chain and nothing to
 do; any other FORWARD drop is its owner's business.
 
-`iptables` is the program that Docker itself uses, legacy or nft; the ruleset's generation is read every 2 s and the
-program is only run when it has moved.
+`iptables` is the program that Docker itself uses, legacy or nft; the ruleset's generation is read twice a second and
+the program is only run when it has moved.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _PROGRAMS: Final = ("iptables", "ip6tables")
 _LOCK_S: Final = "5"
 """How long the program waits for others of its kind (legacy only)."""
 _PATIENCE_S: Final = 10.0
-_PERIOD_S: Final = 2.0
-_BLIND_PERIODS: Final = 15
+_PERIOD_S: Final = 0.5
+"""One netlink message each time. Until then what Docker has just forbidden is lost."""
+_BLIND_PERIODS: Final = 60
 """After so many periods the rules are looked at in any case: iptables-legacy moves no generation."""
 
 _log = logging.getLogger(__name__)
