@@ -56,6 +56,16 @@ def pair(fleet: Fleet) -> Fleet:
     return fleet
 
 
+@pytest.fixture(scope="module")
+def lasting(shared_fleet: Fleet) -> Fleet:
+    """The same without `web`, for tests that leave it as they found it."""
+    with shared_fleet.daemons("h1") as h1:
+        h1.docker.stop()
+        h1.docker.start([LIVE])
+    shared_fleet.start("h2", "client")
+    return shared_fleet
+
+
 def agent_dies(host: Any) -> None:
     host.kill_agent()
 
@@ -76,8 +86,10 @@ def docker_stops(host: Any) -> None:
     "ends", [[agent_dies, docker_dies], [docker_dies, agent_dies], [agent_stops, docker_stops]]
 )
 @pytest.mark.parametrize("first_up", ["agent", "docker"])
-def test_living_containers_keep_their_network(pair: Fleet, ends: list[Any], first_up: str) -> None:
-    fleet = pair
+def test_living_containers_keep_their_network(lasting: Fleet, ends: list[Any], first_up: str) -> None:
+    fleet = lasting
+    fleet.start("h1", "web")
+    everything_works(fleet)
     before = (fleet.devices("h1"), fleet.addresses("web"), fleet.inspect("h1", "web")["State"]["StartedAt"])
     target = fleet.addresses("web")[0]
     with fleet.daemons("h1") as h1:
