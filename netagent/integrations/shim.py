@@ -4,7 +4,8 @@
 CNI runtimes and netavark start a program for each container, several in a chain, and wait for it. So this file is
 installed alone (`netagent install cni`, `netagent install podman`) and runs on any Python of the host, without the
 product's own environment: it understands nothing of what it passes on, and every import costs milliseconds. `site`
-(-S), `socket`, `json` and `annotations` are left out on purpose: together they double the time it takes to start.
+(-S), `socket`, `json` and `annotations` are left out on purpose, and so is `os`, for whose part of it that is written
+in C: together they double the time it takes to start.
 
 The call, as the body of one HTTP request (netagent.integrations.shim_call is the other half):
 
@@ -15,7 +16,7 @@ of the environment only CNI_*. The answer's body is printed, and its header X-Ex
 
 import _signal  # type: ignore[import-not-found]  # `signal` is known to mypy, but brings enum: 4 ms
 import _socket
-import os
+import posix
 import sys
 
 SOCKET = "/run/netagent/netagent.sock"
@@ -26,6 +27,8 @@ MAX_INPUT_BYTES = 1 << 20
 
 TRY_AGAIN, NOT_AVAILABLE, BAD_ENVIRONMENT, UNREADABLE = 11, 50, 4, 6
 """CNI's error codes: https://www.cni.dev/docs/spec/#error"""
+
+ENCODING = sys.getfilesystemencoding()
 
 
 class Unanswered(Exception):  # noqa: N818  (named for what happened)
@@ -40,27 +43,32 @@ def main() -> None:
     """Ask, print, exit; never returns."""
     _signal.signal(_signal.SIGALRM, _too_late)
     _signal.alarm(DEADLINE_S)
-    path = os.environ.get("NETAGENT_SOCKET") or SOCKET
+    path = as_text(posix.environ.get(b"NETAGENT_SOCKET", b"")) or SOCKET
     try:
-        if b"CNI_COMMAND" not in os.environb:
+        if b"CNI_COMMAND" not in posix.environ:
             refuse_rootless()
         status, output = ask(path, call(read_input()))
     except Unanswered as error:
         status, output = 1, error_text(str(error), error.code)
     while output:
-        output = output[os.write(1, output) :]
-    os._exit(status)
+        output = output[posix.write(1, output) :]
+    posix._exit(status)  # noqa: SLF001  (public as os._exit)
 
 
 def _too_late(*_: object) -> None:
     raise TimeoutError
 
 
+def as_text(raw: bytes) -> str:
+    """What `os.fsdecode` gives."""
+    return raw.decode(ENCODING, "surrogateescape")
+
+
 def refuse_rootless() -> None:
     """Podman of an ordinary user starts us as root of a user namespace, in which the whole range is not mapped."""
     with open("/proc/self/uid_map", "rb") as file:  # noqa: PTH123  (pathlib takes 10 ms to import)
         whole = file.read().split() == [b"0", b"0", b"4294967295"]
-    if os.getuid() or not whole:
+    if posix.getuid() or not whole:
         raise Unanswered(
             "netagent's networks need rootful Podman: only root can put an interface into a network of the host;"
             " run it with sudo"
@@ -69,11 +77,11 @@ def refuse_rootless() -> None:
 
 def read_input() -> bytes:
     """Standard input to its end; nothing when it is a person's terminal or the call has none."""
-    if os.isatty(0) or sys.argv[1:] == ["info"]:
+    if posix.isatty(0) or sys.argv[1:] == ["info"]:
         return b""
     found = b""
     try:
-        while chunk := os.read(0, 65536):
+        while chunk := posix.read(0, 65536):
             found += chunk
             if len(found) > MAX_INPUT_BYTES:
                 raise Unanswered(f"standard input is larger than {MAX_INPUT_BYTES} bytes", UNREADABLE)
@@ -87,8 +95,8 @@ def read_input() -> bytes:
 
 def call(stdin: bytes) -> bytes:
     """The body of the request."""
-    arguments = [os.fsencode(one) for one in sys.argv]
-    variables = [name + b"=" + value for name, value in os.environb.items() if name.startswith(b"CNI_")]
+    arguments = [one.encode(ENCODING, "surrogateescape") for one in sys.argv]
+    variables = [name + b"=" + value for name, value in posix.environ.items() if name.startswith(b"CNI_")]
     return b"\0\0".join((b"\0".join(arguments), b"\0".join(variables), stdin))
 
 
@@ -141,7 +149,7 @@ def understood(path: str, answer: bytes) -> tuple[int, bytes]:
 def error_text(text: str, code: int) -> bytes:
     """As the runtime at hand wants to read it."""
     plain = "".join(one if " " <= one <= "~" and one not in '"\\' else "?" for one in text).encode()
-    command = os.environb.get(b"CNI_COMMAND")
+    command = posix.environ.get(b"CNI_COMMAND")
     if command is None:
         return b'{"error":"netagent: %s"}\n' % plain
     if command == b"STATUS" and code == TRY_AGAIN:
