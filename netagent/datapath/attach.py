@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,10 @@ from netagent.datapath.link import (
     choose_index,
     create_veth,
     decode_link,
-    delete_link,
     delete_link_index,
+    link_at,
     link_dump,
+    link_named,
     set_address,
     set_link,
     set_port,
@@ -95,10 +95,11 @@ class Attacher:
         return that end's name. A pair that waits already is kept. FailedError as `bind`; then nothing is left."""
         peer = peer_name(endpoint.endpoint_id)
         host_side = veth_name(endpoint.endpoint_id)
-        links = {link.name: link for link in await _links(self._netlink)}
-        bridge = _bridge_of(endpoint, links, vni)
-        if host_side in links and peer in links:
-            return peer
+        bridge = await _bridge_of(endpoint, self._netlink, vni)
+        if await _link(self._netlink, host_side) is not None:
+            if await _link(self._netlink, peer) is not None:
+                return peer
+            await self.unbind(endpoint.endpoint_id)  # it leads to where the endpoint was before
         pair = VethPair(
             name=host_side,
             alias=endpoint_alias(endpoint.endpoint_id),
@@ -107,7 +108,6 @@ class Attacher:
             peer_mac=endpoint.mac,
             peer_netns_fd=None,
         )
-        await self.unbind(endpoint.endpoint_id)  # one that leads to where the endpoint was before
         index = choose_index()
         requests = [*create_veth(pair, index), *_host_side(host_side, mtu_bytes, bridge.index)]
         errors = [error for error in await self._netlink.execute(requests) if error is not None]
@@ -126,42 +126,41 @@ class Attacher:
         Bringing it up is what libnetwork does last. An address of ours that came before its own would have it fail
         with "file exists", and the container with it. RefusedError `namespace-gone`.
         """
-        existing = {link.name: link for link in await _links(self._netlink)}.get(
-            veth_name(endpoint.endpoint_id)
-        )
         with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+            existing = await _link(self._netlink, veth_name(endpoint.endpoint_id))
+            if existing is None:
+                return False
             inside = Netlink(await run_in_netns(netns_fd, open_socket))
             with closing(inside):
-                return existing is not None and any(
-                    link.up
-                    and link.kind == existing.kind
-                    and (link.index, existing.index) == (existing.peer, link.peer)
-                    for link in await _links(inside)
-                )
+                peer = await _peer(existing, inside)
+                return peer is not None and peer.up
 
     async def unbind(self, endpoint_id: EndpointId) -> None:
         """Remove the endpoint's interface, both ends. No error if there is none."""
-        name = (await self.list_endpoint_devices()).get(endpoint_id)
-        if name is None:
+        link = await self._link_of(endpoint_id)
+        if link is None:
             return
         try:
-            await self._netlink.execute_one(delete_link(name))
+            await self._netlink.execute_one(delete_link_index(link.index))
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise FailedError(
-                    f"can't remove interface {name}: {error.strerror}",
+                    f"can't remove interface {link.name}: {error.strerror}",
                     code="unbind-failed",
                     thing=endpoint_id,
                 ) from error
 
     async def list_endpoint_devices(self) -> dict[EndpointId, str]:
         """Every endpoint's interface that exists, by its host side's name: also leftovers that nobody wants."""
-        found = ((endpoint_of(link.alias), link) for link in await _links(self._netlink))
-        return {
-            EndpointId(endpoint_id): link.name
-            for endpoint_id, link in found
-            if endpoint_id is not None and link.kind == Kind.VETH.value
-        }
+        found = ((_endpoint_on(link), link) for link in await _links(self._netlink))
+        return {endpoint_id: link.name for endpoint_id, link in found if endpoint_id is not None}
+
+    async def _link_of(self, endpoint_id: EndpointId) -> LinkMessage | None:
+        """The host's end: under its own name, or whatever somebody has called it since."""
+        link = await _link(self._netlink, veth_name(endpoint_id))
+        if link is not None and _endpoint_on(link) == endpoint_id:
+            return link
+        return next((link for link in await _links(self._netlink) if _endpoint_on(link) == endpoint_id), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +175,8 @@ class _Binding:
 
     async def complete(self, vni: int) -> str:
         """The whole of it; the name inside the namespace."""
-        links = {link.name: link for link in await _links(self.outside)}
-        bridge = _bridge_of(self.endpoint, links, vni)
-        existing = links.get(veth_name(self.endpoint.endpoint_id))
+        bridge = await _bridge_of(self.endpoint, self.outside, vni)
+        existing = await _link(self.outside, veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
         if ifname is not None:
             await self._finish(ifname, bridge.index)
@@ -202,14 +200,10 @@ class _Binding:
                 code="interface-taken",
                 thing=existing.name,
             )
-        for link in await _links(self.inside):
-            is_peer = link.kind == existing.kind and (link.index, existing.index) == (
-                existing.peer,
-                link.peer,
-            )
-            if is_peer and link.mac == self.endpoint.mac and self.endpoint.ifname in {"", link.name}:
-                return link.name
-        await self.outside.execute_one(delete_link(existing.name))  # it leads elsewhere
+        peer = await _peer(existing, self.inside)
+        if peer is not None and peer.mac == self.endpoint.mac and self.endpoint.ifname in {"", peer.name}:
+            return peer.name
+        await self.outside.execute_one(delete_link_index(existing.index))  # it leads elsewhere
         return None
 
     async def _create(self, index: int) -> str:
@@ -240,19 +234,21 @@ class _Binding:
 
     async def _finish(self, ifname: str, bridge_index: int) -> None:
         """Everything after creation, each step harmless when done again."""
-        indexes = {link.name: link.index for link in await _links(self.inside)}
+        link = await _link(self.inside, ifname)
+        if link is None:
+            raise OSError(errno.ENODEV, f"{ifname} was taken away in the same moment")
         await run_in_netns(self.netns_fd, lambda: _prepare_ipv6(ifname, self.endpoint.addresses))
         outside = _host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),
             set_link(ifname, mtu_bytes=self.mtu_bytes),
-            *self._addresses(indexes[ifname]),
+            *self._addresses(link.index),
             set_link(ifname, up=True),
         ]
         for error in [*await self.outside.execute(outside), *await self.inside.execute(inside)]:
             if error is not None:
                 raise error
-        for error in await self.inside.execute(self._routes(indexes[ifname])):
+        for error in await self.inside.execute(self._routes(link.index)):
             if error is not None and error.errno != errno.EEXIST:
                 raise error
 
@@ -277,8 +273,8 @@ class _Binding:
         ]
 
 
-def _bridge_of(endpoint: LocalEndpoint, links: Mapping[str, LinkMessage], vni: int) -> LinkMessage:
-    bridge = links.get(bridge_name(vni))
+async def _bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> LinkMessage:
+    bridge = await _link(netlink, bridge_name(vni))
     if bridge is None:
         raise FailedError(
             f"the network's bridge {bridge_name(vni)} does not exist",
@@ -320,6 +316,26 @@ def _prepare_ipv6(ifname: str, addresses: tuple[str, ...]) -> None:
         (folder / "disable_ipv6").write_text("0")
     with suppress(FileNotFoundError):  # a kernel without IPv6
         (folder / "accept_ra").write_text("0")
+
+
+def _endpoint_on(link: LinkMessage) -> EndpointId | None:
+    """Whose interface it is, by its alias."""
+    endpoint_id = endpoint_of(link.alias) if link.kind == Kind.VETH.value else None
+    return None if endpoint_id is None else EndpointId(endpoint_id)
+
+
+async def _peer(link: LinkMessage, inside: Netlink) -> LinkMessage | None:
+    """The other end of a pair, if that is in the namespace of `inside`: each names the other's index."""
+    found = None if link.peer is None else await inside.find(link_at(link.peer))
+    peer = None if found is None else decode_link(found.body)
+    return peer if peer is not None and (peer.kind, peer.peer) == (link.kind, link.index) else None
+
+
+async def _link(netlink: Netlink, name: str) -> LinkMessage | None:
+    """One link, however many there are."""
+    found = await netlink.find(link_named(name))
+    link = None if found is None else decode_link(found.body)
+    return link if link is not None and link.name == name else None
 
 
 async def _links(netlink: Netlink) -> list[LinkMessage]:

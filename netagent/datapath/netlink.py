@@ -106,6 +106,21 @@ class Netlink:
                     return messages
         raise InterruptedError(errno.EINTR, "the kernel's tables changed under every attempt to read them")
 
+    async def find(self, request: Request) -> Message | None:
+        """The one object that a request names; None when the kernel has none of that name or index. OSError."""
+        async with self._lock:
+            await self._socket.send(self._framed(request, 0))
+            while True:
+                for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
+                    if sequence != self._sequence:
+                        continue
+                    if kind != _NLMSG_ERROR:
+                        return Message(kind, body)
+                    error = _error_of(body, flags)
+                    if error is not None and error.errno != errno.ENODEV:
+                        raise error
+                    return None
+
     async def _execute_batch(self, requests: Sequence[Request]) -> list[OSError | None]:
         frames, sequences = [], []
         for request in requests:
