@@ -73,6 +73,7 @@ PERFORMS = {
     "netagent.datapath.netns",
     "netagent.datapath.observe",
     "netagent.datapath.reconcile",
+    "netagent.datapath.removal",
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",

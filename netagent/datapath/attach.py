@@ -36,6 +36,7 @@ from netagent.datapath.link import (
 )
 from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.removal import Removal
 from netagent.datapath.route import RTM_NEWROUTE, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
@@ -59,6 +60,7 @@ class Attacher:
 
     def __init__(self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None) -> None:
         self._netlink = netlink
+        self._removal = Removal(netlink)
         self._host_netns = host_netns or _own_netns()
 
     async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
@@ -141,14 +143,13 @@ class Attacher:
         if link is None:
             return
         try:
-            await self._netlink.execute_one(delete_link_index(link.index))
+            await self._removal.remove(link.index)
         except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise FailedError(
-                    f"can't remove interface {link.name}: {error.strerror}",
-                    code="unbind-failed",
-                    thing=endpoint_id,
-                ) from error
+            raise FailedError(
+                f"can't remove interface {link.name}: {error.strerror}",
+                code="unbind-failed",
+                thing=endpoint_id,
+            ) from error
 
     async def list_endpoint_devices(self) -> dict[EndpointId, str]:
         """Every endpoint's interface that exists, by its host side's name: also leftovers that nobody wants."""

@@ -252,6 +252,16 @@ def delete_link_index(index: int) -> Request:
     return _link_request(RTM_DELLINK, 0, [], index=index)
 
 
+def retire_link(index: int, group: int) -> Request:
+    """Take a link down and out of its bridge, and put it into a group with others that are to go."""
+    return _link_request(RTM_NEWLINK, 0, [("IFLA_MASTER", 0), ("IFLA_GROUP", group)], index=index, up=False)
+
+
+def delete_link_group(group: int) -> Request:
+    """Remove all links of a group."""
+    return _link_request(RTM_DELLINK, 0, [("IFLA_GROUP", group)])
+
+
 def _kind_data(device: Device) -> list[tuple[str, Any]]:
     if device.kind is Kind.BRIDGE:
         return [("IFLA_BR_MCAST_SNOOPING", int(device.mcast_snooping))]

@@ -29,7 +29,7 @@ _SO_RCVBUFFORCE = 33
 # Links, neighbours and FDB, IPv4 and IPv6 addresses: RTMGRP_* of <linux/rtnetlink.h>.
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x100
 
-_BATCH_MESSAGES = 64
+BATCH_MESSAGES = 64
 _RECEIVE_BYTES = 1 << 17
 _DUMP_ATTEMPTS = 5
 _NOTIFICATION_BUFFER_BYTES = 1 << 21
@@ -87,8 +87,8 @@ class Netlink:
         """Do them all in order; the answer of each, None for success. A failure does not stop the ones after it."""
         results: list[OSError | None] = []
         async with self._lock:
-            for start in range(0, len(requests), _BATCH_MESSAGES):
-                results += await self._execute_batch(requests[start : start + _BATCH_MESSAGES])
+            for start in range(0, len(requests), BATCH_MESSAGES):
+                results += await self._execute_batch(requests[start : start + BATCH_MESSAGES])
         return results
 
     async def execute_one(self, request: Request) -> None:

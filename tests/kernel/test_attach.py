@@ -26,6 +26,7 @@ from kernel.overlay import (
 
 from netagent.datapath.desired import LocalEndpoint, desired_state
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
+from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name
 
@@ -114,6 +115,47 @@ def test_bind_again_finishes_what_is_there(
         assert "eth0" not in c2.run("ip link")
 
     with_host(wire, (local,), body)
+
+
+def test_many_unbound_at_once_leave_the_others_alone(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1 = namespaces("c1")
+    locals_ = tuple(replace(endpoint(n, c1), addresses=(f"10.66.0.{n}/20",)) for n in range(2, 8))
+    kept, never_bound, *others = (local.endpoint_id for local in locals_)
+
+    async def body(host: Host) -> None:
+        for local in locals_:
+            if local.endpoint_id != never_bound:
+                await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        async with trio.open_nursery() as nursery:
+            for endpoint_id in [never_bound, *others]:
+                nursery.start_soon(host.attacher.unbind, endpoint_id)
+        assert await host.attacher.list_endpoint_devices() == {kept: veth_name(kept)}
+        assert bridge_name(VNI) in host.namespace.run("ip link")
+        assert c1.run("ls /sys/class/net").split() == ["eth0", "lo"]
+
+    with_host(wire, locals_, body)
+
+
+def test_a_link_that_is_gone_does_not_keep_others_from_being_removed(
+    wire: tuple[Namespace, Namespace],
+) -> None:
+    async def body(host: Host) -> None:
+        indexes = {}
+        for name in ("gone", "one", "two", "stays"):
+            host.namespace.run(f"ip link add {name} type bridge")
+            indexes[name] = int(host.namespace.run(f"cat /sys/class/net/{name}/ifindex"))
+        host.namespace.run("ip link del gone")
+        removal = Removal(host.netlink)
+        async with trio.open_nursery() as nursery:
+            for name in ("one", "gone", "two"):
+                nursery.start_soon(removal.remove, indexes[name])
+        left = host.namespace.run("ls /sys/class/net").split()
+        assert "stays" in left
+        assert not {"one", "two"} & set(left)
+
+    with_host(wire, (), body)
 
 
 def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory) -> None:
