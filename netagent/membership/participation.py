@@ -8,7 +8,7 @@ has gone, because containers come back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import trio
@@ -18,6 +18,7 @@ from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
 from netagent.registry.live import Live
 from netagent.registry.schema import scope_of
+from netagent.registry.statement import Statement
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.node import GossipNode
 from netgossip.types import CLUSTER_SCOPE, Scope
@@ -38,6 +39,11 @@ class Publishes(Protocol):
 
     async def withdraw(self, *records: Record) -> None:
         """Delete records of ours."""
+
+    async def change(
+        self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
+    ) -> None:
+        """Both, and what the journal is to hold with them: all or nothing."""
 
     async def drop_own_log(self, scope: Scope) -> None:
         """Forget all that we ever said in a scope."""

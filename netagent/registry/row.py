@@ -17,12 +17,10 @@ from netagent.model.records import Health, Link, Port
 
 
 class Stage(enum.Enum):
-    """How far an attach came; each stage contains the ones before."""
+    """How far an attach came."""
 
     RESERVED = "reserved"
     """The address is ours; no kernel object exists for sure."""
-    BOUND = "bound"
-    """The interface is in its namespace."""
     PUBLISHED = "published"
     """Other hosts may know it."""
 

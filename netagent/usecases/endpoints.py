@@ -103,16 +103,17 @@ class Endpoints:
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
-            row = await self._bind(row, undo)
+            row = dataclasses.replace(row, ifname=await self._bind(row, undo))
             await steps.open_resolver(row, fd, undo)
             undo.push("resolv.conf", lambda: as_async(lambda: steps.refresh_resolv_conf(row, gone=True)))
             steps.refresh_resolv_conf(row)
-            row = await steps.publish(row, undo)
+            row = await steps.publish(row)
         await steps.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
-    async def _bind(self, row: LocalEndpointRow, undo: UndoStack) -> LocalEndpointRow:
+    async def _bind(self, row: LocalEndpointRow, undo: UndoStack) -> str:
+        """The name that the interface has got."""
         parts, network = self._parts, self.steps.network(row.network_id)
         self._live.set_row(row)
         undo.push("row", lambda: as_async(lambda: self._live.drop_row(row.endpoint_id)))
@@ -131,7 +132,7 @@ class Endpoints:
             raise RefusedError(
                 f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
             )
-        return await self.steps.save(dataclasses.replace(row, ifname=ifname, stage=Stage.BOUND))
+        return ifname
 
     # -- detach ----------------------------------------------------------------------------------------------
 

@@ -154,8 +154,6 @@ class Janitor:
             await parts.participation.take_part(now.network_id)
             if not _is_known(parts.live.view, now.endpoint_id):
                 await parts.publisher.put(record_of(now))
-            if now.stage is not Stage.PUBLISHED:
-                await self._save(replace(now, stage=Stage.PUBLISHED))
             self._unresumed.discard(row.endpoint_id)
 
     async def _rebind(self, row: LocalEndpointRow) -> None:

@@ -132,7 +132,7 @@ class Staged:
                     self._live.set_row(row)
                     await self._steps.open_resolver(row, fd, undo)
                     row = await self._dress(row)
-                    row = await self._steps.publish(row, undo)
+                    row = await self._steps.publish(row)
                 self._waiting.pop(row.endpoint_id, None)
         await self._steps.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)

@@ -196,23 +196,23 @@ class Steps:
             undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
         await parts.resolvers.ensure_listening(sandbox, fd, behind_runtime=row.behind_runtime)
 
-    async def publish(self, row: LocalEndpointRow, undo: UndoStack) -> LocalEndpointRow:
-        """Tell the others, and note that they may know."""
-        await self.parts.publisher.put(record_of(row))
-        undo.push("record", lambda: self.parts.publisher.withdraw(record_of(row)))
-        return await self.save(dataclasses.replace(row, stage=Stage.PUBLISHED))
+    async def publish(self, row: LocalEndpointRow) -> LocalEndpointRow:
+        """Tell the others, and note in the same write that they may know: the last step, which needs no undoing."""
+        row = dataclasses.replace(row, stage=Stage.PUBLISHED)
+        await self.parts.publisher.change(put=[record_of(row)], also=statement.save_endpoint(row))
+        self.live.set_row(row)
+        return row
 
     async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """Withdraw the name, then the resolver and the interface; half removed until the caller says otherwise.
 
-        Begins by writing down that the endpoint is only reserved from now on, so that not even a restart makes it
-        whole again."""
+        With the name's end is written down that the endpoint is only reserved from now on, so that not even a restart
+        makes it whole again."""
         row = dataclasses.replace(row, stage=Stage.RESERVED)
         # Not `save`: on a full disk that is refused, and detaching is what makes room.
-        await self.parts.journal.transaction(statement.save_endpoint(row))
+        await self.parts.publisher.change(withdraw=[record_of(row)], also=statement.save_endpoint(row))
         self.live.set_row(row)
         self.half_removed.add(row.endpoint_id)
-        await self.parts.publisher.withdraw(record_of(row))
         await self.settle()
         if row.netns_inode and not self.others_in_sandbox(row):
             await self.parts.resolvers.remove_sandbox(sandbox_of(row))

@@ -134,11 +134,11 @@ def test_endpoints_come_back_in_the_order_of_attaching(reopen):
     async def attach(journal):
         for one in (FULL_ROW, row(3), row(2)):
             await journal.save_endpoint(one)
-        await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Stage.BOUND))
+        await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Stage.RESERVED))
         await journal.delete_endpoint(row(3).endpoint_id)
 
     run(attach, reopen())
-    assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Stage.BOUND), row(2)]
+    assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Stage.RESERVED), row(2)]
 
 
 def test_two_endpoints_never_have_one_address(reopen):

@@ -89,8 +89,10 @@ async def test_a_restart_changes_nothing_that_is_whole(world):
 
 
 @virtual
-async def test_a_bound_endpoint_is_published_and_a_reserved_one_taken_back(world):
-    one, row = await crashed(world, Stage.BOUND)
+async def test_an_endpoint_that_was_forgotten_is_published_and_a_reserved_one_taken_back(world):
+    one, row = await crashed(world, Stage.PUBLISHED)
+    await one.publisher.withdraw(record_of(row))
+    resolv_conf.remove("web")
     await started_again(one)
     assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
     assert one.own_endpoints() == {row.endpoint_id}
@@ -189,7 +191,8 @@ async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, st
 
 @virtual
 async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(world):
-    one, row = await crashed(world, Stage.BOUND)
+    one, row = await crashed(world, Stage.PUBLISHED)
+    await one.publisher.withdraw(record_of(row))
     own = one.node.heard
     networks = [event for event in own if any(entry.key.startswith(b"n") for entry in event.entries)]
     one.node.heard = [event for event in own if event not in networks]
