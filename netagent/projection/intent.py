@@ -6,7 +6,6 @@ cut off by an agent's or a link's trouble; they go when the owner deletes the re
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, ProbePeer, RemoteEndpoint
@@ -43,7 +42,7 @@ def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEnd
 
 def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
     """The row as the datapath wants it."""
-    prefixes = [ipaddress.ip_network(subnet).prefixlen for subnet in network.record.subnets]
+    prefixes = [subnet.rpartition("/")[2] for subnet in network.record.subnets]
     return LocalEndpoint(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
