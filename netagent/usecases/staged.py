@@ -116,6 +116,7 @@ class Staged:
                 reserved = self._called(origin)
                 if reserved.stage is Stage.PUBLISHED:
                     return reserved
+                self._wait_for(reserved)  # whoever tries has not given it up
                 row = dataclasses.replace(
                     reserved,
                     name=self._steps.free_name(reserved, name),

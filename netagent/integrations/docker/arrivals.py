@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
 
 from netagent.errors import NetagentError, RefusedError
+from netagent.usecases.staged import HOLD_S
 
 POLL_S = 0.01
 RETRY_S = 1.0
@@ -35,6 +35,15 @@ class Arrival:
     sandbox_key: str
 
 
+@dataclass(slots=True)
+class _Expected:
+    arrival: Arrival
+    until: float
+    """When its endpoint is given up, too: on trio's clock, as `not_before`."""
+    not_before: float = 0.0
+    """It is not looked at earlier."""
+
+
 class Arrivals:
     """`enter` is called for each once its namespace is there, again every RETRY_S while it fails, until `forget`."""
 
@@ -43,8 +52,7 @@ class Arrivals:
     ) -> None:
         self._enter = enter
         self._failed = failed
-        self._expected: dict[str, tuple[Arrival, float]] = {}
-        """With the time before which it is not looked at."""
+        self._expected: dict[str, _Expected] = {}
         self._wake = trio.Event()
 
     def expect(self, arrival: Arrival) -> None:
@@ -56,7 +64,7 @@ class Arrivals:
                 thing=arrival.endpoint[:12],
                 hint="start it again in a moment",
             )
-        self._expected[arrival.endpoint] = (arrival, 0.0)
+        self._expected[arrival.endpoint] = _Expected(arrival, until=trio.current_time() + HOLD_S)
         self._wake.set()
 
     def forget(self, endpoint: str) -> None:
@@ -76,21 +84,25 @@ class Arrivals:
                     self._wake = trio.Event()
                     await self._wake.wait()
                 now = trio.current_time()
-                for endpoint, (arrival, not_before) in list(self._expected.items()):
-                    if not_before <= now and _is_on(arrival.sandbox_key, device):
-                        self._expected[endpoint] = (arrival, float("inf"))
-                        nursery.start_soon(partial(self._admit, arrival))
+                for endpoint, one in list(self._expected.items()):
+                    if one.not_before > now:
+                        continue
+                    if _is_on(one.arrival.sandbox_key, device):
+                        one.not_before = float("inf")
+                        nursery.start_soon(self._admit, one)
+                    elif one.until < now:
+                        self.forget(endpoint)  # Docker died before it made the namespace
                 await trio.sleep(POLL_S)
 
-    async def _admit(self, arrival: Arrival) -> None:
+    async def _admit(self, one: _Expected) -> None:
         try:
-            await self._enter(arrival)
+            await self._enter(one.arrival)
         except (NetagentError, OSError) as error:
-            self._failed(arrival, str(error))
-            if arrival.endpoint in self._expected:
-                self._expected[arrival.endpoint] = (arrival, trio.current_time() + RETRY_S)
+            self._failed(one.arrival, str(error))
+            one.not_before = trio.current_time() + RETRY_S
         else:
-            self.forget(arrival.endpoint)
+            if self._expected.get(one.arrival.endpoint) is one:
+                self.forget(one.arrival.endpoint)
 
 
 def namespace_device() -> int:

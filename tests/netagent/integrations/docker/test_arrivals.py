@@ -10,6 +10,7 @@ from fakes.virtual import virtual
 from netagent.errors import FailedError, RefusedError
 from netagent.integrations.docker import arrivals
 from netagent.integrations.docker.arrivals import Arrival, Arrivals
+from netagent.usecases.staged import HOLD_S
 
 
 def arrival(number, folder):
@@ -66,7 +67,22 @@ async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
         nursery.cancel_scope.cancel()
 
 
-def test_their_number_is_bounded(tmp_path, monkeypatch):
+@virtual
+async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path):
+    waiting = Arrivals(None, lambda one, sentence: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.run)
+        one = arrival(1, tmp_path)
+        waiting.expect(one)
+        await trio.sleep(HOLD_S - 1)
+        assert waiting.is_expected(one.endpoint)
+        await trio.sleep(2)
+        assert not waiting.is_expected(one.endpoint)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_their_number_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(arrivals, "MAX_EXPECTED", 1)
     waiting = Arrivals(None, lambda one, sentence: None)
     waiting.expect(arrival(1, tmp_path))
