@@ -90,7 +90,7 @@ def _port(text: str) -> Port | None:
 
 def _published(labels: Mapping[str, str], original_name: str) -> tuple[tuple[str, str], ...]:
     kept: dict[str, str] = {}
-    if nearest_name(original_name) != original_name:
+    if nearest_name(original_name) != original_name and original_name.isprintable():
         kept[ORIGINAL_NAME] = original_name[:255]
     room_bytes = MAX_LABELS_BYTES
     for key in sorted(labels):

@@ -18,7 +18,6 @@ the program is only run when it has moved.
 from __future__ import annotations
 
 import logging
-import shlex
 import socket
 import subprocess
 from typing import Final
@@ -83,7 +82,7 @@ class Accepts:
             return
         ours = ours_untrusted(listed.stdout.decode("utf-8", "replace"))
         good = ours.count(RULE)
-        orders = [["-D", CHAIN, *shlex.split(rule)] for rule in ours if rule != RULE]
+        orders = [["-D", CHAIN, *rule.split()] for rule in ours if rule != RULE]
         orders += [["-D", CHAIN, *RULE.split()]] * max(0, good - wanted)
         orders += [["-I", CHAIN, *RULE.split()]] * max(0, wanted - good)
         for order in orders:
@@ -102,10 +101,12 @@ class Accepts:
 
 
 def ours_untrusted(listing: str) -> list[str]:
-    """Our rules in the output of `iptables -S DOCKER-USER`, each without its `-A DOCKER-USER`."""
+    """Our rules in the output of `iptables -S DOCKER-USER`, each without its `-A DOCKER-USER`.
+
+    None has quotes in it: one that has is somebody else's, whatever its comment says."""
     start = f"-A {CHAIN} "
     rules = [line.removeprefix(start) for line in listing.splitlines() if line.startswith(start)]
-    return [rule for rule in rules if f" --comment {COMMENT} " in f"{rule} "]
+    return [rule for rule in rules if f" --comment {COMMENT} " in f"{rule} " and not set(rule) & set("\"'\\")]
 
 
 async def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
@@ -24,6 +24,8 @@ MIRROR_LABEL = "netagent.network"
 """On a Docker network: made by an agent for the network with this id, and removed with it."""
 MAX_LINKS = 64
 MAX_ALIASES = 64
+MAX_PID = 1 << 22
+"""PID_MAX_LIMIT of the kernel."""
 
 _HEALTH = {"healthy": Health.HEALTHY, "unhealthy": Health.UNHEALTHY}
 
@@ -137,11 +139,11 @@ def container_untrusted(value: Any) -> Container:
     labels = _object(_object(top.get("Config")).get("Labels"))
     pid = state.get("Pid")
     return Container(
-        container_id=_text(top.get("Id"), required="Id"),
-        name=_text(top.get("Name")).lstrip("/"),
+        container_id=_id(top.get("Id")),
+        name=_line(top.get("Name")).lstrip("/"),
         running=state.get("Running") is True,
-        pid=pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else 0,
-        sandbox_key=_text(settings.get("SandboxKey")),
+        pid=pid if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= MAX_PID else 0,
+        sandbox_key=_line(settings.get("SandboxKey")),
         health=_HEALTH.get(health, Health.UNKNOWN),
         labels={key: _text(text) for key, text in labels.items()},
         interfaces=tuple(
@@ -164,10 +166,10 @@ def network_untrusted(value: Any) -> DockerNetwork:
     endpoints = {}
     for key, one in _object(top.get("Containers")).items():
         entry = _object(one)
-        container_id = "" if key.startswith("ep-") else key
+        container_id = "" if key.startswith("ep-") else _id(key)
         endpoints[_text(entry.get("EndpointID"))] = (_text(entry.get("Name")), container_id)
     return DockerNetwork(
-        docker_id=_text(top.get("Id"), required="Id"),
+        docker_id=_id(top.get("Id")),
         name=_text(top.get("Name"), required="Name"),
         driver=_text(top.get("Driver")),
         ipam_driver=_text(ipam.get("Driver")),
@@ -186,11 +188,30 @@ def container_ids_untrusted(value: Any) -> list[tuple[str, tuple[str, ...]]]:
     """From `GET /containers/json`: ids, and the networks each is in, as the user named them. InputError."""
     return [
         (
-            _text(_object(one).get("Id"), required="Id"),
+            _id(_object(one).get("Id")),
             tuple(_object(_object(_object(one).get("NetworkSettings")).get("Networks"))),
         )
         for one in _list(value)
     ]
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether it can stand in a path of the API."""
+    return isinstance(value, str) and value.isascii() and value.isalnum()
+
+
+def _id(value: Any) -> str:
+    if not is_id(value):
+        raise _wrong("an id")
+    return value
+
+
+def _line(value: Any) -> str:
+    """A text that may become part of a path or of a name."""
+    text = _text(value)
+    if not text.isprintable():
+        raise _wrong("a printable text")
+    return text
 
 
 def _object(value: Any) -> dict[str, Any]:

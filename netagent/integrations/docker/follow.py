@@ -65,6 +65,7 @@ class Follower:
         self._containers: dict[str, Container] = {}
         self._dirty: dict[str, None] = {}
         self._wake = trio.Event()
+        self._look_wanted = trio.Event()
         self._sweep_wanted = trio.Event()
         self._watched: dict[_Identity, int] = {}
         """Namespace -> the process that is watched for it."""
@@ -97,7 +98,12 @@ class Follower:
         async with trio.open_nursery() as self._nursery:
             for _ in range(INSPECTORS):
                 self._nursery.start_soon(self._inspect_dirty)
-            for task in (self._sweep_when_wanted, self._look_for_processes, self._notice_membership):
+            for task in (
+                self._look_when_wanted,
+                self._sweep_when_wanted,
+                self._look_for_processes,
+                self._notice_membership,
+            ):
                 self._nursery.start_soon(task)
             while True:
                 try:
@@ -112,7 +118,7 @@ class Follower:
         async with self._engine.events(_FILTERS) as events:
             self.connected = True
             self.troubles.pop("docker", None)
-            self._nursery.start_soon(self._look_at_all)
+            self._look_wanted.set()
             while True:
                 for event in await events.read():
                     self._note_untrusted(event)
@@ -122,28 +128,41 @@ class Follower:
         if not isinstance(action, str) or not isinstance(actor, dict):
             return
         attributes = actor.get("Attributes")
-        about = actor.get("ID") if kind == "container" else (attributes or {}).get("container")
-        if isinstance(about, str) and about:
+        if kind == "container":
+            about = actor.get("ID")
+        else:
+            about = attributes.get("container") if isinstance(attributes, dict) else None
+        if facts.is_id(about):
             self.look_at(about)
         if action in {"die", "destroy", "disconnect"}:
             self._sweep_wanted.set()
         if kind == "network" and action in {"create", "destroy"}:
-            self._nursery.start_soon(self._look_at_all)
+            self._look_wanted.set()
+
+    async def _look_when_wanted(self) -> None:
+        """One look after the other: an older list must not come after a newer one."""
+        while True:
+            await self._look_wanted.wait()
+            self._look_wanted = trio.Event()
+            try:
+                await self._look_at_all()
+            except NetagentError as error:
+                _limited.warning("list", f"cannot list Docker's containers: {error}")
+                await trio.sleep(RECONNECT_S)
+                if self.connected:
+                    self._look_wanted.set()
 
     async def _look_at_all(self) -> None:
         """Networks, and every container that is in one of ours."""
-        try:
-            filters = json.dumps({"driver": [self._driver]})
-            listed = facts.networks_untrusted(await self._engine.get("/networks", filters=filters))
-            everybody = await self._engine.get("/containers/json", all="1")
-            in_networks = facts.container_ids_untrusted(everybody)
-        except NetagentError as error:
-            _limited.warning("list", f"cannot list Docker's containers: {error}")
-            return
+        filters = json.dumps({"driver": [self._driver]})
+        listed = facts.networks_untrusted(await self._engine.get("/networks", filters=filters))
+        everybody = await self._engine.get("/containers/json", all="1")
+        in_networks = facts.container_ids_untrusted(everybody)
         self._networks = {network.docker_id: network for network in listed}
         names = {name for network in listed for name in (network.name, network.docker_id)}
         ours = {container_id for container_id, networks in in_networks if names & set(networks)}
         self._containers = {known: one for known, one in self._containers.items() if known in ours}
+        self.troubles = {about: text for about, text in self.troubles.items() if about in ours}
         for container_id in ours:
             self.look_at(container_id)
         self._sweep_wanted.set()
@@ -157,7 +176,7 @@ class Follower:
             member = self._member()
             if member is not last and self.connected:
                 last = member
-                await self._look_at_all()
+                self._look_wanted.set()
             await trio.sleep(LOOK_S)
 
     # -- one container -------------------------------------------------------------------------------------------

@@ -73,8 +73,13 @@ class DockerIntegration:
 
     def troubles(self) -> tuple[str, ...]:
         """Sentences for people, sorted: what could not be done, and what to do about it."""
-        found = {**self._follower.troubles, **self._mirror.troubles, **self._failures}
-        return tuple(sorted({*found.values(), *self._accepts.troubles()}))
+        # Who has left since is no trouble any more.
+        self._failures = {
+            one: text for one, text in self._failures.items() if self._arrivals.is_expected(one)
+        }
+        found = (self._follower.troubles, self._mirror.troubles, self._failures)
+        texts = (text for by_thing in found for text in by_thing.values())
+        return tuple(sorted({*texts, *self._accepts.troubles()}))
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
         """Until `docker run --network` finds a network that was just made; the caller bounds it."""

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import trio
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -117,10 +117,13 @@ class Plugin:
 
     async def _serve(self, request: Request) -> Response:
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return Response(status_code=413)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    return Response(status_code=413)
+        except ClientDisconnect:  # dockerd was killed
+            return Response(status_code=400)
         status, value = await self.answer(request.path_params["method"], bytes(body))
         return Response(json.dumps(value), status, media_type=protocol.CONTENT_TYPE)
 

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from netagent.control.server import serve
@@ -253,6 +255,13 @@ def test_it_imports_nothing_that_takes_time() -> None:
 def test_what_is_no_call_is_refused(body: bytes) -> None:
     with pytest.raises(InputError):
         parse_call_untrusted(body)
+
+
+@given(st.binary(max_size=60) | st.lists(st.sampled_from([b"\0", b"a", b"=", b"\xff"])).map(b"".join))
+def test_any_bytes_are_a_call_or_refused(body: bytes) -> None:
+    with suppress(InputError):
+        call = parse_call_untrusted(body)
+        assert all("\0" not in one for one in (*call.arguments, *call.variables, *call.variables.values()))
 
 
 def test_a_call_without_variables_or_input_is_one() -> None:

@@ -74,6 +74,7 @@ def test_only_rules_with_our_comment_are_ours():
         "-A DOCKER-USER -i na-+ -j ACCEPT",
         '-A DOCKER-USER -m comment --comment "netagent and more" -j ACCEPT',
         "-A DOCKER-USER -m comment --comment netagent-x -j ACCEPT",
+        '-A DOCKER-USER -m comment --comment netagent -m string --string "it\'s" -j ACCEPT',
         "-A OTHER -m comment --comment netagent -j ACCEPT",
         "",
         "garbage",

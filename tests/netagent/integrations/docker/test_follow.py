@@ -7,7 +7,9 @@ from fakes.docker_world import until
 from fakes.registry import N1
 from fakes.virtual import virtual
 
+from netagent.errors import FailedError
 from netagent.integrations.docker import arrivals, follow
+from netagent.integrations.docker.engine import EngineError
 from netagent.integrations.docker.integration import NAMED_S
 from netagent.model.records import Health, Link, Port
 from netagent.registry.row import Stage
@@ -129,6 +131,26 @@ async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_d
     world.begin()
     async with world.running():
         await until(lambda: world.record("web") is None, 2.0)
+
+
+@virtual
+async def test_a_docker_too_busy_to_list_its_containers_is_asked_again(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+    answer, refusals = world.docker.answer, [1, 2, 3]
+
+    async def busy(method, path, query, body):
+        if path == "/containers/json" and refusals:
+            refusals.pop()
+            raise EngineError("Docker did not answer")
+        return await answer(method, path, query, body)
+
+    monkeypatch.setattr(world.docker, "answer", busy)
+    world.begin()
+    async with world.running():
+        world.docker.set_health(container_id, "unhealthy")
+        await until(lambda: world.record("web").health is Health.UNHEALTHY)
 
 
 @virtual
@@ -257,3 +279,19 @@ async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
 
 def test_the_look_for_processes_finds_this_one():
     assert follow._namespace_of("self") in follow._read_namespaces_in_use()
+
+
+@virtual
+async def test_a_container_that_could_not_be_entered_is_no_trouble_once_it_is_gone(world, monkeypatch):
+    async def refuse(*arguments, **fields):
+        raise FailedError("the resolver process is away")
+
+    async with world.running() as one:
+        await with_docker_network(world)
+        monkeypatch.setattr(world.host.endpoints.staged, "enter", refuse)
+        container_id = await world.docker.create("web", "app")
+        await world.docker.join(container_id, "app")
+        world.namespaces.make("web")
+        await until(lambda: any("resolver process is away" in text for text in one.troubles()))
+        await world.docker.leave(world.docker.endpoints_of(container_id)[0])
+        assert one.troubles() == ()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.errors import InputError
-from netagent.integrations.docker import container, protocol
+from netagent.integrations.docker import arrivals, container, engine, protocol
+from netagent.integrations.docker.engine import EngineError
+from netagent.integrations.docker.follow import Follower
+from netagent.model.ids import is_name
 
 EID = "e" * 64
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    # Half a surrogate pair is text to JSON, and to no file or wire.
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=()), max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
@@ -65,6 +72,52 @@ PARSERS = [
 def test_anything_gives_a_value_or_an_input_error(parse, value):
     with suppress(InputError):
         parse(value)
+
+
+CONTAINERS = st.fixed_dictionaries(
+    {"Id": st.sampled_from([EID, "abc"])},
+    optional={
+        "Name": VALUES,
+        "State": st.dictionaries(st.sampled_from(["Running", "Pid", "Health"]), VALUES | st.integers(1)),
+        "Config": st.dictionaries(st.just("Labels"), st.dictionaries(st.text(max_size=9), VALUES)),
+        "NetworkSettings": st.dictionaries(
+            st.sampled_from(["SandboxKey", "Networks"]), VALUES | st.dictionaries(st.just("app"), OBJECTS)
+        ),
+    },
+)
+
+
+@given(value=CONTAINERS)
+def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value):
+    with suppress(InputError):
+        found = container.container_untrusted(value)
+        arrivals._is_on(found.sandbox_key, 0)
+        with suppress(OSError):
+            os.close(os.pidfd_open(found.pid or 1))
+        fields, _ = container.fields_of(found, found.interfaces[0] if found.interfaces else None)
+        json.dumps(container.as_change(fields)["labels"], ensure_ascii=False).encode()
+        assert is_name(fields.name)
+
+
+@given(
+    kind=st.sampled_from(["container", "network"]) | JSON,
+    action=st.sampled_from(["die", "create"]) | JSON,
+    actor=st.dictionaries(
+        st.sampled_from(["ID", "Attributes"]), JSON | st.fixed_dictionaries({"container": JSON})
+    )
+    | JSON,
+)
+def test_any_event_is_followed_or_passed_over(kind, action, actor):
+    follower = Follower(None, None, None, "netagent")
+    follower._note_untrusted({"Type": kind, "Action": action, "Actor": actor})
+    assert all(quote(one) == one for one in follower._dirty)
+
+
+@given(body=st.binary(max_size=60) | st.sampled_from([b"[" * 100_000, b"1" * 10_000, b'"\\ud800"']))
+def test_any_bytes_from_docker_are_a_value_or_an_error(body):
+    engine._event_untrusted(body)
+    with suppress(InputError, EngineError):
+        engine._json_untrusted("GET", "/x", 200, body)
 
 
 def test_a_pool_is_found_again_from_its_id():
