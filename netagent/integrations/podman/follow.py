@@ -50,6 +50,9 @@ ASK_AGAIN_S = 2.0
 """Until Podman is asked once more about a container that has no process yet, or another than it had."""
 STARTING_S = 10.0
 """A container has a process within this time of its `setup`, or its start has failed."""
+UNSTARTED_S = 60.0
+"""The same for one of which Podman says that nothing runs: it may be filling a volume first. Later it has ended, and
+whoever should have torn it down as well."""
 RECHECK_S = 30.0
 """The same for one with a trouble, which a user may have cured."""
 
@@ -87,11 +90,11 @@ class Followed:
         that starts it just now."""
         if self.is_unknown:
             return now > self.since + STARTING_S
-        return (
-            self.container is not None
-            and self.container.pid > 0
-            and not lives(self.container.pid, self.namespace)
-        )
+        if self.container is None:
+            return False
+        if self.container.pid <= 0:
+            return now > self.since + UNSTARTED_S
+        return not lives(self.container.pid, self.namespace)
 
 
 class Follower:

@@ -7,8 +7,12 @@ it is another namespace. So one stat(2) says for sure whether a process lives wh
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from netagent.errors import InputError
 from netagent.integrations.podman.health import MAX_LOG_BYTES, health_untrusted
@@ -66,12 +70,21 @@ def read_health(known: dict[str, tuple[int, Health]], path: str) -> Health:
         known.pop(path)
         return Health.UNKNOWN
     try:
-        with Path(path).open("rb") as file:
+        with _opened_file(path) as file:
             health = health_untrusted(file.read(MAX_LOG_BYTES))
     except (OSError, InputError):
         return health  # Podman is writing it: the next look has it
     known[path] = written_at, health
     return health
+
+
+def _opened_file(path: str) -> BinaryIO:
+    """Never waits: the folder may be one in which others can make a FIFO of that name. OSError when it is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file", path)
+    return os.fdopen(descriptor, "rb")
 
 
 def ensure_nameserver(path: str, address: str) -> None:

@@ -79,7 +79,7 @@ def ids_untrusted(text: bytes) -> tuple[str, ...]:
 def _container(given: Mapping[str, Any]) -> Container:
     state, config, host = _part(given, "State"), _part(given, "Config"), _part(given, "HostConfig")
     container_id, pid = _text(given, "Id"), state.get("Pid", 0)
-    if not isinstance(pid, int):
+    if not isinstance(pid, int) or isinstance(pid, bool):
         raise _unknown_form()
     home = _run_folder(given, container_id)
     resolv_conf = _text(given, "ResolvConfPath")  # elsewhere it is a user's or another container's
@@ -145,7 +145,7 @@ def _part(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(given: Mapping[str, Any], key: str) -> str:
     text = given.get(key) or ""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.isprintable():  # names and paths: both are used as such
         raise _unknown_form()
     return text
 

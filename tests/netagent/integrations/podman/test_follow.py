@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,13 +13,17 @@ from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plug
 from fakes.virtual import virtual
 
 from netagent.integrations.podman import inhabitants
-from netagent.integrations.podman.follow import ASK_AGAIN_S, LOOK_S, STARTING_S, Follower
+from netagent.integrations.podman.follow import ASK_AGAIN_S, LOOK_S, STARTING_S, UNSTARTED_S, Follower
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.integrations.podman.report import Container
 from netagent.model.records import Health, Port
 
 WITHDRAWN_S = 2.0
 """What is promised."""
+
+
+def count_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Proc:
@@ -177,6 +182,24 @@ async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(names
 
 
 @virtual
+async def test_one_whose_cleanup_died_is_withdrawn_though_podman_knows_of_its_end(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(UNSTARTED_S)
+        this.podman.container_list[C1] = container(pid=0)
+        proc.start(101, this.one.path("host"), f"podman\0container\0cleanup\0{C1}")
+        proc.end(100)
+        await trio.sleep(10)  # Podman has said meanwhile that nothing runs
+        assert len(this.rows) == 1
+        proc.end(101)
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_old_one(namespaces, proc):
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
@@ -226,6 +249,27 @@ async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_p
         assert this.rows[0].health is Health.HEALTHY
         log.unlink()
         await this.until(lambda: this.rows[0].health is Health.UNKNOWN)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@virtual
+async def test_a_health_log_that_is_none_stops_nobody(namespaces, proc, tmp_path, make):
+    log = tmp_path / "healthcheck.log"
+    make(log)  # in a folder of a user's choice, such as /tmp, anybody may have made one
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        await trio.sleep(2)
+        opened = count_descriptors()
+        await trio.sleep(2)
+        assert this.rows[0].health is Health.UNKNOWN
+        assert count_descriptors() == opened
+        shutil.rmtree(log) if log.is_dir() else log.unlink()
+        write_health(log, "healthy", 1)
+        await this.until(lambda: this.rows[0].health is Health.HEALTHY)
         nursery.cancel_scope.cancel()
 
 

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.errors import InputError
+from netagent.integrations.labels import described
 from netagent.integrations.podman.health import health_untrusted, together
+from netagent.integrations.podman.inhabitants import lives, read_health
 from netagent.integrations.podman.netavark import container_of, creation_untrusted, plugging_untrusted
 from netagent.integrations.podman.report import containers_untrusted, ids_untrusted, networks_untrusted
 from netagent.model.records import Health
@@ -25,8 +27,10 @@ WORDS = """
     PortBindings HealthLogDestination NetworkSettings Networks PidFile Status HostPort
 """
 KEYS = st.sampled_from(WORDS.split())
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+"""Half surrogate pairs too, which are text to JSON, and to no file or wire."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just(C1) | st.just("eth0"),
+    st.none() | st.booleans() | st.integers() | TEXT | st.just(C1) | st.just("eth0"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=8),
     max_leaves=30,
 )
@@ -44,6 +48,18 @@ def test_any_json_is_a_value_or_an_input_error(parse, value):
 def test_any_bytes_are_a_value_or_an_input_error(parse, body):
     with contextlib.suppress(InputError):
         parse(body)
+
+
+@given(folder=TEXT, conf=TEXT, pid=st.integers(), name=TEXT, labels=st.dictionaries(TEXT, TEXT, max_size=3))
+def test_what_is_read_of_a_container_can_be_used_without_a_further_look(folder, conf, pid, name, labels):
+    config = {"Labels": labels, "Healthcheck": CHECK, "HealthLogDestination": f"/nowhere/{folder}"}
+    with contextlib.suppress(InputError):
+        one = inspected(Config=config, ResolvConfPath=f"{FOLDER}/{C1}/{conf}", State={"Pid": pid}, Name=name)
+        for path in (*one.health_logs, one.folder, one.resolv_conf):
+            assert read_health({}, path) is not Health.HEALTHY
+        assert not lives(one.pid, (0, 0))
+        said = described(one.labels, one.name)
+        json.dumps((said.service, said.labels), ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(
