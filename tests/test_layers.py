@@ -61,6 +61,7 @@ PERFORMS = {
     "netagent.integrations.podman.integration",
     "netagent.integrations.podman.mirror",
     "netagent.integrations.podman.plugin",
+    "netagent.integrations.repeated",
     "netagent.integrations.shim",
     "netagent.integrations.runtimes",
     "netagent.integrations.shim_call",

@@ -77,6 +77,22 @@ def existing_endpoint(
     return None
 
 
+def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpointRow:
+    """The endpoint that a runtime's same call has made before. RefusedError when it is elsewhere, or half removed."""
+    if (known.network_id, sandbox_of(known), known.stage) == (
+        wanted.network_id,
+        sandbox_of(wanted),
+        Stage.PUBLISHED,
+    ):
+        return known
+    raise RefusedError(
+        f"{wanted.target} was attached before, as {known.name}, and has not been detached",
+        code="already-attached",
+        thing=wanted.target,
+        hint=f"`netagent detach {known.name}` first",
+    )
+
+
 def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, link: Link) -> None:
     """RefusedError when the alias means another service in the sandbox: there it can have one meaning only."""
     for row in rows:

@@ -33,6 +33,7 @@ from netagent.usecases.endpoint_rules import (
     refuse_alias_in_use,
     refuse_mac_in_use,
     refuse_unsupported,
+    repeated,
     sandbox_of,
 )
 from netagent.usecases.finding import local_endpoint_called, network_called
@@ -63,7 +64,8 @@ class Endpoints:
     ) -> tuple[LocalEndpointRow, bool]:
         """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left.
 
-        A runtime says its `origin` and, by `target`, where the namespace is.
+        A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
+        endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
         """
         refuse_unsupported(request)
         self.steps.refuse_if_closed(request.target)
@@ -87,6 +89,11 @@ class Endpoints:
                     boot_id=self._parts.boot_id,
                     behind_runtime=target.behind_runtime,
                 )
+                if origin:
+                    known = self.steps.with_origin(origin)
+                    if known is not None:
+                        return repeated(known, wanted), False
+                    wanted = dataclasses.replace(wanted, name=self.steps.free_name(wanted, name))
                 existing = existing_endpoint(self._live.rows.values(), wanted, request)
                 if existing is not None:
                     return existing, False

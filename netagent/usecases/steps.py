@@ -156,9 +156,8 @@ class Steps:
         if not self.is_name_taken(row.network_id, wanted, except_for=row.endpoint_id):
             return wanted
         other = f"{wanted[: MAX_NAME - 5]}-{row.endpoint_id[:4]}"
-        logger.warning(
-            "the name %s is used on this host in that network already: calling it %s", wanted, other
-        )
+        if other != row.name:
+            logger.warning("the name %s is used on this host in that network already: %s", wanted, other)
         return other
 
     def others_in_sandbox(self, row: LocalEndpointRow) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from netagent.control.request import attach_untrusted
 from netagent.errors import InputError
-from netagent.model.ids import nearest_name
+from netagent.model.ids import MAX_NAME, nearest_name
 from netagent.model.request import AttachRequest
 
 BAD_FIELD, BAD_ENVIRONMENT = "cni-field", "cni-environment"
@@ -38,7 +38,6 @@ _ARGUMENTS = (
 _LONG_ID = re.compile(r"[0-9a-f]{32,}")
 SHORT_ID = 12
 """As much of a container's random id as Docker shows, and everybody is used to."""
-_MAX_NAME = 63
 
 
 def arguments_untrusted(text: str) -> dict[str, str]:
@@ -71,10 +70,10 @@ def endpoint_name(container_id: str, arguments: Mapping[str, str]) -> str:
 def shortened(text: str) -> str:
     """A valid name for any text; of a long one the end is replaced, because random ends are what tells pods apart."""
     name = nearest_name(text)
-    if len(text) <= _MAX_NAME and name:
+    if len(text) <= MAX_NAME and name:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{nearest_name(text[: _MAX_NAME - 9]) or 'endpoint'}-{digest}"
+    return f"{nearest_name(text[: MAX_NAME - 9]) or 'endpoint'}-{digest}"
 
 
 def request_untrusted(

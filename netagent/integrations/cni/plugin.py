@@ -17,10 +17,12 @@ from netagent.errors import NetagentError, NoError, RefusedError
 from netagent.integrations.cni import answer, protocol, sandbox
 from netagent.integrations.cni.protocol import Add, Check, Collect, Delete, Order, Status, Version
 from netagent.integrations.member import Member, Membership
+from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
 from netagent.model.ids import veth_name
 from netagent.model.subnet import parse_subnet
 from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf
 from netagent.usecases.endpoint_rules import sandbox_of
 from netagent.usecases.finding import network_called
@@ -68,19 +70,12 @@ class CniPlugin:
 
     async def _add(self, add: Add) -> Answer:
         member = self._membership()
-        await self._clear_stale(member, add)
-        target = Target(add.request.target, add.netns, "")
-        row, _ = await member.endpoints.attach(add.request, origin=add.attachment.origin, target=target)
-        return answer.result(add, _plugged(member, row))
-
-    async def _clear_stale(self, member: Member, add: Add) -> None:
-        """A container that was made anew under its old id is another one, whose DEL we have not heard."""
-        row = member.endpoints.with_origin(add.attachment.origin)
+        network, origin = network_called(member.live.view, add.request.network), add.attachment.origin
+        row = await earlier_endpoint(member, origin, add.netns, network.network_id)
         if row is None:
-            return
-        with opened_netns(add.netns) as fd:
-            if netns_identity(fd) != (row.netns_dev, row.netns_inode):
-                await member.endpoints.detach_origin(add.attachment.origin)
+            target = Target(add.request.target, add.netns, "")
+            row, _ = await member.endpoints.attach(add.request, origin=origin, target=target)
+        return answer.result(add, _plugged(member, row, network))
 
     async def _check(self, check: Check) -> None:
         member = self._membership()
@@ -143,10 +138,9 @@ class CniPlugin:
             raise RefusedError(error.message, code=answer.CANNOT_ADD, hint=error.hint) from None
 
 
-def _plugged(member: Member, row: LocalEndpointRow) -> answer.Plugged:
+def _plugged(member: Member, row: LocalEndpointRow, network: NetworkView) -> answer.Plugged:
     """What datapath.attach has made: IPv4 without its subnet, which is on a route, and IPv6 with it."""
     view = member.live.view
-    network = view.networks[row.network_id]
     subnets = [parse_subnet(text) for text in network.record.subnets]
     mates = [mate for mate in member.live.rows.values() if sandbox_of(mate) == sandbox_of(row)]
     names = [view.networks[mate.network_id].unique_name for mate in mates if mate.network_id in view.networks]

@@ -10,13 +10,11 @@ endpoint in the old one ends first. The same call again is a no-op.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import json
 from typing import Any
 
 from netagent import __version__
-from netagent.datapath import netns
 from netagent.errors import InputError, NetagentError, NoError, RefusedError
 from netagent.integrations import labels
 from netagent.integrations.member import Member, Membership
@@ -33,10 +31,11 @@ from netagent.integrations.podman.netavark import (
     plugged,
     plugging_untrusted,
 )
+from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
-from netagent.model.ids import MAX_NAME, NetworkId, nearest_name
+from netagent.model.ids import NetworkId, nearest_name
 from netagent.model.request import AttachRequest
-from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf
 from netagent.usecases.finding import network_called
@@ -105,7 +104,7 @@ class NetavarkPlugin:
     async def _set_up(self, plugging: Plugging, path: str) -> dict[str, Any]:
         member = self._membership()
         network = _network_of(member, plugging)
-        row = await _earlier(member, plugging, path)
+        row = await earlier_endpoint(member, plugging.origin, path, network.network_id)
         if row is None:
             row = await _attach(member, network, plugging, path)
         return _answer_of(row, network, member)
@@ -130,19 +129,6 @@ def _network_of(member: Member, plugging: Plugging) -> NetworkView:
     return network
 
 
-async def _earlier(member: Member, plugging: Plugging, path: str) -> LocalEndpointRow | None:
-    """The endpoint when this is the same call again; what the container left in another namespace is ended."""
-    earlier = member.endpoints.with_origin(plugging.origin)
-    if earlier is None:
-        return None
-    with netns.opened_netns(path) as fd:
-        same = netns.netns_identity(fd) == (earlier.netns_dev, earlier.netns_inode)
-    if same and earlier.stage is Stage.PUBLISHED and earlier.network_id == plugging.network:
-        return earlier
-    await member.endpoints.detach_origin(plugging.origin)
-    return None
-
-
 async def _attach(member: Member, network: NetworkView, plugging: Plugging, path: str) -> LocalEndpointRow:
     name, text = nearest_name(plugging.container_name), f"{TARGET}{plugging.container_name}"
     request = AttachRequest(
@@ -158,15 +144,7 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
         ifname=plugging.ifname,
     )
     target = Target(text, path, name)
-    try:
-        row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target)
-    except RefusedError as error:
-        if error.code != "name-in-use":
-            raise
-        # Podman has one container of a name, but `Web` and `web`, or one of Docker's, end in one name of ours: it
-        # answers for the service all the same.
-        distinct = dataclasses.replace(request, name=f"{name[: MAX_NAME - 5]}-{plugging.container_id[:4]}")
-        row, _ = await member.endpoints.attach(distinct, origin=plugging.origin, target=target)
+    row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target)
     return row
 
 

