@@ -111,7 +111,8 @@ def _dns(before: Mapping[str, Any], plugged: Plugged) -> dict[str, Any]:
 
     def joined(field: str, ours: Sequence[str]) -> list[str]:
         theirs = before.get(field)
-        return list(dict.fromkeys([*ours, *(theirs if isinstance(theirs, list) else [])]))
+        kept = [one for one in theirs if isinstance(one, str)] if isinstance(theirs, list) else []
+        return list(dict.fromkeys([*ours, *kept]))
 
     return {
         **before,

@@ -325,7 +325,7 @@ def test_what_the_plugins_before_made_stays() -> None:
         "dns": {
             "nameservers": ["192.0.2.53"],
             "domain": "corp.example",
-            "search": ["corp.example"],
+            "search": ["corp.example", {"not": "text"}],
             "options": "x",
         },
         "other": 1,
