@@ -269,9 +269,7 @@ class Cluster:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
         with self.endpoints.closed():
             async with self._own_host.going_down():
-                rows = list(self.live.rows.values())
-                for row in rows:
-                    await self.endpoints.remove(row)
+                detached = await self.endpoints.remove_all()
                 await self.participation.withdraw_all()
                 await self._hand_space_on()
                 await self._wait_heard()
@@ -281,7 +279,7 @@ class Cluster:
             await trio.sleep(0.02)
         await self.supervisor.stop()
         await self.projection.clear()
-        return len(rows)
+        return detached
 
     async def withdraw(self) -> int:
         """Lead names away from this host until the agent starts again. The number of live hosts that know of it."""

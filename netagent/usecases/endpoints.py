@@ -105,6 +105,7 @@ class Endpoints:
     async def _attach_new(self, row: LocalEndpointRow, request: AttachRequest, fd: int) -> LocalEndpointRow:
         parts, steps = self._parts, self.steps
         await parts.participation.take_part(row.network_id)
+        steps.refuse_if_closed(row.target)  # it may have taken seconds
         offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
         refuse_mac_in_use(self._live.view, self._live.rows.values(), row)
         async with all_or_nothing() as undo:
@@ -160,6 +161,15 @@ class Endpoints:
     async def remove(self, row: LocalEndpointRow) -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
         await self.steps.remove(row)
+
+    async def remove_all(self) -> int:
+        """Take everything down, what an attach was just making too, while `closed`; the number of endpoints."""
+        count = 0
+        while rows := list(self._live.rows.values()):
+            for row in rows:
+                await self.remove(row)
+            count += len(rows)
+        return count
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
         """The endpoint that a runtime calls so."""

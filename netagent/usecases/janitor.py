@@ -138,7 +138,7 @@ class Janitor:
         if path is None:
             return False
         async with self.endpoints.steps.held(row) as now:
-            if now is not None:
+            if now is not None and sandbox_of(now) == sandbox_of(row):
                 await self._save(replace(now, netns_path=path))
         return True
 

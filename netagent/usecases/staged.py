@@ -55,6 +55,7 @@ class Staged:
         """One address of each family at one place, these if given. RefusedError `address-in-use`, `subnet-full`, …"""
         self._steps.refuse_if_closed(network_id)
         await self._parts.participation.take_part(network_id)
+        self._steps.refuse_if_closed(network_id)  # it may have taken seconds
         network = self._steps.network(network_id)
         offset = await self._parts.allocator.hold(
             network_id, asked_offset(self._live.view, addresses, network)

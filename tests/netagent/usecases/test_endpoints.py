@@ -550,3 +550,58 @@ async def test_leftover_state_of_other_hosts_never_counts_as_ours(namespaces):
     row, created = await one.endpoints.attach(request())
     assert created
     assert row.name == "web", "names are per host"
+
+
+# -- leaving ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(9))
+@virtual
+async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(namespaces, step):
+    one = await started(namespaces, "web", "other")
+    await one.endpoints.attach(request("netns:other"))
+    one.steps.done.clear()
+    one.steps.fault = (step, HANG)
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def attach():
+            with scope, contextlib.suppress(RefusedError):
+                await one.endpoints.attach(request())
+                one.steps.reached.set()
+
+        nursery.start_soon(attach)
+        await one.steps.reached.wait()
+        one.steps.fault = None
+        with one.endpoints.closed():
+            nursery.start_soon(one.endpoints.remove_all)
+            await trio.sleep(1)
+            scope.cancel()
+            await trio.sleep(1)
+            with refused(RefusedError, "leaving", "join"):
+                await one.endpoints.attach(request())
+    assert one.traces() == {}
+
+
+@virtual
+async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the_leaving(namespaces):
+    one = await started(namespaces, "web")
+    one.is_syncing = False
+    async with trio.open_nursery() as nursery:
+
+        async def attach():
+            with refused(RefusedError, "leaving", "join"):
+                await one.endpoints.attach(request())
+
+        async def hold():
+            with refused(RefusedError, "leaving", "join"):
+                await one.endpoints.staged.hold(N1)
+
+        nursery.start_soon(attach)
+        nursery.start_soon(hold)
+        await trio.sleep(1)
+        with one.endpoints.closed():
+            assert await one.endpoints.remove_all() == 0
+            one.participation.note_synced(N1)
+            await trio.sleep(1)
+    assert one.traces() == {}
