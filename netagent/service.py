@@ -111,14 +111,11 @@ class Service:
     async def network_inspect(self, network: str) -> schema.Network:
         """One network, with this host's share of its space."""
         found = network_called(self._cluster().live.view, network)
-        free, owned = self._cluster().allocator.free_count(found.network_id)
+        allocator = self._cluster().allocator
+        free, owned = allocator.free_count(found.network_id)
+        cooling = allocator.cooling_count(found.network_id)
         used = sum(1 for row in self._rows() if row.network_id == found.network_id)
-        space: schema.Space = {
-            "owned": owned,
-            "used": used,
-            "free": free,
-            "cooling": max(0, owned - used - free),
-        }
+        space: schema.Space = {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
         return {**self._presenter().network(found), "space": space}
 
     async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:

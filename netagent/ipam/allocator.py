@@ -158,6 +158,10 @@ class Allocator:
         pool = self._holding(network_id).pool
         return pool.available_count(), pool.usable_total()
 
+    def cooling_count(self, network_id: NetworkId) -> int:
+        """How many of the offsets an endpoint could get are still cooling."""
+        return self._holding(network_id).pool.cooling_count()
+
     async def _choose(self, holding: Holding) -> int:
         offset = holding.pool.choose()
         if offset is not None:

@@ -58,6 +58,10 @@ class Pool:
         """Offsets that an endpoint could get now, cooling ones included."""
         return self.usable_total() - sum(1 for offset in self._used if self.owns(offset))
 
+    def cooling_count(self) -> int:
+        """Offsets that were freed a moment ago, and are taken only when nothing else is free."""
+        return len(self._cooling)
+
     def choose(self) -> int | None:
         """The next offset, now used; None when all are. Call `warm` first."""
         offset = next(self._free_from(self._cursor), None)

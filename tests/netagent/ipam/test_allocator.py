@@ -294,7 +294,9 @@ async def test_released_addresses_cool_down_also_across_a_restart(make):
     assert one.journal.load_cooling() == [(N1, 2)]
     assert [(await one.attach()).offset for _ in range(3)] == [5, 6, 2]
     await one.allocator.release(rows[1])
+    assert one.allocator.cooling_count(N1) == 1
     await trio.sleep(COOL_DOWN_S)
+    assert one.allocator.cooling_count(N1) == 0
     assert one.allocator.free_count(N1) == (1, 5)
     assert one.journal.load_cooling() == []
 
