@@ -1,4 +1,4 @@
-"""Links and addresses as the kernel shows them, against pyroute2 as the one that writes the bytes."""
+"""Links and addresses as the kernel shows them and is asked for them, with pyroute2 at the other end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from netagent.datapath.link import decode_address, decode_link, set_port
-from netagent.datapath.netlink import HEADER
+from netagent.datapath.link import VethPair, create_veth, decode_address, decode_link, set_address, set_port
+from netagent.datapath.netlink import HEADER, Request
 from netagent.datapath.state import PortFlags, Tunnel
 
 
@@ -91,3 +91,44 @@ def test_addresses() -> None:
     six = body(ifaddrmsg(), attrs=[("IFA_ADDRESS", "fd00::1")], family=10, prefixlen=64, index=6)
     assert decode_address(four) == (5, "192.0.2.1/24")
     assert decode_address(six) == (6, "fd00::1/64")
+
+
+def read(kind: type[Any], request: Request) -> Any:
+    """A message of ours as pyroute2 understands it."""
+    header = HEADER.pack(HEADER.size + len(request.body), request.type, 0, 0, 0)
+    message = kind(header + request.body)
+    message.decode()
+    return message
+
+
+def test_a_pair_is_asked_for_in_words_that_others_understand() -> None:
+    pair = VethPair(
+        name="nv01234567",
+        alias="netagent endpoint ü",
+        mtu_bytes=1450,
+        peer_name="eth0",
+        peer_mac="02:00:00:00:00:01",
+        peer_netns_fd=9,
+    )
+    made, marked = (read(ifinfmsg, request) for request in create_veth(pair, 1 << 24))
+    assert (made["index"], made.get_attr("IFLA_IFNAME"), made.get_attr("IFLA_MTU")) == (
+        1 << 24,
+        pair.name,
+        1450,
+    )
+    info = made.get_attr("IFLA_LINKINFO")
+    peer = info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
+    assert info.get_attr("IFLA_INFO_KIND") == "veth"
+    assert peer.get_attr("IFLA_IFNAME") == "eth0"
+    assert peer.get_attr("IFLA_ADDRESS") == pair.peer_mac
+    assert peer.get_attr("IFLA_NET_NS_FD") == 9
+    assert (marked["index"], marked.get_attr("IFLA_IFALIAS")) == (1 << 24, pair.alias)
+
+
+@pytest.mark.parametrize(("cidr", "flags"), [("10.66.0.2/32", 0), ("fd66::2/64", 0x82)])
+def test_an_address_is_asked_for_in_words_that_others_understand(cidr: str, flags: int) -> None:
+    request = set_address(7, cidr)
+    message = read(ifaddrmsg, request)
+    assert (message["index"], message["flags"]) == (7, flags)
+    assert f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}" == cidr
+    assert decode_address(request.body) == (7, cidr)
