@@ -130,12 +130,11 @@ class Attacher:
         """
         with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
             existing = await _link(self._netlink, veth_name(endpoint.endpoint_id))
-            if existing is None:
-                return False
+            if existing is None or not existing.has_carrier:
+                return False  # as most often while it is asked every few milliseconds: without a look inside
             inside = Netlink(await run_in_netns(netns_fd, open_socket))
             with closing(inside):
-                peer = await _peer(existing, inside)
-                return peer is not None and peer.up
+                return await _peer(existing, inside) is not None
 
     async def unbind(self, endpoint_id: EndpointId) -> None:
         """Remove the endpoint's interface, both ends. No error if there is none."""

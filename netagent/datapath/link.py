@@ -22,7 +22,7 @@ from netagent.datapath.state import Device, Kind, PortFlags, Tunnel
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
-_IFF_UP = 0x1
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 
 _LINK_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -85,6 +85,8 @@ class LinkMessage:
     mac: str
     mtu_bytes: int
     up: bool
+    has_carrier: bool
+    """Of a veth: both ends are up."""
     master: int | None
     peer: int | None
     """Of a veth: the other end's index, in whatever namespace that is."""
@@ -124,6 +126,7 @@ def decode_link(body: bytes) -> LinkMessage:
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu_bytes=_number(found.get(_IFLA_MTU)) or 0,
         up=bool(flags & _IFF_UP),
+        has_carrier=bool(flags & _IFF_LOWER_UP),
         master=_number(found.get(_IFLA_MASTER)),
         peer=_number(found.get(_IFLA_LINK)),
         port=_decode_port(_attributes(info.get(_INFO_SLAVE_DATA, b""))) if is_port else None,

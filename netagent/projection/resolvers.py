@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Set
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -20,7 +21,7 @@ class Resolvers:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._making = trio.Lock()
+        self._making: WeakValueDictionary[SandboxId, trio.Lock] = WeakValueDictionary()
 
     async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
         """Have 127.0.0.11 answered in the namespace, unless it is already. FailedError when it can't be.
@@ -29,7 +30,7 @@ class Resolvers:
         Who does not know says False, which leaves a sandbox as another endpoint's attach has made it.
         """
         # Not for two endpoints of one sandbox at once: the second would find the address taken by the first.
-        async with self._making:
+        async with self._making.setdefault(sandbox, trio.Lock()):
             if sandbox in await self._supervisor.known_sandboxes():
                 if behind_runtime:
                     await self._supervisor.put_before_runtime(sandbox)
