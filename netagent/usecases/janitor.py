@@ -98,6 +98,10 @@ class Janitor:
         elif row.stage is not Stage.PUBLISHED and not is_old:
             return  # an attach is at work on it
         elif is_old and self.endpoints.staged.adopt(row):
+            if _is_known(
+                self.parts.live.view, row.endpoint_id
+            ):  # the agent died between telling and noting it
+                await self.parts.publisher.withdraw(record_of(row))
             self._unresumed.discard(row.endpoint_id)
         elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
             await self._remove(row, "it did not survive the last stop")

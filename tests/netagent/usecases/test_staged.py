@@ -174,6 +174,22 @@ async def test_a_stage_that_fails_anywhere_can_be_ended(namespaces, position):
 
 
 @virtual
+async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_start(namespaces):
+    one = await started(namespaces, "web")
+    before = await reserved(one)
+    row = await entered(one, namespaces)
+    await one.journal.save_endpoint(before)
+    one.restart()
+    assert one.own_endpoints() == {row.endpoint_id}
+    await one.janitor.recover()
+    assert one.own_endpoints() == set()
+    # The runtime's container lives: it is entered again, and told again.
+    again = await entered(one, namespaces)
+    assert again == row
+    assert one.own_endpoints() == {row.endpoint_id}
+
+
+@virtual
 async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces):
     one = await started(namespaces, "web", "other")
     await entered(one, namespaces)
