@@ -63,7 +63,8 @@ class Agent:
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = Neighbours()
-        self.runtimes = Runtimes(self.config, self.member, self._supervision.take_socket("docker"))
+        plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
+        self.runtimes = Runtimes(self.config, self.member, plugin)
         self._changing = trio.Lock()
         self._shutdown = trio.Event()
         self._cluster_scope = trio.CancelScope()

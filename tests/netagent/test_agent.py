@@ -147,3 +147,13 @@ async def test_a_join_that_fails_says_what_each_of_them_said(load, monkeypatch):
         await one.join([], TOKEN)
     assert caught.value.exit_status == 5
     assert one._state.cluster_keys() is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@virtual
+async def test_the_plugins_socket_is_taken_only_where_docker_is_served(load, enabled):
+    taken = []
+    supervision = SimpleNamespace(take_socket=taken.append)
+    made = Agent(lambda: config.replaced(load(), {"docker_enabled": enabled}), supervision)
+    at_end(made._state.close)
+    assert taken == ["docker"] * enabled  # else the service manager's log says that nobody serves it
