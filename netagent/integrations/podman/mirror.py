@@ -40,14 +40,18 @@ class Mirror:
         self.troubles: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """Until cancelled. In no cluster, nothing is touched."""
+        """Until cancelled. In no cluster nothing is touched: at a start the host may not have entered its own yet."""
+        was_member = False
         while True:
             try:
                 member = self._membership()
             except RefusedError:
-                self.troubles = ()
+                if was_member:  # it has left: all but what containers still refer to goes
+                    was_member = False
+                    await self._sync({})
                 await trio.sleep(LOOK_S)
                 continue
+            was_member = True
             wanted, changed_at = _wanted(member.live), self._folder_changed_at()
             await self._sync(wanted)
             with trio.move_on_after(RESYNC_S):

@@ -121,6 +121,27 @@ async def test_a_host_in_no_cluster_leaves_podman_alone_until_it_joins(namespace
 
 
 @virtual
+async def test_a_host_that_leaves_takes_along_what_no_container_refers_to(namespaces, tmp_path):
+    one, podman = await PodmanHost.started(namespaces), FakePodman()
+    has_left = trio.Event()
+
+    def membership():
+        if has_left.is_set():
+            raise RefusedError("in no cluster", code="no-cluster")
+        return one
+
+    async with trio.open_nursery() as nursery:
+        mirror = Mirror(podman, membership, tmp_path)
+        nursery.start_soon(mirror.run)
+        await names_are(podman, "app", "back")
+        podman.refusals["app"] = "app is used by a container"
+        has_left.set()
+        await names_are(podman, "app")
+        assert "app stands for a network that is gone, but stays" in mirror.troubles[0]
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_a_network_that_is_made_anew_under_its_name_is_made_anew_in_podman(namespaces, tmp_path):
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     async with trio.open_nursery() as nursery:
