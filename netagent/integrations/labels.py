@@ -24,6 +24,8 @@ ORIGINAL_NAME = "netagent.original-name"
 
 MAX_PORTS = 64
 MAX_LABELS = 64
+MAX_KEY_CHARS, MAX_VALUE_CHARS = 255, 4096
+"""As records allow; a longer one is left out by itself, or the container would have no record at all."""
 MAX_LABELS_BYTES = 8 * 1024
 """Of an endpoint's record, which may have 32 KiB in all (netagent.registry.schema); further labels are left out."""
 
@@ -91,14 +93,16 @@ def _port(text: str) -> Port | None:
 def _published(labels: Mapping[str, str], original_name: str) -> tuple[tuple[str, str], ...]:
     kept: dict[str, str] = {}
     if nearest_name(original_name) != original_name and original_name.isprintable():
-        kept[ORIGINAL_NAME] = original_name[:255]
+        kept[ORIGINAL_NAME] = original_name[:MAX_KEY_CHARS]
     room_bytes = MAX_LABELS_BYTES
     for key in sorted(labels):
         value = labels[key]
         if not key or key.startswith((_OURS, *_OF_RUNTIMES)) or not (key + value).isprintable():
             continue
+        if len(key) > MAX_KEY_CHARS or len(value) > MAX_VALUE_CHARS:
+            continue
         room_bytes -= len(key.encode()) + len(value.encode())
-        if room_bytes < 0 or len(kept) >= MAX_LABELS or len(key) > 255:
+        if room_bytes < 0 or len(kept) >= MAX_LABELS:
             break
         kept[key] = value
     return tuple(sorted(kept.items()))

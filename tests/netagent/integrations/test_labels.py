@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.integrations.docker import container as facts
+from netagent.integrations.docker.container import Container, Interface
 from netagent.integrations.labels import (
     MAX_LABELS,
     MAX_LABELS_BYTES,
@@ -13,8 +15,9 @@ from netagent.integrations.labels import (
     described,
     names_from,
 )
-from netagent.model.ids import is_name, nearest_name
-from netagent.model.records import Port
+from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
+from netagent.model.records import EndpointRecord, Port
+from netagent.registry.schema import decode_untrusted, encode
 
 
 @pytest.mark.parametrize(
@@ -90,4 +93,33 @@ def test_any_labels_give_a_record_of_bounded_size(labels, name):
 
 def test_too_many_labels_are_left_out():
     assert len(described({f"k{n:03}": "v" for n in range(200)}, "web").labels) == MAX_LABELS
-    assert described({"big": "x" * 9000, "z": "1"}, "web").labels == ()
+    assert described({"a": "x" * 4000, "b": "x" * 4000, "c": "x" * 4000, "z": "1"}, "web").labels == (
+        ("a", "x" * 4000),
+        ("b", "x" * 4000),
+    )
+    assert described({"big": "x" * 9000, "k" * 256: "", "z": "1"}, "web").labels == (("z", "1"),)
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(["x" * 5000, "é" * 300])
+EXPOSED = st.lists(st.from_regex(r"(a{1,60}=)?[0-9]{1,5}(/udp)?", fullmatch=True), max_size=90).map(",".join)
+
+
+@given(
+    st.dictionaries(TEXT, TEXT),
+    EXPOSED | TEXT,
+    TEXT,
+    st.lists(st.from_regex("[a-z]{1,63}", fullmatch=True), max_size=90),
+)
+def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
+    labels, exposed, name, aliases
+):
+    container = Container(container_id="c" * 64, name=name, labels={**labels, "netagent.expose": exposed})
+    interface = Interface(network="app", network_id="", endpoint="", aliases=tuple(aliases), links=())
+    fields = facts.as_change(facts.fields_of(container, interface)[0])
+    del fields["links"]
+    endpoint_id, network_id = EndpointId("a1" * 16), NetworkId("b2" * 16)
+    addresses, mac = ("10.1.0.2", "fd00::2"), "02:00:00:00:00:02"
+    record = EndpointRecord(
+        endpoint_id=endpoint_id, network_id=network_id, addresses=addresses, mac=mac, **fields
+    )
+    assert decode_untrusted(encode(record)) == record
