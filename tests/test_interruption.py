@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,9 @@ def test_sigterm_lets_fixtures_finish(tmp_path: Path, waits: str) -> None:
         str(tmp_path),
         ".",
     ]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as suite:
+    # conftest.py imports what makes labs.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "netns-lab")}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as suite:
         give_up_at = time.monotonic() + 30
         while not (tmp_path / "up").exists():
             assert time.monotonic() < give_up_at
