@@ -31,7 +31,7 @@ def configure(level: str) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     # Others' chatter is not ours to repeat.
-    for noisy in ("zeroconf", "hypercorn", "asyncio"):
+    for noisy in ("zeroconf", "hypercorn", "asyncio", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

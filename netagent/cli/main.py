@@ -2,7 +2,7 @@
 
     0 done    1 the answer is no    2 wrong usage    3 no agent    4 refused by a rule    5 failed
 
-It is started often, by people and by scripts, so it imports next to nothing: a test holds that trio,
+It is started often, by people and by scripts, so it imports next to nothing: a test holds that trio, pyroute2,
 msgpack and cryptography stay out. Only `netagent agent` loads the daemon.
 """
 

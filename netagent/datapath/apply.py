@@ -6,14 +6,13 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from netagent.datapath.device import create_link, set_kind_options
 from netagent.datapath.link import (
     choose_index,
-    create_link,
     delete_address,
     delete_link,
     mark_link,
     set_address,
-    set_kind_options,
     set_link,
     set_port,
 )

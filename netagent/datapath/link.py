@@ -2,7 +2,8 @@
 
 An attach sends a dozen of them while somebody waits, and every look at the kernel reads all links of the host:
 pyroute2 takes 0.3 ms to write the message that makes a veth and 0.8 ms to read a link, this 0.01 and 0.02 ms
-(measured). Layout: rtnetlink(7), <linux/if_link.h>. Neighbours are in neighbour.py.
+(measured). Layout: rtnetlink(7), <linux/if_link.h>. Neighbours are in neighbour.py, bridges and VXLAN devices
+are made in device.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from netagent.datapath.neighbour import family_of
 from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
-from netagent.datapath.state import Device, Kind, PortFlags, Tunnel
+from netagent.datapath.state import Kind, PortFlags, Tunnel
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -176,23 +177,6 @@ def choose_index() -> int:
     return 1 << 24 | secrets.randbits(24)
 
 
-def create_link(device: Device, index: int) -> list[Request]:
-    """A bridge or VXLAN device, down, without addresses of its own making, and marked as ours.
-
-    The kernel takes no mark in the creating message, so it follows in the same `send`: a killed agent can't come
-    between the two. It names the link by an index of our choice: if the link could not be made, because somebody
-    else's has its name, then the mark finds nothing, instead of making that one ours.
-    """
-    attributes = [_name(device.name), _u32(_IFLA_MTU, device.mtu_bytes)]
-    if device.mac is not None:
-        attributes.append(_mac(device.mac))
-    attributes.append(_link_info(device.kind, *_kind_data(device)))
-    return [
-        _link_request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *attributes, index=index),
-        mark_link(index, device.alias),
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VethPair:
     """What `create_veth` makes: the host's end here; the other end in the namespace of `peer_netns_fd`, if given."""
@@ -206,7 +190,7 @@ class VethPair:
 
 
 def create_veth(pair: VethPair, index: int) -> list[Request]:
-    """Both ends, down, the host's end marked as in `create_link`."""
+    """Both ends, down, the host's end marked as in netagent.datapath.device.create_link."""
     peer = [_LINK_HEADER.pack(0, 0, 0, 0, 0), _name(pair.peer_name), _mac(pair.peer_mac)]
     peer.append(_u32(_IFLA_MTU, pair.mtu_bytes))
     if pair.peer_netns_fd is not None:
@@ -245,12 +229,6 @@ def set_link(
     return _link_request(RTM_NEWLINK, 0, *attributes, up=up)
 
 
-def set_kind_options(device: Device) -> Request:
-    """What can be changed of a bridge (snooping) or a VXLAN device (local address, learning) after it was made."""
-    data = _kind_data(device, is_new=False)
-    return _link_request(RTM_NEWLINK, 0, _name(device.name), _link_info(device.kind, *data))
-
-
 def set_port(name: str, flags: PortFlags) -> Request:
     """Flags of a bridge port."""
     data = [_u8(number, getattr(flags, field)) for field, number in _PORT_ATTRIBUTES]
@@ -278,23 +256,6 @@ def retire_link(index: int, group: int) -> Request:
 def delete_link_group(group: int) -> Request:
     """Remove all links of a group."""
     return _link_request(RTM_DELLINK, 0, _u32(_IFLA_GROUP, group))
-
-
-def _kind_data(device: Device, *, is_new: bool = True) -> list[bytes]:
-    if device.kind is Kind.BRIDGE:
-        return [_u8(_BR_MCAST_SNOOPING, device.mcast_snooping)]
-    tunnel = device.tunnel
-    if tunnel is None:
-        raise ValueError(f"{device.name}: only bridges and VXLAN devices are made from a Device")
-    local = ipaddress.ip_address(tunnel.local)
-    # The kernel refuses a change that names the port, even the port that it has.
-    port = [_attribute(_VXLAN_PORT, tunnel.port.to_bytes(2, "big"))] if is_new else []
-    return [
-        _u32(_VXLAN_ID, tunnel.vni),
-        *port,
-        _attribute(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, local.packed),
-        _u8(_VXLAN_LEARNING, tunnel.learning),
-    ]
 
 
 def _link_info(kind: Kind, *data: bytes) -> bytes:

@@ -10,7 +10,7 @@ Where the resolver of a container runtime holds 127.0.0.11, it stands in front o
 leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
 sandbox, for all names that are not ours (docs/design/0009).
 
-In it runs nothing but the resolver: no database, no cryptography is imported, and what was imported is
+In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
 frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
 takes.
 

@@ -286,6 +286,7 @@ def test_a_run_directory_that_is_missing_is_said(tmp_path):
 def test_the_process_is_light(run_dir):
     """It must not drag in what only the agent needs."""
     heavy = [
+        "pyroute2",
         "zeroconf",
         "cryptography",
         "sqlite3",
