@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
-from contextlib import closing, suppress
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +84,9 @@ class Attacher:
                     hint="attach a container's",
                 )
             try:
-                inside = Netlink(await run_in_netns(netns_fd, open_socket))
-                with closing(inside):
-                    binding = _Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+                sock, settings_fd = await run_in_netns(netns_fd, _open_inside)
+                with closing(Netlink(sock)) as inside, _closing(settings_fd):
+                    binding = _Binding(self._netlink, inside, netns_fd, settings_fd, endpoint, mtu_bytes)
                     return await binding.complete(vni)
             except OSError as error:
                 raise FailedError(
@@ -165,11 +168,12 @@ class Attacher:
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """One call of `bind`: both sockets, the target and what is wanted there."""
+    """One call of `bind`: both sockets, the target, its IPv6 settings (None: no IPv6) and what is wanted there."""
 
     outside: Netlink
     inside: Netlink
     netns_fd: int
+    settings_fd: int | None
     endpoint: LocalEndpoint
     mtu_bytes: int
 
@@ -237,7 +241,8 @@ class _Binding:
         link = await _link(self.inside, ifname)
         if link is None:
             raise OSError(errno.ENODEV, f"{ifname} was taken away in the same moment")
-        await run_in_netns(self.netns_fd, lambda: _prepare_ipv6(ifname, self.endpoint.addresses))
+        if self.settings_fd is not None:
+            _prepare_ipv6(self.settings_fd, ifname, self.endpoint.addresses)
         outside = _host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),
@@ -305,17 +310,47 @@ def _check_ifname(ifname: str) -> None:
         )
 
 
-def _prepare_ipv6(ifname: str, addresses: tuple[str, ...]) -> None:
-    """Inside the namespace: let the interface have IPv6, and believe no router but us.
+def _open_inside() -> tuple[socket.socket, int | None]:
+    """What a namespace is worked on with from outside: a netlink socket, and the folder of its interfaces' IPv6
+    settings, which goes on showing those of the namespace in which it was opened."""
+    sock = open_socket()
+    try:
+        return sock, os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a kernel without IPv6
+        return sock, None
+    except BaseException:
+        sock.close()
+        raise
+
+
+@contextmanager
+def _closing(fd: int | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _prepare_ipv6(settings_fd: int, ifname: str, addresses: tuple[str, ...]) -> None:
+    """Let the interface have IPv6, and believe no router but us.
 
     Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused because
     any container of the network could send them and draw the others' traffic.
     """
-    folder = Path("/proc/sys/net/ipv6/conf") / ifname
     if any(":" in address for address in addresses):
-        (folder / "disable_ipv6").write_text("0")
-    with suppress(FileNotFoundError):  # a kernel without IPv6
-        (folder / "accept_ra").write_text("0")
+        _set(settings_fd, f"{ifname}/disable_ipv6", b"0\n")
+    _set(settings_fd, f"{ifname}/accept_ra", b"0\n")
+
+
+def _set(settings_fd: int, name: str, value: bytes) -> None:
+    """Written only if it is another: the kernel waits for the lock of all links to take it."""
+    fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=settings_fd)
+    try:
+        if os.read(fd, 16) != value:
+            os.pwrite(fd, value, 0)
+    finally:
+        os.close(fd)
 
 
 def _endpoint_on(link: LinkMessage) -> EndpointId | None:
