@@ -225,10 +225,10 @@ class Endpoints:
             )
             if changed == now:
                 return now
-            await self.steps.save(changed)
+            # Told first: what could not be told is still a change when it is tried again.
             if changed.stage is Stage.PUBLISHED and record_of(changed) != record_of(now):
                 await self._parts.publisher.put(record_of(changed))
-            return changed
+            return await self.steps.save(changed)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

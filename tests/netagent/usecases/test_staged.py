@@ -213,6 +213,21 @@ async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces
     assert await change(row.endpoint_id, health=Health.HEALTHY) is None
 
 
+@pytest.mark.parametrize("position", range(2))
+@virtual
+async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(namespaces, position):
+    one = await started(namespaces, "web")
+    row = await entered(one, namespaces)
+    one.steps.done.clear()
+    one.steps.fault = (position, DiskFullError("/var: the disk is full"))
+    with pytest.raises(DiskFullError):
+        await one.endpoints.change(row.endpoint_id, health=Health.UNHEALTHY)
+    assert one.live.rows[row.endpoint_id].health is Health.UNKNOWN
+    await one.endpoints.change(row.endpoint_id, health=Health.UNHEALTHY)
+    assert one.live.view.endpoints[row.endpoint_id].record.health is Health.UNHEALTHY
+    assert one.journal.load_endpoints() == [one.live.rows[row.endpoint_id]]
+
+
 @virtual
 async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(namespaces):
     one = await started(namespaces, *(f"c{n}" for n in range(20)))
