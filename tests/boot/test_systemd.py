@@ -127,6 +127,25 @@ def test_names_are_answered_through_restart_kill_stop_hang_and_activation(
     assert failed == 0
 
 
+def test_a_unit_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> None:
+    machine, far = cluster
+    for unit, private in (("web", "yes"), ("open", "no")):
+        network = f"--property=PrivateNetwork={private}"
+        machine.run("systemd-run", "--quiet", f"--unit={unit}", network, "sleep", "1000000")
+    machine.netagent("attach", "unit:web", "--network", "app")
+    far.wait(lambda: far.answers("web222", "web.app.mesh.internal") != [], 5, "web is not found")
+    pid = machine.show("web.service", "MainPID")
+    assert "eth0" in machine.run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-br", "addr")
+
+    for unit, status, word in (("open", 4, "PrivateNetwork=yes"), ("nobody", 1, "no unit 'nobody'")):
+        refused = machine.try_run(NETAGENT, "attach", f"unit:{unit}", "--network", "app")
+        assert refused.returncode == status, refused
+        assert word in refused.stderr
+
+    machine.run("systemctl", "stop", "web.service")
+    far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], 5, "web is still found")
+
+
 def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machine, Cluster]) -> None:
     machine, far = cluster
     assert far.answers("web222", "client.app.mesh.internal") != []
