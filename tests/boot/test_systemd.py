@@ -146,6 +146,26 @@ def test_a_unit_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> Non
     far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], 5, "web is still found")
 
 
+def test_a_machine_of_nspawn_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> None:
+    machine, far = cluster
+    links = "for one in bin sbin lib lib64; do ln -s usr/$one /var/box/$one; done"
+    machine.run("sh", "-c", f"mkdir -p /var/box/usr /var/box/etc && touch /var/box/etc/os-release && {links}")
+    options = (
+        "--machine=box",
+        "--private-network",
+        "--bind-ro=/usr",
+        "--resolv-conf=off",
+        "--directory=/var/box",
+    )
+    nspawn = ("systemd-nspawn", "--quiet", *options, "sleep", "1000000")
+    machine.run("systemd-run", "--quiet", "--unit=box", *nspawn)
+    machine.wait("machinectl show --property=Leader box", 20)
+    machine.netagent("attach", "machine:box", "--network", "app")
+    far.wait(lambda: far.answers("web222", "box.app.mesh.internal") != [], 5, "box is not found")
+    machine.run("machinectl", "terminate", "box")
+    far.wait(lambda: far.answers("web222", "box.app.mesh.internal") == [], 5, "box is still found")
+
+
 def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machine, Cluster]) -> None:
     machine, far = cluster
     assert far.answers("web222", "client.app.mesh.internal") != []
