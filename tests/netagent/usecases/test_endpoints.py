@@ -242,6 +242,16 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
 
 
 @virtual
+async def test_a_sandbox_that_left_one_of_two_networks_has_forgotten_it_when_told_so(namespaces):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    row, _ = await one.endpoints.attach(request(network_name="back", name="web"))
+    one.steps.done.clear()
+    await one.endpoints.remove(row)
+    assert one.steps.done[-1] == "followed"
+
+
+@virtual
 async def test_a_mac_that_was_asked_for_is_given_once(namespaces):
     one = await started(namespaces, "web", "db")
     row, _ = await one.endpoints.attach(request(mac="02:00:00:00:00:01"))
