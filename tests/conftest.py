@@ -26,6 +26,9 @@ settings.load_profile("netagent")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without job control has started us in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, _interrupt)
     config.add_cleanup(lambda: signal.signal(signal.SIGTERM, before))
 

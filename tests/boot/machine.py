@@ -26,6 +26,7 @@ MASKED = (
     "docker.service", "docker.socket", "getty@tty1.service", "nftables.service", "podman.service", "podman.socket",
     "podman-auto-update.timer", "podman-restart.service", "ssh.service", "systemd-networkd.service",
     "systemd-udev-trigger.service", "systemd-udevd.service",
+    "tmp.mount",  # the checkout may lie in /tmp
 )  # fmt: skip
 
 BOOT = """
