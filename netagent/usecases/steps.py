@@ -229,7 +229,8 @@ class Steps:
             self.live.drop_row(row.endpoint_id)
             self.half_removed.discard(row.endpoint_id)
             if self.others_in_sandbox(row):
-                await self.settle()  # until then the sandbox may still look up names of the network that it left
+                # Until then the sandbox may still look up names of the network that it left.
+                await self.settle()
         logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
 
     def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
