@@ -41,6 +41,10 @@ mount -t proc proc "$root"/proc
 mount -t sysfs -o ro sysfs "$root"/sys  # as in any container: there is no udev
 mount -t cgroup2 cgroup2 "$root"/sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs "$root"/run
+for unit in netagent netagent-shutdown; do  # wherever the checkout lies, also in what the units hide
+  mkdir -p "$root/run/systemd/system/$unit.service.d"
+  printf '[Service]\\nBindReadOnlyPaths=%s\\n' "$checkout" > "$root/run/systemd/system/$unit.service.d/checkout.conf"
+done
 mount -t tmpfs -o mode=755 tmpfs "$root"/dev
 for node in null zero full random urandom tty; do
   touch "$root/dev/$node"; mount --bind "/dev/$node" "$root/dev/$node"
