@@ -75,6 +75,7 @@ PERFORMS = {
     "netagent.datapath.netns",
     "netagent.datapath.observe",
     "netagent.datapath.reconcile",
+    "netagent.datapath.schedule",
     "netagent.datapath.removal",
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
@@ -154,7 +155,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.supervision": {"netagent.errors"},
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
-    "netagent.datapath": {"netagent.errors", "netagent.model"},
+    "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model"},
     "netagent.probes": {"netagent.model"},
     "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
     "netagent.names.process": {

@@ -71,7 +71,9 @@ def _drift(drift: Item) -> str:
     if drift["checked_s"] is None:
         return "not looked yet"
     found = counted(drift["differences"], "difference") if drift["differences"] else "none"
-    repaired = f", {drift['repaired']:,} repaired since the start" if drift["repaired"] else ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in drift.get("kinds", {}).items())
+    told = f": {kinds}" if kinds else ""
+    repaired = f", {drift['repaired']:,} repaired since the start{told}" if drift["repaired"] else ""
     return f"{found} (looked {span(drift['checked_s'])} ago{repaired})"
 
 

@@ -77,7 +77,9 @@ class DriftPart(TypedDict):
     checked_s: float | None
     """Seconds since the last comparison; null = none yet."""
     repaired: int
-    """Differences put right since the agent started."""
+    """Damage by others put right since the agent started."""
+    kinds: dict[str, int]
+    """The same by kind, such as `device-deleted` or `entry-altered`; only kinds that occurred."""
 
 
 class Notice(TypedDict):

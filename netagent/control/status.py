@@ -54,7 +54,7 @@ async def status_of(agent: Agent) -> schema.Status:
         "network_count": 0,
         "endpoints": {"local": 0, "total": 0, "hidden": 0},
         "dns": {"running": False, "sandboxes": 0, "queries": 0},
-        "drift": {"differences": 0, "checked_s": None, "repaired": 0},
+        "drift": {"differences": 0, "checked_s": None, "repaired": 0, "kinds": {}},
         "paths": {},
         "data_plane": DATA_PLANE,
         "refused": {},
@@ -115,6 +115,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
         "differences": datapath.failures,
         "checked_s": round(trio.current_time() - datapath.looked_at, 1) if datapath.looks else None,
         "repaired": sum(datapath.drift.values()),
+        "kinds": datapath.drift,
     }
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
     status["refused"] = _refused(cluster, counters)

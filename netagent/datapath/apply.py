@@ -12,8 +12,10 @@ from netagent.datapath.link import (
     delete_address,
     delete_link,
     mark_link,
+    rename_link,
     set_address,
     set_link,
+    set_link_down,
     set_port,
 )
 from netagent.datapath.neighbour import (
@@ -39,6 +41,7 @@ from netagent.datapath.operations import (
     DeleteSelf,
     EntryOperation,
     Operation,
+    RenameDevice,
     SetAddress,
     SetDevice,
     SetMaster,
@@ -68,17 +71,15 @@ class _MissingDeviceError(Exception):
     """The device that an operation needs has no index: it does not exist."""
 
 
-def choose_indexes(operations: Sequence[Operation]) -> dict[int, str]:
-    """Indexes for the devices that a plan makes."""
-    return {
-        choose_index(): operation.device.name
-        for operation in operations
-        if isinstance(operation, CreateDevice)
-    }
+def names_after(operations: Sequence[Operation], names: Mapping[int, str]) -> dict[int, str]:
+    """Indexes and names of our devices once a plan is done; indexes of those that it makes are drawn."""
+    given = {one.name: one.wanted for one in operations if isinstance(one, RenameDevice)}
+    made = {choose_index(): one.device.name for one in operations if isinstance(one, CreateDevice)}
+    return {index: given.get(name, name) for index, name in names.items()} | made
 
 
 async def apply(netlink: Netlink, operations: Sequence[Operation], names: Mapping[int, str]) -> list[Failure]:
-    """Do them in order. `names` are the indexes and names of our devices, also of those to be made.
+    """Do them in order. `names` are the indexes and names of our devices as they will be (`names_after`).
 
     A device that can't be made is reported once, not again for all that should sit on it.
     """
@@ -92,10 +93,12 @@ async def apply(netlink: Netlink, operations: Sequence[Operation], names: Mappin
 async def _run(
     netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
 ) -> list[Failure]:
-    failures: list[Failure] = []
+    failures = await _rename(netlink, operations, indexes)
     requests: list[Request] = []
     owners: list[Operation] = []
     for operation in operations:
+        if isinstance(operation, RenameDevice):
+            continue
         try:
             encoded = requests_of(operation, indexes)
         except _MissingDeviceError as missing:
@@ -115,11 +118,31 @@ async def _run(
     return failures
 
 
+async def _rename(
+    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
+) -> list[Failure]:
+    """Before all else, because what follows goes by name. Kernels before 6.2 rename only what is down; that costs
+    a bridge its neighbours, which the next look brings back."""
+    failures = []
+    for operation in operations:
+        if isinstance(operation, RenameDevice):
+            down, rename = requests_of(operation, indexes)
+            (error,) = await netlink.execute([rename])
+            if error is not None and error.errno == errno.EBUSY:
+                _, error = await netlink.execute([down, rename])
+            if error is not None:
+                failures.append(Failure(operation, error.errno or 0, error.strerror or str(error)))
+    return failures
+
+
 def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Request]:
     """The messages that do one operation."""
     match operation:
         case CreateDevice(device):
             return create_link(device, _index(indexes, device.name))
+        case RenameDevice(_, wanted):
+            index = _index(indexes, wanted)
+            return [set_link_down(index), rename_link(index, wanted)]
         case SetDevice(device, fields):
             return _changes(device, fields, indexes)
         case DeleteDevice(name):

@@ -229,6 +229,16 @@ def set_link(
     return _link_request(RTM_NEWLINK, 0, *attributes, up=up)
 
 
+def rename_link(index: int, name: str) -> Request:
+    """Give a link a name; kernels before 6.2 refuse one that is up."""
+    return _link_request(RTM_NEWLINK, 0, _name(name), index=index)
+
+
+def set_link_down(index: int) -> Request:
+    """Take a link down, whatever it is called."""
+    return _link_request(RTM_NEWLINK, 0, index=index, up=False)
+
+
 def set_port(name: str, flags: PortFlags) -> Request:
     """Flags of a bridge port."""
     data = [_u8(number, getattr(flags, field)) for field, number in _PORT_ATTRIBUTES]

@@ -1,12 +1,13 @@
 """What of ours is in the kernel: dumps into a KernelState, and which notifications are news.
 
-Ours is a device whose alias says so, of a kind that we make, and whatever sits on it. Not counted as ours: entries
+Ours is a device whose alias says so, of a kind that we make, and whatever sits on it; also one that was ours at the
+last look, by its index, should somebody have taken the alias away. Not counted as ours: entries
 that the kernel makes by itself (a bridge's own MACs, MACs learnt from containers, neighbours that are not permanent).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -61,10 +62,10 @@ class Entry(NamedTuple):
     value: str
 
 
-async def observe(netlink: Netlink) -> Observation:
-    """Read links, addresses, neighbours and FDB. OSError as Netlink.dump."""
+async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
+    """Read links, addresses, neighbours and FDB. `known`: indexes of what was ours. OSError as Netlink.dump."""
     links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
-    ours = [link for link in links if is_ours(link.alias) and link.kind in _KINDS]
+    ours = [link for link in links if link.kind in _KINDS and (is_ours(link.alias) or link.index in known)]
     names = {link.index: link.name for link in ours}
     devices = {link.name: device_of_link(link, names) for link in ours}
     foreign = [link for link in links if link.index not in names]

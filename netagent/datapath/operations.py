@@ -20,6 +20,14 @@ class CreateDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class RenameDevice:
+    """Give a device of ours its name back."""
+
+    name: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetDevice:
     """Change the named fields of an existing device to those of `device`."""
 
@@ -102,7 +110,7 @@ class DeleteNeighbour:
     address: str
 
 
-DeviceOperation: TypeAlias = CreateDevice | SetDevice | DeleteDevice
+DeviceOperation: TypeAlias = CreateDevice | RenameDevice | SetDevice | DeleteDevice
 EntryOperation: TypeAlias = SetSelf | DeleteSelf | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
 Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | EntryOperation
 
@@ -112,7 +120,7 @@ def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
     draft = _Draft(state)
     for operation in operations:
         match operation:
-            case CreateDevice() | SetDevice() | DeleteDevice():
+            case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
                 draft.change_device(operation)
             case SetAddress(name, cidr):
                 draft.addresses.add((name, cidr))
@@ -143,6 +151,8 @@ class _Draft:
         match operation:
             case CreateDevice(device):
                 self.devices[device.name] = replace(device, master=None, port=None, up=False)
+            case RenameDevice(name, wanted):
+                self._rename(name, wanted)
             case SetDevice(device, fields):
                 changed = {field: getattr(device, field) for field in fields}
                 self.devices[device.name] = replace(self.devices[device.name], **changed)
@@ -155,6 +165,21 @@ class _Draft:
                 self.neighbours = {key: mac for key, mac in self.neighbours.items() if key[0] != name}
                 self.masters = {key: port for key, port in self.masters.items() if name not in {key[0], port}}
                 self.selves = {key: underlay for key, underlay in self.selves.items() if key[0] != name}
+
+    def _rename(self, name: str, wanted: str) -> None:
+        new = {name: wanted}
+        self.devices = {
+            new.get(key, key): replace(
+                device, name=new.get(key, key), master=new.get(device.master or "", device.master)
+            )
+            for key, device in self.devices.items()
+        }
+        self.addresses = {(new.get(key, key), cidr) for key, cidr in self.addresses}
+        self.neighbours = {(new.get(key, key), one): mac for (key, one), mac in self.neighbours.items()}
+        self.masters = {
+            (new.get(key, key), mac): new.get(port, port) for (key, mac), port in self.masters.items()
+        }
+        self.selves = {(new.get(key, key), mac): underlay for (key, mac), underlay in self.selves.items()}
 
     def change_entry(self, operation: EntryOperation) -> None:
         match operation:
@@ -182,7 +207,7 @@ def device_of(operation: Operation) -> str:
     match operation:
         case CreateDevice(device) | SetDevice(device, _):
             return device.name
-        case DeleteDevice(name) | SetMaster(name, _, _) | DeleteMaster(name, _, _):
+        case RenameDevice(_, name) | DeleteDevice(name) | SetMaster(name, _, _) | DeleteMaster(name, _, _):
             return name
         case _:
             return operation.device
@@ -191,12 +216,8 @@ def device_of(operation: Operation) -> str:
 def render(operation: Operation) -> str:
     """The `ip` or `bridge` command that does the same; several lines where it takes several."""
     match operation:
-        case CreateDevice(device):
-            return _render_creation(device)
-        case SetDevice(device, fields):
-            return _render_change(device, fields)
-        case DeleteDevice(name):
-            return f"ip link del {name}"
+        case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
+            return _render_device(operation)
         case SetAddress(name, cidr):
             return f"ip addr replace {cidr} dev {name} nodad"
         case DeleteAddress(name, cidr):
@@ -213,6 +234,18 @@ def render(operation: Operation) -> str:
             return f"ip neigh replace {address} lladdr {mac} dev {name} nud permanent"
         case DeleteNeighbour(name, address):
             return f"ip neigh del {address} dev {name}"
+
+
+def _render_device(operation: DeviceOperation) -> str:
+    match operation:
+        case CreateDevice(device):
+            return _render_creation(device)
+        case RenameDevice(name, wanted):
+            return f"ip link set {name} name {wanted}"
+        case SetDevice(device, fields):
+            return _render_change(device, fields)
+        case DeleteDevice(name):
+            return f"ip link del {name}"
 
 
 def _render_creation(device: Device) -> str:

@@ -1,6 +1,7 @@
 """The difference between desired and observed kernel state, as operations in an order that never breaks a path. Pure.
 
-Order. Devices that can't be changed into what they should be go first and are made anew. Then everything is added or
+Order. A device of ours that somebody renamed gets its name back, so that all that sits on it stays. Devices that
+can't be changed into what they should be go next and are made anew. Then everything is added or
 replaced, then everything superfluous is removed. For a remote endpoint the way out is laid before anybody is told of
 it: self FDB, master FDB, neighbour; only the last makes the bridge answer ARP. Removal is the reverse.
 
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from netagent.datapath.damage import renames
 from netagent.datapath.operations import (
     CreateDevice,
     DeleteAddress,
@@ -22,6 +24,7 @@ from netagent.datapath.operations import (
     DeleteNeighbour,
     DeleteSelf,
     Operation,
+    RenameDevice,
     SetAddress,
     SetDevice,
     SetMaster,
@@ -40,14 +43,20 @@ _FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", "mcast_snooping", "master", "p
 
 def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
     """Operations that turn `observed` into `desired`; empty when they agree."""
-    desired = reachable(desired, observed)
     operations: list[Operation] = [
+        RenameDevice(stray, name) for stray, name in sorted(renames(desired, observed).items())
+    ]
+    if operations:
+        observed = after(observed, operations)
+    desired = reachable(desired, observed)
+    unfit: list[Operation] = [
         DeleteDevice(name)
         for name, device in observed.devices.items()
         if name in desired.devices and _must_be_made_anew(desired.devices[name], device)
     ]
-    if operations:
-        observed = after(observed, operations)
+    if unfit:
+        observed = after(observed, unfit)
+        operations += unfit
     changes = _device_changes(desired, observed)
     if changes:
         observed = after(observed, changes)

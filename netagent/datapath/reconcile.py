@@ -12,28 +12,27 @@ import errno
 import logging
 import math
 import socket
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import trio
 
-from netagent.datapath.apply import Failure, apply, choose_indexes
-from netagent.datapath.netlink import Netlink, split_messages
+from netagent.datapath.apply import Failure, apply, names_after
+from netagent.datapath.damage import Drift, damages_between
+from netagent.datapath.link import RTM_DELLINK
+from netagent.datapath.netlink import Message, Netlink, split_messages
 from netagent.datapath.observe import Observation, is_news, observe
-from netagent.datapath.operations import CreateDevice, after, device_of, render
+from netagent.datapath.operations import CreateDevice, RenameDevice, SetDevice, after, device_of, render
 from netagent.datapath.plan import plan
+from netagent.datapath.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import Device, KernelState, Kind, endpoint_of
+from netagent.log import Limited
 from netagent.model.ids import EndpointId
 
 _log = logging.getLogger(__name__)
+_limited = Limited(_log, period_s=INTERVAL_S)
+"""Who changes the same thing all the time must not fill the log."""
 
-INTERVAL_S = 10.0
-"""Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
-SETTLE_S = 0.05
-"""From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
-RETRY_MIN_S, RETRY_MAX_S = 0.5, INTERVAL_S
-"""Pauses before what failed is tried again; the timer looks at it in any case."""
 _SHOWN_FAILURES = 100
 _NOTIFICATION_BYTES = 1 << 16
 
@@ -52,7 +51,7 @@ class ReconcileStatus:
     looked_at: float
     """When the kernel was last read, on the clock of the loop; -inf: not yet."""
     drift: dict[str, int]
-    """Differences that somebody else made and we repaired, by kind of operation, since the start."""
+    """Damage that somebody else did and we repaired, by kind (netagent.datapath.damage), since the start."""
     failures: int
     """Operations that fail now."""
     dirty: tuple[tuple[str, str], ...]
@@ -69,9 +68,15 @@ class Reconciler:
     """
 
     def __init__(
-        self, netlink: Netlink, notifications: socket.socket, *, interval_s: float = INTERVAL_S
+        self,
+        netlink: Netlink,
+        notifications: socket.socket,
+        *,
+        drift: Drift | None = None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         notifications.setblocking(False)
+        self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
@@ -80,17 +85,18 @@ class Reconciler:
         self._programmed_generation = -1
         self._belief = Observation()
         """What we saw last, and what we did since."""
+        self._is_sound = False
+        """Whether it can be told from the belief what somebody else did."""
         self._standing: Mapping[str, Device] = {}
         """Devices of ours as of the end of the last pass."""
         self._at_work: KernelState | None = None
         """The desired state of the last pass, also while it is under way."""
         self._looked_at = -math.inf
-        self._schedule = _Schedule()
+        self._schedule = Schedule()
         self._failures: Sequence[Failure] = ()
         self._vanished: Sequence[Failure] = ()
         """Failures of the last pass for want of a device: it may have gone since the kernel was read, as with a
         container that ends. The next pass looks first; only what fails again is a failure, shown and told."""
-        self._drift: Counter[str] = Counter()
         self._absent: frozenset[EndpointId] = frozenset()
         self._changed = trio.Event()
 
@@ -166,7 +172,7 @@ class Reconciler:
             entries=len(state.neighbours) + len(state.masters) + len(state.selves),
             looks=self._schedule.looks,
             looked_at=self._looked_at,
-            drift=dict(self._drift),
+            drift=self.drift.kinds,
             failures=len(self._failures),
             dirty=tuple((render(f.operation), f.reason) for f in self._failures[:_SHOWN_FAILURES]),
             absent_endpoints=tuple(sorted(self._absent)),
@@ -182,10 +188,13 @@ class Reconciler:
                     raise
                 self._schedule.look_soon()  # some were lost
                 continue
-            if any(
-                is_news(message, self._belief.names, self._belief.state) for message in split_messages(data)
-            ):
+            if any(map(self._is_news, split_messages(data))):
                 self._schedule.look_soon()
+
+    def _is_news(self, message: Message) -> bool:
+        # What was in the way of something may be the device that has just gone.
+        is_way_free = bool(self._failures) and message.type == RTM_DELLINK
+        return is_way_free or is_news(message, self._belief.names, self._belief.state)
 
     async def _wait_work(self) -> None:
         while self._desired is None or not self._schedule.is_due():
@@ -206,6 +215,7 @@ class Reconciler:
             await self._program(desired)
         except OSError as error:
             # The socket or a dump failed as a whole; nothing is known of what was done.
+            self._is_sound = False
             self._schedule.failed(str(error))
             _log.warning("datapath: %s", error)
             return
@@ -218,21 +228,26 @@ class Reconciler:
         self._changed = trio.Event()
 
     async def _look(self) -> None:
-        before, is_first = self._belief.state, self._schedule.looks == 0
+        before = self._belief.state
         started_at = self._schedule.start_look()
-        self._belief = await observe(self._netlink)
+        self._belief = await observe(self._netlink, self._belief.names.keys())
         self._looked_at = trio.current_time()
         self._schedule.end_look(started_at, self._interval_s)
-        is_sound = not is_first and not self._failures and not self._vanished
-        if is_sound and before != self._belief.state:
-            self._drift.update(type(operation).__name__ for operation in plan(before, self._belief.state))
+        was_sound, self._is_sound = self._is_sound, True
+        if was_sound and before != self._belief.state:
+            # Of what failed we believe what we do not know.
+            failing = {device_of(failure.operation) for failure in (*self._failures, *self._vanished)}
+            for sentence in self.drift.note(damages_between(before, self._belief.state, failing)):
+                _limited.warning(
+                    sentence, f"datapath: somebody else changed what is ours; put right: {sentence}"
+                )
 
     async def _program(self, desired: KernelState) -> None:
         operations = plan(desired, self._belief.state)
         seen = self._belief
         if operations:
             # Believed before it is done, so that the notifications of our own writes are no news.
-            names = {**seen.names, **choose_indexes(operations)}
+            names = names_after(operations, seen.names)
             self._belief = replace(seen, state=after(seen.state, operations), names=names)
         failures = [_explained(f, seen) for f in await apply(self._netlink, operations, self._belief.names)]
         known = [*self._failures, *self._vanished]
@@ -248,73 +263,6 @@ class Reconciler:
             self._schedule.succeeded()
 
 
-@dataclass(slots=True)
-class _Schedule:
-    """When to work, and whether to look first."""
-
-    woken: trio.Event = field(default_factory=trio.Event)
-    is_desired_new: bool = False
-    look_at: float = -math.inf
-    """-inf: before anything else."""
-    earliest_look_at: float = -math.inf
-    """Looking takes at most a fifth of the time, however much news there is."""
-    must_look: bool = True
-    """What we believe is unsound: look before planning, whatever the reason for planning."""
-    retry_s: float = RETRY_MIN_S
-    looks: int = 0
-    trouble: str = ""
-
-    def wake(self) -> None:
-        """A new desired state is there."""
-        self.is_desired_new = True
-        self.woken.set()
-
-    def sleep(self) -> None:
-        """The loop has woken; the next event is a new one."""
-        if self.woken.is_set():
-            self.woken = trio.Event()
-
-    def look_soon(self) -> None:
-        """Something is not as we believe."""
-        at = max(trio.current_time() + SETTLE_S, self.earliest_look_at)
-        if at < self.look_at:
-            self.look_at = at
-            self.woken.set()
-
-    def is_look_due(self) -> bool:
-        """True when the loop should dump before it plans."""
-        return self.must_look or trio.current_time() >= self.look_at
-
-    def is_due(self) -> bool:
-        """True when there is something to do now."""
-        return self.is_desired_new or trio.current_time() >= self.look_at
-
-    def start_look(self) -> float:
-        """The time. From now on news calls for another look: it may be of a table that has been read already."""
-        self.look_at = math.inf
-        return trio.current_time()
-
-    def end_look(self, started_at: float, interval_s: float) -> None:
-        """It went well; the next is the timer's, if no news came meanwhile."""
-        now = trio.current_time()
-        self.looks += 1
-        self.must_look = False
-        self.trouble = ""
-        self.earliest_look_at = now + 4 * (now - started_at)
-        self.look_at = max(min(self.look_at, now + interval_s), self.earliest_look_at)
-
-    def failed(self, trouble: str) -> None:
-        """Look and try again after a pause that doubles."""
-        self.trouble = trouble
-        self.must_look = True
-        self.look_at = min(self.look_at, trio.current_time() + self.retry_s)
-        self.retry_s = min(2 * self.retry_s, RETRY_MAX_S)
-
-    def succeeded(self) -> None:
-        """All that was planned was done."""
-        self.retry_s = RETRY_MIN_S
-
-
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:
     missing = (
         endpoint_of(device.alias)
@@ -325,13 +273,18 @@ def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[
 
 
 def _explained(failure: Failure, seen: Observation) -> Failure:
-    """The kernel's `File exists` with the name of what exists."""
-    if not isinstance(failure.operation, CreateDevice) or failure.errno != errno.EEXIST:
+    """The kernel's `File exists` and `Address in use` with the name of what is in the way."""
+    operation = failure.operation
+    if isinstance(operation, SetDevice) and failure.errno == errno.EADDRINUSE and operation.device.tunnel:
+        port = operation.device.tunnel.port
+        return replace(failure, reason=f"UDP port {port} is used by another program or device")
+    if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
         return failure
-    device = failure.operation.device
-    if device.name in seen.strangers:
-        return replace(failure, reason=f"a device named {device.name} exists that is not ours")
-    if device.tunnel is not None and device.tunnel.vni in seen.foreign_tunnels:
-        holder = seen.foreign_tunnels[device.tunnel.vni]
-        return replace(failure, reason=f"VNI {device.tunnel.vni} is used by {holder}, which is not ours")
+    name = device_of(operation)
+    if name in seen.strangers:
+        return replace(failure, reason=f"a device named {name} exists that is not ours")
+    tunnel = operation.device.tunnel if isinstance(operation, CreateDevice) else None
+    if tunnel is not None and tunnel.vni in seen.foreign_tunnels:
+        holder = seen.foreign_tunnels[tunnel.vni]
+        return replace(failure, reason=f"VNI {tunnel.vni} is used by {holder}, which is not ours")
     return failure

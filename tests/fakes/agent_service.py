@@ -117,7 +117,12 @@ class FakeService:
             "network_count": 2,
             "endpoints": {"local": 1, "total": 3, "hidden": 1},
             "dns": {"running": True, "sandboxes": 1, "queries": 1234},
-            "drift": {"differences": 0, "checked_s": 3.0, "repaired": 2},
+            "drift": {
+                "differences": 0,
+                "checked_s": 3.0,
+                "repaired": 2,
+                "kinds": {"device-down": 1, "entry-altered": 1},
+            },
             "paths": {"ok": 1, "silent": 1},
             "data_plane": "not encrypted",
             "refused": {"label": 12},

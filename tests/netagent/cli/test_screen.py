@@ -13,7 +13,7 @@ members:    2 alive, 1 dead
 networks:   app (1 of 2 in the cluster)
 endpoints:  1 on this host, 3 in its networks, 1 hidden from names
 dns:        answering in 1 container, 1,234 queries so far
-drift:      none (looked 3 s ago, 2 repaired since the start)
+drift:      none (looked 3 s ago, 2 repaired since the start: 1 device-down, 1 entry-altered)
 paths:      1 ok, 1 silent
 data plane: not encrypted
 refused:    12 packets since the start (12 label)
@@ -61,7 +61,7 @@ def test_status_alone() -> None:
 def test_status_when_things_are_wrong() -> None:
     answer = status_of(FakeService())
     answer["dns"]["running"] = False
-    answer["drift"] = {"differences": 3, "checked_s": None, "repaired": 0}
+    answer["drift"] = {"differences": 3, "checked_s": None, "repaired": 0, "kinds": {}}
     answer["paths"] = {}
     text = "\n".join(screen.status(answer))
     assert "NOT RUNNING" in text

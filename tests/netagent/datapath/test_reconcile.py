@@ -16,7 +16,8 @@ import trio.testing
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
 from netagent.datapath.neighbour import RTM_NEWNEIGH
 from netagent.datapath.netlink import HEADER, Message, Request
-from netagent.datapath.reconcile import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, Reconciler
+from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S
 from netagent.datapath.state import KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 
@@ -88,7 +89,7 @@ def test_a_new_state_costs_no_look_and_idle_time_one_an_interval() -> None:
         await trio.sleep(INTERVAL_S * 3.5)
         assert reconciler.status().looks == 4
         # The stand-in forgets everything, which is drift: ten devices, made and set up anew after each look.
-        assert reconciler.status().drift == {"CreateDevice": 30, "SetDevice": 30}
+        assert reconciler.status().drift == {"device-deleted": 30}
         assert kernel.executed
 
     run(body)

@@ -1,0 +1,170 @@
+"""What somebody else changed of ours: two states of the kernel compared, in words for people. Pure.
+
+Counted is what was changed, not what followed from it: with a bridge go its neighbours, and its ports lose their
+master; that is one deleted device. A veth that is gone is no damage by itself: containers end.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netagent.datapath.state import Device, KernelState, Kind
+
+SHOWN = 3
+"""Things named in one line of the log; more are counted."""
+
+Entries: TypeAlias = Mapping[tuple[str, str], str]
+
+
+class DamageKind(enum.StrEnum):
+    """The words that `status` and the log use."""
+
+    DEVICE_DELETED = "device-deleted"
+    DEVICE_RENAMED = "device-renamed"
+    DEVICE_MOVED = "device-moved"
+    """One end of a veth is in another namespace."""
+    DEVICE_DOWN = "device-down"
+    DEVICE_ALTERED = "device-altered"
+    """Alias, VXLAN's or bridge's options, a setting under /proc/sys."""
+    MAC_CHANGED = "mac-changed"
+    MTU_CHANGED = "mtu-changed"
+    PORT_DETACHED = "port-detached"
+    PORT_ALTERED = "port-altered"
+    """What a bridge does on a port: learning, flooding, neighbour suppression."""
+    ADDRESS_ADDED = "address-added"
+    ADDRESS_DELETED = "address-deleted"
+    ROUTE_DELETED = "route-deleted"
+    ENTRY_ADDED = "entry-added"
+    ENTRY_DELETED = "entry-deleted"
+    ENTRY_ALTERED = "entry-altered"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that was not as we left it."""
+
+    kind: DamageKind
+    thing: str
+
+
+class Drift:
+    """How often each kind of damage was put right since the start."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[DamageKind] = Counter()
+
+    def note(self, damages: Iterable[Damage]) -> list[str]:
+        """Count them; a sentence about each kind, for the log."""
+        by_kind: dict[DamageKind, list[str]] = {}
+        for damage in damages:
+            by_kind.setdefault(damage.kind, []).append(damage.thing)
+        self._counts.update({kind: len(things) for kind, things in by_kind.items()})
+        return [f"{kind}: {_enumerated(things)}" for kind, things in by_kind.items()]
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """By word, sorted; only those that occurred."""
+        return {str(kind): self._counts[kind] for kind in sorted(self._counts)}
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self._counts.total()
+
+
+def _enumerated(things: list[str]) -> str:
+    more = len(things) - SHOWN
+    return ", ".join(things[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def damages_between(
+    believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()
+) -> Iterator[Damage]:
+    """What was done to `believed`, so that `seen` is left; nothing is said of `doubtful` devices."""
+    renamed = renames(believed, seen)
+    yield from (Damage(DamageKind.DEVICE_RENAMED, f"{old} is now {new}") for new, old in renamed.items())
+    whole: set[str] = set()
+    for name, device in believed.devices.items():
+        present = seen.devices.get(name)
+        if name in doubtful:
+            continue
+        if present is not None:
+            whole.add(name)
+            yield from _device_damages(device, present, seen)
+        elif device.kind is not Kind.VETH and name not in renamed.values():
+            yield Damage(DamageKind.DEVICE_DELETED, name)
+    yield from _address_damages(believed, seen, whole)
+    yield from _entry_damages(believed.neighbours, seen.neighbours, lambda key, _value: key[0] in whole)
+    yield from _entry_damages(believed.selves, seen.selves, lambda key, _value: key[0] in whole)
+    # What a bridge knows behind a port goes with the port.
+    masters = {name: device.master for name, device in seen.devices.items()}
+    yield from _entry_damages(
+        believed.masters, seen.masters, lambda key, port: key[0] in whole and masters.get(port) == key[0]
+    )
+
+
+def renames(wanted: KernelState, seen: KernelState) -> dict[str, str]:
+    """What it is called -> what it should be called, of devices that their alias shows to be wanted."""
+    missing = {
+        (device.kind, device.alias): name
+        for name, device in wanted.devices.items()
+        if name not in seen.devices
+    }
+    if not missing:
+        return {}
+    strays = {
+        (device.kind, device.alias): name
+        for name, device in seen.devices.items()
+        if name not in wanted.devices
+    }
+    return {strays[mark]: name for mark, name in missing.items() if mark in strays}
+
+
+def _device_damages(before: Device, after: Device, seen: KernelState) -> Iterator[Damage]:
+    if before == after:
+        return
+    name = before.name
+    if before.up and not after.up:
+        yield Damage(DamageKind.DEVICE_DOWN, name)
+    if before.mac != after.mac:
+        yield Damage(DamageKind.MAC_CHANGED, name)
+    if before.mtu_bytes != after.mtu_bytes:
+        yield Damage(DamageKind.MTU_CHANGED, name)
+    if before.master != after.master:
+        if before.master in seen.devices:  # else it lost its bridge, which is told already
+            yield Damage(DamageKind.PORT_DETACHED, name)
+    elif before.port != after.port:
+        yield Damage(DamageKind.PORT_ALTERED, name)
+    others = ("kind", "alias", "tunnel", "mcast_snooping")
+    if any(getattr(before, field) != getattr(after, field) for field in others):
+        yield Damage(DamageKind.DEVICE_ALTERED, name)
+
+
+def _address_damages(believed: KernelState, seen: KernelState, whole: set[str]) -> Iterator[Damage]:
+    for name, cidr in sorted(believed.addresses - seen.addresses):
+        if name in whole:
+            yield Damage(DamageKind.ADDRESS_DELETED, f"{cidr} of {name}")
+    for name, cidr in sorted(seen.addresses - believed.addresses):
+        if name in whole:
+            yield Damage(DamageKind.ADDRESS_ADDED, f"{cidr} to {name}")
+
+
+def _entry_damages(
+    before: Entries, after: Entries, could_stand: Callable[[tuple[str, str], str], bool]
+) -> Iterator[Damage]:
+    """`could_stand`: of an entry that is missing, whether what it sat on is still there."""
+    if before == after:
+        return
+    for key, value in before.items():
+        now = after.get(key)
+        if now == value or not could_stand(key, value):
+            continue
+        kind = DamageKind.ENTRY_DELETED if now is None else DamageKind.ENTRY_ALTERED
+        yield Damage(kind, f"{key[1]} on {key[0]}")
+    for key, value in after.items():
+        if key not in before and could_stand(key, value):
+            yield Damage(DamageKind.ENTRY_ADDED, f"{key[1]} on {key[0]}")

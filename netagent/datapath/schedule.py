@@ -1,0 +1,86 @@
+"""When the reconciler works, and whether it looks at the kernel first.
+
+Looks come on news, on a timer, and after failures with growing pauses; however much news there is, looking takes at
+most a fifth of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import trio
+
+INTERVAL_S = 10.0
+"""Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
+SETTLE_S = 0.05
+"""From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
+RETRY_MIN_S, RETRY_MAX_S = 0.5, INTERVAL_S
+"""Pauses before what failed is tried again; the timer looks at it in any case."""
+
+
+@dataclass(slots=True)
+class Schedule:
+    """When to work, and whether to look first."""
+
+    woken: trio.Event = field(default_factory=trio.Event)
+    is_desired_new: bool = False
+    look_at: float = -math.inf
+    """-inf: before anything else."""
+    earliest_look_at: float = -math.inf
+    """Looking takes at most a fifth of the time, however much news there is."""
+    must_look: bool = True
+    """What we believe is unsound: look before planning, whatever the reason for planning."""
+    retry_s: float = RETRY_MIN_S
+    looks: int = 0
+    trouble: str = ""
+
+    def wake(self) -> None:
+        """A new desired state is there."""
+        self.is_desired_new = True
+        self.woken.set()
+
+    def sleep(self) -> None:
+        """The loop has woken; the next event is a new one."""
+        if self.woken.is_set():
+            self.woken = trio.Event()
+
+    def look_soon(self) -> None:
+        """Something is not as we believe."""
+        at = max(trio.current_time() + SETTLE_S, self.earliest_look_at)
+        if at < self.look_at:
+            self.look_at = at
+            self.woken.set()
+
+    def is_look_due(self) -> bool:
+        """True when the loop should dump before it plans."""
+        return self.must_look or trio.current_time() >= self.look_at
+
+    def is_due(self) -> bool:
+        """True when there is something to do now."""
+        return self.is_desired_new or trio.current_time() >= self.look_at
+
+    def start_look(self) -> float:
+        """The time. From now on news calls for another look: it may be of a table that has been read already."""
+        self.look_at = math.inf
+        return trio.current_time()
+
+    def end_look(self, started_at: float, interval_s: float) -> None:
+        """It went well; the next is the timer's, if no news came meanwhile."""
+        now = trio.current_time()
+        self.looks += 1
+        self.must_look = False
+        self.trouble = ""
+        self.earliest_look_at = now + 4 * (now - started_at)
+        self.look_at = max(min(self.look_at, now + interval_s), self.earliest_look_at)
+
+    def failed(self, trouble: str) -> None:
+        """Look and try again after a pause that doubles."""
+        self.trouble = trouble
+        self.must_look = True
+        self.look_at = min(self.look_at, trio.current_time() + self.retry_s)
+        self.retry_s = min(2 * self.retry_s, RETRY_MAX_S)
+
+    def succeeded(self) -> None:
+        """All that was planned was done."""
+        self.retry_s = RETRY_MIN_S
