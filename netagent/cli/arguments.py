@@ -121,7 +121,7 @@ def network_create(parser: argparse.ArgumentParser) -> None:
         help="open (default): all may talk; links: only linked (in a later version)",
     )
     parser.add_argument(
-        "--multicast", action="store_true", help="carry broadcast and multicast (in a later version)"
+        "--multicast", action="store_true", help="carry multicast and broadcast to the other hosts"
     )
     parser.add_argument(
         "--host-access", action="store_true", help="let the hosts themselves take part (in a later version)"

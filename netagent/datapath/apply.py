@@ -31,11 +31,13 @@ from netagent.datapath.neighbour import (
     encode,
     family_of,
 )
-from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request
+from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request
 from netagent.datapath.operations import (
+    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
+    DeleteFlood,
     DeleteMaster,
     DeleteNeighbour,
     DeleteSelf,
@@ -49,11 +51,13 @@ from netagent.datapath.operations import (
     SetSelf,
     device_of,
 )
-from netagent.datapath.state import Device
+from netagent.datapath.state import ZERO_MAC, Device
 
 _PUT = NLM_F_CREATE | NLM_F_REPLACE
+_APPEND = NLM_F_CREATE | NLM_F_APPEND
+"""A flood entry beside those that are there: the kernel refuses to replace the zero MAC's."""
 
-_REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteMaster, DeleteNeighbour)
+_REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
 # What the kernel says of something that is not there, by kind of object; for a removal that is success.
 _ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
 
@@ -161,6 +165,12 @@ def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> Req
             return _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, mac, underlay)
         case DeleteSelf(name, mac):
             return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, mac, None)
+        case AddFlood(name, underlay):
+            body = _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay).body
+            return Request(RTM_NEWNEIGH, _APPEND, body)
+        case DeleteFlood(name, underlay):
+            # One that somebody made without a destination goes only with all the others: the next look adds those.
+            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay or None)
         case SetMaster(_, mac, port):
             return _fdb(RTM_NEWNEIGH, _index(indexes, port), NTF_MASTER | NTF_STICKY, mac, None)
         case DeleteMaster(_, mac, port):

@@ -50,6 +50,7 @@ _UNDO_LIMIT_S = 5.0
 _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _RESERVED_IFNAMES = {"all", "default", "lo"}
 """`all` and `default` are folders of /proc/sys beside those of the interfaces."""
+_IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
 _ETH_LIMIT = 256
 """Networks that one container can be in by automatic names."""
 
@@ -263,19 +264,25 @@ class _Binding:
         Inside one subnet glibc's getaddrinfo(3) sorts IPv4 addresses by the longest common prefix with the client's
         (RFC 6724 rule 9): every client would stick to one replica of a service, whatever the order of the answer.
         """
-        cidrs = (cidr if ":" in cidr else cidr.partition("/")[0] + "/32" for cidr in self.endpoint.addresses)
-        return [set_address(index, cidr) for cidr in cidrs]
+        requests = [set_address(index, cidr) for cidr in self.endpoint.addresses if ":" in cidr]
+        for one in self._interfaces():
+            everybody = str(one.network.broadcast_address) if self.endpoint.multicast else None
+            requests.append(set_address(index, f"{one.ip}/32", everybody))
+        return requests
 
     def _routes(self, index: int) -> list[Request]:
-        """The IPv4 subnet is on the link; IPv6's the kernel derives from the address."""
-        interfaces = [ipaddress.ip_interface(cidr) for cidr in self.endpoint.addresses if ":" not in cidr]
+        """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
+        that names no interface goes by the routes. IPv6's the kernel derives from the address."""
+        everybody = _IPV4_EVERYBODY if self.endpoint.multicast else ()
         return [
             # Appended, never replaced: a route of somebody else's to the same place stays.
-            Request(
-                RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(str(one.network), index, str(one.ip))
-            )
-            for one in interfaces
+            Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip)))
+            for one in self._interfaces()
+            for destination in (str(one.network), *everybody)
         ]
+
+    def _interfaces(self) -> list[ipaddress.IPv4Interface]:
+        return [ipaddress.IPv4Interface(cidr) for cidr in self.endpoint.addresses if ":" not in cidr]
 
 
 async def _bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> LinkMessage:

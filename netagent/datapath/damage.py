@@ -100,6 +100,8 @@ def damages_between(
     yield from _address_damages(believed, seen, whole)
     yield from _entry_damages(believed.neighbours, seen.neighbours, lambda key, _value: key[0] in whole)
     yield from _entry_damages(believed.selves, seen.selves, lambda key, _value: key[0] in whole)
+    floods = (dict.fromkeys(believed.floods, ""), dict.fromkeys(seen.floods, ""))
+    yield from _entry_damages(*floods, lambda key, _value: key[0] in whole)
     # What a bridge knows behind a port goes with the port.
     masters = {name: device.master for name, device in seen.devices.items()}
     yield from _entry_damages(

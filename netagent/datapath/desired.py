@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_state
 from netagent.datapath.state import (
     CONTAINER_PORT,
+    FLOODED_TUNNEL_PORT,
     TUNNEL_PORT,
     Device,
     KernelState,
@@ -40,6 +41,8 @@ class LocalEndpoint:
     """(device, inode) of the namespace; a path may come to mean another one."""
     ifname: str = ""
     """Name inside the namespace; empty: the first free `eth<N>`."""
+    multicast: bool = False
+    """Of its network: multicast and broadcast from the sandbox go there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class NetworkInput:
     network_id: NetworkId
     vni: int
     mtu_bytes: int
+    multicast: bool = False
+    """Broadcast and multicast reach every host that has endpoints here."""
     locals: tuple[LocalEndpoint, ...] = ()
     remotes: tuple[RemoteEndpoint, ...] = ()
 
@@ -83,6 +88,7 @@ def desired_state(
     neighbours: dict[tuple[str, str], str] = {}
     masters: dict[tuple[str, str], str] = {}
     selves: dict[tuple[str, str], str] = {}
+    floods: set[tuple[str, str]] = set()
     for network in networks:
         bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
         for device in _network_devices(network, underlay, vxlan_port, cluster_id):
@@ -92,6 +98,8 @@ def desired_state(
                 neighbours[bridge, address] = remote.mac
             masters[bridge, remote.mac] = tunnel
             selves[tunnel, remote.mac] = remote.underlay
+        if network.multicast:
+            floods |= {(tunnel, remote.underlay) for remote in network.remotes}
         for local in network.locals:
             veth = veth_name(local.endpoint_id)
             devices[veth] = _veth(veth, local, network.mtu_bytes, bridge)
@@ -104,7 +112,12 @@ def desired_state(
         selves |= host.selves
         addresses = host.addresses
     return KernelState(
-        devices=devices, addresses=addresses, neighbours=neighbours, masters=masters, selves=selves
+        devices=devices,
+        addresses=addresses,
+        neighbours=neighbours,
+        masters=masters,
+        selves=selves,
+        floods=frozenset(floods),
     )
 
 
@@ -128,7 +141,7 @@ def _network_devices(
             mtu_bytes=network.mtu_bytes,
             mac=_device_mac(tunnel, underlay),
             master=bridge,
-            port=TUNNEL_PORT,
+            port=FLOODED_TUNNEL_PORT if network.multicast else TUNNEL_PORT,
             tunnel=Tunnel(vni=network.vni, port=vxlan_port, local=underlay),
         ),
     )

@@ -38,7 +38,7 @@ _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 
 _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _PORT_ATTRIBUTES = (
     ("learning", 8),
     ("flood", 9),
@@ -293,9 +293,15 @@ def decode_address(body: bytes) -> tuple[int, str]:
     return index, f"{ipaddress.ip_address(raw)}/{length}"
 
 
-def set_address(index: int, cidr: str) -> Request:
-    """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and we know that it is unique."""
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _address_body(index, cidr))
+def set_address(index: int, cidr: str, broadcast: str | None = None) -> Request:
+    """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and we know that it is unique.
+
+    `broadcast` is the IPv4 address that reaches everybody on the link.
+    """
+    body = _address_body(index, cidr)
+    if broadcast is not None:
+        body += _attribute(_IFA_BROADCAST, ipaddress.IPv4Address(broadcast).packed)
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def delete_address(index: int, cidr: str) -> Request:

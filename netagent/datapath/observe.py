@@ -36,7 +36,7 @@ from netagent.datapath.neighbour import (
     encode,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
-from netagent.datapath.state import Device, KernelState, Kind, is_ours
+from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, is_ours
 
 _KINDS = {kind.value: kind for kind in Kind}
 
@@ -57,9 +57,10 @@ class Observation:
 class Entry(NamedTuple):
     """One neighbour or FDB entry on a device of ours."""
 
-    table: Literal["neighbour", "master", "self"]
+    table: Literal["neighbour", "master", "self", "flood"]
     key: tuple[str, str]
     value: str
+    """Empty for a flood, which is all key."""
 
 
 async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
@@ -77,6 +78,7 @@ async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
             neighbours=tables["neighbour"],
             masters=tables["master"],
             selves=tables["self"],
+            floods=frozenset(tables["flood"]),
         ),
         names=names,
         strangers=frozenset(link.name for link in foreign),
@@ -92,7 +94,7 @@ async def _observe_addresses(netlink: Netlink, names: Mapping[int, str]) -> froz
 async def _observe_entries(
     netlink: Netlink, names: Mapping[int, str], devices: Mapping[str, Device]
 ) -> dict[str, dict[tuple[str, str], str]]:
-    tables: dict[str, dict[tuple[str, str], str]] = {"neighbour": {}, "master": {}, "self": {}}
+    tables: dict[str, dict[tuple[str, str], str]] = {"neighbour": {}, "master": {}, "self": {}, "flood": {}}
     if not names:
         return tables
     for family in (0, AF_BRIDGE):
@@ -140,8 +142,11 @@ def entry_of(
     if message.mac is None:
         return None
     if message.flags & NTF_SELF:
-        is_tunnel = device is not None and device.kind is Kind.VXLAN
-        return Entry("self", (name, message.mac), message.address or "") if is_tunnel else None
+        if device is None or device.kind is not Kind.VXLAN:
+            return None
+        if message.mac == ZERO_MAC:
+            return Entry("flood", (name, message.address or ""), "")
+        return Entry("self", (name, message.mac), message.address or "")
     bridge = names.get(message.master) if message.master is not None else None
     if bridge is None or message.state & NUD_PERMANENT or not (deleted or message.state & NUD_NOARP):
         return None
@@ -158,6 +163,8 @@ def is_news(message: Message, names: Mapping[int, str], belief: KernelState) -> 
         entry = entry_of(decode(message.body), names, belief.devices, deleted=deleted)
         if entry is None:
             return False
+        if entry.table == "flood":
+            return (entry.key in belief.floods) is deleted
         table = {"neighbour": belief.neighbours, "master": belief.masters, "self": belief.selves}[entry.table]
         return table.get(entry.key) != (None if deleted else entry.value)
     if message.type in {RTM_NEWLINK, RTM_DELLINK}:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from netagent.datapath.state import Device, KernelState, Kind, PortFlags
+from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, PortFlags
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,22 @@ class DeleteSelf:
 
 
 @dataclass(frozen=True, slots=True)
+class AddFlood:
+    """A VXLAN device sends broadcast and multicast to the host at `underlay`, besides others."""
+
+    device: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFlood:
+    """A VXLAN device no longer sends broadcast and multicast to the host at `underlay`."""
+
+    device: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetMaster:
     """A bridge sends frames for `mac` to `port`, and nowhere else."""
 
@@ -111,7 +127,9 @@ class DeleteNeighbour:
 
 
 DeviceOperation: TypeAlias = CreateDevice | RenameDevice | SetDevice | DeleteDevice
-EntryOperation: TypeAlias = SetSelf | DeleteSelf | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
+EntryOperation: TypeAlias = (
+    SetSelf | DeleteSelf | AddFlood | DeleteFlood | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
+)
 Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | EntryOperation
 
 
@@ -134,6 +152,7 @@ def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
         neighbours=draft.neighbours,
         masters=draft.masters,
         selves=draft.selves,
+        floods=frozenset(draft.floods),
     )
 
 
@@ -146,6 +165,7 @@ class _Draft:
         self.neighbours = dict(state.neighbours)
         self.masters = dict(state.masters)
         self.selves = dict(state.selves)
+        self.floods = set(state.floods)
 
     def change_device(self, operation: DeviceOperation) -> None:
         match operation:
@@ -165,6 +185,7 @@ class _Draft:
                 self.neighbours = {key: mac for key, mac in self.neighbours.items() if key[0] != name}
                 self.masters = {key: port for key, port in self.masters.items() if name not in {key[0], port}}
                 self.selves = {key: underlay for key, underlay in self.selves.items() if key[0] != name}
+                self.floods = {key for key in self.floods if key[0] != name}
 
     def _rename(self, name: str, wanted: str) -> None:
         new = {name: wanted}
@@ -180,6 +201,7 @@ class _Draft:
             (new.get(key, key), mac): new.get(port, port) for (key, mac), port in self.masters.items()
         }
         self.selves = {(new.get(key, key), mac): underlay for (key, mac), underlay in self.selves.items()}
+        self.floods = {(new.get(key, key), underlay) for key, underlay in self.floods}
 
     def change_entry(self, operation: EntryOperation) -> None:
         match operation:
@@ -187,6 +209,10 @@ class _Draft:
                 self.selves[name, mac] = underlay
             case DeleteSelf(name, mac):
                 self.selves.pop((name, mac), None)
+            case AddFlood(name, underlay):
+                self.floods.add((name, underlay))
+            case DeleteFlood(name, underlay):
+                self.floods.discard((name, underlay))
             case SetMaster(name, mac, port):
                 self.masters[name, mac] = port
             case DeleteMaster(name, mac, port):
@@ -222,10 +248,20 @@ def render(operation: Operation) -> str:
             return f"ip addr replace {cidr} dev {name} nodad"
         case DeleteAddress(name, cidr):
             return f"ip addr del {cidr} dev {name}"
+        case _:
+            return _render_entry(operation)
+
+
+def _render_entry(operation: EntryOperation) -> str:
+    match operation:
         case SetSelf(name, mac, underlay):
             return f"bridge fdb replace {mac} dev {name} dst {underlay} self permanent"
         case DeleteSelf(name, mac):
             return f"bridge fdb del {mac} dev {name} self"
+        case AddFlood(name, underlay):
+            return f"bridge fdb append {ZERO_MAC} dev {name} dst {underlay} self permanent"
+        case DeleteFlood(name, underlay):
+            return f"bridge fdb del {ZERO_MAC} dev {name} dst {underlay} self"
         case SetMaster(_, mac, port):
             return f"bridge fdb replace {mac} dev {port} master static sticky"
         case DeleteMaster(_, mac, port):

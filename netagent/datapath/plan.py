@@ -17,9 +17,11 @@ from typing import TypeVar
 
 from netagent.datapath.damage import renames
 from netagent.datapath.operations import (
+    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
+    DeleteFlood,
     DeleteMaster,
     DeleteNeighbour,
     DeleteSelf,
@@ -67,6 +69,7 @@ def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
     operations += [
         SetNeighbour(*key, value) for key, value in _changed(desired.neighbours, observed.neighbours)
     ]
+    operations += [AddFlood(*key) for key in sorted(desired.floods - observed.floods)]
     superfluous = {
         name
         for name, device in observed.devices.items()
@@ -136,6 +139,9 @@ def _changed(desired: Mapping[K, V], observed: Mapping[K, V]) -> list[tuple[K, V
 def _entry_removals(desired: KernelState, observed: KernelState, going: set[str]) -> list[Operation]:
     """Entries that should not be; those on a device that is removed go with it."""
     operations: list[Operation] = [
+        DeleteFlood(*key) for key in sorted(observed.floods - desired.floods) if key[0] not in going
+    ]
+    operations += [
         DeleteNeighbour(*key)
         for key in observed.neighbours
         if key not in desired.neighbours and key[0] not in going

@@ -169,7 +169,7 @@ class Reconciler:
             generation=self._generation,
             programmed_generation=self._programmed_generation,
             devices=len(state.devices),
-            entries=len(state.neighbours) + len(state.masters) + len(state.selves),
+            entries=len(state.neighbours) + len(state.masters) + len(state.selves) + len(state.floods),
             looks=self._schedule.looks,
             looked_at=self._looked_at,
             drift=self.drift.kinds,

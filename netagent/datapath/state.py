@@ -7,6 +7,10 @@ remote endpoint is three kinds of entry, and all three are needed before a packe
     master FDB  (bridge, MAC) -> port      which port of the bridge leads there: the VXLAN device
     self FDB    (vxlan, MAC) -> underlay   which host the VXLAN device sends it to
 
+A network that carries multicast has one more for each other host that has endpoints in it:
+
+    flood       (vxlan, underlay)          broadcast and multicast go to this host, too
+
 Keys are what the kernel holds unique, so that an address or MAC that moves is one replacement and never two paths.
 Whatever sits on a device that carries our alias is ours; nothing else is ever looked at.
 """
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 MARK = "netagent "
@@ -49,6 +53,9 @@ TUNNEL_PORT = PortFlags(
     learning=False, flood=False, mcast_flood=False, bcast_flood=False, neigh_suppress=True
 )
 """A VXLAN device: everything behind it is known from records, so nothing is learnt and nothing is flooded."""
+
+FLOODED_TUNNEL_PORT = replace(TUNNEL_PORT, mcast_flood=True, bcast_flood=True)
+"""The same in a network that carries multicast. What an unknown MAC is sent stays here even so."""
 
 CONTAINER_PORT = PortFlags(
     learning=True, flood=True, mcast_flood=True, bcast_flood=True, neigh_suppress=False
@@ -92,8 +99,13 @@ MasterKey: TypeAlias = tuple[str, str]
 """(bridge, MAC)."""
 SelfKey: TypeAlias = tuple[str, str]
 """(VXLAN device, MAC)."""
+FloodKey: TypeAlias = tuple[str, str]
+"""(VXLAN device, underlay address)."""
 AddressKey: TypeAlias = tuple[str, str]
 """(device, "address/prefix length")."""
+
+ZERO_MAC = "00:00:00:00:00:00"
+"""At a VXLAN device: whatever has no entry of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,8 @@ class KernelState:
     """-> the port's device name"""
     selves: Mapping[SelfKey, str] = field(default_factory=dict)
     """-> underlay address"""
+    floods: frozenset[FloodKey] = frozenset()
+    """In the kernel one FDB entry of the zero MAC with many destinations."""
 
 
 def network_alias(network_id: str, cluster_id: str) -> str:

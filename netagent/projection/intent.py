@@ -34,6 +34,7 @@ def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEnd
         network_id=network.network_id,
         vni=network.record.vni,
         mtu_bytes=network.record.mtu_bytes,
+        multicast=network.record.multicast,
         # Also those that are being attached: an interface that is there before its row says so is not a leftover.
         locals=tuple(local_endpoint(row, network) for row in rows),
         remotes=tuple(_remotes(view, network)),
@@ -53,6 +54,7 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
         netns_path=row.netns_path,
         netns_identity=(row.netns_dev, row.netns_inode),
         ifname=row.ifname,
+        multicast=network.record.multicast,
     )
 
 

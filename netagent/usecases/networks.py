@@ -234,7 +234,6 @@ def _refuse_unsupported(request: NetworkRequest) -> None:
     """RefusedError for options that belong to later versions: recorded without effect they would be a lie."""
     for option, asked in (
         ("--policy links", request.policy is not Policy.OPEN),
-        ("--multicast", request.multicast),
         ("--host-access", request.host_access),
     ):
         if asked:

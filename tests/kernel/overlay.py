@@ -96,8 +96,20 @@ def seen_from_elsewhere(local: LocalEndpoint, underlay: str) -> RemoteEndpoint:
     return RemoteEndpoint(local.endpoint_id, local.mac, addresses, underlay)
 
 
-def network(local: tuple[LocalEndpoint, ...] = (), remotes: tuple[RemoteEndpoint, ...] = ()) -> NetworkInput:
-    return NetworkInput(network_id=NETWORK, vni=VNI, mtu_bytes=MTU_BYTES, locals=local, remotes=remotes)
+def network(
+    local: tuple[LocalEndpoint, ...] = (),
+    remotes: tuple[RemoteEndpoint, ...] = (),
+    *,
+    multicast: bool = False,
+) -> NetworkInput:
+    return NetworkInput(
+        network_id=NETWORK,
+        vni=VNI,
+        mtu_bytes=MTU_BYTES,
+        multicast=multicast,
+        locals=local,
+        remotes=remotes,
+    )
 
 
 async def wait_until(condition: Callable[[], object], what: str, bound_s: float = 5.0) -> None:

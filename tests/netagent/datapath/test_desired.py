@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.operations import render
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.state import KernelState, Kind, endpoint_of, is_ours
+from netagent.datapath.state import TUNNEL_PORT, KernelState, Kind, endpoint_of, is_ours
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -55,6 +57,27 @@ bridge fdb replace 02:0a:00:00:00:03 dev nx-90 master static sticky
 ip neigh replace 10.66.0.3 lladdr 02:0a:00:00:00:03 dev na-90 nud permanent
 ip neigh replace fd66::3 lladdr 02:0a:00:00:00:03 dev na-90 nud permanent"""
     )
+
+
+def test_a_network_with_multicast_floods_once_to_each_host() -> None:
+    neighbour = replace(REMOTE, endpoint_id=EndpointId("00000004" * 4), mac="02:0a:00:00:00:04", addresses=())
+    far = replace(
+        neighbour, endpoint_id=EndpointId("00000005" * 4), mac="02:0a:00:00:00:05", underlay="192.0.2.3"
+    )
+    quiet = replace(NET, remotes=(REMOTE, neighbour, far))
+    loud = replace(quiet, multicast=True)
+    assert [render(operation) for operation in plan(state(loud), state(quiet))] == [
+        "bridge link set dev nx-90 learning off flood off mcast_flood on bcast_flood on neigh_suppress on",
+        "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.2 self permanent",
+        "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.3 self permanent",
+    ]
+    left = [render(o) for o in plan(state(replace(loud, remotes=(REMOTE, neighbour))), state(loud))]
+    assert left[0] == "bridge fdb del 00:00:00:00:00:00 dev nx-90 dst 192.0.2.3 self"
+
+
+def test_a_network_without_multicast_floods_to_nobody() -> None:
+    assert state(NET).floods == frozenset()
+    assert state(NET).devices["nx-90"].port == TUNNEL_PORT
 
 
 def test_the_probe_network_from_nothing() -> None:

@@ -22,7 +22,7 @@ from netagent.datapath.neighbour import (
 )
 from netagent.datapath.netlink import Message
 from netagent.datapath.observe import Entry, entry_of, is_news
-from netagent.datapath.state import Device, KernelState, Kind, Tunnel
+from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
 MAC = "02:00:00:00:00:01"
@@ -43,10 +43,12 @@ BELIEF = KernelState(
     neighbours={("na-1", "10.0.0.1"): MAC},
     masters={("na-1", MAC): "nx-1"},
     selves={("nx-1", MAC): "192.0.2.2"},
+    floods=frozenset({("nx-1", "192.0.2.2")}),
 )
 
 NEIGHBOUR = NeighbourMessage(socket.AF_INET, 1, NUD_PERMANENT, 0, "10.0.0.1", MAC, None)
 SELF = NeighbourMessage(AF_BRIDGE, 2, NUD_PERMANENT, NTF_SELF, "192.0.2.2", MAC, None)
+FLOOD = SELF._replace(mac=ZERO_MAC)
 MASTER = NeighbourMessage(AF_BRIDGE, 2, NUD_NOARP, 0, None, MAC, 1)
 LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, MAC, 1)
 
@@ -61,6 +63,7 @@ def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message
 def test_entries_are_told_apart() -> None:
     assert entry_of(NEIGHBOUR, NAMES, DEVICES) == Entry("neighbour", ("na-1", "10.0.0.1"), MAC)
     assert entry_of(SELF, NAMES, DEVICES) == Entry("self", ("nx-1", MAC), "192.0.2.2")
+    assert entry_of(FLOOD, NAMES, DEVICES) == Entry("flood", ("nx-1", "192.0.2.2"), "")
     assert entry_of(MASTER, NAMES, DEVICES) == Entry("master", ("na-1", MAC), "nx-1")
 
 
@@ -73,6 +76,7 @@ def test_entries_are_told_apart() -> None:
         MASTER._replace(state=NUD_PERMANENT),  # the bridge's own address
         MASTER._replace(master=9),
         MASTER._replace(mac=None),
+        FLOOD._replace(ifindex=1),
         SELF._replace(ifindex=3),  # a multicast address that a veth listens to
     ],
 )
@@ -81,7 +85,7 @@ def test_what_is_not_ours_is_passed_over(message: NeighbourMessage) -> None:
     assert not is_news(notification(message), NAMES, BELIEF)
 
 
-@pytest.mark.parametrize("message", [NEIGHBOUR, SELF, MASTER])
+@pytest.mark.parametrize("message", [NEIGHBOUR, SELF, FLOOD, MASTER])
 def test_an_echo_is_no_news_and_a_difference_is(message: NeighbourMessage) -> None:
     assert not is_news(notification(message), NAMES, BELIEF)
     assert is_news(notification(message, deleted=True), NAMES, BELIEF)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.datapath.operations import (
+    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
+    DeleteFlood,
     DeleteMaster,
     DeleteNeighbour,
     DeleteSelf,
@@ -25,7 +27,16 @@ from netagent.datapath.operations import (
     render,
 )
 from netagent.datapath.plan import plan, reachable
-from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, KernelState, Kind, PortFlags, Tunnel
+from netagent.datapath.state import (
+    CONTAINER_PORT,
+    FLOODED_TUNNEL_PORT,
+    TUNNEL_PORT,
+    Device,
+    KernelState,
+    Kind,
+    PortFlags,
+    Tunnel,
+)
 
 # A small world, so that two states often speak of the same things.
 BRIDGES, TUNNELS, VETHS = ("na-1", "na-2"), ("nx-1", "nx-2"), ("nv1", "nv2")
@@ -62,6 +73,9 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
             for name in tunnels
             for mac in draw(st.sets(st.sampled_from(MACS)))
         },
+        floods=frozenset(
+            (name, underlay) for name in tunnels for underlay in draw(st.sets(st.sampled_from(UNDERLAYS)))
+        ),
     )
     astray = draw(st.sets(st.sampled_from(sorted(devices)))) if devices and not is_desired else ()
     return after(state, [RenameDevice(name, f"x{name}") for name in astray])
@@ -88,7 +102,7 @@ def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -
         local=draw(st.sampled_from(UNDERLAYS)),
         learning=draw(st.booleans()),
     )
-    flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, CONTAINER_PORT]))
+    flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, FLOODED_TUNNEL_PORT, CONTAINER_PORT]))
     return Device(
         name=name,
         kind=Kind.VXLAN if is_tunnel else Kind.VETH,
@@ -137,7 +151,7 @@ def test_veths_are_neither_made_nor_deleted(desired: KernelState, observed: Kern
 
 @given(DESIRED, OBSERVED)
 def test_additions_come_before_removals(desired: KernelState, observed: KernelState) -> None:
-    removals = DeleteMaster | DeleteSelf | DeleteNeighbour | DeleteAddress
+    removals = DeleteMaster | DeleteSelf | DeleteFlood | DeleteNeighbour | DeleteAddress
     operations = plan(desired, observed)
     while operations and isinstance(operations[0], RenameDevice | DeleteDevice):
         operations.pop(0)  # what stands in the way of the same name
@@ -169,10 +183,21 @@ def test_arp_is_answered_only_once_the_way_is_laid(desired: KernelState) -> None
     removals = [
         type(o)
         for o in plan(KernelState(devices=desired.devices), desired)
-        if not isinstance(o, DeleteAddress)
+        if not isinstance(o, DeleteAddress | DeleteFlood)
     ]
     order = [DeleteNeighbour, DeleteMaster, DeleteSelf]
     assert removals == sorted(removals, key=order.index)
+
+
+@given(DESIRED, OBSERVED)
+def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observed: KernelState) -> None:
+    """Where a stream of multicast runs, hosts that come and go beside it cost it nothing."""
+    operations = plan(desired, observed)
+    removed = {(o.device, o.underlay) for o in operations if isinstance(o, DeleteFlood)}
+    added = {(o.device, o.underlay) for o in operations if isinstance(o, AddFlood)}
+    assert not removed & (desired.floods | added)
+    rebuilt = {device_of(o) for o in operations if isinstance(o, DeleteDevice)}
+    assert {key for key in added & observed.floods if key[0] not in rebuilt} == set()
 
 
 @given(DESIRED, OBSERVED)

@@ -1,0 +1,197 @@
+"""Broadcast and multicast between hosts: to those of the network that carries them, and to nobody else."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
+from dataclasses import replace
+
+import pytest
+import trio
+from kernel.overlay import (
+    CLUSTER,
+    MTU_BYTES,
+    PORT,
+    VNI,
+    Host,
+    Namespace,
+    NamespaceFactory,
+    endpoint,
+    network,
+    open_host,
+    seen_from_elsewhere,
+)
+
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
+from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.observe import observe
+from netagent.datapath.plan import plan
+from netagent.datapath.state import KernelState
+from netagent.model.ids import NetworkId, vni_of, vxlan_name
+
+pytestmark = pytest.mark.kernel
+
+GROUP, UDP_PORT = "239.1.2.3", 7777
+GROUP6 = "ff05::1:3"
+TUNNEL = vxlan_name(VNI)
+QUIET = NetworkId("0b" * 16)
+UNDERLAYS = ("192.0.2.1", "192.0.2.2")
+
+
+def desired_of(host: Host, *networks: NetworkInput) -> KernelState:
+    return desired_state(networks, None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
+
+
+async def program(host: Host, *networks: NetworkInput) -> None:
+    generation = host.reconciler.programmed_generation + 1
+    host.reconciler.set_desired(desired_of(host, *networks), generation)
+    with trio.fail_after(10):
+        await host.reconciler.wait_programmed(generation)
+    assert host.reconciler.status().dirty == ()
+
+
+async def socket_in(namespace: Namespace, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    with opened_netns(namespace.path) as fd:
+        made = await run_in_netns(fd, lambda: socket.socket(family, kind, protocol))
+    made.setblocking(False)
+    return made
+
+
+async def joined(container: Namespace) -> tuple[socket.socket, socket.socket]:
+    """Receivers of both groups, IPv4 and IPv6, on whatever interface the routes say."""
+    four = await socket_in(container, socket.AF_INET, socket.SOCK_DGRAM)
+    four.bind(("", UDP_PORT))
+    four.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + bytes(4))
+    six = await socket_in(container, socket.AF_INET6, socket.SOCK_DGRAM)
+    six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    six.bind(("::", UDP_PORT))
+    six.setsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, GROUP6) + bytes(4)
+    )
+    return four, six
+
+
+async def received(sock: socket.socket) -> set[bytes]:
+    """What comes within half a second; a wire of veth takes a fraction of a millisecond."""
+    found = set()
+    with trio.move_on_after(0.5):
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            found.add(sock.recv(100))
+    return found
+
+
+async def send(container: Namespace, text: bytes) -> None:
+    """To both groups and to everybody."""
+    with closing(await socket_in(container, socket.AF_INET, socket.SOCK_DGRAM)) as four:
+        four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        four.sendto(text + b" group", (GROUP, UDP_PORT))
+        four.sendto(text + b" everybody", ("255.255.255.255", UDP_PORT))
+        four.sendto(text + b" subnet", ("10.66.15.255", UDP_PORT))
+    with closing(await socket_in(container, socket.AF_INET6, socket.SOCK_DGRAM)) as six:
+        six.sendto(text + b" group6", (GROUP6, UDP_PORT))
+
+
+def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    loud = [replace(endpoint(number, namespaces(f"loud{number}")), multicast=True) for number in (2, 3)]
+    quiet = [replace(endpoint(number, namespaces(f"quiet{number}")), network_id=QUIET) for number in (4, 5)]
+    spaces = {one.endpoint_id: Namespace(one.netns_path.rpartition("/")[2]) for one in (*loud, *quiet)}
+
+    def networks(at: int, *, multicast: bool) -> tuple[NetworkInput, NetworkInput]:
+        far = UNDERLAYS[1 - at]
+        first = network((loud[at],), (seen_from_elsewhere(loud[1 - at], far),), multicast=multicast)
+        second = network((quiet[at],), (seen_from_elsewhere(quiet[1 - at], far),))
+        return first, replace(second, network_id=QUIET, vni=vni_of(QUIET))
+
+    async def heard(
+        sender: LocalEndpoint, listeners: Sequence[LocalEndpoint], text: bytes
+    ) -> dict[str, set[bytes]]:
+        with ExitStack() as stack:
+            sockets = []
+            for one in listeners:
+                pair = await joined(spaces[one.endpoint_id])
+                sockets.append((one, [stack.enter_context(closing(sock)) for sock in pair]))
+            await send(spaces[sender.endpoint_id], text)
+            return {
+                one.endpoint_id: set().union(*[await received(sock) for sock in pair])
+                for one, pair in sockets
+            }
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            hosts = [
+                await stack.enter_async_context(open_host(*pair))
+                for pair in zip(wire, UNDERLAYS, strict=True)
+            ]
+            for at, host in enumerate(hosts):
+                await program(host, *networks(at, multicast=True))
+                await host.attacher.bind(loud[at], vni=VNI, mtu_bytes=MTU_BYTES)
+                await host.attacher.bind(quiet[at], vni=vni_of(QUIET), mtu_bytes=MTU_BYTES)
+                for destination in ("224.0.0.0/4", "255.255.255.255/32", "10.66.15.255/32"):
+                    # Nobody laid these, and it must not be for want of them that nothing arrives.
+                    spaces[quiet[at].endpoint_id].run(f"ip route add {destination} dev eth0")
+            listeners = (loud[1], quiet[1])
+            there = await heard(loud[0], listeners, b"one")
+            assert there[loud[1].endpoint_id] == {
+                b"one group",
+                b"one everybody",
+                b"one subnet",
+                b"one group6",
+            }
+            assert there[quiet[1].endpoint_id] == set()
+            there = await heard(quiet[0], listeners, b"two")
+            assert set().union(*there.values()) == set()
+            # What a network once carried it carries no longer when nobody else is there.
+            await program(hosts[0], networks(0, multicast=False)[0])
+            there = await heard(loud[0], listeners, b"three")
+            assert set().union(*there.values()) == set()
+
+    trio.run(main)
+
+
+def test_hosts_come_and_go_one_by_one(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """Each change is of one host; the kernel keeps the others all the time."""
+    base = endpoint(3, namespaces("c1"))
+
+    def remotes(*numbers: int) -> NetworkInput:
+        return network(
+            (),
+            tuple(
+                replace(
+                    seen_from_elsewhere(base, f"192.0.2.{n}"), mac=f"02:0a:00:00:00:{n:02x}", addresses=()
+                )
+                for n in numbers
+            ),
+            multicast=True,
+        )
+
+    async def main() -> None:
+        async with open_host(wire[0], UNDERLAYS[0]) as host:
+            for numbers in [(2,), (2, 3, 4), (3,), (4, 5), ()]:
+                await program(host, remotes(*numbers))
+                floods = (await observe(host.netlink)).state.floods
+                assert floods == {(TUNNEL, f"192.0.2.{n}") for n in numbers}
+            wanted = remotes(7, 8)
+            await program(host, wanted)
+            for damage in (
+                f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.7 self",
+                f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL}",
+                f"bridge fdb append 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.99 self permanent",
+                f"bridge link set dev {TUNNEL} mcast_flood off",
+                f"bridge link set dev {TUNNEL} flood on",
+                f"ip link del {TUNNEL}",
+            ):
+                drift = sum(host.reconciler.status().drift.values())
+                host.namespace.run(damage)
+                with trio.fail_after(2):
+                    while sum(host.reconciler.status().drift.values()) == drift:
+                        await trio.sleep(0.02)
+                    while plan(desired_of(host, wanted), (await observe(host.netlink)).state):
+                        await trio.sleep(0.02)
+
+    trio.run(main)
