@@ -35,6 +35,7 @@ from netagent.membership.neighbours import Neighbours
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.supervision import Supervision
+from netagent.usecases.drain import DRAIN_S, REMEMBERED_S
 from netgossip.entry import Credentials
 from netgossip.entry_driver import EntryError, redeem
 from netgossip.identity import PRIVATE_KEY_BYTES
@@ -43,8 +44,9 @@ from netgossip.types import Address
 
 SOCKET_GROUP = "netagent"
 RING_KEY_BYTES = 32
-STOP_S = 10.0
-"""After the first signal: longest time for a leave, if one is configured."""
+STOP_S = 15.0
+"""After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after
+2.5 s, clients remember them for 5 s; systemd waits 20 s (netagent.service)."""
 
 logger = logging.getLogger("netagent")
 
@@ -104,7 +106,7 @@ class Agent:
     async def _stop(self) -> None:
         if self.config.leave_on_shutdown and self.cluster is not None:
             with trio.move_on_after(STOP_S):
-                await self.leave()
+                await self.leave(REMEMBERED_S)
         self._nursery.cancel_scope.cancel()
 
     async def _follow_signals(self, signals: AsyncIterator[int]) -> None:
@@ -221,10 +223,10 @@ class Agent:
             self._state.forget_cluster()
             raise
 
-    async def leave(self) -> int:
+    async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Leave for good: the number of endpoints that were detached."""
         async with self._changing:
-            detached = await self.member().leave()
+            detached = await self.member().leave(drain_s)
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             self._state.forget_cluster()

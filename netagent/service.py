@@ -22,6 +22,7 @@ from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import EndpointView, NetworkView
+from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.finding import local_endpoint_called, network_called
 from netgossip.errors import WireError
 from netgossip.invitation import parse_token_untrusted
@@ -80,14 +81,15 @@ class Service:
         via = await self._agent.join(addresses, parsed)
         return {"cluster": self._cluster_part(), "via": via, "members": len(self._cluster().live.view.hosts)}
 
-    async def leave(self) -> schema.Left:
+    async def leave(self, drain_s: float | None) -> schema.Left:
         """Leave the cluster for good."""
         cluster = self._cluster_part()
-        return {"cluster": cluster, "detached": await self._agent.leave()}
+        detached = await self._agent.leave(DRAIN_S if drain_s is None else drain_s)
+        return {"cluster": cluster, "detached": detached}
 
-    async def withdraw(self) -> schema.Withdrawn:
+    async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
         """Take this host's names back everywhere."""
-        told = await self._cluster().withdraw()
+        told = await self._cluster().withdraw(DRAIN_S if drain_s is None else drain_s)
         return {"name": self._agent.config.name, "told": told}
 
     async def members(self) -> list[schema.Member]:
@@ -163,11 +165,11 @@ class Service:
         row, created = await self._cluster().endpoints.attach(request)
         return {**self._endpoint(row), "created": created}
 
-    async def detach(self, endpoint: str) -> schema.Detached:
+    async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
         """Take an endpoint away."""
         cluster = self._cluster()
         networks = cluster.live.view.networks
-        row = await cluster.endpoints.detach(endpoint)
+        row = await cluster.endpoints.detach(endpoint, drain_s)
         return self._detached(row, networks.get(row.network_id))
 
     async def link(self, endpoint: str, link: Link) -> schema.Endpoint:

@@ -69,6 +69,7 @@ PERFORMS = {
     # kernel
     "netagent.datapath.apply",
     "netagent.datapath.attach",
+    "netagent.datapath.connection",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
     "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
     "netagent.datapath.netlink",
@@ -104,15 +105,18 @@ PERFORMS = {
     "netagent.integrations.docker.mirror",
     "netagent.integrations.docker.plugin",
     # a host's life in a cluster, and what users have done
+    "netagent.membership.answering",
     "netagent.membership.asking",
     "netagent.membership.cluster",
     "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
     "netagent.membership.own_host",
     "netagent.membership.participation",
+    "netagent.membership.retreat",
     "netagent.projection.loop",
     "netagent.projection.resolvers",
     "netagent.usecases.claims",  # locks
+    "netagent.usecases.drain",
     "netagent.usecases.endpoints",
     "netagent.usecases.janitor",
     "netagent.usecases.networks",
@@ -168,8 +172,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.names.table", "netagent.registry",
     },
     "netagent.usecases": {
-        "netagent.datapath.attach", "netagent.datapath.netns", "netagent.errors", "netagent.ipam",
-        "netagent.log",
+        "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.netns", "netagent.errors",
+        "netagent.ipam", "netagent.log",
         "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
         "netgossip.types",
     },
@@ -201,7 +205,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.integrations",
         "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir",
-        "netagent.supervision", "netgossip",
+        "netagent.supervision", "netagent.usecases.drain", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.install": {"netagent.errors"},

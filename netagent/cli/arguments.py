@@ -57,6 +57,23 @@ def endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("endpoint", metavar="ENDPOINT", help="its name or id")
 
 
+def drain(parser: argparse.ArgumentParser) -> None:
+    """Commands that take a whole host's names back."""
+    parser.add_argument(
+        "--drain", metavar="TIME", help="how long requests may take to end; 0s: not at all (default: 10s)"
+    )
+
+
+def detach(parser: argparse.ArgumentParser) -> None:
+    """`netagent detach`."""
+    endpoint(parser)
+    parser.add_argument(
+        "--drain",
+        metavar="TIME",
+        help="also wait for clients that remember its address (5s), and so long for requests to end",
+    )
+
+
 def link(parser: argparse.ArgumentParser) -> None:
     """`netagent link` and `unlink`."""
     endpoint(parser)

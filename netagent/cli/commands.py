@@ -90,7 +90,8 @@ def join(session: Session) -> int:
 
 def leave(session: Session) -> int:
     """Leave the cluster."""
-    answer = session.client.call("POST", "/v1/leave", body={})
+    drain = _drain(session)
+    answer = session.client.call("POST", "/v1/leave", body=drain, work_s=sum(drain.values()))
     cluster, detached = answer["cluster"], counted(answer["detached"], "endpoint")
     session.printer.one(
         answer, lambda: [f"left the cluster {cluster['name']}; {detached} detached"], name=cluster["name"]
@@ -100,7 +101,8 @@ def leave(session: Session) -> int:
 
 def withdraw(session: Session) -> int:
     """Take this host's names back."""
-    answer = session.client.call("POST", "/v1/withdraw", body={})
+    drain = _drain(session)
+    answer = session.client.call("POST", "/v1/withdraw", body=drain, work_s=sum(drain.values()))
     told = counted(answer["told"], "host")
     session.printer.one(
         answer,
@@ -213,7 +215,10 @@ def attach(session: Session) -> int:
 
 def detach(session: Session) -> int:
     """Take an endpoint away."""
-    _detached(session, session.client.call("DELETE", _endpoint(session)))
+    drain = _drain(session)
+    query = {key: str(value) for key, value in drain.items()}
+    answer = session.client.call("DELETE", _endpoint(session), query=query, work_s=sum(drain.values()))
+    _detached(session, answer)
     return DONE
 
 
@@ -369,6 +374,12 @@ def _text(session: Session, argument: str) -> str:
     if not text.strip():
         raise InputError(f"the name of the {argument} is empty", thing=argument, hint="give a name")
     return text
+
+
+def _drain(session: Session) -> dict[str, float]:
+    """The field for `--drain`, if it was given."""
+    text = session.arguments.drain
+    return {} if text is None else {"drain_s": duration_of(text)}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -219,14 +219,19 @@ def _cluster(add: _Adder) -> None:
     add(
         "leave",
         commands.leave,
-        says="Leave the cluster: detach all containers, give back the addresses, forget the keys.",
+        arguments.drain,
+        says="Leave the cluster: take back this host's names everywhere, let requests under way end, detach all\n"
+        "containers, give back the addresses, forget the keys.",
+        examples="sudo netagent leave\nsudo netagent leave --drain 60s",
     )
     add(
         "withdraw",
         commands.withdraw,
-        says="Take back the names of this host and its containers everywhere, because it is about to go down.\n"
-        "Containers and connections go on. The names return when the agent starts again.",
-        examples="sudo netagent withdraw",
+        arguments.drain,
+        says="Take back the names of this host and its containers everywhere, because it is about to go down, and\n"
+        "wait until requests under way have ended. Containers and connections go on. The names return when the\n"
+        "agent starts again.",
+        examples="sudo netagent withdraw\nsudo netagent withdraw --drain 0s",
     )
     add(
         "members",
@@ -250,9 +255,10 @@ def _containers(add: _Adder) -> None:
     add(
         "detach",
         commands.detach,
-        arguments.endpoint,
-        says="Take a container's interface away; its name is withdrawn first.",
-        examples="sudo netagent detach web1",
+        arguments.detach,
+        says="Take a container's interface away. Its name is withdrawn first, on all hosts, and open connections\n"
+        "get a second to end.",
+        examples="sudo netagent detach web1\nsudo netagent detach web1 --drain 30s",
     )
     add(
         "link",

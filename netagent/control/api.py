@@ -122,12 +122,10 @@ class _Face:
         return _one(await self._service.join(addresses, token))
 
     async def leave(self, request: Request) -> Response:
-        requests.Fields(await _body(request), "")
-        return _one(await self._service.leave())
+        return _one(await self._service.leave(requests.drain_untrusted(await _body(request))))
 
     async def withdraw(self, request: Request) -> Response:
-        requests.Fields(await _body(request), "")
-        return _one(await self._service.withdraw())
+        return _one(await self._service.withdraw(requests.drain_untrusted(await _body(request))))
 
     async def members(self, request: Request) -> Response:
         query = _query(request, "watch")
@@ -182,8 +180,8 @@ class _Face:
         return _one(answer, created=answer.get("created", False))
 
     async def detach(self, request: Request) -> Response:
-        _query(request)
-        return _one(await self._service.detach(request.path_params["endpoint"]))
+        drain_s = requests.drain_untrusted(_with_number(_query(request, "drain_s"), "drain_s"))
+        return _one(await self._service.detach(request.path_params["endpoint"], drain_s))
 
     async def link(self, request: Request) -> Response:
         link = requests.link_untrusted(await _body(request))
@@ -326,6 +324,14 @@ def _query(request: Request, known: str = "") -> dict[str, str]:
 
 def _without(query: Mapping[str, str], field: str) -> dict[str, str]:
     return {key: value for key, value in query.items() if key != field}
+
+
+def _with_number(query: Mapping[str, str], field: str) -> Mapping[str, Any]:
+    """The query with one parameter as the number that it spells; another spelling is left for the check to refuse."""
+    try:
+        return {**query, field: float(query[field])}
+    except (KeyError, ValueError):
+        return query
 
 
 def _flag(query: Mapping[str, str], field: str) -> bool:

@@ -43,9 +43,14 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        work_s: float = 0.0,
     ) -> dict[str, Any]:
-        """One request, one answer. `path` is quoted already, `query` is not; empty values of it are left out."""
+        """One request, one answer. `path` is quoted already, `query` is not; empty values of it are left out.
+
+        `work_s`: the agent has been told to take so long.
+        """
         with self._open(method, path, query or {}, body) as stream:
+            stream.settimeout(self._timeout_s + work_s)
             status, rest = self._head(stream)
             payload = bytearray(rest)
             while chunk := self._receive(stream):

@@ -25,6 +25,8 @@ MAX_ITEMS = 64
 """Items of a list. All the lists of an endpoint end in one record, which has to stay small."""
 MAX_INVITE_TTL_S = 30 * 86400.0
 MAX_INVITE_USES = 1000
+MAX_DRAIN_S = 300.0
+"""Longer than any request that somebody waits for."""
 
 _SPOKEN = {
     "aliases": "--alias",
@@ -137,6 +139,21 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
             hint="give --ttl 1s to 30d",
         )
     return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
+
+
+def drain_untrusted(value: Mapping[str, Any]) -> float | None:
+    """`drain_s`: how long requests under way may take to end. None when missing."""
+    Fields(value, "drain_s")
+    drain_s = value.get("drain_s")
+    if drain_s is None:
+        return None
+    if isinstance(drain_s, bool) or not isinstance(drain_s, (int, float)) or not 0 <= drain_s <= MAX_DRAIN_S:
+        raise InputError(
+            f"requests cannot be given {str(drain_s)[:80]} seconds to end",
+            thing="drain_s",
+            hint=f"give --drain 0s to {MAX_DRAIN_S:.0f}s",
+        )
+    return float(drain_s)
 
 
 def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -39,12 +39,18 @@ class AgentService(Protocol):
         """Enter a cluster. `addresses` (`HOST[:PORT]`) are tried before those in the token and those heard."""
         ...
 
-    async def leave(self) -> schema.Left:
-        """Detach everything, give back what this host owns, tell the others, forget the cluster's keys."""
+    async def leave(self, drain_s: float | None) -> schema.Left:
+        """Detach everything, give back what this host owns, tell the others, forget the cluster's keys.
+
+        Requests under way get at most `drain_s` to end after the names are gone; None: the usual time.
+        """
         ...
 
-    async def withdraw(self) -> schema.Withdrawn:
-        """Lead names away from this host, because it is about to go down, until the agent starts again."""
+    async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
+        """Lead names away from this host, because it is about to go down, until the agent starts again.
+
+        `drain_s` as for leave.
+        """
         ...
 
     async def members(self) -> list[schema.Member]:
@@ -86,8 +92,12 @@ class AgentService(Protocol):
         """With `created`. The same request again is a no-op."""
         ...
 
-    async def detach(self, endpoint: str) -> schema.Detached:
-        """By id or name; an ambiguous name is an InputError that lists the ids."""
+    async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
+        """By id or name; an ambiguous name is an InputError that lists the ids.
+
+        With `drain_s`, clients that remember the address get that time after the name is gone; None: a moment for
+        connections that are open.
+        """
         ...
 
     async def link(self, endpoint: str, link: Link) -> schema.Endpoint:

@@ -28,13 +28,13 @@ class Asking:
         self._waiting: dict[int, tuple[trio.Event, list[bytes | None]]] = {}
         self._open = 0
 
-    async def ask(self, peer: HostId, payload: bytes) -> bytes | None:
+    async def ask(self, peer: HostId, payload: bytes, within_s: float = ANSWER_S) -> bytes | None:
         """The peer's answer; None when it gives none in time."""
-        request_id = self._node.request(peer, payload, trio.current_time(), ANSWER_S)
+        request_id = self._node.request(peer, payload, trio.current_time(), within_s)
         done, box = self._waiting[request_id] = (trio.Event(), [])
         self._flush()
         try:
-            with trio.move_on_after(2 * ANSWER_S):
+            with trio.move_on_after(2 * within_s):
                 await done.wait()
         finally:
             del self._waiting[request_id]

@@ -18,7 +18,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 
 import trio
@@ -34,10 +34,12 @@ from netagent.datapath.state import KernelState
 from netagent.datapath.underlay import Underlay, host_routes
 from netagent.errors import FailedError, NetagentError, NoError
 from netagent.ipam.allocator import Allocator
+from netagent.membership.answering import Answering
 from netagent.membership.asking import Asking
 from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
+from netagent.membership.retreat import Retreat
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
 from netagent.names.supervisor import Supervisor
@@ -50,9 +52,11 @@ from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.live import Live, Moment
 from netagent.registry.publish import Publisher
+from netagent.registry.row import Stage
 from netagent.registry.schema import scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
+from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import sandboxes
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.janitor import Janitor
@@ -195,6 +199,11 @@ class Cluster:
             self.reconciler,
             Steps(desired=self._desired, publish_names=self._publish_names, probe=self._set_probe_targets),
         )
+        self.retreat = Retreat(self.live, self.projection, self.asking.ask)
+        self._answering = Answering(
+            live=self.live, projection=self.projection, space=self.allocator.answer_request
+        )
+        boot = boot_id()
         parts = EndpointParts(
             live=self.live,
             journal=self.journal,
@@ -204,9 +213,10 @@ class Cluster:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
+            retreat=self.retreat,
             runtimes=self._runtimes,
             domain=self.keys.domain,
-            boot_id=boot_id(),
+            boot_id=boot,
         )
         self.endpoints = Endpoints(parts)
         self.janitor = Janitor(parts, self.endpoints)
@@ -223,13 +233,24 @@ class Cluster:
                 ids=(self._cluster_id, self._local),
             ),
             routes=lambda: host_routes(self._netlink),
+            is_away=self._was_away(boot),
         )
+
+    def _was_away(self, boot: str) -> bool:
+        """Whether names must not lead here before recovery: they did not when the last life ended, or they would lead
+        to containers that ended with an earlier boot."""
+        host = self.live.view.hosts.get(self._local)
+        withdrawn = host is not None and host.record is not None and host.record.going_down
+        lost = (row.stage is Stage.PUBLISHED and row.boot_id != boot for row in self.live.rows.values())
+        return withdrawn or any(lost)
 
     # -- running -----------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; `started` once endpoints can be attached."""
         with self._undo:
+            # Before the first word to others: that we live must not lead them to containers that are not there yet.
+            await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for task in (
@@ -241,15 +262,12 @@ class Cluster:
                 ):
                     nursery.start_soon(task)
                 self.participation.resume()
-                try:
-                    await self._own_host.publish()
-                except (OSError, NetagentError) as error:
-                    logger.warning("cannot tell others of this host yet: %s", error)
                 nursery.start_soon(self.projection.run)
                 nursery.start_soon(self.participation.run)
                 with trio.move_on_after(FIRST_SYNC_S):
                     await self._wait_first_sync()
                 await self.janitor.recover()
+                await self._tell_of_this_host(self._own_host.arrive)
                 for task in (
                     self.janitor.run,
                     self._own_host.run,
@@ -265,10 +283,11 @@ class Cluster:
         self.node.set_seeds([*seeds, *self._introduced], trio.current_time())
         self.driver.flush_nowait()
 
-    async def leave(self) -> int:
+    async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
         with self.endpoints.closed():
             async with self._own_host.going_down():
+                await self._retreat(drain_s)
                 detached = await self.endpoints.remove_all()
                 await self.participation.withdraw_all()
                 await self._hand_space_on()
@@ -281,13 +300,24 @@ class Cluster:
         await self.projection.clear()
         return detached
 
-    async def withdraw(self) -> int:
-        """Lead names away from this host until the agent starts again. The number of live hosts that know of it."""
+    async def withdraw(self, drain_s: float = DRAIN_S) -> int:
+        """Lead names away from this host until the agent starts again, and let requests under way end.
+
+        The number of live hosts that know of it.
+        """
         async with self._own_host.going_down():
+            await self._retreat(drain_s)
             lacking = await self._wait_heard()
         hosts = self.live.view.hosts.items()
         alive = {h for h, host in hosts if host.agent is AgentState.ALIVE and h != self._local}
         return len(alive - lacking)
+
+    async def _retreat(self, drain_s: float) -> None:
+        """Until nobody is led here any more and those who were have done. At once when nobody can be."""
+        rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
+        if rows and self.retreat.others():
+            await self.retreat.wait_host_hidden()
+            await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
 
     async def _wait_heard(self) -> frozenset[str]:
         """Until every live host has what we wrote for all, at most HEARD_S. Those that still lack it."""
@@ -367,7 +397,7 @@ class Cluster:
             self.journal.note_incarnation(self._incarnation)
 
     def _note_request(self, event: RequestReceived) -> None:
-        self.asking.note_request(event, self._nursery, self.allocator.answer_request)
+        self.asking.note_request(event, self._nursery, self._answering.answer)
 
     def _note_raised(self, event: OwnLogRaised) -> None:
         self._nursery.start_soon(self._write_raised, event)
@@ -384,6 +414,12 @@ class Cluster:
     async def _note_own_member(self) -> None:
         """The gossip reports others; ourselves we put into the view."""
         self.live.set_view(self.live.view.with_member(self.node.members()[self._local]))
+
+    async def _tell_of_this_host(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except (OSError, NetagentError) as error:
+            logger.warning("cannot tell others of this host yet: %s", error)  # `run` goes on trying
 
     async def _wait_first_sync(self) -> None:
         while not self.inbox.synced:

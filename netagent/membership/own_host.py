@@ -34,24 +34,32 @@ class OwnHost:
     publisher: Publishes
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
-    _going_down: bool = False
+    is_away: bool = False
+    """Names lead elsewhere: from `going_down` on, and at a start until `arrive`, if they did before it or lead to
+    what the host has lost since."""
 
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
         """From here on names lead away from this host; if the block fails, they lead here again."""
-        self._going_down = True
+        self.is_away = True
         try:
             await self.publish()
             yield
         except BaseException:
             # `run` publishes it.
-            self._going_down = False
+            self.is_away = False
             raise
+
+    async def arrive(self) -> None:
+        """What this host has is what its records say: names lead here again."""
+        if self.is_away:
+            self.is_away = False
+            await self.publish()
 
     async def publish(self) -> None:
         """Once, if the record is different from the last one."""
         routes = await self.routes()
-        record = replace(self.base, going_down=self._going_down, routes=routes[:MAX_ROUTES])
+        record = replace(self.base, going_down=self.is_away, routes=routes[:MAX_ROUTES])
         known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
         if record not in known:
             await self.publisher.put(record)

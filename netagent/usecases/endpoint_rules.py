@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from netagent.errors import RefusedError
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.model.records import EndpointRecord, Link
+from netagent.model.records import EndpointRecord, Health, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.model.subnet import offset_of, parse_subnet
@@ -50,6 +51,16 @@ def record_of(row: LocalEndpointRow) -> EndpointRecord:
         labels=row.labels,
         health=row.health,
     )
+
+
+def without_names(row: LocalEndpointRow) -> EndpointRecord:
+    """The same without names: unhealthy ones are hidden, the way to them is not.
+
+    For an endpoint that is just coming: what its container sends first must find its way back; if other hosts hear of
+    it only by then, their containers ask for its MAC in vain, and again a second later. And for one that is about to
+    go: requests under way must come to their end.
+    """
+    return dataclasses.replace(record_of(row), health=Health.UNHEALTHY)
 
 
 def existing_endpoint(

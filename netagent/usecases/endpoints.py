@@ -1,7 +1,8 @@
 """The use-cases attach, detach, link and change: their order, and how each step is undone.
 
     attach   reserve an address (journalled) -> bind the interface -> resolver in the sandbox -> publish the record
-    detach   withdraw the record -> resolver -> interface -> address
+    detach   take the names back, everywhere -> let requests end
+             -> withdraw the record -> resolver -> interface -> address
 
 An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
 before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
@@ -14,17 +15,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from netagent.datapath import netns
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases import targets
+from netagent.usecases.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import (
     asked_offset,
     existing_endpoint,
@@ -35,6 +37,7 @@ from netagent.usecases.endpoint_rules import (
     refuse_unsupported,
     repeated,
     sandbox_of,
+    without_names,
 )
 from netagent.usecases.finding import local_endpoint_called, network_called
 from netagent.usecases.staged import Staged
@@ -144,11 +147,41 @@ class Endpoints:
 
     # -- detach ----------------------------------------------------------------------------------------------
 
-    async def detach(self, text: str) -> LocalEndpointRow:
-        """By id or name. InputError when several fit, RefusedError when it is another host's."""
+    async def detach(self, text: str, drain_s: float | None = None) -> LocalEndpointRow:
+        """By id or name. InputError when several fit, RefusedError when it is another host's.
+
+        With `drain_s`, clients that remember its address get that time; without, only connections that are open get
+        a moment.
+        """
         row = local_endpoint_called(self._live, text)
-        await self.remove(row)
+        try:
+            await self._retreat(row, drain_s)
+            await self.remove(row)
+        except NetagentError:
+            await self._come_back(row)
+            raise
         return row
+
+    async def _retreat(self, row: LocalEndpointRow, drain_s: float | None) -> None:
+        """Lead nobody to the endpoint any more, and let what is under way end. It works all the while."""
+        async with self.steps.held(row) as now:
+            if now is None or now.stage is not Stage.PUBLISHED:
+                return
+            self.steps.retreating.add(now.endpoint_id)
+            if without_names(now) != record_of(now):
+                with suppress(NetagentError):  # a full disk: what follows makes room
+                    await self._parts.publisher.put(without_names(now))
+        await self._parts.retreat.wait_endpoint_hidden(now)
+        at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
+        await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
+
+    async def _come_back(self, row: LocalEndpointRow) -> None:
+        """It could not be detached after all; unless its end has begun, it has names again."""
+        self.steps.retreating.discard(row.endpoint_id)
+        async with self.steps.held(row) as now:
+            if now is not None and now.stage is Stage.PUBLISHED:
+                with suppress(NetagentError):
+                    await self._parts.publisher.put(record_of(now))
 
     async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
         """What a runtime calls so, at whatever stage it is; None when there is no such endpoint."""
@@ -226,8 +259,8 @@ class Endpoints:
             if changed == now:
                 return now
             # Told first: what could not be told is still a change when it is tried again.
-            if changed.stage is Stage.PUBLISHED and record_of(changed) != record_of(now):
-                await self._parts.publisher.put(record_of(changed))
+            if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(now):
+                await self._parts.publisher.put(self.steps.record(changed))
             return await self.steps.save(changed)
 
     # -- parts ---------------------------------------------------------------------------------------------------

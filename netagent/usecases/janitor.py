@@ -20,6 +20,7 @@ from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
+from netagent.model.records import EndpointRecord
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
@@ -156,7 +157,7 @@ class Janitor:
                 await parts.resolvers.ensure_listening(sandbox_of(now), fd, behind_runtime=now.behind_runtime)
             self.endpoints.steps.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
-            if not _is_known(parts.live.view, now.endpoint_id):
+            if not _is_told(parts.live.view, record_of(now)):
                 await parts.publisher.put(record_of(now))
             self._unresumed.discard(row.endpoint_id)
 
@@ -190,6 +191,12 @@ def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:
     return endpoint_id in view.endpoints or any(
         e.endpoint_id == endpoint_id and e.owner == view.local for e in view.fenced.values()
     )
+
+
+def _is_told(view: RegistryView, record: EndpointRecord) -> bool:
+    """True when others have this very record; one whose detaching was interrupted has lost its names in theirs."""
+    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
+    return any(e.record == record and e.owner == view.local for e in known)
 
 
 def _path_of_namespace(identity: tuple[int, int]) -> str | None:

@@ -21,12 +21,17 @@ import trio
 from netagent.datapath import netns
 from netagent.errors import FailedError, NoError
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.model.records import EndpointRecord, Health
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import addresses_of
 from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.usecases.endpoint_rules import asked_offset, new_row, offset_in, record_of, refuse_mac_in_use
+from netagent.usecases.endpoint_rules import (
+    asked_offset,
+    new_row,
+    offset_in,
+    refuse_mac_in_use,
+    without_names,
+)
 from netagent.usecases.finding import network_called
 from netagent.usecases.steps import Steps, drawn_id
 from netagent.usecases.undo import all_or_nothing
@@ -101,7 +106,7 @@ class Staged:
             ifname = await self._parts.attacher.plug(
                 local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
-            await self._parts.publisher.put(_before_its_names(row))
+            await self._parts.publisher.put(without_names(row))
             return ifname
 
     async def enter(
@@ -212,12 +217,3 @@ class Staged:
     def _let_go(self, place: tuple[NetworkId, int]) -> None:
         if self._held.pop(place, None) is not None:
             self._parts.allocator.let_go(*place)
-
-
-def _before_its_names(row: LocalEndpointRow) -> EndpointRecord:
-    """The endpoint without names: unhealthy ones are hidden, the way to them is not.
-
-    What the container sends first must find its way back; if other hosts hear of it only by then, their containers
-    ask for its MAC in vain, and again a second later.
-    """
-    return dataclasses.replace(record_of(row), health=Health.UNHEALTHY)

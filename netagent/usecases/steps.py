@@ -22,6 +22,7 @@ from netagent.errors import FailedError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
+from netagent.model.records import EndpointRecord
 from netagent.model.sandbox import SandboxId
 from netagent.registry import statement
 from netagent.registry.journal import Journal
@@ -30,7 +31,7 @@ from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf, targets
 from netagent.usecases.claims import Claims, Locks
-from netagent.usecases.endpoint_rules import record_of, sandbox_of
+from netagent.usecases.endpoint_rules import record_of, sandbox_of, without_names
 from netagent.usecases.undo import UndoStack
 
 SETTLED_S = 2.0
@@ -68,6 +69,13 @@ class Resolvers(Protocol):
         """Close all others."""
 
 
+class Retreat(Protocol):
+    """Other hosts, whose names are waited for (netagent.membership.retreat)."""
+
+    async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
+        """Until no name leads to the endpoint, which was told without its names; not for long."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointParts:
     """What attaching needs."""
@@ -80,6 +88,7 @@ class EndpointParts:
     attacher: Attacher
     resolvers: Resolvers
     projection: Projection
+    retreat: Retreat
     runtimes: targets.RuntimeTargets
     domain: str
     boot_id: str
@@ -97,6 +106,8 @@ class Steps:
         """The host is leaving: attach nothing."""
         self.half_removed: set[EndpointId] = set()
         """Endpoints whose removal failed in the middle."""
+        self.retreating: set[EndpointId] = set()
+        """Endpoints that have no names any more, because they are about to go."""
 
     # -- who works on what -------------------------------------------------------------------------------------
 
@@ -117,6 +128,10 @@ class Steps:
             row = self.live.rows.get(row.endpoint_id, row)
             await stack.enter_async_context(self.sandbox_lock((row.netns_dev, row.netns_inode)))
             yield self.live.rows.get(row.endpoint_id)
+
+    def record(self, row: LocalEndpointRow) -> EndpointRecord:
+        """What others are told of an endpoint now."""
+        return without_names(row) if row.endpoint_id in self.retreating else record_of(row)
 
     def refuse_if_closed(self, thing: str) -> None:
         """RefusedError while the host leaves its cluster."""
@@ -228,6 +243,7 @@ class Steps:
             await self.parts.allocator.release(row)
             self.live.drop_row(row.endpoint_id)
             self.half_removed.discard(row.endpoint_id)
+            self.retreating.discard(row.endpoint_id)
             if self.others_in_sandbox(row):
                 # Until then the sandbox may still look up names of the network that it left.
                 await self.settle()

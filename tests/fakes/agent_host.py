@@ -24,7 +24,7 @@ from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.registry.live import Live
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
-from netagent.usecases import resolv_conf, targets
+from netagent.usecases import drain, resolv_conf, targets
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
@@ -195,6 +195,14 @@ class FakeProjection:
         return self.trouble.get(device)
 
 
+class FakeRetreat:
+    def __init__(self, steps):
+        self._steps = steps
+
+    async def wait_endpoint_hidden(self, row):
+        await self._steps("hidden")
+
+
 class AgentHost:
     """One host. `restart` begins a new life with the same disk, kernel and resolver."""
 
@@ -239,6 +247,7 @@ class AgentHost:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
+            retreat=FakeRetreat(self.steps),
             runtimes=FakeRuntimes(),
             domain="mesh.internal",
             boot_id=boot_id,
@@ -357,6 +366,7 @@ class Namespaces:
         monkeypatch.setattr(targets, "NETNS_FOLDER", self.folder)
         monkeypatch.setattr(resolv_conf, "NETNS_ETC", folder / "etc")
         monkeypatch.setattr(netns, "open_netns", self._open)
+        monkeypatch.setattr(drain, "has_connection", self._has_connection)
 
     def make(self, *names):
         for name in names:
@@ -369,6 +379,10 @@ class Namespaces:
         """Another namespace under the same name."""
         (self.folder / "new").touch()
         (self.folder / "new").replace(self.folder / name)
+
+    @staticmethod
+    async def _has_connection(*_):
+        return False
 
     @staticmethod
     def _open(path):

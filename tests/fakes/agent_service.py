@@ -140,10 +140,10 @@ class FakeService:
         self.joined.append((list(addresses), token))
         return {"cluster": CLUSTER, "via": "192.0.2.1", "members": 3}
 
-    async def leave(self) -> schema.Left:
+    async def leave(self, drain_s) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
-    async def withdraw(self) -> schema.Withdrawn:
+    async def withdraw(self, drain_s) -> schema.Withdrawn:
         return {"name": "h1", "told": 2}
 
     async def members(self) -> list[schema.Member]:
@@ -211,7 +211,7 @@ class FakeService:
         self.change()
         return {**row, "created": True}
 
-    async def detach(self, endpoint: str) -> schema.Detached:
+    async def detach(self, endpoint: str, drain_s) -> schema.Detached:
         row = self._endpoint(endpoint)
         self.rows.remove(row)
         self.change()

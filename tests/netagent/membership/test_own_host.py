@@ -84,6 +84,19 @@ async def test_a_leave_that_fails_brings_the_names_back():
         nursery.cancel_scope.cancel()
 
 
+@virtual
+async def test_names_lead_to_a_host_that_comes_back_only_after_it_has_arrived():
+    one, _, own = own_host()
+    own.is_away = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        await trio.sleep(2 * LOOK_S)
+        assert one.live.view.is_host_hidden(one.host_id)
+        await own.arrive()
+        assert not one.live.view.is_host_hidden(one.host_id)
+        nursery.cancel_scope.cancel()
+
+
 def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
     records = [
         host_record(

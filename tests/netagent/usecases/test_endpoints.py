@@ -15,8 +15,10 @@ from fakes.virtual import virtual
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.records import Link, RemovalRecord
 from netagent.model.request import AttachRequest
+from netagent.names.source import TTL_S
 from netagent.registry.journal import DiskFullError
 from netagent.registry.row import Stage
+from netagent.usecases.drain import REMEMBERED_S
 from netagent.usecases.steps import BRIDGE_S
 from netgossip.types import MemberState
 
@@ -420,6 +422,8 @@ async def test_a_detach_goes_backwards_the_name_first(namespaces):
     one.steps.done.clear()
     assert await one.endpoints.detach("web") == row
     assert one.steps.done == [
+        "journal",  # the record has no names
+        "hidden",
         "journal",  # no record, and the row only reserved from now on
         "followed",
         "silence",
@@ -429,7 +433,7 @@ async def test_a_detach_goes_backwards_the_name_first(namespaces):
     assert one.traces() == {}
 
 
-@pytest.mark.parametrize("position", range(5))
+@pytest.mark.parametrize("position", range(7))
 @pytest.mark.parametrize("fault", ["kernel", "cancelled"])
 @virtual
 async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespaces, position, fault):
@@ -437,7 +441,8 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
     await one.endpoints.attach(request())
     one.steps.done.clear()
     one.steps.fault = (position, FailedError("no") if fault == "kernel" else HANG)
-    is_begun = position > 0
+    # That the names can't be taken back first (a full disk) keeps nobody from detaching.
+    is_begun = position > 2 or (position == 0 and fault == "kernel")
     async with trio.open_nursery() as nursery:
 
         async def detach():
@@ -451,9 +456,54 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
     assert not len(one.endpoints.steps.locks)
     await one.janitor._look_around()
     assert (one.traces() == {}) is is_begun, "what was not begun is as before; what was begun is finished"
+    if not is_begun and fault == "kernel":
+        assert [e for e in one.live.view.endpoints.values() if one.live.view.is_visible(e)], "with its names"
 
 
-@pytest.mark.parametrize("position", range(1, 5))
+@pytest.mark.parametrize("position", [1, 2])
+@virtual
+async def test_a_detach_that_a_stop_cut_off_before_its_end_began_leaves_the_endpoint_its_names(
+    namespaces, position
+):
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request())
+    one.steps.done.clear()
+    one.steps.fault = (position, HANG)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.endpoints.detach, "web")
+        await one.steps.reached.wait()
+        nursery.cancel_scope.cancel()
+    (known,) = one.live.view.endpoints.values()
+    assert not one.live.view.is_visible(known)
+    one.restart()
+    await one.janitor.recover()
+    (known,) = one.live.view.endpoints.values()
+    assert one.live.view.is_visible(known)
+
+
+@virtual
+async def test_a_detach_gives_clients_the_time_that_was_agreed(namespaces, monkeypatch):
+    one = await started(namespaces, "web")
+    talking = [True] * 15
+
+    async def has_connection(*_):
+        return bool(talking) and talking.pop()
+
+    monkeypatch.setattr("netagent.usecases.drain.has_connection", has_connection)
+    for drain_s, least_s, most_s in ((None, 1.0, 1.3), (0.0, 0.0, 0.1), (7.0, 6.4, 6.7), (5.5, 5.5, 5.7)):
+        talking[:] = [True] * 15
+        await one.endpoints.attach(request())
+        begun = trio.current_time()
+        await one.endpoints.detach("web", drain_s)
+        assert least_s <= trio.current_time() - begun <= most_s, drain_s
+    assert one.traces() == {}
+
+
+def test_clients_remember_an_answer_for_as_long_as_it_says():
+    assert REMEMBERED_S == TTL_S
+
+
+@pytest.mark.parametrize("position", range(3, 7))
 @virtual
 async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(namespaces, position):
     one = await started(namespaces, "web")
