@@ -81,6 +81,8 @@ PERFORMS = {
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",
+    "netagent.firewall.driver",
+    "netagent.firewall.guard",
     "netagent.probes.echo",
     # what is known, and who knows it
     "netagent.ipam.allocator",
@@ -160,6 +162,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
     "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model"},
+    "netagent.firewall": {"netagent.errors"},
+    "netagent.firewall.driver": {"netagent.datapath.nftables", "netagent.errors", "netagent.firewall"},
     "netagent.probes": {"netagent.model"},
     "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
     "netagent.names.process": {
@@ -168,8 +172,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.registry.view"},
     "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
     "netagent.projection": {
-        "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names.supervisor",
-        "netagent.names.table", "netagent.registry",
+        "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
+        "netagent.names.supervisor", "netagent.names.table", "netagent.registry",
     },
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.netns", "netagent.errors",
@@ -182,8 +186,9 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.registry", "netgossip",
     },
     "netagent.membership.cluster": {
-        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.ipam", "netagent.membership",
-        "netagent.model", "netagent.names.supervisor", "netagent.names.zone", "netagent.probes",
+        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.ipam",
+        "netagent.membership", "netagent.model", "netagent.names.supervisor", "netagent.names.zone",
+        "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
     },
     "netagent.integrations": {

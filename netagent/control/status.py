@@ -84,7 +84,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     present = Presenter(view, cluster.keys.domain)
     members = [present.member(host, None) for host in view.hosts.values()]
     endpoints = list(view.endpoints.values())
-    datapath = cluster.reconciler.status()
+    datapath, guard = cluster.reconciler.status(), cluster.guard.status()
+    kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
     with trio.move_on_after(STATISTICS_S) as patience:
         counters = await cluster.supervisor.statistics()
@@ -114,8 +115,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["drift"] = {
         "differences": datapath.failures,
         "checked_s": round(trio.current_time() - datapath.looked_at, 1) if datapath.looks else None,
-        "repaired": sum(datapath.drift.values()),
-        "kinds": datapath.drift,
+        "repaired": sum(kinds.values()),
+        "kinds": kinds,
     }
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
     status["refused"] = _refused(cluster, counters)
@@ -134,7 +135,8 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
     refused |= {f"dns_{name}": value for name, value in counters.items() if value and "refused" in name}
     heard = cluster.inbox.heard
     bad_records = len(cluster.live.view.refused) + heard.false_hosts + heard.unusable
-    return refused | ({"records": bad_records} if bad_records else {})
+    dropped = {f"packets_{name}": count for name, count in cluster.guard.status().dropped.items() if count}
+    return refused | dropped | ({"records": bad_records} if bad_records else {})
 
 
 def _heard(agent: Agent) -> Iterable[schema.Heard]:
@@ -178,6 +180,12 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "code": "datapath",
             "message": f"the kernel refuses `{command}`: {reason}",
             "cure": "remove what is in the way; it is tried again by itself",
+        }
+    if cluster.guard.trouble:
+        yield {
+            "code": "firewall",
+            "message": f"the firewall: {cluster.guard.trouble}",
+            "cure": "it is tried again by itself; containers that run go on, none can be attached",
         }
     trouble = cluster.supervisor.status()["trouble"]
     if trouble:

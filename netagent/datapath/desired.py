@@ -132,14 +132,14 @@ def _network_devices(
             kind=Kind.BRIDGE,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
-            mac=_device_mac(bridge, underlay),
+            mac=device_mac(bridge, underlay),
         ),
         Device(
             name=tunnel,
             kind=Kind.VXLAN,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
-            mac=_device_mac(tunnel, underlay),
+            mac=device_mac(tunnel, underlay),
             master=bridge,
             port=FLOODED_TUNNEL_PORT if network.multicast else TUNNEL_PORT,
             tunnel=Tunnel(vni=network.vni, port=vxlan_port, local=underlay),
@@ -158,7 +158,7 @@ def _veth(name: str, local: LocalEndpoint, mtu_bytes: int, bridge: str) -> Devic
     )
 
 
-def _device_mac(name: str, underlay: str) -> str:
+def device_mac(name: str, underlay: str) -> str:
     """A fixed MAC, so that a device made anew is the same, and different on every host.
 
     The second byte's range is kept apart from endpoints' MACs by the first: 06 is locally administered as 02 is.

@@ -1,4 +1,4 @@
-"""The little that we say to nf_tables: a transaction, and the number of the ruleset's generation.
+"""The little that we say to nf_tables: a transaction, a dump, and the number of the ruleset's generation.
 
 The messages are those of <linux/netfilter/nf_tables.h>; attribute numbers stand in the calls. The kernel handles a
 request inside `send`, so that nothing here waits.
@@ -13,7 +13,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-NEWTABLE, NEWCHAIN, NEWRULE = 0, 3, 6
+NEWTABLE, GETTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = 0, 1, 3, 4, 6, 7
+NEWSETELEM, GETSETELEM, DELSETELEM, GETOBJ = 12, 13, 14, 19
+FAMILY_INET, FAMILY_BRIDGE = 1, 7  # <linux/netfilter.h>; `ip` is AF_INET
 EXCLUSIVE, APPEND = 0x200, 0x800  # NLM_F_EXCL, NLM_F_APPEND
 TABLE_F_OWNER: Final = 0x2
 
@@ -21,7 +23,8 @@ _NETLINK_NETFILTER: Final = 12
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 _FAMILY_BYTES: Final = 4  # struct nfgenmsg
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
-_NLMSG_ERROR: Final = 2
+_NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x300, 0x10
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END, _NFTABLES = 0x10, 0x11, 10
 _NEWGEN, _GETGEN = 15, 16
 _NESTED: Final = 0x8000
@@ -34,6 +37,7 @@ class Change(NamedTuple):
     kind: int
     flags: int
     attributes: bytes
+    family: int = socket.AF_INET
 
 
 def open_socket() -> socket.socket:
@@ -50,17 +54,19 @@ def open_socket() -> socket.socket:
 
 
 def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
-    """Make all changes, in the family `ip`, or none. Raises OSError with the kernel's reason."""
+    """Make all changes or none. Raises OSError with the kernel's reason."""
+    if not changes:
+        return
     border = struct.pack("=BBH", socket.AF_UNSPEC, 0, socket.htons(_NFTABLES))
-    family = struct.pack("=BBH", socket.AF_INET, 0, 0)
     frames = [_frame(_BATCH_BEGIN, 0, border)]
     for change in changes:
-        flags = change.flags | _NLM_F_CREATE | _NLM_F_ACK
+        flags = change.flags | _NLM_F_ACK | (0 if change.kind == DELSETELEM else _NLM_F_CREATE)
+        family = struct.pack("=BBH", change.family, 0, 0)
         frames.append(_frame(_NFTABLES << 8 | change.kind, flags, family + change.attributes))
     frames.append(_frame(_BATCH_END, 0, border))
     sock.send(b"".join(frames))
     # One answer to each change, or, when the whole was refused, at least one.
-    codes = [-struct.unpack_from("=i", body)[0] for kind, body in _received(sock) if kind == _NLMSG_ERROR]
+    codes = [-struct.unpack_from("=i", body)[0] for kind, _, body in _received(sock) if kind == _NLMSG_ERROR]
     code = next((code for code in codes if code), 0 if len(codes) >= len(changes) else errno.EIO)
     if code:
         raise OSError(code, f"nf_tables: {os.strerror(code)}")
@@ -69,11 +75,44 @@ def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
 def generation(sock: socket.socket) -> int:
     """The number that every change of the namespace's ruleset raises. OSError when the kernel does not say."""
     sock.send(_frame(_NFTABLES << 8 | _GETGEN, 0, struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)))
-    for kind, body in _received(sock):
+    for kind, _, body in _received(sock):
         if kind == _NFTABLES << 8 | _NEWGEN:  # its first attribute is the number
             (found,) = struct.unpack_from("!I", body, _FAMILY_BYTES + 4)
             return int(found)
     raise OSError(errno.EIO, "nf_tables: no generation")
+
+
+def dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> list[bytes]:
+    """The attributes of each object of a kind (GETRULE, …) that the request's attributes choose, in order.
+
+    OSError with the kernel's reason (ENOENT: no such table or set); EINTR when the ruleset changed in between.
+    """
+    header = struct.pack("=BBH", family, 0, 0)
+    sock.send(_frame(_NFTABLES << 8 | kind, _NLM_F_DUMP, header + attributes))
+    found, code, is_done = [], 0, False
+    for answer, flags, body in _received(sock):
+        if flags & _NLM_F_DUMP_INTR:
+            code = errno.EINTR
+        if answer in {_NLMSG_ERROR, _NLMSG_DONE}:
+            is_done = True
+            code = code or -struct.unpack_from("=i", body)[0]
+        else:
+            found.append(body[_FAMILY_BYTES:])
+    if code or not is_done:
+        code = code or errno.EIO
+        raise OSError(code, f"nf_tables: {os.strerror(code)}")
+    return found
+
+
+def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, value) of each attribute, without the flags in the number."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
 
 
 def expression(name: str, data: bytes) -> bytes:
@@ -105,7 +144,8 @@ def _frame(kind: int, flags: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | _NLM_F_REQUEST, 0, 0) + body
 
 
-def _received(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+def _received(sock: socket.socket) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, flags, body) of each message that waits."""
     while True:
         try:
             data = sock.recv(_RECEIVE_BYTES)
@@ -113,6 +153,6 @@ def _received(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
             return
         offset = 0
         while offset + _HEADER.size + 4 <= len(data):
-            length, kind, *_ = _HEADER.unpack_from(data, offset)
-            yield kind, data[offset + _HEADER.size : offset + length]
+            length, kind, flags, *_ = _HEADER.unpack_from(data, offset)
+            yield kind, flags, data[offset + _HEADER.size : offset + length]
             offset += max((length + 3) & ~3, _HEADER.size)

@@ -25,6 +25,7 @@ import trio
 
 from netagent import __version__
 from netagent.config import Config
+from netagent.datapath import nftables
 from netagent.datapath.attach import Attacher
 from netagent.datapath.desired import desired_state
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
@@ -33,6 +34,9 @@ from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
 from netagent.datapath.underlay import Underlay, host_routes
 from netagent.errors import FailedError, NetagentError, NoError
+from netagent.firewall.driver import Tables
+from netagent.firewall.guard import Guard
+from netagent.firewall.inputs import FirewallInput
 from netagent.ipam.allocator import Allocator
 from netagent.membership.answering import Answering
 from netagent.membership.asking import Asking
@@ -46,6 +50,7 @@ from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
 from netagent.probes.echo import EchoProber
 from netagent.probes.liveness import Liveness
+from netagent.projection.guarding import firewall_input
 from netagent.projection.intent import network_inputs, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
@@ -113,6 +118,7 @@ class Cluster:
             sockets = undo.enter_context(closing(_open_sockets(config, underlay)))
             self._netlink = undo.enter_context(closing(Netlink(open_socket())))
             notifications = undo.enter_context(closing(open_notification_socket()))
+            self.guard = Guard(Tables(undo.enter_context(closing(nftables.open_socket()))))
             self._build(state, sockets, notifications)
             self._undo = undo.pop_all()
 
@@ -197,7 +203,13 @@ class Cluster:
         self.projection = Projection(
             self.live,
             self.reconciler,
-            Steps(desired=self._desired, publish_names=self._publish_names, probe=self._set_probe_targets),
+            self.guard,
+            Steps(
+                desired=self._desired,
+                guarded=self._guarded,
+                publish_names=self._publish_names,
+                probe=self._set_probe_targets,
+            ),
         )
         self.retreat = Retreat(self.live, self.projection, self.asking.ask)
         self._answering = Answering(
@@ -256,6 +268,7 @@ class Cluster:
                 for task in (
                     self.driver.run,
                     self.reconciler.run,
+                    self.guard.run,
                     self.supervisor.run,
                     self.prober.run,
                     self._note_own_member,
@@ -342,6 +355,15 @@ class Cluster:
             underlay=self.underlay.address,
             vxlan_port=self.config.vxlan_port,
             cluster_id=self._cluster_id,
+        )
+
+    def _guarded(self, known: Moment) -> FirewallInput:
+        return firewall_input(
+            known.view,
+            known.rows.values(),
+            underlay=self.underlay.address,
+            vxlan_port=self.config.vxlan_port,
+            clamps={},
         )
 
     async def _publish_names(self, known: Moment) -> None:

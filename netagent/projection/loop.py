@@ -1,10 +1,10 @@
 """From what is known to what holds: kernel first, names after it, each time anything changes.
 
-One task gives the reconciler the state that follows from the latest registry and the latest local endpoints. Another
-takes what is known at one moment, waits until its state is in the kernel, and only then tells the resolver the names
-of that same moment. So an answer names no endpoint before its path exists. A kernel that refuses or hangs holds names
-back by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down with it. Nor does a resolver that is away
-hold the kernel back.
+One task gives the reconciler, and the firewall's guard, the state that follows from the latest registry and the
+latest local endpoints. Another takes what is known at one moment, waits until its state is in the kernel, and only
+then tells the resolver the names of that same moment. So an answer names no endpoint before its path exists. A
+kernel that refuses or hangs holds names back by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down
+with it. Nor does a resolver that is away hold the kernel back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import trio
 
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
+from netagent.firewall.guard import Guard
+from netagent.firewall.inputs import FirewallInput
 from netagent.registry.live import Live, Moment
 
 PROGRAM_GRACE_S = 2.0
@@ -28,6 +30,7 @@ class Steps:
     """What the loop does, as functions of what is known at one moment."""
 
     desired: Callable[[Moment], KernelState]
+    guarded: Callable[[Moment], FirewallInput]
     publish_names: Callable[[Moment], Awaitable[None]]
     probe: Callable[[Moment], None]
 
@@ -35,9 +38,10 @@ class Steps:
 class Projection:
     """Runs the loop, and lets others wait for it."""
 
-    def __init__(self, live: Live, reconciler: Reconciler, steps: Steps) -> None:
+    def __init__(self, live: Live, reconciler: Reconciler, guard: Guard, steps: Steps) -> None:
         self._live = live
         self._reconciler = reconciler
+        self._guard = guard
         self._steps = steps
         self._given = 0
         self._followed = 0
@@ -58,11 +62,15 @@ class Projection:
         self._reconciler.set_desired(KernelState(), last)
         with trio.move_on_after(CLEAR_S):
             await self._reconciler.wait_programmed(last)
+        self._guard.set_desired(None, last)
+        with trio.move_on_after(CLEAR_S):
+            await self._guard.wait_tried(last)
 
     async def _lead_kernel(self) -> None:
         while True:
             known = self._live.now
             self._reconciler.set_desired(self._steps.desired(known), known.revision)
+            self._guard.set_desired(self._steps.guarded(known), known.revision)
             self._steps.probe(known)
             self._given = known.revision
             self._note_progress()
@@ -83,6 +91,14 @@ class Projection:
         while self._given < revision:
             await self._progress.wait()
         await self._reconciler.wait_programmed(revision)
+        await self._guard.wait_tried(revision)
+
+    async def wait_guarded(self, revision: int) -> str:
+        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing."""
+        while self._given < revision:
+            await self._progress.wait()
+        await self._guard.wait_tried(revision)
+        return self._guard.trouble
 
     async def wait_followed(self, revision: int) -> None:
         """Until kernel and names are those of `revision` or a later one."""

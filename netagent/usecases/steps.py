@@ -52,6 +52,9 @@ class Projection(Protocol):
     async def wait_standing(self, devices: Collection[str], revision: int) -> None:
         """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
 
+    async def wait_guarded(self, revision: int) -> str:
+        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing."""
+
     def trouble_with(self, device: str) -> str | None:
         """Why the kernel refused something about this device."""
 
@@ -185,13 +188,15 @@ class Steps:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     async def wait_built(self, network: NetworkView) -> None:
-        """Until the network's devices are in the kernel. What is published must be reachable, also from elsewhere."""
+        """Until the network's devices are in the kernel, and the rules for all endpoints known by now. What is
+        published must be reachable, also from elsewhere, and what comes out of it is judged from the first packet."""
         projection, name = self.parts.projection, network.unique_name
         devices = (bridge_name(network.record.vni), vxlan_name(network.record.vni))
         with trio.move_on_after(BRIDGE_S) as scope:
             await projection.wait_standing(devices, self.live.revision)
+            guard_trouble = await projection.wait_guarded(self.live.revision)
         if scope.cancelled_caught:
-            text = f"the devices of network {name} were not there within {BRIDGE_S:.0f} s"
+            text = f"the devices and rules of network {name} were not there within {BRIDGE_S:.0f} s"
             raise FailedError(text, code="datapath", thing=name, hint="see `netagent status`")
         for device in devices:
             trouble = projection.trouble_with(device)
@@ -202,6 +207,10 @@ class Steps:
                     thing=name,
                     hint="remove what is in the way, then attach again",
                 )
+        if guard_trouble:
+            raise RefusedError(
+                f"network {name} can't be guarded on this host: {guard_trouble}", code="firewall", thing=name
+            )
 
     async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: UndoStack) -> None:
         """Have names answered in the row's sandbox, whose namespace `fd` is."""

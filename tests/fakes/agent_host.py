@@ -184,12 +184,17 @@ class FakeProjection:
     def __init__(self, steps):
         self._steps = steps
         self.trouble = {}
+        self.guard_trouble = ""
 
     async def wait_followed(self, revision):
         await self._steps("followed")
 
     async def wait_standing(self, devices, revision):
         await self._steps("programmed")
+
+    async def wait_guarded(self, revision):
+        await self._steps("guarded")
+        return self.guard_trouble
 
     def trouble_with(self, device):
         return self.trouble.get(device)

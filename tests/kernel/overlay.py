@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ class Namespace:
         done = self.try_run(command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def run_code(self, code: str) -> None:
+        """A few lines of Python in there."""
+        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code]
+        subprocess.run(words, capture_output=True, timeout=20, check=True)
 
     def remove(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=20)

@@ -36,6 +36,20 @@ class Kernel:
         return f"no {device}"
 
 
+class Guard:
+    """A firewall that is tried as soon as it is given."""
+
+    def __init__(self):
+        self.given = []
+        self.trouble = ""
+
+    def set_desired(self, state, generation):
+        self.given.append((state, generation))
+
+    async def wait_tried(self, generation):
+        await trio.lowlevel.checkpoint()
+
+
 class World:
     def __init__(self):
         self.live = Live(RegistryView(H1), {})
@@ -43,8 +57,14 @@ class World:
         self.published, self.probed = [], []
         self.names_delay_s = 0.0
         self.writer = Writer(H1)
-        steps = Steps(desired=lambda known: known, publish_names=self._publish, probe=self.probed.append)
-        self.projection = Projection(self.live, self.kernel, steps)
+        self.guard = Guard()
+        steps = Steps(
+            desired=lambda known: known,
+            guarded=lambda known: known.revision,
+            publish_names=self._publish,
+            probe=self.probed.append,
+        )
+        self.projection = Projection(self.live, self.kernel, self.guard, steps)
 
     async def _publish(self, known):
         await trio.sleep(self.names_delay_s)

@@ -26,6 +26,7 @@ ATTACH_STEPS = [
     "journal",  # the attachment record
     "journal",  # the row, reserved
     "programmed",
+    "guarded",
     "bind",
     "listen",
     "journal",  # the endpoint record, and with it the row, published

@@ -1,0 +1,209 @@
+"""Our tables in the kernel: put there as a whole by `nft`, changed element by element over netlink, and read back.
+
+`nft` writes both tables in one transaction: no packet sees the old rules gone and the new ones not there. Starting
+the program costs some ten milliseconds, which an attach should not wait for; so an endpoint that comes or goes is
+one transaction of set elements that we write ourselves, in well under one.
+
+Whether the tables are still ours is answered by reading back everything in them that we know the look of: tables,
+chains and rules must be the same bytes as right after they were made, the elements those that we put there. Counters
+and what the rules themselves remember are not part of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.datapath import nftables
+from netagent.datapath.nftables import Change, attribute, nest, split_attributes, text
+from netagent.errors import FailedError
+from netagent.firewall.element import Family, SetKind, encode
+from netagent.firewall.ruleset import KINDS, Elements, Ruleset
+from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
+
+_NUMBERS: Final = {Family.BRIDGE: nftables.FAMILY_BRIDGE, Family.INET: nftables.FAMILY_INET}
+_PATIENCE_S: Final = 20.0
+MESSAGE_ELEMENTS: Final = 400
+"""In one message: an attribute's length has 16 bits, and an element takes at most some 100 bytes."""
+STEP_ELEMENTS: Final = 1200
+"""Beyond these the tables are put anew: what is sent at once must fit a socket's buffer (212,992 bytes)."""
+
+_log = logging.getLogger(__name__)
+
+_Raw: TypeAlias = dict[bytes, bytes]
+"""Key -> value, as the kernel has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What was read of our tables."""
+
+    rules: tuple[bytes, ...]
+    elements: Mapping[str, _Raw]
+
+
+@dataclass(slots=True)
+class Tables:
+    """Our tables in the namespace that `sock` was made in. `nft`: the program, run in the same namespace."""
+
+    sock: socket.socket
+    nft: tuple[str, ...] = ("nft",)
+    _rules: tuple[bytes, ...] = ()
+    """As they read when we had made them."""
+    _elements: dict[str, _Raw] = field(default_factory=dict)
+    _counted: dict[str, int] = field(default_factory=dict)
+    """By tables that have been replaced."""
+
+    def generation(self) -> int:
+        """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
+        return nftables.generation(self.sock)
+
+    async def install(self, ruleset: Ruleset) -> int:
+        """Put the tables in the place of what there is; the generation at which they are known to be whole.
+
+        FailedError in one sentence; then what was there is still there.
+        """
+        counted = self.counters()
+        await self._run(render(ruleset))
+        self._counted = counted
+        self._elements = {kind.name: _raw(kind, ruleset.elements[kind]) for kind in KINDS}
+        try:
+            generation = self.generation()
+            looks = self._look()
+        except OSError as error:
+            raise FailedError(f"can't read our tables back: {error.strerror}", code="firewall") from error
+        self._rules = looks.rules
+        return generation
+
+    def change(self, old: Ruleset, new: Ruleset) -> bool:
+        """From one to the other by elements alone. False when that is not possible; then nothing was changed.
+
+        OSError when the kernel refuses: the tables are not what we believe.
+        """
+        if old.vxlan_port != new.vxlan_port:
+            return False
+        changes: list[Change] = []
+        count = 0
+        for kind in KINDS:
+            if new.elements[kind] is old.elements[kind]:
+                continue
+            before, after = self._elements[kind.name], _raw(kind, new.elements[kind])
+            gone = {key: value for key, value in before.items() if after.get(key) != value}
+            come = {key: value for key, value in after.items() if before.get(key) != value}
+            count += len(gone) + len(come)
+            changes += _element_changes(nftables.DELSETELEM, kind, gone)
+            changes += _element_changes(nftables.NEWSETELEM, kind, come)
+        if count > STEP_ELEMENTS:
+            return False
+        nftables.commit(self.sock, changes)
+        for kind in KINDS:
+            if new.elements[kind] is not old.elements[kind]:
+                self._elements[kind.name] = _raw(kind, new.elements[kind])
+        return True
+
+    def are_whole(self) -> bool:
+        """Whether the tables are there as we made them. OSError EINTR: they were being changed; ask again."""
+        try:
+            looks = self._look()
+        except FileNotFoundError:
+            return False
+        return looks.rules == self._rules and looks.elements == self._elements
+
+    async def remove(self) -> None:
+        """Leave nothing of ours. FailedError in one sentence."""
+        await self._run(render_removal())
+
+    def counters(self) -> dict[str, int]:
+        """Packets dropped since the start, by reason; what can't be read counts as none."""
+        counted = dict(self._counted)
+        for family in Family:
+            try:
+                objects = nftables.dump(self.sock, nftables.GETOBJ, _NUMBERS[family], text(1, TABLE))
+            except OSError:
+                continue
+            for attributes in map(dict, map(split_attributes, objects)):
+                name = attributes[2].rstrip(b"\0").decode("ascii", "replace")
+                if name in COUNTERS[family]:
+                    packets = dict(split_attributes(attributes[4]))[2]
+                    counted[name] = counted.get(name, 0) + int.from_bytes(packets, "big")
+        return counted
+
+    def _look(self) -> _Looks:
+        rules: list[bytes] = []
+        for number in _NUMBERS.values():
+            for kind in (nftables.GETTABLE, nftables.GETCHAIN, nftables.GETRULE):
+                found = nftables.dump(self.sock, kind, number, text(1, TABLE))
+                rules += [one for one in found if _table_of(one) == TABLE]
+        elements = {kind.name: self._read(kind) for kind in KINDS}
+        return _Looks(tuple(rules), elements)
+
+    def _read(self, kind: SetKind) -> _Raw:
+        request = text(1, TABLE) + text(2, kind.name)
+        found: _Raw = {}
+        for body in nftables.dump(self.sock, nftables.GETSETELEM, _NUMBERS[kind.family], request):
+            listed = dict(split_attributes(body)).get(3, b"")
+            for _, one in split_attributes(listed):
+                parts = dict(split_attributes(one))
+                found[_data(parts.get(1, b""))] = _data(parts.get(2, b""))
+        return found
+
+    async def _run(self, commands: str) -> None:
+        done = None
+        with trio.move_on_after(_PATIENCE_S):
+            try:
+                done = await trio.run_process(
+                    [*self.nft, "-f", "-"],
+                    stdin=commands.encode(),
+                    capture_stdout=True,
+                    capture_stderr=True,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise FailedError(
+                    "the program nft is not there", code="firewall", hint="install the package nftables"
+                ) from None
+        if done is None or done.returncode != 0:
+            words = "it did not end" if done is None else _first_line(done)
+            raise FailedError(f"nft can't make our tables: {words}", code="firewall")
+
+
+def _first_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[0][:200] if lines else f"it ended with status {done.returncode}"
+
+
+def _raw(kind: SetKind, elements: Elements) -> _Raw:
+    return {
+        encode(kind.key, key): encode(kind.value, value) if value else b"" for key, value in elements.items()
+    }
+
+
+def _element_changes(what: int, kind: SetKind, elements: _Raw) -> Iterator[Change]:
+    keys = list(elements)
+    for first in range(0, len(keys), MESSAGE_ELEMENTS):
+        listed = b"".join(_element(key, elements[key]) for key in keys[first : first + MESSAGE_ELEMENTS])
+        body = text(1, TABLE) + text(2, kind.name) + nest(3, listed)
+        yield Change(what, 0, body, _NUMBERS[kind.family])
+
+
+def _element(key: bytes, value: bytes) -> bytes:
+    body = nest(1, attribute(1, key))
+    return nest(1, body + nest(2, attribute(1, value)) if value else body)
+
+
+def _data(nested: bytes) -> bytes:
+    return dict(split_attributes(nested)).get(1, b"")
+
+
+def _table_of(attributes: bytes) -> str:
+    """The table that an object is in; of a table, its name: the same attribute."""
+    for kind, value in split_attributes(attributes):
+        if kind == 1:
+            return value.rstrip(b"\0").decode("ascii", "replace")
+    return ""

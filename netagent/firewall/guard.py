@@ -1,0 +1,165 @@
+"""The loop that keeps our tables equal to what they should be, whoever changed either.
+
+Two things wake it: new inputs, and the number of the ruleset's generation, asked for twice a second, which tells that
+somebody changed something somewhere. Then everything of ours is read back, and what is not as we left it is put anew,
+whole. What fails is tried again with growing pauses, and shown with its reason. Nothing is done before the first
+inputs are there, and nothing when the loop ends: the kernel keeps the tables.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from netagent.errors import FailedError
+from netagent.firewall.driver import Tables
+from netagent.firewall.inputs import FirewallInput
+from netagent.firewall.ruleset import Ruleset, ruleset_of
+
+PERIOD_S: Final = 0.5
+"""One netlink message each time; a flush of the host's rules takes ours away for no longer than this and a start of
+`nft`, well within the two seconds that we promise."""
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardStatus:
+    """What `status` and `doctor` show of the firewall."""
+
+    programmed_generation: int
+    """Of the last inputs that the tables follow; -1 before the first."""
+    restored: int
+    """How often somebody else had changed or removed our tables and we put them back, since the start."""
+    dropped: dict[str, int]
+    """Packets by the reason they were dropped for."""
+    trouble: str
+    """Why the tables are not as they should be; empty when they are."""
+
+
+class Guard:
+    """Keeps the tables. One task: `run`. Owns the socket of `tables`."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._given: FirewallInput | None = None
+        """None: there should be no tables."""
+        self._generation = -1
+        self._programmed_generation = -1
+        self._wanted: Ruleset | None = None
+        """Of the inputs given last."""
+        self._standing: Ruleset | None = None
+        """In the kernel, as far as we know; None: to be put there as a whole."""
+        self._seen = -1
+        self._restored = 0
+        self._trouble = ""
+        self._woken = trio.Event()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled; leaves the kernel as it is."""
+        retry_s = RETRY_MIN_S
+        with self._tables.sock:
+            while True:
+                try:
+                    await self._pass()
+                    self._trouble, retry_s = "", RETRY_MIN_S
+                    pause_s = PERIOD_S
+                except FailedError as error:
+                    self._fail(str(error))
+                    pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                self._ring()
+                with trio.move_on_after(pause_s):
+                    await self._woken.wait()
+                self._woken = trio.Event()
+
+    def set_desired(self, given: FirewallInput | None, generation: int) -> None:
+        """What the tables should follow from now on (None: there should be none, this host leaves for good);
+        `generation` grows from call to call."""
+        if given != self._given:
+            self._given = given
+            self._wanted = ruleset_of(given) if given is not None else None
+        self._generation = generation
+        self._woken.set()
+
+    @property
+    def trouble(self) -> str:
+        """Why the tables are not as they should be; empty when they are."""
+        return self._trouble
+
+    async def wait_tried(self, generation: int) -> None:
+        """Return once the tables are those of `generation` or later, or are refused: see `trouble`."""
+        while self._programmed_generation < generation and not self._trouble:
+            await self._changed.wait()
+
+    def status(self) -> GuardStatus:
+        """What the tables have done, and what is wrong with them."""
+        return GuardStatus(
+            programmed_generation=self._programmed_generation,
+            restored=self._restored,
+            dropped=self._tables.counters() if self._standing is not None else {},
+            trouble=self._trouble,
+        )
+
+    async def _pass(self) -> None:
+        wanted, generation = self._wanted, self._generation
+        if generation < 0:
+            return
+        if wanted is None:
+            if self._programmed_generation < generation:
+                await self._tables.remove()
+            self._standing, self._programmed_generation = None, generation
+            return
+        is_disturbed = self._standing is not None and self._is_disturbed()
+        if is_disturbed:
+            self._standing = None
+            _log.warning("firewall: somebody changed or removed our tables: they are put back")
+        if self._standing is None or not self._changed_to(self._standing, wanted):
+            self._standing = None
+            self._seen = await self._tables.install(wanted)
+            self._standing = wanted
+        self._restored += is_disturbed
+        self._programmed_generation = generation
+
+    def _changed_to(self, standing: Ruleset, wanted: Ruleset) -> bool:
+        """By elements alone; False when the tables must be put anew."""
+        if standing is wanted:
+            return True
+        try:
+            is_done = self._tables.change(standing, wanted)
+            if is_done and self._tables.generation() == self._seen + 1:
+                self._seen += 1  # nobody but us: nothing to read back
+        except OSError as error:
+            _log.warning("firewall: our tables refuse a change (%s): they are put anew", error.strerror)
+            return False
+        if is_done:
+            self._standing = wanted
+        return is_done
+
+    def _is_disturbed(self) -> bool:
+        try:
+            now = self._tables.generation()
+            if now == self._seen:
+                return False
+            is_whole = self._tables.are_whole()
+        except OSError as error:
+            if error.errno == errno.EINTR:
+                return False  # changed while we read; the number has moved, so the next pass looks again
+            raise FailedError(f"can't read the host's ruleset: {error.strerror}", code="firewall") from error
+        if is_whole:
+            self._seen = now
+        return not is_whole
+
+    def _fail(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            _log.warning("firewall: %s", trouble)
+        self._trouble = trouble
+
+    def _ring(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,99 @@
+"""What the sets of our tables hold, from the inputs. Pure.
+
+The rules (netagent.firewall.text) never change while an agent runs. All that comes and goes is an element of a set:
+so a container that starts costs a few elements, however many others there are, and a packet costs one look-up in a
+hash for each question, however many rules one would otherwise have to write.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from netagent.firewall.element import Family, Field, SetKind, Words
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+
+_BRIDGE, _INET = Family.BRIDGE, Family.INET
+
+SENDERS: Final = SetKind(_BRIDGE, "senders", (Field.IFNAME, Field.ETHER))
+"""Which MAC may come out of which container's interface."""
+SENDERS4: Final = SetKind(_BRIDGE, "senders4", (Field.IFNAME, Field.ETHER, Field.IPV4))
+SENDERS6: Final = SetKind(_BRIDGE, "senders6", (Field.IFNAME, Field.ETHER, Field.IPV6))
+CLAMPS: Final = SetKind(
+    _BRIDGE,
+    "clamps",
+    (Field.IFNAME, Field.ETHER),
+    (Field.BYTES16,),
+    typeof="iifname . ether saddr : tcp option maxseg size",
+)
+"""(VXLAN device, MAC behind it) -> the largest segment that its path carries."""
+MEMBERS4: Final = SetKind(_INET, "members4", (Field.IPV4,))
+"""Where VXLAN packets may come from."""
+MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
+GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
+"""Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
+
+KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS, MEMBERS4, MEMBERS6, GATEWAYS)
+
+Elements: TypeAlias = Mapping[Words, Words]
+"""Key -> value; the value of a set's element is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Our tables as they should be. The elements are those of every one of KINDS."""
+
+    vxlan_port: int
+    elements: Mapping[SetKind, Elements]
+
+
+def ruleset_of(given: FirewallInput) -> Ruleset:
+    """The tables that follow from the inputs."""
+    senders4, senders6 = _senders(given.endpoints)
+    members4, members6 = _by_version(given.members)
+    return Ruleset(
+        given.vxlan_port,
+        {
+            SENDERS: _keys((endpoint.veth, endpoint.mac) for endpoint in given.endpoints),
+            SENDERS4: _keys(senders4),
+            SENDERS6: _keys(senders6),
+            CLAMPS: {key: (str(size_bytes),) for key, size_bytes in given.clamps.items()},
+            MEMBERS4: _keys((address,) for address in members4),
+            MEMBERS6: _keys((address,) for address in members6),
+            GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
+        },
+    )
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 link-local address that a kernel derives from a MAC (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    interface = bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + interface))
+
+
+def _senders(endpoints: Iterable[GuardedEndpoint]) -> tuple[list[Words], list[Words]]:
+    four: list[Words] = []
+    six: list[Words] = []
+    for endpoint in endpoints:
+        versions = _by_version(endpoint.addresses)
+        four += [(endpoint.veth, endpoint.mac, address) for address in versions[0]]
+        six += [
+            (endpoint.veth, endpoint.mac, address) for address in (*versions[1], link_local(endpoint.mac))
+        ]
+    return four, six
+
+
+def _by_version(addresses: Iterable[str]) -> tuple[list[str], list[str]]:
+    four: list[str] = []
+    six: list[str] = []
+    for address in addresses:
+        (six if ":" in address else four).append(address)
+    return four, six
+
+
+def _keys(keys: Iterable[Words]) -> Elements:
+    return dict.fromkeys(keys, ())

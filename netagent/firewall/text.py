@@ -1,0 +1,116 @@
+"""The rules, as nft reads them. Pure.
+
+    table bridge netagent      what a container may send; what may pass from port to port of our bridges
+    table inet netagent        what may reach the host's tunnels; what the host may route
+
+**A container is who its address says.** What comes out of the host's side of its veth (`nv…`) must carry the MAC and
+the addresses that this host has given it: in the frame, in ARP's sender fields, in IPv4's and IPv6's source, in the
+target that a neighbour advertisement speaks for. Its link-local address may be the one that follows from its MAC.
+Only `::` may do what every IPv6 stack does before it has an address (is it taken? who listens to which group?), and
+ARP may ask on behalf of 0.0.0.0 (RFC 5227). It sends no router advertisement and no redirect, and nothing that is
+neither ARP nor IP: a VLAN tag would carry the rest past these rules. An interface that no endpoint stands for sends
+nothing.
+
+**VXLAN comes from members.** A packet to our port must come from an address that a member advertises, by the device
+that leads to that member; all others are dropped before the tunnel sees them. And nobody behind this host may have
+it send such packets in its own name: what is forwarded to a member's VXLAN port must itself come from a member. Only
+our port is matched, so that other overlays on the host are not touched.
+
+**Networks are apart.** Bridges have nothing in common, so what is left is the host's routing: whatever it would pass
+from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
+sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
+
+**Clamps.** TCP's first packets, in both directions, carry the largest segment that their path can carry; the kernel
+only ever lowers the value.
+
+Counters are named objects, so that the rules themselves read the same at any time (netagent.firewall.driver).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netagent.firewall import element
+from netagent.firewall.element import Family
+from netagent.firewall.ruleset import KINDS, Ruleset
+
+TABLE: Final = "netagent"
+SPOOFED, STRANGERS, CROSSED = "spoofed", "strangers", "crossed"
+COUNTERS: Final = {Family.BRIDGE: (SPOOFED,), Family.INET: (STRANGERS, CROSSED)}
+"""Of dropped packets: forged senders, VXLAN from no member, from network to network."""
+
+_BRIDGE_CHAINS: Final = """
+	chain prerouting {
+		type filter hook prerouting priority -300; policy accept;
+		iifname "nv*" jump sender
+	}
+	chain sender {
+		ether type ip iifname . ether saddr . ip saddr @senders4 return
+		ether type ip6 goto sender6
+		ether type arp goto senderarp
+		counter name spoofed drop
+	}
+	chain sender6 {
+		icmpv6 type { nd-router-advert, nd-redirect } counter name spoofed drop
+		icmpv6 type nd-neighbor-advert iifname . ether saddr . icmpv6 taddr != @senders6 counter name spoofed drop
+		iifname . ether saddr . ip6 saddr @senders6 return
+		ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } iifname . ether saddr @senders return
+		counter name spoofed drop
+	}
+	chain senderarp {
+		iifname . ether saddr != @senders counter name spoofed drop
+		arp saddr ip 0.0.0.0 iifname . arp saddr ether @senders return
+		iifname . arp saddr ether . arp saddr ip @senders4 return
+		counter name spoofed drop
+	}
+	chain forward {
+		type filter hook forward priority 0; policy accept;
+		tcp flags & syn == syn iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps
+		tcp flags & syn == syn oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps
+	}
+"""
+
+_INET_CHAINS: Final = """
+	chain input {
+		type filter hook input priority filter - 5; policy accept;
+		udp dport $PORT jump tunnel
+	}
+	chain tunnel {
+		ip saddr != @members4 counter name strangers drop
+		ip6 saddr != @members6 counter name strangers drop
+		fib saddr . iif oif missing counter name strangers drop
+	}
+	chain forward {
+		type filter hook forward priority filter - 5; policy accept;
+		udp dport $PORT ip daddr @members4 ip saddr != @members4 counter name strangers drop
+		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
+		iifname "na-*" oifname "na-*" iifname . ether daddr @gateways counter name crossed drop
+	}
+"""
+
+_CHAINS: Final = {Family.BRIDGE: _BRIDGE_CHAINS, Family.INET: _INET_CHAINS}
+
+
+def render(ruleset: Ruleset) -> str:
+    """One transaction that puts our tables, and nobody else's, in the place of what there is of them."""
+    tables = []
+    for family in Family:
+        body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
+        body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
+        chains = _CHAINS[family].replace("$PORT", str(ruleset.vxlan_port))
+        name = f"table {family.value} {TABLE}"
+        tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
+    return "".join(tables)
+
+
+def render_removal() -> str:
+    """One transaction after which there is nothing of ours."""
+    names = (f"table {family.value} {TABLE}" for family in Family)
+    return "".join(f"add {name}\ndelete {name}\n" for name in names)
+
+
+def _set(ruleset: Ruleset, kind: element.SetKind) -> str:
+    elements = ruleset.elements[kind]
+    words = ", ".join(element.render(kind, key, elements[key]) for key in sorted(elements))
+    holds = f"elements = {{ {words} }}; " if words else ""
+    return f"\t{kind.declaration()}{holds}}}\n"

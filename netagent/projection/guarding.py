@@ -1,0 +1,54 @@
+"""What the registry and this host's endpoints mean for the firewall: its inputs. Pure.
+
+As everything that the kernel is told, it follows the records alone: a member that is silent stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from netagent.datapath.desired import device_mac
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.model.ids import bridge_name, veth_name
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import AgentState, NetworkView, RegistryView
+
+
+def firewall_input(
+    view: RegistryView,
+    rows: Iterable[LocalEndpointRow],
+    *,
+    underlay: str,
+    vxlan_port: int,
+    clamps: Mapping[tuple[str, str], int],
+) -> FirewallInput:
+    """The networks that this host has devices of, its endpoints, and whom it may hear."""
+    rows = list(rows)
+    networks = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
+    return FirewallInput(
+        vxlan_port=vxlan_port,
+        # Also those that are being attached: what comes out of an interface is judged from its first packet.
+        endpoints=tuple(
+            GuardedEndpoint(veth=veth_name(row.endpoint_id), mac=row.mac, addresses=row.addresses)
+            for row in rows
+        ),
+        networks=tuple(
+            _network(network, underlay) for network in networks if network is not None and network.holds_vni
+        ),
+        members=members(view),
+        clamps=clamps,
+    )
+
+
+def members(view: RegistryView) -> frozenset[str]:
+    """The addresses that other hosts' VXLAN packets come from: of those that we send some to."""
+    return frozenset(
+        host.record.underlay
+        for host_id, host in view.hosts.items()
+        if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
+    )
+
+
+def _network(network: NetworkView, underlay: str) -> GuardedNetwork:
+    bridge = bridge_name(network.record.vni)
+    return GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, underlay))

@@ -1,0 +1,252 @@
+"""Our tables in a kernel: nobody uses another's address, VXLAN comes from members, and a flush does not last."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+from kernel.guarded import give, guarding, tables_of
+from kernel.overlay import Namespace, NamespaceFactory, wait_until
+
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.ruleset import ruleset_of
+
+pytestmark = pytest.mark.kernel
+
+WEB = GuardedEndpoint(veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
+CLI = GuardedEndpoint(veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"))
+NET = GuardedNetwork(bridge="na-8388609", bridge_mac="06:00:00:00:00:01")
+GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI), networks=(NET,))
+
+
+def bridge(host: Namespace, network: GuardedNetwork) -> None:
+    host.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
+    host.run(f"ip link add {network.bridge} address {network.bridge_mac} type bridge mcast_snooping 0")
+    host.run(f"ip link set {network.bridge} up")
+
+
+def plug(host: Namespace, container: Namespace, one: GuardedEndpoint, network: GuardedNetwork) -> None:
+    container.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
+    peer = f"address {one.mac} name eth0 netns {container.name}"
+    host.run(f"ip link add {one.veth} type veth peer {peer}")
+    host.run(f"ip link set {one.veth} master {network.bridge} up")
+    for address in one.addresses:
+        container.run(f"ip addr add {address}/{64 if ':' in address else 24} dev eth0")
+    container.run("ip link set eth0 up")
+
+
+def pings(container: Namespace, address: str, *options: str) -> bool:
+    return container.try_run(f"ping -c1 -W1 {' '.join(options)} {address}").returncode == 0
+
+
+def claim_by_arp(container: Namespace, address: str, mac: str) -> None:
+    """Tell everybody that the address has this MAC."""
+    mac, sender = mac.replace(":", ""), "".join(f"{int(part):02x}" for part in address.split("."))
+    send_frame(
+        container, f"ffffffffffff{mac}0806" + "0001080006040002" + mac + sender + "ffffffffffff" + sender
+    )
+
+
+def send_frame(container: Namespace, frame: str) -> None:
+    code = (
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0));"
+        f"s.send(bytes.fromhex('{frame}'))"
+    )
+    container.run_code(code)
+
+
+def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory) -> None:
+    """Scenario 3 begins here: who can't lie about who he is can be kept apart from others."""
+    host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
+    bridge(host, NET)
+    plug(host, web, WEB, NET)
+    plug(host, cli, CLI, NET)
+
+    async def main() -> None:
+        async with guarding(host, GIVEN) as guard:
+            assert pings(cli, "10.66.0.2")
+            assert pings(cli, "fd66::2")
+            assert pings(cli, "fe80::a:ff:fe00:2%eth0"), "link-local as the kernel makes it"
+            assert guard.status().dropped == {"spoofed": 0, "strangers": 0, "crossed": 0}
+            cli.run("ip addr add 10.66.0.99/24 dev eth0")
+            cli.run("ip -6 addr add fd66::99/64 dev eth0 nodad")
+            assert not pings(cli, "10.66.0.2", "-I 10.66.0.99")
+            assert not pings(cli, "fd66::2", "-I fd66::99")
+            cli.run("ip addr del 10.66.0.99/24 dev eth0")
+            # The address of the other: what it answers to must stay what it was.
+            before = guard.status().dropped["spoofed"]
+            claim_by_arp(cli, "10.66.0.2", CLI.mac)
+            assert guard.status().dropped["spoofed"] == before + 1
+            cli.run("ip link set eth0 address 02:0a:00:00:00:77")
+            assert not pings(cli, "10.66.0.2"), "another's MAC, or one that nobody was given"
+            cli.run(f"ip link set eth0 address {CLI.mac}")
+            assert pings(cli, "10.66.0.2")
+            before = guard.status().dropped["spoofed"]
+            send_frame(cli, "ffffffffffff" + CLI.mac.replace(":", "") + "81000007" + "0806" + "00" * 46)
+            assert guard.status().dropped["spoofed"] == before + 1, (
+                "a VLAN tag would carry the rest past the rules"
+            )
+
+    trio.run(main)
+
+
+def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFactory) -> None:
+    host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
+    bridge(host, NET)
+    plug(host, web, WEB, NET)
+    plug(host, cli, CLI, NET)
+
+    async def main() -> None:
+        async with guarding(host, dataclasses.replace(GIVEN, endpoints=(WEB,))) as guard:
+            assert not pings(cli, "10.66.0.2"), "no endpoint stands for that interface"
+            handles = host.run("nft -a list table bridge netagent").count("handle")
+            first = host.run("nft -a list chain bridge netagent sender")
+            await give(guard, GIVEN, 2)
+            assert pings(cli, "10.66.0.2")
+            await give(guard, dataclasses.replace(GIVEN, clamps={("nx-8388609", CLI.mac): 1200}), 3)
+            assert "1200" in host.run("nft list map bridge netagent clamps")
+            assert host.run("nft -a list chain bridge netagent sender") == first
+            assert host.run("nft -a list table bridge netagent").count("handle") == handles
+            await give(guard, dataclasses.replace(GIVEN, endpoints=(WEB,)), 4)
+            assert not pings(cli, "10.66.0.2")
+            many = tuple(
+                dataclasses.replace(
+                    CLI, veth=f"nv{number:08x}", addresses=(f"10.66.{number >> 8}.{number & 255}",)
+                )
+                for number in range(2000)
+            )
+            await give(guard, dataclasses.replace(GIVEN, endpoints=many), 5)
+            assert host.run("nft list set bridge netagent senders4").count("nv0") == 2000
+            assert guard.status().restored == 0
+            await give(guard, None, 6)
+            assert host.run("nft list ruleset") == ""
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flush ruleset",
+        "delete table bridge netagent",
+        "flush chain bridge netagent sender",
+        "flush set bridge netagent senders4",
+        "add element inet netagent members4 { 203.0.113.1 }",
+        "insert rule bridge netagent prerouting accept",
+        "add table inet netagent { flags dormant; }",
+    ],
+)
+def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
+    namespaces: NamespaceFactory, damage: str
+) -> None:
+    host = namespaces("h")
+
+    async def main() -> None:
+        host.run("nft add table ip somebody")
+        async with guarding(host, GIVEN) as guard:
+            whole = host.run("nft list table bridge netagent") + host.run("nft list table inet netagent")
+            host.run(f"nft {damage}")
+            await wait_until(lambda: guard.status().restored == 1, "they are put back", 2.0)
+            assert (
+                host.run("nft list table bridge netagent") + host.run("nft list table inet netagent") == whole
+            )
+            host.run("nft add table ip another")
+            await trio.sleep(1.2)
+            assert guard.status().restored == 1, "what others do with their own tables is nothing to us"
+        assert "netagent" in host.run("nft list ruleset"), "an agent that stops leaves its tables"
+
+    trio.run(main)
+
+
+def test_vxlan_comes_from_members_and_by_their_device(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    host, other = wire
+    host.run("ip link add nx-8388609 type vxlan id 8388609 dstport 4799 local 192.0.2.1 nolearning")
+    host.run("ip link set nx-8388609 up")
+    other.run("ip addr add 192.0.2.3/24 dev wire")
+    other.run("ip addr add 198.51.100.3/32 dev lo")
+
+    def received() -> int:
+        return int(host.run("cat /sys/class/net/nx-8388609/statistics/rx_packets"))
+
+    def send(source: str) -> None:
+        frame = (
+            "08000000" + f"{8388609:06x}" + "00" + "ffffffffffff" + "020a00000009" + "0800" + "45" + "00" * 45
+        )
+        code = (
+            "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+            f"s.bind(('{source}', 0)); s.sendto(bytes.fromhex('{frame}'), ('192.0.2.1', 4799))"
+        )
+        other.run_code(code)
+
+    async def main() -> None:
+        given = FirewallInput(vxlan_port=4799, members=frozenset({"192.0.2.2", "198.51.100.3"}))
+        send("192.0.2.3")
+        await wait_until(lambda: received() == 1, "without rules anybody is heard")
+        async with guarding(host, given) as guard:
+            send("192.0.2.3")
+            send("198.51.100.3")  # a member's, but no way leads back there by that device
+            assert received() == 1
+            assert guard.status().dropped["strangers"] == 2
+            send("192.0.2.2")
+            await wait_until(lambda: received() == 2, "a member is heard")
+
+    trio.run(main)
+
+
+def test_the_host_routes_nothing_between_our_networks(namespaces: NamespaceFactory) -> None:
+    """Scenario 3: two networks can't reach each other, whatever ip_forward says, bridge netfilter on or off."""
+    host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
+    other = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02")
+    there = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:02", addresses=("10.67.0.2",))
+    for network, number in ((NET, 66), (other, 67)):
+        bridge(host, network)
+        host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")
+    third = namespaces("c3")
+    plug(host, web, WEB, NET)
+    plug(host, cli, CLI, NET)
+    plug(host, third, there, other)
+    for container, gateway in ((web, "10.66.0.1"), (cli, "10.66.0.1"), (third, "10.67.0.1")):
+        container.run(f"ip route add default via {gateway}")
+    host.run("sysctl -qw net.ipv4.ip_forward=1")
+    assert pings(web, "10.67.0.2"), "without rules the host routes"
+
+    async def main() -> None:
+        given = dataclasses.replace(GIVEN, networks=(NET, other), endpoints=(WEB, CLI, there))
+        async with guarding(host, given) as guard:
+            for setting in (0, 1):
+                host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={setting}")
+                assert not pings(web, "10.67.0.2")
+                assert not pings(third, "10.66.0.2")
+                assert pings(web, "10.66.0.3"), "what the bridge passes is not routed"
+            assert guard.status().dropped["crossed"] >= 4
+            # By the host instead of by the bridge: a detour around every rule for a network.
+            web.run("ip route add 10.66.0.3 via 10.66.0.1")
+            assert not pings(web, "10.66.0.3")
+
+    trio.run(main)
+
+
+def test_an_attach_costs_less_than_a_program_takes_to_start(namespaces: NamespaceFactory) -> None:
+    host = namespaces("h")
+
+    async def main() -> None:
+        tables = await tables_of(host)
+        with tables.sock:
+            many = tuple(
+                dataclasses.replace(
+                    WEB, veth=f"nv{number:08x}", addresses=(f"10.66.{number >> 8}.{number & 255}",)
+                )
+                for number in range(1000)
+            )
+            old = ruleset_of(dataclasses.replace(GIVEN, endpoints=many))
+            await tables.install(old)
+            new = ruleset_of(dataclasses.replace(GIVEN, endpoints=(*many, CLI)))
+            started_at = trio.current_time()
+            assert tables.change(old, new)
+            assert trio.current_time() - started_at < 0.1
+            assert tables.are_whole()
+
+    trio.run(main)

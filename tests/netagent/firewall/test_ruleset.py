@@ -1,0 +1,55 @@
+"""What the sets of our tables hold follows from the inputs, and reads the same as text and as bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from netagent.firewall import ruleset, text
+from netagent.firewall.element import Field, encode
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.ruleset import link_local, ruleset_of
+
+WEB = GuardedEndpoint(veth="nv1", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
+NET = GuardedNetwork(bridge="na-1", bridge_mac="06:00:00:00:00:01")
+GIVEN = FirewallInput(
+    vxlan_port=4799,
+    endpoints=(WEB,),
+    networks=(NET,),
+    members=frozenset({"192.0.2.2", "2001:db8::2"}),
+    clamps={("nx-1", "02:0a:00:00:00:03"): 1200},
+)
+
+
+def test_an_endpoint_speaks_for_its_addresses_and_its_link_local_one():
+    elements = ruleset_of(GIVEN).elements
+    assert elements[ruleset.SENDERS].keys() == {("nv1", WEB.mac)}
+    assert elements[ruleset.SENDERS4].keys() == {("nv1", WEB.mac, "10.66.0.2")}
+    assert elements[ruleset.SENDERS6].keys() == {
+        ("nv1", WEB.mac, "fd66::2"),
+        ("nv1", WEB.mac, "fe80::a:ff:fe00:2"),
+    }
+    assert link_local("52:54:00:12:34:56") == "fe80::5054:ff:fe12:3456"
+
+
+def test_members_are_sorted_by_family_and_clamps_are_a_map():
+    elements = ruleset_of(GIVEN).elements
+    assert elements[ruleset.MEMBERS4].keys() == {("192.0.2.2",)}
+    assert elements[ruleset.MEMBERS6].keys() == {("2001:db8::2",)}
+    assert elements[ruleset.CLAMPS] == {("nx-1", "02:0a:00:00:00:03"): ("1200",)}
+    assert set(elements) == set(ruleset.KINDS)
+
+
+def test_the_text_is_one_transaction_and_matches_our_port_only():
+    written = text.render(ruleset_of(dataclasses.replace(GIVEN, vxlan_port=4800)))
+    assert written.startswith("add table bridge netagent\ndelete table bridge netagent\n")
+    assert "4799" not in written
+    assert "4800" in written
+    assert 'elements = { "nv1" . 02:0a:00:00:00:02 . 10.66.0.2 }' in written
+    assert 'elements = { "nx-1" . 02:0a:00:00:00:03 : 1200 }' in written
+
+
+def test_the_kernel_fills_the_fields_of_a_concatenation_up():
+    assert encode((Field.ETHER,), (WEB.mac,)) == bytes.fromhex("020a00000002")
+    assert encode((Field.ETHER, Field.PORT), (WEB.mac, "80")) == bytes.fromhex("020a00000002 0000 0050 0000")
+    assert encode((Field.IFNAME,), ("nv1",)) == b"nv1" + bytes(13)
+    assert encode((Field.PROTOCOL, Field.IPV4), ("udp", "10.0.0.1")) == bytes.fromhex("11000000 0a000001")
