@@ -69,6 +69,9 @@ def cluster_of():
         supervisor=Names(),
         reconciler=SimpleNamespace(status=lambda: datapath),
         datapath=datapath,
+        guard=SimpleNamespace(
+            status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
+        ),
         node=SimpleNamespace(
             statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
         ),
@@ -107,7 +110,11 @@ async def test_a_member_in_good_order_has_no_warnings():
     assert (status["members"], status["networks"]) == ({"alive": 1}, ["app"])
     assert status["endpoints"] == {"local": 1, "total": 1, "hidden": 0}
     assert status["dns"] == {"running": True, "sandboxes": 1, "queries": 7}
-    assert status["refused"] == {"gossip_refused_label": 3, "dns_refused_malformed": 2}
+    assert status["refused"] == {
+        "gossip_refused_label": 3,
+        "dns_refused_malformed": 2,
+        "packets_spoofed": 2,
+    }
     assert status["drift"]["checked_s"] is None
 
 
