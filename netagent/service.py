@@ -16,8 +16,12 @@ from netagent.control import schema
 from netagent.control.inspecting import inspect
 from netagent.control.lookup import look_up
 from netagent.control.present import LocalFacts, Presenter
+from netagent.control.reasons import why as why_of
 from netagent.control.status import status_of
+from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
+from netagent.doctor.why import Explanation
 from netagent.errors import FailedError, InputError, NoError
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
@@ -193,10 +197,31 @@ class Service:
         keys = dict.fromkeys((e.network_id, e.record.service) for e in self._filtered(only))
         return [present.service(view.service(*key)) for key in keys]
 
-    async def inspect(self, thing: str) -> schema.Inspection:
+    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
         """One thing, everything known."""
-        cluster = self._cluster()
-        return inspect(self._presenter(), thing, cluster.prober.rtt_s)
+        found = inspect(self._presenter(), thing, self._cluster().prober.rtt_s)
+        if why:
+            found["why"] = await self._why(found)
+        return found
+
+    async def _why(self, found: schema.Inspection) -> schema.Why:
+        cluster, present = self._cluster(), self._presenter()
+        match found["kind"]:
+            case "network":
+                explanation = await explain_network(cluster, NetworkId(found["id"]))
+            case "host":
+                explanation = await explain_host(cluster, HostId(found["id"]))
+            case "service":
+                ids = [EndpointId(one["id"]) for one in found["endpoints"]]
+                explanation = await self._explain_endpoints(ids)
+            case "endpoint":
+                explanation = await self._explain_endpoints([EndpointId(found["id"])])
+        return why_of(present, explanation)
+
+    async def _explain_endpoints(self, ids: Sequence[EndpointId]) -> Explanation:
+        cluster, present = self._cluster(), self._presenter()
+        endpoints = [one for endpoint_id in ids for one in endpoint_with(cluster, endpoint_id)]
+        return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"])
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer."""

@@ -66,6 +66,10 @@ PERFORMS = {
     "netagent.integrations.runtimes",
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",
+    # what is wrong
+    "netagent.doctor.asking",
+    "netagent.doctor.explaining",
+    "netagent.doctor.visiting",
     # kernel
     "netagent.datapath.apply",
     "netagent.datapath.attach",
@@ -196,16 +200,21 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.model", "netagent.registry", "netagent.state_dir", "netagent.usecases",
     },
     "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
+    "netagent.doctor": {
+        "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names", "netagent.projection.intent",
+        "netagent.registry", "netdns", "netgossip.types",
+    },
     "netagent.control": {
         "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.registry",
         "netagent.usecases", "netdns.errors",
     },
+    "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
     "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
     "netagent.control.problem": {"netagent.errors"},
     "netagent.integrations.shim": set(),  # runs without us
     "netagent.service": {
-        "netagent.control", "netagent.errors", "netagent.model", "netagent.registry", "netagent.usecases",
-        "netgossip.errors", "netgossip.invitation",
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.registry",
+        "netagent.usecases", "netgossip.errors", "netgossip.invitation",
     },
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.integrations",
@@ -226,6 +235,7 @@ ONLY_TYPES = {
     "netagent.cli.installing": {"netagent.install.files", "netagent.install.installer"},
     "netagent.control.lookup": {"netagent.membership.cluster"},
     "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
+    "netagent.doctor.explaining": {"netagent.membership.cluster"},
     "netagent.membership.neighbours": {"netagent.agent"},
     "netgossip.testing_host": {"netgossip.testing"},
 }

@@ -162,6 +162,12 @@ def connect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="as for attach, or an endpoint of this host")
 
 
+def inspect(parser: argparse.ArgumentParser) -> None:
+    """`netagent inspect`."""
+    parser.add_argument("thing", metavar="NAME|ID|IP|MAC", help="endpoint, service, network or host")
+    parser.add_argument("--why", action="store_true", help="which record made what, and what is missing")
+
+
 def lookup(parser: argparse.ArgumentParser) -> None:
     """`netagent lookup`."""
     parser.add_argument("name", metavar="NAME", help="web, web.app or a full name")

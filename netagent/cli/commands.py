@@ -251,16 +251,22 @@ def services(session: Session) -> int:
 
 def inspect(session: Session) -> int:
     """One thing, everything known."""
-    answer = session.client.call("GET", "/v1/inspect", query={"thing": _text(session, "thing")})
+    query = {"thing": _text(session, "thing"), "why": "true" if session.arguments.why else ""}
+    answer = session.client.call("GET", "/v1/inspect", query=query)
+    why = answer.get("why")
 
     def lines() -> Iterable[str]:
         yield from screen.thing(answer, answer["kind"])
         if answer.get("endpoints"):
             yield ""
             yield from session.printer.table(answer["endpoints"], tables.ENDPOINTS)
+        if why:
+            yield from screen.origins(why)
+            yield from session.printer.table(why["objects"], tables.OBJECTS)
+            yield from screen.fixes(why)
 
     session.printer.one(answer, lines, name=answer["name"])
-    return DONE
+    return DONE if why is None or why["complete"] else NO
 
 
 def lookup(session: Session) -> int:

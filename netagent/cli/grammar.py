@@ -300,11 +300,11 @@ def _look(add: _Adder) -> None:
     add(
         "inspect",
         commands.inspect,
-        lambda p: p.add_argument(
-            "thing", metavar="NAME|ID|IP|MAC", help="endpoint, service, network or host"
-        ),
-        says="Everything known of one thing.",
-        examples="netagent inspect web\nnetagent inspect 10.160.0.2",
+        arguments.inspect,
+        says="Everything known of one thing. With --why also the record that it follows from, and everything that\n"
+        "record makes on this host: what is there, what is missing, and what is not needed and why. Then it exits 1\n"
+        "when something is not as the record says.",
+        examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
     )
     add(
         "lookup",

@@ -29,6 +29,9 @@ _COLOURS = {
     "fenced": "31",
     "unhealthy": "31",
     "clash": "31",
+    "missing": "31",
+    "altered": "31",
+    "left over": "33",
 }
 _BOLD = "1"
 

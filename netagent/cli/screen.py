@@ -126,7 +126,9 @@ def thing(answer: Item, kind: str) -> Iterator[str]:
     """All fields of anything, one a line; empty ones and lists of endpoints are left to others."""
     yield clean(f"{kind} {answer['name']}")
     fields = {
-        key: value for key, value in answer.items() if key not in ("schema", "kind", "name", "endpoints")
+        key: value
+        for key, value in answer.items()
+        if key not in ("schema", "kind", "name", "endpoints", "why")
     }
     shown = {
         _label(key): _value(key, value) for key, value in fields.items() if value not in ("", [], {}, None)
@@ -134,6 +136,33 @@ def thing(answer: Item, kind: str) -> Iterator[str]:
     width = max(map(len, shown)) + 2
     for label, text in shown.items():
         yield f"  {(label + ':').ljust(width)}{clean(text)}"
+
+
+def origins(why: Item) -> Iterator[str]:
+    """Above the objects of `inspect --why`: the records that they follow from."""
+    yield ""
+    for record in why["records"]:
+        version = (
+            "a record that is not here (any more)"
+            if record["epoch"] is None
+            else f"epoch {record['epoch']}, sequence {record['sequence']} of its log"
+        )
+        yield clean(f"the {record['kind']} {record['name']} follows from host {record['host']}: {version}")
+    if why["left_out"]:
+        yield f"{counted(why['left_out'], 'further endpoint')} of this service not explained: name one of them"
+    yield ""
+
+
+def fixes(why: Item) -> Iterator[str]:
+    """Below them: what to type for each that is wrong."""
+    wrong = [one for one in why["objects"] if one["fix"]]
+    if not wrong:
+        return
+    yield ""
+    yield "netagent repairs its own objects within seconds; what stays, by hand:"
+    for one in wrong:
+        yield f"  ! {clean(one['thing'])}: {clean(_sentence([one['state'], one['reason']]))}"
+        yield f"    fix: {clean(one['fix'])}"
 
 
 def _label(key: str) -> str:

@@ -101,6 +101,13 @@ ANSWERS = (
     Column("DATA", lambda a: a["data"]),
 )
 
+OBJECTS = (
+    Column("STATE", _state),
+    Column("KIND", lambda o: o["kind"]),
+    Column("OBJECT", lambda o: o["thing"]),
+    Column("REASON", lambda o: o["reason"]),
+)
+
 REMOVED = (
     Column("REMOVED", lambda item: str(item["name"])),
     Column("ID", lambda item: str(item["id"])[:ID_DIGITS]),

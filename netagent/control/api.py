@@ -9,7 +9,7 @@
     DELETE /v1/endpoints/ENDPOINT            detach
     POST   /v1/endpoints/ENDPOINT/links      {"service": …, "alias": …}
     DELETE /v1/endpoints/ENDPOINT/links      ?service=…&alias=…
-    GET    /v1/inspect?thing=…               /v1/lookup?name=…&type=…&from=…
+    GET    /v1/inspect?thing=…&why=true      /v1/lookup?name=…&type=…&from=…
 
 Lists take `?watch=true`, endpoints and services also `network`, `host` and `service`. What comes back is documented
 in netagent.control.schema, errors are RFC 9457 problem documents. A request runs to its end when its client hangs
@@ -192,8 +192,10 @@ class _Face:
         return _one(await self._service.unlink(request.path_params["endpoint"], link))
 
     async def inspect(self, request: Request) -> Response:
-        fields = requests.Fields(_query(request, "thing"), "thing")
-        return _one(await self._service.inspect(fields.text("thing", required=True)))
+        query = _query(request, "thing why")
+        fields = requests.Fields(_without(query, "why"), "thing")
+        thing = fields.text("thing", required=True)
+        return _one(await self._service.inspect(thing, why=_flag(query, "why")))
 
     async def lookup(self, request: Request) -> Response:
         fields = requests.Fields(_query(request, "name type from"), "name type from")

@@ -169,6 +169,47 @@ class Withdrawn(TypedDict):
     """Live hosts that know of it."""
 
 
+ObjectWord = Literal["present", "missing", "altered", "left over", "not needed", "not known"]
+"""An object against the record that makes it. `not needed`: nothing should be there, and nothing is."""
+
+
+class WhyRecord(TypedDict):
+    """A record that something follows from, and where it is from."""
+
+    kind: str
+    """`endpoint`, `network` or `host`."""
+    name: str
+    host: str
+    """Who wrote it."""
+    host_id: str
+    epoch: int | None
+    """With `sequence` its version; null: its owner says something else by now, or has said nothing yet."""
+    sequence: int | None
+
+
+class WhyObject(TypedDict):
+    """Something that a record makes in the kernel, in a container or in a resolver's answers."""
+
+    kind: str
+    """`device`, `neighbour`, `bridge entry`, `tunnel entry`, `interface`, `address`, `resolver`, `name`, …"""
+    thing: str
+    state: ObjectWord
+    reason: str
+    fix: str
+    """What puts it right by hand; `""` when nothing is wrong."""
+
+
+class Why(TypedDict):
+    """`inspect --why`."""
+
+    complete: bool
+    """False when an object is missing, altered or left over."""
+    records: list[WhyRecord]
+    objects: list[WhyObject]
+    left_out: int
+    """Endpoints of a service that are not explained, because there are too many."""
+
+
 class Member(TypedDict):
     """A host of the cluster."""
 
@@ -184,6 +225,8 @@ class Member(TypedDict):
     path: PathWord
     local: bool
     """True for the host that answers."""
+    why: NotRequired[Why]
+    """Only in `inspect --why`."""
 
 
 class Space(TypedDict):
@@ -226,6 +269,8 @@ class Network(TypedDict):
     """Only in the answer of `network create`: false when it existed with the same options."""
     space: NotRequired[Space]
     """Only in `network inspect`."""
+    why: NotRequired[Why]
+    """Only in `inspect --why`."""
 
 
 class NetworkRemoved(TypedDict):
@@ -284,6 +329,8 @@ class Endpoint(TypedDict):
     links: list[LinkPart]
     created: NotRequired[bool]
     """Only in the answers of `attach` and `network connect`: false when it was there already."""
+    why: NotRequired[Why]
+    """Only in `inspect --why`."""
 
 
 class Detached(TypedDict):
@@ -311,6 +358,8 @@ class Service(TypedDict):
     hosts: list[str]
     """Names of the hosts of all its endpoints."""
     ports: list[PortPart]
+    why: NotRequired[Why]
+    """Only in `inspect --why`."""
 
 
 class EndpointInspection(Endpoint):

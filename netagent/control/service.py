@@ -116,8 +116,8 @@ class AgentService(Protocol):
         """The services this host knows. NoError as for endpoints."""
         ...
 
-    async def inspect(self, thing: str) -> schema.Inspection:
-        """By name, id, address or MAC; NoError when nothing has it.
+    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
+        """By name, id, address or MAC; NoError when nothing has it. `why`: with the objects that it makes here.
 
         A name shared by several kinds means the service first, then endpoint, network, host.
         """

@@ -34,8 +34,9 @@ from netagent.registry.facts import (
     NetworkView,
     ServiceView,
 )
-from netagent.registry.store import EndpointKey, Store
-from netgossip.types import EntriesChanged, Member, Scope
+from netagent.registry.schema import key_of
+from netagent.registry.store import EndpointKey, Held, Store
+from netgossip.types import EntriesChanged, Member, Scope, Version
 
 __all__ = [
     "AgentState",
@@ -253,6 +254,12 @@ class RegistryView:
         log = self._store.records.get((scope, owner), Map())
         return tuple(log[key].record for key in sorted(log))
 
+    def version_of(self, owner: HostId, record: Record) -> Version | None:
+        """The version under which the owner's log has this very record; None when it says otherwise by now."""
+        scope, key = key_of(record)
+        held = self._store.records.get((scope, owner), _NO_RECORDS).get(key)
+        return held.version if held is not None and held.record == record else None
+
     def check_invariants(self) -> None:
         """Every index follows from the records. Costs the whole registry; AssertionError names what differs."""
         expected = rebuild(self._store)
@@ -260,6 +267,7 @@ class RegistryView:
             assert getattr(self._store, name) == getattr(expected, name), f"index {name} does not follow"
 
 
+_NO_RECORDS: Map[bytes, Held] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
 _NO_GRANTS: Map[tuple[HostId, bytes], GrantRecord] = Map()
 

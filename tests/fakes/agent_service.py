@@ -69,6 +69,31 @@ def endpoint_of(name: str, *, number: int = 1, network: str = "app", host: str =
     }
 
 
+def why_of(*, missing: bool = False) -> schema.Why:
+    wrong: schema.WhyObject = {
+        "kind": "tunnel entry",
+        "thing": "02:00:00:00:00:02 at 192.0.2.2 by nx-8388608",
+        "state": "missing" if missing else "present",
+        "reason": "",
+        "fix": "bridge fdb replace 02:00:00:00:00:02 dev nx-8388608 dst 192.0.2.2 self" if missing else "",
+    }
+    return {
+        "complete": not missing,
+        "records": [
+            {
+                "kind": "endpoint",
+                "name": "web",
+                "host": "h2",
+                "host_id": "bb" * 16,
+                "epoch": 3,
+                "sequence": 17,
+            }
+        ],
+        "objects": [wrong],
+        "left_out": 0,
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -81,6 +106,7 @@ class FakeService:
         self.created: list[NetworkRequest] = []
         self.joined: list[tuple[list[str], str]] = []
         self.failure: Exception | None = None
+        self.why = why_of()
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
@@ -249,11 +275,14 @@ class FakeService:
             for row in await self.endpoints(only)
         ]
 
-    async def inspect(self, thing: str) -> schema.Inspection:
+    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
         service = (await self.services(ListFilter(service=thing)))[:1]
         if not service:
             raise NoError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
-        return {**service[0], "kind": "service", "endpoints": self.rows}
+        found: schema.Inspection = {**service[0], "kind": "service", "endpoints": self.rows}
+        if why:
+            found["why"] = self.why
+        return found
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.agent_service import Served, endpoint_of
+from fakes.agent_service import Served, endpoint_of, why_of
 
 from netagent.model.records import Link, Port
 
@@ -94,6 +94,23 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
     assert "1 endpoint detached" in says("leave")
     assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts told\n"
+
+
+def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_missing(
+    served: Served, netagent: Run
+) -> None:
+    served.service.rows = [endpoint_of("web")]
+    done = netagent("inspect", "web", "--why")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the endpoint web follows from host h2: epoch 3, sequence 17 of its log" in done.stdout
+    assert "present  tunnel entry  02:00:00:00:00:02 at 192.0.2.2 by nx-8388608" in done.stdout
+    served.service.why = why_of(missing=True)
+    done = netagent("inspect", "web", "--why")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "    fix: bridge fdb replace" in done.stdout
+    done = netagent("inspect", "web", "--why", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["why"]["objects"][0]["state"] == "missing"
 
 
 def test_tables(served: Served, netagent: Run) -> None:

@@ -1,0 +1,40 @@
+"""`inspect THING --why` and `doctor` as the dicts that the API returns. Pure."""
+
+from __future__ import annotations
+
+from netagent.control import schema
+from netagent.control.present import Presenter
+from netagent.doctor.line import Line
+from netagent.doctor.why import Explanation, Origin
+
+
+def why(present: Presenter, explanation: Explanation) -> schema.Why:
+    """An explanation; `complete` is false when anything is missing, altered or left over."""
+    return {
+        "complete": not any(line.is_wrong for line in explanation.lines),
+        "records": [_origin(present, origin) for origin in explanation.origins],
+        "objects": [_line(line) for line in explanation.lines],
+        "left_out": explanation.left_out,
+    }
+
+
+def _origin(present: Presenter, origin: Origin) -> schema.WhyRecord:
+    version = origin.version
+    return {
+        "kind": origin.kind,
+        "name": origin.name,
+        "host": present.host_name(origin.owner),
+        "host_id": origin.owner,
+        "epoch": None if version is None else version.epoch,
+        "sequence": None if version is None else version.sequence,
+    }
+
+
+def _line(line: Line) -> schema.WhyObject:
+    return {
+        "kind": line.kind,
+        "thing": line.thing,
+        "state": line.state.value,
+        "reason": line.reason,
+        "fix": line.fix,
+    }

@@ -1,0 +1,1 @@
+"""What is wrong on this host: facts are gathered, tables of checks decide, nothing is ever changed."""

@@ -1,0 +1,120 @@
+"""Gathers what `why` explains: a fresh look at the kernel, into the container, and at what its resolver answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import trio
+
+from netagent.datapath.netlink import Netlink, open_socket
+from netagent.datapath.observe import observe
+from netagent.doctor import why
+from netagent.doctor.answers import Replies, questions_about
+from netagent.doctor.asking import ask_inside
+from netagent.doctor.intent import Situation, intended_state
+from netagent.doctor.line import Line
+from netagent.doctor.objects import Evidence
+from netagent.doctor.visiting import visit
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import EndpointView
+
+if TYPE_CHECKING:
+    from netagent.membership.cluster import Cluster
+
+SETTLE_S = 2.0
+"""How long the kernel and the resolver may take to follow what was known when the question came."""
+MAX_EXPLAINED = 20
+"""Endpoints of one service; the number of the others is told."""
+
+NamesOf = Callable[[EndpointView], Sequence[str]]
+
+
+def situation_of(cluster: Cluster) -> Situation:
+    """What the kernel's state follows from beside the records."""
+    return Situation(
+        cluster_id=ClusterId(cluster.keys.cluster_id),
+        domain=cluster.keys.domain,
+        underlay=cluster.underlay.address,
+        underlay_mtu_bytes=cluster.underlay.mtu_bytes,
+        vxlan_port=cluster.config.vxlan_port,
+    )
+
+
+async def gather(cluster: Cluster) -> Evidence:
+    """Records and kernel at one moment, or as near to one as two things can be."""
+    known, situation = cluster.live.now, situation_of(cluster)
+    with trio.move_on_after(SETTLE_S):
+        await cluster.projection.wait_programmed(known.revision)
+    with closing(Netlink(open_socket())) as netlink:
+        seen = await observe(netlink)
+    rows = tuple(known.rows.values())
+    desired = await trio.to_thread.run_sync(intended_state, known.view, rows, situation)
+    dirty = cluster.reconciler.status().dirty
+    return Evidence(
+        view=known.view,
+        rows=known.rows,
+        situation=situation,
+        desired=desired,
+        observed=seen.state,
+        refusals={commands.replace("\n", "; "): reason for commands, reason in dirty},
+    )
+
+
+async def explain_endpoints(
+    cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf
+) -> why.Explanation:
+    """Why each of them is reachable, or is not."""
+    evidence = await gather(cluster)
+    lines: list[Line] = []
+    shown = endpoints[:MAX_EXPLAINED]
+    for endpoint in shown:
+        names = tuple(names_of(endpoint))
+        own = evidence.rows.get(endpoint.endpoint_id)
+        inside = await visit(own) if own is not None and endpoint.owner == evidence.view.local else None
+        replies = await _replies(evidence, own, endpoint, names)
+        lines += why.endpoint_lines(evidence, endpoint, inside, names, replies)
+    origins = tuple(why.origin_of_endpoint(endpoint) for endpoint in shown)
+    return why.Explanation(origins, tuple(lines), len(endpoints) - len(shown))
+
+
+async def _replies(
+    evidence: Evidence, own: LocalEndpointRow | None, endpoint: EndpointView, names: tuple[str, ...]
+) -> Replies | None:
+    """Asked in the endpoint's own container, else in the first of this host's that is in its network."""
+    rows = evidence.rows.values()
+    asker = own or next(
+        (row for row in rows if row.network_id == endpoint.network_id and row.netns_inode), None
+    )
+    if asker is None:
+        return None
+    return await ask_inside(asker, [question for question, _ in questions_about(endpoint, names)])
+
+
+async def explain_network(cluster: Cluster, network_id: NetworkId) -> why.Explanation:
+    """What the network is on this host."""
+    evidence = await gather(cluster)
+    network = evidence.view.networks.get(network_id)
+    if network is None:
+        return why.Explanation((), ())
+    return why.Explanation(
+        (why.origin_of_network(evidence, network),), tuple(why.network_lines(evidence, network))
+    )
+
+
+async def explain_host(cluster: Cluster, host_id: HostId) -> why.Explanation:
+    """How this host reaches another one."""
+    evidence = await gather(cluster)
+    host = evidence.view.hosts.get(host_id)
+    if host is None:
+        return why.Explanation((), ())
+    return why.Explanation((why.origin_of_host(evidence, host),), tuple(why.host_lines(evidence, host)))
+
+
+def endpoint_with(cluster: Cluster, endpoint_id: EndpointId) -> list[EndpointView]:
+    """The endpoint of that id, also one that is fenced."""
+    view = cluster.live.view
+    found = view.endpoints.get(endpoint_id)
+    return [found] if found else [e for e in view.fenced.values() if e.endpoint_id == endpoint_id]

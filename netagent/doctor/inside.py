@@ -1,0 +1,115 @@
+"""A container's inside against its endpoint: interface, addresses, routes, resolver sockets. Pure.
+
+Compared is what the endpoint needs and nothing else: what a container does beside that is its own affair. Prefix
+lengths of IPv4 addresses are not looked at, because a runtime that sets the address itself chooses another than we.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from netagent.doctor.drift import State
+from netagent.doctor.line import Line
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import NetworkView
+
+
+@dataclass(frozen=True, slots=True)
+class InsideLink:
+    """A link inside a container."""
+
+    mac: str
+    mtu_bytes: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsideFacts:
+    """A namespace at one moment."""
+
+    problem: str = ""
+    """Why it could not be looked into; then the rest is empty."""
+    links: dict[str, InsideLink] = field(default_factory=dict)
+    addresses: frozenset[tuple[str, str]] = frozenset()
+    """(interface, address without prefix length)."""
+    routes: frozenset[tuple[str, str]] = frozenset()
+    """(interface, destination)."""
+    resolver_sockets: frozenset[str] = frozenset()
+    """`udp` and `tcp`, those that are at 127.0.0.11 port 53."""
+
+
+def inside_lines(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFacts) -> list[Line]:
+    """What the endpoint needs in its container, each with its state."""
+    if facts.problem:
+        return [
+            Line("interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem)
+        ]
+    link = facts.links.get(row.ifname)
+    lines = [_interface(row, network, link)]
+    if link is not None:
+        lines += _addresses(row, facts)
+        lines += _routes(row, network, facts)
+    lines += _sockets(row, facts)
+    return lines
+
+
+def _interface(row: LocalEndpointRow, network: NetworkView | None, link: InsideLink | None) -> Line:
+    thing = f"{row.ifname} in {row.target}"
+    if link is None:
+        fix = "netagent makes it anew; if it stays away, `netagent detach` and attach it again"
+        return Line("interface", thing, State.MISSING, "the container has no such interface", fix)
+    wrong: list[tuple[str, str]] = []
+    if link.mac != row.mac:
+        wrong.append((f"its MAC is {link.mac} instead of {row.mac}", f"address {row.mac}"))
+    if network is not None and link.mtu_bytes != network.record.mtu_bytes:
+        wanted = network.record.mtu_bytes
+        wrong.append((f"its MTU is {link.mtu_bytes} instead of {wanted}", f"mtu {wanted}"))
+    if not link.up:
+        wrong.append(("it is down", "up"))
+    if not wrong:
+        return Line("interface", thing, State.PRESENT)
+    words = " ".join(word for _, word in wrong)
+    fix = _inside(row, f"ip link set {row.ifname} {words}")
+    return Line("interface", thing, State.ALTERED, "; ".join(text for text, _ in wrong), fix)
+
+
+def _addresses(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:
+    for address in row.addresses:
+        is_there = (row.ifname, address) in facts.addresses
+        length = 32 if ":" not in address else 64
+        fix = _inside(row, f"ip addr add {address}/{length} dev {row.ifname} nodad")
+        state = State.PRESENT if is_there else State.MISSING
+        yield Line(
+            "address", f"{address} on {row.ifname} in {row.target}", state, "", "" if is_there else fix
+        )
+
+
+def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFacts) -> Iterator[Line]:
+    for text in network.record.subnets if network is not None else ():
+        subnet = ipaddress.ip_network(text)
+        source = next((a for a in row.addresses if (":" in a) == (subnet.version == 6)), "")
+        if not source:
+            continue
+        is_there = (row.ifname, str(subnet)) in facts.routes
+        fix = _inside(row, f"ip route add {subnet} dev {row.ifname} src {source}")
+        state = State.PRESENT if is_there else State.MISSING
+        yield Line("route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix)
+
+
+def _sockets(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:
+    for protocol in ("udp", "tcp"):
+        is_there = protocol in facts.resolver_sockets
+        yield Line(
+            "resolver",
+            f"127.0.0.11 port 53 {protocol} in {row.target}",
+            State.PRESENT if is_there else State.MISSING,
+            "" if is_there else "nobody answers names there",
+            "" if is_there else "restart the agent; if it stays away, `netagent detach` and attach it again",
+        )
+
+
+def _inside(row: LocalEndpointRow, command: str) -> str:
+    return f"nsenter --net={shlex.quote(row.netns_path)} {command}"

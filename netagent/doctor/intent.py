@@ -1,0 +1,66 @@
+"""What this host's kernel should hold, straight from the records, and whose each object is. Pure.
+
+The agent's own desired state is made of the same functions, but may have been made long ago, step by step; here it
+is made anew from all records, so that a fault in the agent's memory shows as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netagent.datapath.desired import desired_state
+from netagent.datapath.state import KernelState
+from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.projection.intent import network_inputs, probe_input
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import EndpointView, RegistryView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the kernel's state follows from beside the records."""
+
+    cluster_id: ClusterId
+    domain: str
+    underlay: str
+    underlay_mtu_bytes: int
+    vxlan_port: int
+
+
+def intended_state(view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation) -> KernelState:
+    """All that the records and this host's endpoints ask of the kernel."""
+    return desired_state(
+        network_inputs(view, rows),
+        probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
+        underlay=situation.underlay,
+        vxlan_port=situation.vxlan_port,
+        cluster_id=situation.cluster_id,
+    )
+
+
+def host_text(view: RegistryView, host_id: HostId) -> str:
+    """A host's name, or the beginning of its id."""
+    host = view.hosts.get(host_id)
+    return (host.unique_name or host.name) if host is not None else host_id[:8]
+
+
+def endpoint_text(view: RegistryView, endpoint: EndpointView) -> str:
+    """`web on h2`."""
+    return f"{endpoint.record.name} on {host_text(view, endpoint.owner)}"
+
+
+def owners(view: RegistryView) -> Mapping[tuple[str, str], str]:
+    """Whose an object in the kernel is, in words, by (device, address or MAC); devices themselves by (device, "")."""
+    found: dict[tuple[str, str], str] = {}
+    for network_id, network in view.networks.items():
+        bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
+        found[bridge, ""] = found[tunnel, ""] = f"network {network.unique_name}"
+        for endpoint in view.endpoints_in(network_id).values():
+            text = endpoint_text(view, endpoint)
+            found[bridge, endpoint.record.mac] = found[tunnel, endpoint.record.mac] = text
+            for address in endpoint.record.addresses:
+                found[bridge, address] = text
+            if endpoint.owner == view.local:
+                found[veth_name(endpoint.endpoint_id), ""] = text
+    return found

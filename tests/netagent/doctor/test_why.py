@@ -1,0 +1,229 @@
+"""`inspect --why`: each object with its state, and why one is not needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fakes.registry import H1, H2, N1, N2, endpoint, grant, network
+
+from netagent.doctor import why
+from netagent.doctor.answers import Said, questions_about
+from netagent.doctor.drift import State
+from netagent.doctor.inside import InsideFacts, InsideLink
+from netagent.model.ids import bridge_name, vxlan_name
+from netagent.model.records import ForgetRecord, Health
+from netagent.registry.schema import key_of
+from netgossip.types import MemberState
+
+NAMES = ("web.app.mesh.internal", "web2.app.mesh.internal")
+
+
+def lines_of(world, number=2, *, observed=None, replies=None, inside=None, **more):
+    found = why.endpoint_lines(
+        world.evidence(observed, **more), world.endpoint(number), inside, NAMES, replies
+    )
+    return list(found)
+
+
+def states(lines):
+    return {(line.kind, line.state) for line in lines}
+
+
+def answered(world, number=2, *, rcode=0, with_address=True):
+    pairs = questions_about(world.endpoint(number), NAMES)
+    return {q: Said(rcode, frozenset({address} if with_address else ()), False) for q, address in pairs}
+
+
+def test_a_remote_endpoint_is_all_there(world):
+    lines = lines_of(world, replies=answered(world))
+    assert {line.state for line in lines} == {State.PRESENT}
+    assert [line.kind for line in lines] == [
+        *["neighbour"] * 2,
+        "bridge entry",
+        "tunnel entry",
+        *["name"] * 2,
+    ]
+
+
+def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world):
+    world.put(H1, network(multicast=True))
+    assert ("flood entry", State.PRESENT) in states(lines_of(world))
+    wrong = [o for o in lines_of(world, observed=world.kernel(floods=frozenset())) if o.is_wrong]
+    assert [one.thing for one in wrong] == ["multicast of nx-1161 to 192.0.2.2"]
+
+
+def test_its_record_is_told_with_the_host_and_the_version(world):
+    remote = world.endpoint(2)
+    origin = why.origin_of_endpoint(remote)
+    assert (origin.owner, origin.version) == (H2, remote.version)
+    own = why.origin_of_network(world.evidence(), world.view.networks[N1])
+    assert (own.owner, own.version) == (H1, world.view.version_of(H1, network()))
+    assert own.version is not None
+    host = why.origin_of_host(world.evidence(), world.view.hosts[H2])
+    assert (host.name, host.version.sequence) == ("h2", 1)
+    assert key_of(network())[1] == b"n" + bytes.fromhex(N1)
+
+
+@pytest.mark.parametrize("table", ["neighbours", "masters", "selves"])
+def test_a_missing_entry_is_named_with_its_fix(world, table):
+    kernel = world.kernel()
+    mine = endpoint(2, offset=3)
+    entries = {k: v for k, v in getattr(kernel, table).items() if k[1] not in {mine.mac, *mine.addresses}}
+    wrong = [one for one in lines_of(world, observed=replace(kernel, **{table: entries})) if one.is_wrong]
+    assert {one.state for one in wrong} == {State.MISSING}
+    assert len(wrong) == (2 if table == "neighbours" else 1)
+    assert all(one.fix for one in wrong)
+
+
+def test_an_altered_entry_says_what_it_is_and_why_it_stays_so(world):
+    kernel = world.kernel()
+    tunnel = vxlan_name(world.view.networks[N1].record.vni)
+    observed = replace(kernel, selves={**kernel.selves, (tunnel, endpoint(2).mac): "203.0.113.9"})
+    (wrong,) = [one for one in lines_of(world, observed=observed) if one.is_wrong]
+    assert (wrong.kind, wrong.state, wrong.reason) == (
+        "tunnel entry",
+        State.ALTERED,
+        "it is 203.0.113.9 instead",
+    )
+    (refused,) = [
+        one for one in lines_of(world, observed=observed, refusals={wrong.fix: "no"}) if one.is_wrong
+    ]
+    assert refused.reason == "it is 203.0.113.9 instead; the kernel refuses it: no"
+
+
+def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world):
+    before = world.kernel()
+    world.member(H2, MemberState.LEFT)
+    lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
+    assert {line.state for line in lines} == {State.NOT_NEEDED}
+    assert {line.reason for line in lines} == {
+        "host h2 has left the cluster",
+        "hidden: host h2 has left the cluster",
+    }
+    left = [one for one in lines_of(world, observed=before) if one.kind != "name"]
+    assert {line.state for line in left} == {State.LEFT_OVER}
+    assert all(line.fix for line in left)
+
+
+def test_a_silent_host_keeps_its_paths_and_loses_its_names(world):
+    world.member(H2, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H2, False)
+    lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
+    assert ("neighbour", State.PRESENT) in states(lines)
+    assert ("name", State.NOT_NEEDED) in states(lines)
+    assert "its kernel does not answer" in lines[-1].reason
+
+
+def test_a_name_that_still_answers_although_it_is_hidden_is_left_over(world):
+    world.put(H2, replace(endpoint(2, offset=3), health=Health.UNHEALTHY))
+    wrong = [one for one in lines_of(world, replies=answered(world)) if one.is_wrong]
+    assert {(one.kind, one.state) for one in wrong} == {("name", State.LEFT_OVER)}
+    assert wrong[0].reason == "hidden: its health check fails"
+
+
+def test_a_name_without_its_address_is_missing(world):
+    lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
+    missing = [line for line in lines if line.kind == "name"]
+    assert {(line.state, line.reason) for line in missing} == {
+        (State.MISSING, "the answer is NXDOMAIN without its address")
+    }
+    silent = lines_of(world, replies=dict.fromkeys(answered(world)))
+    assert {line.reason for line in silent if line.kind == "name"} == {"nobody answers"}
+
+
+def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
+    world.put(H1, ForgetRecord(H2))
+    assert "was forgotten" in lines_of(world)[-1].reason
+    world.put(H2, replace(endpoint(3, offset=2), name="web3"))
+    fenced = lines_of(world, 3)
+    assert all(line.state in {State.NOT_NEEDED, State.PRESENT} for line in fenced)
+
+
+def test_without_a_container_in_the_network_nothing_is_needed(world):
+    world.rows.clear()
+    lines = lines_of(world)
+    assert {line.state for line in lines} == {State.NOT_NEEDED}
+    assert lines[0].reason == "no container of this host is in network app"
+
+
+def test_a_network_that_lost_its_vni_is_not_built(world):
+    vni = world.view.networks[N1].record.vni
+    world.put(H2, network(N2, "back", vni=vni, subnets=("10.2.0.0/24",)), grant(N2, 4, 7, H1))
+    loser = next(one for one in world.view.networks.values() if not one.holds_vni)
+    lines = list(why.network_lines(world.evidence(), loser))
+    assert "another network has its VNI" in lines[0].reason
+
+
+def test_a_network_counts_its_entries(world):
+    kernel = world.kernel()
+    bridge = bridge_name(world.view.networks[N1].record.vni)
+    lines = list(why.network_lines(world.evidence(), world.view.networks[N1]))
+    assert {line.state for line in lines} == {State.PRESENT}
+    damaged = replace(kernel, neighbours={k: v for k, v in kernel.neighbours.items() if k[0] != bridge})
+    (wrong,) = [o for o in why.network_lines(world.evidence(damaged), world.view.networks[N1]) if o.is_wrong]
+    assert (wrong.kind, wrong.state, wrong.reason) == ("neighbours", State.MISSING, "2 missing")
+
+
+def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):
+    lines = list(why.host_lines(world.evidence(), world.view.hosts[H2]))
+    assert {line.state for line in lines} == {State.PRESENT}
+    assert lines[-1].thing.endswith("to 192.0.2.2 (network app)")
+    kernel = world.kernel()
+    wrong = [
+        one
+        for one in why.host_lines(world.evidence(replace(kernel, selves={})), world.view.hosts[H2])
+        if one.is_wrong
+    ]
+    assert [one.kind for one in wrong] == ["tunnel entry", "tunnel entries"]
+    own = list(why.host_lines(world.evidence(), world.view.hosts[H1]))
+    assert [(one.kind, one.state) for one in own] == [("device", State.PRESENT), ("address", State.PRESENT)]
+
+
+def right_inside(world):
+    (row,) = world.rows.values()
+    return InsideFacts(
+        links={"eth0": InsideLink(row.mac, world.view.networks[N1].record.mtu_bytes, True)},
+        addresses=frozenset(("eth0", address) for address in row.addresses),
+        routes=frozenset(("eth0", subnet) for subnet in world.view.networks[N1].record.subnets),
+        resolver_sockets=frozenset({"udp", "tcp"}),
+    )
+
+
+def test_an_own_endpoint_is_there_inside_and_outside(world):
+    lines = lines_of(world, 1, inside=right_inside(world), replies=answered(world, 1))
+    assert {line.state for line in lines} == {State.PRESENT}
+    assert {"device", "bridge entry", "interface", "address", "route", "resolver", "name"} == {
+        line.kind for line in lines
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        ({"links": {}}, "interface", ("has no such interface", "attach it again")),
+        ({"links": {"eth0": ("02::9", 1450, True)}}, "interface", ("its MAC is", "address")),
+        ({"links": {"eth0": (None, 900, True)}}, "interface", ("its MTU is 900", "mtu 1450")),
+        ({"links": {"eth0": (None, 1450, False)}}, "interface", ("it is down", "up")),
+        ({"addresses": frozenset()}, "address", ("", "ip addr add")),
+        ({"routes": frozenset()}, "route", ("", "ip route add")),
+        ({"resolver_sockets": frozenset({"udp"})}, "resolver", ("nobody answers", "restart the agent")),
+    ],
+)
+def test_what_is_wrong_inside_is_named(world, change, kind, told):
+    (row,) = world.rows.values()
+    if change.get("links"):
+        mac, mtu, up = change["links"]["eth0"]
+        change = {"links": {"eth0": InsideLink(mac or row.mac, mtu, up)}}
+    lines = lines_of(world, 1, inside=replace(right_inside(world), **change))
+    wrong = [line for line in lines if line.is_wrong]
+    assert {line.kind for line in wrong} == {kind}
+    assert told[0] in wrong[0].reason
+    assert told[1] in wrong[0].fix
+
+
+def test_a_namespace_that_is_gone_is_not_known(world):
+    lines = lines_of(world, 1, inside=InsideFacts(problem="no network namespace at /run/netns/web1"))
+    assert [line.reason for line in lines if line.state is State.NOT_KNOWN] == [
+        "no network namespace at /run/netns/web1"
+    ]
