@@ -75,6 +75,7 @@ PERFORMS = {
     "netagent.datapath.attach",
     "netagent.datapath.connection",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
+    "netagent.datapath.inside",
     "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
     "netagent.datapath.netlink",
     "netagent.datapath.netns",
@@ -124,6 +125,7 @@ PERFORMS = {
     "netagent.usecases.claims",  # locks
     "netagent.usecases.drain",
     "netagent.usecases.endpoints",
+    "netagent.usecases.interfaces",
     "netagent.usecases.janitor",
     "netagent.usecases.networks",
     "netagent.usecases.resolv_conf",
@@ -180,8 +182,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.names.supervisor", "netagent.names.table", "netagent.registry",
     },
     "netagent.usecases": {
-        "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.netns", "netagent.errors",
-        "netagent.ipam", "netagent.log",
+        "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
+        "netagent.datapath.inside", "netagent.datapath.netns", "netagent.errors", "netagent.ipam", "netagent.log",
         "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
         "netgossip.types",
     },

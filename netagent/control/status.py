@@ -113,7 +113,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
         "queries": counters.get("queries", 0),
     }
     status["drift"] = {
-        "differences": datapath.failures,
+        "differences": datapath.failures + len(cluster.interfaces.troubles),
         "checked_s": round(trio.current_time() - datapath.looked_at, 1) if datapath.looks else None,
         "repaired": sum(kinds.values()),
         "kinds": kinds,
@@ -186,6 +186,13 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "code": "firewall",
             "message": f"the firewall: {cluster.guard.trouble}",
             "cure": "it is tried again by itself; containers that run go on, none can be attached",
+        }
+    for endpoint_id, reason in list(cluster.interfaces.troubles.items())[:5]:
+        row = cluster.live.rows.get(endpoint_id)
+        yield {
+            "code": "interface",
+            "message": f"the interface of {row.name if row else endpoint_id[:8]} can't be put right: {reason}",
+            "cure": "remove what is in the way inside the container; it is tried again by itself",
         }
     trouble = cluster.supervisor.status()["trouble"]
     if trouble:

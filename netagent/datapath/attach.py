@@ -12,17 +12,25 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import re
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from netagent.datapath.damage import Damage, DamageKind
 from netagent.datapath.desired import LocalEndpoint
+from netagent.datapath.inside import (
+    Inside,
+    InsideNews,
+    Wanted,
+    damages_inside,
+    inside_alias,
+    open_inside,
+    open_news,
+)
 from netagent.datapath.link import (
     LinkMessage,
     VethPair,
@@ -30,11 +38,14 @@ from netagent.datapath.link import (
     create_veth,
     decode_link,
     delete_link_index,
+    label_link,
     link_at,
     link_dump,
     link_named,
+    rename_link,
     set_address,
     set_link,
+    set_link_down,
     set_port,
 )
 from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, open_socket
@@ -51,6 +62,7 @@ _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _RESERVED_IFNAMES = {"all", "default", "lo"}
 """`all` and `default` are folders of /proc/sys beside those of the interfaces."""
 _IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
+IPV6_MIN_MTU_BYTES = 1280
 _ETH_LIMIT = 256
 """Networks that one container can be in by automatic names."""
 
@@ -84,17 +96,30 @@ class Attacher:
                     thing=endpoint.netns_path,
                     hint="attach a container's",
                 )
-            try:
-                sock, settings_fd = await run_in_netns(netns_fd, _open_inside)
-                with closing(Netlink(sock)) as inside, _closing(settings_fd):
-                    binding = _Binding(self._netlink, inside, netns_fd, settings_fd, endpoint, mtu_bytes)
-                    return await binding.complete(vni)
-            except OSError as error:
-                raise FailedError(
-                    f"can't make the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
-                    code="bind-failed",
-                    thing=endpoint.endpoint_id,
-                ) from error
+            with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
+                return await _Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes).complete(vni)
+
+    async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
+        """See whether a bound endpoint's interface is as `bind` left it, and put right what is not; what that was.
+
+        Costs a look of a millisecond where nothing is. RefusedError and FailedError as `bind`; then it is as it was,
+        or a part of it is put right.
+        """
+        with (
+            opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd,
+            _failing("put right", endpoint),
+            closing(await open_inside(netns_fd)) as inside,
+        ):
+            binding = _Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+            damages = await binding.damages()
+            if damages:
+                await binding.complete(vni)
+            return damages
+
+    async def open_news(self, netns_path: str, identity: tuple[int, int]) -> InsideNews:
+        """Of all that changes in a namespace. Close it; until then the namespace is held in being. RefusedError
+        `namespace-gone`; OSError."""
+        return await open_news(netns_path, identity)
 
     async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
         """Make the pair with both ends in the host's namespace, for a runtime that moves the container's end itself;
@@ -169,12 +194,11 @@ class Attacher:
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """One call of `bind`: both sockets, the target, its IPv6 settings (None: no IPv6) and what is wanted there."""
+    """One call of `bind` or `mend`: both sides, the target and what is wanted there."""
 
     outside: Netlink
-    inside: Netlink
+    inside: Inside
     netns_fd: int
-    settings_fd: int | None
     endpoint: LocalEndpoint
     mtu_bytes: int
 
@@ -186,6 +210,9 @@ class _Binding:
         if ifname is not None:
             await self._finish(ifname, bridge.index)
             return ifname
+        orphan = await self._orphan()
+        if orphan is not None:
+            await self.inside.netlink.execute_one(delete_link_index(orphan.index))
         index = choose_index()
         try:
             ifname = await self._create(index)
@@ -197,6 +224,25 @@ class _Binding:
             raise
         return ifname
 
+    async def damages(self) -> list[Damage]:
+        """What is not as `complete` left it."""
+        existing = await _link(self.outside, veth_name(self.endpoint.endpoint_id))
+        peer = await _peer(existing, self.inside.netlink) if existing is not None else None
+        if peer is None:
+            # A pair of which either end is elsewhere; without a host's end it may be gone altogether.
+            is_moved = existing is not None or await self._orphan() is not None
+            kind = DamageKind.DEVICE_MOVED if is_moved else DamageKind.DEVICE_DELETED
+            return [Damage(kind, self.endpoint.ifname)]
+        ifname = self.endpoint.ifname or peer.name
+        wanted = Wanted(
+            ifname=ifname,
+            mac=self.endpoint.mac,
+            mtu_bytes=self.mtu_bytes,
+            writes=[*self._addresses(peer.index), *self._routes(peer.index)],
+            settings=self._ipv6_settings(ifname),
+        )
+        return await damages_inside(self.inside, peer, wanted)
+
     async def _adopt(self, existing: LinkMessage) -> str | None:
         """The name inside of a pair that is ours and reaches this namespace; None when a new pair is to be made."""
         if existing.alias != endpoint_alias(self.endpoint.endpoint_id):
@@ -205,16 +251,41 @@ class _Binding:
                 code="interface-taken",
                 thing=existing.name,
             )
-        peer = await _peer(existing, self.inside)
-        if peer is not None and peer.mac == self.endpoint.mac and self.endpoint.ifname in {"", peer.name}:
-            return peer.name
-        await self.outside.execute_one(delete_link_index(existing.index))  # it leads elsewhere
+        peer = await _peer(existing, self.inside.netlink)
+        if peer is None:
+            await self.outside.execute_one(delete_link_index(existing.index))  # it leads elsewhere
+            return None
+        ifname = self.endpoint.ifname or peer.name
+        if peer.name != ifname:
+            await self._rename(peer.index, ifname)
+        if peer.mac != self.endpoint.mac:
+            await self.inside.netlink.execute_one(set_link(ifname, mac=self.endpoint.mac))
+        return ifname
+
+    async def _rename(self, index: int, ifname: str) -> None:
+        """Kernels before 6.2 rename only what is down."""
+        rename = rename_link(index, ifname)
+        (error,) = await self.inside.netlink.execute([rename])
+        if error is not None and error.errno == errno.EBUSY:
+            _, error = await self.inside.netlink.execute([set_link_down(index), rename])
+        if error is not None and error.errno == errno.EEXIST:
+            raise self._name_taken(ifname)
+        if error is not None:
+            raise error
+
+    async def _orphan(self) -> LinkMessage | None:
+        """A container's end whose host's end is not where it should be: somebody moved that to another namespace."""
+        alias, mac = inside_alias(self.endpoint.endpoint_id), self.endpoint.mac
+        for link in await _links(self.inside.netlink):
+            # Ends that an earlier release made have no mark.
+            if link.kind == Kind.VETH.value and (link.alias == alias or (link.alias, link.mac) == ("", mac)):
+                return link
         return None
 
     async def _create(self, index: int) -> str:
         """Make the pair under the wanted name, or the first `eth<N>` that is free."""
         wanted = self.endpoint.ifname
-        taken = {link.name for link in await _links(self.inside)}
+        taken = {link.name for link in await _links(self.inside.netlink)}
         names = [wanted] if wanted else [f"eth{n}" for n in range(_ETH_LIMIT)]
         for ifname in (name for name in names if name not in taken):
             pair = VethPair(
@@ -230,31 +301,33 @@ class _Binding:
                 return ifname
             if error is None or error.errno != errno.EEXIST:
                 raise error or mark_error or OSError
-        raise RefusedError(
-            f"{self.endpoint.netns_path} has an interface named {wanted or names[-1]} already",
+        raise self._name_taken(wanted or names[-1])
+
+    def _name_taken(self, ifname: str) -> RefusedError:
+        return RefusedError(
+            f"{self.endpoint.netns_path} has an interface named {ifname} already",
             code="interface-taken",
-            thing=wanted or names[-1],
+            thing=ifname,
             hint="give another name with --ifname, or none for the next free eth<N>",
         )
 
     async def _finish(self, ifname: str, bridge_index: int) -> None:
         """Everything after creation, each step harmless when done again."""
-        link = await _link(self.inside, ifname)
+        link = await _link(self.inside.netlink, ifname)
         if link is None:
             raise OSError(errno.ENODEV, f"{ifname} was taken away in the same moment")
-        if self.settings_fd is not None:
-            _prepare_ipv6(self.settings_fd, ifname, self.endpoint.addresses)
         outside = _host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),
             set_link(ifname, mtu_bytes=self.mtu_bytes),
-            *self._addresses(link.index),
-            set_link(ifname, up=True),
+            label_link(link.index, inside_alias(self.endpoint.endpoint_id)),
         ]
-        for error in [*await self.outside.execute(outside), *await self.inside.execute(inside)]:
-            if error is not None:
-                raise error
-        for error in await self.inside.execute(self._routes(link.index)):
+        _raise_first([*await self.outside.execute(outside), *await self.inside.netlink.execute(inside)])
+        # After the MTU: a link whose MTU is too small for IPv6 has no such settings.
+        self.inside.write(self._ipv6_settings(ifname))
+        addresses = [*self._addresses(link.index), set_link(ifname, up=True)]
+        _raise_first(await self.inside.netlink.execute(addresses))
+        for error in await self.inside.netlink.execute(self._routes(link.index)):
             if error is not None and error.errno != errno.EEXIST:
                 raise error
 
@@ -269,6 +342,18 @@ class _Binding:
             everybody = str(one.network.broadcast_address) if self.endpoint.multicast else None
             requests.append(set_address(index, f"{one.ip}/32", everybody))
         return requests
+
+    def _ipv6_settings(self, ifname: str) -> list[tuple[str, bytes]]:
+        """Let the interface have IPv6, and believe no router but us.
+
+        Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused
+        because any container of the network could send them and draw the others' traffic.
+        """
+        if self.mtu_bytes < IPV6_MIN_MTU_BYTES:
+            return []
+        has_ipv6 = any(":" in address for address in self.endpoint.addresses)
+        on = [(f"{ifname}/disable_ipv6", b"0\n")] if has_ipv6 else []
+        return [*on, (f"{ifname}/accept_ra", b"0\n")]
 
     def _routes(self, index: int) -> list[Request]:
         """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
@@ -317,47 +402,23 @@ def _check_ifname(ifname: str) -> None:
         )
 
 
-def _open_inside() -> tuple[socket.socket, int | None]:
-    """What a namespace is worked on with from outside: a netlink socket, and the folder of its interfaces' IPv6
-    settings, which goes on showing those of the namespace in which it was opened."""
-    sock = open_socket()
-    try:
-        return sock, os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # a kernel without IPv6
-        return sock, None
-    except BaseException:
-        sock.close()
-        raise
-
-
 @contextmanager
-def _closing(fd: int | None) -> Iterator[None]:
+def _failing(do: str, endpoint: LocalEndpoint) -> Iterator[None]:
+    """The kernel's refusals as ours."""
     try:
         yield
-    finally:
-        if fd is not None:
-            os.close(fd)
+    except OSError as error:
+        raise FailedError(
+            f"can't {do} the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
+            code="bind-failed",
+            thing=endpoint.endpoint_id,
+        ) from error
 
 
-def _prepare_ipv6(settings_fd: int, ifname: str, addresses: tuple[str, ...]) -> None:
-    """Let the interface have IPv6, and believe no router but us.
-
-    Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused because
-    any container of the network could send them and draw the others' traffic.
-    """
-    if any(":" in address for address in addresses):
-        _set(settings_fd, f"{ifname}/disable_ipv6", b"0\n")
-    _set(settings_fd, f"{ifname}/accept_ra", b"0\n")
-
-
-def _set(settings_fd: int, name: str, value: bytes) -> None:
-    """Written only if it is another: the kernel waits for the lock of all links to take it."""
-    fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=settings_fd)
-    try:
-        if os.read(fd, 16) != value:
-            os.pwrite(fd, value, 0)
-    finally:
-        os.close(fd)
+def _raise_first(errors: Sequence[OSError | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _endpoint_on(link: LinkMessage) -> EndpointId | None:

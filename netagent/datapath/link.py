@@ -229,6 +229,11 @@ def set_link(
     return _link_request(RTM_NEWLINK, 0, *attributes, up=up)
 
 
+def label_link(index: int, alias: str) -> Request:
+    """Set the alias and nothing else."""
+    return _link_request(RTM_NEWLINK, 0, _attribute(_IFLA_IFALIAS, alias.encode()), index=index)
+
+
 def rename_link(index: int, name: str) -> Request:
     """Give a link a name; kernels before 6.2 refuse one that is up."""
     return _link_request(RTM_NEWLINK, 0, _name(name), index=index)

@@ -23,7 +23,7 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x1
 _NLM_F_ACK_TLVS = 0x200
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _SO_RCVBUFFORCE = 33
 
 # Links, neighbours and FDB, IPv4 and IPv6 addresses: RTMGRP_* of <linux/rtnetlink.h>.
@@ -52,11 +52,16 @@ class Message(NamedTuple):
     body: bytes
 
 
-def open_socket() -> socket.socket:
-    """A request socket of the namespace that the calling thread is in (see netns.run_in_netns)."""
+def open_socket(*, strict: bool = False) -> socket.socket:
+    """A request socket of the namespace that the calling thread is in (see netns.run_in_netns).
+
+    `strict`: the kernel heeds what a dump's request says of the objects wanted, such as a route's device.
+    """
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+    if strict:
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
     sock.bind((0, 0))
     return sock
 

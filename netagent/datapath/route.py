@@ -36,6 +36,11 @@ def route_request_body(family: int) -> bytes:
     return _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+def request_body_at(family: int, ifindex: int) -> bytes:
+    """The same for the routes of one device, at a socket that is strict."""
+    return route_request_body(family) + _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", ifindex)
+
+
 def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
     """The body of RTM_NEWROUTE: `cidr` is reached on this link, from `source`. Carries our mark."""
     network = ipaddress.ip_network(cidr)

@@ -64,6 +64,7 @@ from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import sandboxes
 from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.interfaces import Interfaces
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
@@ -232,6 +233,7 @@ class Cluster:
         )
         self.endpoints = Endpoints(parts)
         self.janitor = Janitor(parts, self.endpoints)
+        self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.reconciler.drift)
         self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
         self._own_host = OwnHost(
             live=self.live,
@@ -288,7 +290,7 @@ class Cluster:
                     self._keep_own_records,
                 ):
                     nursery.start_soon(task)
-                nursery.start_soon(self.janitor.keep_interfaces, self.reconciler.wait_absent_changed)
+                nursery.start_soon(self.interfaces.run, self.reconciler.wait_absent_changed)
                 task_status.started()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:

@@ -1,4 +1,4 @@
-"""Finds what nobody told us: containers that vanished, interfaces that were deleted, networks that were removed.
+"""Finds what nobody told us: containers that vanished, networks that were removed, what a crash left half done.
 
 An endpoint's sandbox is known by the identity of its namespace. While the path it was attached by still leads there,
 or any process lives in it, the endpoint stays; otherwise it is withdrawn, never by guess.
@@ -7,12 +7,10 @@ or any process lives in it, the endpoint stays; otherwise it is withdrawn, never
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import trio
 
@@ -21,7 +19,6 @@ from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.model.records import EndpointRecord
-from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import record_of, sandbox_of
@@ -32,12 +29,6 @@ INTERVAL_S = 1.0
 """A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
 RECOVER_S = 5.0
 """So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
-
-REBIND_MIN_S, REBIND_MAX_S = 0.5, 10.0
-"""Pauses before an interface that is still absent is tried again: those of the reconciler."""
-
-WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
-"""`Reconciler.wait_absent_changed`."""
 
 logger = logging.getLogger("netagent.usecases.janitor")
 _limited = Limited(logger)
@@ -68,24 +59,6 @@ class Janitor:
         while True:
             await trio.sleep(INTERVAL_S)
             await self._look_around()
-
-    async def keep_interfaces(self, wait_absent_changed: WaitAbsentChanged) -> None:
-        """Make interfaces anew that somebody deleted, until cancelled. As long as some are absent they are tried
-        again, with growing pauses: one that fails, or goes once more before the kernel is read, is no news."""
-        absent: frozenset[EndpointId] = frozenset()
-        pause_s = REBIND_MIN_S
-        while True:
-            with trio.move_on_after(pause_s if absent else math.inf):
-                absent, pause_s = await wait_absent_changed(absent), REBIND_MIN_S / 2
-            for endpoint_id in absent:
-                await self.rebind(endpoint_id)
-            pause_s = min(2 * pause_s, REBIND_MAX_S)
-
-    async def rebind(self, endpoint_id: EndpointId) -> None:
-        """Make an interface anew that was deleted although its namespace is there."""
-        row = self.parts.live.rows.get(endpoint_id)
-        if row is not None:
-            await _bearing(f"make the interface of {row.name} anew", partial(self._rebind, row))
 
     async def _look_around(self) -> None:
         for row in self._rows():
@@ -160,18 +133,6 @@ class Janitor:
             if not _is_told(parts.live.view, record_of(now)):
                 await parts.publisher.put(record_of(now))
             self._unresumed.discard(row.endpoint_id)
-
-    async def _rebind(self, row: LocalEndpointRow) -> None:
-        async with self.endpoints.steps.held(row) as now:
-            network = self.parts.live.view.networks.get(row.network_id)
-            if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
-                return
-            if now.endpoint_id in await self.parts.attacher.list_endpoint_devices():
-                return  # it was made while the kernel was being read
-            await self.parts.attacher.bind(
-                local_endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-            )
-            logger.warning("the interface of %s had been deleted: made anew", now.name)
 
     async def _save(self, row: LocalEndpointRow) -> None:
         await self.parts.journal.save_endpoint(row)

@@ -17,6 +17,7 @@ from fakes.registry import host as host_record
 from fakes.registry import identifier
 from fakes.virtual import at_end
 from netagent.datapath import netns
+from netagent.datapath.damage import Damage, DamageKind, Drift
 from netagent.errors import RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation
@@ -26,6 +27,7 @@ from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
 from netagent.usecases import drain, resolv_conf, targets
 from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.interfaces import Interfaces
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
@@ -117,6 +119,9 @@ class FakeAttacher:
         self._steps = steps
         self.devices = {}
         self.bound = []
+        self.damages = []
+        self.news = {}
+        """By namespace, those that are open."""
         self.has_moved = True
 
     async def bind(self, endpoint, *, vni, mtu_bytes):
@@ -124,6 +129,19 @@ class FakeAttacher:
         self.devices[endpoint.endpoint_id] = endpoint.ifname or f"eth{len(self.devices)}"
         self.bound.append(endpoint)
         return self.devices[endpoint.endpoint_id]
+
+    async def mend(self, endpoint, *, vni, mtu_bytes):
+        await self._steps("mend")
+        damages, self.damages = self.damages, []
+        if endpoint.endpoint_id not in self.devices:
+            damages.append(Damage(DamageKind.DEVICE_DELETED, endpoint.ifname))
+            self.devices[endpoint.endpoint_id] = endpoint.ifname
+        return damages
+
+    async def open_news(self, netns_path, identity):
+        await self._steps("news")
+        self.news[identity] = FakeNews(self.news, identity)
+        return self.news[identity]
 
     async def plug(self, endpoint, *, vni, mtu_bytes):
         await self._steps("plug")
@@ -141,6 +159,27 @@ class FakeAttacher:
     async def list_endpoint_devices(self):
         await self._steps("list")
         return dict(self.devices)
+
+
+class FakeNews:
+    """`tell` is what the kernel would do."""
+
+    def __init__(self, every, identity):
+        self._every, self._identity = every, identity
+        self._news = trio.Event()
+
+    def tell(self):
+        self._news.set()
+
+    async def wait(self):
+        await self._news.wait()
+        self._news = trio.Event()
+
+    def clear(self):
+        self._news = trio.Event()
+
+    def close(self):
+        self._every.pop(self._identity, None)
 
 
 class FakeResolvers:
@@ -259,6 +298,8 @@ class AgentHost:
         )
         self.endpoints = Endpoints(self.parts)
         self.janitor = Janitor(self.parts, self.endpoints)
+        self.drift = Drift()
+        self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.drift)
         self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
 
     def _note_entered(self, scope):
@@ -305,6 +346,7 @@ class AgentHost:
             "rows": dict(self.live.rows),
             "interfaces": dict(self.attacher.devices),
             "resolver": set(self.resolvers.sandboxes),
+            "news": dict(self.attacher.news),
             "records": self.own_endpoints(),
             "locks": len(self.endpoints.steps.locks),
             "names": len(self.endpoints.steps.names_in_work),

@@ -17,13 +17,20 @@ def at_end(close):
     _at_end.stack.callback(close)
 
 
+@contextlib.contextmanager
+def ending():
+    """What `at_end` was given is done when the block ends."""
+    with contextlib.ExitStack() as _at_end.stack:
+        yield
+
+
 def virtual(function):
     """Run an async test function; its parameters are fixtures as usual."""
 
     @functools.wraps(function)
     def test(*args, **kwargs):
         clock = trio.testing.MockClock(autojump_threshold=0)
-        with contextlib.ExitStack() as _at_end.stack:
+        with ending():
             trio.run(functools.partial(function, *args, **kwargs), clock=clock)
 
     return test

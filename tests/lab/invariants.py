@@ -58,6 +58,8 @@ class Sandbox:
     addresses: frozenset[str]
     sockets: frozenset[int]
     """Inodes of what listens on the resolver's address."""
+    watches: frozenset[int]
+    """Inodes of netlink sockets, such as those by which the agent hears of changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def _process(cluster: Cluster, host: str, pid: int) -> Process:
 
 
 def _sandbox(cluster: Cluster, host: str, name: str) -> Sandbox:
-    script = "cat /proc/net/udp /proc/net/tcp; ip -json addr"
+    script = "cat /proc/net/udp /proc/net/tcp; tail -n +2 /proc/net/netlink; ip -json addr"
     text = cluster.lab.host(host).must(["ip", "netns", "exec", name, "sh", "-c", script])
     *lines, links = text.strip().splitlines()
     addresses = {
@@ -164,7 +166,8 @@ def _sandbox(cluster: Cluster, host: str, name: str) -> Sandbox:
         if link["ifname"] != "lo" and address["scope"] == "global"
     }
     sockets = {int(line.split()[9]) for line in lines if line.split()[1] == RESOLVER_SOCKET}
-    return Sandbox(frozenset(addresses), frozenset(sockets))
+    watches = {int(line.split()[9]) for line in lines if len(line.split()) == 10}
+    return Sandbox(frozenset(addresses), frozenset(sockets), frozenset(watches))
 
 
 def _host_sockets(cluster: Cluster, host: str) -> set[int]:
@@ -327,7 +330,7 @@ def _sandbox_flaws(one: Picture) -> Iterator[str]:
         yield from _difference(f"addresses inside {name}", sandbox.addresses, by_box[name])
         if len(sandbox.sockets) != (2 if by_box[name] else 0):
             yield f"{len(sandbox.sockets)} resolver sockets in {name}, which has {len(by_box[name])} addresses"
-        sockets |= sandbox.sockets
+        sockets |= sandbox.sockets | sandbox.watches
     boxes = sum(bool(addresses) for addresses in by_box.values())
     if one.processes.keys() != {"agent", "resolver"}:
         yield f"runs only {sorted(one.processes)}"

@@ -68,6 +68,7 @@ def cluster_of():
         keys=KEYS,
         supervisor=Names(),
         reconciler=SimpleNamespace(status=lambda: datapath),
+        interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
         guard=SimpleNamespace(
             status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""

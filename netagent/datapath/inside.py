@@ -1,0 +1,200 @@
+"""Inside a container's namespace: is its end of the pair as we left it? And news, when anything there changes.
+
+Only what is ours must be there: whatever else a container gives itself stays. What must be there is told by the very
+requests that make it (netagent.datapath.attach), so that the two can't differ.
+
+News come by one socket for each sandbox, made in its namespace: at rest they cost nothing, and a look of a
+millisecond follows only what changed. A namespace lives as long as a socket in it; the owner of the news closes it
+when the endpoint goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import trio
+
+from netagent.datapath import route
+from netagent.datapath.damage import Damage, DamageKind
+from netagent.datapath.link import (
+    RTM_NEWADDR,
+    LinkMessage,
+    address_dump,
+    decode_address,
+    decode_link,
+    link_named,
+)
+from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.netns import opened_netns, run_in_netns
+
+_MARK = "netagent-inside "
+"""Before the endpoint's id, on the container's end. Not the host side's mark: a runtime may take the end back into
+the host's namespace, and it must not pass for the other one there."""
+
+# Links, addresses and routes of both families: RTMGRP_* of <linux/rtnetlink.h>.
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+_NEWS_BYTES = 1 << 16
+_NEWS_AT_ONCE = 64
+
+
+def inside_alias(endpoint_id: str) -> str:
+    """The mark on the container's end of an endpoint's veth."""
+    return _MARK + endpoint_id
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one end inside must look like."""
+
+    ifname: str
+    mac: str
+    mtu_bytes: int
+    writes: Sequence[Request]
+    """The requests that give it its addresses and routes."""
+    settings: Sequence[tuple[str, bytes]]
+    """Under /proc/sys/net/ipv6/conf, as text with a line feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a namespace is worked on with from outside. Close it."""
+
+    netlink: Netlink
+    settings_fd: int | None
+    """The folder of its interfaces' IPv6 settings; None: no IPv6. It goes on showing those of the namespace in which
+    it was opened."""
+
+    def close(self) -> None:
+        """Both."""
+        self.netlink.close()
+        if self.settings_fd is not None:
+            os.close(self.settings_fd)
+
+    def differing(self, settings: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Those that are not as given, or not there, as when the link's MTU is too small for IPv6."""
+        for name, value in settings if self.settings_fd is not None else ():
+            if self._read(name) != value:
+                yield name, value
+
+    def write(self, settings: Iterable[tuple[str, bytes]]) -> None:
+        """Only those that are others: the kernel waits for the lock of all links to take one. OSError."""
+        for name, value in list(self.differing(settings)):
+            with self._setting(name, os.O_WRONLY) as fd:
+                os.write(fd, value)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with self._setting(name, os.O_RDONLY) as fd:
+                return os.read(fd, 16)
+        except FileNotFoundError:
+            return b""
+
+    @contextmanager
+    def _setting(self, name: str, flags: int) -> Iterator[int]:
+        fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self.settings_fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+async def open_inside(netns_fd: int) -> Inside:
+    """OSError when the namespace can't be entered."""
+    sock, settings_fd = await run_in_netns(netns_fd, _open)
+    return Inside(Netlink(sock), settings_fd)
+
+
+def _open() -> tuple[socket.socket, int | None]:
+    sock = open_socket(strict=True)
+    try:
+        return sock, os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a kernel without IPv6
+        return sock, None
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def damages_inside(inside: Inside, peer: LinkMessage, wanted: Wanted) -> list[Damage]:
+    """What somebody did to the container's end. OSError as Netlink.dump."""
+    found: list[Damage] = []
+    if peer.name != wanted.ifname:
+        found.append(Damage(DamageKind.DEVICE_RENAMED, f"{wanted.ifname} is now {peer.name}"))
+    if peer.mac != wanted.mac:
+        found.append(Damage(DamageKind.MAC_CHANGED, wanted.ifname))
+    if peer.mtu_bytes != wanted.mtu_bytes:
+        found.append(Damage(DamageKind.MTU_CHANGED, wanted.ifname))
+    loopback = await inside.netlink.find(link_named("lo"))
+    is_loopback_up = loopback is not None and decode_link(loopback.body).up
+    down = [name for name, up in ((wanted.ifname, peer.up), ("lo", is_loopback_up)) if not up]
+    found += [Damage(DamageKind.DEVICE_DOWN, name) for name in down]
+    found += await _missing(inside.netlink, peer.index, wanted, is_up=not down)
+    if peer.name == wanted.ifname:
+        found += [Damage(DamageKind.DEVICE_ALTERED, name) for name, _ in inside.differing(wanted.settings)]
+    return found
+
+
+async def _missing(netlink: Netlink, index: int, wanted: Wanted, *, is_up: bool) -> Iterable[Damage]:
+    """Addresses and routes that are not there. Routes go when a link goes down: that is told already."""
+    seen = {decode_address(message.body) for message in await netlink.dump(address_dump())}
+    addresses = [decode_address(one.body) for one in wanted.writes if one.type == RTM_NEWADDR]
+    lost = [cidr for at, cidr in addresses if (at, cidr) not in seen]
+    damages = [Damage(DamageKind.ADDRESS_DELETED, f"{cidr} of {wanted.ifname}") for cidr in lost]
+    if lost or not is_up:
+        return damages
+    destinations = [route.decode(one.body) for one in wanted.writes if one.type == route.RTM_NEWROUTE]
+    needed = {one.destination for one in destinations if one is not None}
+    # The kernel makes the route of an IPv6 address by itself.
+    needed |= {ipaddress.IPv6Interface(cidr).network for _, cidr in addresses if ":" in cidr}
+    for family in {socket.AF_INET6 if one.version == 6 else socket.AF_INET for one in needed}:
+        request = Request(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
+        there = (route.decode(message.body) for message in await netlink.dump(request))
+        needed -= {one.destination for one in there if one is not None and one.ifindex == index}
+    return damages + [Damage(DamageKind.ROUTE_DELETED, f"{one} of {wanted.ifname}") for one in needed]
+
+
+class InsideNews:
+    """Says when anything changed in a namespace. Close it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._plain = sock
+        self._socket = trio.socket.from_stdlib_socket(sock)
+
+    async def wait(self) -> None:
+        """Return when there are news; those that came with it are taken along by `clear`."""
+        with suppress(OSError):  # ENOBUFS: some were lost, which is news as well
+            await self._socket.recv(_NEWS_BYTES)
+
+    def clear(self) -> None:
+        """What came until now is known."""
+        for _ in range(_NEWS_AT_ONCE):
+            try:
+                self._plain.recv(_NEWS_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    return
+
+    def close(self) -> None:
+        """The namespace is held no longer."""
+        self._socket.close()
+
+
+async def open_news(netns_path: str, identity: tuple[int, int]) -> InsideNews:
+    """News of the namespace at `netns_path`. RefusedError when it is not the one it was; OSError."""
+    with opened_netns(netns_path, identity) as fd:
+        return InsideNews(await run_in_netns(fd, _open_news))
+
+
+def _open_news() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock.bind((0, _GROUPS))
+    return sock

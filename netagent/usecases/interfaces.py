@@ -1,0 +1,188 @@
+"""Keeps every endpoint's interface as attach left it, on both sides, whoever changes it.
+
+What happens inside a sandbox is told by news from its namespace (netagent.datapath.inside), what happens to the
+host's end by the reconciler; a slow timer sees what neither tells. Each leads to a look at the endpoints of that
+sandbox, and what is ours is put right. What can't be put right is shown with its reason, and tried again with growing
+pauses.
+
+While an attach or a detach works in a sandbox, nobody else does: a look waits for it, and then finds what it left.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from typing import TypeAlias
+
+import trio
+
+from netagent.datapath.attach import Attacher
+from netagent.datapath.damage import Drift
+from netagent.datapath.inside import InsideNews
+from netagent.errors import NetagentError
+from netagent.log import Limited
+from netagent.model.ids import EndpointId
+from netagent.projection.intent import local_endpoint
+from netagent.registry.live import Live
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.usecases.steps import Steps, netns_is
+
+SETTLE_S = 0.05
+"""From the first piece of news to the look: changes come in bursts."""
+PAUSE_S = 0.25
+"""Between two looks into one sandbox, however much its own programs change there."""
+VERIFY_S = 30.0
+"""Between looks when nothing is told: settings under /proc/sys change without a word."""
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
+"""Pauses before what could not be put right is tried again: those of the reconciler."""
+
+WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
+"""`Reconciler.wait_absent_changed`."""
+Identity: TypeAlias = tuple[int, int]
+
+logger = logging.getLogger("netagent.usecases.interfaces")
+_limited = Limited(logger, period_s=10.0)
+
+
+class Interfaces:
+    """`run` looks after all endpoints that are published."""
+
+    def __init__(self, live: Live, attacher: Attacher, steps: Steps, drift: Drift) -> None:
+        self._live = live
+        self._attacher = attacher
+        self._steps = steps
+        self._drift = drift
+        self._sandboxes: dict[Identity, _Sandbox] = {}
+        self._troubles: dict[EndpointId, str] = {}
+
+    async def run(self, wait_absent_changed: WaitAbsentChanged) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._heed_absent, wait_absent_changed)
+            rows: Mapping[EndpointId, LocalEndpointRow] = {}
+            revision, is_start = 0, True
+            while True:
+                if self._live.rows is not rows:
+                    rows = self._live.rows
+                    # What an attach has just made needs no look; what an earlier agent made does.
+                    self._follow(nursery, rows, look=is_start)
+                    is_start = False
+                revision = await self._live.wait_newer(revision)
+
+    @property
+    def troubles(self) -> dict[EndpointId, str]:
+        """Endpoints whose interface can't be put right, and why."""
+        return dict(self._troubles)
+
+    def _follow(
+        self, nursery: trio.Nursery, rows: Mapping[EndpointId, LocalEndpointRow], *, look: bool
+    ) -> None:
+        wanted = {
+            (row.netns_dev, row.netns_inode): row for row in rows.values() if row.stage is Stage.PUBLISHED
+        }
+        for gone in self._sandboxes.keys() - wanted.keys():
+            self._sandboxes.pop(gone).scope.cancel()
+        for identity in wanted.keys() - self._sandboxes.keys():
+            sandbox = self._sandboxes[identity] = _Sandbox()
+            if look:
+                sandbox.look.set()
+            nursery.start_soon(self._keep, identity, sandbox)
+        self._troubles = {one: why for one, why in self._troubles.items() if one in rows}
+
+    async def _heed_absent(self, wait_absent_changed: WaitAbsentChanged) -> None:
+        """As long as some are absent they are looked at again: one that went once more before the kernel was read is
+        no news."""
+        absent: frozenset[EndpointId] = frozenset()
+        pause_s = RETRY_MIN_S
+        while True:
+            with trio.move_on_after(pause_s if absent else math.inf):
+                absent, pause_s = await wait_absent_changed(absent), RETRY_MIN_S / 2
+            for endpoint_id in absent:
+                row = self._live.rows.get(endpoint_id)
+                sandbox = self._sandboxes.get((row.netns_dev, row.netns_inode)) if row else None
+                if sandbox is not None:
+                    sandbox.look.set()
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
+        """One sandbox, as long as it has endpoints. Its news hold the namespace in being no longer than that."""
+        with sandbox.scope:
+            news = await self._open_news(identity)
+            while news is None:
+                await trio.sleep(RETRY_MAX_S)  # the namespace is going, and with it the endpoint
+                news = await self._open_news(identity)
+            with closing(news):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sandbox.pass_on, news)
+                    await self._look_again_and_again(identity, sandbox, news)
+
+    async def _open_news(self, identity: Identity) -> InsideNews | None:
+        for row in self._rows_of(identity):
+            try:
+                return await self._attacher.open_news(row.netns_path, identity)
+            except (NetagentError, OSError) as error:
+                _limited.warning(row.netns_path, f"cannot watch {row.netns_path}: {error}")
+        return None
+
+    async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: InsideNews) -> None:
+        retry_s, look_within_s = RETRY_MIN_S, VERIFY_S
+        while True:
+            with trio.move_on_after(look_within_s):
+                await sandbox.look.wait()
+                await trio.sleep(SETTLE_S)
+            sandbox.look = trio.Event()
+            news.clear()
+            if await self._look(identity):
+                retry_s, look_within_s = RETRY_MIN_S, VERIFY_S
+            else:
+                retry_s, look_within_s = min(2 * retry_s, RETRY_MAX_S), retry_s
+            await trio.sleep(PAUSE_S)
+
+    async def _look(self, identity: Identity) -> bool:
+        """At all endpoints of a sandbox; False when one could not be put right."""
+        is_well = True
+        for row in self._rows_of(identity):
+            try:
+                await self._mend(row)
+                self._troubles.pop(row.endpoint_id, None)
+            except (NetagentError, OSError) as error:
+                if self._live.rows.get(row.endpoint_id) is not None and netns_is(row):
+                    is_well = False
+                    self._troubles[row.endpoint_id] = str(error)
+                    _limited.warning(row.endpoint_id, f"the interface of {row.name}: {error}")
+        return is_well
+
+    async def _mend(self, row: LocalEndpointRow) -> None:
+        async with self._steps.held(row) as now:
+            network = self._live.view.networks.get(row.network_id)
+            if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
+                return
+            damages = await self._attacher.mend(
+                local_endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+            for sentence in self._drift.note(damages):
+                _limited.warning(
+                    f"{row.endpoint_id} {sentence}",
+                    f"somebody else changed the interface of {now.name}; put right: {sentence}",
+                )
+
+    def _rows_of(self, identity: Identity) -> list[LocalEndpointRow]:
+        return [row for row in self._live.rows.values() if (row.netns_dev, row.netns_inode) == identity]
+
+
+class _Sandbox:
+    """A namespace that is looked after."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.look = trio.Event()
+        """Set when there is a reason to look."""
+
+    async def pass_on(self, news: InsideNews) -> None:
+        """Each piece of news is a reason."""
+        while True:
+            await news.wait()
+            self.look.set()
+            await trio.sleep(PAUSE_S)

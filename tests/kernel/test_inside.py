@@ -1,0 +1,218 @@
+"""Damage at a container's own interface, done by hand inside and outside: put right within 2 s, told by its kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import N1
+from fakes.registry import network as network_record
+from fakes.virtual import ending
+from kernel.overlay import CLUSTER, PORT, Host, Namespace, NamespaceFactory, open_host, wait_until
+
+from netagent.datapath.desired import desired_state
+from netagent.datapath.netns import boot_id
+from netagent.model.ids import EndpointId, veth_name
+from netagent.projection.intent import local_endpoint, network_inputs
+from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.usecases.interfaces import Interfaces
+
+pytestmark = pytest.mark.kernel
+
+ENDPOINT = EndpointId("00000002" * 4)
+VETH = veth_name(ENDPOINT)
+MAC = "02:0a:00:00:00:02"
+BOUND_S = 2.0
+
+
+@dataclass(frozen=True)
+class World:
+    host: Host
+    box: Namespace
+    elsewhere: Namespace
+    interfaces: Interfaces
+    agent: AgentHost
+
+    def row(self) -> LocalEndpointRow:
+        return self.agent.live.rows[ENDPOINT]
+
+    async def mend(self) -> list[str]:
+        network = self.agent.live.view.networks[N1]
+        endpoint = local_endpoint(self.row(), network)
+        damages = await self.host.attacher.mend(
+            endpoint, vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+        )
+        return [f"{one.kind} {one.thing}" for one in damages]
+
+
+def with_world(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, body: Callable[[World], Awaitable[None]]
+) -> None:
+    """Run `body` on a host with one container, `box`, whose interface is looked after."""
+    box, elsewhere = namespaces("box"), namespaces("other")
+
+    async def main() -> None:
+        agent = AgentHost()
+        await agent.publisher.put(network_record(N1, "app"))
+        network = agent.live.view.networks[N1]
+        row = LocalEndpointRow(
+            endpoint_id=ENDPOINT,
+            network_id=N1,
+            name="web",
+            service="web",
+            offset=2,
+            addresses=("10.1.0.2", "fd00:1::2"),
+            mac=MAC,
+            netns_path=box.path,
+            netns_dev=box.identity[0],
+            netns_inode=box.identity[1],
+            boot_id=boot_id(),
+        )
+        async with open_host(wire[0], "192.0.2.1") as host:
+            inputs = network_inputs(agent.live.view, [row])
+            state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
+            host.reconciler.set_desired(state, 1)
+            await host.reconciler.wait_programmed(1)
+            ifname = await host.attacher.bind(
+                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+            interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.steps, host.reconciler.drift)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interfaces.run, host.reconciler.wait_absent_changed)
+                agent.live.set_row(published(row, ifname))
+                await wait_until(lambda: not host.reconciler.absent_endpoints, "the interface is seen")
+                await trio.sleep(0.3)
+                await body(World(host, box, elsewhere, interfaces, agent))
+                nursery.cancel_scope.cancel()
+
+    with ending():
+        trio.run(main)
+
+
+def published(row: LocalEndpointRow, ifname: str) -> LocalEndpointRow:
+    return replace(row, ifname=ifname, stage=Stage.PUBLISHED)
+
+
+INSIDE = [
+    ("ip link set eth0 down", "device-down"),
+    ("ip link set lo down", "device-down"),
+    ("ip addr flush dev eth0 scope global", "address-deleted"),
+    ("ip -4 addr flush dev eth0", "address-deleted"),
+    ("ip link set eth0 mtu 1280", "mtu-changed"),
+    ("ip link set eth0 mtu 1000", "mtu-changed"),
+    ("ip link set eth0 address 02:00:00:00:00:77", "mac-changed"),
+    ("ip -4 route flush dev eth0", "route-deleted"),
+    ("ip -6 route del fd00:1::/64 dev eth0", "route-deleted"),
+    ("ip link set eth0 name eth7", "device-renamed"),
+    ("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1", "address-deleted"),
+    ("ip link del eth0", "device-deleted"),
+    ("ip link set eth0 netns {elsewhere}", "device-moved"),
+]
+OUTSIDE = [
+    (f"ip link set {VETH} netns {{elsewhere}}", "device-moved"),
+    (f"ip link del {VETH}", "device-deleted"),
+    (f"ip link set {VETH} name gone", "device-renamed"),
+    (f"ip link set {VETH} nomaster", "port-detached"),
+    (f"ip link set {VETH} mtu 1000", "mtu-changed"),
+]
+
+
+def test_scenario_38_damage_to_a_containers_interface_is_put_right(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    async def body(world: World) -> None:
+        before = shown(world.box)
+        world.box.run("ip addr add 10.99.0.1/24 dev eth0")  # a container's own addition, which stays
+        world.box.run("ip route add 10.98.0.0/24 dev eth0")
+        drift = world.host.reconciler.drift
+        for where, damage in ((world.box, INSIDE), (world.host.namespace, OUTSIDE)):
+            for command, kind in damage:
+                counted = Counter(drift.kinds)
+                where.run(command.format(elsewhere=world.elsewhere.name))
+                done_at = trio.current_time()
+                await wait_until(
+                    lambda counted=counted, kind=kind: drift.kinds.get(kind, 0) > counted[kind],
+                    f"{command} is counted as {kind}: {Counter(drift.kinds) - counted}",
+                    BOUND_S,
+                )
+                await wait_until(lambda: shown(world.box) == before, f"{command} is put right", BOUND_S)
+                assert trio.current_time() - done_at < BOUND_S, command
+                assert world.interfaces.troubles == {}
+                await settled(world)
+        assert VETH not in world.elsewhere.run("ip link")
+        assert "eth0" not in world.elsewhere.run("ip link")
+
+    with_world(wire, namespaces, body)
+
+
+async def settled(world: World) -> None:
+    """Nothing more is found."""
+    counted: dict[str, int] = {}
+    with trio.fail_after(5):
+        while counted != world.host.reconciler.drift.kinds:
+            counted = world.host.reconciler.drift.kinds
+            await trio.sleep(0.4)
+
+
+def shown(box: Namespace) -> list[str]:
+    """Ours of eth0, without indexes and what the container added."""
+    link = box.try_run("ip -br link show dev eth0").stdout.split()
+    lines = box.try_run("ip -br addr show dev eth0 scope global").stdout.split()[2:]
+    addresses = sorted(one for one in lines if not one.startswith("10.99."))
+    routes = sorted(box.try_run("ip route show proto 78").stdout.splitlines())
+    routes += sorted(box.try_run("ip -6 route show dev eth0 proto kernel").stdout.splitlines())
+    loopback = box.try_run("ip -br link show dev lo").stdout.split()[1:2]
+    mtu = box.try_run("cat /sys/class/net/eth0/mtu").stdout.strip()
+    return [link[0].partition("@")[0] if link else "", *link[1:3], mtu, *addresses, *routes, *loopback]
+
+
+def test_a_container_keeps_what_it_gives_itself(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    async def body(world: World) -> None:
+        assert await world.mend() == []
+        world.box.run("ip addr add 10.99.0.1/24 dev eth0")
+        world.box.run("ip route add 10.98.0.0/24 dev eth0")
+        world.box.run("ip link add own type bridge")
+        await trio.sleep(0.5)
+        assert await world.mend() == []
+        assert world.host.reconciler.drift.total == 0
+        assert "10.99.0.1/24" in world.box.run("ip addr show eth0")
+        assert "10.98.0.0/24" in world.box.run("ip route")
+        assert "own" in world.box.run("ip link")
+
+    with_world(wire, namespaces, body)
+
+
+def test_a_name_that_somebody_took_is_shown_until_it_is_free(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    async def body(world: World) -> None:
+        world.box.run("ip link set eth0 name eth7")
+        world.box.run("ip link add eth0 type bridge")
+        await wait_until(lambda: world.interfaces.troubles, "it is shown", BOUND_S)
+        assert "has an interface named eth0 already" in world.interfaces.troubles[ENDPOINT]
+        world.box.run("ip link del eth0")
+        await wait_until(lambda: not world.interfaces.troubles, "it heals by itself", BOUND_S)
+        assert MAC in world.box.run("ip link show eth0")
+
+    with_world(wire, namespaces, body)
+
+
+def test_the_namespace_is_held_no_longer_than_its_endpoint(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    async def body(world: World) -> None:
+        wire[1].run("ip link add token type veth peer name held")
+        wire[1].run(f"ip link set held netns {world.box.name}")
+        world.box.remove()
+        await trio.sleep(0.2)
+        assert "token" in wire[1].run("ip link"), "the agent's news hold it"
+        world.agent.live.drop_row(ENDPOINT)
+        await wait_until(lambda: "token" not in wire[1].run("ip link"), "it is gone", BOUND_S)
+
+    with_world(wire, namespaces, body)
