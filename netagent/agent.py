@@ -26,6 +26,8 @@ from netagent.config import Config
 from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
+from netagent.datapath.underlay_watch import UnderlayWatch
+from netagent.datapath.uplink import Underlay
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
@@ -82,11 +84,16 @@ class Agent:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._follow_signals, signals)
                 self._nursery.start_soon(self._supervision.run_watchdog)
-                self.underlay = await find_underlay(self.config.advertise or self.config.bind)
+                wanted = self.config.advertise or self.config.bind
+                self.underlay = await find_underlay(wanted)
+                self.uplinks = UnderlayWatch(
+                    wanted, self.underlay, move=self._move, note_look=self.neighbours.note_change
+                )
                 keys = self._state.cluster_keys()
                 if keys is not None:
                     await require_journal(self._state.journal_file, self.config.keyring_file)
                     await self._enter(keys)
+                await self._nursery.start(self.uplinks.run)
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
@@ -97,6 +104,17 @@ class Agent:
                     self._supervision.tell_ready(self._situation())
                 await self._stop()
         logger.info("agent stopped; containers, networks and names stay as they are")
+
+    async def _move(self, underlay: Underlay) -> None:
+        """Others reach this host by another address, or the device with it is different."""
+        if self.cluster is not None:
+            await self.cluster.move(underlay)
+        if underlay.address != self.underlay.address:
+            logger.warning(
+                "this host is reached at %s now, not at %s", underlay.address, self.underlay.address
+            )
+        self.underlay = underlay
+        self.neighbours.note_change()
 
     def _situation(self) -> str:
         """For `systemctl status`."""
@@ -248,6 +266,8 @@ class Agent:
         cluster.set_seeds(())
         await self._nursery.start(self._run_cluster, cluster)
         self.cluster = cluster
+        if cluster.underlay != self.underlay:  # it changed in the seconds that this took
+            await cluster.move(self.underlay)
         self._supervision.tell_status(self._situation())
         self.neighbours.note_change()
 

@@ -24,6 +24,7 @@ PERFORMS = {
     # netgossip
     "netgossip.discovery",  # mDNS
     "netgossip.driver",  # sockets and the timer
+    "netgossip.outflow",
     "netgossip.entry_driver",  # dials the inviter
     "netgossip.sockets",
     # netdns
@@ -86,6 +87,7 @@ PERFORMS = {
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",
+    "netagent.datapath.underlay_watch",
     "netagent.firewall.driver",
     "netagent.firewall.guard",
     "netagent.probes.echo",

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from netgossip.node import GossipNode
-from netgossip.sockets import Sockets, open_sockets
+from netgossip.outflow import Outflow
+from netgossip.sockets import Sockets, dial, open_sockets
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
 __all__ = ["Driver", "Sockets", "open_sockets"]
@@ -31,19 +32,6 @@ QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 DIAL_TIMEOUT_S: Final = 10.0
 LINGER_S: Final = 10.0
 """What is queued may still be sent for so long after the machine, or the peer, has closed."""
-
-
-class _Stream:
-    """The driver's side of one stream: what is to be sent, and the task that lives for it."""
-
-    __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")
-
-    def __init__(self) -> None:
-        self.queue: deque[bytes] = deque()
-        self.queued_bytes = 0
-        self.closing = False
-        self.wake = trio.Event()
-        self.scope = trio.CancelScope()
 
 
 class Driver:
@@ -65,11 +53,12 @@ class Driver:
         on_events: Callable[[tuple[Event, ...]], None],
     ) -> None:
         self._node = node
-        self._udp = {Channel.GOSSIP: gossip_udp, Channel.RECORD: record_udp}
-        self._tcp = {Channel.GOSSIP: gossip_tcp, Channel.RECORD: record_tcp}
+        self._sockets = Sockets(gossip_udp, gossip_tcp, record_udp, record_tcp)
+        self._udp = self._sockets.udp
+        self._listening = trio.CancelScope()
         self._clock = clock
         self._on_events = on_events
-        self._streams: dict[StreamId, _Stream] = {}
+        self._streams: dict[StreamId, Outflow] = {}
         self._nursery: trio.Nursery | None = None
         self._timer = trio.Event()
         self._flushing = False
@@ -80,15 +69,36 @@ class Driver:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for channel in Channel:
-                    nursery.start_soon(self._read_datagrams, channel)
-                    nursery.start_soon(self._accept, channel, nursery)
+                nursery.start_soon(self._listen, self._sockets, self._listening, nursery)
                 nursery.start_soon(self._keep_time)
                 self.flush_nowait()
         finally:
             self._nursery = None
-            for one in (*self._udp.values(), *self._tcp.values()):
-                one.close()
+            self._sockets.close()
+
+    def rebind(self, sockets: Sockets) -> None:
+        """Listen on, and send from, these sockets from now on, because the host is reached by another address.
+
+        The former ones are closed; streams go on or break by themselves. Tell the node as well (`set_address`).
+        """
+        former, self._sockets, self._udp = self._sockets, sockets, sockets.udp
+        self._listening.cancel()
+        self._listening = trio.CancelScope()
+        if self._nursery is None:
+            former.close()
+        else:
+            self._nursery.start_soon(self._listen, sockets, self._listening, self._nursery)
+
+    async def _listen(self, sockets: Sockets, scope: trio.CancelScope, streams: trio.Nursery) -> None:
+        """On these sockets, until `rebind` brings others; then they are closed, and the streams stay."""
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    for channel in Channel:
+                        nursery.start_soon(self._read_datagrams, channel, sockets.udp[channel])
+                        nursery.start_soon(self._accept, channel, sockets.tcp[channel], streams)
+        finally:
+            sockets.close()
 
     def flush_nowait(self) -> None:
         """Carry out what the node wants done. Call it after every command given to the node."""
@@ -118,7 +128,7 @@ class Driver:
 
     def _obey(self, command: StreamCommand, nursery: trio.Nursery) -> None:
         if isinstance(command, StreamOpen):
-            self._streams[command.stream_id] = _Stream()
+            self._streams[command.stream_id] = Outflow()
             nursery.start_soon(self._dial, command.stream_id, command.destination)
             return
         if (stream := self._streams.get(command.stream_id)) is None:
@@ -135,8 +145,7 @@ class Driver:
 
     # Tasks
 
-    async def _read_datagrams(self, channel: Channel) -> None:
-        udp = self._udp[channel]
+    async def _read_datagrams(self, channel: Channel, udp: socket.socket) -> None:
         while True:
             await trio.lowlevel.wait_readable(udp)
             for _ in range(BURST):
@@ -163,8 +172,8 @@ class Driver:
             self._node.handle_deadline(now)
             self.flush_nowait()
 
-    async def _accept(self, channel: Channel, nursery: trio.Nursery) -> None:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp[channel]))
+    async def _accept(self, channel: Channel, tcp: socket.socket, nursery: trio.Nursery) -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(tcp))
         while True:
             try:
                 accepted = await listener.accept()
@@ -179,25 +188,18 @@ class Driver:
                 self.counts["accept_errors"] += 1
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
-            self._streams[stream_id] = _Stream()
+            self._streams[stream_id] = Outflow()
             nursery.start_soon(self._serve, stream_id, accepted)
             self.flush_nowait()
 
     async def _dial(self, stream_id: StreamId, destination: Address) -> None:
-        family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
         try:
-            dialled = trio.socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:  # out of descriptors
-            self._end(stream_id, str(error))
+            with trio.fail_after(DIAL_TIMEOUT_S):
+                transport = await dial(destination, self._sockets)
+        except (OSError, trio.TooSlowError) as error:
+            self._end(stream_id, f"{destination[0]} port {destination[1]}: {error or 'no answer'}")
             return
-        with dialled:
-            try:
-                with trio.fail_after(DIAL_TIMEOUT_S):
-                    await dialled.connect(destination)
-            except (OSError, trio.TooSlowError) as error:
-                self._end(stream_id, f"{destination[0]} port {destination[1]}: {error or 'no answer'}")
-                return
-            await self._serve(stream_id, trio.SocketStream(dialled))
+        await self._serve(stream_id, transport)
 
     async def _serve(self, stream_id: StreamId, transport: trio.SocketStream) -> None:
         """Move bytes both ways until either side is done."""
@@ -207,7 +209,7 @@ class Driver:
             async with transport:
                 try:
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write, stream, transport, nursery.cancel_scope)
+                        nursery.start_soon(stream.write, transport, nursery.cancel_scope)
                         error = await self._read(stream_id, transport)
                         # The peer has said all; we may not have.
                         self._node.handle_stream_end(stream_id, self._clock(), error)
@@ -228,18 +230,6 @@ class Driver:
                 return None
             self._node.handle_stream_data(stream_id, data, self._clock())
             self.flush_nowait()
-
-    async def _write(self, stream: _Stream, transport: trio.SocketStream, both: trio.CancelScope) -> None:
-        while True:
-            while stream.queue:
-                data = stream.queue.popleft()
-                await transport.send_all(data)
-                stream.queued_bytes -= len(data)
-            if stream.closing:
-                both.cancel()
-                return
-            await stream.wake.wait()
-            stream.wake = trio.Event()
 
     def _end(self, stream_id: StreamId, error: str | None) -> None:
         """Forget a stream, and tell the machine unless it asked for it."""

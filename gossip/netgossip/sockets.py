@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from dataclasses import dataclass
 from typing import Final
 
+import trio
+
 from netgossip.errors import UsageError
+from netgossip.types import Address, Channel
+
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""linux/in.h; of both families."""
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Asked of the kernel for each UDP socket: 1,000 pushes of the largest size while the loop is busy."""
@@ -21,6 +28,16 @@ class Sockets:
     gossip_tcp: socket.socket
     record_udp: socket.socket
     record_tcp: socket.socket
+
+    @property
+    def udp(self) -> dict[Channel, socket.socket]:
+        """By channel."""
+        return {Channel.GOSSIP: self.gossip_udp, Channel.RECORD: self.record_udp}
+
+    @property
+    def tcp(self) -> dict[Channel, socket.socket]:
+        """By channel."""
+        return {Channel.GOSSIP: self.gossip_tcp, Channel.RECORD: self.record_tcp}
 
     def close(self) -> None:
         """Close all four."""
@@ -40,6 +57,23 @@ def open_sockets(address: str, gossip_port: int, record_port: int) -> Sockets:
             one.close()
         raise
     return Sockets(*opened)
+
+
+async def dial(destination: Address, own: Sockets) -> trio.SocketStream:
+    """Connect from the address that datagrams are sent from, whatever others the host has. Raises OSError."""
+    family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
+    dialled = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        source = own.gossip_udp.getsockname()[0]
+        if own.gossip_udp.family == family and not ipaddress.ip_address(source).is_unspecified:
+            # Its port is chosen together with the destination, so that none is used up by being bound.
+            dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            await dialled.bind((source, 0))
+        await dialled.connect(destination)
+    except BaseException:
+        dialled.close()
+        raise
+    return trio.SocketStream(dialled)
 
 
 def _bind(address: str, port: int, kind: socket.SocketKind) -> socket.socket:

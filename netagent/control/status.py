@@ -65,7 +65,7 @@ async def status_of(agent: Agent) -> schema.Status:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
         await _fill(status, agent, cluster)
-    status["warnings"] += _runtime_warnings(agent)
+    status["warnings"] += [*_address_warning(agent), *_runtime_warnings(agent)]
     return status
 
 
@@ -165,6 +165,12 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
             "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
         }
     yield from _mdns_warning(agent)
+
+
+def _address_warning(agent: Agent) -> Iterable[schema.Notice]:
+    if agent.uplinks.problem:
+        cure = "give it back to a device, which is noticed by itself; or correct `advertise` and `bind`, and restart"
+        yield {"code": "address", "message": agent.uplinks.problem, "cure": cure}
 
 
 def _mdns_warning(agent: Agent) -> Iterable[schema.Notice]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_state
 from netagent.datapath.state import (
@@ -84,6 +84,8 @@ def desired_state(
     host has none. Where two endpoints claim one address or MAC, the later one in order wins; deciding clashes is the
     registry's work.
     """
+    # The underlay address may change, and containers remember the bridge's MAC.
+    seed = underlay if probe is None else probe.mac
     devices: dict[str, Device] = {}
     neighbours: dict[tuple[str, str], str] = {}
     masters: dict[tuple[str, str], str] = {}
@@ -92,7 +94,7 @@ def desired_state(
     for network in networks:
         bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
         for device in _network_devices(network, underlay, vxlan_port, cluster_id):
-            devices[device.name] = device
+            devices[device.name] = replace(device, mac=device_mac(device.name, seed))
         for remote in network.remotes:
             for address in remote.addresses:
                 neighbours[bridge, address] = remote.mac
@@ -132,14 +134,12 @@ def _network_devices(
             kind=Kind.BRIDGE,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
-            mac=device_mac(bridge, underlay),
         ),
         Device(
             name=tunnel,
             kind=Kind.VXLAN,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
-            mac=device_mac(tunnel, underlay),
             master=bridge,
             port=FLOODED_TUNNEL_PORT if network.multicast else TUNNEL_PORT,
             tunnel=Tunnel(vni=network.vni, port=vxlan_port, local=underlay),
@@ -158,10 +158,10 @@ def _veth(name: str, local: LocalEndpoint, mtu_bytes: int, bridge: str) -> Devic
     )
 
 
-def device_mac(name: str, underlay: str) -> str:
+def device_mac(name: str, seed: str) -> str:
     """A fixed MAC, so that a device made anew is the same, and different on every host.
 
     The second byte's range is kept apart from endpoints' MACs by the first: 06 is locally administered as 02 is.
     """
-    digest = hashlib.sha256(f"{name} {underlay}".encode()).digest()
+    digest = hashlib.sha256(f"{name} {seed}".encode()).digest()
     return "06:" + ":".join(f"{byte:02x}" for byte in digest[:5])

@@ -6,75 +6,59 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink import Netlink, Request, open_socket
 from netagent.datapath.route import RTM_GETROUTE, decode, is_particular, route_request_body
 from netagent.datapath.state import is_ours
+from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose, is_fixed, listed
 from netagent.errors import FailedError, InputError
 
 # Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
 _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))
 
 
-@dataclass(frozen=True, slots=True)
-class Underlay:
-    """Where this host receives VXLAN packets."""
-
-    address: str
-    device: str
-    mtu_bytes: int
-
-
 async def find_underlay(wanted: str | None) -> Underlay:
-    """The address `wanted`; without one the source of the default route, or else the host's first address.
+    """The address to advertise at a start (netagent.datapath.uplink says which).
 
     InputError when `wanted` is not on this host; FailedError when there is no address at all.
     """
     with closing(Netlink(open_socket())) as netlink:
-        candidates = await _candidates(netlink)
-    wish = ipaddress.ip_address(wanted) if wanted else None
-    if wish is not None and not wish.is_unspecified:
-        found = _with_address(candidates, str(wish))
-        if found is None:
-            raise InputError(
-                f"this host has no address {wish}",
-                code="no-such-address",
-                thing=str(wish),
-                hint=f"it has {', '.join(c.address for c in candidates) or 'none'}; correct `advertise` or `bind`",
-            )
+        uplinks = await look(netlink)
+    found = choose(uplinks, wanted)
+    if found is not None:
         return found
-    for family, target in _ANYWHERE:
-        found = _with_address(candidates, _source_address(family, target))
-        if found is not None:
-            return found
-    if not candidates:
-        raise FailedError(
-            "this host has no address that others could reach",
-            code="no-address",
-            hint="bring a network device up, then start the agent again",
+    if is_fixed(wanted):
+        raise InputError(
+            f"this host has no address {wanted}",
+            code="no-such-address",
+            thing=wanted or "",
+            hint=f"it has {listed(uplinks.candidates)}; correct `advertise` or `bind`",
         )
-    return candidates[0]
+    raise FailedError(
+        "this host has no address that others could reach",
+        code="no-address",
+        hint="bring a network device up, then start the agent again",
+    )
 
 
-async def device_addresses(devices: Sequence[str]) -> tuple[str, ...]:
-    """One address of each device, IPv4 where it has one. InputError names a device that has none."""
-    with closing(Netlink(open_socket())) as netlink:
-        candidates = await _candidates(netlink)
-    found = []
+async def look(netlink: Netlink) -> Uplinks:
+    """What the host has now."""
+    sources = (_source_address(family, target) for family, target in _ANYWHERE)
+    return Uplinks(tuple(await _candidates(netlink)), tuple(source for source in sources if source))
+
+
+def require_devices(uplinks: Uplinks, devices: Sequence[str]) -> None:
+    """InputError names a device that has no address."""
     for device in devices:
-        address = next((candidate.address for candidate in candidates if candidate.device == device), None)
-        if address is None:
-            known = ", ".join(dict.fromkeys(candidate.device for candidate in candidates)) or "none"
+        if device not in addresses_of(uplinks, devices):
+            known = ", ".join(dict.fromkeys(candidate.device for candidate in uplinks.candidates)) or "none"
             raise InputError(
                 f"the device {device} is not up or has no address",
                 code="no-such-device",
                 thing=device,
                 hint=f"devices that have one: {known}; correct `interfaces`",
             )
-        found.append(address)
-    return tuple(found)
 
 
 async def host_routes(netlink: Netlink) -> tuple[str, ...]:
@@ -104,10 +88,6 @@ async def _candidates(netlink: Netlink) -> list[Underlay]:
         if index in links and not address.is_link_local:
             found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
     return sorted(found, key=lambda underlay: ":" in underlay.address)
-
-
-def _with_address(candidates: Sequence[Underlay], address: str) -> Underlay | None:
-    return next((candidate for candidate in candidates if candidate.address == address), None)
 
 
 def _source_address(family: int, target: str) -> str:

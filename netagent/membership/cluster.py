@@ -20,6 +20,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 
 import trio
 
@@ -32,7 +33,8 @@ from netagent.datapath.netlink import Netlink, open_notification_socket, open_so
 from netagent.datapath.netns import boot_id
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
-from netagent.datapath.underlay import Underlay, host_routes
+from netagent.datapath.underlay import host_routes
+from netagent.datapath.uplink import Underlay, is_fixed
 from netagent.errors import FailedError, NetagentError, NoError
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
@@ -298,6 +300,21 @@ class Cluster:
         self.node.set_seeds([*seeds, *self._introduced], trio.current_time())
         self.driver.flush_nowait()
 
+    async def move(self, underlay: Underlay) -> None:
+        """Be reached at another address. FailedError, with nothing changed, when our ports can't be had there.
+
+        The record goes first to whoever can be reached: it is known by its key and not by where it comes from, and
+        moves the tunnels of all others. The membership believes in the move once the old address is silent.
+        """
+        if underlay.address != self.underlay.address:
+            if not is_fixed(self.config.bind):
+                self.driver.rebind(_open_sockets(self.config, underlay))
+            self.node.set_address((underlay.address, self.config.gossip_port), trio.current_time())
+            self.driver.flush_nowait()
+        self.underlay = underlay
+        self.live.note_change()  # our own devices follow
+        await self._tell_of_this_host(partial(self._own_host.move, underlay.address))
+
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
         with self.endpoints.closed():
@@ -363,7 +380,6 @@ class Cluster:
         return firewall_input(
             known.view,
             known.rows.values(),
-            underlay=self.underlay.address,
             vxlan_port=self.config.vxlan_port,
             clamps={},
         )

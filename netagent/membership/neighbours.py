@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from netagent.config import parse_seed
-from netagent.datapath.underlay import device_addresses
+from netagent.datapath.underlay import require_devices
+from netagent.datapath.uplink import addresses_of
 from netgossip.discovery import Discovery, Neighbour
 from netgossip.types import Address, NodeId
 
@@ -55,22 +56,29 @@ class Neighbours:
 
     async def run(self, agent: Agent) -> None:
         """Until cancelled. InputError when a device of `interfaces` is not there."""
-        links = await device_addresses(agent.config.interfaces) if agent.config.mdns else ()
+        if agent.config.mdns:
+            require_devices(agent.uplinks.uplinks, agent.config.interfaces)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._offer_seeds, agent)
             if agent.config.mdns:
-                nursery.start_soon(self._announce, agent, links)
+                nursery.start_soon(self._announce, agent)
 
-    async def _announce(self, agent: Agent, links: Sequence[str]) -> None:
-        """Announce what we are; anew when we enter or leave a cluster."""
+    async def _announce(self, agent: Agent) -> None:
+        """Announce what we are; anew when we enter or leave a cluster, and when an address changes."""
+        links: tuple[str, ...] = ()
         while True:
-            cluster = agent.cluster
+            links = self._links(agent) or links  # devices without any address now may get one back
+            said = (self._me(agent), links)
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._discovery.run, self._me(agent), links)
-                    while agent.cluster is cluster:
+                    nursery.start_soon(self._discovery.run, *said)
+                    while (self._me(agent), self._links(agent) or links) == said:
                         await self._changed.wait()
                     scope.cancel()
+
+    def _links(self, agent: Agent) -> tuple[str, ...]:
+        """Addresses of the devices on which mDNS is spoken; none: on that of the advertised address."""
+        return tuple(addresses_of(agent.uplinks.uplinks, agent.config.interfaces).values())
 
     def _me(self, agent: Agent) -> Neighbour:
         keys = agent.cluster.keys if agent.cluster else None

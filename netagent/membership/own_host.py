@@ -56,6 +56,11 @@ class OwnHost:
             self.is_away = False
             await self.publish()
 
+    async def move(self, underlay: str) -> None:
+        """Others reach this host there from now on."""
+        self.base = replace(self.base, underlay=underlay)
+        await self.publish()
+
     async def publish(self) -> None:
         """Once, if the record is different from the last one."""
         routes = await self.routes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from netagent.datapath.desired import device_mac
+from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import bridge_name, veth_name
 from netagent.registry.row import LocalEndpointRow
@@ -18,12 +19,11 @@ def firewall_input(
     view: RegistryView,
     rows: Iterable[LocalEndpointRow],
     *,
-    underlay: str,
     vxlan_port: int,
     clamps: Mapping[tuple[str, str], int],
 ) -> FirewallInput:
     """The networks that this host has devices of, its endpoints, and whom it may hear."""
-    rows = list(rows)
+    rows, seed = list(rows), probe_mac(view.local)
     networks = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
     return FirewallInput(
         vxlan_port=vxlan_port,
@@ -33,7 +33,7 @@ def firewall_input(
             for row in rows
         ),
         networks=tuple(
-            _network(network, underlay) for network in networks if network is not None and network.holds_vni
+            _network(network, seed) for network in networks if network is not None and network.holds_vni
         ),
         members=members(view),
         clamps=clamps,
@@ -49,6 +49,6 @@ def members(view: RegistryView) -> frozenset[str]:
     )
 
 
-def _network(network: NetworkView, underlay: str) -> GuardedNetwork:
+def _network(network: NetworkView, seed: str) -> GuardedNetwork:
     bridge = bridge_name(network.record.vni)
-    return GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, underlay))
+    return GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, seed))

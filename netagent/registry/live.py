@@ -72,6 +72,10 @@ class Live:
             self._rows = {known: row for known, row in self._rows.items() if known != endpoint_id}
             self._ring()
 
+    def note_change(self) -> None:
+        """What readers make of the registry depends on something that has changed: they are to read it again."""
+        self._ring()
+
     async def wait_newer(self, revision: int) -> int:
         """The latest revision, as soon as it is above `revision` (at once when it is already)."""
         while self._revision <= revision:

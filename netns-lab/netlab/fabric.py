@@ -20,6 +20,10 @@ GATEWAY = "192.0.2.254"
 unless a test puts something there; the hosts' resolv.conf names it."""
 
 PREFIX_LENGTH = 24
+SECOND_BRIDGE = "fabric2"
+SECOND_INTERFACE = "eth1"
+SECOND_SUBNET = "198.51.100"
+"""Of second uplinks (RFC 5737's second documentation network); a host's last number is the same in both."""
 DEFAULT_MTU_BYTES = 1500
 HOST_INTERFACE = "eth0"
 
@@ -45,6 +49,8 @@ class Fabric:
             f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             f"link set {BRIDGE} up",
             f"address add {GATEWAY}/{PREFIX_LENGTH} dev {BRIDGE}",
+            f"link add {SECOND_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            f"link set {SECOND_BRIDGE} up",
         )
 
     def plug_in(self, host: str, address: str) -> None:
@@ -63,9 +69,34 @@ class Fabric:
             f"link set {HOST_INTERFACE} up",
         )
 
+    def plug_in_second(self, host: str, address: str) -> str:
+        """Another cable, to a bridge of its own; the address that the host has there."""
+        second = f"{SECOND_SUBNET}.{address.rpartition('.')[2]}"
+        namespace = self.host_namespace(host)
+        ip(
+            self.namespace,
+            f"link add {host}-2 type veth peer name {SECOND_INTERFACE} netns {namespace}",
+            f"link set {host}-2 master {SECOND_BRIDGE} up",
+        )
+        ip(
+            namespace,
+            f"address add {second}/{PREFIX_LENGTH} dev {SECOND_INTERFACE}",
+            f"link set {SECOND_INTERFACE} up",
+        )
+        return second
+
+    def readdress(self, host: str, old: str, new: str) -> None:
+        """The host's address becomes another one, as by a new lease: for a moment it has none."""
+        ip(
+            self.host_namespace(host),
+            f"address del {old}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
+            f"address add {new}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
+        )
+
     def cut_cable(self, host: str) -> None:
         """Nothing gets in or out from this moment on; what dies on the host afterwards can tell nobody."""
-        run(["ip", "-n", self.namespace, "link", "set", host, "down"])
+        for cable in (host, f"{host}-2"):
+            run(["ip", "-n", self.namespace, "link", "set", cable, "down"])
 
     def unplug(self, host: str) -> None:
         """Remove a host's network namespace, and with it both ends of the cable."""

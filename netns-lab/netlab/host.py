@@ -194,7 +194,7 @@ class Host:
         file = self.path("/etc/netagent/netagent.toml")
         if not file.exists():
             file.parent.mkdir(mode=0o755, exist_ok=True)
-            file.write_text(f'name = "{self.name}"\nbind = "{self.address}"\ntiming = "local"\n')
+            file.write_text(f'name = "{self.name}"\ntiming = "local"\n')
             resolv_conf = self.path("/etc/resolv.conf")
             resolv_conf.unlink(missing_ok=True)  # often a link into the machine's /run
             resolv_conf.write_text(f"nameserver {GATEWAY}\n")

@@ -87,6 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     add("podman", _podman, "make podman ready on a host: its configuration, an image `lab`", "host")
     power = add("power", _power, "off: the host dies as by a cut cable; on: it boots with its disk", "host")
     power.add_argument("action", choices=["off", "on"])
+    address = add("address", _address, "a host gets another address on the fabric, as by a new lease", "host")
+    address.add_argument("address", metavar="ADDRESS")
+    add(
+        "uplink",
+        _uplink,
+        "a second uplink, eth1, on a fabric of its own, until the host has no power",
+        "host",
+    )
     add("host", _run_on_host, "run a command on a host: lab host HOST -- CMD...", "host")
     container = add(
         "container",
@@ -213,6 +221,16 @@ def _power(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
     for failure in failures:
         print(f"lab: {failure}", file=sys.stderr)
     return 5 if failures else 0
+
+
+def _address(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    lab.readdress(arguments.host, arguments.address)
+    return 0
+
+
+def _uplink(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    print(lab.plug_in_second(arguments.host))
+    return 0
 
 
 def _run_on_host(lab: Lab, arguments: argparse.Namespace, command: list[str]) -> int:

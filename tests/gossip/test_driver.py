@@ -224,3 +224,30 @@ def test_a_rumour_after_a_quiet_time_is_no_lateness() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.002))
+
+
+def test_a_node_that_moves_to_another_address_is_found_there() -> None:
+    async def main() -> None:
+        one = Host(1)
+        two = Host(2, seeds=(one.address,))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            nursery.start_soon(two.driver.run)
+            await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
+            ports = two.address[1], two.node.record_address(two.node.node_id)
+            assert ports[1] is not None
+            two.driver.rebind(open_sockets("127.0.0.2", ports[0], ports[1][1]))
+            two.node.set_address(("127.0.0.2", ports[0]), trio.current_time())
+            two.driver.flush_nowait()
+            two.put(b"first", b"word")
+            await wait_until(lambda: one.node.members()[two.node.node_id].address[0] == "127.0.0.2")
+            one.put(b"large", bytes(60_000))
+            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            got = {(e.owner, e.key) for c in one.events if isinstance(c, EntriesChanged) for e in c.entries}
+            assert (two.node.node_id, b"first") in got
+            assert sees(one, two, MemberState.ALIVE)
+            with socket.socket() as probe:  # nobody listens at the old address any more
+                probe.bind(("127.0.0.1", ports[0]))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)

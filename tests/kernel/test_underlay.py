@@ -8,7 +8,9 @@ from kernel.overlay import CLUSTER, MTU_BYTES, Namespace, NamespaceFactory, netw
 
 from netagent.datapath.desired import ProbeInput, desired_state
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.underlay import Underlay, find_underlay, host_routes
+from netagent.datapath.underlay import find_underlay, host_routes
+from netagent.datapath.underlay_watch import SETTLE_S, UnderlayWatch
+from netagent.datapath.uplink import Underlay
 from netagent.errors import FailedError, InputError, NetagentError
 
 pytestmark = pytest.mark.kernel
@@ -72,3 +74,54 @@ def test_routes_of_others_are_reported_and_ours_are_not(wire: tuple[Namespace, N
             )
 
     trio.run(main)
+
+
+def test_a_move_is_noticed_and_a_renewed_lease_is_none(wire: tuple[Namespace, Namespace]) -> None:
+    h1 = wire[0]
+    moves: list[str] = []
+    failing = [FailedError("the port is taken"), None, None, None]
+
+    async def move(underlay: Underlay) -> None:
+        await trio.lowlevel.checkpoint()
+        if (error := failing.pop(0)) is not None:
+            raise error
+        moves.append(underlay.address)
+
+    async def main() -> None:
+        present = await find_underlay(None)
+        watch = UnderlayWatch(None, present, move=move, note_look=lambda: None)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch.run)
+            h1.run("ip addr del 192.0.2.1/24 dev wire")
+            h1.run("ip addr add 192.0.2.1/24 dev wire")
+            await trio.sleep(2 * SETTLE_S)
+            assert moves == []
+            h1.run("ip addr del 192.0.2.1/24 dev wire")
+            h1.run("ip addr add 192.0.2.9/24 dev wire")
+            with trio.fail_after(5.0):
+                while not watch.problem:
+                    await trio.sleep(0.05)
+                assert "192.0.2.9, but the port is taken" in watch.problem
+                while moves != ["192.0.2.9"]:
+                    await trio.sleep(0.05)
+                while watch.problem:
+                    await trio.sleep(0.05)
+            h1.run("ip link set wire mtu 1400")
+            with trio.fail_after(5.0):
+                while len(moves) < 2:
+                    await trio.sleep(0.05)
+            h1.run("ip addr flush dev wire")
+            with trio.fail_after(5.0):
+                while "no address" not in watch.problem:
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    def inside() -> None:
+        trio.run(main)
+
+    async def visit() -> None:
+        with opened_netns(h1.path) as fd:
+            await run_in_netns(fd, inside)
+
+    trio.run(visit)
+    assert moves == ["192.0.2.9", "192.0.2.9"]

@@ -349,3 +349,17 @@ def test_a_process_number_given_to_somebody_else_is_not_ours() -> None:
     with contextlib.suppress(LabError):
         ProcessId.of(2**22 + 1)
         pytest.fail("there is no such process")
+
+
+def test_a_host_gets_another_address_and_a_second_uplink(bare_lab: Lab) -> None:
+    assert lab_command(bare_lab, "address", "h2", "192.0.2.22").status == 0
+    assert reaches(bare_lab, "h1", "192.0.2.22")
+    for refused in ("192.0.2.3", "192.0.2.254", "198.51.100.2", "h2"):
+        assert lab_command(bare_lab, "address", "h2", refused).status == 2
+    bare_lab.power_off("h2")
+    assert lab_command(bare_lab, "uplink", "h2").status == 4
+    bare_lab.power_on("h2")
+    assert "192.0.2.22/24" in bare_lab.host("h2").must(["ip", "-br", "address"]), "it keeps it"
+    assert lab_command(bare_lab, "uplink", "h1").stdout == "198.51.100.1\n"
+    assert lab_command(bare_lab, "uplink", "h2").stdout == "198.51.100.22\n"
+    assert reaches(bare_lab, "h1", "198.51.100.22")

@@ -36,11 +36,12 @@ class Names:
         return {"running": not self.trouble, "trouble": self.trouble}
 
 
-def agent_of(cluster=None, *neighbours, problem="", troubles=()):
+def agent_of(cluster=None, *neighbours, problem="", troubles=(), address=""):
     return SimpleNamespace(
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone=""),
         underlay=SimpleNamespace(address="192.0.2.1"),
+        uplinks=SimpleNamespace(problem=address),
         started_at=trio.current_time() - 5,
         cluster=cluster,
         runtimes=SimpleNamespace(troubles=lambda: troubles),
@@ -87,6 +88,13 @@ def neighbour(number, cluster="", cluster_id=""):
 
 def codes(status):
     return [notice["code"] for notice in status["warnings"]]
+
+
+@virtual
+async def test_an_address_that_is_gone_is_shown():
+    status = await status_of(agent_of(address="this host has no address that others could reach"))
+    assert [one["code"] for one in status["warnings"]].count("address") == 1
+    assert all(one["message"] and one["cure"] for one in status["warnings"])
 
 
 @virtual

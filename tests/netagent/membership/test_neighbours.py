@@ -9,6 +9,8 @@ import pytest
 import trio
 from fakes.virtual import virtual
 
+from netagent.datapath.uplink import Underlay, Uplinks
+from netagent.errors import InputError
 from netagent.membership import neighbours as module
 from netagent.membership.neighbours import RESOLVE_S, Neighbours
 from netgossip.discovery import Neighbour
@@ -33,6 +35,10 @@ class PretendedDiscovery:
             gossip, record = (address, 7956), (address, 7957)
             self.neighbours[node_id] = Neighbour(node_id, "h", "mesh", cluster_id, gossip, record)
         self.on_change(self.neighbours)
+
+
+def uplinks(**devices):
+    return Uplinks(tuple(Underlay(address, device, 1500) for device, address in devices.items()))
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -65,6 +71,7 @@ def agent():
     return SimpleNamespace(
         config=SimpleNamespace(mdns=True, interfaces=(), name="h1", gossip_port=7956, record_port=7957),
         underlay=SimpleNamespace(address="192.0.2.1"),
+        uplinks=SimpleNamespace(uplinks=Uplinks((Underlay("192.0.2.1", "eth0", 1500),))),
         identity=SimpleNamespace(node_id="aa" * 16),
         cluster=None,
     )
@@ -72,12 +79,7 @@ def agent():
 
 @pytest.fixture
 def neighbours(monkeypatch):
-    async def device_addresses(devices):
-        await trio.lowlevel.checkpoint()
-        return tuple(f"address of {device}" for device in devices)
-
     monkeypatch.setattr(module, "Discovery", PretendedDiscovery)
-    monkeypatch.setattr(module, "device_addresses", device_addresses)
     return Neighbours()
 
 
@@ -140,6 +142,7 @@ async def test_a_cluster_that_was_left_while_a_name_was_looked_up_is_told_nothin
 @virtual
 async def test_what_is_announced_follows_the_cluster(neighbours, agent):
     agent.config.interfaces = ("eth1",)
+    agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbours.run, agent)
         await trio.testing.wait_all_tasks_blocked()
@@ -148,7 +151,7 @@ async def test_what_is_announced_follows_the_cluster(neighbours, agent):
         ((me, links),) = neighbours._discovery.announced
         assert (me.node_id, me.name, me.cluster, me.cluster_id) == ("aa" * 16, "h1", "", "")
         assert (me.gossip, me.record) == (("192.0.2.1", 7956), ("192.0.2.1", 7957))
-        assert links == ("address of eth1",)
+        assert links == ("198.51.100.1",)
         agent.cluster = Member()
         neighbours.note_change()
         await trio.testing.wait_all_tasks_blocked()
@@ -159,6 +162,39 @@ async def test_what_is_announced_follows_the_cluster(neighbours, agent):
         await trio.testing.wait_all_tasks_blocked()
         assert [me.cluster_id for me, _ in neighbours._discovery.announced] == ["", OURS, ""]
         nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbours, agent):
+    agent.config.interfaces = ("eth1",)
+    agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
+    announced = neighbours._discovery.announced
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(neighbours.run, agent)
+        await trio.testing.wait_all_tasks_blocked()
+        neighbours.note_change()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(announced) == 1, "nothing that it says is different"
+        agent.underlay = SimpleNamespace(address="192.0.2.33")
+        neighbours.note_change()
+        await trio.testing.wait_all_tasks_blocked()
+        assert announced[-1][0].gossip == ("192.0.2.33", 7956)
+        agent.uplinks.uplinks = uplinks(eth0="192.0.2.33")
+        neighbours.note_change()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(announced) == 2, "a device without an address may get it back"
+        agent.uplinks.uplinks = uplinks(eth0="192.0.2.33", eth1="198.51.100.7")
+        neighbours.note_change()
+        await trio.testing.wait_all_tasks_blocked()
+        assert announced[-1][1] == ("198.51.100.7",)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_device_that_is_not_there_at_the_start_is_named(neighbours, agent):
+    agent.config.interfaces = ("eth9",)
+    with pytest.raises(InputError, match=r"eth9 is not up or has no address.*eth0"):
+        await neighbours.run(agent)
 
 
 @virtual

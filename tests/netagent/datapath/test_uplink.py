@@ -1,0 +1,59 @@
+"""Which address a host advertises follows from what it has."""
+
+from __future__ import annotations
+
+import pytest
+
+from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose
+
+ETH0, ETH1 = Underlay("192.0.2.1", "eth0", 1500), Underlay("198.51.100.1", "eth1", 9000)
+V6 = Underlay("2001:db8::1", "eth0", 1500)
+BOTH = (ETH0, ETH1, V6)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "sources", "present", "chosen"),
+    [
+        (BOTH, (), None, ETH0),
+        (BOTH, ("198.51.100.1", "2001:db8::1"), None, ETH1),
+        (BOTH, ("198.51.100.1",), ETH0, ETH1),
+        (BOTH, (), ETH1, ETH1),
+        ((ETH0, V6), (), ETH1, ETH0),
+        ((V6,), ("2001:db8::1",), ETH0, V6),
+        (BOTH, ("2001:db8::1",), ETH0, ETH0),
+        (BOTH, ("2001:db8::1",), V6, V6),
+        (BOTH, ("10.0.0.1",), ETH0, ETH0),
+        ((), (), ETH0, None),
+    ],
+    ids=[
+        "the first",
+        "by the default route",
+        "the default route moved",
+        "no default route: where it is",
+        "its address vanished",
+        "its family vanished",
+        "no other family while there is the present one",
+        "IPv6",
+        "the route's source is on a device of ours",
+        "nothing",
+    ],
+)
+def test_the_choice(candidates, sources, present, chosen):
+    assert choose(Uplinks(candidates, sources), None, present) == chosen
+    assert choose(Uplinks(candidates, sources), "0.0.0.0", present) == chosen
+    if chosen is not None:
+        assert choose(Uplinks(candidates, sources), None, chosen) == chosen, "it stays"
+
+
+def test_a_configured_address_is_that_or_none():
+    uplinks = Uplinks(BOTH, ("198.51.100.1",))
+    assert choose(uplinks, "192.0.2.1", ETH1) == ETH0
+    assert choose(uplinks, "2001:0db8::1") == V6
+    assert choose(uplinks, "192.0.2.9", ETH0) is None
+
+
+def test_the_addresses_of_devices():
+    assert addresses_of(Uplinks(BOTH), ("eth1", "eth0", "eth9")) == {
+        "eth0": "192.0.2.1",
+        "eth1": "198.51.100.1",
+    }
