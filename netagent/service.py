@@ -91,6 +91,16 @@ class Service:
         detached = await self._agent.leave(DRAIN_S if drain_s is None else drain_s)
         return {"cluster": cluster, "detached": detached}
 
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+        """Take over what hosts that are gone for good owned."""
+        present = self._presenter()
+        done = await self._cluster().forgetting.forget(hosts, dead_for_s=dead_for_s, force=force)
+        return {
+            "hosts": [present.gone(host) for host in done.hosts],
+            "addresses": done.address_count,
+            "unheard": list(done.unheard),
+        }
+
     async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
         """Take this host's names back everywhere."""
         told = await self._cluster().withdraw(DRAIN_S if drain_s is None else drain_s)

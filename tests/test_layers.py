@@ -116,6 +116,7 @@ PERFORMS = {
     # a host's life in a cluster, and what users have done
     "netagent.membership.answering",
     "netagent.membership.asking",
+    "netagent.membership.burial",
     "netagent.membership.cluster",
     "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
@@ -127,14 +128,17 @@ PERFORMS = {
     "netagent.usecases.claims",  # locks
     "netagent.usecases.drain",
     "netagent.usecases.endpoints",
+    "netagent.usecases.forgetting",
     "netagent.usecases.interfaces",
     "netagent.usecases.janitor",
     "netagent.usecases.networks",
+    "netagent.usecases.own_records",
     "netagent.usecases.resolv_conf",
     "netagent.usecases.staged",
     "netagent.usecases.steps",
     "netagent.usecases.targets",
     "netagent.usecases.undo",
+    "netagent.usecases.vigil",
 }
 
 PERFORMING_MODULES = {

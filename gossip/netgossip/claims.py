@@ -281,12 +281,21 @@ class Claims:
         }
         for member in self._table.others(MemberState.DEAD, MemberState.LEFT):
             if now >= self._table.changed_at(member.node_id) + kept_s[member.state]:
-                self._table.remove(member.node_id)
-                self._accused_at.pop(member.node_id, None)
-                self._outgoing.rumours.discard(member.node_id)
-                self._outgoing.event(MemberReaped(member.node_id))
+                self._remove(member.node_id)
+
+    def forget(self, node_id: NodeId) -> None:
+        """Keep nothing of a node that is not live, as `reap` does when its time is over."""
+        held = self._table.get(node_id)
+        if held is not None and not is_live(held):
+            self._remove(node_id)
 
     # Steps of the above.
+
+    def _remove(self, node_id: NodeId) -> None:
+        self._table.remove(node_id)
+        self._accused_at.pop(node_id, None)
+        self._outgoing.rumours.discard(node_id)
+        self._outgoing.event(MemberReaped(node_id))
 
     def _is_refused(self, node_id: NodeId, incarnation: int) -> bool:
         if incarnation >= INCARNATION_LIMIT:

@@ -273,6 +273,11 @@ class GossipNode:
         """True once enough others were told, or the time for it is over."""
         return self._swim.has_left(now)
 
+    def forget(self, node_id: NodeId, now: float) -> None:
+        """Keep nothing of a member that is dead or has left; a live one stays. Its logs: see `drop_owner`."""
+        self._swim.forget(node_id, now)
+        self._pass_on(now)
+
     def note_lag(self, lag_s: float, now: float) -> None:
         """Our own event loop was late by this: doubt ourselves before others."""
         self._swim.note_lag(lag_s, now)
@@ -318,6 +323,14 @@ class GossipNode:
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
         """Forget an owner's logs, in some scopes or (None) all. Copies at others don't come back."""
         self._replication.drop_owner(node_id, scopes, now)
+
+    def readmit_owner(self, node_id: NodeId) -> None:
+        """Let copies of an owner's dropped logs come back: it was dropped by mistake."""
+        self._replication.readmit_owner(node_id)
+
+    def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
+        """Scopes in which we hold a log of the owner."""
+        return self._replication.scopes_of(node_id)
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
         """Give the next versions to (scope, key, value or None) changes. Changes nothing. Raises UsageError."""

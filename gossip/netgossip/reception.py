@@ -108,7 +108,11 @@ class Reception:
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
-        held = NO_VERSION if result is Merge.DIVERGED else self._table.version(delta.scope, delta.owner)
+        held = self._table.version(delta.scope, delta.owner)
+        if result is Merge.GAP:
+            held = self._table.base(delta.scope, delta.owner)
+        elif result is Merge.DIVERGED:
+            held = NO_VERSION
         if sender == delta.owner:
             holding = self._table.holds(delta.scope)
             self._carriage.send(sender, Ack(delta.scope, holding, held, self._table.own_version(delta.scope)))
@@ -193,7 +197,7 @@ class Reception:
         for owner, row in rows.items():
             have = self._table.version(scope, owner)
             if row.version > have:
-                wanted[owner] = have
+                wanted[owner] = self._table.base(scope, owner)
                 continue
             digest = self._table.digest(scope, owner)
             if row.version < have or digest is None:

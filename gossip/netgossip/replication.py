@@ -218,6 +218,14 @@ class Replication:
         del now
         self._table.drop(node_id, scopes)
 
+    def readmit_owner(self, node_id: NodeId) -> None:
+        """Let copies of an owner's dropped logs come back."""
+        self._table.readmit(node_id)
+
+    def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
+        """Scopes in which we hold a log of the owner."""
+        return self._table.scopes_of(node_id)
+
     # Our own records
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:

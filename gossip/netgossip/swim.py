@@ -257,6 +257,13 @@ class Swim:
         is_told = self._table.own_id not in self._outgoing.rumours
         return is_told or self._table.live == 0 or now >= self._leave_by
 
+    def forget(self, node_id: NodeId, now: float) -> None:
+        """Keep nothing of a member that is dead or has left; a live one stays. One that speaks again is welcome."""
+        self._claims.forget(node_id)
+        self._detector.reap()
+        self._rounds.reap()
+        self._settle(now)
+
     def note_lag(self, lag_s: float, now: float) -> None:
         """The event loop was late by `lag_s`: doubt ourselves."""
         if lag_s > self._config.probe_timeout_s / 2 and now != self._lagged_at:

@@ -108,6 +108,12 @@ class Table:
         log = self._logs.get(scope, {}).get(owner)
         return log.version if log is not None else self._dropped.get((scope, owner), NO_VERSION)
 
+    def base(self, scope: Scope, owner: NodeId) -> Version:
+        """From where on a delta of the log is of use: its version, NO_VERSION when we do not hold it. A log that was
+        dropped has a version, and no content that a delta could be put upon."""
+        log = self._logs.get(scope, {}).get(owner)
+        return NO_VERSION if log is None else log.version
+
     def own_version(self, scope: Scope) -> Version:
         """Of our own log."""
         return self.version(scope, self._node_id)
@@ -263,6 +269,15 @@ class Table:
         for owner in [owner for owner in logs if owner != self._node_id]:
             self._subtract(scope, owner, logs.pop(owner))
         for key in [key for key in self._dropped if key[0] == scope]:
+            del self._dropped[key]
+
+    def scopes_of(self, owner: NodeId) -> frozenset[Scope]:
+        """Those in which we hold a log of the owner."""
+        return frozenset(scope for scope, logs in self._logs.items() if owner in logs)
+
+    def readmit(self, owner: NodeId) -> None:
+        """Take copies of what was dropped after all."""
+        for key in [key for key in self._dropped if key[1] == owner]:
             del self._dropped[key]
 
     def drop(self, owner: NodeId, scopes: Iterable[Scope] | None = None) -> None:

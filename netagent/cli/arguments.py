@@ -52,6 +52,23 @@ def join(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", metavar="FILE|-", help="file with the token, or - for standard input")
 
 
+def forget(parser: argparse.ArgumentParser) -> None:
+    """`netagent forget`."""
+    parser.add_argument(
+        "hosts", nargs="*", metavar="HOST", help="names or ids, as `netagent members` shows them"
+    )
+    parser.add_argument(
+        "--dead-for",
+        metavar="TIME",
+        help="only if nothing was heard of them for so long: 30m, 72h, 7d; without HOST, all such hosts",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="also a host that lives, and without waiting for the others: two containers may end with one address",
+    )
+
+
 def endpoint(parser: argparse.ArgumentParser) -> None:
     """Commands about one endpoint."""
     parser.add_argument("endpoint", metavar="ENDPOINT", help="its name or id")

@@ -99,6 +99,30 @@ def leave(session: Session) -> int:
     return DONE
 
 
+def forget(session: Session) -> int:
+    """Hosts are gone for good."""
+    arguments = session.arguments
+    body = _given(
+        hosts=arguments.hosts,
+        dead_for_s=duration_of(arguments.dead_for) if arguments.dead_for else None,
+        force=arguments.force,
+    )
+    answer = session.client.call("POST", "/v1/forget", body=body)
+    names = [host["name"] for host in answer["hosts"]]
+
+    def lines() -> Iterable[str]:
+        if not names:
+            yield "no host was silent for so long"
+            return
+        took = counted(answer["addresses"], "address", "addresses")
+        yield clean(f"forgot {', '.join(names)}; this host took over {took}")
+        if answer["unheard"]:
+            yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may hold some of them")
+
+    session.printer.one(answer, lines, name=" ".join(names))
+    return DONE
+
+
 def withdraw(session: Session) -> int:
     """Take this host's names back."""
     drain = _drain(session)

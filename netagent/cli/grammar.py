@@ -225,6 +225,17 @@ def _cluster(add: _Adder) -> None:
         examples="sudo netagent leave\nsudo netagent leave --drain 60s",
     )
     add(
+        "forget",
+        commands.forget,
+        arguments.forget,
+        says="Hosts are gone for good. This host takes over the addresses they owned; their names and records\n"
+        "vanish everywhere, and one that returns is fenced: its containers have to be attached anew. Refused for\n"
+        "a host that lives, and until every live host has acknowledged it.",
+        examples="sudo netagent forget h3\n"
+        "sudo netagent forget h3 h4 --dead-for 72h\n"
+        "sudo netagent forget --dead-for 7d",
+    )
+    add(
         "withdraw",
         commands.withdraw,
         arguments.drain,

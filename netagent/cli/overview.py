@@ -11,6 +11,7 @@ Cluster
   invite      print a token that lets another host in
   join        enter a cluster
   leave       leave the cluster, giving back what this host owns
+  forget      hosts are gone for good: take over what they owned
   withdraw    take this host's names back, because it is about to go down
   members     the hosts of the cluster
 

@@ -1,7 +1,7 @@
 """The agent's HTTP API: paths under /v1 to the methods of AgentService, and nothing else.
 
     GET    /v1/version  /v1/status  /v1/members  /v1/networks  /v1/endpoints  /v1/services
-    POST   /v1/init  /v1/invite  /v1/join  /v1/leave  /v1/withdraw
+    POST   /v1/init  /v1/invite  /v1/join  /v1/leave  /v1/withdraw  /v1/forget
     POST   /v1/networks                      make one: 201 when made, 200 when it was there
     GET    /v1/networks/NAME                 DELETE: remove it (?force=true)
     POST   /v1/networks/NAME/connect         {"target": …}; and …/disconnect
@@ -65,6 +65,7 @@ def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
         ("POST", "/v1/join", face.join),
         ("POST", "/v1/leave", face.leave),
         ("POST", "/v1/withdraw", face.withdraw),
+        ("POST", "/v1/forget", face.forget),
         ("GET", "/v1/members", face.members),
         ("GET", "/v1/networks", face.networks),
         ("POST", "/v1/networks", face.network_create),
@@ -126,6 +127,10 @@ class _Face:
 
     async def withdraw(self, request: Request) -> Response:
         return _one(await self._service.withdraw(requests.drain_untrusted(await _body(request))))
+
+    async def forget(self, request: Request) -> Response:
+        hosts, dead_for_s, force = requests.forget_untrusted(await _body(request))
+        return _one(await self._service.forget(hosts, dead_for_s, force=force))
 
     async def members(self, request: Request) -> Response:
         query = _query(request, "watch")

@@ -171,6 +171,11 @@ class Presenter:
             "local": local,
         }
 
+    def gone(self, host: HostView) -> schema.ForgottenHost:
+        """A host that was forgotten, as it was known before."""
+        shown = self.member(host, None)
+        return {"id": shown["id"], "name": shown["name"], "address": shown["address"]}
+
 
 def sorted_addresses(addresses: Iterable[str]) -> list[str]:
     """IPv4 first, each family by value, no doubles."""

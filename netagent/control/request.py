@@ -40,6 +40,7 @@ _SPOKEN = {
     "subnets": "--subnet",
     "mtu_bytes": "--mtu",
     "uses": "--uses",
+    "dead_for_s": "--dead-for",
     "number": "a port's number",
 }
 """Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
@@ -154,6 +155,26 @@ def drain_untrusted(value: Mapping[str, Any]) -> float | None:
             hint=f"give --drain 0s to {MAX_DRAIN_S:.0f}s",
         )
     return float(drain_s)
+
+
+def forget_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], float, bool]:
+    """(`hosts`, `dead_for_s`, `force`); hosts, or how long they must have been silent, is required."""
+    fields = Fields(value, "hosts dead_for_s force")
+    hosts = fields.texts("hosts")
+    dead_for_s = value.get("dead_for_s", 0.0)
+    if isinstance(dead_for_s, bool) or not isinstance(dead_for_s, (int, float)) or not 0 <= dead_for_s < 1e9:
+        raise InputError(
+            f"a host cannot be silent for {str(dead_for_s)[:80]} seconds",
+            thing="dead_for_s",
+            hint="give --dead-for 1h or 3d",
+        )
+    if not hosts and not dead_for_s:
+        raise InputError(
+            "forget whom?",
+            thing="hosts",
+            hint="name hosts, or say --dead-for 72h for all that were silent so long",
+        )
+    return hosts, float(dead_for_s), fields.flag("force")
 
 
 def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -160,6 +160,25 @@ class Left(TypedDict):
     """Endpoints that were detached."""
 
 
+class ForgottenHost(TypedDict):
+    """A host that was forgotten."""
+
+    id: str
+    name: str
+    address: str
+    """Where it was."""
+
+
+class Forgotten(TypedDict):
+    """Answer of `forget`."""
+
+    hosts: list[ForgottenHost]
+    addresses: int
+    """How many addresses this host took over, in all networks."""
+    unheard: list[str]
+    """With force: names of live hosts that did not acknowledge it in time."""
+
+
 class Withdrawn(TypedDict):
     """Answer of `withdraw`."""
 

@@ -46,6 +46,11 @@ class AgentService(Protocol):
         """
         ...
 
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+        """Hosts are gone for good: take over what they owned and fence their identity for ever. Without `hosts` all
+        that have been silent for `dead_for_s`. RefusedError for one that lives, or when it can't be agreed upon."""
+        ...
+
     async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
         """Lead names away from this host, because it is about to go down, until the agent starts again.
 

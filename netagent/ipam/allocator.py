@@ -11,13 +11,14 @@ fails.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final, TypeAlias
 
 import trio
 
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.ipam.holding import Holding
 from netagent.ipam.request import (
     Nothing,
@@ -27,7 +28,7 @@ from netagent.ipam.request import (
     parse_answer_untrusted,
     parse_request_untrusted,
 )
-from netagent.ipam.space import grant_one, split_for
+from netagent.ipam.space import grant_one, inherit, split_for
 from netagent.model.ids import HostId, NetworkId, mac_of
 from netagent.model.records import GrantRecord
 from netagent.model.subnet import addresses_of, is_reserved
@@ -77,6 +78,7 @@ class Allocator:
         self._clock = clock
         self._holdings: dict[NetworkId, Holding] = {}
         self._asking: dict[NetworkId, trio.Lock] = {}
+        self._confirming = trio.Lock()
         self._quiet_until: dict[NetworkId, float] = {}
         self._used: dict[NetworkId, list[int]] = {}
         for row in rows:
@@ -99,6 +101,7 @@ class Allocator:
         Raises NoError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
         `address-in-use` or `subnet-full`; FailedError `space-unreachable` when peers that might have space do not
         answer."""
+        await self.confirm(network_id)
         holding = self._holding(network_id)
         if offset is None:
             offset = await self._choose(holding)
@@ -162,20 +165,66 @@ class Allocator:
         """How many of the offsets an endpoint could get are still cooling."""
         return self._holding(network_id).pool.cooling_count()
 
+    async def confirm(self, network_id: NetworkId) -> None:
+        """Repeat in our own log what others granted to us. Nothing of it is used before. Costs nothing when that is
+        done. Raises DiskFullError, JournalError, NoError."""
+        holding = self._holding(network_id)
+        if holding.unconfirmed:
+            async with self._confirming:
+                grants = self._holding(network_id).unconfirmed
+                if grants:
+                    await self._publisher.put(*grants)
+                for grant in grants:
+                    holding.add(self._view().local, grant)
+
+    def inherit(self, gone: Collection[HostId]) -> tuple[list[GrantRecord], int]:
+        """Grants to this host of all that the hosts in `gone` own, in all networks, and how many addresses that are.
+        They count from this moment, so that nothing is given away by an older hop; publish them at once, or
+        `disinherit`."""
+        grants, count = [], 0
+        for network_id in self._view().networks:
+            holding = self._holding(network_id)
+            count += sum(number for host, number in holding.space.usable_counts().items() if host in gone)
+            for grant in inherit(network_id, holding.space, holding.local, gone):
+                holding.add(holding.local, grant)
+                grants.append(grant)
+        return grants, count
+
+    def disinherit(self, grants: Iterable[GrantRecord]) -> None:
+        """They could not be published."""
+        for grant in grants:
+            if grant.network_id in self._holdings:
+                self._holdings[grant.network_id].discard(self._view().local, grant)
+
     async def _choose(self, holding: Holding) -> int:
-        offset = holding.pool.choose()
+        offset = self._next_offset(holding)
         if offset is not None:
             return offset
         said: dict[HostId, str] = {}
         with trio.move_on_after(ASK_TIMEOUT_S):
             async with self._asking.setdefault(holding.network_id, trio.Lock()):
                 # Somebody who asked before us may have got enough for both.
-                while (offset := holding.pool.choose()) is None:
+                while (offset := self._next_offset(holding)) is None:
                     if not await self._ask_around(holding, said):
                         break
         if offset is None:
             raise self._no_space(holding, said)
         return offset
+
+    def _next_offset(self, holding: Holding) -> int | None:
+        """The pool's choice, but nothing that another host's endpoint has: after a cut that outlasted a forgetting,
+        one may live in space that is ours by now."""
+        passed = []
+        while (offset := holding.pool.choose()) is not None and self._is_foreign(holding, offset):
+            passed.append(offset)
+        for one in passed:
+            holding.pool.unmark(one)
+        return offset
+
+    def _is_foreign(self, holding: Holding, offset: int) -> bool:
+        view = self._view()
+        claimants = view.claimants(holding.network_id, self._address(holding, offset))
+        return any(host != view.local for host in claimants)
 
     async def _claim(self, holding: Holding, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:
@@ -184,6 +233,11 @@ class Allocator:
             await self._ask_owner(holding, offset)
         if holding.pool.is_used(offset):
             raise self._in_use(holding, offset, "an endpoint of this host has it")
+        if self._is_foreign(holding, offset):
+            claimants = self._view().claimants(holding.network_id, self._address(holding, offset))
+            raise self._in_use(
+                holding, offset, f"an endpoint of host {self._host_name(min(claimants))} has it"
+            )
         holding.pool.mark_used(offset)
 
     # -- asking ------------------------------------------------------------------------------------------------
@@ -191,6 +245,7 @@ class Allocator:
     async def top_up(self, network_id: NetworkId) -> bool:
         """Ask for space ahead of need: when none is owned, or a quarter of it is free. True when some came. Call it
         after an attach and when a network appears; it never raises for want of space."""
+        await self.confirm(network_id)
         holding = self._holding(network_id)
         pool = holding.pool
         if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
@@ -251,11 +306,22 @@ class Allocator:
             return f"{answer.available} of {answer.usable} free"
         if answer.network_id != holding.network_id or answer.to != self._view().local:
             return "answered wrongly (a grant for somebody else)"
+        if self._is_gone(host):
+            return _SILENT  # somebody is taking over all that it owns
         holding.add(host, answer)
-        if not (holding.pool.owns(answer.first) and holding.pool.owns(answer.last)):
+        if not holding.space.owns(self._view().local, answer.first, answer.last):
             holding.discard(host, answer)
             return "answered wrongly (a grant of what it does not own)"
+        try:
+            await self.confirm(holding.network_id)
+        except BaseException:
+            holding.discard(host, answer)
+            raise
         return ""
+
+    def _is_gone(self, host: HostId) -> bool:
+        view = self._view()
+        return host in view.forgotten or bool(view.about_to_forget(host))
 
     # -- being asked -------------------------------------------------------------------------------------------
 
@@ -264,6 +330,12 @@ class Allocator:
         bytes that are no question; never for want of space."""
         request = parse_request_untrusted(payload)
         if request.network_id not in self._view().networks or peer in self._view().forgotten:
+            return Nothing(0, 0).encode()
+        with contextlib.suppress(
+            NetagentError
+        ):  # then what is confirmed already is all that there is to give
+            await self.confirm(request.network_id)
+        if request.network_id not in self._view().networks:
             return Nothing(0, 0).encode()
         holding = self._holding(request.network_id)
         grant = self._grant_for(holding, peer, request)
@@ -277,6 +349,8 @@ class Allocator:
         if request.offset is not None:
             if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
                 return None
+            if self._is_foreign(holding, request.offset):
+                return None
             return grant_one(holding.network_id, peer, pool.owned, request.offset)
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
             return None  # who gives ahead of need keeps above a quarter itself, or two hosts would trade for ever
@@ -289,6 +363,7 @@ class Allocator:
 
     async def surrender(self, network_id: NetworkId, heir: HostId) -> None:
         """Hand on all that this host owns in a network, before it leaves. It must have no endpoint there."""
+        await self.confirm(network_id)
         holding = self._holding(network_id)
         owned = holding.pool.owned
         grants = [GrantRecord(network_id, one.first, one.last, heir, one.hop + 1) for one in owned]

@@ -3,6 +3,9 @@
 The view lags behind our own hands by moments: a grant that we are writing is not in it yet, nor is one that a peer
 gave us a millisecond ago. Both count at once, the first because nothing that is being given away may be used, the
 second because somebody waits for it. They are dropped from here as soon as the view has them.
+
+What others granted to this host is of no use to it before it has repeated the grant in its own log (`unconfirmed`):
+until then only the giver's log tells of it, and that may be lost with the giver.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Iterable
 from immutables import Map
 
 from netagent.ipam.pool import Pool, pool_of
-from netagent.ipam.space import Space, space_of
+from netagent.ipam.space import Space, space_of, superseded
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord
 from netagent.model.subnet import offset_count
@@ -44,6 +47,8 @@ class Holding:
         self._restored = (list(used), list(cooling), now)
         self.space = Space(self.count, ())
         self.pool = Pool(self.count)
+        self.unconfirmed: tuple[GrantRecord, ...] = ()
+        """Others' grants to this host that its own log does not tell of yet, and that count."""
 
     def refresh(self, view: RegistryView) -> None:
         """Follow the view. Costs nothing when no grant of the network changed."""
@@ -69,9 +74,14 @@ class Holding:
     def _derive(self) -> None:
         assert self._seen is not None, "refresh first"
         grants, creator = self._seen
-        all_grants = {**grants, **self._extra}
-        self.space = space_of(creator, self.count, ((writer, one) for (writer, _), one in all_grants.items()))
-        owned = self.space.owned_by(self.local)
+        every = [(writer, one) for (writer, _), one in {**grants, **self._extra}.items()]
+        self.space = space_of(creator, self.count, every)
+        own = [one for writer, one in every if writer == self.local]
+        given = [one for writer, one in every if writer != self.local and one.to == self.local]
+        missing = dict.fromkeys(one for one in given if one not in own)
+        self.unconfirmed = tuple(one for one in missing if one not in superseded([*own, one]))
+        sure = [(writer, one) for writer, one in every if writer == self.local or one.to != self.local]
+        owned = (space_of(creator, self.count, sure) if missing else self.space).owned_by(self.local)
         used, cooling, now = self._restored
         if used or cooling:
             self.pool = pool_of(self.count, owned, used, cooling, now)

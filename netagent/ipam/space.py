@@ -9,15 +9,18 @@ and the owner is whom its longest visible link names. A host always sees its own
 that can end its ownership: so whatever else it has or has not heard, it never believes to own what it gave away, and
 no two hosts ever both believe to own an offset. A host that hears of a grant to itself late merely finds out late.
 
-Therefore grants outlive their giver: when a host has left, its grants stay in the others' tables.
+The receiver repeats a grant in its own log before it uses any of it. So the longest link of every chain lies in the
+log of the owner itself: logs of hosts that are gone for good can be dropped, and of one log whatever a later grant in
+it covers (`superseded`). What hosts that are gone owned their heir grants to itself, at the next hop (`inherit`).
 
 An allocation needs no message at all; only handing on does.
 """
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,6 +59,13 @@ class Space:
     def owned_by(self, host_id: HostId) -> tuple[Range, ...]:
         """What one host owns. Neighbours with different hops stay apart: a grant names one hop."""
         return tuple(held for held, owner in self.ranges if owner == host_id)
+
+    def owns(self, host_id: HostId, first: int, last: int) -> bool:
+        """True when the host owns all of `first` to `last`."""
+        for held, owner in self.ranges:
+            if owner == host_id and held.first <= first <= held.last:
+                first = held.last + 1
+        return first > last
 
     def usable_counts(self) -> dict[HostId, int]:
         """How many offsets for endpoints each owner has."""
@@ -159,6 +169,45 @@ def grant_one(network_id: NetworkId, to: HostId, owned: Sequence[Range], offset:
         if held.first <= offset <= held.last:
             return GrantRecord(network_id, offset, offset, to, held.hop + 1)
     return None
+
+
+def inherit(
+    network_id: NetworkId, space: Space, heir: HostId, gone: Collection[HostId]
+) -> tuple[GrantRecord, ...]:
+    """The grants by which the heir takes what the hosts in `gone` owned. Its own ranges beside them go along, so that
+    space which comes and goes does not crumble."""
+    runs: list[list[tuple[Range, HostId]]] = []
+    for held, owner in space.ranges:
+        if owner != heir and owner not in gone:
+            continue
+        if runs and runs[-1][-1][0].last + 1 == held.first:
+            runs[-1].append((held, owner))
+        else:
+            runs.append([(held, owner)])
+    return tuple(
+        GrantRecord(network_id, run[0][0].first, run[-1][0].last, heir, max(held.hop for held, _ in run) + 1)
+        for run in runs
+        if any(owner in gone for _, owner in run)
+    )
+
+
+def superseded(own: Sequence[GrantRecord]) -> tuple[GrantRecord, ...]:
+    """Of one host's own grants in one network those that others of them, at later hops, cover whole. Whoever sees
+    these sees those: they say nothing any more."""
+    if not own:
+        return ()
+    latest = space_of(None, max(grant.last for grant in own) + 1, [(grant.to, grant) for grant in own])
+    ends = [held.last for held, _ in latest.ranges]
+
+    def counts(grant: GrantRecord) -> bool:
+        for held, _ in latest.ranges[bisect.bisect_left(ends, grant.first) :]:
+            if held.first > grant.last:
+                return False
+            if held.hop == grant.hop:
+                return True
+        return False
+
+    return tuple(grant for grant in own if not counts(grant))
 
 
 def _largest_chunk(run: Range, limit: int) -> Range | None:

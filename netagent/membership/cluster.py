@@ -42,12 +42,13 @@ from netagent.firewall.inputs import FirewallInput
 from netagent.ipam.allocator import Allocator
 from netagent.membership.answering import Answering
 from netagent.membership.asking import Asking
+from netagent.membership.burial import Burial
 from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
 from netagent.model.ids import ClusterId, HostId
-from netagent.model.records import GrantRecord, HostRecord, NetworkRecord
+from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
 from netagent.probes.echo import EchoProber
@@ -66,12 +67,16 @@ from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import sandboxes
 from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.forgetting import Forgetting
 from netagent.usecases.interfaces import Interfaces
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
 from netagent.usecases.networks import Networks
+from netagent.usecases.own_records import OwnRecords
+from netagent.usecases.silence import Silence
 from netagent.usecases.steps import EndpointParts
 from netagent.usecases.targets import RuntimeTargets
+from netagent.usecases.vigil import Vigil
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, Sockets, open_sockets
 from netgossip.entry import Credentials, Invitations
@@ -237,6 +242,7 @@ class Cluster:
         self.janitor = Janitor(parts, self.endpoints)
         self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.reconciler.drift)
         self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
+        self._build_forgetting()
         self._own_host = OwnHost(
             live=self.live,
             publisher=self.publisher,
@@ -259,6 +265,25 @@ class Cluster:
         withdrawn = host is not None and host.record is not None and host.record.going_down
         lost = (row.stage is Stage.PUBLISHED and row.boot_id != boot for row in self.live.rows.values())
         return withdrawn or any(lost)
+
+    def _build_forgetting(self) -> None:
+        silence = Silence(self.journal.load_silences())
+        self.forgetting = Forgetting(self.live, self.publisher, self.node, self.allocator, silence)
+        self._vigil = Vigil(
+            live=self.live,
+            journal=self.journal,
+            forgetting=self.forgetting,
+            silence=silence,
+            forget_after_s=lambda: self.config.forget_after_s,
+        )
+        self._burial = Burial(self.live, self.node, self.journal, self.driver.flush_nowait)
+        self._own_records = OwnRecords(
+            live=self.live,
+            publisher=self.publisher,
+            allocator=self.allocator,
+            undecided=lambda: self.networks.in_work,
+            pursued=lambda: self.forgetting.in_work,
+        )
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -289,7 +314,9 @@ class Cluster:
                     self.janitor.run,
                     self._own_host.run,
                     self._keep_space,
-                    self._keep_own_records,
+                    self._own_records.run,
+                    self._burial.run,
+                    self._vigil.run,
                 ):
                     nursery.start_soon(task)
                 nursery.start_soon(self.interfaces.run, self.reconciler.wait_absent_changed)
@@ -472,36 +499,6 @@ class Cluster:
                 with suppress(NetagentError):  # removed in between, or the disk is full
                     await self.allocator.top_up(network_id)
             await trio.sleep(TOP_UP_S)
-
-    async def _keep_own_records(self) -> None:
-        """Withdraw and forget what is ours in networks that are gone; confirm the space that others granted us.
-
-        A grant is repeated by its receiver, because the giver may be restored from a backup that is older than it:
-        as long as either log tells of the grant, nobody takes the space for the giver's.
-        """
-        revision = 0
-        while True:
-            revision = await self.live.wait_newer(revision)
-            self.allocator.forget_removed()
-            view = self.live.view
-            own = view.records_of(self._local, CLUSTER_SCOPE)
-            yielded = {n.network_id for n in view.yielded_networks if n.owner == self._local}
-            yielded -= self.networks.in_work
-            gone = [
-                record
-                for record in own
-                if isinstance(record, NetworkRecord | GrantRecord)
-                and (view.is_removed(record.network_id) or record.network_id in yielded)
-            ]
-            granted = [
-                grant
-                for network_id in view.networks
-                for _, grant in view.grants(network_id)
-                if grant.to == self._local and grant not in own
-            ]
-            if gone or granted:
-                with suppress(DiskFullError):  # the next change tries again
-                    await self.publisher.change(put=list(dict.fromkeys(granted)), withdraw=gone)
 
 
 def _open_sockets(config: Config, underlay: Underlay) -> Sockets:

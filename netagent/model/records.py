@@ -131,6 +131,9 @@ class ForgetRecord:
     """The writer takes over what a host that is gone for good owned, and the host is fenced for ever."""
 
     host_id: HostId
+    settled: bool = False
+    """False: only an intention, which others may know or contest. True: every live host had acknowledged it (or an
+    operator did not wait for them), and what the host owned is the writer's by grants beside this record."""
 
 
 Record: TypeAlias = (

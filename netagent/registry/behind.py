@@ -56,8 +56,8 @@ class Behind:
         self._logs: dict[_LogKey, _Notes] = {}
         self._broken: set[_LogKey] = set()
         self._to_drop: set[_LogKey] = set()
-        self._latest: dict[Hashable, Statement] = {}
-        self._taken: tuple[set[_LogKey], dict[Hashable, Statement]] = (set(), {})
+        self._latest: dict[Hashable, tuple[Statement, ...]] = {}
+        self._taken: tuple[set[_LogKey], dict[Hashable, tuple[Statement, ...]]] = (set(), {})
         self._entry_count = 0
 
     def note_log(self, event: EntriesChanged) -> None:
@@ -82,10 +82,10 @@ class Behind:
             self._broken.discard(scope_owner)
             self._to_drop.add(scope_owner)
 
-    def note_latest(self, key: Hashable, statement: Statement) -> None:
+    def note_latest(self, key: Hashable, statements: tuple[Statement, ...]) -> None:
         """A single fact; a newer one under the same key replaces it."""
         with self._lock:
-            self._latest[key] = statement
+            self._latest[key] = statements
 
     def take(self) -> list[Statement]:
         """All that waits. Nothing is given twice, unless `settle` says that it failed."""
@@ -93,7 +93,7 @@ class Behind:
             statements = [one for key in self._to_drop for one in drop_log("replica", *key)]
             for key, notes in self._logs.items():
                 statements += notes.statements(key)
-            statements += self._latest.values()
+            statements += [one for group in self._latest.values() for one in group]
             self._taken = (set(self._logs) | self._to_drop, self._latest)
             self._logs, self._latest, self._to_drop, self._entry_count = {}, {}, set(), 0
             return statements

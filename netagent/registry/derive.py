@@ -31,10 +31,12 @@ from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, Member
 
 
 class Draft:
-    """The next store in the making; has the same fields. Used once."""
+    """The next store in the making; has the same fields. Used once. What `local`, this host, wrote counts for itself
+    also when others have forgotten it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, local: HostId) -> None:
         self.s = dataclasses.replace(store)
+        self._local = local
         self._hosts: set[HostId] = set()
         self._networks: set[NetworkId] = set()
         self._names: set[str] = set()
@@ -83,14 +85,23 @@ class Draft:
     def set_record(self, where: LogKey, key: bytes, held: Held) -> None:
         """Add a record where there is none."""
         self.s.records = put(self.s.records, where, key, held)
-        self._index(where[1], held)
+        if self._counts(where[1], held):
+            self._index(where[1], held)
 
     def _drop_record(self, where: LogKey, key: bytes) -> None:
         self.s.refused = drop(self.s.refused, where, key)
         held = self.s.records.get(where, Map()).get(key)
         if held is not None:
             self.s.records = drop(self.s.records, where, key)
-            self._unindex(where[1], held.record)
+            if self._counts(where[1], held):
+                self._unindex(where[1], held.record)
+
+    def _counts(self, owner: HostId, held: Held) -> bool:
+        """Of a forgotten host nothing counts but its word on others, without which cuts could not be told."""
+        return isinstance(held.record, ForgetRecord) or not self._is_forgotten(owner)
+
+    def _is_forgotten(self, host_id: HostId) -> bool:
+        return host_id in self.s.forgotten and host_id != self._local
 
     def set_member(self, host_id: HostId, member: Member | None) -> None:
         """What the membership says of the host's agent; None when it has forgotten it."""
@@ -139,8 +150,10 @@ class Draft:
                 for claim in claims_of(record):
                     self.s.claims = add(self.s.claims, claim, key)
                     self._endpoints |= self.s.claims[claim]
-            case ForgetRecord():
-                self.s.forgotten = add(self.s.forgotten, record.host_id, owner)
+            case ForgetRecord(host_id=gone, settled=True):
+                self.s.goodbyes = add(self.s.goodbyes, gone, owner)
+            case ForgetRecord(host_id=gone):
+                self.s.intentions = add(self.s.intentions, gone, owner)
 
     def _unindex(self, owner: HostId, record: Record) -> None:
         match record:
@@ -166,13 +179,17 @@ class Draft:
                 for claim in claims_of(record):
                     self._endpoints |= self.s.claims.get(claim, frozenset())
                     self.s.claims = remove(self.s.claims, claim, key)
-            case ForgetRecord():
-                self.s.forgotten = remove(self.s.forgotten, record.host_id, owner)
+            case ForgetRecord(host_id=gone, settled=True):
+                self.s.goodbyes = remove(self.s.goodbyes, gone, owner)
+            case ForgetRecord(host_id=gone):
+                self.s.intentions = remove(self.s.intentions, gone, owner)
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
     def finish(self) -> Store:
         """Decide what the edits left open. The draft is spent."""
+        if self.s.goodbyes is not self._before.goodbyes:
+            self._decide_forgotten()
         for host_id in self._hosts:
             self._decide_host(host_id)
         self._decide_networks()
@@ -189,12 +206,33 @@ class Draft:
             or new.answers is not old.answers
         )
 
+    def _decide_forgotten(self) -> None:
+        """Who is forgotten: takes their records out of all indexes, and puts back whose word counts again."""
+        judged = rules.forgotten_hosts(self.s.goodbyes)
+        changed = {
+            host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
+        }
+        logs = [where for where in self.s.records if where[1] in changed - {self._local}]
+        loose = [(where[1], held) for where in logs for held in self.s.records[where].values()]
+        loose = [(owner, held) for owner, held in loose if not isinstance(held.record, ForgetRecord)]
+        for owner, held in loose:
+            if owner not in judged:
+                continue
+            self._unindex(owner, held.record)
+        for host in {*judged, *self.s.forgotten}:
+            self.s.forgotten = assign(self.s.forgotten, host, judged.get(host))
+        for owner, held in loose:
+            if owner not in judged:
+                self._index(owner, held)
+        self._hosts |= changed
+
     def _decide_host(self, host_id: HostId) -> None:
         held = self.s.records.get((CLUSTER_SCOPE, host_id), Map()).get(b"h")
         record = held.record if held is not None and isinstance(held.record, HostRecord) else None
         member, answers = self.s.members.get(host_id), self.s.answers.get(host_id)
         view = None
-        if record is not None or member is not None or answers is not None:
+        is_known = record is not None or member is not None or answers is not None
+        if is_known and not self._is_forgotten(host_id):
             name = short_id(host_id)
             if record is not None:
                 name = rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
@@ -299,9 +337,9 @@ def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
     return ("", record.endpoint_id), *((record.network_id, address) for address in addresses)
 
 
-def rebuild(store: Store) -> Store:
+def rebuild(store: Store, local: HostId) -> Store:
     """The store that follows from `store`'s truth alone. For checking, not for use: it costs the whole registry."""
-    draft = Draft(Store(refused=store.refused))
+    draft = Draft(Store(refused=store.refused), local)
     for where, log in store.records.items():
         for key, held in log.items():
             draft.set_record(where, key, held)

@@ -57,6 +57,11 @@ class HostView:
         return AgentState.UNKNOWN if self.member is None else _AGENT_STATES[self.member.state]
 
     @property
+    def is_live(self) -> bool:
+        """True while its agent answers, or may still."""
+        return self.agent in (AgentState.ALIVE, AgentState.SUSPECT)
+
+    @property
     def name(self) -> str:
         """The name the host gave itself, or its short id while that is not known."""
         return short_id(self.host_id) if self.record is None else self.record.name

@@ -80,6 +80,10 @@ class Fields:
         self._position += 1
         return self._items[self._position - 1]
 
+    def has_more(self) -> bool:
+        """Is there another position? An earlier release's record ends before what was appended later."""
+        return self._position < len(self._items)
+
     def integer(self, what: str, low: int, high: int) -> int:
         """A whole number in [low, high]."""
         value = self._next(what)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from netagent.errors import RefusedError
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.registry import statement
 from netagent.registry.behind import Behind
 from netagent.registry.row import LocalEndpointRow, endpoint_from_json
@@ -184,6 +184,18 @@ class Journal:
             for node_id, host, port, state, incarnation, meta, vsn in self._read(sql)
         ]
 
+    def note_silences(self, silences: Mapping[HostId, float]) -> None:
+        """For how long other hosts have been silent: all of it at once."""
+        self._note("silences", *statement.save_silences(silences))
+
+    def load_silences(self) -> dict[HostId, float]:
+        """As last noted."""
+        return {HostId(host): float(silent_s) for host, silent_s in self._read("SELECT * FROM silence")}
+
+    def load_fenced(self) -> list[LocalEndpointRow]:
+        """Endpoints of a former identity of this host."""
+        return [endpoint_from_json(text) for (text,) in self._read("SELECT row FROM fenced ORDER BY 1")]
+
     def note_incarnation(self, incarnation: int) -> None:
         """Our own incarnation in the membership. A crash may lose the last second of it; peers then correct us."""
         self._note("incarnation", statement.raise_counter("incarnation", incarnation))
@@ -199,8 +211,8 @@ class Journal:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _note(self, key: Hashable, one: Statement) -> None:
-        self._behind.note_latest(key, one)
+    def _note(self, key: Hashable, *statements: Statement) -> None:
+        self._behind.note_latest(key, statements)
         self._writer.note_behind()
 
     def _read(self, sql: str, *parameters: statement.Value) -> list[tuple[Any, ...]]:
@@ -254,9 +266,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > statement.SCHEMA_VERSION:
         raise JournalError(f"{path}: written by a later release (version {found})", thing=str(path))
-    if found == 0:
+    if found < statement.SCHEMA_VERSION:
+        steps = [statement.SCHEMA] if found == 0 else []
+        steps += [statement.STEPS[version] for version in range(max(found, 1), statement.SCHEMA_VERSION)]
         version = f"PRAGMA user_version = {statement.SCHEMA_VERSION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {statement.SCHEMA} {version} COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE; {''.join(steps)} {version} COMMIT;")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise translate(_damaged(verdict), path)

@@ -3,11 +3,14 @@
 Every host sees the same records in the end, so every host decides the same without asking anybody. No rule looks
 at a clock, at arrival order, or at which side of a partition we were on.
 
-* Of several networks with one name, those that nobody uses yield and vanish: so creating a network on every host
-  at the same instant ends with one and no error. In use means that its creator granted part of its space or takes
-  part in it; both are in scope 0, so hosts outside the network judge alike. Several in use stay, because
-  endpoints would be cut off otherwise; the smallest id keeps the name, the others show as `<name>-<4 hex>`.
+* Of several networks with one name, those that nobody uses yield and vanish: so creating a network on every host at
+  the same instant ends with one and no error. In use means that its creator granted part of its space or takes part
+  in it, or that another host has taken it over; all are in scope 0, so hosts outside the network judge alike. Several
+  in use stay, because endpoints would be cut off otherwise; the smallest id keeps the name, the others show as
+  `<name>-<4 hex>`.
 * Of two networks with one VNI, the smaller id is built, the other is not: no traffic is ever mixed.
+* A host is forgotten when somebody says so. But two hosts that each say it of the other were on two sides of a cut,
+  and both lived: then neither word counts, nor what either said of others, until they have taken it back.
 * Of two endpoints with one address (or one id), the smaller host id keeps it. An endpoint whose addresses are not
   one offset in its network's subnets is fenced whoever claims them.
 """
@@ -41,6 +44,16 @@ def keep_networks(used_by_id: Mapping[NetworkId, bool]) -> tuple[NetworkId, ...]
 def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) -> str:
     """`<name>` for the smallest id among the namesakes, else `<name>-<4 hex>`."""
     return name if host_id == min(namesakes) else f"{name}-{host_id[:4]}"
+
+
+def forgotten_hosts(words: Mapping[HostId, frozenset[HostId]]) -> dict[HostId, frozenset[HostId]]:
+    """Who is forgotten, and by whom: of the hosts that somebody says are gone (`words`: by host, who says so), those
+    of whom somebody says it who is not contested."""
+    contested = {
+        writer for host, writers in words.items() for writer in writers if host in words.get(writer, ())
+    }
+    found = {host: writers - contested for host, writers in words.items()}
+    return {host: writers for host, writers in found.items() if writers}
 
 
 def lies_inside(record: EndpointRecord, network: NetworkRecord) -> bool:

@@ -139,7 +139,7 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
         case EndpointRecord():
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
-            return _FORGET, [pack_id(record.host_id)]
+            return _FORGET, [pack_id(record.host_id), record.settled]
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -248,6 +248,11 @@ def _read_endpoint(fields: Fields) -> EndpointRecord:
     )
 
 
+def _read_forget(fields: Fields) -> ForgetRecord:
+    host_id = HostId(fields.identifier("host_id"))
+    return ForgetRecord(host_id, settled=fields.boolean("settled") if fields.has_more() else False)
+
+
 def _read_port(fields: Fields, what: str) -> Port:
     inner = fields.array(what, 3)
     return Port(inner.name(what), inner.integer(what, 1, 65535), inner.word(what, ("tcp", "udp", "sctp")))
@@ -265,5 +270,5 @@ _READERS: Final[dict[int, Callable[[Fields], Record]]] = {
     _ATTACHMENT: lambda fields: AttachmentRecord(NetworkId(fields.identifier("network_id"))),
     _GRANT: _read_grant,
     _ENDPOINT: _read_endpoint,
-    _FORGET: lambda fields: ForgetRecord(HostId(fields.identifier("host_id"))),
+    _FORGET: _read_forget,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.registry.row import LocalEndpointRow, endpoint_to_json
 from netgossip.types import Entry, Log, Member, NodeId, Scope
 
@@ -25,7 +25,7 @@ class Statement(NamedTuple):
     parameters: tuple[Value, ...] = ()
 
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """`PRAGMA user_version`. A release that changes tables raises it and adds the step that gets there."""
 
 _LOG_TABLES = """
@@ -63,6 +63,15 @@ CREATE TABLE cooling (
 ) WITHOUT ROWID;
 """
 )
+
+
+STEPS: Final = {
+    1: """
+CREATE TABLE silence (host_id TEXT PRIMARY KEY, silent_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE fenced (endpoint_id TEXT PRIMARY KEY, row TEXT NOT NULL);
+""",
+}
+"""By version, what leads to the next one. A new file takes all steps too."""
 
 
 def append_entries(
@@ -184,3 +193,25 @@ def uncool(network_id: NetworkId, offset: int) -> Statement:
 def uncool_all(network_id: NetworkId) -> Statement:
     """All addresses of a network that was removed."""
     return Statement("DELETE FROM cooling WHERE network_id = ?", (network_id,))
+
+
+def save_silences(silences: Mapping[HostId, float]) -> list[Statement]:
+    """For how long other hosts have been silent: all that is known, in the place of what was."""
+    rows = [Statement("INSERT INTO silence VALUES (?, ?)", (host, s)) for host, s in silences.items()]
+    return [Statement("DELETE FROM silence"), *rows]
+
+
+def fence(row: LocalEndpointRow) -> Statement:
+    """An endpoint that this host had under an identity that was forgotten."""
+    return Statement("INSERT OR REPLACE INTO fenced VALUES (?, ?)", (row.endpoint_id, endpoint_to_json(row)))
+
+
+def unfence(endpoint_id: EndpointId) -> Statement:
+    """It was attached anew, given up, or its container is gone."""
+    return Statement("DELETE FROM fenced WHERE endpoint_id = ?", (endpoint_id,))
+
+
+def start_anew() -> list[Statement]:
+    """Without anything that the former identity wrote or knew, but for whom to dial and what is fenced."""
+    tables = ("own_log", "own_entry", "replica_log", "replica_entry", "endpoint", "cooling", "silence")
+    return [Statement(f"DELETE FROM {table}") for table in tables]

@@ -44,8 +44,12 @@ class Store:
 
     hosts: Map[HostId, HostView] = field(default_factory=Map)
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)
+    goodbyes: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """By host that somebody says is gone for good, who says so; contested or not."""
+    intentions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """By host that somebody is about to say it of, who is."""
     forgotten: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
-    """By forgotten host, who said so."""
+    """The rules' judgement of `goodbyes`. Of a forgotten host's records only its own goodbyes are in any index."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
     removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
@@ -69,8 +73,11 @@ class Store:
     by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
 
     def is_used(self, network: NetworkView) -> bool:
-        """As the rules see it: the network's creator takes part in it, or has given space of it away."""
+        """As the rules see it: the network's creator takes part in it, or has given space of it away, or is gone and
+        somebody has taken it over."""
         network_id, creator = network.network_id, network.creator
+        if network.record.revision:
+            return True
         if creator in self.attachments.get(network_id, frozenset()):
             return True
         return any(owner == creator for owner, _ in self.grants.get(network_id, Map()))

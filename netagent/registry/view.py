@@ -66,31 +66,31 @@ class RegistryView:
 
     def with_entries(self, event: EntriesChanged) -> RegistryView:
         """After one delta of one owner. Bad records are refused one by one and kept in `refused`."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         draft.apply(event)
         return self._next(draft)
 
     def with_member(self, member: Member) -> RegistryView:
         """After the membership said something of a host's agent."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         draft.set_member(HostId(member.node_id), member)
         return self._next(draft)
 
     def with_host_answer(self, host_id: HostId, answers: bool | None) -> RegistryView:  # noqa: FBT001  (the value)
         """After the host's kernel was asked on the probe network; None: no longer asked."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         draft.set_answer(host_id, answers=answers)
         return self._next(draft)
 
     def without_member(self, host_id: HostId) -> RegistryView:
         """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         draft.set_member(host_id, None)
         return self._next(draft)
 
     def without_host(self, host_id: HostId) -> RegistryView:
         """Without anything that the host wrote or that we know of it."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         for where in [*self._store.records, *self._store.refused]:
             if where[1] == host_id:
                 draft.drop_log(where)
@@ -100,7 +100,7 @@ class RegistryView:
 
     def without_scope(self, scope: Scope) -> RegistryView:
         """Without the records of a scope that this host has left."""
-        draft = Draft(self._store)
+        draft = Draft(self._store, self.local)
         for where in [*self._store.records, *self._store.refused]:
             if where[0] == scope:
                 draft.drop_log(where)
@@ -129,8 +129,24 @@ class RegistryView:
 
     @property
     def forgotten(self) -> Map[HostId, frozenset[HostId]]:
-        """Hosts that are gone for good, and who said so."""
+        """Hosts that are gone for good, and who said so. Nothing that they wrote counts, and they are not in `hosts`;
+        this host itself is an exception, so that it can end in order."""
         return self._store.forgotten
+
+    @property
+    def goodbyes(self) -> Map[HostId, frozenset[HostId]]:
+        """Hosts of which somebody says that they are gone for good, also where it does not count because the two say
+        it of each other."""
+        return self._store.goodbyes
+
+    def about_to_forget(self, host_id: HostId) -> frozenset[HostId]:
+        """Who is about to say that the host is gone for good."""
+        return self._store.intentions.get(host_id, frozenset())
+
+    @property
+    def remembered(self) -> Map[HostId, Member]:
+        """What the membership told of hosts, forgotten ones among them: the same object until it tells more."""
+        return self._store.members
 
     def is_host_hidden(self, host_id: HostId) -> bool:
         """True when names must not lead to the host: its agent is declared dead and its kernel does not answer, or
@@ -217,6 +233,10 @@ class RegistryView:
                 return view
         return None
 
+    def claimants(self, network_id: NetworkId, address: str) -> frozenset[HostId]:
+        """Hosts of the endpoints that claim an address, whether or not it is theirs."""
+        return frozenset(key[0] for key in self._store.claims.get((network_id, address), ()))
+
     def service(self, network_id: NetworkId, name: str) -> ServiceView:
         """One service; without endpoints if nobody offers it."""
         endpoints = self._store.by_service.get((network_id, name), _NO_ENDPOINTS)
@@ -262,7 +282,7 @@ class RegistryView:
 
     def check_invariants(self) -> None:
         """Every index follows from the records. Costs the whole registry; AssertionError names what differs."""
-        expected = rebuild(self._store)
+        expected = rebuild(self._store, self.local)
         for name in (one.name for one in dataclasses.fields(Store)):
             assert getattr(self._store, name) == getattr(expected, name), f"index {name} does not follow"
 

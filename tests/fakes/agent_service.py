@@ -169,6 +169,11 @@ class FakeService:
     async def leave(self, drain_s) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+        names = list(hosts) or (["h8", "h9"] if dead_for_s < 1000 else [])
+        shown = [{"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names]
+        return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if force else []}
+
     async def withdraw(self, drain_s) -> schema.Withdrawn:
         return {"name": "h1", "told": 2}
 

@@ -15,7 +15,7 @@ class MemoryJournal:
 
     def __init__(self):
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript(statement.SCHEMA)
+        self.db.executescript(statement.SCHEMA + "".join(statement.STEPS.values()))
         self.fail_with = None
 
     def close(self):
@@ -41,6 +41,10 @@ class MemoryJournal:
 
     def note_warm(self, network_id, offset):
         self.db.execute(*statement.uncool(network_id, offset))
+
+    def note_silences(self, silences):
+        for one in statement.save_silences(silences):
+            self.db.execute(*one)
 
     def note_network_gone(self, network_id):
         self.db.execute(*statement.uncool_all(network_id))

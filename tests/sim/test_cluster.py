@@ -407,6 +407,52 @@ def test_a_dropped_owner_does_not_come_back() -> None:
     assert not has(cluster["n1"], cluster["n4"], b"h")
 
 
+def test_a_dropped_owner_that_goes_on_is_known_whole_again() -> None:
+    cluster = started(1, 4)
+    gone = cluster["n4"]
+    gone.put(CLUSTER_SCOPE, b"a", b"1")
+    cluster.run_until(cluster.same_records, timeout_s=10)
+    for name in ("n1", "n2"):
+        with cluster[name].commanding() as node:
+            node.drop_owner(gone.node_id, None, cluster.now)
+    assert not has(cluster["n1"], gone, b"a")
+    gone.put(CLUSTER_SCOPE, b"b", b"2")  # n3 is sent what it lacks, the others need all of it
+    cluster.run_until(cluster.same_records, timeout_s=10)
+    assert has(cluster["n1"], gone, b"a")
+    assert has(cluster["n2"], gone, b"b")
+
+
+def test_a_dropped_owner_comes_back_when_it_is_readmitted() -> None:
+    cluster = started(1, 4)
+    gone = cluster["n4"]
+    with cluster["n1"].commanding() as node:
+        node.drop_owner(gone.node_id, None, cluster.now)
+    cluster.run_for(30)
+    assert not has(cluster["n1"], gone, b"h")
+    with cluster["n1"].commanding() as node:
+        node.readmit_owner(gone.node_id)
+    cluster.run_until(cluster.same_records, timeout_s=120)
+    assert has(cluster["n1"], gone, b"h")
+
+
+def test_a_forgotten_member_leaves_nothing_and_may_return() -> None:
+    cluster = started(1, 4)
+    gone = cluster["n4"]
+    with cluster["n1"].commanding() as node:
+        node.forget(gone.node_id, cluster.now)
+    assert cluster["n1"].state_of(gone) is MemberState.ALIVE, "a live one stays"
+    cluster.crash("n4")
+    others = [cluster[name] for name in ("n1", "n2", "n3")]
+    cluster.run_until(lambda: all(one.state_of(gone) is MemberState.DEAD for one in others), timeout_s=60)
+    for one in others:
+        with one.commanding() as node:
+            node.forget(gone.node_id, cluster.now)
+    cluster.run_for(120)
+    assert not any(gone.node_id in one.running.members() for one in others)
+    cluster.restart("n4")
+    cluster.run_until(cluster.converged, timeout_s=60)
+
+
 def test_nothing_that_was_recorded_changes_anything_when_replayed() -> None:
     cluster = SimCluster(seed=1)
     recorded: list[tuple[SimHost, Channel, Address, bytes]] = []

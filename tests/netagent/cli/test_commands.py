@@ -93,6 +93,11 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert says("network", "prune") == "every network is in use\n"
     assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
     assert "1 endpoint detached" in says("leave")
+    assert says("forget", "h3") == "forgot h3; this host took over 32 addresses\n"
+    assert says("forget", "--dead-for", "10m") == "forgot h8, h9; this host took over 64 addresses\n"
+    assert says("forget", "--dead-for", "72h") == "no host was silent for so long\n"
+    forced = says("forget", "h3", "--force").splitlines()
+    assert forced[1] == "not acknowledged by h2, which may hold some of them"
     assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts told\n"
 
 
@@ -248,6 +253,7 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "invite",
         "join",
         "leave",
+        "forget",
         "withdraw",
         "install",
         "uninstall",

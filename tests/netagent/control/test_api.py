@@ -51,6 +51,8 @@ def test_every_path_answers(client: Client) -> None:
     assert call("DELETE", "/v1/endpoints/web")["name"] == "web"
     assert call("POST", "/v1/leave", {})["detached"] == 1
     assert call("POST", "/v1/withdraw", {})["told"] == 2
+    assert call("POST", "/v1/forget", {"hosts": ["h3"]})["hosts"][0]["name"] == "h3"
+    assert call("POST", "/v1/forget", {"dead_for_s": 60, "force": True})["unheard"] == ["h2"]
 
 
 @pytest.mark.parametrize(

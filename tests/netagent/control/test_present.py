@@ -91,8 +91,10 @@ def test_each_reason_for_being_hidden_is_told_apart():
     assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
     shown = world.present().member(world.view.hosts[H2], None)
     assert (shown["agent"], shown["host"], shown["path"]) == ("left", "unknown", "unknown")
-    world.put(H1, ForgetRecord(H2))
-    assert why(world.endpoint()) == ("hidden", "host h2 was forgotten")
+    world.put(H2, ForgetRecord(H1, settled=True))
+    assert why(world.endpoint(1)) == ("hidden", "host h1 was forgotten"), (
+        "what a forgotten host sees of itself"
+    )
 
 
 def test_an_endpoint_without_its_network_does_not_pass_for_unhealthy():

@@ -111,6 +111,9 @@ class Cluster:
         for one in self.hosts:
             await one.publisher.put(host(one.name))
         self.settle()
+        for one in self.hosts:
+            await one.allocator.confirm(N1)
+        self.settle()
 
     def settle(self):
         for one in self.hosts:
@@ -454,6 +457,7 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
     await two.allocator.surrender(N1, three.host_id)
     cluster.settle()
     assert two.allocator.free_count(N1) == (0, 0)
+    await three.allocator.confirm(N1)
     assert three.allocator.free_count(N1)[1] == before + given
     assert one.allocator.free_count(N1)[1] == 253 - before - given
 

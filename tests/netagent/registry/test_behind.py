@@ -101,9 +101,9 @@ def test_too_much_that_waits_costs_the_cache_and_not_the_memory(monkeypatch, dis
 
 def test_single_facts_survive_a_failure_unless_there_are_newer_ones():
     waiting = Behind()
-    waiting.note_latest("a", statement.raise_counter("incarnation", 1))
-    waiting.note_latest("b", statement.raise_counter("incarnation", 2))
+    waiting.note_latest("a", (statement.raise_counter("incarnation", 1),))
+    waiting.note_latest("b", (statement.raise_counter("incarnation", 2),))
     waiting.take()
-    waiting.note_latest("b", statement.raise_counter("incarnation", 3))
+    waiting.note_latest("b", (statement.raise_counter("incarnation", 3),))
     waiting.settle(written=False)
     assert [one.parameters[0] for one in waiting.take()] == [1, 3]

@@ -162,8 +162,55 @@ def test_a_host_that_goes_down_is_hidden_by_its_own_word(writers):
     assert view.is_host_hidden(H2)
 
 
-def test_a_forgotten_host_is_hidden(writers):
-    assert see(RegistryView(H1), writers[H1].put(ForgetRecord(H2))).is_host_hidden(H2)
+def test_of_a_forgotten_host_nothing_counts(writers):
+    w1, w2 = writers[H1], writers[H2]
+    view = see(RegistryView(H1), w2.put(host("h2")), w2.put(network()), w2.put(endpoint())).with_member(
+        member(H2)
+    )
+    view = see(view, w2.put(grant(N1, 0, 9, H3)), w2.put(AttachmentRecord(N1)))
+    intended = see(view, w1.put(ForgetRecord(H2)))
+    assert intended.about_to_forget(H2) == {H1}
+    assert not intended.is_host_hidden(H2), "an intention changes nothing"
+    assert intended.endpoints
+    gone = see(intended, w1.put(ForgetRecord(H2, settled=True)))
+    assert gone.is_host_hidden(H2)
+    assert H2 not in gone.hosts
+    assert not any((gone.endpoints, gone.fenced, gone.networks, gone.grants(N1), gone.attachments(N1)))
+    late = see(gone, w2.put(endpoint(2, offset=3))).with_member(member(H2, incarnation=9))
+    assert not late.endpoints
+    assert H2 not in late.hosts
+    back = see(late, w1.delete(ForgetRecord(H2)))
+    assert set(back.hosts) == {H2}
+    assert len(back.endpoints) == 2
+
+
+def test_a_forgotten_host_sees_what_it_wrote_itself(writers):
+    view = see(RegistryView(H2), writers[H2].put(network()), writers[H2].put(endpoint()))
+    view = see(view, writers[H1].put(ForgetRecord(H2, settled=True)))
+    assert H2 in view.forgotten
+    assert view.endpoints
+    assert view.networks
+
+
+def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
+    w1, w2 = writers[H1], writers[H2]
+    view = see(
+        RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w1.put(ForgetRecord(H3, settled=True))
+    )
+    assert set(view.forgotten) == {H2, H3}
+    view = see(view, w2.put(host("h2")), w2.put(ForgetRecord(H1, settled=True)))
+    assert not view.forgotten
+    assert set(view.goodbyes) == {H1, H2, H3}
+    assert set(view.hosts) == {H2}
+    view = see(view, w1.delete(ForgetRecord(H2)))
+    assert dict(view.forgotten) == {H3: {H1}, H1: {H2}}
+
+
+def test_a_network_that_was_taken_over_is_in_use(writers):
+    taken = network(N2, revision=1)
+    view = see(RegistryView(H3), writers[H1].put(network(N1)), writers[H2].put(taken))
+    assert view.network_named("app").network_id == N2
+    assert view.networks[N2].creator is None
 
 
 def test_a_host_can_be_dropped_whole(writers):

@@ -23,7 +23,7 @@ records = st.one_of(
     ),
     st.builds(RemovalRecord, network_ids),
     st.builds(AttachmentRecord, network_ids),
-    st.builds(ForgetRecord, hosts),
+    st.builds(ForgetRecord, hosts, settled=st.booleans()),
     st.builds(grant, network_ids, st.sampled_from([0, 128]), st.just(200), hosts, st.integers(1, 2)),
     st.builds(endpoint, st.integers(1, 3), network_ids, st.integers(1, 4), name=st.sampled_from(["x", "y"])),
 )

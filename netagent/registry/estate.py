@@ -1,0 +1,60 @@
+"""What hosts that are gone for good leave to their heir, beside address space. Pure.
+
+Once a host is forgotten nothing that it wrote counts, and its logs are dropped everywhere. What the cluster goes on
+to need of them the heir therefore repeats as its own, in the same change in which it says that they are gone:
+networks, removals, its words on hosts that went before, and grants that their receivers have not repeated yet. Its
+attachments and endpoints end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord, GrantRecord, NetworkRecord, Record, RemovalRecord
+from netagent.registry.schema import key_of
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE
+
+
+def goodbyes_to(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
+    """All that this host has to write to forget `gone` and to go on in their place, but for grants of their space."""
+    records: dict[bytes, Record] = {}
+    for host in sorted(gone):
+        goodbye = ForgetRecord(host, settled=True)
+        records[key_of(goodbye)[1]] = goodbye
+    own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
+    for host in sorted(gone):
+        for record in _kept(view, host, gone):
+            key = key_of(record)[1]
+            if key not in own:
+                records.setdefault(key, record)
+    return list(records.values())
+
+
+def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterator[Record]:
+    for record in view.records_of(host, CLUSTER_SCOPE):
+        match record:
+            case NetworkRecord():
+                network = view.networks.get(record.network_id)
+                if network is not None and network.owner == host:
+                    yield replace(record, revision=record.revision + 1)
+            case RemovalRecord():
+                yield record
+            case ForgetRecord(settled=True):
+                if record.host_id != view.local:
+                    yield record
+            case GrantRecord() if record.to not in gone:
+                if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
+                    yield record
+
+
+def stale_goodbyes(view: RegistryView, in_work: Collection[HostId]) -> list[ForgetRecord]:
+    """Words of this host on others that it has to take back: intentions that nobody pursues any more, and what it
+    said of hosts that live after all, where one of them says the same of it (netagent.registry.rules)."""
+    own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
+    said = {one.host_id for one in own if one.settled}
+    is_contested = bool(view.goodbyes.get(view.local, frozenset()) & said)
+    living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()
+    return [one for one in own if (one.host_id in living if one.settled else one.host_id not in in_work)]

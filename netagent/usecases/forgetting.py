@@ -1,0 +1,252 @@
+"""The use-case forget: a host is gone for good, this host takes over what it owned, and its identity is fenced.
+
+    intend    publish that we are about to, and wait until every live host has acknowledged: then we hold all that
+              they wrote, so we know of every part of its space that it had handed on
+    agree     of several that intend the same at once the smallest id goes on, the others take their word back
+    forget    one change: that it is gone, grants of its space to ourselves, and what else it leaves (registry.estate)
+
+Whatever fails before the last step leaves nothing behind. Nobody is asked for a vote: an operator, or seven days of
+silence, knows; and what is not known (a live host that did not acknowledge may hold some of its space) is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from netagent.errors import InputError, NoError, RefusedError
+from netagent.ipam.allocator import Allocator
+from netagent.membership.participation import Publishes
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord
+from netagent.registry.estate import goodbyes_to
+from netagent.registry.live import Live
+from netagent.registry.view import AgentState, HostView
+from netagent.usecases.silence import Silence
+from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
+
+SETTLE_S = 5.0
+"""Time for every live host to acknowledge: what an attach waits for peers, and above the time in which a dead host is
+suspected and declared dead."""
+POLL_S = 0.01
+
+logger = logging.getLogger("netagent.usecases.forgetting")
+
+
+class Settles(Protocol):
+    """The part of GossipNode that is used here."""
+
+    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What became of it."""
+
+    hosts: tuple[HostView, ...]
+    """As they were known before."""
+    address_count: int
+    """Addresses that this host took over, in all networks."""
+    unheard: tuple[str, ...]
+    """Live hosts that did not acknowledge, and were not waited for."""
+
+
+@dataclass(slots=True)
+class Forgetting:
+    """One run at a time on a host."""
+
+    live: Live
+    publisher: Publishes
+    node: Settles
+    allocator: Allocator
+    silence: Silence
+    in_work: set[HostId] = field(default_factory=set)
+    """Hosts about which an intention is ours and pursued: nobody else takes it back."""
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+
+    async def forget(self, names: Sequence[str], *, dead_for_s: float, force: bool) -> Forgotten:
+        """Forget the hosts called so, or without names all that have been silent for `dead_for_s`.
+
+        NoError for an unknown one; RefusedError for one that lives, that was not silent for so long, or when live
+        hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then."""
+        async with self._turn:
+            hosts = [self._called(name) for name in dict.fromkeys(names)]
+            if not names:
+                hosts = self.silent_for(dead_for_s)
+            for host in hosts:
+                self._refuse_if_here(host, dead_for_s, force=force)
+            return await self._forget(hosts, force=force)
+
+    async def forget_these(self, hosts: Collection[HostId]) -> Forgotten:
+        """The same without a user: for hosts whose time is over. RefusedError as above."""
+        async with self._turn:
+            known = self.live.view.hosts
+            return await self._forget([known[one] for one in sorted(hosts) if one in known], force=False)
+
+    def silent_for(self, silent_s: float) -> list[HostView]:
+        """Hosts whose agent and kernel have both been silent for at least so long, or that left so long ago."""
+        now = trio.current_time()
+        hosts = [host for host_id, host in self.live.view.hosts.items() if host_id != self.live.view.local]
+        return [
+            host
+            for host in hosts
+            if self.silence.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
+        ]
+
+    # -- who ---------------------------------------------------------------------------------------------------
+
+    def _called(self, name: str) -> HostView:
+        view = self.live.view
+        found = view.host_named(name) or view.hosts.get(HostId(name))
+        if found is None and len(name) >= 6:
+            matches = [host for host_id, host in view.hosts.items() if host_id.startswith(name)]
+            found = matches[0] if len(matches) == 1 else None
+        if found is None:
+            raise NoError(
+                f"there is no host {name!r}", code="no-such-host", thing=name, hint="see `netagent members`"
+            )
+        return found
+
+    def _refuse_if_here(self, host: HostView, dead_for_s: float, *, force: bool) -> None:
+        name = host.unique_name
+        if host.host_id == self.live.view.local:
+            raise InputError(
+                f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
+            )
+        silent_s = self.silence.silent_s(host.host_id, trio.current_time())
+        if silent_s < dead_for_s:
+            raise RefusedError(
+                f"this host has heard nothing of {name} for {silent_s:.0f} s, not for {dead_for_s:.0f} s",
+                code="not-silent-for-long",
+                thing=name,
+                hint="wait, or leave --dead-for away",
+            )
+        if force:
+            return
+        if host.is_live:
+            raise RefusedError(
+                f"the agent of {name} is {host.agent.value}: its containers would lose their "
+                f"addresses while they run",
+                code="host-lives",
+                thing=name,
+                hint="type `netagent leave` there; or add --force, which fences it",
+            )
+        if host.answers and host.agent is not AgentState.LEFT:
+            raise RefusedError(
+                f"the agent of {name} is away but its kernel answers: its containers go on, and "
+                f"others would get their "
+                "addresses",
+                code="host-lives",
+                thing=name,
+                hint="start the agent there; or power it off first; or add --force",
+            )
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    async def _forget(self, hosts: Sequence[HostView], *, force: bool) -> Forgotten:
+        gone = {host.host_id for host in hosts}
+        if not gone:
+            return Forgotten((), 0, ())
+        await self._intend(gone)
+        try:
+            unheard = await self._settle(gone, force=force)
+            ours = await self._agree(gone)
+            count = await self._take_over(ours)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._take_back(gone)
+            raise
+        finally:
+            self.in_work.clear()
+        if gone - ours:
+            await self._take_back(gone - ours)
+        names = ", ".join(f"{host.unique_name} ({host.host_id[:8]})" for host in hosts)
+        logger.info("forgot %s; took over %d addresses", names, count)
+        return Forgotten(tuple(hosts), count, unheard)
+
+    async def _intend(self, gone: set[HostId]) -> None:
+        self.in_work |= gone
+        await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
+
+    async def _settle(self, gone: set[HostId], *, force: bool) -> tuple[str, ...]:
+        """Names of live hosts that did not acknowledge; RefusedError for any, without `force`."""
+        with trio.move_on_after(SETTLE_S):
+            while self._unheard(gone):
+                await trio.sleep(POLL_S)
+        names = sorted(self._name(HostId(one)) for one in self._unheard(gone))
+        if names and not force:
+            raise RefusedError(
+                f"{', '.join(names)} did not acknowledge within {SETTLE_S:.0f} s, and may hold "
+                f"addresses of a host that "
+                "is to be forgotten",
+                code="not-acknowledged",
+                thing=names[0],
+                hint="try again; forget what is gone as well; or add --force, which risks one "
+                "address on two containers",
+            )
+        return tuple(names)
+
+    def _unheard(self, gone: Collection[HostId]) -> set[NodeId]:
+        return set(self.node.unacknowledged(CLUSTER_SCOPE)).difference(gone)
+
+    async def _agree(self, gone: set[HostId]) -> set[HostId]:
+        """Those that are ours to forget; for the others somebody else has. RefusedError when it can't be told."""
+        ours, undecided = set(gone), set(gone)
+        with trio.move_on_after(SETTLE_S):
+            while True:
+                undecided = set()
+                for host in gone:
+                    rivals = self._rivals(host)
+                    if host in self.live.view.forgotten:
+                        ours.discard(host)
+                    elif any(rival < self.live.view.local for rival in rivals):
+                        if host in ours:
+                            ours.discard(host)
+                            await self._take_back({host})
+                        undecided.add(host)
+                    elif rivals:
+                        undecided.add(host)  # they take it back, or were first
+                    elif host not in ours:
+                        undecided.add(host)  # the rival gave up
+                if not undecided:
+                    return ours
+                await trio.sleep(POLL_S)
+        names = ", ".join(sorted(self._name(host) for host in undecided))
+        raise RefusedError(
+            f"another host is about to forget {names}, and did not end in {SETTLE_S:.0f} s",
+            code="contended",
+            thing=names,
+            hint="try again",
+        )
+
+    def _rivals(self, host: HostId) -> set[HostId]:
+        """Live hosts that intend the same."""
+        view = self.live.view
+        others = view.about_to_forget(host) - {view.local}
+        return {one for one in others if one in view.hosts and view.hosts[one].is_live}
+
+    async def _take_over(self, gone: set[HostId]) -> int:
+        """One change, from this moment on."""
+        if not gone:
+            return 0
+        grants, count = self.allocator.inherit(gone)
+        try:
+            await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
+        except BaseException:
+            self.allocator.disinherit(grants)
+            raise
+        return count
+
+    async def _take_back(self, gone: Collection[HostId]) -> None:
+        own = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
+        intended = [one for one in own if isinstance(one, ForgetRecord) and not one.settled]
+        await self.publisher.withdraw(*(one for one in intended if one.host_id in gone))
+
+    def _name(self, host_id: HostId) -> str:
+        host = self.live.view.hosts.get(host_id)
+        return host_id[:8] if host is None else host.unique_name
