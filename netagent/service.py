@@ -15,7 +15,7 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.inspecting import inspect
 from netagent.control.lookup import look_up
-from netagent.control.present import LocalFacts, Presenter
+from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.control.reasons import why as why_of
 from netagent.control.status import status_of
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
@@ -109,7 +109,11 @@ class Service:
     async def members(self) -> list[schema.Member]:
         """All hosts."""
         cluster, present = self._cluster(), self._presenter()
-        return [present.member(h, cluster.prober.rtt_s(i)) for i, h in cluster.live.view.hosts.items()]
+        return [present.member(host, self._sight(i)) for i, host in cluster.live.view.hosts.items()]
+
+    def _sight(self, host_id: HostId) -> Sight:
+        prober = self._cluster().prober
+        return Sight(prober.rtt_s(host_id), prober.path(host_id))
 
     # -- networks ------------------------------------------------------------------------------------------------
 
@@ -209,7 +213,7 @@ class Service:
 
     async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
         """One thing, everything known."""
-        found = inspect(self._presenter(), thing, self._cluster().prober.rtt_s)
+        found = inspect(self._presenter(), thing, self._sight)
         if why:
             found["why"] = await self._why(found)
         return found

@@ -213,7 +213,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.registry", "netdns", "netgossip.types",
     },
     "netagent.control": {
-        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.registry",
+        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain",
+        "netagent.probes.quality", "netagent.registry",
         "netagent.usecases", "netdns.errors",
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},

@@ -28,6 +28,20 @@ def _rtt(item: Item) -> str:
     return "" if item["rtt_s"] is None else span(item["rtt_s"])
 
 
+def _path_mtu(item: Item) -> str:
+    return "" if item.get("path_mtu_bytes") is None else str(item["path_mtu_bytes"])
+
+
+def _loss(item: Item) -> str:
+    return "" if item.get("loss_percent") is None else f"{item['loss_percent']:g} %"
+
+
+def _path(item: Item) -> str:
+    """The word, and where it is small, how small."""
+    size = _path_mtu(item) if item["path"] == "degraded" else ""
+    return f"{item['path']} to {size}" if size else str(item["path"])
+
+
 def _options(item: Item) -> str:
     words = [word for word in ("internal", "multicast", "host_access") if item[word]]
     words += ["policy links"] if item["policy"] != "open" else []
@@ -75,7 +89,9 @@ MEMBERS = (
     Column("VERSION", lambda m: m["version"]),
     Column("ZONE", lambda m: m["zone"]),
     Column("RTT", _rtt),
-    Column("PATH", lambda m: m["path"]),
+    Column("PATH", _path),
+    Column("PATH MTU", _path_mtu, wide=True),
+    Column("LOSS", _loss, wide=True),
     Column("ID", lambda m: m["id"], wide=True),
 )
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from netagent.control import schema
-from netagent.control.present import Presenter
+from netagent.control.present import Presenter, Sight
 from netagent.errors import InputError, NoError
 from netagent.model.ids import HostId
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
-RttOf = Callable[[HostId], float | None]
+SightOf = Callable[[HostId], Sight]
 MIN_ID_DIGITS = 6
 """So many digits of an id stand for it; fewer would often be a word."""
 
 
-def inspect(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
+def inspect(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspection:
     """A name shared by several kinds means the service first, then endpoint, network, host. NoError, InputError."""
     view = present.view
     thing = thing.removesuffix(".").removesuffix("." + present.domain)
@@ -36,18 +36,18 @@ def inspect(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
         return _network(present, network)
     host = view.host_named(thing) or _host_by_address(view, thing)
     if host is not None:
-        return _host(present, host, rtt_of)
-    return _by_id(present, thing, rtt_of)
+        return _host(present, host, sight_of)
+    return _by_id(present, thing, sight_of)
 
 
-def _by_id(present: Presenter, thing: str, rtt_of: RttOf) -> schema.Inspection:
+def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspection:
     view = present.view
     found: list[schema.Inspection] = []
     if len(thing) >= MIN_ID_DIGITS:
         every = [*view.endpoints.values(), *view.fenced.values()]
         found += [_endpoint(present, e) for e in every if e.endpoint_id.startswith(thing)]
         found += [_network(present, n) for i, n in view.networks.items() if i.startswith(thing)]
-        found += [_host(present, h, rtt_of) for i, h in view.hosts.items() if i.startswith(thing)]
+        found += [_host(present, h, sight_of) for i, h in view.hosts.items() if i.startswith(thing)]
     if not found:
         raise NoError(
             f"nothing here is called {thing!r}, or has that address or id",
@@ -108,11 +108,11 @@ def _network(present: Presenter, network: NetworkView) -> schema.NetworkInspecti
     }
 
 
-def _host(present: Presenter, host: HostView, rtt_of: RttOf) -> schema.HostInspection:
+def _host(present: Presenter, host: HostView, sight_of: SightOf) -> schema.HostInspection:
     view = present.view
     networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
     return {
-        **present.member(host, rtt_of(host.host_id)),
+        **present.member(host, sight_of(host.host_id)),
         "kind": "host",
         "networks": sorted(network.unique_name for network in networks),
         "endpoints": _endpoints(present, (e for e in view.endpoints.values() if e.owner == host.host_id)),

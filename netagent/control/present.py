@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from netagent.control import schema
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import Link, Port
+from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 
@@ -23,6 +24,15 @@ class LocalFacts:
     target: str
     ifname: str
     links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What probes say of a host."""
+
+    rtt_s: float | None = None
+    path: PathStatus | None = None
+    """None: it shares no network with this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +158,16 @@ class Presenter:
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
         }
 
-    def member(self, host: HostView, rtt_s: float | None) -> schema.Member:
+    def member(self, host: HostView, sight: Sight) -> schema.Member:
         """A host of the cluster. A host that left shows as left although its records may linger."""
         local = host.host_id == self.view.local
         answers: schema.HostWord = (
             "unknown" if host.answers is None else "answers" if host.answers else "silent"
         )
-        path: schema.PathWord = "unknown" if host.answers is None else "ok" if host.answers else "silent"
+        path = _path_word(host, sight)
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"
-        record = host.record
+        record, found = host.record, sight.path
         return {
             "id": host.host_id,
             "name": host.unique_name or host.name,
@@ -166,15 +176,35 @@ class Presenter:
             "host": "answers" if local else answers,
             "version": record.agent_version if record else "",
             "zone": record.zone if record else "",
-            "rtt_s": None if local else rtt_s,
+            "rtt_s": None if local else sight.rtt_s,
             "path": "local" if local else path,
+            "path_mtu_bytes": found.size_bytes if found and path != "down" else None,
+            "loss_percent": round(100 * found.loss, 1) if found and found.loss is not None else None,
             "local": local,
         }
 
     def gone(self, host: HostView) -> schema.ForgottenHost:
         """A host that was forgotten, as it was known before."""
-        shown = self.member(host, None)
+        shown = self.member(host, Sight())
         return {"id": shown["id"], "name": shown["name"], "address": shown["address"]}
+
+
+_PATH_WORDS: Mapping[Quality, schema.PathWord] = {
+    Quality.UNKNOWN: "unknown",
+    Quality.OK: "ok",
+    Quality.LOSSY: "lossy",
+    Quality.DEGRADED: "degraded",
+    Quality.ONE_WAY: "one-way",
+    Quality.DOWN: "down",
+}
+
+
+def _path_word(host: HostView, sight: Sight) -> schema.PathWord:
+    """The probes of full size say more than whether the kernel answers; where it is silent, it says so first."""
+    word = _PATH_WORDS[sight.path.quality] if sight.path else "unknown"
+    if host.answers is False:
+        return "one-way" if word == "one-way" else "down"
+    return "ok" if sight.path is None and host.answers else word
 
 
 def sorted_addresses(addresses: Iterable[str]) -> list[str]:

@@ -23,8 +23,10 @@ AgentWord = Literal["alive", "suspect", "dead", "left", "unknown"]
 HostWord = Literal["answers", "silent", "unknown"]
 """Whether the host's kernel answers on the probe network, which needs no agent there."""
 
-PathWord = Literal["ok", "small", "silent", "unknown", "local"]
-"""The overlay path to a host: `small` when only small packets pass, `local` for this host itself."""
+PathWord = Literal["ok", "lossy", "degraded", "one-way", "down", "unknown", "local"]
+"""The overlay path to a host. `degraded`: only packets smaller than a network's MTU pass. `lossy`: a tenth or more is
+lost. `one-way`: that host's packets arrive here, ours are not answered. `local`: this host itself. A host that shares
+no network with this one is only asked by small packets: `ok` says no more than that these pass."""
 
 EndpointWord = Literal["up", "hidden", "fenced", "unhealthy", "pending"]
 """`hidden`: its host is down, so names leave it out. `fenced`: it clashes with another one and is not used.
@@ -242,6 +244,11 @@ class Member(TypedDict):
     zone: str
     rtt_s: float | None
     path: PathWord
+    path_mtu_bytes: int | None
+    """The largest packet that passes in one piece, up to the MTU of the networks that both hosts are in; null: not
+    known, or no network shared."""
+    loss_percent: float | None
+    """Of the last exchanges with it, there and back; null: too few."""
     local: bool
     """True for the host that answers."""
     why: NotRequired[Why]

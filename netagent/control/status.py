@@ -11,7 +11,8 @@ import trio
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.present import Presenter
+from netagent.control.path_notice import Place, path_notices
+from netagent.control.present import Presenter, Sight
 from netagent.registry.view import AgentState
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
 async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
-    members = [present.member(host, None) for host in view.hosts.values()]
+    sights = {i: Sight(cluster.prober.rtt_s(i), cluster.prober.path(i)) for i in view.hosts}
+    members = [present.member(host, sights[host_id]) for host_id, host in view.hosts.items()]
     endpoints = list(view.endpoints.values())
     datapath, guard = cluster.reconciler.status(), cluster.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
@@ -121,6 +123,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
     status["refused"] = _refused(cluster, counters)
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+    place = Place(cluster.underlay.address, cluster.config.vxlan_port)
+    status["warnings"] += path_notices(present, sights, place)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
 

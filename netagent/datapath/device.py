@@ -48,6 +48,7 @@ def _kind_data(device: Device) -> list[tuple[str, Any]]:
         ("IFLA_VXLAN_PORT", device.tunnel.port),
         (local, device.tunnel.local),
         ("IFLA_VXLAN_LEARNING", int(device.tunnel.learning)),
+        ("IFLA_VXLAN_DF", int(device.tunnel.dont_fragment)),
     ]
 
 

@@ -34,7 +34,7 @@ _NUMBER_MASK = 0x3FFF
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 15, 17
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 1, 4, 7, 15, 17, 29
 _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
@@ -169,6 +169,7 @@ def _decode_tunnel(data: Mapping[int, bytes]) -> Tunnel:
         port=int.from_bytes(data.get(_VXLAN_PORT, b""), "big"),
         local=str(ipaddress.ip_address(local)) if local else "",
         learning=bool(_number(data.get(_VXLAN_LEARNING))),
+        dont_fragment=_number(data.get(_VXLAN_DF)) == 1,
     )
 
 

@@ -297,7 +297,8 @@ def _kind_options(device: Device) -> str:
         return f"mcast_snooping {int(device.mcast_snooping)}"
     tunnel = device.tunnel
     learning = "learning" if tunnel.learning else "nolearning"
-    return f"id {tunnel.vni} dstport {tunnel.port} local {tunnel.local} {learning}"
+    fragment = " df set" if tunnel.dont_fragment else ""
+    return f"id {tunnel.vni} dstport {tunnel.port} local {tunnel.local} {learning}{fragment}"
 
 
 def _render_change(device: Device, fields: tuple[str, ...]) -> str:

@@ -2,6 +2,9 @@
 
 It tells a dead agent from a dead host: an ICMPv6 echo to it needs the other host's kernel and the VXLAN path, and no
 agent. Its address, MAC and VNI follow from the cluster's and the host's identifiers, so there is nothing to allot.
+
+It also tells how large a packet a path carries, so its MTU is that of the largest network, and its packets may not be
+cut in pieces on the way. The networks' own devices let them be: a path that reassembles is slow, but it works.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id
         alias=probe_alias(cluster_id),
         mac=probe.mac,
         mtu_bytes=probe.mtu_bytes,
-        tunnel=Tunnel(vni=probe.vni, port=vxlan_port, local=underlay),
+        tunnel=Tunnel(vni=probe.vni, port=vxlan_port, local=underlay, dont_fragment=True),
     )
     return KernelState(
         devices={name: device},

@@ -65,12 +65,15 @@ CONTAINER_PORT = PortFlags(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """What makes a link a VXLAN device. Only `local` can be changed later, and only within its address family."""
+    """What makes a link a VXLAN device. Only `local`, within its address family, and the
+    switches can be changed later."""
 
     vni: int
     port: int
     local: str
     learning: bool = False
+    dont_fragment: bool = False
+    """What is too large for the way is dropped, not cut in pieces. Only packets in an IPv4 underlay may be cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

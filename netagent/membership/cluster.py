@@ -51,10 +51,12 @@ from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
-from netagent.probes.echo import EchoProber
+from netagent.probes.echo import EchoProber, Listeners
 from netagent.probes.liveness import Liveness
+from netagent.probes.path import Paths
+from netagent.probes.quality import PathStatus
 from netagent.projection.guarding import firewall_input
-from netagent.projection.intent import network_inputs, probe_input, probe_targets
+from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal, JournalError
@@ -204,7 +206,12 @@ class Cluster:
     def _build_local(self, state: StateDir, notifications: socket.socket) -> None:
         self.reconciler = Reconciler(self._netlink, notifications)
         self.attacher = Attacher(self._netlink)
-        self.prober = EchoProber(Liveness(), random.getrandbits(16), self._note_answer)
+        self.prober = EchoProber(
+            Liveness(),
+            Paths(random.Random(random.getrandbits(64))),
+            random.getrandbits(16),
+            Listeners(on_answer=self._note_answer, on_path=self._note_path),
+        )
         self.supervisor = Supervisor(state.run_dir, release=__version__)
         self.resolvers = Resolvers(self.supervisor)
         self._zones = ZoneMaker(self.keys.domain)
@@ -418,6 +425,7 @@ class Cluster:
 
     def _set_probe_targets(self, known: Moment) -> None:
         self.prober.set_peers(probe_targets(known.view))
+        self.prober.set_paths(path_targets(known.view))
 
     def _surroundings(self, view: RegistryView) -> Surroundings:
         hosts: tuple[HostRecord, ...] = tuple(
@@ -455,6 +463,9 @@ class Cluster:
 
     def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
         self.live.set_view(self.live.view.with_host_answer(host_id, answers))
+
+    def _note_path(self, host_id: HostId, status: PathStatus) -> None:
+        self.live.set_limit(host_id, status.limit_bytes)
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.inbox.handle(events)

@@ -1,4 +1,8 @@
-"""Sends the echo requests that `liveness` decides on, and hands it the replies."""
+"""Sends the echo requests that `liveness` and `path` decide on, and hands them the replies.
+
+One raw ICMPv6 socket serves both, each under an identifier of its own. Echo requests of others are let through only
+while they matter: in a large cluster they are many, and what they tell matters only of a path that is down.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +11,55 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
 from netagent.model.ids import HostId
+from netagent.probes import packet
 from netagent.probes.liveness import Liveness
+from netagent.probes.packet import Echo, PacketError
+from netagent.probes.path import Paths
+from netagent.probes.quality import PathStatus, PathTarget
 
-ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443 section 4
 _ICMP6_FILTER = 1
-_HEADER = struct.Struct("!BBHHH")
+_IPV6_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_DONTFRAG = 23, 3, 62
+_PATH_BIT = 0x8000
+"""Of the identifier: asked by `path`, not by `liveness`."""
+_HEAD_BYTES = 2048
+"""What is read of a message: of a larger one the beginning is enough."""
 _IDLE_S = 60.0
 
 logger = logging.getLogger("netagent.probes")
 
 
-def _filter() -> bytes:
-    """ICMP6_FILTER (RFC 3542 section 3.2) that lets echo replies through only: a set bit blocks a type."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """Who is told of what."""
+
+    on_answer: Callable[[HostId, bool], None]
+    """A host's kernel answers, or has fallen silent."""
+    on_path: Callable[[HostId, PathStatus], None]
+    """The path to a host is now different."""
+
+
+def _filter(kinds: set[int]) -> bytes:
+    """ICMP6_FILTER (RFC 3542 section 3.2) that lets these types through only: a set bit blocks a type."""
     words = [0xFFFFFFFF] * 8
-    words[ECHO_REPLY >> 5] &= ~(1 << (ECHO_REPLY & 31))
+    for kind in kinds:
+        words[kind >> 5] &= ~(1 << (kind & 31))
     return struct.pack("=8I", *words)
 
 
 class EchoProber:
     """One raw ICMPv6 socket for all peers."""
 
-    def __init__(
-        self, liveness: Liveness, identifier: int, on_change: Callable[[HostId, bool], None]
-    ) -> None:
+    def __init__(self, liveness: Liveness, paths: Paths, identifier: int, listeners: Listeners) -> None:
         self._liveness = liveness
-        self._identifier = identifier & 0xFFFF
-        self._on_change = on_change
+        self._paths = paths
+        self._identifier = identifier & (_PATH_BIT - 1)
+        self._listeners = listeners
+        self._is_listening = False
         self._wake = trio.Event()
 
     def set_peers(self, peers: dict[HostId, tuple[str, bool]]) -> None:
@@ -44,39 +67,88 @@ class EchoProber:
         self._liveness.set_peers(peers, trio.current_time())
         self._wake.set()
 
+    def set_paths(self, targets: dict[HostId, tuple[str, int]]) -> None:
+        """See Paths.set_targets."""
+        self._paths.set_targets(
+            {h: PathTarget(*target) for h, target in targets.items()}, trio.current_time()
+        )
+        self._wake.set()
+
     def rtt_s(self, host_id: HostId) -> float | None:
         """Of the last answer over the overlay."""
         return self._liveness.rtt_s(host_id)
 
+    def path(self, host_id: HostId) -> PathStatus | None:
+        """What is known of the path to a host; None where it shares no network with this one."""
+        return self._paths.status(host_id, trio.current_time())
+
     async def run(self) -> None:
         """Until cancelled."""
         with trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
-            sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _filter())
+            self._set_filter(sock, is_listening=False)
+            # Sent as large as told, whatever the kernel thinks of the path: what passes is to be found out.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive, sock)
                 while True:
                     self._wake = trio.Event()
-                    with trio.move_on_at(min(self._liveness.next_deadline(), trio.current_time() + _IDLE_S)):
+                    with trio.move_on_at(min(self._next_deadline(), trio.current_time() + _IDLE_S)):
                         await self._wake.wait()
-                    self._liveness.handle_deadline(trio.current_time())
+                    now = trio.current_time()
+                    self._liveness.handle_deadline(now)
+                    self._paths.handle_deadline(now)
                     await self._flush(sock)
+
+    def _next_deadline(self) -> float:
+        return min(self._liveness.next_deadline(), self._paths.next_deadline())
+
+    def _set_filter(self, sock: trio.socket.SocketType, *, is_listening: bool) -> None:
+        kinds = {packet.ECHO_REPLY, packet.ECHO_REQUEST} if is_listening else {packet.ECHO_REPLY}
+        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _filter(kinds))
+        self._is_listening = is_listening
 
     async def _receive(self, sock: trio.socket.SocketType) -> None:
         while True:
-            payload, source = await sock.recvfrom(2048)
-            if len(payload) < _HEADER.size:
+            message, source = await sock.recvfrom(_HEAD_BYTES)
+            try:
+                heard = packet.parse_untrusted(message)
+            except PacketError:
                 continue
-            kind, _code, _checksum, identifier, sequence = _HEADER.unpack_from(payload)
-            if kind == ECHO_REPLY and identifier == self._identifier:
-                self._liveness.handle_answer(sequence, source[0].partition("%")[0], trio.current_time())
+            if isinstance(heard, Echo):
+                self._take(heard, source[0].partition("%")[0], trio.current_time())
                 await self._flush(sock)
+                self._wake.set()
+
+    def _take(self, echo: Echo, address: str, now: float) -> None:
+        if not echo.is_reply:
+            self._paths.handle_heard(address, now)
+        elif echo.identifier == self._identifier:
+            self._liveness.handle_answer(echo.sequence, address, now)
+        elif echo.identifier == self._identifier | _PATH_BIT:
+            self._paths.handle_answer(echo.sequence, address, now)
 
     async def _flush(self, sock: trio.socket.SocketType) -> None:
         requests, changes = self._liveness.drain()
         for change in changes:
-            self._on_change(change.host_id, change.answers)
+            self._listeners.on_answer(change.host_id, change.answers)
+            self._paths.handle_liveness(change.host_id, trio.current_time())
+        probes, path_changes = self._paths.drain()
+        for path_change in path_changes:
+            self._listeners.on_path(path_change.host_id, path_change.status)
+        if self._is_listening != self._paths.is_listening:
+            self._set_filter(sock, is_listening=self._paths.is_listening)
+        path_identifier = self._identifier | _PATH_BIT
         for request in requests:
-            packet = _HEADER.pack(ECHO_REQUEST, 0, 0, self._identifier, request.sequence) + b"netagent"
-            # No route to the probe network: the device is not there yet, or was taken away. Silence says the same.
-            with contextlib.suppress(OSError):
-                await sock.sendto(packet, (request.address, 0, 0, 0))
+            await _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)
+        for probe in probes:
+            await _send(sock, probe.address, path_identifier, probe.sequence, probe.size_bytes)
+
+
+async def _send(
+    sock: trio.socket.SocketType, address: str, identifier: int, sequence: int, size_bytes: int
+) -> None:
+    # No route to the probe network: the device is not there yet, or was taken away. Larger than the device's MTU.
+    # Silence says the same.
+    with contextlib.suppress(OSError):
+        await sock.sendto(packet.echo_request(identifier, sequence, size_bytes), (address, 0, 0, 0))

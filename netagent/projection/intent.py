@@ -87,9 +87,31 @@ def probe_input(
         vni=probe_vni(cluster_id),
         address=probe_address(cluster_id, view.local),
         mac=probe_mac(view.local),
-        mtu_bytes=max(1280, underlay_mtu_bytes - overhead),
+        mtu_bytes=max(1280, underlay_mtu_bytes - overhead, *_shared_mtus(view).values()),
         peers=tuple(peers),
     )
+
+
+def path_targets(view: RegistryView) -> dict[HostId, tuple[str, int]]:
+    """For each other host that is in a network with this one: its probe address, and the largest packet to pass."""
+    return {
+        host_id: (host.record.probe_address, mtu_bytes)
+        for host_id, mtu_bytes in _shared_mtus(view).items()
+        if (host := view.hosts.get(host_id)) is not None
+        and host.record is not None
+        and host.agent is not AgentState.LEFT
+    }
+
+
+def _shared_mtus(view: RegistryView) -> dict[HostId, int]:
+    """The largest MTU of the networks that each other host takes part in together with this one."""
+    found: dict[HostId, int] = {}
+    for network_id, network in view.networks.items():
+        hosts = view.attachments(network_id)
+        if view.local in hosts:
+            for host_id in hosts - {view.local}:
+                found[host_id] = max(found.get(host_id, 0), network.record.mtu_bytes)
+    return found
 
 
 def probe_targets(view: RegistryView) -> dict[HostId, tuple[str, bool]]:

@@ -1,8 +1,9 @@
 """What this host knows now, and waiting for it to change.
 
-Two things are known: the cluster's registry, which everybody sees alike in the end, and the endpoints of this host,
-of which others see only the records. Readers keep the revision that they have acted on and ask for anything newer: a
-wake-up that is lost, doubled or late costs time, never a change.
+Three things are known: the cluster's registry, which everybody sees alike in the end; the endpoints of this host, of
+which others see only the records; and the paths from here that carry less than they should. Readers keep the revision
+that they have acted on and ask for anything newer: a wake-up that is lost, doubled or late costs time, never a
+change.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, HostId
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
@@ -24,6 +25,7 @@ class Moment:
     revision: int
     view: RegistryView
     rows: Mapping[EndpointId, LocalEndpointRow]
+    limits: Mapping[HostId, int]
 
 
 class Live:
@@ -32,6 +34,7 @@ class Live:
     def __init__(self, view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
         self._view = view
         self._rows = rows
+        self._limits: Mapping[HostId, int] = {}
         self._revision = 1
         self._changed = trio.Event()
 
@@ -46,14 +49,20 @@ class Live:
         return self._rows
 
     @property
+    def limits(self) -> Mapping[HostId, int]:
+        """The largest packet, in bytes, that the path to a host carries in one piece; only of paths that carry less
+        than a network wants. Never changed in place."""
+        return self._limits
+
+    @property
     def revision(self) -> int:
-        """Grows with every change of either."""
+        """Grows with every change of any."""
         return self._revision
 
     @property
     def now(self) -> Moment:
         """All of it together."""
-        return Moment(self._revision, self._view, self._rows)
+        return Moment(self._revision, self._view, self._rows, self._limits)
 
     def set_view(self, view: RegistryView) -> None:
         """Make `view` the latest."""
@@ -75,6 +84,13 @@ class Live:
     def note_change(self) -> None:
         """What readers make of the registry depends on something that has changed: they are to read it again."""
         self._ring()
+
+    def set_limit(self, host_id: HostId, size_bytes: int | None) -> None:
+        """The path to a host carries `size_bytes` at most; None: all that networks want."""
+        if self._limits.get(host_id) != size_bytes:
+            others = {known: size for known, size in self._limits.items() if known != host_id}
+            self._limits = others if size_bytes is None else {**others, host_id: size_bytes}
+            self._ring()
 
     async def wait_newer(self, revision: int) -> int:
         """The latest revision, as soon as it is above `revision` (at once when it is already)."""

@@ -149,7 +149,7 @@ class FakeService:
                 "repaired": 2,
                 "kinds": {"device-down": 1, "entry-altered": 1},
             },
-            "paths": {"ok": 1, "silent": 1},
+            "paths": {"ok": 1, "down": 1},
             "data_plane": "not encrypted",
             "refused": {"label": 12},
             "warnings": [{"code": "host-dead", "message": "h3 is dead", "cure": "netagent members"}],
@@ -189,6 +189,8 @@ class FakeService:
                 "zone": "",
                 "rtt_s": 0.0004 if number > 1 else None,
                 "path": "ok" if number > 1 else "local",
+                "path_mtu_bytes": 1450 if number > 1 else None,
+                "loss_percent": None,
                 "local": number == 1,
             }
 

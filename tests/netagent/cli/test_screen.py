@@ -14,7 +14,7 @@ networks:   app (1 of 2 in the cluster)
 endpoints:  1 on this host, 3 in its networks, 1 hidden from names
 dns:        answering in 1 container, 1,234 queries so far
 drift:      none (looked 3 s ago, 2 repaired since the start: 1 device-down, 1 entry-altered)
-paths:      1 ok, 1 silent
+paths:      1 ok, 1 down
 data plane: not encrypted
 refused:    12 packets since the start (12 label)
 

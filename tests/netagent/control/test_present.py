@@ -6,7 +6,7 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
 from netagent.control.inspecting import inspect
-from netagent.control.present import LocalFacts, Presenter, sorted_addresses
+from netagent.control.present import LocalFacts, Presenter, Sight, sorted_addresses
 from netagent.errors import InputError, NoError
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, Link, Port, RemovalRecord
 from netagent.registry.view import RegistryView
@@ -71,7 +71,7 @@ def test_a_dead_agent_alone_hides_nothing():
     assert why(world.endpoint()) == ("up", "")
     world.view = world.view.with_host_answer(H2, True)
     assert why(world.endpoint()) == ("up", "")
-    shown = world.present().member(world.view.hosts[H2], 0.1)
+    shown = world.present().member(world.view.hosts[H2], Sight(0.1))
     assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
 
 
@@ -89,7 +89,7 @@ def test_each_reason_for_being_hidden_is_told_apart():
     assert why(world.endpoint()) == ("hidden", "host h2 says that it goes down")
     world.member(H2, MemberState.LEFT)
     assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
-    shown = world.present().member(world.view.hosts[H2], None)
+    shown = world.present().member(world.view.hosts[H2], Sight())
     assert (shown["agent"], shown["host"], shown["path"]) == ("left", "unknown", "unknown")
     world.put(H2, ForgetRecord(H1, settled=True))
     assert why(world.endpoint(1)) == ("hidden", "host h1 was forgotten"), (
@@ -130,7 +130,7 @@ def test_a_network_shows_its_gateways_hosts_and_clashes():
 
 def test_ourselves_are_alive_and_need_no_path():
     world = World()
-    shown = world.present().member(world.view.hosts[H1], 0.5)
+    shown = world.present().member(world.view.hosts[H1], Sight(0.5))
     assert (shown["agent"], shown["host"], shown["path"], shown["rtt_s"]) == (
         "alive",
         "answers",
@@ -142,7 +142,7 @@ def test_ourselves_are_alive_and_need_no_path():
 def test_a_host_of_which_only_the_membership_knows():
     world = World()
     world.member(H3, MemberState.ALIVE)
-    shown = world.present().member(world.view.hosts[H3], None)
+    shown = world.present().member(world.view.hosts[H3], Sight())
     assert (shown["name"], shown["address"], shown["version"]) == (H3[:8], "192.0.2.9", "")
 
 
@@ -155,7 +155,7 @@ def test_addresses_are_sorted_by_value():
 
 
 def look(world, thing):
-    return inspect(world.present(), thing, lambda host_id: 0.25)
+    return inspect(world.present(), thing, lambda host_id: Sight(0.25))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ def cluster_of():
         guard=SimpleNamespace(
             status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
         ),
+        underlay=SimpleNamespace(address="192.0.2.1"),
+        config=SimpleNamespace(vxlan_port=4799),
+        prober=SimpleNamespace(rtt_s=lambda host_id: None, path=lambda host_id: None),
         node=SimpleNamespace(
             statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
         ),

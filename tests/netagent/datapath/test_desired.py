@@ -85,7 +85,7 @@ def test_the_probe_network_from_nothing() -> None:
     assert (
         "\n".join(render(operation) for operation in plan(state(probe=PROBE), KernelState()))
         == f"""\
-ip link add nx-77 address 02:11:11:11:11:11 mtu 1450 type vxlan id 77 dstport 4799 local 192.0.2.1 nolearning
+ip link add nx-77 address 02:11:11:11:11:11 mtu 1450 type vxlan id 77 dstport 4799 local 192.0.2.1 nolearning df set
 ip link set nx-77 alias '{alias}' addrgenmode none
 ip link set nx-77 up
 ip addr replace fdc1::1/64 dev nx-77 nodad

@@ -101,6 +101,7 @@ def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -
         port=draw(st.sampled_from([4799, 4800])),
         local=draw(st.sampled_from(UNDERLAYS)),
         learning=draw(st.booleans()),
+        dont_fragment=draw(st.booleans()),
     )
     flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, FLOODED_TUNNEL_PORT, CONTAINER_PORT]))
     return Device(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, network
 
 from netagent.model.ids import ClusterId
-from netagent.projection.intent import network_inputs, probe_input, probe_targets
+from netagent.model.records import AttachmentRecord
+from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -86,3 +87,19 @@ def test_the_probe_network_has_everybody_and_room_for_ipv6():
     assert probe_targets(world.view) == {H2: ("fd00::2", False)}
     world.member(H2, MemberState.SUSPECT)
     assert probe_targets(world.view) == {H2: ("fd00::2", True)}
+
+
+def test_hosts_that_share_a_network_are_probed_at_its_size():
+    world = World()
+    assert path_targets(world.view) == {}, "nobody takes part yet"
+    world.put(H2, AttachmentRecord(N1))
+    assert path_targets(world.view) == {}, "this host does not"
+    world.put(H1, AttachmentRecord(N1))
+    mtu_bytes = world.view.networks[N1].record.mtu_bytes
+    assert path_targets(world.view) == {H2: ("fd00::2", mtu_bytes)}
+    world.put(H1, network(N2, "jumbo", subnets=("10.2.0.0/24",), mtu_bytes=8000), AttachmentRecord(N2))
+    world.put(H2, AttachmentRecord(N2))
+    assert path_targets(world.view) == {H2: ("fd00::2", 8000)}
+    assert probe_input(world.view, CLUSTER, 1500, "192.0.2.1").mtu_bytes == 8000
+    world.member(H2, MemberState.LEFT)
+    assert path_targets(world.view) == {}

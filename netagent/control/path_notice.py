@@ -1,0 +1,81 @@
+"""What `status` says of paths that are not as they should be, with the way out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netagent.control import schema
+from netagent.control.present import Presenter, Sight
+from netagent.model.ids import HostId
+from netagent.registry.view import AgentState, HostView
+
+SHOWN = 3
+"""Hosts named one by one; of more their number is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this host's packets come from and go to."""
+
+    address: str
+    vxlan_port: int
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What VXLAN adds to a container's packet."""
+        return 70 if ":" in self.address else 50
+
+
+def path_notices(present: Presenter, sights: Mapping[HostId, Sight], place: Place) -> Iterable[schema.Notice]:
+    """One for each path in trouble, the first SHOWN of each kind."""
+    found: dict[str, list[schema.Notice]] = {}
+    for host_id, host in present.view.hosts.items():
+        notice = _notice(present, host, sights.get(host_id, Sight()), place)
+        if notice is not None:
+            found.setdefault(notice["code"], []).append(notice)
+    for code, notices in found.items():
+        yield from notices[:SHOWN]
+        if len(notices) > SHOWN:
+            yield {
+                "code": code,
+                "message": f"and {len(notices) - SHOWN} more paths in the same trouble",
+                "cure": "see `netagent members -o wide`",
+            }
+
+
+def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:
+    member = present.member(host, sight)
+    name, path = member["name"], sight.path
+    if path is None or host.agent is not AgentState.ALIVE:
+        return None  # a dead agent has a notice of its own
+    ends = f"{place.address} and {member['address']}"
+    match member["path"]:
+        case "degraded":
+            wire = path.wanted_bytes + place.overhead_bytes
+            return {
+                "code": "path-degraded",
+                "message": f"the path to {name} carries packets of at most {path.size_bytes} bytes of the "
+                f"{path.wanted_bytes} that a network sends: TCP is kept below, other large packets are lost or cut",
+                "cure": f"let packets of {wire} bytes pass between {ends}, "
+                f"or make the network anew with `--mtu {path.size_bytes}`",
+            }
+        case "lossy":
+            return {
+                "code": "path-lossy",
+                "message": f"the path to {name} loses {member['loss_percent']:g} % of what goes there and back",
+                "cure": f"see to the network between {ends}",
+            }
+        case "one-way":
+            return {
+                "code": "path-one-way",
+                "message": f"packets from {name} arrive, but no answer to ours does",
+                "cure": f"let UDP port {place.vxlan_port} pass from {place.address} to {member['address']}",
+            }
+        case "down":
+            return {
+                "code": "path-down",
+                "message": f"the agent of {name} answers, but nothing passes between the containers",
+                "cure": f"let UDP port {place.vxlan_port} pass between {ends}",
+            }
+    return None

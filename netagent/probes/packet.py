@@ -1,0 +1,102 @@
+"""Probe packets <-> bytes: ICMPv6 echo (RFC 4443 section 4), and UDP datagrams that nobody expects. Pure.
+
+A kernel answers both by itself. The echo carries back all that it was sent, so it tests both directions at full
+size. A datagram to a port where nobody listens comes back as the beginning of an ICMPv6 error, if its checksum was
+right; a wrong one is dropped in silence. That tells what the network card did to it.
+
+Sizes are those of the whole IPv6 packet, as an MTU counts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+
+ECHO_REQUEST, ECHO_REPLY, UNREACHABLE = 128, 129, 1
+_PORT_UNREACHABLE = 4
+_ICMP = struct.Struct("!BBHHH")
+_UDP = struct.Struct("!HHHH")
+_IPV6_BYTES, _NEXT_HEADER_AT, _UDP_PROTOCOL = 40, 6, 17
+_MARK = b"netagent"
+_DATAGRAM = struct.Struct(f"!{len(_MARK)}sH")
+
+SMALLEST_BYTES = _IPV6_BYTES + _ICMP.size + len(_MARK)
+"""Of an echo: what passes wherever anything passes."""
+SMALLEST_DATAGRAM_BYTES = _IPV6_BYTES + _UDP.size + _DATAGRAM.size
+
+
+class PacketError(ValueError):
+    """The bytes are no packet that matters here. Nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """An echo request or reply."""
+
+    is_reply: bool
+    identifier: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A datagram of ours reached a kernel where nobody listens; its checksum was right."""
+
+    source_port: int
+    sequence: int
+
+
+def echo_request(identifier: int, sequence: int, size_bytes: int) -> bytes:
+    """An echo request that makes a packet of `size_bytes`. The kernel fills in the checksum."""
+    filler = max(0, size_bytes - SMALLEST_BYTES)
+    return _ICMP.pack(ECHO_REQUEST, 0, 0, identifier, sequence) + _MARK + _pattern(filler)
+
+
+def datagram(sequence: int, size_bytes: int) -> bytes:
+    """The payload of a UDP datagram that makes a packet of `size_bytes`."""
+    filler = max(0, size_bytes - SMALLEST_DATAGRAM_BYTES)
+    return _DATAGRAM.pack(_MARK, sequence) + _pattern(filler)
+
+
+def checksummed(addresses: tuple[str, str], ports: tuple[int, int], payload: bytes) -> bytes:
+    """UDP header and payload with the checksum in place (RFC 8200 section 8.1); pairs are (source, destination)."""
+    length = _UDP.size + len(payload)
+    pseudo = b"".join(ipaddress.IPv6Address(address).packed for address in addresses)
+    pseudo += struct.pack("!II", length, _UDP_PROTOCOL)
+    total = _sum(pseudo) + _sum(_UDP.pack(*ports, length, 0)) + _sum(payload)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return _UDP.pack(*ports, length, (~total & 0xFFFF) or 0xFFFF) + payload
+
+
+def _sum(data: bytes) -> int:
+    padded = data + bytes(len(data) % 2)
+    return sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+
+
+def _pattern(size_bytes: int) -> bytes:
+    # Not zeros: a wrong checksum must be seen wherever in the packet it comes from.
+    return (bytes(range(256)) * (size_bytes // 256 + 1))[:size_bytes]
+
+
+def parse_untrusted(message: bytes) -> Echo | Returned:
+    """An ICMPv6 message, as a raw socket receives it: without IPv6 header, its checksum tested by the kernel."""
+    if len(message) < _ICMP.size:
+        raise PacketError("shorter than an ICMPv6 header")
+    kind, code, _checksum, identifier, sequence = _ICMP.unpack_from(message)
+    if kind in {ECHO_REQUEST, ECHO_REPLY}:
+        return Echo(kind == ECHO_REPLY, identifier, sequence)
+    if kind != UNREACHABLE or code != _PORT_UNREACHABLE:
+        raise PacketError(f"type {kind} code {code}")
+    return _parse_quoted(message[_ICMP.size :])
+
+
+def _parse_quoted(packet: bytes) -> Returned:
+    if len(packet) < SMALLEST_DATAGRAM_BYTES or packet[_NEXT_HEADER_AT] != _UDP_PROTOCOL:
+        raise PacketError("an error about something else")
+    source_port, _destination, _length, _checksum = _UDP.unpack_from(packet, _IPV6_BYTES)
+    mark, sequence = _DATAGRAM.unpack_from(packet, _IPV6_BYTES + _UDP.size)
+    if mark != _MARK:
+        raise PacketError("an error about somebody else's datagram")
+    return Returned(source_port, sequence)

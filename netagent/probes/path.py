@@ -1,0 +1,241 @@
+"""When which path is tried: rounds of echoes to every host that shares a network with this one, within a budget.
+
+netagent.probes.quality judges each path; a host's kernel answers by itself, no agent is needed over there. This is
+the machine around all paths: whose round is due, which answer belongs to which, and how much may be sent. The others
+count on it: what it costs, for all paths together, is
+
+    calm path               1 packet in CALM_INTERVAL_S
+    degraded, lossy path    3 packets in KEEN_INTERVAL_S
+    path that is down       1 small packet in DOWN_INTERVAL_S
+    all of these            some REST_PACKETS_PER_S: with many paths the intervals grow
+    check                   3 packets a round of ROUND_S, about MAX_CHECK_ROUNDS at most
+    search                  at most 11 packets a round, some five rounds
+    everything              at most PACKETS_PER_S: what is over waits
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from netagent.model.ids import HostId
+from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarget, Phase, Quality, Round
+
+CALM_INTERVAL_S = 5.0
+REST_PACKETS_PER_S = 100.0
+"""1 Mbit/s at full size: with more than 500 paths each is asked less often than once in CALM_INTERVAL_S."""
+PACKETS_PER_S = 400.0
+"""5 Mbit/s at full size, when every path of a large cluster is in trouble at once."""
+BURST_PACKETS = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Send an echo request of `size_bytes`."""
+
+    host_id: HostId
+    address: str
+    sequence: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """The quality or the size of a path is now different."""
+
+    host_id: HostId
+    status: PathStatus
+
+
+@dataclass(slots=True)
+class _Place:
+    """A path's place in the order of work."""
+
+    path: Path
+    next_at: float
+    round: Round | None = None
+    has_credit: bool = False
+    """The next round is paid for, and waits until the budget allows it."""
+    told: tuple[Quality, int | None, int | None] = (Quality.UNKNOWN, None, None)
+
+
+class Paths:
+    """The machine. Feed it targets, answers and deadlines; drain probes and changes."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._places: dict[HostId, _Place] = {}
+        self._hosts: dict[str, HostId] = {}
+        """By probe address."""
+        self._waiting: dict[int, HostId] = {}
+        self._sequence = 0
+        self._due: list[tuple[float, HostId]] = []
+        """A heap; an entry counts if it is what the place says."""
+        self._credit_packets, self._credit_at = BURST_PACKETS, -math.inf
+        self._probes: list[Probe] = []
+        self._changes: list[PathChanged] = []
+
+    # -- what comes in -----------------------------------------------------------------------------------------
+
+    def set_targets(self, targets: Mapping[HostId, PathTarget], now: float) -> None:
+        """The hosts that share a network with this one. A newcomer is asked soon, but not all of them at once."""
+        for host_id in self._places.keys() - targets.keys():
+            self._drop(host_id)
+        for host_id, target in targets.items():
+            place = self._places.get(host_id)
+            if place is None or place.path.target.address != target.address:
+                self._drop(host_id)
+                self._places[host_id] = fresh = _Place(Path(target), now)
+                self._hosts[target.address] = host_id
+                self._schedule(host_id, fresh, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
+            elif place.path.target != target:
+                self._forget_round(place)
+                place.path.retarget(target)
+                self._schedule(host_id, place, now)
+                self._tell(host_id, place, now)
+
+    def _drop(self, host_id: HostId) -> None:
+        place = self._places.pop(host_id, None)
+        if place is not None:
+            self._forget_round(place)
+            if self._hosts.get(place.path.target.address) == host_id:
+                del self._hosts[place.path.target.address]
+
+    def handle_answer(self, sequence: int, address: str, now: float) -> None:
+        """An echo reply came. It counts only for a packet of the round under way."""
+        host_id = self._waiting.get(sequence)
+        place = self._places.get(host_id) if host_id is not None else None
+        if host_id is None or place is None or place.round is None or place.path.target.address != address:
+            return
+        del self._waiting[sequence]
+        place.round.answered.add(sequence)
+        place.path.rtt_s = now - place.round.sent_at
+        if place.round.is_complete:
+            self._end_round(host_id, place, now)
+
+    def handle_heard(self, address: str, now: float) -> None:
+        """An echo request came: what that host sends arrives here."""
+        host_id = self._hosts.get(address)
+        if host_id is not None:
+            self._places[host_id].path.heard_at = now
+
+    def handle_liveness(self, host_id: HostId, now: float) -> None:
+        """Its kernel fell silent, or is back (netagent.probes.liveness): see at once what that means for the path."""
+        place = self._places.get(host_id)
+        if place is not None and place.path.phase in {Phase.CALM, Phase.DOWN}:
+            self._forget_round(place)
+            place.path.check()
+            self._schedule(host_id, place, now)
+
+    def handle_deadline(self, now: float) -> None:
+        """Judge the rounds whose time is over, and begin those that are due."""
+        while self._due and self._due[0][0] <= now:
+            at, host_id = heapq.heappop(self._due)
+            place = self._places.get(host_id)
+            if place is None or place.next_at != at:
+                continue
+            if place.round is not None:
+                self._end_round(host_id, place, now)
+            if place.next_at <= now:
+                self._begin_round(host_id, place, now)
+
+    # -- what goes out -----------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When handle_deadline has something to do; infinity without targets."""
+        while self._due:
+            at, host_id = self._due[0]
+            place = self._places.get(host_id)
+            if place is not None and place.next_at == at:
+                return at
+            heapq.heappop(self._due)
+        return math.inf
+
+    def drain(self) -> tuple[list[Probe], list[PathChanged]]:
+        """Probes may be lost, changes may not."""
+        output = self._probes, self._changes
+        self._probes, self._changes = [], []
+        return output
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether handle_heard makes a difference: some path is down."""
+        return any(place.path.is_down for place in self._places.values())
+
+    def status(self, host_id: HostId, now: float) -> PathStatus | None:
+        """None for a host that shares no network with this one."""
+        place = self._places.get(host_id)
+        return None if place is None else place.path.status(now)
+
+    def check_invariants(self) -> None:
+        """What is awaited belongs to the round of a known path."""
+        for sequence, host_id in self._waiting.items():
+            under_way = self._places[host_id].round
+            assert under_way is not None
+            assert sequence in under_way.sizes
+        assert len(self._waiting) <= 0x10000
+        assert set(self._hosts.values()) <= self._places.keys()
+        for place in self._places.values():
+            place.path.check_invariants()
+
+    # -- rounds ------------------------------------------------------------------------------------------------
+
+    def _begin_round(self, host_id: HostId, place: _Place, now: float) -> None:
+        sizes = place.path.sizes()
+        wait_s = 0.0 if place.has_credit else self._take_credit(len(sizes), now)
+        place.has_credit = wait_s > 0
+        if place.has_credit:
+            self._schedule(host_id, place, now + wait_s)
+            return
+        place.round = Round(now)
+        for size_bytes in sizes:
+            self._sequence = (self._sequence + 1) & 0xFFFF
+            place.round.sizes[self._sequence] = size_bytes
+            self._waiting[self._sequence] = host_id
+            self._probes.append(Probe(host_id, place.path.target.address, self._sequence, size_bytes))
+        self._schedule(host_id, place, now + place.path.round_s())
+
+    def _take_credit(self, packets: int, now: float) -> float:
+        """How long until these packets may be sent. They are paid for in either case, so each waits for its turn."""
+        earned = max(0.0, now - self._credit_at) * PACKETS_PER_S
+        self._credit_packets = min(BURST_PACKETS, self._credit_packets + earned) - packets
+        self._credit_at = now
+        return max(0.0, -self._credit_packets / PACKETS_PER_S)
+
+    def _end_round(self, host_id: HostId, place: _Place, now: float) -> None:
+        done = place.round
+        if done is None:
+            return
+        self._forget_round(place)
+        pause_s = self._stretched(place.path, place.path.judge(done))
+        self._schedule(host_id, place, max(now, done.sent_at + pause_s))
+        self._tell(host_id, place, now)
+
+    def _stretched(self, path: Path, pause_s: float | None) -> float:
+        """A pause in which nothing is being found out grows with the number of paths, and is never quite the same."""
+        if pause_s is None:
+            pause_s = CALM_INTERVAL_S
+        elif path.phase not in {Phase.CALM, Phase.DOWN} or pause_s < DOWN_INTERVAL_S:
+            return pause_s
+        least_s = len(self._places) * len(path.sizes()) / REST_PACKETS_PER_S
+        return max(pause_s, least_s) * (0.9 + 0.2 * self._rng.random())
+
+    def _forget_round(self, place: _Place) -> None:
+        if place.round is not None:
+            for sequence in place.round.sizes:
+                self._waiting.pop(sequence, None)
+            place.round = None
+
+    def _schedule(self, host_id: HostId, place: _Place, at: float) -> None:
+        place.next_at = at
+        heapq.heappush(self._due, (at, host_id))
+
+    def _tell(self, host_id: HostId, place: _Place, now: float) -> None:
+        status = place.path.status(now)
+        told = (status.quality, status.size_bytes, status.limit_bytes)
+        if place.told != told:
+            place.told = told
+            self._changes.append(PathChanged(host_id, status))

@@ -1,0 +1,85 @@
+"""What `members` and `status` say of paths, and what leads out."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.registry import H1, H2, Writer, host
+
+from netagent.control.path_notice import Place, path_notices
+from netagent.control.present import Presenter, Sight
+from netagent.model.ids import HostId
+from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
+
+PLACE = Place("192.0.2.1", 4799)
+
+
+def presenter(*others: HostId, state: MemberState = MemberState.ALIVE) -> Presenter:
+    view = RegistryView(H1).with_entries(Writer(H1).put(host("h1")))
+    for number, other in enumerate(others, start=2):
+        record = host(f"h{number}", underlay=f"192.0.2.{number}")
+        view = view.with_entries(Writer(other).put(record))
+        view = view.with_member(Member(other, (f"192.0.2.{number}", 7956), state, 1))
+    return Presenter(view, "mesh.internal")
+
+
+def path(quality: Quality, size: int | None = None, loss: float | None = None) -> Sight:
+    return Sight(0.001, PathStatus(quality, 1450, size, loss, 0.001, None))
+
+
+@pytest.mark.parametrize(
+    ("sight", "code", "says", "cure"),
+    [
+        (
+            path(Quality.DEGRADED, 650),
+            "path-degraded",
+            "h2 carries packets of at most 650",
+            "1500 bytes pass",
+        ),
+        (path(Quality.LOSSY, 1450, 0.125), "path-lossy", "12.5 %", "between 192.0.2.1 and 192.0.2.2"),
+        (path(Quality.ONE_WAY), "path-one-way", "packets from h2 arrive", "from 192.0.2.1 to 192.0.2.2"),
+        (path(Quality.DOWN), "path-down", "the agent of h2 answers", "UDP port 4799"),
+    ],
+)
+def test_each_trouble_has_its_words_and_its_cure(sight: Sight, code: str, says: str, cure: str) -> None:
+    (notice,) = path_notices(presenter(H2), {H2: sight}, PLACE)
+    assert notice["code"] == code
+    assert says in notice["message"]
+    assert cure in notice["cure"]
+
+
+@pytest.mark.parametrize("sight", [Sight(), path(Quality.UNKNOWN), path(Quality.OK, 1450, 0.0)])
+def test_of_good_and_unknown_paths_nothing_is_said(sight: Sight) -> None:
+    assert list(path_notices(presenter(H2), {H2: sight}, PLACE)) == []
+
+
+def test_a_dead_agent_has_its_own_notice() -> None:
+    present = presenter(H2, state=MemberState.DEAD)
+    assert list(path_notices(present, {H2: path(Quality.DOWN)}, PLACE)) == []
+
+
+def test_hundreds_of_paths_are_counted_not_listed() -> None:
+    others = [HostId(f"{number:08x}" * 4) for number in range(100, 300)]
+    notices = list(path_notices(presenter(*others), dict.fromkeys(others, path(Quality.DOWN)), PLACE))
+    assert len(notices) == 4
+    assert "and 197 more" in notices[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "sight", "word", "mtu"),
+    [
+        (None, Sight(), "unknown", None),
+        (True, Sight(), "ok", None),
+        (False, Sight(), "down", None),
+        (True, path(Quality.DEGRADED, 650), "degraded", 650),
+        (False, path(Quality.OK, 1450), "down", None),
+        (False, path(Quality.ONE_WAY), "one-way", None),
+        (True, path(Quality.UNKNOWN), "unknown", None),
+    ],
+)
+def test_the_word_of_a_path(answers: bool | None, sight: Sight, word: str, mtu: int | None) -> None:
+    present = presenter(H2)
+    view = present.view.with_host_answer(H2, answers)
+    shown = Presenter(view, "mesh.internal").member(view.hosts[H2], sight)
+    assert (shown["path"], shown["path_mtu_bytes"]) == (word, mtu)
