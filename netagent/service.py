@@ -28,6 +28,7 @@ from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import EndpointView, NetworkView
 from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.finding import local_endpoint_called, network_called
+from netagent.usecases.network_plan import shortcoming
 from netgossip.errors import WireError
 from netgossip.invitation import parse_token_untrusted
 
@@ -121,7 +122,11 @@ class Service:
         """Make a network, or find that it exists."""
         network, created = await self._cluster().networks.create(request)
         await self._agent.runtimes.wait_mirrored(network.network_id)
-        return {**self._presenter().network(network), "created": created}
+        found = shortcoming(network.record)
+        warnings: list[schema.Notice] = (
+            [] if found is None else [{"code": "ipv4-only", "message": found[0], "cure": found[1]}]
+        )
+        return {**self._presenter().network(network), "created": created, "warnings": warnings}
 
     async def network_list(self) -> list[schema.Network]:
         """All networks."""

@@ -164,6 +164,9 @@ def network_create(session: Session) -> int:
     )
     answer = session.client.call("POST", "/v1/networks", body=body)
     session.printer.one(answer, lambda: screen.network(answer), name=answer["name"])
+    if not session.printer.is_machine:
+        for notice in answer.get("warnings", []):  # an agent of the release before has none
+            print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
     return DONE
 
 

@@ -293,6 +293,8 @@ class Network(TypedDict):
     """Why it is not used as it stands (name, VNI or subnet taken by another one), `""` when all is well."""
     created: NotRequired[bool]
     """Only in the answer of `network create`: false when it existed with the same options."""
+    warnings: NotRequired[list[Notice]]
+    """Only in the answer of `network create`: what may not be as its maker expects."""
     space: NotRequired[Space]
     """Only in `network inspect`."""
     why: NotRequired[Why]

@@ -191,7 +191,7 @@ def _index(indexes: Mapping[str, int], name: str) -> int:
 def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]) -> list[Request]:
     requests = []
     if "alias" in fields:
-        requests.append(mark_link(_index(indexes, device.name), device.alias))
+        requests.append(mark_link(_index(indexes, device.name), device.alias, device.mtu_bytes))
     if "mac" in fields or "mtu_bytes" in fields:
         mac = device.mac if "mac" in fields else None
         requests.append(set_link(device.name, mac=mac, mtu_bytes=device.mtu_bytes))

@@ -55,6 +55,7 @@ from netagent.datapath.route import RTM_NEWROUTE, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name, peer_name, veth_name
+from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 _UNDO_LIMIT_S = 5.0
 """Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""
@@ -62,7 +63,6 @@ _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _RESERVED_IFNAMES = {"all", "default", "lo"}
 """`all` and `default` are folders of /proc/sys beside those of the interfaces."""
 _IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
-IPV6_MIN_MTU_BYTES = 1280
 _ETH_LIMIT = 256
 """Networks that one container can be in by automatic names."""
 
@@ -349,7 +349,7 @@ class _Binding:
         Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused
         because any container of the network could send them and draw the others' traffic.
         """
-        if self.mtu_bytes < IPV6_MIN_MTU_BYTES:
+        if self.mtu_bytes < MIN_IPV6_MTU_BYTES:
             return []
         has_ipv6 = any(":" in address for address in self.endpoint.addresses)
         on = [(f"{ifname}/disable_ipv6", b"0\n")] if has_ipv6 else []

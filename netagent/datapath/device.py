@@ -27,7 +27,8 @@ def create_link(device: Device, index: int) -> list[Request]:
     if device.mac is not None:
         attributes.append(("IFLA_ADDRESS", device.mac))
     attributes.append(_link_info(device.kind, _kind_data(device)))
-    return [_request(NLM_F_CREATE | NLM_F_EXCL, attributes, index=index), mark_link(index, device.alias)]
+    mark = mark_link(index, device.alias, device.mtu_bytes)
+    return [_request(NLM_F_CREATE | NLM_F_EXCL, attributes, index=index), mark]
 
 
 def set_kind_options(device: Device) -> Request:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from netagent.datapath.neighbour import family_of
 from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
 from netagent.datapath.state import Kind, PortFlags, Tunnel
+from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -200,14 +201,19 @@ def create_veth(pair: VethPair, index: int) -> list[Request]:
     attributes.append(_link_info(Kind.VETH, _attribute(_VETH_INFO_PEER, *peer)))
     return [
         _link_request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *attributes, index=index),
-        mark_link(index, pair.alias),
+        mark_link(index, pair.alias, pair.mtu_bytes),
     ]
 
 
-def mark_link(index: int, alias: str) -> Request:
-    """Set the alias, and stop the kernel from giving the device an IPv6 link-local address."""
-    no_addresses = _attribute(socket.AF_INET6, _u8(_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE))
-    attributes = [_attribute(_IFLA_IFALIAS, alias.encode()), _attribute(_IFLA_AF_SPEC, no_addresses)]
+def mark_link(index: int, alias: str, mtu_bytes: int) -> Request:
+    """Set the alias, and stop the kernel from giving the device an IPv6 link-local address.
+
+    A device with a smaller MTU than IPv6 allows has no part in it, and the kernel refuses to hear of one.
+    """
+    attributes = [_attribute(_IFLA_IFALIAS, alias.encode())]
+    if mtu_bytes >= MIN_IPV6_MTU_BYTES:
+        no_addresses = _attribute(socket.AF_INET6, _u8(_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE))
+        attributes.append(_attribute(_IFLA_AF_SPEC, no_addresses))
     return _link_request(RTM_NEWLINK, 0, *attributes, index=index)
 
 

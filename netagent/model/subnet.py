@@ -26,6 +26,9 @@ OFFSETS_WITHOUT_IPV4 = 1 << 16
 MIN_OFFSETS = 4
 """The smallest network (an IPv4 /30): base, gateway, one endpoint, broadcast."""
 
+MIN_IPV6_MTU_BYTES = 1280
+"""RFC 8200 section 5: a network whose packets are smaller is IPv4 only."""
+
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

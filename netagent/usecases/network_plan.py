@@ -17,6 +17,7 @@ from netagent.errors import InputError, RefusedError
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
 from netagent.model.records import HostRecord, NetworkRecord
 from netagent.model.request import NetworkRequest
+from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -27,8 +28,6 @@ OVERHEAD_IPV4_BYTES = 50
 OVERHEAD_IPV6_BYTES = 70
 MIN_MTU_BYTES = 576
 """Every IPv4 host takes as much (RFC 1122 section 3.3.2)."""
-MIN_IPV6_MTU_BYTES = 1280
-"""RFC 8200 section 5: smaller networks are IPv4 only."""
 MAX_MTU_BYTES = 65535 - OVERHEAD_IPV6_BYTES
 SMALLEST_IPV4_PREFIX = 30
 WIDEST_IPV4_PREFIX = 8
@@ -87,6 +86,16 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Surroun
         policy=request.policy,
         multicast=request.multicast,
         host_access=request.host_access,
+    )
+
+
+def shortcoming(record: NetworkRecord) -> tuple[str, str] | None:
+    """What the maker of a network may not expect of it, and the way out."""
+    if record.mtu_bytes >= MIN_IPV6_MTU_BYTES:
+        return None
+    return (
+        f"network {record.name} has no IPv6, which needs {MIN_IPV6_MTU_BYTES} bytes: its MTU is {record.mtu_bytes}",
+        f"where both are needed, remove it and make it with --mtu {MIN_IPV6_MTU_BYTES} or more",
     )
 
 

@@ -28,7 +28,7 @@ from netagent.model.subnet import offset_count
 from netagent.registry.live import Live
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases.finding import host_called, network_called
-from netagent.usecases.network_plan import Surroundings, differences, plan_network
+from netagent.usecases.network_plan import Surroundings, differences, plan_network, shortcoming
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 1.0
@@ -82,6 +82,9 @@ class Networks:
                 made = await self._publish(record, request)
                 if made is not None:
                     logger.info("created network %s: %s", record.name, ", ".join(record.subnets))
+                    found = shortcoming(record)
+                    if found is not None:
+                        logger.warning("%s", found[0])
                     return made, True
         raise FailedError(
             f"network {request.name} met other networks in {CHOICE_ATTEMPTS} places of the address pools",

@@ -8,6 +8,7 @@ small kernels lack, is not needed.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -15,11 +16,10 @@ from netlab.programs import must, run
 from netlab.state import Faults
 
 BRIDGE = "fabric"
-GATEWAY = "192.0.2.254"
-"""The fabric's own address (RFC 5737's first documentation network, as those of all hosts). Nothing listens there
-unless a test puts something there; the hosts' resolv.conf names it."""
+GATEWAYS = (ip_interface("192.0.2.254/24"), ip_interface("2001:db8::fe/64"))
+"""The fabric's own addresses, in the documentation networks (RFC 5737, RFC 3849) in which all hosts are. Nothing
+listens there unless a test puts something there; the hosts' resolv.conf names the one of their family."""
 
-PREFIX_LENGTH = 24
 SECOND_BRIDGE = "fabric2"
 SECOND_INTERFACE = "eth1"
 SECOND_SUBNET = "198.51.100"
@@ -48,9 +48,9 @@ class Fabric:
             # No spanning tree, no forward delay, and multicast flooded: mDNS must work at once.
             f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             f"link set {BRIDGE} up",
-            f"address add {GATEWAY}/{PREFIX_LENGTH} dev {BRIDGE}",
             f"link add {SECOND_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             f"link set {SECOND_BRIDGE} up",
+            *(f"address add {gateway} dev {BRIDGE} {_at_once(gateway)}" for gateway in map(str, GATEWAYS)),
         )
 
     def plug_in(self, host: str, address: str) -> None:
@@ -65,13 +65,13 @@ class Fabric:
         ip(
             namespace,
             "link set lo up",
-            f"address add {address}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
+            f"address add {_with_length(address)} dev {HOST_INTERFACE} {_at_once(address)}",
             f"link set {HOST_INTERFACE} up",
         )
 
     def plug_in_second(self, host: str, address: str) -> str:
         """Another cable, to a bridge of its own; the address that the host has there."""
-        second = f"{SECOND_SUBNET}.{address.rpartition('.')[2]}"
+        second = f"{SECOND_SUBNET}.{int(ip_address(address)) & 0xFF}"
         namespace = self.host_namespace(host)
         ip(
             self.namespace,
@@ -80,7 +80,7 @@ class Fabric:
         )
         ip(
             namespace,
-            f"address add {second}/{PREFIX_LENGTH} dev {SECOND_INTERFACE}",
+            f"address add {second}/24 dev {SECOND_INTERFACE}",
             f"link set {SECOND_INTERFACE} up",
         )
         return second
@@ -89,8 +89,8 @@ class Fabric:
         """The host's address becomes another one, as by a new lease: for a moment it has none."""
         ip(
             self.host_namespace(host),
-            f"address del {old}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
-            f"address add {new}/{PREFIX_LENGTH} dev {HOST_INTERFACE}",
+            f"address del {_with_length(old)} dev {HOST_INTERFACE}",
+            f"address add {_with_length(new)} dev {HOST_INTERFACE} {_at_once(new)}",
         )
 
     def cut_cable(self, host: str) -> None:
@@ -109,6 +109,20 @@ class Fabric:
         for host in plugged:
             mtu_bytes = faults.mtu.get(host, DEFAULT_MTU_BYTES)
             ip(self.namespace, f"link set {host} mtu {mtu_bytes}")
+
+
+def gateway_for(address: str) -> IPv4Interface | IPv6Interface:
+    """The fabric's own address in the family of a host's, with the network that both are in."""
+    return next(one for one in GATEWAYS if one.version == ip_address(address).version)
+
+
+def _with_length(address: str) -> str:
+    return f"{address}/{gateway_for(address).network.prefixlen}"
+
+
+def _at_once(address: str) -> str:
+    """An IPv6 address that nobody else has needs no second of looking for others who have it."""
+    return "nodad" if ":" in address else ""
 
 
 def ip(namespace: str, *commands: str) -> None:

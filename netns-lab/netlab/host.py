@@ -17,7 +17,7 @@ from pathlib import Path
 from netlab import cgroups, programs
 from netlab.daemon import Daemon
 from netlab.errors import LabError
-from netlab.fabric import GATEWAY, Fabric
+from netlab.fabric import Fabric, gateway_for
 from netlab.process import ProcessId, running_script
 from netlab.programs import Finished
 from netlab.runtimes import Docker, Podman
@@ -197,7 +197,7 @@ class Host:
             file.write_text(f'name = "{self.name}"\ntiming = "local"\n')
             resolv_conf = self.path("/etc/resolv.conf")
             resolv_conf.unlink(missing_ok=True)  # often a link into the machine's /run
-            resolv_conf.write_text(f"nameserver {GATEWAY}\n")
+            resolv_conf.write_text(f"nameserver {gateway_for(self.address).ip}\n")
 
 
 @dataclass(frozen=True, slots=True)

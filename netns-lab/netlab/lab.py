@@ -18,14 +18,13 @@ from netlab import cgroups, programs
 from netlab.cluster import form_cluster, install_runtimes, start_agents, start_runtimes
 from netlab.container import Container
 from netlab.errors import LabError
-from netlab.fabric import GATEWAY, PREFIX_LENGTH, Fabric, named_namespaces
+from netlab.fabric import Fabric, gateway_for, named_namespaces
 from netlab.host import Host, keepers
 from netlab.state import ContainerState, Faults, HostState, LabState, StateFile
 from netlab.topology import Topology
 
 PROGRAMS = ("ip", "nft", "nsenter", "mount")
 
-FABRIC_SUBNET = ipaddress.ip_network(f"{GATEWAY}/{PREFIX_LENGTH}", strict=False)
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
@@ -172,15 +171,17 @@ class Lab:
 
     def readdress(self, name: str, address: str) -> None:
         """Give the host another address on the fabric; its programs have to notice by themselves."""
-        try:
-            valid = ipaddress.ip_address(address) in FABRIC_SUBNET and address != GATEWAY
-        except ValueError:
-            valid = False
         with self._file.change() as state:
             host = self._host(state, name)
+            gateway = gateway_for(host.address)
+            try:
+                wanted = ipaddress.ip_address(address)
+                valid = wanted in gateway.network and wanted != gateway.ip
+            except ValueError:
+                valid = False
             taken = [other for other, one in state.hosts.items() if one.address == address]
             if not valid or taken:
-                why = f"is {taken[0]}'s" if taken else f"is no address of a host in {FABRIC_SUBNET}"
+                why = f"is {taken[0]}'s" if taken else f"is no address of a host in {gateway.network}"
                 raise LabError(f"{address} {why}", exit_status=2)
             if host.has_power:
                 self._fabric.readdress(name, host.address, address)

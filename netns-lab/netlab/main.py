@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     size = up.add_mutually_exclusive_group()
     size.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
     size.add_argument("--topology", type=Path, metavar="FILE", help="TOML: hosts, networks and containers")
+    up.add_argument("--ipv6", action="store_true", help="hosts have IPv6 addresses only, 2001:db8::1 ...")
     up.add_argument("--no-join", action="store_true", help="start the agents, but form no cluster")
     up.add_argument("--no-agent", action="store_true", help="boot the hosts only")
     up.add_argument("--runtimes", action="store_true", help="with Docker and Podman, which the agents serve")
@@ -145,8 +146,14 @@ def _demo(_lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
 
 
 def _up(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
+    if arguments.topology and arguments.ipv6:
+        raise LabError(
+            "a topology file says itself whether its hosts have IPv6 only: ipv6 = true", exit_status=2
+        )
     plan = (
-        topology.from_file(arguments.topology) if arguments.topology else topology.of_hosts(arguments.hosts)
+        topology.from_file(arguments.topology)
+        if arguments.topology
+        else topology.of_hosts(arguments.hosts, ipv6=arguments.ipv6)
     )
     lab.up(plan, join=not arguments.no_join, agents=not arguments.no_agent, runtimes=arguments.runtimes)
     print(

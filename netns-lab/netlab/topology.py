@@ -1,6 +1,7 @@
 """What `lab up` builds: a number of hosts, and from a file also networks and containers.
 
 hosts = 3
+ipv6 = true                                       # the hosts have IPv6 addresses only
 networks = [["app"], ["back", "--internal"]]      # arguments of `netagent network create`
 
 [container.db]
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,12 @@ class Topology:
     containers: dict[str, ContainerState] = field(default_factory=dict)
 
 
-def of_hosts(count: int) -> Topology:
-    """Hosts h1 … hN at 192.0.2.1 … Raises LabError for a count out of range."""
+def of_hosts(count: int, *, ipv6: bool = False) -> Topology:
+    """Hosts h1 … hN at 192.0.2.1 …, or at 2001:db8::1 … Raises LabError for a count out of range."""
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_HOSTS:
         raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {count!r}", exit_status=2)
-    return Topology({f"h{number}": f"192.0.2.{number}" for number in range(1, count + 1)})
+    first = ip_address("2001:db8::1" if ipv6 else "192.0.2.1")
+    return Topology({f"h{number + 1}": str(first + number) for number in range(count)})
 
 
 def from_file(path: Path) -> Topology:
@@ -47,10 +50,12 @@ def from_file(path: Path) -> Topology:
         raise LabError(f"cannot read {path}: {error.strerror}", exit_status=2) from None
     except ValueError as error:
         raise LabError(f"{path} is no TOML: {error}", exit_status=2) from None
-    unknown = sorted(raw.keys() - {"hosts", "networks", "container"})
+    unknown = sorted(raw.keys() - {"hosts", "ipv6", "networks", "container"})
     if unknown:
         raise LabError(f"{path}: unknown key {unknown[0]}", exit_status=2)
-    hosts = of_hosts(raw.get("hosts", 3)).hosts
+    if not isinstance(raw.get("ipv6", False), bool):
+        raise LabError(f"{path}: ipv6 is true or false, not {raw['ipv6']!r}", exit_status=2)
+    hosts = of_hosts(raw.get("hosts", 3), ipv6=raw.get("ipv6", False)).hosts
     try:
         networks = [_texts(network) for network in raw.get("networks", [])]
         containers = {name: _container(part, hosts) for name, part in raw.get("container", {}).items()}

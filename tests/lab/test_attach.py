@@ -14,7 +14,9 @@ REACHABLE_S = 1.0
 
 
 @pytest.mark.parametrize("host", ["h1", "h2", "h3"])
-def test_a_new_container_is_reached_from_every_host_on_the_first_packet(app: Cluster, host: str) -> None:
+def test_scenario_01_a_new_container_is_reached_from_every_host_on_the_first_packet(
+    app: Cluster, host: str
+) -> None:
     endpoint = app.attach(host, "fresh")
     attached_at = time.monotonic()
     addresses = endpoint["addresses"]

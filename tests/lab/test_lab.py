@@ -319,6 +319,8 @@ def test_topology_files(tmp_path: Path) -> None:
     assert plan.hosts == {"h1": "192.0.2.1", "h2": "192.0.2.2"}
     assert plan.networks == [["app"]]
     assert (plan.containers["db"].host, plan.containers["db"].command) == ("h2", ["sleep", "9"])
+    file.write_text("hosts = 17\nipv6 = true\n")
+    assert from_file(file).hosts["h17"] == "2001:db8::11"
 
 
 @pytest.mark.parametrize(
@@ -328,6 +330,7 @@ def test_topology_files(tmp_path: Path) -> None:
         ("hosts = 'three'", "1 to 60"),
         ("hosts = [", "no TOML"),
         ("host = 3", "unknown key host"),
+        ("ipv6 = 1", "true or false"),
         ("networks = ['app']", "list of texts"),
         ("[container.a]\nhost = 'h9'", "h9"),
         ("[container.a]\nhost = 'h1'\nimage = 'x'", "unknown key image"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,16 @@ def test_every_form_of_the_name_works(app: Cluster) -> None:
     assert reverse == "db-2.h2.app.mesh.internal."
 
 
-def test_replicas_share_a_name_and_clients_spread_over_them(app: Cluster) -> None:
-    for host in app.hosts:
-        app.attach(host, f"web-{host}", "--service", "web")
-    app.wait(lambda: len(app.ask("c1", "web").data) == 3, 1.0, "not all replicas are known")
+def test_scenario_02_replicas_share_a_name_and_clients_spread_over_them(app: Cluster) -> None:
+    replicas = [app.attach(host, f"web-{host}", "--service", "web")["addresses"] for host in app.hosts]
+    four, six = (sorted(addresses[family] for addresses in replicas) for family in (0, 1))
+    app.wait(lambda: app.ask("c1", "web").data == four, 1.0, "not all replicas are known")
+    orders = [app.inside("c1", "dig", "+short", "+search", "web").stdout.split() for _ in range(30)]
+    assert all(sorted(order) == four for order in orders)
+    assert sorted({order[0] for order in orders}) == four, "each comes first at times"
+    # Of the IPv6 addresses one is told at a time: programs sort them by their own rules (RFC 6724).
+    turns = [app.ask("c1", "web", "AAAA").data for _ in range(30)]
+    assert sorted({address for turn in turns for address in turn}) == six
     lookup = "import socket; print(socket.create_connection.__name__, socket.getaddrinfo('web', 80)[0][4][0])"
     chosen = {app.inside("c1", "python3", "-c", lookup).stdout for _ in range(30)}
     assert len(chosen) == 3, "what an ordinary program tries first is not always the same replica"
@@ -52,7 +59,8 @@ def test_links_come_and_go(app: Cluster) -> None:
     assert app.try_netagent("h1", "unlink", "c1", "c2:database").status == 1
 
 
-def test_a_sandbox_in_two_networks(app: Cluster) -> None:
+def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_that(app: Cluster) -> None:
+    before = state_inside(app, "c1")
     app.netagent("h2", "network", "create", "back")
     app.netagent("h1", "network", "connect", "back", "netns:c1")
     store = app.attach("h3", "store", "--network", "back")
@@ -64,8 +72,50 @@ def test_a_sandbox_in_two_networks(app: Cluster) -> None:
     assert app.pings("c1", store["addresses"][0])
     assert app.ask("c2", "store").status == "NXDOMAIN", "c2 is not in that network"
     assert not app.pings("c2", store["addresses"][0])
+    both = state_inside(app, "c1")
+    assert all(set(one) < set(two) for one, two in zip(before, both, strict=True)), (
+        "nothing of the first went"
+    )
     app.netagent("h1", "network", "disconnect", "back", "netns:c1")
+    assert state_inside(app, "c1") == before, "interface, addresses and routes of the first are untouched"
     assert app.ask("c1", "store").status == "NXDOMAIN"
+    assert app.answers("c1", "c2") != []
+    assert app.pings("c1", "c2")
+    assert app.pings("c2", "c1")
+
+
+def state_inside(cluster: Cluster, container: str) -> tuple[list[str], ...]:
+    """Interfaces with their numbers and addresses, and all routes."""
+    commands = (["ip", "-o", "address", "show", "scope", "global"], ["ip", "route"], ["ip", "-6", "route"])
+    return tuple(
+        [line.rstrip() for line in cluster.inside(container, *command).stdout.splitlines()]
+        for command in commands
+    )
+
+
+def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
+    """Both families name, number and reach the same container, from every host and backwards."""
+    endpoint = app.attach("h2", "both")
+    subnets = [ip_network(subnet) for subnet in app.netagent("h1", "network", "inspect", "app")["subnets"]]
+    addresses = [ip_address(text) for text in endpoint["addresses"]]
+    assert [address.version for address in addresses] == [4, 6]
+    offsets = {int(a) - int(s.network_address) for a, s in zip(addresses, subnets, strict=True)}
+    assert len(offsets) == 1, "one number in both subnets"
+    for container in ("c1", "c2", "c3"):
+        for address, rtype in zip(addresses, ("A", "AAAA"), strict=True):
+            app.wait(
+                lambda c=container, r=rtype, a=address: app.ask(c, "both", r).data == [str(a)],
+                1.0,
+                f"{container} gets another {rtype}",
+            )
+            reverse = app.inside(container, "dig", "+short", "-x", str(address)).stdout.strip()
+            assert reverse == "both.h2.app.mesh.internal."
+            assert app.pings(container, str(address))
+        both = app.inside(container, "getent", "ahosts", "both").stdout.split()
+        assert set(map(str, addresses)) <= set(both), "what an ordinary program is told"
+    app.lab.remove_container("both")
+    for rtype in ("A", "AAAA"):
+        app.wait(lambda r=rtype: app.ask("c1", "both", r).status == "NXDOMAIN", 1.0, "one family stays")
 
 
 def test_other_names_are_forwarded_to_the_hosts_servers(app: Cluster) -> None:

@@ -13,7 +13,14 @@ from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.records import HostRecord, NetworkRecord, Policy
 from netagent.model.request import NetworkRequest
-from netagent.usecases.network_plan import Surroundings, conflict, differences, plan_network, ula_prefix
+from netagent.usecases.network_plan import (
+    Surroundings,
+    conflict,
+    differences,
+    plan_network,
+    shortcoming,
+    ula_prefix,
+)
 
 ID = NetworkId("12345678" * 4)
 
@@ -44,6 +51,18 @@ def test_an_ipv6_underlay_leaves_twenty_bytes_less() -> None:
 def test_a_small_mtu_means_ipv4_only() -> None:
     record = plan_network(NetworkRequest(name="app", mtu_bytes=1000), ID, around())
     assert [ipaddress.ip_network(text).version for text in record.subnets] == [4]
+    message, cure = shortcoming(record) or ("", "")
+    assert message == "network app has no IPv6, which needs 1280 bytes: its MTU is 1000"
+    assert "--mtu 1280" in cure
+
+
+def test_a_small_underlay_means_ipv4_only_too() -> None:
+    record = plan_network(NetworkRequest(name="app"), ID, around(underlay_mtu_bytes=1329))
+    assert [ipaddress.ip_network(text).version for text in record.subnets] == [4]
+    assert shortcoming(record) is not None
+    record = plan_network(NetworkRequest(name="app"), ID, around(underlay_mtu_bytes=1330))
+    assert [ipaddress.ip_network(text).version for text in record.subnets] == [4, 6]
+    assert shortcoming(record) is None
 
 
 @pytest.mark.parametrize(
