@@ -34,6 +34,7 @@ from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
+from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.supervision import Supervision
@@ -64,6 +65,9 @@ class Agent:
         self.config = load_config()
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
+        self._begins_anew = False
+        self.former_ids: list[str] = []
+        """Identities of this run that the cluster has forgotten."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = Neighbours()
@@ -164,6 +168,13 @@ class Agent:
 
     def member(self) -> Cluster:
         """The cluster this host is in. RefusedError when it is in none."""
+        if self.cluster is None and self._begins_anew:
+            raise RefusedError(
+                "the cluster has forgotten this host, which is about to enter it again as another one",
+                code="begins-anew",
+                thing=self.config.name,
+                hint="try again in a few seconds",
+            )
         if self.cluster is None:
             raise RefusedError(
                 "this host belongs to no cluster",
@@ -253,6 +264,38 @@ class Agent:
             logger.info("left the cluster")
             return detached
 
+    async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
+        """Begin anew, under another identity, when the cluster has forgotten this one."""
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await ended.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end)
+            await wait_forgotten(cluster.live)
+            nursery.cancel_scope.cancel()
+        if not ended.is_set():
+            await self._begin_anew(cluster)
+
+    async def _begin_anew(self, cluster: Cluster) -> None:
+        async with self._changing:
+            if self.cluster is not cluster:
+                return
+            former, self._begins_anew = self.identity.node_id, True
+            logger.warning("the cluster has forgotten this host (%s): it begins anew", former[:8])
+            count = await cluster.fence()
+            self._cluster_scope.cancel()
+            await self._cluster_ended.wait()
+            # In this order: a crash between the two finds the old identity, which is forgotten once more.
+            await begin_anew(self._state.journal_file)
+            self._state.forget_identity()
+            self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+            self.former_ids.append(former)
+            await self._enter(cluster.keys)
+            self._begins_anew = False
+            logger.warning("now a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count)
+
     async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
         cluster = Cluster(
             self.config,
@@ -268,6 +311,7 @@ class Agent:
         self.cluster = cluster
         if cluster.underlay != self.underlay:  # it changed in the seconds that this took
             await cluster.move(self.underlay)
+        self._nursery.start_soon(self._follow_fate, cluster, self._cluster_ended)
         self._supervision.tell_status(self._situation())
         self.neighbours.note_change()
 

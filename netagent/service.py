@@ -25,8 +25,9 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import EndpointView, NetworkView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
 from netagent.usecases.drain import DRAIN_S
+from netagent.usecases.endpoint_rules import noted_endpoint
 from netagent.usecases.finding import local_endpoint_called, network_called
 from netagent.usecases.network_plan import shortcoming
 from netgossip.errors import WireError
@@ -207,13 +208,16 @@ class Service:
 
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
         """The endpoints this host knows."""
-        present = self._presenter()
-        return [present.endpoint(endpoint) for endpoint in self._filtered(only)]
+        present, view = self._presenter(), self._cluster().live.view
+        rows = self._cluster().live.fenced.values()
+        fenced = [noted_endpoint(row, view.local) for row in rows]
+        found = [present.endpoint(endpoint) for endpoint in self._filtered(only, _known(view))]
+        return found + [present.noted(endpoint) for endpoint in self._filtered(only, fenced)]
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
         """The services this host knows."""
         present, view = self._presenter(), self._cluster().live.view
-        keys = dict.fromkeys((e.network_id, e.record.service) for e in self._filtered(only))
+        keys = dict.fromkeys((e.network_id, e.record.service) for e in self._filtered(only, _known(view)))
         return [present.service(view.service(*key)) for key in keys]
 
     async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
@@ -264,7 +268,8 @@ class Service:
 
     def _presenter(self) -> Presenter:
         cluster = self._cluster()
-        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links) for row in self._rows()}
+        rows = [*cluster.live.fenced.values(), *self._rows()]
+        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links) for row in rows}
         return Presenter(cluster.live.view, cluster.keys.domain, facts)
 
     def _endpoint(self, row: LocalEndpointRow) -> schema.Endpoint:
@@ -281,7 +286,7 @@ class Service:
         name = network.unique_name if network else row.network_id[:8]
         return {"id": row.endpoint_id, "name": row.name, "network": name}
 
-    def _filtered(self, only: ListFilter) -> Iterable[EndpointView]:
+    def _filtered(self, only: ListFilter, endpoints: Iterable[EndpointView]) -> Iterable[EndpointView]:
         view = self._cluster().live.view
         network = network_called(view, only.network).network_id if only.network else ""
         host = ""
@@ -292,8 +297,12 @@ class Service:
                 raise NoError(
                     f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`"
                 )
-        for endpoint in [*view.endpoints.values(), *view.fenced.values()]:
+        for endpoint in endpoints:
             wanted = (network, host, only.service)
             has = (endpoint.network_id, endpoint.owner, endpoint.record.service)
             if all(one in {"", value} for one, value in zip(wanted, has, strict=True)):
                 yield endpoint
+
+
+def _known(view: RegistryView) -> list[EndpointView]:
+    return [*view.endpoints.values(), *view.fenced.values()]

@@ -114,6 +114,11 @@ class Presenter:
             else [],
         }
 
+    def noted(self, endpoint: EndpointView) -> schema.Endpoint:
+        """An endpoint that this host had before the cluster forgot it."""
+        reason = "the cluster forgot this host while it was away; attach it again, or detach it"
+        return {**self.endpoint(endpoint), "state": "fenced", "reason": reason, "names": []}
+
     def _state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
         if self.view.endpoints.get(endpoint.endpoint_id) != endpoint:
             for clash in self.view.clashes:

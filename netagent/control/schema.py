@@ -29,7 +29,8 @@ lost. `one-way`: that host's packets arrive here, ours are not answered. `local`
 no network with this one is only asked by small packets: `ok` says no more than that these pass."""
 
 EndpointWord = Literal["up", "hidden", "fenced", "unhealthy", "pending"]
-"""`hidden`: its host is down, so names leave it out. `fenced`: it clashes with another one and is not used.
+"""`hidden`: its host is down, so names leave it out. `fenced`: it clashes with another one, or the
+cluster forgot its host while that was away; it is not used.
 `pending`: not yet published."""
 
 

@@ -232,8 +232,29 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
                 "message": f"the agent of {host.unique_name} does not answer; {_KERNEL[host.answers]}",
                 "cure": "start the agent there" if host.answers else "see to that host",
             }
+    yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent)
+
+
+def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
+    """What became of a host that the cluster had forgotten."""
+    names = sorted({row.name for row in cluster.live.fenced.values()})
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        yield {
+            "code": "forgotten",
+            "message": f"the cluster forgot this host while it was away: {shown} lost their addresses and are fenced",
+            "cure": "`netagent attach` them again, or restart their containers; `netagent detach` "
+            "drops one of the list",
+        }
+    elif agent.former_ids:
+        former = agent.former_ids[-1][:8]
+        yield {
+            "code": "forgotten",
+            "message": f"the cluster forgot this host ({former}) while it was away: it has begun anew as another one",
+            "cure": "nothing to do; set forget_after_s higher if hosts are away for longer than that",
+        }
 
 
 def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:

@@ -69,6 +69,7 @@ from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import sandboxes
 from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.fencing import fence_all
 from netagent.usecases.forgetting import Forgetting
 from netagent.usecases.interfaces import Interfaces
 from netagent.usecases.janitor import Janitor
@@ -140,7 +141,9 @@ class Cluster:
         own_logs, replicas = self._load_logs()
         members = [m for m in journal.load_members() if m.node_id != self._local]
         self.live = Live(
-            first_view(self._local, [*own_logs, *replicas], members), {row.endpoint_id: row for row in rows}
+            first_view(self._local, [*own_logs, *replicas], members),
+            {row.endpoint_id: row for row in rows},
+            {row.endpoint_id: row for row in journal.load_fenced()},
         )
         self.invitations = Invitations(self._identity, os.urandom, self._credentials, self._admitted)
         self.node = GossipNode(
@@ -358,13 +361,23 @@ class Cluster:
                 await self.participation.withdraw_all()
                 await self._hand_space_on()
                 await self._wait_heard()
+        await self._end()
+        return detached
+
+    async def fence(self) -> int:
+        """The cluster has forgotten this host: take everything down but for a note of each endpoint; how many."""
+        with self.endpoints.closed():
+            count = await fence_all(self.live, self.journal, self.endpoints)
+        await self._end()
+        return count
+
+    async def _end(self) -> None:
         self.node.leave(trio.current_time())
         self.driver.flush_nowait()
         while not self.node.has_left(trio.current_time()):
             await trio.sleep(0.02)
         await self.supervisor.stop()
         await self.projection.clear()
-        return detached
 
     async def withdraw(self, drain_s: float = DRAIN_S) -> int:
         """Lead names away from this host until the agent starts again, and let requests under way end.

@@ -59,6 +59,8 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
 
 
 def _remotes(view: RegistryView, network: NetworkView) -> Iterable[RemoteEndpoint]:
+    if view.local in view.forgotten:
+        return  # our containers have addresses that others may have by now: until they end, they are alone
     for endpoint_id, endpoint in sorted(view.endpoints_in(network.network_id).items()):
         host = view.hosts.get(endpoint.owner)
         if (

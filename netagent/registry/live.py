@@ -8,7 +8,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -31,10 +31,16 @@ class Moment:
 class Live:
     """The latest registry view and the latest local endpoints. Written on the trio thread, read by anybody there."""
 
-    def __init__(self, view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
+    def __init__(
+        self,
+        view: RegistryView,
+        rows: Mapping[EndpointId, LocalEndpointRow],
+        fenced: Mapping[EndpointId, LocalEndpointRow] | None = None,
+    ) -> None:
         self._view = view
         self._rows = rows
         self._limits: Mapping[HostId, int] = {}
+        self._fenced = fenced or {}
         self._revision = 1
         self._changed = trio.Event()
 
@@ -53,6 +59,11 @@ class Live:
         """The largest packet, in bytes, that the path to a host carries in one piece; only of paths that carry less
         than a network wants. Never changed in place."""
         return self._limits
+
+    @property
+    def fenced(self) -> Mapping[EndpointId, LocalEndpointRow]:
+        """What is noted of endpoints that this host had when it was forgotten; nothing of them works."""
+        return self._fenced
 
     @property
     def revision(self) -> int:
@@ -91,6 +102,15 @@ class Live:
             others = {known: size for known, size in self._limits.items() if known != host_id}
             self._limits = others if size_bytes is None else {**others, host_id: size_bytes}
             self._ring()
+
+    def set_fenced(self, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
+        """All that is noted so."""
+        self._fenced = dict(rows)
+        self._ring()
+
+    def drop_fenced(self, endpoint_ids: Collection[EndpointId]) -> None:
+        """Some are noted no longer."""
+        self.set_fenced({known: row for known, row in self._fenced.items() if known not in endpoint_ids})
 
     async def wait_newer(self, revision: int) -> int:
         """The latest revision, as soon as it is above `revision` (at once when it is already)."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from netagent.errors import RefusedError
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import EndpointRecord, Health, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.model.subnet import offset_of, parse_subnet
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.registry.view import NetworkView, RegistryView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
 from netagent.usecases.finding import host_called
+from netgossip.types import Version
 
 
 def sandbox_of(row: LocalEndpointRow) -> SandboxId:
@@ -206,3 +207,19 @@ def new_row(
         labels=request.labels,
         origin=origin,
     )
+
+
+def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
+    """A fenced row as an endpoint that can be shown; no record says so any more."""
+    return EndpointView(record_of(row), local, Version(0, 0))
+
+
+def fenced_by(fenced: Mapping[EndpointId, LocalEndpointRow], row: LocalEndpointRow) -> list[EndpointId]:
+    """The notes that an endpoint replaces: of its sandbox, or its name, in its network."""
+    sandbox = (row.netns_dev, row.netns_inode)
+    return [
+        key
+        for key, known in fenced.items()
+        if known.network_id == row.network_id
+        and ((known.netns_dev, known.netns_inode) == sandbox or known.name == row.name)
+    ]

@@ -39,7 +39,8 @@ from netagent.usecases.endpoint_rules import (
     sandbox_of,
     without_names,
 )
-from netagent.usecases.finding import local_endpoint_called, network_called
+from netagent.usecases.fencing import unfence
+from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
 from netagent.usecases.staged import Staged
 from netagent.usecases.steps import EndpointParts, Steps, as_async, closed, drawn_id, netns_is
 from netagent.usecases.undo import UndoStack, all_or_nothing
@@ -151,8 +152,12 @@ class Endpoints:
         """By id or name. InputError when several fit, RefusedError when it is another host's.
 
         With `drain_s`, clients that remember its address get that time; without, only connections that are open get
-        a moment.
+        a moment. What is only noted, because this host was forgotten, is noted no longer.
         """
+        fenced = fenced_called(self._live, text)
+        if fenced is not None:
+            await unfence(self._live, self._parts.journal, [fenced.endpoint_id])
+            return fenced
         row = local_endpoint_called(self._live, text)
         try:
             await self._retreat(row, drain_s)

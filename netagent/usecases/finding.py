@@ -36,6 +36,19 @@ def _place(view: RegistryView, row: LocalEndpointRow) -> str:
     return f"{row.target} in {row.network_id[:8] if network is None else network.unique_name}"
 
 
+def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:
+    """The note of a fenced endpoint by id, beginning of an id, or name; None when an endpoint that works is called
+    so, or not exactly one note."""
+    if any(text in {row.name, row.endpoint_id} for row in live.rows.values()):
+        return None
+    found = [
+        row
+        for row in live.fenced.values()
+        if row.name == text or (len(text) >= 6 and row.endpoint_id.startswith(text))
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
     """An endpoint of this host by id, beginning of an id, or name."""
     rows = live.rows

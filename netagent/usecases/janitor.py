@@ -23,6 +23,7 @@ from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import record_of, sandbox_of
 from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.fencing import sweep_fenced
 from netagent.usecases.steps import EndpointParts, netns_is
 
 INTERVAL_S = 1.0
@@ -64,6 +65,8 @@ class Janitor:
         for row in self._rows():
             await _bearing(f"look after {row.name}", partial(self._look_after, row))
         await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
+        parts = self.parts
+        await _bearing("drop notes", partial(sweep_fenced, parts.live, parts.journal, parts.boot_id))
 
     async def _look_after(self, row: LocalEndpointRow) -> None:
         is_old = row.endpoint_id in self._unresumed

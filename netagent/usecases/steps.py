@@ -31,7 +31,7 @@ from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf, targets
 from netagent.usecases.claims import Claims, Locks
-from netagent.usecases.endpoint_rules import record_of, sandbox_of, without_names
+from netagent.usecases.endpoint_rules import fenced_by, record_of, sandbox_of, without_names
 from netagent.usecases.undo import UndoStack
 
 SETTLED_S = 2.0
@@ -222,8 +222,12 @@ class Steps:
     async def publish(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """Tell the others, and note in the same write that they may know: the last step, which needs no undoing."""
         row = dataclasses.replace(row, stage=Stage.PUBLISHED)
-        await self.parts.publisher.change(put=[record_of(row)], also=statement.save_endpoint(row))
+        replaced = fenced_by(self.live.fenced, row)
+        also = [*statement.save_endpoint(row), *(statement.unfence(one) for one in replaced)]
+        await self.parts.publisher.change(put=[record_of(row)], also=also)
         self.live.set_row(row)
+        if replaced:
+            self.live.drop_fenced(replaced)
         return row
 
     async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:

@@ -1,0 +1,27 @@
+"""How a host that the cluster has forgotten goes on: it learns of it, and begins anew under another identity.
+
+Its endpoints are fenced meanwhile (netagent.usecases.fencing).
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from netagent.registry import statement
+from netagent.registry.journal import Journal
+from netagent.registry.live import Live
+
+
+async def wait_forgotten(live: Live) -> None:
+    """Until the cluster has forgotten this host."""
+    revision = 0
+    while live.view.local not in live.view.forgotten:
+        revision = await live.wait_newer(revision)
+
+
+async def begin_anew(journal_file: Path) -> None:
+    """Leave nothing in the journal but what the next identity may use: whom to dial, and what is fenced. When nobody
+    else has it open."""
+    with closing(Journal.open(journal_file)) as journal:
+        await journal.transaction(statement.start_anew())

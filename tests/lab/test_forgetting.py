@@ -1,0 +1,88 @@
+"""Hosts that are gone for good, and one that was thought to be."""
+
+from __future__ import annotations
+
+from lab.harness import Cluster
+
+COUNT = """
+import sqlite3, sys
+base = sqlite3.connect("file:/var/lib/netagent/state.db?mode=ro", uri=True)
+print(base.execute(sys.argv[1]).fetchone()[0])
+"""
+
+
+def cut_off(cluster: Cluster, host: str) -> None:
+    """No other host hears anything of this one, until `heal`."""
+    for other in cluster.hosts:
+        if other != host:
+            cluster.lab.cut(host, other)
+
+
+def wait_silent(cluster: Cluster, at: str, host: str) -> None:
+    def is_silent() -> bool:
+        shown = {one["name"]: one for one in cluster.netagent(at, "members")}
+        return bool(shown[host]["agent"] == "dead" and shown[host]["host"] == "silent")
+
+    cluster.wait(is_silent, 30.0, f"{at} still hears of {host}")
+
+
+def is_anew(cluster: Cluster, host: str, former: str) -> bool:
+    """The host is a member under another identity."""
+    status = cluster.netagent(host, "status")
+    return status["cluster"] is not None and status["host"]["id"] != former
+
+
+def own(cluster: Cluster, host: str) -> dict[str, dict[str, object]]:
+    """The endpoints that a host shows as its own, by name."""
+    return {one["name"]: one for one in cluster.netagent(host, "endpoints") if one["local"]}
+
+
+def journal_rows(cluster: Cluster, host: str, sql: str) -> int:
+    """What a counting query finds in the host's journal."""
+    return int(cluster.lab.host(host).must(["python3", "-c", COUNT, sql]))
+
+
+def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
+    """It learns of it, what it holds is fenced and not used until it is attached again; nobody else notices."""
+    before = own(app, "h3")["c3"]
+    ipv4 = before["addresses"][0]  # type: ignore[index]
+    former = app.netagent("h3", "status")["host"]["id"]
+    cut_off(app, "h3")
+    refused = app.try_netagent("h1", "forget", "h3")
+    assert refused.status == 4
+    assert "netagent leave" in refused.stderr
+    wait_silent(app, "h1", "h3")
+    early = app.try_netagent("h1", "forget", "h3", "--dead-for", "72h")
+    assert (early.status, "not for 259200 s" in early.stderr) == (4, True)
+    assert app.netagent("h1", "forget", "h3")["hosts"][0]["id"] == former
+    app.wait(lambda: set(app.agents("h2")) == {"h1", "h2"}, 5.0, "h2 still knows h3")
+    for host in ("h1", "h2"):
+        assert app.endpoint_names(host) == ["c1", "c2"]
+        assert not any(ipv4 in entry for entry in app.paths(host)), "its kernel entries are gone"
+    assert app.ask("c1", "c3").status == "NXDOMAIN"
+
+    # Its address is somebody else's from now on, while its container still has it on the other side of the cut.
+    assert app.attach("h1", "c4", "--ip", str(ipv4))["addresses"][0] == ipv4
+    assert own(app, "h3")["c3"]["state"] == "up"
+    app.lab.heal()
+    app.wait(lambda: is_anew(app, "h3", former), 30.0, "h3 did not begin anew")
+    app.wait(lambda: app.agents("h1").get("h3") == "alive", 20.0, "h3 did not come in anew")
+    assert own(app, "h3")["c3"]["state"] == "fenced"
+    now = app.netagent("h3", "status")
+    (warning,) = [one for one in now["warnings"] if one["code"] == "forgotten"]
+    assert "c3" in warning["message"]
+    assert "netagent attach" in warning["cure"]
+    assert str(ipv4) not in app.inside("c3", "ip", "address").stdout
+    assert app.pings("c2", str(ipv4)), "this is c4"
+
+    app.netagent("h3", "attach", "netns:c3", "--network", "app")
+    assert own(app, "h3")["c3"]["state"] == "up"
+    assert own(app, "h3")["c3"]["addresses"] != before["addresses"]
+    app.wait(lambda: app.ask("c1", "c3").status == "NOERROR", 5.0, "h1 does not know c3")
+    assert app.pings("c1", "c3")
+    # Nothing is left of the former identity, but for what fences it.
+    kept = f"SELECT count(*) FROM replica_log WHERE owner = '{former}'"
+    app.wait(lambda: journal_rows(app, "h2", kept) == 0, 20.0, "h2 keeps its log")
+    members = f"SELECT count(*) FROM member WHERE node_id = '{former}'"
+    app.wait(lambda: journal_rows(app, "h2", members) == 0, 20.0, "h2 keeps its place")
+    assert sorted(app.agents("h2")) == ["h1", "h2", "h3"]
