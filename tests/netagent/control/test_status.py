@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -36,8 +37,9 @@ class Names:
         return {"running": not self.trouble, "trouble": self.trouble}
 
 
-def agent_of(cluster=None, *neighbours, problem="", troubles=(), address=""):
+def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", former=()):
     return SimpleNamespace(
+        former_ids=former,
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone=""),
         underlay=SimpleNamespace(address="192.0.2.1"),
@@ -148,6 +150,19 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     dead, overlap = status["warnings"][-2:]
     assert "not known yet" in dead["message"], "nobody has asked its kernel"
     assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
+
+
+@virtual
+async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
+    cluster = cluster_of()
+    (notice,) = (await status_of(agent_of(cluster, former=["ab" * 16])))["warnings"]
+    assert notice["code"] == "forgotten"
+    assert "(abababab)" in notice["message"]
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_fenced({str(n): dataclasses.replace(row, name=f"web{n}") for n in range(7)})
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert "web0, web1, web2, web3, web4 and 2 more lost their addresses" in notice["message"]
+    assert "netagent attach" in notice["cure"]
 
 
 @pytest.mark.parametrize(("answers", "words"), [(True, "containers there go on"), (False, "silent as well")])
