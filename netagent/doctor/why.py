@@ -110,8 +110,6 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
     if endpoint.owner == view.local:
         return ""
     name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
-    if endpoint.owner in view.forgotten:
-        return f"host {name} was forgotten"
     if host is None or host.record is None:
         return f"where host {name} is has not been told yet"
     return f"host {name} has left the cluster" if host.agent is AgentState.LEFT else ""

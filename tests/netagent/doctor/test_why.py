@@ -133,8 +133,10 @@ def test_a_name_without_its_address_is_missing(world):
 
 
 def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
-    world.put(H1, ForgetRecord(H2))
-    assert "was forgotten" in lines_of(world)[-1].reason
+    world.put(H2, ForgetRecord(H1, settled=True))
+    assert "host h1 was forgotten" in lines_of(world, 1)[-1].reason, (
+        "what it sees of itself until it begins anew"
+    )
     world.put(H2, replace(endpoint(3, offset=2), name="web3"))
     fenced = lines_of(world, 3)
     assert all(line.state in {State.NOT_NEEDED, State.PRESENT} for line in fenced)
