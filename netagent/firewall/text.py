@@ -20,6 +20,11 @@ our port is matched, so that other overlays on the host are not touched.
 from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
 sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
 
+**Floods are few.** In a network that carries multicast each frame to many is copied once for each other host, so a
+network has a budget of them on each host. Questions for addresses that the bridge answers itself never leave by the
+tunnel: what it has no answer for is not there, or is a port of its own. IPv6's link-local addresses are in no
+record; for them, which multicast DNS speaks with, the containers are asked.
+
 **Clamps.** TCP's first packets, in both directions, carry the largest segment that their path can carry; the kernel
 only ever lowers the value.
 
@@ -28,6 +33,7 @@ Counters are named objects, so that the rules themselves read the same at any ti
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from netagent.firewall import element
@@ -35,9 +41,16 @@ from netagent.firewall.element import Family
 from netagent.firewall.ruleset import KINDS, Ruleset
 
 TABLE: Final = "netagent"
-SPOOFED, STRANGERS, CROSSED = "spoofed", "strangers", "crossed"
-COUNTERS: Final = {Family.BRIDGE: (SPOOFED,), Family.INET: (STRANGERS, CROSSED)}
-"""Of dropped packets: forged senders, VXLAN from no member, from network to network."""
+SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
+COUNTERS: Final = {Family.BRIDGE: (SPOOFED, FLOODS), Family.INET: (STRANGERS, CROSSED)}
+"""Of dropped packets: forged senders, multicast beyond its budget, VXLAN from no member, from network to network."""
+
+FLOODS_PER_S: Final = 2000
+"""Multicast and broadcast frames that leave a host for the others, of each network: a video of 20 Mbit/s, which for
+ten hosts is 20,000 packets a second."""
+FLOODS_BURST: Final = 500
+MAX_BUDGETS: Final = 4096
+"""Networks with multicast that a host can be in before further ones go without a budget of their own."""
 
 _BRIDGE_CHAINS: Final = """
 	chain prerouting {
@@ -67,6 +80,21 @@ _BRIDGE_CHAINS: Final = """
 		type filter hook forward priority 0; policy accept;
 		tcp flags & syn == syn iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps
 		tcp flags & syn == syn oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps
+		meta pkttype { broadcast, multicast } oifname "nx-*" goto flood
+	}
+	set budgets {
+		typeof oifname
+		flags dynamic, timeout
+		size $MAX_BUDGETS
+		timeout 1m
+	}
+	chain flood {
+		ether type arp drop
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } icmpv6 taddr != fe80::/10 drop
+		update @budgets { oifname limit rate over $FLOODS_PER_S/second burst $FLOODS_BURST packets } goto excess
+	}
+	chain excess {
+		counter name floods drop
 	}
 """
 
@@ -93,11 +121,17 @@ _CHAINS: Final = {Family.BRIDGE: _BRIDGE_CHAINS, Family.INET: _INET_CHAINS}
 
 def render(ruleset: Ruleset) -> str:
     """One transaction that puts our tables, and nobody else's, in the place of what there is of them."""
+    numbers = {
+        "$PORT": ruleset.vxlan_port,
+        "$FLOODS_PER_S": FLOODS_PER_S,
+        "$FLOODS_BURST": FLOODS_BURST,
+        "$MAX_BUDGETS": MAX_BUDGETS,
+    }
     tables = []
     for family in Family:
         body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
         body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
-        chains = _CHAINS[family].replace("$PORT", str(ruleset.vxlan_port))
+        chains = re.sub(r"\$[A-Z_]+", lambda word: str(numbers[word[0]]), _CHAINS[family])
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
     return "".join(tables)

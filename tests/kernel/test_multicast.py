@@ -9,9 +9,12 @@ from dataclasses import replace
 
 import pytest
 import trio
+from kernel.eavesdropping import packets_at, questions
+from kernel.guarded import guarding
 from kernel.overlay import (
     CLUSTER,
     MTU_BYTES,
+    NETWORK,
     PORT,
     VNI,
     Host,
@@ -23,12 +26,14 @@ from kernel.overlay import (
     seen_from_elsewhere,
 )
 
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
 from netagent.datapath.state import KernelState
-from netagent.model.ids import NetworkId, vni_of, vxlan_name
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
+from netagent.model.ids import EndpointId, NetworkId, veth_name, vni_of, vxlan_name
 
 pytestmark = pytest.mark.kernel
 
@@ -36,6 +41,7 @@ GROUP, UDP_PORT = "239.1.2.3", 7777
 GROUP6 = "ff05::1:3"
 TUNNEL = vxlan_name(VNI)
 QUIET = NetworkId("0b" * 16)
+STORM_FRAMES = 20_000
 UNDERLAYS = ("192.0.2.1", "192.0.2.2")
 
 
@@ -195,3 +201,73 @@ def test_hosts_come_and_go_one_by_one(
                         await trio.sleep(0.02)
 
     trio.run(main)
+
+
+def test_floods_are_bounded_and_ask_for_nobody(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """One network's storm leaves another network its own budget, and single packets alone."""
+    names = (NETWORK, QUIET)
+    ends = [
+        replace(endpoint(number, namespaces(f"c{number}")), network_id=name, multicast=True)
+        for number, name in enumerate(names, 2)
+    ]
+    spaces = [Namespace(one.netns_path.rpartition("/")[2]) for one in ends]
+    remotes = [
+        RemoteEndpoint(
+            EndpointId(f"{n:08x}" * 4), f"02:0a:00:00:00:{n:02x}", (f"10.66.0.{n}", f"fd66::{n}"), far
+        )
+        for n, far in enumerate(("192.0.2.2", "192.0.2.3"), 8)
+    ]
+
+    async def main() -> None:
+        async with open_host(wire[0], UNDERLAYS[0]) as host:
+            networks = [
+                replace(network((one,), tuple(remotes), multicast=True), network_id=name, vni=vni_of(name))
+                for one, name in zip(ends, names, strict=True)
+            ]
+            await program(host, *networks)
+            for one, name in zip(ends, names, strict=True):
+                await host.attacher.bind(one, vni=vni_of(name), mtu_bytes=MTU_BYTES)
+            guarded = FirewallInput(
+                vxlan_port=PORT,
+                endpoints=tuple(
+                    GuardedEndpoint(
+                        veth=veth_name(one.endpoint_id),
+                        mac=one.mac,
+                        addresses=tuple(cidr.partition("/")[0] for cidr in one.addresses),
+                    )
+                    for one in ends
+                ),
+            )
+            async with guarding(host.namespace, guarded) as guard:
+                begun = trio.current_time()
+                with closing(await socket_in(spaces[0], socket.AF_INET, socket.SOCK_DGRAM)) as storm:
+                    for _ in range(STORM_FRAMES):
+                        storm.sendto(b"x", (GROUP, UDP_PORT))
+                took_s = trio.current_time() - begun
+                passed = STORM_FRAMES - guard.status().dropped["floods"]
+                assert FLOODS_BURST <= passed <= FLOODS_BURST + FLOODS_PER_S * (took_s + 0.1) + 20
+                assert sent_by(host, TUNNEL) == pytest.approx(2 * passed, abs=40), "a copy for each host"
+                with closing(await socket_in(spaces[1], socket.AF_INET, socket.SOCK_DGRAM)) as calm:
+                    calm.sendto(b"x", (GROUP, UDP_PORT))
+                    calm.sendto(b"x", ("10.66.0.8", UDP_PORT))
+                dropped = STORM_FRAMES - passed
+                assert guard.status().dropped == {
+                    "spoofed": 0,
+                    "floods": dropped,
+                    "strangers": 0,
+                    "crossed": 0,
+                }
+                # Nobody is asked for an address that is in no record.
+                with closing(await packets_at(host.namespace, TUNNEL)) as tunnel:
+                    for unknown in ("10.66.0.77", "fd66::77"):
+                        assert spaces[0].try_run(f"ping -c1 -W1 {unknown}").returncode != 0
+                    asked = [question for question in questions(tunnel) if "fe80:" not in question]
+                assert asked == []
+
+    trio.run(main)
+
+
+def sent_by(host: Host, device: str) -> int:
+    return int(host.namespace.run(f"cat /sys/class/net/{device}/statistics/tx_packets"))
