@@ -16,8 +16,10 @@ from netagent.control import schema
 from netagent.control.inspecting import inspect
 from netagent.control.lookup import look_up
 from netagent.control.present import LocalFacts, Presenter, Sight
+from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
 from netagent.control.status import status_of
+from netagent.doctor.examining import diagnose
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
 from netagent.doctor.why import Explanation
 from netagent.errors import FailedError, InputError, NoError
@@ -245,6 +247,10 @@ class Service:
         cluster, present = self._cluster(), self._presenter()
         endpoints = [one for endpoint_id in ids for one in endpoint_with(cluster, endpoint_id)]
         return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"])
+
+    async def doctor(self) -> schema.Doctor:
+        """Checks of the host, and of intent against kernel."""
+        return doctor_of(await diagnose(self._agent), agent="answers")
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer."""

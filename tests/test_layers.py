@@ -41,6 +41,7 @@ PERFORMS = {
     "netagent.supervision",
     # command line
     "netagent.cli.commands",
+    "netagent.cli.doctor",  # asks whether this is root
     "netagent.cli.installing",
     "netagent.cli.main",
     "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
@@ -68,8 +69,11 @@ PERFORMS = {
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",
     # what is wrong
+    "netagent.doctor.alone",
     "netagent.doctor.asking",
+    "netagent.doctor.examining",
     "netagent.doctor.explaining",
+    "netagent.doctor.gathering",
     "netagent.doctor.visiting",
     # kernel
     "netagent.datapath.apply",
@@ -97,6 +101,7 @@ PERFORMS = {
     "netagent.registry.journal",
     "netagent.registry.live",
     "netagent.registry.publish",
+    "netagent.registry.reading",
     "netagent.registry.writer",
     # names
     "netagent.names.channel",
@@ -212,7 +217,12 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
     "netagent.doctor": {
         "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names", "netagent.projection.intent",
-        "netagent.registry", "netdns", "netgossip.types",
+        "netagent.firewall", "netagent.projection.guarding", "netagent.registry",
+        "netagent.usecases.endpoint_rules", "netdns", "netgossip.types",
+    },
+    "netagent.doctor.alone": {
+        "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor", "netagent.errors",
+        "netagent.membership.inbox", "netagent.model", "netagent.registry",
     },
     "netagent.control": {
         "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain",
@@ -235,6 +245,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.install": {"netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},
+    "netagent.cli.doctor": {"netagent.cli", "netagent.doctor.alone", "netagent.errors"},
     "netagent.cli.installing": {
         "netagent.cli", "netagent.errors", "netagent.install", "netagent.integrations.docker.accepts",
     },
@@ -246,6 +257,7 @@ ONLY_TYPES = {
     "netagent.cli.installing": {"netagent.install.files", "netagent.install.installer"},
     "netagent.control.lookup": {"netagent.membership.cluster"},
     "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
+    "netagent.doctor.examining": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.doctor.explaining": {"netagent.membership.cluster"},
     "netagent.membership.neighbours": {"netagent.agent"},
     "netgossip.testing_host": {"netgossip.testing"},
@@ -254,7 +266,7 @@ ONLY_TYPES = {
 # Which outside package is known to which files.
 KNOWS = {
     "pyroute2": {"netagent.datapath.device"},
-    "sqlite3": {"netagent.registry.journal", "netagent.registry.writer"},
+    "sqlite3": {"netagent.registry.journal", "netagent.registry.reading", "netagent.registry.writer"},
     "hypercorn": {"netagent.control.server"},
     "starlette": {
         "netagent.control.api", "netagent.control.server", "netagent.integrations.docker.plugin",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from netagent.cli import arguments, commands, installing
+from netagent.cli import arguments, commands, doctor, installing
 from netagent.cli.arguments import KEY_PREFIX
 from netagent.cli.commands import Run
 from netagent.cli.overview import OVERVIEW
@@ -316,6 +316,18 @@ def _look(add: _Adder) -> None:
         "record makes on this host: what is there, what is missing, and what is not needed and why. Then it exits 1\n"
         "when something is not as the record says.",
         examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
+    )
+    add(
+        "doctor",
+        doctor.doctor,
+        lambda p: p.add_argument(
+            "--config", metavar="FILE", help="where no agent answers: its configuration, if it is elsewhere"
+        ),
+        says="Is this host fit, and has its kernel what the records say? Kernel, settings, ports, firewalls, disk;\n"
+        "then devices, neighbours, forwarding entries, containers, names and journal, entry by entry, each looked\n"
+        "at afresh. Changes nothing. Every finding has a fix. Exits 1 when a check failed. Also runs when no agent\n"
+        "answers, and then exits 3.",
+        examples="sudo netagent doctor\nsudo netagent doctor --json",
     )
     add(
         "lookup",

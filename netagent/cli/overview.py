@@ -22,11 +22,12 @@ Networks and containers
   link        make a service known under an alias inside one container
   unlink      the reverse
 
-Look
-  status      this host in one screen: start here when something is wrong
+Look; when something is wrong: status, then doctor, then inspect --why
+  status      this host in one screen
   services    the services and where they are        (also: service ls)
   endpoints   the containers and their addresses     (also: ps, endpoint ls)
-  inspect     everything known of a name, id, address or MAC
+  doctor      is this host fit, has its kernel what the records say: with a fix for each finding
+  inspect     everything known of a name, id, address or MAC; with --why, what it made and what is missing
   lookup      the answer that a container gets for a name
   version     versions of this program and of the agent
 

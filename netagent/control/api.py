@@ -9,6 +9,7 @@
     DELETE /v1/endpoints/ENDPOINT            detach
     POST   /v1/endpoints/ENDPOINT/links      {"service": …, "alias": …}
     DELETE /v1/endpoints/ENDPOINT/links      ?service=…&alias=…
+    GET    /v1/doctor
     GET    /v1/inspect?thing=…&why=true      /v1/lookup?name=…&type=…&from=…
 
 Lists take `?watch=true`, endpoints and services also `network`, `host` and `service`. What comes back is documented
@@ -82,6 +83,7 @@ def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
         ("GET", "/v1/services", face.services),
         ("GET", "/v1/inspect", face.inspect),
         ("GET", "/v1/lookup", face.lookup),
+        ("GET", "/v1/doctor", face.doctor),
     ]
     app = Starlette(
         routes=[
@@ -201,6 +203,10 @@ class _Face:
         fields = requests.Fields(_without(query, "why"), "thing")
         thing = fields.text("thing", required=True)
         return _one(await self._service.inspect(thing, why=_flag(query, "why")))
+
+    async def doctor(self, request: Request) -> Response:
+        _query(request)
+        return _one(await self._service.doctor())
 
     async def lookup(self, request: Request) -> Response:
         fields = requests.Fields(_query(request, "name type from"), "name type from")

@@ -36,6 +36,10 @@ class Client:
         self._path = socket_path
         self._timeout_s = timeout_s
 
+    def with_patience(self, timeout_s: float) -> Client:
+        """The same agent, waited for this long."""
+        return Client(self._path, timeout_s=timeout_s)
+
     def call(
         self,
         method: str,

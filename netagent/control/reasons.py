@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from netagent.control import schema
 from netagent.control.present import Presenter
+from netagent.doctor.finding import Diagnosis, Finding, Outcome
 from netagent.doctor.line import Line
 from netagent.doctor.why import Explanation, Origin
 
@@ -37,4 +40,36 @@ def _line(line: Line) -> schema.WhyObject:
         "state": line.state.value,
         "reason": line.reason,
         "fix": line.fix,
+    }
+
+
+def doctor(diagnosis: Diagnosis, *, agent: Literal["answers", "silent"]) -> schema.Doctor:
+    """A diagnosis, made by the agent or, where none answers, by the command line."""
+    return {
+        "healthy": diagnosis.is_healthy,
+        "agent": agent,
+        "host": [_outcome(outcome) for outcome in diagnosis.host],
+        "intent": [_outcome(outcome) for outcome in diagnosis.intent],
+        "absent": diagnosis.absent,
+        "looked_at": dict(diagnosis.counts or {}),
+    }
+
+
+def _outcome(outcome: Outcome) -> schema.CheckOutcome:
+    return {
+        "name": outcome.name,
+        "says": outcome.says,
+        "verdict": outcome.verdict.value,
+        "note": outcome.note,
+        "findings": [_finding(finding) for finding in outcome.findings],
+        "left_out": outcome.left_out,
+    }
+
+
+def _finding(finding: Finding) -> schema.CheckFinding:
+    return {
+        "thing": finding.thing,
+        "message": finding.message,
+        "fix": finding.fix,
+        "severity": finding.severity.value,
     }

@@ -422,6 +422,46 @@ class HostInspection(Member):
 Inspection = EndpointInspection | ServiceInspection | NetworkInspection | HostInspection
 
 
+class CheckFinding(TypedDict):
+    """Something that a check of `doctor` found."""
+
+    thing: str
+    message: str
+    fix: str
+    """A command, or a sentence where no command does it."""
+    severity: Literal["failed", "warning"]
+
+
+class CheckOutcome(TypedDict):
+    """A check of `doctor`."""
+
+    name: str
+    """Stable."""
+    says: str
+    """What is so when it passes."""
+    verdict: Literal["passed", "warning", "failed", "not known"]
+    note: str
+    """Why the verdict is not known."""
+    findings: list[CheckFinding]
+    left_out: int
+    """Findings beyond those shown."""
+
+
+class Doctor(TypedDict):
+    """Fitness of the host, and intent against kernel."""
+
+    healthy: bool
+    """No check failed. Warnings do not count."""
+    agent: Literal["answers", "silent"]
+    """`silent`: this is the command line's own look."""
+    host: list[CheckOutcome]
+    intent: list[CheckOutcome]
+    """Empty where there is nothing to compare; `absent` says why."""
+    absent: str
+    looked_at: dict[str, int]
+    """How much was compared: `networks`, `containers`, `devices`, `entries`, `questions`."""
+
+
 class Answer(TypedDict):
     """A resource record, as text."""
 

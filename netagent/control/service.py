@@ -128,6 +128,10 @@ class AgentService(Protocol):
         """
         ...
 
+    async def doctor(self) -> schema.Doctor:
+        """Is the host fit, and has the kernel what the records say? Changes nothing."""
+        ...
+
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer to that endpoint; `""` = anybody on this host. `rtype` is upper case."""
         ...

@@ -95,6 +95,8 @@ def endpoint_lines(
 def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
     """Why the kernel of this host should have nothing for an endpoint; empty when it should."""
     view = evidence.view
+    if endpoint.owner in view.forgotten:
+        return f"host {host_text(view, endpoint.owner)} was forgotten"
     if view.endpoints.get(endpoint.endpoint_id) != endpoint:
         said = (clash.text for clash in view.clashes if clash.loser == endpoint.endpoint_id)
         return "it is fenced: " + next(said, "another endpoint holds what it claims")
@@ -227,11 +229,11 @@ _WRONG = {State.MISSING, State.LEFT_OVER}
 
 def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
     """Why names do not lead to an endpoint."""
-    if view.endpoints.get(endpoint.endpoint_id) != endpoint:
-        return "it is fenced"
     name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
     if endpoint.owner in view.forgotten:
         return f"hidden: host {name} was forgotten"
+    if view.endpoints.get(endpoint.endpoint_id) != endpoint:
+        return "it is fenced"
     if host is not None and host.agent is AgentState.LEFT:
         return f"hidden: host {name} has left the cluster"
     if host is not None and host.record is not None and host.record.going_down:

@@ -115,6 +115,27 @@ class Tables:
             return False
         return looks.rules == self._rules and looks.elements == self._elements
 
+    def lacking(self, ruleset: Ruleset) -> Iterator[tuple[SetKind, bool, bytes]]:
+        """Elements that are otherwise than in `ruleset`: (set, should be there, key as the kernel has it). Whatever
+        we believe; OSError as `are_whole`, ENOENT when there is no table of ours at all."""
+        for kind in KINDS:
+            wanted, found = _raw(kind, ruleset.elements[kind]), self._read(kind)
+            yield from ((kind, True, key) for key, value in wanted.items() if found.get(key) != value)
+            yield from ((kind, False, key) for key in found.keys() - wanted.keys())
+
+    def rules_in(self, family: Family) -> Mapping[str, int]:
+        """Rules by chain of our table, as the kernel counts them. OSError."""
+        counts: dict[str, int] = {}
+        for what in (nftables.GETCHAIN, nftables.GETRULE):
+            for body in nftables.dump(self.sock, what, _NUMBERS[family], text(1, TABLE)):
+                parts = dict(split_attributes(body))
+                if _table_of(body) == TABLE:
+                    name = (
+                        parts[3 if what == nftables.GETCHAIN else 2].rstrip(b"\0").decode("ascii", "replace")
+                    )
+                    counts[name] = counts.get(name, 0) + (what == nftables.GETRULE)
+        return counts
+
     async def remove(self) -> None:
         """Leave nothing of ours. FailedError in one sentence."""
         await self._run(render_removal())

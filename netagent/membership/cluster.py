@@ -423,6 +423,11 @@ class Cluster:
             cluster_id=self._cluster_id,
         )
 
+    @property
+    def guarded_now(self) -> FirewallInput:
+        """What the firewall should follow from at this moment."""
+        return self._guarded(self.live.now)
+
     def _guarded(self, known: Moment) -> FirewallInput:
         return firewall_input(
             known.view,

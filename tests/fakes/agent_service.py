@@ -94,6 +94,41 @@ def why_of(*, missing: bool = False) -> schema.Why:
     }
 
 
+def doctor_of(*, failed: bool = False) -> schema.Doctor:
+    finding: schema.CheckFinding = {
+        "thing": "neighbour 10.160.0.3 on na-8388608",
+        "message": "neighbour 10.160.0.3 on na-8388608 is missing (web on h2)",
+        "fix": "ip neigh replace 10.160.0.3 lladdr 02:00:00:00:00:02 dev na-8388608 nud permanent",
+        "severity": "failed",
+    }
+    return {
+        "healthy": not failed,
+        "agent": "answers",
+        "host": [
+            {
+                "name": "ports",
+                "says": "nobody else has our ports",
+                "verdict": "passed",
+                "note": "",
+                "findings": [],
+                "left_out": 0,
+            }
+        ],
+        "intent": [
+            {
+                "name": "neighbours",
+                "says": "each address of a network leads to its MAC",
+                "verdict": "failed" if failed else "passed",
+                "note": "",
+                "findings": [finding] if failed else [],
+                "left_out": 7 if failed else 0,
+            }
+        ],
+        "absent": "",
+        "looked_at": {"networks": 1, "containers": 2, "devices": 5, "entries": 9, "questions": 4},
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -107,6 +142,7 @@ class FakeService:
         self.joined: list[tuple[list[str], str]] = []
         self.failure: Exception | None = None
         self.why = why_of()
+        self.diagnosis = doctor_of()
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
@@ -290,6 +326,9 @@ class FakeService:
         if why:
             found["why"] = self.why
         return found
+
+    async def doctor(self) -> schema.Doctor:
+        return self.diagnosis
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.agent_service import Served, endpoint_of, why_of
+from fakes.agent_service import Served, doctor_of, endpoint_of, why_of
 
 from netagent.model.records import Link, Port
 
@@ -99,6 +99,39 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     forced = says("forget", "h3", "--force").splitlines()
     assert forced[1] == "not acknowledged by h2, which may hold some of them"
     assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts told\n"
+
+
+def test_doctor_shows_checks_and_findings_with_their_fix_and_exits_1_when_one_failed(
+    served: Served, netagent: Run
+) -> None:
+    done = netagent("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  ok    ports             nobody else has our ports" in done.stdout
+    assert "(1 network, 2 containers, 5 devices, 9 entries, 4 questions)" in done.stdout
+    assert done.stdout.endswith("Nothing is wrong.\n")
+    served.service.diagnosis = doctor_of(failed=True)
+    done = netagent("doctor")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "  FAIL  neighbours        8 findings" in done.stdout
+    assert "    fix: ip neigh replace 10.160.0.3" in done.stdout
+    assert "7 further findings left out" in done.stdout
+    assert done.stdout.endswith("1 failure, 0 warnings\n")
+    done = netagent("doctor", "--json")
+    assert (done.returncode, json.loads(done.stdout)["healthy"]) == (1, False)
+    assert netagent("doctor", "-o", "name").stdout == "unhealthy\n"
+
+
+def test_doctor_looks_for_itself_when_no_agent_answers(netagent: Run, tmp_path: Path) -> None:
+    settings = {"NETAGENT_STATE_DIR": str(tmp_path / "state"), "NETAGENT_RUN_DIR": str(tmp_path / "run")}
+    done = netagent("doctor", "--json", **settings)
+    assert done.returncode == 3
+    assert "no agent can be reached" in done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["agent"], answer["absent"]) == ("silent", "this host is in no cluster")
+    features = next(one for one in answer["host"] if one["name"] == "kernel-features")
+    assert features["verdict"] == "passed", "one of everything was made where nobody sees it"
+    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_missing(
@@ -213,7 +246,7 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
 
 
 def test_later_commands_do_not_exist_yet(netagent: Run) -> None:
-    for word in ("doctor", "events", "dashboard", "install"):
+    for word in ("events", "dashboard", "install"):
         assert netagent(word).returncode == 2
 
 

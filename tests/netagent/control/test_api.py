@@ -47,6 +47,8 @@ def test_every_path_answers(client: Client) -> None:
     assert call("POST", "/v1/endpoints/web/links", {"service": "db", "alias": "database"})["links"]
     assert call("DELETE", "/v1/endpoints/web/links", service="db", alias="database")["links"] == []
     assert call("GET", "/v1/inspect", thing="web")["kind"] == "service"
+    assert call("GET", "/v1/inspect", thing="web", why="true")["why"]["complete"] is True
+    assert call("GET", "/v1/doctor")["healthy"] is True
     assert call("GET", "/v1/lookup", name="web", type="aaaa", **{"from": "web"})["type"] == "AAAA"
     assert call("DELETE", "/v1/endpoints/web")["name"] == "web"
     assert call("POST", "/v1/leave", {})["detached"] == 1

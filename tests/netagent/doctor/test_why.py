@@ -133,13 +133,13 @@ def test_a_name_without_its_address_is_missing(world):
 
 
 def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
-    world.put(H2, ForgetRecord(H1, settled=True))
-    assert "host h1 was forgotten" in lines_of(world, 1)[-1].reason, (
-        "what it sees of itself until it begins anew"
-    )
     world.put(H2, replace(endpoint(3, offset=2), name="web3"))
-    fenced = lines_of(world, 3)
-    assert all(line.state in {State.NOT_NEEDED, State.PRESENT} for line in fenced)
+    assert "it is fenced: " in lines_of(world, 3)[-3].reason
+    forgotten = world.endpoint(2)
+    world.put(H1, ForgetRecord(H2, settled=True))
+    lines = list(why.endpoint_lines(world.evidence(), forgotten, None, NAMES, None))
+    assert {line.state for line in lines} == {State.NOT_NEEDED}
+    assert all("was forgotten" in line.reason for line in lines)
 
 
 def test_without_a_container_in_the_network_nothing_is_needed(world):

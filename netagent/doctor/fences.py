@@ -1,0 +1,66 @@
+"""Our firewall tables against what they should hold, element by element. Pure, but for the reading it is given.
+
+Elements are compared one by one; of the rules, which never change while an agent runs, each chain's number is. The
+guard (netagent.firewall.guard) compares them byte by byte with what it made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from netagent.doctor.finding import Finding
+from netagent.firewall import element
+from netagent.firewall.element import Family, SetKind
+from netagent.firewall.ruleset import Ruleset
+from netagent.firewall.text import TABLE, render
+
+RESTORE = "netagent puts its tables back within two seconds; if not, `netagent status` says why"
+
+
+def rule_counts(ruleset: Ruleset) -> Mapping[Family, Mapping[str, int]]:
+    """Chains of each of our tables, and how many rules each has, from what `nft` is given."""
+    counts: dict[Family, dict[str, int]] = {family: {} for family in Family}
+    family, chain = Family.BRIDGE, ""
+    for line in render(ruleset).splitlines():
+        words = line.split()
+        if table := re.fullmatch(rf"table (\w+) {TABLE} {{", line):
+            family = Family(table[1])
+        elif words[:1] == ["chain"]:
+            chain = words[1]
+            counts[family][chain] = 0
+        elif words[:1] == ["}"]:
+            chain = ""
+        elif chain and words and words[0] != "type":
+            counts[family][chain] += 1
+    return counts
+
+
+def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str, int]) -> Iterator[Finding]:
+    """Chains that lack rules or have others' besides."""
+    for chain, number in wanted.items():
+        name = f"chain {chain} of table {family.value} {TABLE}"
+        if chain not in found:
+            yield Finding(name, f"{name} is missing", RESTORE)
+        elif found[chain] != number:
+            yield Finding(name, f"{name} has {found[chain]} rules instead of {number}", RESTORE)
+    for chain in found.keys() - wanted.keys():
+        name = f"chain {chain} of table {family.value} {TABLE}"
+        yield Finding(name, f"{name} is not ours: nobody else may keep rules in that table", RESTORE)
+
+
+def element_findings(
+    ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]], whose: Callable[[str], str]
+) -> Iterator[Finding]:
+    """Elements that are missing, altered or left over. `whose` tells an address's, MAC's or device's owner."""
+    for kind, is_wanted, key in lacking:
+        place = f"set {kind.name} of table {kind.family.value} {TABLE}"
+        words = next((one for one in ruleset.elements[kind] if element.encode(kind.key, one) == key), None)
+        if words is None or not is_wanted:
+            yield Finding(place, f"an element of {place} is left over ({key.hex()})", RESTORE)
+            continue
+        text = element.render(kind, words, ruleset.elements[kind][words])
+        owner = next((one for one in map(whose, reversed(words)) if one), "")
+        told = f" ({owner})" if owner else ""
+        command = f"nft add element {kind.family.value} {TABLE} {kind.name} {{ {text} }}"
+        yield Finding(f"{text} in {place}", f"{text} is missing in {place}{told}", command)

@@ -1,0 +1,113 @@
+"""Checks as rows of a table, and what they find. Pure.
+
+A check looks at facts that somebody has gathered and yields findings: what is wrong, about which thing, and the way
+out. A new check is one more row in a table (`HOST_CHECKS`, `INTENT_CHECKS`); it needs no change elsewhere. One whose
+facts could not be had says so by raising `NotKnownError`, which is neither a pass nor a failure.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Facts = TypeVar("Facts")
+
+MAX_FINDINGS = 50
+"""Shown of one check; the number of the others is told. A bridge that is gone takes thousands of entries along."""
+
+
+class Severity(enum.Enum):
+    """Whether a finding makes the check fail."""
+
+    FAILED = "failed"
+    WARNING = "warning"
+
+
+class NotKnownError(Exception):
+    """The facts of a check could not be had; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. `fix` is a command, or a sentence where no command does it."""
+
+    thing: str
+    message: str
+    fix: str
+    severity: Severity = Severity.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[Facts]):
+    """A row of a table of checks."""
+
+    name: str
+    """Stable, for scripts."""
+    says: str
+    """What is so when the check passes."""
+    examine: Callable[[Facts], Iterable[Finding]]
+
+
+class Verdict(enum.Enum):
+    """The outcome of a check."""
+
+    PASSED = "passed"
+    WARNING = "warning"
+    FAILED = "failed"
+    NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a check came to."""
+
+    name: str
+    says: str
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    left_out: int = 0
+    """Findings beyond MAX_FINDINGS."""
+    note: str = ""
+    """Why the verdict is not known."""
+
+
+def examine(checks: Sequence[Check[Facts]], facts: Facts) -> list[Outcome]:
+    """Every check of the table, in its order."""
+    return [_outcome(check, facts) for check in checks]
+
+
+def _outcome(check: Check[Facts], facts: Facts) -> Outcome:
+    try:
+        found = list(check.examine(facts))
+    except NotKnownError as error:
+        return Outcome(check.name, check.says, Verdict.NOT_KNOWN, note=str(error))
+    severities = {finding.severity for finding in found}
+    verdict = Verdict.PASSED
+    if severities:
+        verdict = Verdict.FAILED if Severity.FAILED in severities else Verdict.WARNING
+    left_out = max(0, len(found) - MAX_FINDINGS)
+    return Outcome(check.name, check.says, verdict, tuple(found[:MAX_FINDINGS]), left_out)
+
+
+def is_healthy(outcomes: Iterable[Outcome]) -> bool:
+    """True when no check failed; warnings and what is not known do not count."""
+    return all(outcome.verdict is not Verdict.FAILED for outcome in outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All outcomes, and how much was looked at."""
+
+    host: tuple[Outcome, ...]
+    intent: tuple[Outcome, ...] = ()
+    """Empty: there is nothing to compare, because the host is in no cluster or no agent answers."""
+    counts: Mapping[str, int] | None = None
+    absent: str = ""
+    """Why there is no intent to compare with."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """True when no check failed."""
+        return is_healthy([*self.host, *self.intent])

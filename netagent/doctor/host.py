@@ -1,0 +1,263 @@
+"""Is this host fit for the agent? The facts, and a table of checks over them. Pure.
+
+Facts are gathered in netagent.doctor.gathering, by the agent or, where none answers, by the command line itself.
+What could not be found out is None, and makes a check "not known", never passed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
+from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings
+
+LEAST_FREE_BYTES: Final = 64 << 20
+"""Below this a warning: the journal of 10,000 endpoints has a tenth of it, and the log of a bad day all."""
+NO_FREE_BYTES: Final = 1 << 20
+"""Below this the journal refuses what only adds (netagent.registry.writer)."""
+SPARE_FILES: Final = 64
+OVERHEAD_BYTES: Final = {4: 50, 6: 70}
+"""Of VXLAN, by the underlay's family: inner Ethernet, and outer IP, UDP and VXLAN headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody else's program at a port of ours."""
+
+    port: int
+    protocol: str
+    program: str
+    """`name (pid 17)`; empty when it can't be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignTunnel:
+    """A VXLAN device that is not ours."""
+
+    name: str
+    vni: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """A network of the cluster."""
+
+    name: str
+    vni: int
+    mtu_bytes: int
+    subnets: tuple[str, ...]
+    is_here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerFacts:
+    """A network manager that runs, and the file that keeps it off our devices."""
+
+    name: str
+    file: str
+    is_there: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The host at one moment."""
+
+    features: Mapping[str, str] | None
+    """What the kernel must be able to do -> why it is not; empty when it is."""
+    programs: Mapping[str, bool]
+    settings: Mapping[str, str]
+    """Under /proc/sys; those that are not there are missing."""
+    holders: tuple[Holder, ...]
+    tunnels: tuple[ForeignTunnel, ...]
+    links: frozenset[str]
+    """Names of devices that are not ours."""
+    wanted_links: frozenset[str] = frozenset()
+    """Names that devices of ours have or are to have."""
+    routes: tuple[str, ...]
+    networks: tuple[NetworkFacts, ...] = ()
+    vxlan_port: int
+    underlay: str
+    """Empty: not chosen yet."""
+    underlay_device: str
+    underlay_mtu_bytes: int
+    state_dir: str
+    free_bytes: int | None
+    free_inodes: int | None
+    chains: tuple[ForeignChain, ...] | None
+    """Of others at the hooks `forward` and `input`. None: `nft` is not there, or does not answer."""
+    managers: tuple[ManagerFacts, ...]
+    resolver: str | None
+    """Why the resolver process is not well; empty when it is. None: it has nothing to do here."""
+    open_files: tuple[int, int] | None = None
+    """(open, limit) of the agent; None when it does not run."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Ports that others must reach, by `protocol what`."""
+
+
+def _features(facts: HostFacts) -> Iterator[Finding]:
+    if facts.features is None:
+        raise NotKnownError("only root may try")
+    for feature, reason in facts.features.items():
+        if reason:
+            fix = f"take a kernel that has it, or load its module: `modprobe {feature.split()[0]}`"
+            yield Finding(feature, f"the kernel has no {feature}: {reason}", fix)
+
+
+_PROGRAMS: Final = {
+    "nft": ("the firewall can't be made without it", "nftables", Severity.FAILED),
+    "ip": ("fixes are commands of it", "iproute2", Severity.WARNING),
+    "bridge": ("fixes are commands of it", "iproute2", Severity.WARNING),
+    "nsenter": ("fixes inside containers are commands of it", "util-linux", Severity.WARNING),
+}
+
+
+def _programs(facts: HostFacts) -> Iterator[Finding]:
+    for program, (why, package, severity) in _PROGRAMS.items():
+        if not facts.programs.get(program, False):
+            fix = f"install the package {package}"
+            yield Finding(program, f"there is no program {program}: {why}", fix, severity)
+
+
+def _settings(facts: HostFacts) -> Iterator[Finding]:
+    for name in ("net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"):
+        if facts.settings.get(name, "0") != "0":
+            dotted = name.replace("/", ".")
+            yield Finding(
+                dotted,
+                f"{dotted} is {facts.settings[name]}: hosts ask each other over IPv6 whether they are there",
+                f"sysctl -w {dotted}=0",
+            )
+    if facts.settings and "net/ipv6/conf/all/disable_ipv6" not in facts.settings:
+        yield Finding(
+            "ipv6", "this kernel has no IPv6, which the probe network needs", "boot without ipv6.disable=1"
+        )
+
+
+def _files(facts: HostFacts) -> Iterator[Finding]:
+    if facts.open_files is None:
+        raise NotKnownError("the agent does not run")
+    there, limit = facts.open_files
+    if there + SPARE_FILES > limit:
+        fix = "raise LimitNOFILE= of netagent.service, or `ulimit -n` where the agent is started"
+        yield Finding("open files", f"the agent has {there} open files of {limit}", fix)
+
+
+def _ports(facts: HostFacts) -> Iterator[Finding]:
+    for holder in facts.holders:
+        who = holder.program or "another program"
+        key = "vxlan_port" if holder.port == facts.vxlan_port else "gossip_port or record_port"
+        yield Finding(
+            f"{holder.protocol} {holder.port}",
+            f"{who} has {holder.protocol.upper()} port {holder.port}",
+            f"stop it, or give netagent another {key}, on every host",
+        )
+
+
+def _tunnels(facts: HostFacts) -> Iterator[Finding]:
+    ours = {network.vni: network.name for network in facts.networks}
+    for tunnel in facts.tunnels:
+        if tunnel.vni in ours:
+            text = f"{tunnel.name} has VNI {tunnel.vni}, which network {ours[tunnel.vni]} has as well"
+            yield Finding(tunnel.name, text, f"ip link del {tunnel.name}, if nobody needs it")
+        elif tunnel.port == facts.vxlan_port:
+            text = f"{tunnel.name} (VNI {tunnel.vni}) uses our UDP port {tunnel.port}"
+            fix = f"ip link del {tunnel.name}, if nobody needs it; or set vxlan_port on every host"
+            yield Finding(tunnel.name, text, fix, Severity.WARNING)
+
+
+def _names(facts: HostFacts) -> Iterator[Finding]:
+    for name in sorted(facts.links & facts.wanted_links):
+        fix = f"ip link set {name} down; ip link set {name} name other0, or remove it"
+        yield Finding(name, f"a device that is not ours is called {name}, which a device of ours needs", fix)
+
+
+def _routes(facts: HostFacts) -> Iterator[Finding]:
+    routes = [(text, ipaddress.ip_network(text)) for text in facts.routes]
+    for network in facts.networks:
+        for subnet in map(ipaddress.ip_network, network.subnets):
+            for text, route in routes:
+                if route.version == subnet.version and route.overlaps(subnet):
+                    yield Finding(
+                        text,
+                        f"the route {text} of this host overlaps network {network.name} ({subnet})",
+                        f"ip route del {text}, or make the network anew with another --subnet",
+                    )
+
+
+def _mtu(facts: HostFacts) -> Iterator[Finding]:
+    if not facts.underlay_mtu_bytes:
+        raise NotKnownError("no underlay address is chosen yet")
+    carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[6 if ":" in facts.underlay else 4]
+    for network in facts.networks:
+        if network.is_here and network.mtu_bytes > carried:
+            needed = network.mtu_bytes + facts.underlay_mtu_bytes - carried
+            yield Finding(
+                network.name,
+                f"network {network.name} has an MTU of {network.mtu_bytes}, and {facts.underlay_device} carries "
+                f"{carried}",
+                f"ip link set {facts.underlay_device} mtu {needed}, or make the network anew with --mtu {carried}",
+            )
+
+
+def _disk(facts: HostFacts) -> Iterator[Finding]:
+    if facts.free_bytes is None:
+        raise NotKnownError(f"{facts.state_dir} is not there, or may not be looked at")
+    fix = f"free space on the file system of {facts.state_dir}"
+    if facts.free_bytes < LEAST_FREE_BYTES:
+        severity = Severity.FAILED if facts.free_bytes < NO_FREE_BYTES else Severity.WARNING
+        text = f"the journal's disk has {facts.free_bytes >> 20} MiB left ({facts.state_dir})"
+        yield Finding(facts.state_dir, text, fix, severity)
+    if facts.free_inodes is not None and facts.free_inodes < SPARE_FILES:
+        yield Finding(facts.state_dir, f"the journal's disk has {facts.free_inodes} free inodes", fix)
+
+
+def _resolver(facts: HostFacts) -> Iterator[Finding]:
+    if facts.resolver is None:
+        raise NotKnownError("it starts with the first cluster of this host")
+    if facts.resolver:
+        yield Finding(
+            "resolver",
+            f"the resolver process: {facts.resolver}",
+            "the agent starts another by itself; if it stays so, see resolver.log in run_dir",
+        )
+
+
+def _managers(facts: HostFacts) -> Iterator[Finding]:
+    for manager in facts.managers:
+        if not manager.is_there:
+            text = f"{manager.name} runs, and nothing keeps it off our devices ({manager.file} is missing)"
+            yield Finding(manager.name, text, "netagent install systemd", Severity.WARNING)
+
+
+def _forward(facts: HostFacts) -> Iterable[Finding]:
+    if facts.chains is None:
+        raise NotKnownError("`nft` does not answer")
+    return forward_findings(facts.chains, facts.settings)
+
+
+def _input(facts: HostFacts) -> Iterable[Finding]:
+    if facts.chains is None:
+        raise NotKnownError("`nft` does not answer")
+    return input_findings(facts.chains, facts.ports)
+
+
+HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
+    Check("kernel-features", "the kernel can do all that is asked of it", _features),
+    Check("programs", "the programs that are called are there", _programs),
+    Check("kernel-settings", "no setting of the kernel is in the way", _settings),
+    Check("open-files", "the agent may open further files", _files),
+    Check("ports", "nobody else has our ports", _ports),
+    Check("tunnels", "no other VXLAN device clashes with ours", _tunnels),
+    Check("device-names", "nobody else's device has a name that we need", _names),
+    Check("routes", "no route of this host overlaps a network", _routes),
+    Check("mtu", "this host's device carries the networks' packets", _mtu),
+    Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
+    Check("input-rules", "no foreign rule keeps other hosts out", _input),
+    Check("disk-space", "the journal has room", _disk),
+    Check("resolver", "the resolver process lives", _resolver),
+    Check("network-managers", "network managers leave our devices alone", _managers),
+)

@@ -1,0 +1,100 @@
+"""`netagent doctor` and `inspect --why` on a host that was damaged by hand: they name exactly that, with its fix."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lab.harness import Cluster
+
+from netagent.model.ids import bridge_name, vxlan_name
+
+
+def doctor(cluster: Cluster, host: str, status: int) -> dict[str, Any]:
+    done = cluster.try_netagent(host, "doctor", "--json")
+    assert done.status == status, (done.status, done.stdout, done.stderr)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def findings(answer: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Fix by (check, thing)."""
+    checks = [*answer["host"], *answer["intent"]]
+    return {(check["name"], one["thing"]): one["fix"] for check in checks for one in check["findings"]}
+
+
+def test_doctor_names_what_was_damaged_and_its_fixes_mend_it(app: Cluster) -> None:
+    network = app.netagent("h1", "network", "inspect", "app")
+    bridge, tunnel = bridge_name(network["vni"]), vxlan_name(network["vni"])
+    far = app.netagent("h1", "endpoints", "--host", "h2")[0]
+    h1, address, mac = app.lab.host("h1"), far["addresses"][0], far["mac"]
+    assert doctor(app, "h1", 0)["looked_at"]["containers"] == 1
+    with app.agent_of("h1") as agent:
+        agent.stop_agent()
+    for command in (
+        f"ip neigh del {address} dev {bridge}",
+        f"bridge fdb replace {mac} dev {tunnel} dst 192.0.2.77 self permanent",
+        f"bridge fdb del {mac} dev {tunnel} master",
+        f"bridge link set dev {tunnel} neigh_suppress off",
+        f"ip link set {tunnel} down",
+        "ip netns exec c1 ip link set eth0 down",
+        "ip route add 10.160.0.0/12 dev eth0",
+    ):
+        h1.must(command.split())
+    answer = doctor(app, "h1", 3)
+    assert answer["agent"] == "silent"
+    found = findings(answer)
+    assert set(found) == {
+        ("routes", "10.160.0.0/12"),
+        ("neighbours", f"neighbour {address} on {bridge}"),
+        ("tunnel-entries", f"tunnel entry {mac} on {tunnel}"),
+        ("bridge-entries", f"bridge entry {mac} on {bridge}"),
+        ("bridge-ports", f"device {tunnel}"),
+        ("devices", f"device {tunnel}"),
+        *((("containers", thing)) for _, thing in found if " in netns:c1" in thing),
+    }
+    assert ("containers", "eth0 in netns:c1") in found
+    for fix in found.values():
+        for command in fix.split(", or ")[0].split("; "):
+            h1.run(command.split())  # what another has mended already is refused
+    assert findings(doctor(app, "h1", 3)) == {}
+    with app.agent_of("h1") as agent:
+        agent.start_agent()
+    app.wait(lambda: app.try_netagent("h1", "doctor").status == 0, 10.0, "doctor finds something")
+    assert app.pings("c1", address)
+
+
+def test_doctor_sees_what_the_agent_cannot_repair_and_why_tells_it_of_one_endpoint(app: Cluster) -> None:
+    """Scenario 40, as its operator sees it: a foreign device with our VNI, a foreign drop of what bridges pass."""
+    network = app.netagent("h1", "network", "inspect", "app")
+    tunnel = vxlan_name(network["vni"])
+    far = app.netagent("h1", "endpoints", "--host", "h2")[0]
+    h1 = app.lab.host("h1")
+    with app.agent_of("h1") as agent:
+        agent.stop_agent()
+    h1.must(["ip", "link", "del", tunnel])
+    h1.must(f"ip link add theirs type vxlan id {network['vni']} dstport 4799 nolearning".split())
+    h1.must(
+        [
+            "nft",
+            "add table bridge t; add chain bridge t f { type filter hook forward priority 0; policy drop; }",
+        ]
+    )
+    with app.agent_of("h1") as agent:
+        agent.start_agent()
+    answer = doctor(app, "h1", 1)
+    failed = {one["name"] for one in [*answer["host"], *answer["intent"]] if one["verdict"] == "failed"}
+    assert {"tunnels", "forward-rules", "devices"} <= failed
+    messages = [one["message"] for check in answer["intent"] for one in check["findings"]]
+    assert any(f"device {tunnel} is missing" in text and "theirs" in text for text in messages)
+    why = json.loads(app.try_netagent("h1", "inspect", far["id"], "--why", "--json").stdout)["why"]
+    states = {one["kind"]: one["state"] for one in why["objects"]}
+    assert states["tunnel entry"] == "missing"
+    assert states["name"] == "present"
+    assert why["records"][0]["host"] == "h2"
+    assert app.try_netagent("h1", "inspect", far["id"], "--why").status == 1
+    h1.must(["ip", "link", "del", "theirs"])
+    h1.must(["nft", "delete", "table", "bridge", "t"])
+    app.wait(lambda: app.try_netagent("h1", "doctor").status == 0, 10.0, "doctor finds something")
+    assert app.try_netagent("h1", "inspect", far["id"], "--why").status == 0
+    assert app.pings("c1", far["addresses"][0])
