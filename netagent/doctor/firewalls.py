@@ -55,9 +55,11 @@ def base_chains_untrusted(text: str, hooks: Iterable[str]) -> list[tuple[str, st
     wanted = set(hooks)
     found = []
     for chain in _objects_untrusted(text, "chain"):
-        if chain.get("hook") in wanted and chain.get("table") != _OURS:
-            names = tuple(str(chain.get(key, "")) for key in ("family", "table", "name", "hook", "policy"))
-            found.append((names[0], names[1], names[2], names[3], names[4]))
+        family, table, name, hook, policy = (
+            _name(chain, key) for key in ("family", "table", "name", "hook", "policy")
+        )
+        if hook in wanted and table != _OURS:
+            found.append((family, table, name, hook, policy))
     return found
 
 
@@ -66,7 +68,7 @@ def chain_untrusted(text: str, base: tuple[str, str, str, str, str]) -> ForeignC
     family, table, name, hook, policy = base
     rules = _objects_untrusted(text, "rule")[:_MAX_RULES]
     reached = _reached(rules, name)
-    mine = [rule for rule in rules if rule.get("chain") == name]
+    mine = [rule for rule in rules if _name(rule, "chain") == name]
     return ForeignChain(
         family,
         table,
@@ -74,8 +76,8 @@ def chain_untrusted(text: str, base: tuple[str, str, str, str, str]) -> ForeignC
         hook,
         drops_by_policy=policy == "drop",
         drops_by_rule=any(_drops_everything(rule) for rule in mine),
-        lets_us_pass=any(_OURS in json.dumps(r) for r in rules if r.get("chain") in reached),
-        ports=frozenset(_ports(rule for rule in rules if rule.get("chain") in reached)),
+        lets_us_pass=any(_OURS in json.dumps(r) for r in rules if _name(r, "chain") in reached),
+        ports=frozenset(_ports(rule for rule in rules if _name(rule, "chain") in reached)),
     )
 
 
@@ -85,6 +87,11 @@ def _objects_untrusted(text: str, kind: str) -> list[Mapping[str, Any]]:
         return [one[kind] for one in listed if isinstance(one, dict) and isinstance(one.get(kind), dict)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RulesetError(f"not a ruleset: {error}") from None
+
+
+def _name(thing: Mapping[str, Any], key: str) -> str:
+    """A word of nft's, whatever stands in its place."""
+    return str(thing.get(key, ""))
 
 
 def _expressions(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -100,7 +107,7 @@ def _reached(rules: Iterable[Mapping[str, Any]], start: str) -> set[str]:
             for word in ("jump", "goto"):
                 target = part.get(word)
                 if isinstance(target, dict):
-                    jumps.setdefault(str(rule.get("chain")), set()).add(str(target.get("target")))
+                    jumps.setdefault(_name(rule, "chain"), set()).add(_name(target, "target"))
     reached, queue = {start}, [start]
     while queue:
         for chain in jumps.get(queue.pop(), set()) - reached:

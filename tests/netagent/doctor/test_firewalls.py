@@ -78,6 +78,15 @@ def test_a_rule_of_ours_is_known_by_its_comment():
     assert chain_untrusted(text, BASE).lets_us_pass
 
 
+@pytest.mark.parametrize("odd", [[], {}, None, 7])
+def test_what_stands_in_the_place_of_a_name_is_no_chain_of_ours(odd):
+    jump = {"jump": {"target": odd}}
+    text = printed({"chain": {"hook": odd, "table": odd}}, rule(jump, {"drop": None}, of=odd), rule(jump))
+    assert base_chains_untrusted(text, ("forward",)) == []
+    found = chain_untrusted(text, (*BASE[:4], "accept"))
+    assert (found.drops_by_policy, found.drops_by_rule, found.lets_us_pass) == (False, False, False)
+
+
 @given(
     st.text(max_size=60)
     | st.recursive(
