@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from netagent import __version__
@@ -18,6 +19,7 @@ from netagent.control.lookup import look_up
 from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
+from netagent.control.space_use import space_use
 from netagent.control.status import status_of
 from netagent.doctor.examining import diagnose
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
@@ -132,19 +134,37 @@ class Service:
         return {**self._presenter().network(network), "created": created, "warnings": warnings}
 
     async def network_list(self) -> list[schema.Network]:
-        """All networks."""
+        """All networks, and who owns how much of each."""
         present = self._presenter()
-        return [present.network(network) for network in self._cluster().live.view.networks.values()]
+        return [self._with_use(present, network) for network in self._cluster().live.view.networks.values()]
 
     async def network_inspect(self, network: str) -> schema.Network:
-        """One network, with this host's share of its space."""
-        found = network_called(self._cluster().live.view, network)
+        """One network: its endpoints are counted also where this host takes no part, if those who do answer."""
+        cluster = self._cluster()
+        network_id = network_called(cluster.live.view, network).network_id
+        known = cluster.participation
+        async with AsyncExitStack() as looking:
+            if not known.is_synced(network_id):
+                with suppress(FailedError):
+                    await known.look_into(network_id)
+                    looking.callback(known.look_away, network_id)
+            found = network_called(
+                cluster.live.view, network_id
+            )  # while it was looked into, it may have gone
+            return {**self._with_use(self._presenter(), found), "space": self._own_space(network_id)}
+
+    def _with_use(self, present: Presenter, network: NetworkView) -> schema.Network:
+        cluster, network_id = self._cluster(), network.network_id
+        is_known = cluster.participation.is_synced(network_id)
+        use = space_use(present, network, cluster.allocator.space(network_id), is_known=is_known)
+        return {**present.network(network), "use": use}
+
+    def _own_space(self, network_id: NetworkId) -> schema.Space:
         allocator = self._cluster().allocator
-        free, owned = allocator.free_count(found.network_id)
-        cooling = allocator.cooling_count(found.network_id)
-        used = sum(1 for row in self._rows() if row.network_id == found.network_id)
-        space: schema.Space = {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
-        return {**self._presenter().network(found), "space": space}
+        free, owned = allocator.free_count(network_id)
+        cooling = allocator.cooling_count(network_id)
+        used = sum(1 for row in self._rows() if row.network_id == network_id)
+        return {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
 
     async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:
         """Remove a network for good."""

@@ -230,6 +230,9 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.usecases", "netdns.errors",
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
+    "netagent.control.space_use": {
+        "netagent.control", "netagent.ipam.space", "netagent.model", "netagent.registry",
+    },
     "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
     "netagent.control.problem": {"netagent.errors"},
     "netagent.integrations.shim": set(),  # runs without us

@@ -180,7 +180,14 @@ def network_list(session: Session) -> int:
 def network_inspect(session: Session) -> int:
     """One network."""
     answer = session.client.call("GET", _network(session))
-    session.printer.one(answer, lambda: screen.thing(answer, "network"), name=answer["name"])
+
+    def lines() -> Iterable[str]:
+        yield from screen.thing(answer, "network")
+        if use := answer.get("use"):  # an agent of the release before does not say
+            yield from screen.space(use)
+            yield from session.printer.table(use["owners"], tables.OWNERS)
+
+    session.printer.one(answer, lines, name=answer["name"])
     return DONE
 
 

@@ -122,13 +122,24 @@ def network(answer: Item) -> Iterator[str]:
         yield _line("clash", answer["clash"])
 
 
+def space(use: Item) -> Iterator[str]:
+    """Above the owners of a network's address space."""
+    yield ""
+    known = "" if use["used"] is None else f", {use['used']:,} used, {use['free']:,} free"
+    away = f", {use['away']:,} of these with hosts that are away" if use["away"] else ""
+    unowned = f", {use['unowned']:,} with nobody who is known here" if use["unowned"] else ""
+    yield f"{counted(use['total'], 'address', 'addresses')}{known}{away}{unowned}"
+    if use["used"] is None:
+        yield "what is used is not known here: those who take part do not answer"
+
+
 def thing(answer: Item, kind: str) -> Iterator[str]:
     """All fields of anything, one a line; empty ones and lists of endpoints are left to others."""
     yield clean(f"{kind} {answer['name']}")
     fields = {
         key: value
         for key, value in answer.items()
-        if key not in ("schema", "kind", "name", "endpoints", "why")
+        if key not in ("schema", "kind", "name", "endpoints", "why", "use")
     }
     shown = {
         _label(key): _value(key, value) for key, value in fields.items() if value not in ("", [], {}, None)

@@ -48,6 +48,29 @@ def _options(item: Item) -> str:
     return ", ".join(word.replace("_", " ") for word in words)
 
 
+def _number(number: int | None) -> str:
+    """Nothing where it is not known."""
+    return "" if number is None else f"{number:,}"
+
+
+def _use(item: Item, what: str) -> str:
+    return _number(item.get("use", {}).get(what))  # an agent of the release before does not say
+
+
+def _free(item: Item) -> str:
+    away = item.get("use", {}).get("away")
+    return _use(item, "free") + (f" ({away:,} away)" if away else "")
+
+
+def _owners(item: Item) -> list[str]:
+    owners = [one for one in item.get("use", {}).get("owners", []) if one["owned"]]
+    return [f"{one['host']} {one['owned']:,}{_away(one)}" for one in owners]
+
+
+def _away(share: Item) -> str:
+    return "" if share["agent"] in ("alive", "suspect") else f" ({share['agent']})"
+
+
 def _state(item: Item) -> str:
     return str(item["state"])
 
@@ -100,14 +123,26 @@ NETWORKS = (
     Column("SUBNETS", lambda n: ", ".join(n["subnets"])),
     Column("HERE", lambda n: "yes" if n["attached"] else "no"),
     Column("HOSTS", lambda n: some(n["hosts"])),
-    Column("ENDPOINTS", lambda n: str(n["endpoint_count"]) if n["attached"] else ""),
+    Column("USED", lambda n: _use(n, "used")),
+    Column("FREE", _free),
+    Column("OWNED BY", lambda n: some(_owners(n))),
     Column("OPTIONS", _options),
     Column("CLASH", lambda n: n["clash"]),
+    Column("ALL OWNERS", lambda n: ", ".join(_owners(n)), wide=True),
     Column("ID", lambda n: n["id"][:ID_DIGITS], wide=True),
     Column("VNI", lambda n: str(n["vni"]), wide=True),
     Column("MTU", lambda n: str(n["mtu_bytes"]), wide=True),
     Column("CREATED BY", lambda n: n["created_by"], wide=True),
     Column("REVISION", lambda n: str(n["revision"]), wide=True),
+)
+
+OWNERS = (
+    Column("HOST", lambda s: s["host"]),
+    Column("AGENT", lambda s: s["agent"]),
+    Column("OWNS", lambda s: _number(s["owned"])),
+    Column("USED", lambda s: _number(s["used"])),
+    Column("FREE", lambda s: _number(s["free"])),
+    Column("ADDRESSES", lambda s: some(s["ranges"])),
 )
 
 ANSWERS = (

@@ -266,6 +266,38 @@ class Space(TypedDict):
     """Freed a short while ago, used again only when nothing else is free."""
 
 
+class SpaceShare(TypedDict):
+    """What one host owns of a network's address space, in addresses."""
+
+    host: str
+    host_id: str
+    agent: AgentWord
+    owned: int
+    """Addresses that it gives to its endpoints, or hands on to hosts that ask."""
+    used: int | None
+    """None: not known, because this host takes no part in the network."""
+    free: int | None
+    ranges: list[str]
+    """`10.160.0.2 - 10.160.7.255`, in the first of the subnets."""
+
+
+class SpaceUse(TypedDict):
+    """The address space of a whole network, as this host sees it."""
+
+    total: int
+    """Addresses that endpoints may have."""
+    used: int | None
+    """As above."""
+    free: int | None
+    away: int | None
+    """Of the free ones, those whose owner's agent does not answer: nobody can have them until it does, or until
+    their owner is forgotten."""
+    unowned: int
+    """Nobody is known to own them (yet)."""
+    owners: list[SpaceShare]
+    """The largest first."""
+
+
 class Network(TypedDict):
     """A network. `endpoint_count` and `hosts` are known for networks this host takes part in, else 0 and []."""
 
@@ -296,6 +328,8 @@ class Network(TypedDict):
     """Only in the answer of `network create`: false when it existed with the same options."""
     warnings: NotRequired[list[Notice]]
     """Only in the answer of `network create`: what may not be as its maker expects."""
+    use: NotRequired[SpaceUse]
+    """Only in `network ls` and `network inspect`."""
     space: NotRequired[Space]
     """Only in `network inspect`."""
     why: NotRequired[Why]

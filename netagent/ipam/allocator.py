@@ -28,7 +28,7 @@ from netagent.ipam.request import (
     parse_answer_untrusted,
     parse_request_untrusted,
 )
-from netagent.ipam.space import grant_one, inherit, split_for
+from netagent.ipam.space import Space, grant_one, inherit, split_for
 from netagent.model.ids import HostId, NetworkId, mac_of
 from netagent.model.records import GrantRecord
 from netagent.model.subnet import addresses_of, is_reserved
@@ -160,6 +160,10 @@ class Allocator:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""
         pool = self._holding(network_id).pool
         return pool.available_count(), pool.usable_total()
+
+    def space(self, network_id: NetworkId) -> Space:
+        """Who owns which part of a network, as this host knows it now."""
+        return self._holding(network_id).space
 
     def cooling_count(self, network_id: NetworkId) -> int:
         """How many of the offsets an endpoint could get are still cooling."""

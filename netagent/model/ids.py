@@ -72,3 +72,9 @@ def mac_of(network_id: NetworkId, offset: int) -> str:
     The network's byte keeps two networks of one host from sharing MACs; the offset makes it unique in the network.
     """
     return "02:" + ":".join(f"{b:02x}" for b in bytes.fromhex(network_id[:2]) + offset.to_bytes(4, "big"))
+
+
+def is_derived_mac(network_id: NetworkId, mac: str) -> bool:
+    """True for a MAC that belongs to some address of the network: `mac_of` an offset below 2**20, and there are no
+    others (netagent.model.subnet)."""
+    return mac.startswith(f"02:{network_id[:2]}:00:0")

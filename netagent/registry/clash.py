@@ -72,7 +72,8 @@ def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Clas
             continue
         contested = True
         network, what = claim
-        kind = ClashKind.ADDRESS if network else ClashKind.ENDPOINT_ID
+        within = ClashKind.MAC if what == view.record.mac else ClashKind.ADDRESS
+        kind = within if network else ClashKind.ENDPOINT_ID
         text = f"{label} is fenced: {what} belongs to host {short_id(holder[0])}; detach and attach it again"
         yield Clash(kind.value, view.endpoint_id, holder[1], text)
     if not contested:

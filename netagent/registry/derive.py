@@ -11,7 +11,7 @@ import dataclasses
 
 from immutables import Map
 
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import HostId, NetworkId, is_derived_mac
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -332,9 +332,12 @@ class Draft:
 
 
 def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
-    """What no other endpoint may have: its id, and its addresses within the network."""
-    addresses = dict.fromkeys(record.addresses)
-    return ("", record.endpoint_id), *((record.network_id, address) for address in addresses)
+    """What no other endpoint may have: its id, and within the network its addresses and its MAC. A MAC that follows
+    from an address is no claim of its own."""
+    within = dict.fromkeys(record.addresses)
+    if record.mac and not is_derived_mac(record.network_id, record.mac):
+        within[record.mac] = None
+    return ("", record.endpoint_id), *((record.network_id, one) for one in within)
 
 
 def rebuild(store: Store, local: HostId) -> Store:

@@ -133,6 +133,7 @@ class ClashKind(enum.Enum):
     VNI = "vni"
     SUBNET = "subnet"
     ADDRESS = "address"
+    MAC = "mac"
     OUTSIDE = "address-outside-network"
     ENDPOINT_ID = "endpoint-id"
 

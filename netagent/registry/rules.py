@@ -11,8 +11,8 @@ at a clock, at arrival order, or at which side of a partition we were on.
 * Of two networks with one VNI, the smaller id is built, the other is not: no traffic is ever mixed.
 * A host is forgotten when somebody says so. But two hosts that each say it of the other were on two sides of a cut,
   and both lived: then neither word counts, nor what either said of others, until they have taken it back.
-* Of two endpoints with one address (or one id), the smaller host id keeps it. An endpoint whose addresses are not
-  one offset in its network's subnets is fenced whoever claims them.
+* Of two endpoints with one address (or one MAC, or one id), the smaller host id keeps it. An endpoint whose addresses
+  are not one offset in its network's subnets is fenced whoever claims them.
 """
 
 from __future__ import annotations

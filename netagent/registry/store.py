@@ -25,7 +25,7 @@ EndpointKey: TypeAlias = tuple[HostId, EndpointId, NetworkId]
 """An endpoint is known by its id; owner and network are in the key because a lie might claim the same id twice."""
 
 Claim: TypeAlias = tuple[str, str]
-"""What only one endpoint may have: ("", endpoint id) or (network id, address)."""
+"""What only one endpoint may have: ("", endpoint id) or (network id, address or MAC)."""
 
 
 @dataclass(slots=True)

@@ -234,7 +234,7 @@ class RegistryView:
         return None
 
     def claimants(self, network_id: NetworkId, address: str) -> frozenset[HostId]:
-        """Hosts of the endpoints that claim an address, whether or not it is theirs."""
+        """Hosts of the endpoints that claim an address, whether or not it is theirs. The same for a MAC."""
         return frozenset(key[0] for key in self._store.claims.get((network_id, address), ()))
 
     def service(self, network_id: NetworkId, name: str) -> ServiceView:

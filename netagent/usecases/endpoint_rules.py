@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from netagent.errors import RefusedError
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
 from netagent.model.records import EndpointRecord, Health, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
@@ -144,20 +144,29 @@ def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: Networ
     return found.pop()
 
 
-def refuse_mac_in_use(view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow) -> None:
-    """RefusedError when an endpoint of the network has the MAC that was asked for; derived ones never clash."""
+def refuse_mac_in_use(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, offset: int | None
+) -> None:
+    """RefusedError when an endpoint of the network has the MAC that was asked for, or one at another address than
+    `offset` would get it. Nothing is asked for when the row has none."""
     if not wanted.mac:
         return
     known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(wanted.network_id).values()]
     known += [(row.name, row.mac, view.local) for row in rows if row.network_id == wanted.network_id]
     for name, mac, owner in known:
         if mac == wanted.mac:
-            raise RefusedError(
-                f"the MAC {mac} belongs to {name} on host {host_called(view, owner)}",
-                code="mac-in-use",
-                thing=mac,
-                hint="take another --mac, or none",
-            )
+            raise _mac_in_use(mac, f"{name} on host {host_called(view, owner)}")
+    network_id, is_own = (
+        wanted.network_id,
+        offset is not None and wanted.mac == mac_of(wanted.network_id, offset),
+    )
+    if is_derived_mac(network_id, wanted.mac) and not is_own:
+        raise _mac_in_use(wanted.mac, "an address of this network")
+
+
+def _mac_in_use(mac: str, whose: str) -> RefusedError:
+    hint = "take another --mac, or none"
+    return RefusedError(f"the MAC {mac} belongs to {whose}", code="mac-in-use", thing=mac, hint=hint)
 
 
 def offset_in(network: NetworkView, address: str) -> int:

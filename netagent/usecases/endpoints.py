@@ -111,7 +111,7 @@ class Endpoints:
         await parts.participation.take_part(row.network_id)
         steps.refuse_if_closed(row.target)  # it may have taken seconds
         offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
-        refuse_mac_in_use(self._live.view, self._live.rows.values(), row)
+        refuse_mac_in_use(self._live.view, self._live.rows.values(), row, offset)
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))

@@ -84,8 +84,9 @@ class Staged:
             network = network_called(self._live.view, request.network)
             endpoint_id = drawn_id()
             row = new_row(endpoint_id, request, network, request.name or endpoint_id[:12], origin)
-            refuse_mac_in_use(self._live.view, self._live.rows.values(), row)
             places = {offset_in(network, address) for address in request.addresses}
+            asked = next(iter(places), None)
+            refuse_mac_in_use(self._live.view, self._live.rows.values(), row, asked)
             if len(places) != 1 or (network.network_id, *places) not in self._held:
                 held = await self.hold(network.network_id, request.addresses)
                 places = {offset_in(network, held[0])}

@@ -40,7 +40,30 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "endpoint_count": 0,
         "hosts": ["h1"],
         "clash": "",
+        "use": use_of(),
     }
+
+
+def use_of() -> schema.SpaceUse:
+    """A /20 of three hosts, one of which is dead."""
+    held: list[tuple[str, schema.AgentWord, int, int, str]] = [
+        ("h1", "alive", 2046, 12, "10.160.0.2 - 10.160.7.255"),
+        ("h2", "dead", 1024, 3, "10.160.8.0 - 10.160.11.255"),
+        ("h3", "alive", 1023, 0, "10.160.12.0 - 10.160.15.254"),
+    ]
+    owners: list[schema.SpaceShare] = [
+        {
+            "host": host,
+            "host_id": host[1:] * 32,
+            "agent": agent,
+            "owned": owned,
+            "used": used,
+            "free": owned - used,
+            "ranges": [where],
+        }
+        for host, agent, owned, used, where in held
+    ]
+    return {"total": 4093, "used": 15, "free": 4078, "away": 1021, "unowned": 0, "owners": owners}
 
 
 def endpoint_of(name: str, *, number: int = 1, network: str = "app", host: str = "h1") -> schema.Endpoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
@@ -81,13 +83,31 @@ def test_networks_made_by_all_hosts_at_the_same_instant_are_one(cluster: Cluster
     assert "app" in other.stderr
 
 
-def test_leave_gives_everything_back(app: Cluster) -> None:
+def test_scenario_27_leave_gives_back_the_space_and_the_names(app: Cluster) -> None:
+    """In one round: when the command returns, the others have both."""
+
+    def owned(at: str) -> dict[str, int]:
+        """By host, how many addresses of the network it owns, as one host sees it."""
+        (network,) = app.netagent(at, "network", "ls")
+        assert network["use"]["unowned"] == 0
+        return {share["host"]: share["owned"] for share in network["use"]["owners"]}
+
+    before = owned("h1")
+    assert before["h3"] > 0
     app.netagent("h3", "leave")
-    app.wait(lambda: app.ask("c1", "c3").status == "NXDOMAIN", 2.0, "its names stay")
+    for client in ("c1", "c2"):
+        assert app.ask(client, "c3").status == "NXDOMAIN", "its names stay"
+    for host in ("h1", "h2"):
+        after = owned(host)
+        assert after.keys() == {"h1", "h2"}, "its addresses stay"
+        assert sum(after.values()) == sum(before.values())
     app.wait(lambda: app.agents("h1").get("h3", "left") == "left", 5.0, "it is not seen to leave")
     assert {name for _, name in app.devices("h3") if name[:2] in ("na", "nx", "nv")} == set()
     assert app.netagent("h3", "status")["cluster"] is None
     assert app.pings("c1", "c2")
+    # What came back can be had.
+    (network,) = app.netagent("h1", "network", "inspect", "app")["subnets"][:1]
+    assert app.attach("h1", "late", "--ip", str(ip_network(network)[-2]))["state"] == "up"
 
 
 @pytest.mark.parametrize("port", [7956, 7957])

@@ -176,8 +176,16 @@ def test_tables(served: Served, netagent: Run) -> None:
         "h2    192.0.2.2  alive  answers  0.1.0    0.4 ms  ok",
     ]
     assert netagent("network", "ls").stdout.splitlines() == [
-        "NAME  SUBNETS        HERE  HOSTS  ENDPOINTS",
-        "app   10.160.0.0/20  yes   h1     0",
+        "NAME  SUBNETS        HERE  HOSTS  USED  FREE                OWNED BY",
+        "app   10.160.0.0/20  yes   h1     15    4,078 (1,021 away)  h1 2,046, h2 1,024 (dead), h3 1,023",
+    ]
+    assert netagent("network", "inspect", "app").stdout.splitlines()[-6:] == [
+        "",
+        "4,093 addresses, 15 used, 4,078 free, 1,021 of these with hosts that are away",
+        "HOST  AGENT  OWNS   USED  FREE   ADDRESSES",
+        "h1    alive  2,046  12    2,034  10.160.0.2 - 10.160.7.255",
+        "h2    dead   1,024  3     1,021  10.160.8.0 - 10.160.11.255",
+        "h3    alive  1,023  0     1,023  10.160.12.0 - 10.160.15.254",
     ]
 
 
@@ -191,6 +199,9 @@ def test_json(served: Served, netagent: Run) -> None:
     assert [json.loads(line)["name"] for line in lines] == ["db", "web"]
     assert json.loads(netagent("status", "--json").stdout)["cluster"]["name"] == "mesh"
     assert json.loads(netagent("version", "-o", "json").stdout)["agent"]["kernel"] == "6.12.0"
+    (listed,) = json.loads(netagent("network", "ls", "--json").stdout)["items"]
+    assert json.loads(netagent("network", "inspect", "app", "--json").stdout)["use"] == listed["use"]
+    assert [share["owned"] for share in listed["use"]["owners"]] == [2046, 1024, 1023]
     missing = netagent("lookup", "nope", "--json")
     assert missing.returncode == 1
     assert json.loads(missing.stdout)["status"] == "NXDOMAIN"

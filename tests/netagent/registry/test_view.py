@@ -356,6 +356,20 @@ def test_one_address_goes_to_the_smaller_host(writers):
     assert not freed.clashes
 
 
+def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
+    one = writers[H1].put(endpoint(1, offset=2, mac="06:00:00:00:00:01"))
+    two = writers[H2].put(endpoint(2, offset=3, mac="06:00:00:00:00:01"))
+    for order in ((one, two), (two, one)):
+        view = see(RegistryView(H1), writers[H1].put(network()), *order)
+        assert [found.owner for found in view.endpoints.values()] == [H1]
+        assert [found.owner for found in view.fenced.values()] == [H2]
+        (clash,) = view.clashes
+        assert (clash.kind, clash.holder) == (ClashKind.MAC.value, endpoint(1).endpoint_id)
+        assert "is fenced: 06:00:00:00:00:01 belongs to host" in clash.text
+        view.check_invariants()
+    assert see(view, writers[H1].delete(endpoint(1))).clashes == ()
+
+
 def test_one_address_in_two_networks_is_no_clash(writers):
     view = see(RegistryView(H1), writers[H1].put(endpoint(1, N1)), writers[H2].put(endpoint(2, N2)))
     assert len(view.endpoints) == 2

@@ -25,7 +25,14 @@ records = st.one_of(
     st.builds(AttachmentRecord, network_ids),
     st.builds(ForgetRecord, hosts, settled=st.booleans()),
     st.builds(grant, network_ids, st.sampled_from([0, 128]), st.just(200), hosts, st.integers(1, 2)),
-    st.builds(endpoint, st.integers(1, 3), network_ids, st.integers(1, 4), name=st.sampled_from(["x", "y"])),
+    st.builds(
+        endpoint,
+        st.integers(1, 3),
+        network_ids,
+        st.integers(1, 4),
+        name=st.sampled_from(["x", "y"]),
+        mac=st.sampled_from(["06:00:00:00:00:01", "06:00:00:00:00:02", "02:00:00:00:00:03"]),
+    ),
 )
 logs = st.dictionaries(hosts, st.lists(st.tuples(records, st.booleans()), max_size=12), max_size=3)
 members = st.builds(

@@ -13,6 +13,7 @@ from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.model.ids import mac_of
 from netagent.model.records import Link, RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.names.source import TTL_S
@@ -257,10 +258,21 @@ async def test_a_sandbox_that_left_one_of_two_networks_has_forgotten_it_when_tol
 @virtual
 async def test_a_mac_that_was_asked_for_is_given_once(namespaces):
     one = await started(namespaces, "web", "db")
-    row, _ = await one.endpoints.attach(request(mac="02:00:00:00:00:01"))
-    assert row.mac == "02:00:00:00:00:01" == one.live.view.endpoints[row.endpoint_id].record.mac
+    row, _ = await one.endpoints.attach(request(mac="06:00:00:00:00:01"))
+    assert row.mac == "06:00:00:00:00:01" == one.live.view.endpoints[row.endpoint_id].record.mac
     with refused(RefusedError, "mac-in-use", "belongs to web on host", "--mac"):
-        await one.endpoints.attach(request("netns:db", mac="02:00:00:00:00:01"))
+        await one.endpoints.attach(request("netns:db", mac="06:00:00:00:00:01"))
+
+
+@virtual
+async def test_the_mac_of_an_address_goes_with_that_address_only(namespaces):
+    one = await started(namespaces, "web", "db")
+    with refused(RefusedError, "mac-in-use", "an address of this network", "--mac"):
+        await one.endpoints.attach(request(mac=mac_of(N1, 9)))
+    with refused(RefusedError, "mac-in-use", "an address of this network", "--mac"):
+        await one.endpoints.attach(request(mac=mac_of(N1, 9), addresses=("10.1.0.8",)))
+    row, _ = await one.endpoints.attach(request(mac=mac_of(N1, 9), addresses=("10.1.0.9",)))
+    assert row.mac == mac_of(N1, 9)
 
 
 @virtual

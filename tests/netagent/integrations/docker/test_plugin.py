@@ -44,9 +44,9 @@ async def test_address_and_mac_that_the_user_typed_are_taken(world):
     await world.with_network()
     await docker_network(world)
     container_id = await world.docker.create("web", "app")
-    await world.docker.join(container_id, "app", ip="10.1.0.9", ip6="fd00:1::9", mac="02:00:00:00:00:77")
+    await world.docker.join(container_id, "app", ip="10.1.0.9", ip6="fd00:1::9", mac="06:00:00:00:00:77")
     row = world.row(container_id)
-    assert (row.addresses, row.mac) == (("10.1.0.9", "fd00:1::9"), "02:00:00:00:00:77")
+    assert (row.addresses, row.mac) == (("10.1.0.9", "fd00:1::9"), "06:00:00:00:00:77")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ async def test_address_and_mac_that_the_user_typed_are_taken(world):
         ({"ip": "10.1.0.1"}, "10.1.0.1 is no address"),
         ({"ip6": "fd00:1::99"}, "ask for both: --ip 10.1.0.153 --ip6 fd00:1::99"),
         ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "not the same place"),
-        ({"mac": "02:00:00:00:00:77"}, "02:00:00:00:00:77"),
+        ({"mac": "06:00:00:00:00:77"}, "06:00:00:00:00:77"),
     ],
 )
 @virtual
@@ -64,7 +64,7 @@ async def test_what_cannot_be_had_is_refused_and_nothing_is_left(world, asked, s
     await world.with_network()
     await docker_network(world)
     first = await world.docker.create("first", "app")
-    await world.docker.join(first, "app", ip="10.1.0.9", mac="02:00:00:00:00:77")
+    await world.docker.join(first, "app", ip="10.1.0.9", mac="06:00:00:00:00:77")
     second = await world.docker.create("second", "app")
     with pytest.raises(RefusedByPluginError, match=sentence.replace("(", r"\(")):
         await world.docker.join(second, "app", **asked)

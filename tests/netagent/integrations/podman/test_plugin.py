@@ -123,13 +123,13 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
         name="Web.1",
         ifname="ov0",
         static_ips=["10.1.0.9", "fd00:1::0009"],
-        static_mac="02:00:00:00:00:AA",
+        static_mac="06:00:00:00:00:AA",
     )
     status, output = await ask(NetavarkPlugin(lambda: one), "setup", one.path("ns1"), **given)
     assert status == 0, output
     assert output["interfaces"] == {
         "ov0": {
-            "mac_address": "02:00:00:00:00:aa",
+            "mac_address": "06:00:00:00:00:aa",
             "subnets": [{"ipnet": "10.1.0.9/24"}, {"ipnet": "fd00:1::9/64"}],
         }
     }
