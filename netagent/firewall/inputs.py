@@ -37,4 +37,4 @@ class FirewallInput:
     members: frozenset[str] = frozenset()
     """Where other hosts' VXLAN packets come from."""
     clamps: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(VXLAN device, MAC of an endpoint behind it) -> the largest TCP segment, in bytes, that its path carries."""
+    """(VXLAN device, MAC of an endpoint behind it) -> the largest packet, in bytes, that its path carries."""

@@ -21,21 +21,29 @@ SENDERS: Final = SetKind(_BRIDGE, "senders", (Field.IFNAME, Field.ETHER))
 """Which MAC may come out of which container's interface."""
 SENDERS4: Final = SetKind(_BRIDGE, "senders4", (Field.IFNAME, Field.ETHER, Field.IPV4))
 SENDERS6: Final = SetKind(_BRIDGE, "senders6", (Field.IFNAME, Field.ETHER, Field.IPV6))
-CLAMPS: Final = SetKind(
-    _BRIDGE,
-    "clamps",
-    (Field.IFNAME, Field.ETHER),
-    (Field.BYTES16,),
-    typeof="iifname . ether saddr : tcp option maxseg size",
-)
-"""(VXLAN device, MAC behind it) -> the largest segment that its path carries."""
+
+
+def _clamps(name: str) -> SetKind:
+    """(VXLAN device, MAC behind it) -> the largest TCP segment that its path carries."""
+    typeof = "iifname . ether saddr : tcp option maxseg size"
+    return SetKind(_BRIDGE, name, (Field.IFNAME, Field.ETHER), (Field.BYTES16,), typeof=typeof)
+
+
+CLAMPS4, CLAMPS6 = _clamps("clamps4"), _clamps("clamps6")
 MEMBERS4: Final = SetKind(_INET, "members4", (Field.IPV4,))
 """Where VXLAN packets may come from."""
 MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
 GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
 """Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
 
-KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS, MEMBERS4, MEMBERS6, GATEWAYS)
+KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS4, CLAMPS6, MEMBERS4, MEMBERS6, GATEWAYS)
+
+HEADERS4_BYTES: Final = 20 + 20
+"""IPv4's and TCP's, without options: what an MSS leaves out (RFC 9293 section 3.7.1). TCP itself takes its options
+from the segment."""
+HEADERS6_BYTES: Final = 40 + 20
+MIN_SEGMENT_BYTES: Final = 48
+"""Linux takes a smaller MSS for an attack (net.ipv4.tcp_min_snd_mss)."""
 
 Elements: TypeAlias = Mapping[Words, Words]
 """Key -> value; the value of a set's element is empty."""
@@ -59,7 +67,8 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             SENDERS: _keys((endpoint.veth, endpoint.mac) for endpoint in given.endpoints),
             SENDERS4: _keys(senders4),
             SENDERS6: _keys(senders6),
-            CLAMPS: {key: (str(size_bytes),) for key, size_bytes in given.clamps.items()},
+            CLAMPS4: _segments(given.clamps, HEADERS4_BYTES),
+            CLAMPS6: _segments(given.clamps, HEADERS6_BYTES),
             MEMBERS4: _keys((address,) for address in members4),
             MEMBERS6: _keys((address,) for address in members6),
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
@@ -85,6 +94,12 @@ def _senders(endpoints: Iterable[GuardedEndpoint]) -> tuple[list[Words], list[Wo
             (endpoint.veth, endpoint.mac, address) for address in (*versions[1], link_local(endpoint.mac))
         ]
     return four, six
+
+
+def _segments(clamps: Mapping[tuple[str, str], int], headers_bytes: int) -> Elements:
+    return {
+        key: (str(max(MIN_SEGMENT_BYTES, size_bytes - headers_bytes)),) for key, size_bytes in clamps.items()
+    }
 
 
 def _by_version(addresses: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -25,8 +25,12 @@ network has a budget of them on each host. Questions for addresses that the brid
 tunnel: what it has no answer for is not there, or is a port of its own. IPv6's link-local addresses are in no
 record; for them, which multicast DNS speaks with, the containers are asked.
 
-**Clamps.** TCP's first packets, in both directions, carry the largest segment that their path can carry; the kernel
-only ever lowers the value.
+**Clamps.** Where a path carries less than the network's MTU, TCP's first packets, in both directions, are told the
+largest segment that it can carry. The kernel only ever lowers the value, so it does no harm that both ends' hosts
+do the same; and it is enough that one of them knows.
+
+The bridge table's chains stand before bridge netfilter (priority 0), where that is on: it takes packets out of the
+bridge's hooks, and brings them back behind all others of its own priority.
 
 Counters are named objects, so that the rules themselves read the same at any time (netagent.firewall.driver).
 """
@@ -77,10 +81,15 @@ _BRIDGE_CHAINS: Final = """
 		counter name spoofed drop
 	}
 	chain forward {
-		type filter hook forward priority 0; policy accept;
-		tcp flags & syn == syn iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps
-		tcp flags & syn == syn oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps
+		type filter hook forward priority filter; policy accept;
+		tcp flags & syn == syn jump clamp
 		meta pkttype { broadcast, multicast } oifname "nx-*" goto flood
+	}
+	chain clamp {
+		ether type ip iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps4
+		ether type ip oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps4
+		ether type ip6 iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps6
+		ether type ip6 oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps6
 	}
 	set budgets {
 		typeof oifname

@@ -433,7 +433,7 @@ class Cluster:
             known.view,
             known.rows.values(),
             vxlan_port=self.config.vxlan_port,
-            clamps={},
+            limits=known.limits,
         )
 
     async def _publish_names(self, known: Moment) -> None:

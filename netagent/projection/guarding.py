@@ -5,12 +5,12 @@ As everything that the kernel is told, it follows the records alone: a member th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from netagent.datapath.desired import device_mac
 from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.model.ids import bridge_name, veth_name
+from netagent.model.ids import HostId, bridge_name, veth_name, vxlan_name
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
@@ -20,11 +20,15 @@ def firewall_input(
     rows: Iterable[LocalEndpointRow],
     *,
     vxlan_port: int,
-    clamps: Mapping[tuple[str, str], int],
+    limits: Mapping[HostId, int],
 ) -> FirewallInput:
-    """The networks that this host has devices of, its endpoints, and whom it may hear."""
+    """The networks that this host has devices of, its endpoints, and whom it may hear.
+
+    `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
+    """
     rows, seed = list(rows), probe_mac(view.local)
-    networks = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
+    found = (view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows}))
+    networks = [network for network in found if network is not None and network.holds_vni]
     return FirewallInput(
         vxlan_port=vxlan_port,
         # Also those that are being attached: what comes out of an interface is judged from its first packet.
@@ -32,11 +36,9 @@ def firewall_input(
             GuardedEndpoint(veth=veth_name(row.endpoint_id), mac=row.mac, addresses=row.addresses)
             for row in rows
         ),
-        networks=tuple(
-            _network(network, seed) for network in networks if network is not None and network.holds_vni
-        ),
+        networks=tuple(_network(network, seed) for network in networks),
         members=members(view),
-        clamps=clamps,
+        clamps={key: size for network in networks for key, size in _clamps(view, network, limits)},
     )
 
 
@@ -47,6 +49,20 @@ def members(view: RegistryView) -> frozenset[str]:
         for host_id, host in view.hosts.items()
         if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
     )
+
+
+def _clamps(
+    view: RegistryView, network: NetworkView, limits: Mapping[HostId, int]
+) -> Iterator[tuple[tuple[str, str], int]]:
+    """The endpoints behind paths that carry less than the network's MTU."""
+    mtu_bytes = network.record.mtu_bytes
+    small = {host_id: size for host_id, size in limits.items() if size < mtu_bytes}
+    if not small.keys() & view.attachments(network.network_id):
+        return
+    device = vxlan_name(network.record.vni)
+    for endpoint in view.endpoints_in(network.network_id).values():
+        if endpoint.owner in small:
+            yield (device, endpoint.record.mac), small[endpoint.owner]
 
 
 def _network(network: NetworkView, seed: str) -> GuardedNetwork:

@@ -24,7 +24,8 @@ SECOND_BRIDGE = "fabric2"
 SECOND_INTERFACE = "eth1"
 SECOND_SUBNET = "198.51.100"
 """Of second uplinks (RFC 5737's second documentation network); a host's last number is the same in both."""
-DEFAULT_MTU_BYTES = 1500
+ANY_SEGMENTS = 65535
+"""The kernel's default (GSO_MAX_SEGS)."""
 HOST_INTERFACE = "eth0"
 
 
@@ -106,9 +107,11 @@ class Fabric:
     def apply(self, faults: Faults, plugged: list[str]) -> None:
         """Make the fabric as faulty as told, no more and no less."""
         must(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], stdin=render_rules(faults))
+        # A veth carries in one piece what was left for a card to cut into packets. Where a cable is small, what is
+        # measured there must be packets.
+        segments = 1 if faults.mtu else ANY_SEGMENTS
         for host in plugged:
-            mtu_bytes = faults.mtu.get(host, DEFAULT_MTU_BYTES)
-            ip(self.namespace, f"link set {host} mtu {mtu_bytes}")
+            ip(self.host_namespace(host), f"link set {HOST_INTERFACE} gso_max_segs {segments}")
 
 
 def gateway_for(address: str) -> IPv4Interface | IPv6Interface:
@@ -142,6 +145,10 @@ def render_rules(faults: Faults) -> str:
         # A comparison with the modulus itself is refused as always true, which is what 100 % means.
         lot = "drop" if percent >= 100 else f"numgen random mod 10000 < {round(percent * 100)} drop"
         rules += [f'iifname "{host}" {lot}', f'oifname "{host}" {lot}']
+    for host, mtu_bytes in faults.mtu.items():
+        # Not the port's MTU: four bytes more would pass, and bridge netfilter would cut packets in pieces to fit.
+        large = f"meta length > {mtu_bytes} drop"
+        rules += [f'iifname "{host}" {large}', f'oifname "{host}" {large}']
     body = "".join(f"    {rule}\n" for rule in rules)
     return (
         "table bridge faults\n"  # so that the next line finds one

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -106,7 +108,8 @@ def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFacto
             await give(guard, GIVEN, 2)
             assert pings(cli, "10.66.0.2")
             await give(guard, dataclasses.replace(GIVEN, clamps={("nx-8388609", CLI.mac): 1200}), 3)
-            assert "1200" in host.run("nft list map bridge netagent clamps")
+            assert "1160" in host.run("nft list map bridge netagent clamps4")
+            assert "1140" in host.run("nft list map bridge netagent clamps6")
             assert host.run("nft -a list chain bridge netagent sender") == first
             assert host.run("nft -a list table bridge netagent").count("handle") == handles
             await give(guard, dataclasses.replace(GIVEN, endpoints=(WEB,)), 4)
@@ -122,6 +125,64 @@ def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFacto
             assert guard.status().restored == 0
             await give(guard, None, 6)
             assert host.run("nft list ruleset") == ""
+
+    trio.run(main)
+
+
+SERVE = """
+import socket
+family = socket.AF_INET6 if ":" in "{address}" else socket.AF_INET
+with socket.create_server(("{address}", 7000), family=family) as server:
+    server.settimeout(5)
+    print("ready", flush=True)
+    print(server.accept()[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+"""
+CONNECT = """
+import socket
+with socket.create_connection(("{address}", 7000), 2) as client:
+    print(client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+"""
+
+
+def agreed_segments(client: Namespace, server: Namespace, address: str) -> tuple[int, int]:
+    """The largest segments that both ends of a connection may send: (client, server)."""
+
+    def words(namespace: Namespace, code: str) -> list[str]:
+        return ["ip", "netns", "exec", namespace.name, sys.executable, "-c", code.format(address=address)]
+
+    with subprocess.Popen(words(server, SERVE), stdout=subprocess.PIPE, text=True) as listening:
+        assert listening.stdout is not None
+        assert listening.stdout.readline() == "ready\n"
+        done = subprocess.run(words(client, CONNECT), capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout), int(listening.stdout.read())
+
+
+@pytest.mark.parametrize("netfilter", [0, 1])
+def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: int) -> None:
+    """In both directions, in both families, whether or not bridge netfilter takes part."""
+    host, far, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
+    tunnel = dataclasses.replace(WEB, veth="nx-8388609")  # whoever is behind it is on another host
+    bridge(host, NET)
+    plug(host, far, tunnel, NET)
+    plug(host, cli, CLI, NET)
+    # Questions for addresses don't pass a tunnel: the bridge would answer them.
+    for container, other in ((cli, tunnel), (far, CLI)):
+        for address in other.addresses:
+            container.run(f"ip neigh replace {address} lladdr {other.mac} dev eth0")
+    host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={netfilter}")
+    host.run(f"sysctl -qw net.bridge.bridge-nf-call-ip6tables={netfilter}")
+    stamps = 12  # of each segment, TCP's options take so many bytes
+
+    async def main() -> None:
+        async with guarding(host, dataclasses.replace(GIVEN, endpoints=(CLI,))) as guard:
+            assert agreed_segments(cli, far, "10.66.0.2") == (1460 - stamps,) * 2
+            clamps = {("nx-8388609", tunnel.mac): 1300}
+            await give(guard, dataclasses.replace(GIVEN, endpoints=(CLI,), clamps=clamps), 2)
+            for client, server, address in ((cli, far, "10.66.0.2"), (far, cli, "10.66.0.3")):
+                assert agreed_segments(client, server, address) == (1260 - stamps,) * 2
+            for client, server, address in ((cli, far, "fd66::2"), (far, cli, "fd66::3")):
+                assert agreed_segments(client, server, address) == (1240 - stamps,) * 2
 
     trio.run(main)
 

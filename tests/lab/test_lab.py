@@ -192,7 +192,7 @@ def test_faults_survive_a_power_cut(bare_lab: Lab) -> None:
 
 def test_the_rules_are_exactly_the_faults() -> None:
     assert "drop" not in fabric.render_rules(Faults())
-    rules = fabric.render_rules(Faults([("h1", "h2")], [("h3", 53)], {"h1": 2.5, "h2": 100}))
+    rules = fabric.render_rules(Faults([("h1", "h2")], [("h3", 53)], {"h1": 2.5, "h2": 100}, {"h3": 1400}))
     assert rules.splitlines()[5:-2] == [
         '    iifname "h1" oifname "h2" drop',
         '    iifname "h3" meta l4proto { tcp, udp } th dport 53 drop',
@@ -201,6 +201,8 @@ def test_the_rules_are_exactly_the_faults() -> None:
         '    oifname "h1" numgen random mod 10000 < 250 drop',
         '    iifname "h2" drop',
         '    oifname "h2" drop',
+        '    iifname "h3" meta length > 1400 drop',
+        '    oifname "h3" meta length > 1400 drop',
     ]
 
 

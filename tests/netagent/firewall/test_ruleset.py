@@ -16,7 +16,7 @@ GIVEN = FirewallInput(
     endpoints=(WEB,),
     networks=(NET,),
     members=frozenset({"192.0.2.2", "2001:db8::2"}),
-    clamps={("nx-1", "02:0a:00:00:00:03"): 1200},
+    clamps={("nx-1", "02:0a:00:00:00:03"): 1350, ("nx-1", "02:0a:00:00:00:04"): 60},
 )
 
 
@@ -31,11 +31,13 @@ def test_an_endpoint_speaks_for_its_addresses_and_its_link_local_one():
     assert link_local("52:54:00:12:34:56") == "fe80::5054:ff:fe12:3456"
 
 
-def test_members_are_sorted_by_family_and_clamps_are_a_map():
+def test_members_and_clamps_are_sorted_by_family():
     elements = ruleset_of(GIVEN).elements
     assert elements[ruleset.MEMBERS4].keys() == {("192.0.2.2",)}
     assert elements[ruleset.MEMBERS6].keys() == {("2001:db8::2",)}
-    assert elements[ruleset.CLAMPS] == {("nx-1", "02:0a:00:00:00:03"): ("1200",)}
+    near, far = ("nx-1", "02:0a:00:00:00:03"), ("nx-1", "02:0a:00:00:00:04")
+    assert elements[ruleset.CLAMPS4] == {near: ("1310",), far: ("48",)}
+    assert elements[ruleset.CLAMPS6] == {near: ("1290",), far: ("48",)}
     assert set(elements) == set(ruleset.KINDS)
 
 
@@ -45,7 +47,7 @@ def test_the_text_is_one_transaction_and_matches_our_port_only():
     assert "4799" not in written
     assert "4800" in written
     assert 'elements = { "nv1" . 02:0a:00:00:00:02 . 10.66.0.2 }' in written
-    assert 'elements = { "nx-1" . 02:0a:00:00:00:03 : 1200 }' in written
+    assert 'elements = { "nx-1" . 02:0a:00:00:00:03 : 1310, "nx-1" . 02:0a:00:00:00:04 : 48 }' in written
 
 
 def test_the_kernel_fills_the_fields_of_a_concatenation_up():

@@ -1,0 +1,62 @@
+"""What the firewall is made of follows the records, and what probes say of the paths."""
+
+from __future__ import annotations
+
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+
+from netagent.firewall.inputs import FirewallInput
+from netagent.model.ids import vxlan_name
+from netagent.model.records import AttachmentRecord
+from netagent.projection.guarding import firewall_input
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import RegistryView
+
+ROWS = [
+    LocalEndpointRow(
+        endpoint_id="e" * 32,
+        network_id=N1,
+        name="web",
+        service="web",
+        addresses=("10.1.0.2", "fd00:1::2"),
+        mac="02::1",
+    )
+]
+
+
+def known() -> RegistryView:
+    """H2 and H3 have an endpoint each in N1 (1,450 bytes), H2 one in N2, of which H1 has none."""
+    view = RegistryView(H1)
+    records = {
+        H1: (host("h1"), network(), network(N2, "other", subnets=("10.2.0.0/24", "fd00:2::/64"))),
+        H2: (
+            host("h2", underlay="192.0.2.2"),
+            AttachmentRecord(N1),
+            endpoint(2, offset=3),
+            AttachmentRecord(N2),
+            endpoint(4, N2, addresses=("10.2.0.4", "fd00:2::4")),
+        ),
+        H3: (host("h3", underlay="192.0.2.3"), AttachmentRecord(N1), endpoint(3, offset=4)),
+    }
+    for owner, written in records.items():
+        writer = Writer(owner)
+        for record in written:
+            view = view.with_entries(writer.put(record))
+    return view
+
+
+def given(limits: dict[str, int]) -> FirewallInput:
+    return firewall_input(known(), ROWS, vxlan_port=4799, limits=limits)
+
+
+def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
+    device = vxlan_name(known().networks[N1].record.vni)
+    assert given({}).clamps == {}
+    assert given({H2: 1350}).clamps == {(device, "02:00:00:00:00:02"): 1350}
+    assert given({H2: 1350, H3: 650}).clamps == {
+        (device, "02:00:00:00:00:02"): 1350,
+        (device, "02:00:00:00:00:03"): 650,
+    }
+
+
+def test_a_network_that_fits_the_path_is_left_alone():
+    assert given({H2: 1450}).clamps == {}, "another network of both wants more"
