@@ -85,6 +85,7 @@ PERFORMS = {
     "netagent.datapath.netlink",
     "netagent.datapath.netns",
     "netagent.datapath.observe",
+    "netagent.datapath.readiness",
     "netagent.datapath.reconcile",
     "netagent.datapath.schedule",
     "netagent.datapath.removal",

@@ -50,6 +50,7 @@ from netagent.datapath.link import (
 )
 from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.readiness import wait_ready
 from netagent.datapath.removal import Removal
 from netagent.datapath.route import RTM_NEWROUTE, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
@@ -330,6 +331,9 @@ class _Binding:
         for error in await self.inside.netlink.execute(self._routes(link.index)):
             if error is not None and error.errno != errno.EEXIST:
                 raise error
+        ends = (self.outside, veth_name(self.endpoint.endpoint_id)), (self.inside.netlink, ifname)
+        six = [address for cidr in self.endpoint.addresses if ":" in (address := cidr.partition("/")[0])]
+        await wait_ready(ends, self.inside.netlink, six)
 
     def _addresses(self, index: int) -> list[Request]:
         """IPv4 without its subnet, which goes on a route of its own.

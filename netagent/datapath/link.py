@@ -32,13 +32,15 @@ _ADDRESS_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER_MASK = 0x3FFF
 """Of an attribute's type: the two bits above say that it is nested or in network byte order."""
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_OPERSTATE, _IFLA_LINKINFO = 16, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 1, 4, 7, 15, 17, 29
 _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
+_IF_OPER_UP = 6
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _PORT_ATTRIBUTES = (
     ("learning", 8),
@@ -89,6 +91,8 @@ class LinkMessage:
     up: bool
     has_carrier: bool
     """Of a veth: both ends are up."""
+    is_operational: bool
+    """Packets pass, as netagent.datapath.readiness says."""
     master: int | None
     peer: int | None
     """Of a veth: the other end's index, in whatever namespace that is."""
@@ -129,6 +133,7 @@ def decode_link(body: bytes) -> LinkMessage:
         mtu_bytes=_number(found.get(_IFLA_MTU)) or 0,
         up=bool(flags & _IFF_UP),
         has_carrier=bool(flags & _IFF_LOWER_UP),
+        is_operational=_number(found.get(_IFLA_OPERSTATE)) == _IF_OPER_UP,
         master=_number(found.get(_IFLA_MASTER)),
         peer=_number(found.get(_IFLA_LINK)),
         port=_decode_port(_attributes(info.get(_INFO_SLAVE_DATA, b""))) if is_port else None,

@@ -16,7 +16,7 @@ _HEADER = struct.Struct(
 )  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
-_RTN_UNICAST = 1
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 _MAIN_TABLE, _SCOPE_LINK = 254, 253
 _RTM_F_CLONED = 0x200
 
@@ -39,6 +39,20 @@ def route_request_body(family: int) -> bytes:
 def request_body_at(family: int, ifindex: int) -> bytes:
     """The same for the routes of one device, at a socket that is strict."""
     return route_request_body(family) + _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", ifindex)
+
+
+def request_body_to(address: str) -> bytes:
+    """The body of a RTM_GETROUTE that asks which way packets to an address take."""
+    packed = ipaddress.ip_address(address).packed
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    header = _HEADER.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
+    return header + _ATTRIBUTE.pack(4 + len(packed), _RTA_DST) + packed
+
+
+def is_local(body: bytes) -> bool:
+    """Whether the route in the body of RTM_NEWROUTE leads to the host itself."""
+    kind: int = _HEADER.unpack_from(body)[7]
+    return kind == _RTN_LOCAL
 
 
 def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:

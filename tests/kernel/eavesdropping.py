@@ -1,15 +1,16 @@
-"""What passes a device: who asks for whom."""
+"""What passes a device, or a cable between hosts: who asks for whom."""
 
 from __future__ import annotations
 
 import socket
 
-from kernel.overlay import Namespace
+from kernel.overlay import PORT, Namespace
 
 from netagent.datapath.netns import opened_netns, run_in_netns
 
-ETH_P_ALL, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0806, 0x86DD
-ICMPV6, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 58, 135, 136
+CABLE = "wire"
+ETH_P_ALL, ETH_P_IPV4, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
+UDP, ICMPV6, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 17, 58, 135, 136
 
 
 async def packets_at(namespace: Namespace, device: str) -> socket.socket:
@@ -23,19 +24,38 @@ async def packets_at(namespace: Namespace, device: str) -> socket.socket:
         return await run_in_netns(fd, make)
 
 
-def questions(tunnel: socket.socket) -> list[str]:
-    """What left by the tunnel since the last call to find somebody out: ARP, and neighbour discovery's two words."""
+def questions(sock: socket.socket) -> list[str]:
+    """What left since the last call to find somebody out: ARP, and neighbour discovery's two words.
+
+    At a cable between hosts that is what their tunnels carry; what the hosts ask for themselves is theirs.
+    """
     found = []
     while True:
         try:
-            frame, (*_, kind, _type, _mac) = tunnel.recvfrom(2000)
+            frame, (device, _protocol, kind, *_) = sock.recvfrom(2000)
         except BlockingIOError:
             return found
         if kind != socket.PACKET_OUTGOING:
             continue
-        protocol = int.from_bytes(frame[12:14], "big")
-        if protocol == ETH_P_ARP:
-            found.append(f"ARP for {socket.inet_ntoa(frame[38:42])}")
-        elif protocol == ETH_P_IPV6 and frame[20] == ICMPV6 and frame[54] in {135, 136}:
-            word = "solicitation" if frame[54] == NEIGHBOUR_SOLICITATION else "advertisement"
-            found.append(f"{word} of {socket.inet_ntop(socket.AF_INET6, frame[62:78])}")
+        question = _question(_carried(frame) if device == CABLE else frame)
+        if question:
+            found.append(question)
+
+
+def _carried(packet: bytes) -> bytes:
+    """The container's frame in a frame of a host's; empty when that is not of a tunnel."""
+    protocol = int.from_bytes(packet[12:14], "big")
+    udp_at = 34 if protocol == ETH_P_IPV4 else 54
+    is_udp = packet[23 if protocol == ETH_P_IPV4 else 20] == UDP
+    port = int.from_bytes(packet[udp_at + 2 : udp_at + 4], "big")
+    return packet[udp_at + 16 :] if is_udp and port == PORT else b""
+
+
+def _question(frame: bytes) -> str:
+    protocol = int.from_bytes(frame[12:14], "big")
+    if protocol == ETH_P_ARP:
+        return f"ARP for {socket.inet_ntoa(frame[38:42])}"
+    if protocol == ETH_P_IPV6 and frame[20] == ICMPV6 and frame[54] in {135, 136}:
+        word = "solicitation" if frame[54] == NEIGHBOUR_SOLICITATION else "advertisement"
+        return f"{word} of {socket.inet_ntop(socket.AF_INET6, frame[62:78])}"
+    return ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from kernel.overlay import (
     endpoint,
     network,
     open_host,
+    seen_from_elsewhere,
     wait_until,
 )
 
@@ -28,7 +32,7 @@ from netagent.datapath.desired import LocalEndpoint, desired_state
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
-from netagent.model.ids import bridge_name, veth_name
+from netagent.model.ids import bridge_name, veth_name, vxlan_name
 
 pytestmark = pytest.mark.kernel
 
@@ -87,6 +91,40 @@ def test_the_interface_is_as_it_was_asked_for(
         assert "inet6" not in host.namespace.run(f"ip addr show {veth_name(local.endpoint_id)}")
 
     with_host(wire, (local,), body)
+
+
+def test_scenario_01_what_a_container_sends_at_once_leaves_the_host(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """Both ends have a carrier before the kernel lets packets through; one first packet in fifteen was lost then."""
+    ends = tuple(endpoint(number, namespaces(f"c{number}")) for number in range(2, 32))
+    far = seen_from_elsewhere(endpoint(99, namespaces("far")), "192.0.2.2")
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as host:
+            state = desired_state(
+                [network(ends, (far,))], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
+            )
+            host.reconciler.set_desired(state, 1)
+            with trio.fail_after(10):
+                await host.reconciler.wait_programmed(1)
+            for end in ends:
+                with opened_netns(end.netns_path) as fd, ExitStack() as stack:
+                    four, six = [
+                        stack.enter_context(
+                            await run_in_netns(fd, partial(socket.socket, family, socket.SOCK_DGRAM))
+                        )
+                        for family in (socket.AF_INET, socket.AF_INET6)
+                    ]
+                    await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+                    four.sendto(b"first", (far.addresses[0], 9))
+                    six.sendto(b"first", (far.addresses[1], 9))
+            await wait_until(lambda: sent_by(host) == 2 * len(ends), "each left by the tunnel", 0.5)
+
+    def sent_by(host: Host) -> int:
+        return int(host.namespace.run(f"cat /sys/class/net/{vxlan_name(VNI)}/statistics/tx_packets"))
+
+    trio.run(main)
 
 
 def test_bind_again_finishes_what_is_there(

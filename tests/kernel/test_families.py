@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import trio
-from kernel.eavesdropping import packets_at, questions
+from kernel.eavesdropping import CABLE, packets_at, questions
+from kernel.guarded import guarding
 from kernel.overlay import (
     CLUSTER,
     MTU_BYTES,
@@ -25,11 +26,12 @@ from kernel.overlay import (
 )
 
 from netagent.datapath.desired import NetworkInput, desired_state
-from netagent.model.ids import vxlan_name
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+from netagent.model.ids import veth_name
 
 pytestmark = pytest.mark.kernel
 
-UNDERLAYS = ("192.0.2.1", "192.0.2.2")
+UNDERLAYS, UNDERLAYS6 = ("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")
 
 
 async def program(host: Host, wanted: NetworkInput) -> None:
@@ -49,21 +51,35 @@ def announcement(mac: str, address: str) -> bytes:
 
 
 @pytest.mark.parametrize("multicast", [False, True])
+@pytest.mark.parametrize("underlays", [UNDERLAYS, UNDERLAYS6], ids=["over-ipv4", "over-ipv6"])
 def test_the_bridge_answers_for_those_behind_the_tunnel(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, *, multicast: bool
+    wire: tuple[Namespace, Namespace],
+    namespaces: NamespaceFactory,
+    underlays: tuple[str, str],
+    *,
+    multicast: bool,
 ) -> None:
+    """Nobody is asked on the cable between the hosts; of those in no record nobody is there, and it stays quiet."""
     spaces = [namespaces("c1"), namespaces("c2")]
     ends = [replace(endpoint(n, space), multicast=multicast) for n, space in enumerate(spaces, 2)]
     link_local = "fe80::a:ff:fe00:3%eth0"
+    wire[0].run(f"ping -c1 -w5 {underlays[1]}")  # the hosts have found each other
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
             hosts = [
-                await stack.enter_async_context(open_host(*one)) for one in zip(wire, UNDERLAYS, strict=True)
+                await stack.enter_async_context(open_host(*one)) for one in zip(wire, underlays, strict=True)
             ]
-            for own, other, host, far in zip(ends, reversed(ends), hosts, reversed(UNDERLAYS), strict=True):
+            for own, other, host, far in zip(ends, reversed(ends), hosts, reversed(underlays), strict=True):
                 await program(host, network((own,), (seen_from_elsewhere(other, far),), multicast=multicast))
-            tunnel = stack.enter_context(closing(await packets_at(hosts[0].namespace, vxlan_name(VNI))))
+                guarded = GuardedEndpoint(
+                    veth=veth_name(own.endpoint_id),
+                    mac=own.mac,
+                    addresses=tuple(cidr.partition("/")[0] for cidr in own.addresses),
+                )
+                given = FirewallInput(vxlan_port=PORT, endpoints=(guarded,), members=frozenset({far}))
+                await stack.enter_async_context(guarding(host.namespace, given))
+            cable = stack.enter_context(closing(await packets_at(hosts[0].namespace, CABLE)))
             for own, host in zip(ends, hosts, strict=True):
                 await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
             for address in ("10.66.0.3", "fd66::3"):
@@ -71,14 +87,16 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
                 assert ends[1].mac in spaces[0].run(f"ip neigh show {address} dev eth0")
             with closing(await packets_at(spaces[0], "eth0")) as container:
                 container.send(announcement(ends[0].mac, "10.66.0.2"))
-            assert questions(tunnel) == []
+            for unknown in ("10.66.0.77", "fd66::77"):
+                assert spaces[0].try_run(f"ping -c1 -W0.3 {unknown}").returncode != 0
             for space in spaces:
                 await wait_until(
                     lambda s=space: not s.run("ip address show tentative"), "an address of its own"
                 )
+            assert [question for question in questions(cable) if "fe80:" not in question] == []
             # Link-local addresses are in no record: they work where the network carries multicast.
             assert (spaces[0].try_run(f"ping -c1 -W1 {link_local}").returncode == 0) is multicast
-            assert bool(questions(tunnel)) is multicast
+            assert bool(questions(cable)) is multicast
 
     trio.run(main)
 
