@@ -13,6 +13,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def _interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-@pytest.fixture
-def new_lab() -> Iterator[Callable[[], Lab]]:
+@contextmanager
+def making_labs() -> Iterator[Callable[[], Lab]]:
     """Makes labs that are not up yet, and takes them down at the end whatever happened."""
     made = []
 
@@ -52,3 +53,17 @@ def new_lab() -> Iterator[Callable[[], Lab]]:
     yield make
     for lab in made:
         lab.down()
+
+
+@pytest.fixture
+def new_lab() -> Iterator[Callable[[], Lab]]:
+    """Labs for one test."""
+    with making_labs() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def new_lasting_lab() -> Iterator[Callable[[], Lab]]:
+    """Labs for all tests of a file."""
+    with making_labs() as make:
+        yield make

@@ -7,15 +7,21 @@ one transaction of set elements that we write ourselves, in well under one.
 Whether the tables are still ours is answered by reading back everything in them that we know the look of: tables,
 chains and rules must be the same bytes as right after they were made, the elements those that we put there. Counters
 and what the rules themselves remember are not part of it.
+
+The tables outlive the agent. What they were made from, and how they then read, lies in a file beside its socket, so
+that the next agent can tell whether they are still what it would make, and takes them over as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import trio
@@ -50,10 +56,12 @@ class _Looks:
 
 @dataclass(slots=True)
 class Tables:
-    """Our tables in the namespace that `sock` was made in. `nft`: the program, run in the same namespace."""
+    """Our tables in the namespace that `sock` was made in. `nft`: the program, run in the same namespace. `memory`:
+    the file by which they are known again; like them it must be gone after a reboot. None: they never are."""
 
     sock: socket.socket
     nft: tuple[str, ...] = ("nft",)
+    memory: Path | None = None
     _rules: tuple[bytes, ...] = ()
     """As they read when we had made them."""
     _elements: dict[str, _Raw] = field(default_factory=dict)
@@ -63,6 +71,19 @@ class Tables:
     def generation(self) -> int:
         """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
         return nftables.generation(self.sock)
+
+    def adopt(self, ruleset: Ruleset) -> tuple[Ruleset, int] | None:
+        """Take over tables that an earlier agent made of the same rules and nobody has changed since. None: there are
+        none such. The result is what to `change` from, whatever they hold, and the generation, as `install`'s."""
+        try:
+            generation, looks = self.generation(), self._look()
+            known = self.memory.read_text() if self.memory is not None else ""
+        except OSError:
+            return None
+        if known != _memory_of(ruleset, looks.rules):
+            return None
+        self._rules, self._elements = looks.rules, dict(looks.elements)
+        return _without_elements(ruleset), generation
 
     async def install(self, ruleset: Ruleset) -> int:
         """Put the tables in the place of what there is; the generation at which they are known to be whole.
@@ -79,7 +100,21 @@ class Tables:
         except OSError as error:
             raise FailedError(f"can't read our tables back: {error.strerror}", code="firewall") from error
         self._rules = looks.rules
+        self._remember(_memory_of(ruleset, looks.rules))
         return generation
+
+    def _remember(self, text: str) -> None:
+        """A crash before this leaves tables that are not known again, and put anew once."""
+        if self.memory is None:
+            return
+        beside = self.memory.with_name(self.memory.name + ".new")
+        try:
+            beside.write_text(text)
+            beside.replace(self.memory)
+        except OSError as error:
+            _log.warning("firewall: the next start will put our tables anew: %s: %s", beside, error.strerror)
+            with suppress(OSError):
+                self.memory.unlink(missing_ok=True)
 
     def change(self, old: Ruleset, new: Ruleset) -> bool:
         """From one to the other by elements alone. False when that is not possible; then nothing was changed.
@@ -192,6 +227,17 @@ class Tables:
         if done is None or done.returncode != 0:
             words = "it did not end" if done is None else _first_line(done)
             raise FailedError(f"nft can't make our tables: {words}", code="firewall")
+
+
+def _memory_of(ruleset: Ruleset, rules: Iterable[bytes]) -> str:
+    """What tables without their elements were made from, and how the kernel reads them back. Rules are read back with
+    their handles, so that it is these tables and no others."""
+    parts = (render(_without_elements(ruleset)).encode(), b"".join(rules))
+    return " ".join(hashlib.sha256(part).hexdigest() for part in parts) + "\n"
+
+
+def _without_elements(ruleset: Ruleset) -> Ruleset:
+    return replace(ruleset, elements={kind: {} for kind in KINDS})
 
 
 def _first_line(done: subprocess.CompletedProcess[bytes]) -> str:

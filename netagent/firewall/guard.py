@@ -3,7 +3,7 @@
 Two things wake it: new inputs, and the number of the ruleset's generation, asked for twice a second, which tells that
 somebody changed something somewhere. Then everything of ours is read back, and what is not as we left it is put anew,
 whole. What fails is tried again with growing pauses, and shown with its reason. Nothing is done before the first
-inputs are there, and nothing when the loop ends: the kernel keeps the tables.
+inputs are there, and nothing when the loop ends: the kernel keeps the tables, and the next agent takes them over.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Guard:
         """Of the inputs given last."""
         self._standing: Ruleset | None = None
         """In the kernel, as far as we know; None: to be put there as a whole."""
+        self._is_tried = False
+        """Whether there has been a pass with inputs: the first one may find tables of an earlier agent."""
         self._seen = -1
         self._restored = 0
         self._trouble = ""
@@ -115,6 +117,9 @@ class Guard:
                 await self._tables.remove()
             self._standing, self._programmed_generation = None, generation
             return
+        if self._standing is None and not self._is_tried:
+            self._standing, self._seen = self._tables.adopt(wanted) or (None, -1)
+        self._is_tried = True
         is_disturbed = self._standing is not None and self._is_disturbed()
         if is_disturbed:
             self._standing = None

@@ -129,7 +129,8 @@ class Cluster:
             sockets = undo.enter_context(closing(_open_sockets(config, underlay)))
             self._netlink = undo.enter_context(closing(Netlink(open_socket())))
             notifications = undo.enter_context(closing(open_notification_socket()))
-            self.guard = Guard(Tables(undo.enter_context(closing(nftables.open_socket()))))
+            rules = undo.enter_context(closing(nftables.open_socket()))
+            self.guard = Guard(Tables(rules, memory=state.run_dir / "firewall"))
             self._build(state, sockets, notifications)
             self._undo = undo.pop_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 from kernel.overlay import Namespace
@@ -15,16 +16,18 @@ from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput
 
 
-async def tables_of(namespace: Namespace) -> Tables:
+async def tables_of(namespace: Namespace, memory: Path | None = None) -> Tables:
     with opened_netns(namespace.path) as fd:
         sock = await run_in_netns(fd, nftables.open_socket)
-    return Tables(sock, nft=("nsenter", f"--net={namespace.path}", "nft"))
+    return Tables(sock, nft=("nsenter", f"--net={namespace.path}", "nft"), memory=memory)
 
 
 @asynccontextmanager
-async def guarding(namespace: Namespace, given: FirewallInput) -> AsyncIterator[Guard]:
+async def guarding(
+    namespace: Namespace, given: FirewallInput, memory: Path | None = None
+) -> AsyncIterator[Guard]:
     """The tables hold within the block, and stay behind it, as when an agent stops."""
-    guard = Guard(await tables_of(namespace))
+    guard = Guard(await tables_of(namespace, memory))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(guard.run)
         await give(guard, given, 1)

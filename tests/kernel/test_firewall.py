@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -125,6 +127,42 @@ def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFacto
             assert guard.status().restored == 0
             await give(guard, None, 6)
             assert host.run("nft list ruleset") == ""
+
+    trio.run(main)
+
+
+def test_the_next_agent_takes_over_what_it_would_make(namespaces: NamespaceFactory, tmp_path: Path) -> None:
+    host, memory = namespaces("h"), tmp_path / "firewall"
+
+    def rules() -> str:
+        """With their handles, which tell them from others of the same words, and without elements."""
+        return re.sub(r"elements = \{[^}]*\}|packets \d+ bytes \d+", "", host.run("nft -a list ruleset"))
+
+    async def life(given: FirewallInput, port: int = 4799) -> str:
+        async with guarding(host, dataclasses.replace(given, vxlan_port=port), memory) as guard:
+            assert guard.status().restored == 0
+            assert "10.66.0.2" in host.run("nft list set bridge netagent senders4")
+            return rules()
+
+    async def main() -> None:
+        first = await life(GIVEN)
+        text = host.run("nft list ruleset")
+        assert await life(GIVEN) == first
+        assert host.run("nft list ruleset") == text
+        assert await life(dataclasses.replace(GIVEN, endpoints=(WEB,))) == first, "by elements alone"
+        assert "10.66.0.3" not in host.run("nft list ruleset")
+        host.run("nft flush set bridge netagent senders4")
+        assert await life(GIVEN) == first, "what is in it is put right, while it runs or not"
+        host.run("nft add rule bridge netagent sender drop")
+        second = await life(GIVEN)
+        assert second != first
+        assert "\t\tdrop" not in second
+        third = await life(GIVEN, port=4800)
+        assert third != second
+        memory.unlink()
+        assert await life(GIVEN, port=4800) != third, "not known again"
+        host.run("nft flush ruleset")
+        await life(GIVEN)
 
     trio.run(main)
 

@@ -46,6 +46,20 @@ def cluster(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
 @pytest.fixture
 def app(cluster: Cluster) -> Cluster:
     """The cluster with a network `app` and one container on each host: c1, c2 and c3."""
+    return inhabited(cluster)
+
+
+@pytest.fixture(scope="module")
+def lasting(new_lasting_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+    """As `app`, for all tests of a file: each leaves c1, c2 and c3 as they were, and all agents running."""
+    lab = new_lasting_lab()
+    lab.up(of_hosts(3))
+    with ThreadPoolExecutor(24) as pool:
+        yield inhabited(Cluster(lab, pool))
+
+
+def inhabited(cluster: Cluster) -> Cluster:
+    """With what `app` says."""
     cluster.netagent("h1", "network", "create", "app")
     for number in (1, 2, 3):
         cluster.attach(f"h{number}", f"c{number}")
