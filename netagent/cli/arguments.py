@@ -152,7 +152,7 @@ def network_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         choices=("open", "links"),
-        help="open (default): all may talk; links: only linked (in a later version)",
+        help="open (default): all may talk; links: only linked services may be reached",
     )
     parser.add_argument(
         "--multicast", action="store_true", help="carry multicast and broadcast to the other hosts"

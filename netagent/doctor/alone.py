@@ -143,6 +143,6 @@ async def _gather(known: Moment, situation: Situation, written: Written, seen: O
         unseen=unseen,
         names=SILENT,
         asked=0,
-        journal=tuple(journal_findings(view, known.rows, written)),
+        journal=tuple(journal_findings(view, known.rows, written, situation.domain)),
         clashes=view.clashes,
     )

@@ -301,7 +301,7 @@ async def _compare_journal(cluster: Cluster) -> tuple[Finding, ...] | str:
         except NetagentError as error:
             return str(error)
         known = cluster.live.now
-        found = tuple(journal_findings(known.view, known.rows, written))
+        found = tuple(journal_findings(known.view, known.rows, written, cluster.keys.domain))
         if not found:
             break
     return found

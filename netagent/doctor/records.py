@@ -11,19 +11,19 @@ from netagent.registry.reading import Written
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of, scope_of
 from netagent.registry.view import RegistryView
-from netagent.usecases.endpoint_rules import record_of
+from netagent.usecases.endpoint_rules import links_told, record_of
 from netgossip.types import CLUSTER_SCOPE, Scope
 
 _RESTART = "restart the agent: it goes by its journal, and tells the others anew"
 
 
 def journal_findings(
-    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: Written
+    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: Written, domain: str
 ) -> Iterator[Finding]:
     """Where disk, this host's endpoints and its published records are not of one opinion."""
     yield from _row_findings(rows, {row.endpoint_id: row for row in written.rows})
     yield from _record_findings(view, written)
-    yield from _published_findings(view, rows)
+    yield from _published_findings(view, rows, domain)
 
 
 def _row_findings(
@@ -70,7 +70,9 @@ def own_records(view: RegistryView, owner: HostId) -> Iterator[Record]:
         yield from view.records_of(owner, scope)
 
 
-def _published_findings(view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow]) -> Iterator[Finding]:
+def _published_findings(
+    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], domain: str
+) -> Iterator[Finding]:
     told = {
         record.endpoint_id: record
         for record in own_records(view, view.local)
@@ -81,7 +83,9 @@ def _published_findings(view: RegistryView, rows: Mapping[EndpointId, LocalEndpo
             continue
         if endpoint_id not in told:
             yield Finding(endpoint_id, f"other hosts are not told of the endpoint {row.name}", _RESTART)
-        elif told[endpoint_id] != record_of(row):
+        elif told[endpoint_id] != record_of(
+            row, links_told(row, rows.values(), view.networks[row.network_id], domain)
+        ):
             text = f"other hosts are told something else of the endpoint {row.name} than this host knows"
             yield Finding(endpoint_id, text, _RESTART)
     for endpoint_id, record in told.items():

@@ -18,6 +18,7 @@ from netagent.doctor.intent import host_text
 from netagent.doctor.line import Line
 from netagent.doctor.objects import Evidence, device_line, flood_line, master_line, neighbour_line, self_line
 from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.model.records import Policy
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
 from netgossip.types import Version
 
@@ -86,10 +87,27 @@ def endpoint_lines(
             underlay = evidence.desired.selves.get((tunnel, record.mac))
             if network.record.multicast and underlay is not None:
                 yield flood_line(evidence, (tunnel, underlay))
+        if network.record.policy is Policy.LINKS:
+            yield from link_lines(view, endpoint, network)
     row = evidence.rows.get(endpoint.endpoint_id)
     if row is not None and inside is not None and endpoint.owner == view.local:
         yield from inside_lines(row, network, inside)
     yield from name_lines(evidence, endpoint, names, replies)
+
+
+def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[Line]:
+    """In a network where only linked services may be reached: who reaches the endpoint, and whom it reaches."""
+    name, law = endpoint.record.name, f"in network {network.unique_name} only linked services may be reached"
+    for verb, others, command in (
+        ("may be reached by", view.linked_to(endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
+        ("may reach", view.linked_from(endpoint), f"netagent link {name} SERVICE"),
+    ):
+        named = sorted({one.record.name for one in others})
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        if named:
+            yield Line("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
+        else:
+            yield Line("policy", f"{name} {verb} nobody", State.NOT_NEEDED, f"{law}: `{command}` allows it")
 
 
 def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:

@@ -1,6 +1,6 @@
 """Our tables in the kernel: put there as a whole by `nft`, changed element by element over netlink, and read back.
 
-`nft` writes both tables in one transaction: no packet sees the old rules gone and the new ones not there. Starting
+`nft` writes all tables in one transaction: no packet sees the old rules gone and the new ones not there. Starting
 the program costs some ten milliseconds, which an attach should not wait for; so an endpoint that comes or goes is
 one transaction of set elements that we write ourselves, in well under one.
 
@@ -33,7 +33,11 @@ from netagent.firewall.element import Family, SetKind, encode
 from netagent.firewall.ruleset import KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
 
-_NUMBERS: Final = {Family.BRIDGE: nftables.FAMILY_BRIDGE, Family.INET: nftables.FAMILY_INET}
+_NUMBERS: Final = {
+    Family.BRIDGE: nftables.FAMILY_BRIDGE,
+    Family.INET: nftables.FAMILY_INET,
+    Family.NETDEV: nftables.FAMILY_NETDEV,
+}
 _PATIENCE_S: Final = 20.0
 MESSAGE_ELEMENTS: Final = 400
 """In one message: an attribute's length has 16 bits, and an element takes at most some 100 bytes."""
@@ -67,6 +71,8 @@ class Tables:
     _elements: dict[str, _Raw] = field(default_factory=dict)
     _counted: dict[str, int] = field(default_factory=dict)
     """By tables that have been replaced."""
+    silent: str = ""
+    """Why what the policy refuses is dropped without a word, instead of rejected; empty when it is rejected."""
 
     def generation(self) -> int:
         """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
@@ -90,9 +96,17 @@ class Tables:
 
         FailedError in one sentence; then what was there is still there.
         """
-        counted = self.counters()
-        await self._run(render(ruleset))
-        self._counted = counted
+        counted, silent = self.counters(), ""
+        try:
+            await self._run(render(ruleset))
+        except FailedError as error:
+            # Before Linux 6.16 a chain of the netdev family can't be made before its devices are.
+            if not ruleset.rejecting:
+                raise
+            ruleset = replace(ruleset, rejecting=frozenset())
+            await self._run(render(ruleset))
+            silent = str(error)
+        self._counted, self.silent = counted, silent
         self._elements = {kind.name: _raw(kind, ruleset.elements[kind]) for kind in KINDS}
         try:
             generation = self.generation()
@@ -121,7 +135,7 @@ class Tables:
 
         OSError when the kernel refuses: the tables are not what we believe.
         """
-        if old.vxlan_port != new.vxlan_port:
+        if (old.vxlan_port, old.rejecting) != (new.vxlan_port, new.rejecting):
             return False
         changes: list[Change] = []
         count = 0

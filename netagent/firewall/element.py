@@ -16,10 +16,11 @@ Words: TypeAlias = tuple[str, ...]
 
 
 class Family(enum.Enum):
-    """The table that a set is in: both are called `netagent`."""
+    """The table that a set is in: all are called `netagent`."""
 
     BRIDGE = "bridge"
     INET = "inet"
+    NETDEV = "netdev"
 
 
 class Field(enum.Enum):

@@ -60,6 +60,9 @@ class Guard:
         self._seen = -1
         self._restored = 0
         self._trouble = ""
+        self._silent_s = RETRY_MIN_S
+        self._silent_until = 0.0
+        """When to try again to have the kernel reject."""
         self._woken = trio.Event()
         self._changed = trio.Event()
 
@@ -105,7 +108,7 @@ class Guard:
             programmed_generation=self._programmed_generation,
             restored=self._restored,
             dropped=self._tables.counters() if self._standing is not None else {},
-            trouble=self._trouble,
+            trouble=self._trouble or self._tables.silent,
         )
 
     async def _pass(self) -> None:
@@ -124,10 +127,13 @@ class Guard:
         if is_disturbed:
             self._standing = None
             _log.warning("firewall: somebody changed or removed our tables: they are put back")
-        if self._standing is None or not self._changed_to(self._standing, wanted):
+        is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
+        if self._standing is None or is_due or not self._changed_to(self._standing, wanted):
             self._standing = None
             self._seen = await self._tables.install(wanted)
             self._standing = wanted
+            self._silent_until = trio.current_time() + self._silent_s
+            self._silent_s = min(2 * self._silent_s, RETRY_MAX_S) if self._tables.silent else RETRY_MIN_S
         self._restored += is_disturbed
         self._programmed_generation = generation
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,8 @@ class GuardedEndpoint:
     """The host's side."""
     mac: str
     addresses: tuple[str, ...]
+    bridge: str = ""
+    """What the host's side is a port of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,14 @@ class GuardedNetwork:
 
     bridge: str
     bridge_mac: str
+    tunnel: str = ""
+    """Its VXLAN device."""
+    restricted: bool = False
+    """Only linked services may be reached in it (netagent.firewall.policy)."""
+
+
+Way: TypeAlias = tuple[str, str, str]
+"""The port by which a packet comes in, its source, its destination: both of one family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,3 +49,7 @@ class FirewallInput:
     """Where other hosts' VXLAN packets come from."""
     clamps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(VXLAN device, MAC of an endpoint behind it) -> the largest packet, in bytes, that its path carries."""
+    requests: frozenset[Way] = frozenset()
+    """In restricted networks: who may ask whom."""
+    answers: frozenset[Way] = frozenset()
+    """And who may answer whom."""

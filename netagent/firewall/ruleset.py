@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from netagent.firewall import policy
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, Way
 
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
@@ -36,7 +37,7 @@ MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
 GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
 """Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
 
-KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS4, CLAMPS6, MEMBERS4, MEMBERS6, GATEWAYS)
+KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS4, CLAMPS6, MEMBERS4, MEMBERS6, GATEWAYS, *policy.KINDS)
 
 HEADERS4_BYTES: Final = 20 + 20
 """IPv4's and TCP's, without options: what an MSS leaves out (RFC 9293 section 3.7.1). TCP itself takes its options
@@ -55,6 +56,8 @@ class Ruleset:
 
     vxlan_port: int
     elements: Mapping[SetKind, Elements]
+    rejecting: frozenset[str] = frozenset()
+    """Bridges whose own device rejects what the policy refuses."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -72,8 +75,34 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             MEMBERS4: _keys((address,) for address in members4),
             MEMBERS6: _keys((address,) for address in members6),
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
+            **_policy(given),
         },
+        rejecting=policy.restricted_bridges(given),
     )
+
+
+def _policy(given: FirewallInput) -> dict[SetKind, Elements]:
+    networks = {network.bridge: network for network in given.networks if network.restricted}
+    ports = {one.veth: networks[one.bridge].bridge_mac for one in given.endpoints if one.bridge in networks}
+    requests4, requests6 = _ways(given.requests)
+    answers4, answers6 = _ways(given.answers)
+    return {
+        policy.RESTRICTED: _keys((port,) for port in (*ports, *(one.tunnel for one in networks.values()))),
+        policy.OWN: _keys(ports.items()),
+        policy.BRIDGES: {(port,): (mac,) for port, mac in ports.items()},
+        policy.REQUESTS4: _keys(requests4),
+        policy.REQUESTS6: _keys(requests6),
+        policy.ANSWERS4: _keys(answers4),
+        policy.ANSWERS6: _keys(answers6),
+    }
+
+
+def _ways(ways: Iterable[Way]) -> tuple[list[Way], list[Way]]:
+    four: list[Way] = []
+    six: list[Way] = []
+    for way in ways:
+        (six if ":" in way[1] else four).append(way)
+    return four, six
 
 
 def link_local(mac: str) -> str:

@@ -2,6 +2,7 @@
 
     table bridge netagent      what a container may send; what may pass from port to port of our bridges
     table inet netagent        what may reach the host's tunnels; what the host may route
+    table netdev netagent      tells a container that it was refused
 
 **A container is who its address says.** What comes out of the host's side of its veth (`nv…`) must carry the MAC and
 the addresses that this host has given it: in the frame, in ARP's sender fields, in IPv4's and IPv6's source, in the
@@ -32,6 +33,8 @@ do the same; and it is enough that one of them knows.
 The bridge table's chains stand before bridge netfilter (priority 0), where that is on: it takes packets out of the
 bridge's hooks, and brings them back behind all others of its own priority.
 
+**Links.** In networks made with `--policy links` only linked services may be reached: netagent.firewall.policy.
+
 Counters are named objects, so that the rules themselves read the same at any time (netagent.firewall.driver).
 """
 
@@ -40,14 +43,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from netagent.firewall import element
+from netagent.firewall import element, policy
 from netagent.firewall.element import Family
 from netagent.firewall.ruleset import KINDS, Ruleset
 
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
-COUNTERS: Final = {Family.BRIDGE: (SPOOFED, FLOODS), Family.INET: (STRANGERS, CROSSED)}
-"""Of dropped packets: forged senders, multicast beyond its budget, VXLAN from no member, from network to network."""
+COUNTERS: Final = {
+    Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED),
+    Family.INET: (STRANGERS, CROSSED),
+    Family.NETDEV: (),
+}
+"""Of dropped packets: forged senders, multicast beyond its budget, between containers that no link joins; VXLAN from
+no member, from network to network."""
 
 FLOODS_PER_S: Final = 2000
 """Multicast and broadcast frames that leave a host for the others, of each network: a video of 20 Mbit/s, which for
@@ -60,6 +68,7 @@ _BRIDGE_CHAINS: Final = """
 	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
 		iifname "nv*" jump sender
+		iifname @restricted goto linked
 	}
 	chain sender {
 		ether type ip iifname . ether saddr . ip saddr @senders4 return
@@ -122,10 +131,15 @@ _INET_CHAINS: Final = """
 		udp dport $PORT ip daddr @members4 ip saddr != @members4 counter name strangers drop
 		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
 		iifname "na-*" oifname "na-*" iifname . ether daddr @gateways counter name crossed drop
+		meta mark $MARK drop
 	}
 """
 
-_CHAINS: Final = {Family.BRIDGE: _BRIDGE_CHAINS, Family.INET: _INET_CHAINS}
+_CHAINS: Final = {
+    Family.BRIDGE: _BRIDGE_CHAINS + policy.BRIDGE_CHAINS,
+    Family.INET: _INET_CHAINS,
+    Family.NETDEV: policy.NETDEV_CHAINS,
+}
 
 
 def render(ruleset: Ruleset) -> str:
@@ -135,12 +149,16 @@ def render(ruleset: Ruleset) -> str:
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
         "$MAX_BUDGETS": MAX_BUDGETS,
+        "$MAX_FLOWS": policy.MAX_FLOWS,
+        "$FLOW_S": policy.FLOW_S,
+        "$MARK": policy.MARK,
     }
     tables = []
     for family in Family:
         body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
         body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
-        chains = re.sub(r"\$[A-Z_]+", lambda word: str(numbers[word[0]]), _CHAINS[family])
+        chains = _CHAINS[family] + (policy.ingress(ruleset.rejecting) if family is Family.NETDEV else "")
+        chains = re.sub(r"\$[A-Z_]+", lambda word: str(numbers[word[0]]), chains)
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
     return "".join(tables)

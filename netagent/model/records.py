@@ -124,6 +124,9 @@ class EndpointRecord:
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
     health: Health = Health.UNKNOWN
+    links: tuple[str, ...] = ()
+    """Whom its sandbox is linked to, told only where the network's policy is LINKS: services of the network, or
+    `NAME.HOST` for one endpoint; sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,8 @@ Record: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` means `service`. Local to a host, never replicated."""
+    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` means `service`. Local to a host; where only linked
+    services may be reached, others are told of the service (EndpointRecord.links)."""
 
     service: str
     """A service, `service.network` or a fully qualified name of ours."""

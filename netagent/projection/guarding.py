@@ -11,6 +11,8 @@ from netagent.datapath.desired import device_mac
 from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import HostId, bridge_name, veth_name, vxlan_name
+from netagent.model.records import Policy
+from netagent.projection.linking import ways
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
@@ -27,19 +29,25 @@ def firewall_input(
     `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
     """
     rows, seed = list(rows), probe_mac(view.local)
-    found = (view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows}))
-    networks = [network for network in found if network is not None and network.holds_vni]
+    known = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
+    networks = {network.network_id: network for network in known if network is not None and network.holds_vni}
+    requests, answers = ways(view, rows, networks)
     return FirewallInput(
         vxlan_port=vxlan_port,
         # Also those that are being attached: what comes out of an interface is judged from its first packet.
-        endpoints=tuple(
-            GuardedEndpoint(veth=veth_name(row.endpoint_id), mac=row.mac, addresses=row.addresses)
-            for row in rows
-        ),
-        networks=tuple(_network(network, seed) for network in networks),
+        endpoints=tuple(_endpoint(row, networks.get(row.network_id)) for row in rows),
+        networks=tuple(_network(network, seed) for network in networks.values()),
         members=members(view),
-        clamps={key: size for network in networks for key, size in _clamps(view, network, limits)},
+        clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
+        requests=requests,
+        answers=answers,
     )
+
+
+def _endpoint(row: LocalEndpointRow, network: NetworkView | None) -> GuardedEndpoint:
+    bridge = bridge_name(network.record.vni) if network is not None else ""
+    veth = veth_name(row.endpoint_id)
+    return GuardedEndpoint(veth=veth, mac=row.mac, addresses=row.addresses, bridge=bridge)
 
 
 def members(view: RegistryView) -> frozenset[str]:
@@ -67,4 +75,9 @@ def _clamps(
 
 def _network(network: NetworkView, seed: str) -> GuardedNetwork:
     bridge = bridge_name(network.record.vni)
-    return GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, seed))
+    return GuardedNetwork(
+        bridge=bridge,
+        bridge_mac=device_mac(bridge, seed),
+        tunnel=vxlan_name(network.record.vni),
+        restricted=network.record.policy is Policy.LINKS,
+    )

@@ -318,6 +318,10 @@ class Draft:
         self.s.by_network = put(self.s.by_network, record.network_id, endpoint_id, view)
         self.s.by_name = put(self.s.by_name, record.name, endpoint_id, view)
         self.s.by_service = put(self.s.by_service, (record.network_id, record.service), endpoint_id, view)
+        for alias in record.aliases:
+            self.s.by_alias = put(self.s.by_alias, (record.network_id, alias), endpoint_id, view)
+        for link in record.links:
+            self.s.by_link = put(self.s.by_link, (record.network_id, link), endpoint_id, view)
 
     def _withdraw(self, key: EndpointKey, view: EndpointView) -> None:
         """Take an endpoint out of the indexes of those that count, wherever it is."""
@@ -329,6 +333,10 @@ class Draft:
         self.s.by_network = drop(self.s.by_network, record.network_id, endpoint_id)
         self.s.by_name = drop(self.s.by_name, record.name, endpoint_id)
         self.s.by_service = drop(self.s.by_service, (record.network_id, record.service), endpoint_id)
+        for alias in record.aliases:
+            self.s.by_alias = drop(self.s.by_alias, (record.network_id, alias), endpoint_id)
+        for link in record.links:
+            self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
 
 
 def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:

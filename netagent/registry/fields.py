@@ -137,6 +137,14 @@ class Fields:
             raise RecordError(f"{what}: not a name")
         return value
 
+    def dotted_name(self, what: str) -> str:
+        """One name, or two with a dot between them."""
+        value = self._next(what)
+        labels = value.split(".") if isinstance(value, str) else []
+        if not isinstance(value, str) or not 1 <= len(labels) <= 2 or not all(map(is_name, labels)):
+            raise RecordError(f"{what}: not one name or two")
+        return value
+
     def network_name(self, what: str) -> str:
         """A name that is not the label under which hosts have theirs."""
         value = self.name(what)

@@ -184,6 +184,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         [[port.name, port.number, port.protocol] for port in record.ports],
         [[key, value] for key, value in record.labels],
         record.health.value,
+        list(record.links),
     ]
 
 
@@ -245,6 +246,7 @@ def _read_endpoint(fields: Fields) -> EndpointRecord:
         ports=fields.items("ports", 256, _read_port),
         labels=fields.sorted_items("labels", 256, _read_label),
         health=fields.choice("health", Health),
+        links=fields.sorted_items("links", 256, Fields.dotted_name) if fields.has_more() else (),
     )
 
 

@@ -71,6 +71,9 @@ class Store:
     by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_name: Map[str, Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_alias: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    """Who is linked to what is called so."""
 
     def is_used(self, network: NetworkView) -> bool:
         """As the rules see it: the network's creator takes part in it, or has given space of it away, or is gone and

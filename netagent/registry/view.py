@@ -242,6 +242,31 @@ class RegistryView:
         endpoints = self._store.by_service.get((network_id, name), _NO_ENDPOINTS)
         return ServiceView(network_id, name, _sorted(endpoints))
 
+    def linked_from(self, endpoint: EndpointView) -> tuple[EndpointView, ...]:
+        """Whom the endpoint's links lead to, by id: all that have a link's label as service, name or alias."""
+        found = _NO_ENDPOINTS
+        for link in endpoint.record.links:
+            label, _, host = link.partition(".")
+            place = (endpoint.network_id, label)
+            named = [e for e in self.endpoints_named(label) if e.network_id == endpoint.network_id]
+            if host:
+                named = [e for e in named if (at := self.hosts.get(e.owner)) and at.unique_name == host]
+            else:
+                found = found.update(self._store.by_service.get(place, _NO_ENDPOINTS))
+                found = found.update(self._store.by_alias.get(place, _NO_ENDPOINTS))
+            found = found.update({one.endpoint_id: one for one in named})
+        return _sorted(found)
+
+    def linked_to(self, endpoint: EndpointView) -> tuple[EndpointView, ...]:
+        """Whose links lead to the endpoint, by id."""
+        record, host = endpoint.record, self.hosts.get(endpoint.owner)
+        labels = {record.service, record.name, *record.aliases}
+        labels |= {f"{record.name}.{host.unique_name}"} if host is not None else set()
+        found = _NO_ENDPOINTS
+        for label in labels:
+            found = found.update(self._store.by_link.get((endpoint.network_id, label), _NO_ENDPOINTS))
+        return _sorted(found)
+
     def services(self, network_id: NetworkId | None = None) -> tuple[ServiceView, ...]:
         """All services, or those of one network, sorted by network and name. Costs all of them."""
         keys = sorted(key for key in self._store.by_service if network_id in (None, key[0]))

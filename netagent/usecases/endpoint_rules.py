@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from netagent.errors import RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
-from netagent.model.records import EndpointRecord, Health, Link
+from netagent.model.records import EndpointRecord, Health, Link, Policy
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.model.subnet import offset_of, parse_subnet
@@ -38,8 +38,8 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
     }
 
 
-def record_of(row: LocalEndpointRow) -> EndpointRecord:
-    """What other hosts learn of an endpoint."""
+def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
+    """What other hosts learn of an endpoint; `links` as by `links_told`."""
     return EndpointRecord(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
@@ -51,17 +51,38 @@ def record_of(row: LocalEndpointRow) -> EndpointRecord:
         ports=row.ports,
         labels=row.labels,
         health=row.health,
+        links=links,
     )
 
 
-def without_names(row: LocalEndpointRow) -> EndpointRecord:
+def links_told(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
+) -> tuple[str, ...]:
+    """Whom the sandbox of a row is linked to in the row's network, for those who have to let it pass: nobody, where
+    all may be reached. A link's service without its network is one of each network that the sandbox is in."""
+    if network is None or network.record.policy is not Policy.LINKS:
+        return ()
+    mates = [row, *(other for other in rows if row.netns_inode and sandbox_of(other) == sandbox_of(row))]
+    found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
+    return tuple(sorted(found - {""}))
+
+
+def _place_in(service: str, network: str, domain: str) -> str:
+    """`SERVICE` or `NAME.HOST` below the network's name; empty for what lies below another's."""
+    labels = service.removesuffix(f".{domain}").split(".")
+    if len(labels) == 1:
+        return service
+    return ".".join(labels[:-1]) if labels[-1] == network and len(labels) <= 3 else ""
+
+
+def without_names(record: EndpointRecord) -> EndpointRecord:
     """The same without names: unhealthy ones are hidden, the way to them is not.
 
     For an endpoint that is just coming: what its container sends first must find its way back; if other hosts hear of
     it only by then, their containers ask for its MAC in vain, and again a second later. And for one that is about to
     go: requests under way must come to their end.
     """
-    return dataclasses.replace(record_of(row), health=Health.UNHEALTHY)
+    return dataclasses.replace(record, health=Health.UNHEALTHY)
 
 
 def existing_endpoint(
@@ -216,6 +237,12 @@ def new_row(
         labels=request.labels,
         origin=origin,
     )
+
+
+def is_told(view: RegistryView, record: EndpointRecord) -> bool:
+    """True when others have this very record; one whose detaching was interrupted has lost its names in theirs."""
+    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
+    return any(e.record == record and e.owner == view.local for e in known)
 
 
 def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:

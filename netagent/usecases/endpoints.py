@@ -31,13 +31,11 @@ from netagent.usecases.endpoint_rules import (
     asked_offset,
     existing_endpoint,
     new_row,
-    record_of,
     refuse_alias_in_use,
     refuse_mac_in_use,
     refuse_unsupported,
     repeated,
     sandbox_of,
-    without_names,
 )
 from netagent.usecases.fencing import unfence
 from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
@@ -172,10 +170,11 @@ class Endpoints:
         async with self.steps.held(row) as now:
             if now is None or now.stage is not Stage.PUBLISHED:
                 return
+            before = self.steps.record(now)
             self.steps.retreating.add(now.endpoint_id)
-            if without_names(now) != record_of(now):
+            if self.steps.record(now) != before:
                 with suppress(NetagentError):  # a full disk: what follows makes room
-                    await self._parts.publisher.put(without_names(now))
+                    await self._parts.publisher.put(self.steps.record(now))
         await self._parts.retreat.wait_endpoint_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
         await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
@@ -186,7 +185,7 @@ class Endpoints:
         async with self.steps.held(row) as now:
             if now is not None and now.stage is Stage.PUBLISHED:
                 with suppress(NetagentError):
-                    await self._parts.publisher.put(record_of(now))
+                    await self._parts.publisher.put(self.steps.record(now))
 
     async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
         """What a runtime calls so, at whatever stage it is; None when there is no such endpoint."""
@@ -263,10 +262,7 @@ class Endpoints:
             )
             if changed == now:
                 return now
-            # Told first: what could not be told is still a change when it is tried again.
-            if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(now):
-                await self._parts.publisher.put(self.steps.record(changed))
-            return await self.steps.save(changed)
+            return await self._save(now, changed)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -287,6 +283,15 @@ class Endpoints:
         return self.steps.names_in_work.held((row.network_id, row.name))
 
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
-        row = await self.steps.save(dataclasses.replace(row, links=links))
+        row = await self._save(row, dataclasses.replace(row, links=links))
         await self.steps.settle()
         return row
+
+    async def _save(self, row: LocalEndpointRow, changed: LocalEndpointRow) -> LocalEndpointRow:
+        # Told first: what could not be told is still a change when it is tried again.
+        if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(row):
+            await self._parts.publisher.put(self.steps.record(changed))
+        changed = await self.steps.save(changed)
+        if changed.links != row.links:
+            await self.steps.retell_mates(changed)
+        return changed

@@ -18,10 +18,9 @@ from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.model.records import EndpointRecord
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
-from netagent.usecases.endpoint_rules import record_of, sandbox_of
+from netagent.usecases.endpoint_rules import is_told, record_of, sandbox_of
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.fencing import sweep_fenced
 from netagent.usecases.steps import EndpointParts, netns_is
@@ -88,6 +87,8 @@ class Janitor:
             await self._remove(row, "its namespace is gone")
         elif is_old and row.network_id in self.parts.live.view.networks:
             await self._resume(row)
+        elif not is_old and not is_told(self.parts.live.view, self.endpoints.steps.record(row)):
+            await self._retell(row)
 
     def _rows(self) -> list[LocalEndpointRow]:
         return list(self.parts.live.rows.values())
@@ -133,9 +134,19 @@ class Janitor:
                 await parts.resolvers.ensure_listening(sandbox_of(now), fd, behind_runtime=now.behind_runtime)
             self.endpoints.steps.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
-            if not _is_told(parts.live.view, record_of(now)):
-                await parts.publisher.put(record_of(now))
+            await self._tell(now)
             self._unresumed.discard(row.endpoint_id)
+
+    async def _retell(self, row: LocalEndpointRow) -> None:
+        """What could not be told when it came about: such as a link that an endpoint has through its sandbox."""
+        async with self.endpoints.steps.held(row) as now:
+            if now is not None and now.stage is Stage.PUBLISHED:
+                await self._tell(now)
+
+    async def _tell(self, row: LocalEndpointRow) -> None:
+        record = self.endpoints.steps.record(row)
+        if not is_told(self.parts.live.view, record):
+            await self.parts.publisher.put(record)
 
     async def _save(self, row: LocalEndpointRow) -> None:
         await self.parts.journal.save_endpoint(row)
@@ -155,12 +166,6 @@ def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:
     return endpoint_id in view.endpoints or any(
         e.endpoint_id == endpoint_id and e.owner == view.local for e in view.fenced.values()
     )
-
-
-def _is_told(view: RegistryView, record: EndpointRecord) -> bool:
-    """True when others have this very record; one whose detaching was interrupted has lost its names in theirs."""
-    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
-    return any(e.record == record and e.owner == view.local for e in known)
 
 
 def _path_of_namespace(identity: tuple[int, int]) -> str | None:

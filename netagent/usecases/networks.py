@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-from netagent.errors import FailedError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NoError, RefusedError
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import NetworkId
@@ -234,18 +234,21 @@ class Networks:
 
 
 def _refuse_unsupported(request: NetworkRequest) -> None:
-    """RefusedError for options that belong to later versions: recorded without effect they would be a lie."""
-    for option, asked in (
-        ("--policy links", request.policy is not Policy.OPEN),
-        ("--host-access", request.host_access),
-    ):
-        if asked:
-            raise RefusedError(
-                f"this version does not have {option}",
-                code="not-supported",
-                thing=request.name,
-                hint="make the network without it",
-            )
+    """RefusedError for what belongs to later versions, InputError for options that contradict each other: recorded
+    without effect they would be a lie."""
+    if request.host_access:
+        raise RefusedError(
+            "this version does not have --host-access",
+            code="not-supported",
+            thing=request.name,
+            hint="make the network without it",
+        )
+    if request.multicast and request.policy is Policy.LINKS:
+        raise InputError(
+            "multicast reaches everybody in a network, --policy links only lets linked services be reached",
+            thing=request.name,
+            hint="leave one of --multicast and --policy links away",
+        )
 
 
 def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:

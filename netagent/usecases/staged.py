@@ -107,7 +107,7 @@ class Staged:
             ifname = await self._parts.attacher.plug(
                 local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
-            await self._parts.publisher.put(without_names(row))
+            await self._parts.publisher.put(without_names(self._steps.record(row)))
             return ifname
 
     async def enter(

@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from netagent.datapath.attach import Attacher
-from netagent.errors import FailedError, RefusedError
+from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
@@ -31,7 +31,14 @@ from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf, targets
 from netagent.usecases.claims import Claims, Locks
-from netagent.usecases.endpoint_rules import fenced_by, record_of, sandbox_of, without_names
+from netagent.usecases.endpoint_rules import (
+    fenced_by,
+    is_told,
+    links_told,
+    record_of,
+    sandbox_of,
+    without_names,
+)
 from netagent.usecases.undo import UndoStack
 
 SETTLED_S = 2.0
@@ -134,7 +141,24 @@ class Steps:
 
     def record(self, row: LocalEndpointRow) -> EndpointRecord:
         """What others are told of an endpoint now."""
-        return without_names(row) if row.endpoint_id in self.retreating else record_of(row)
+        others = (one for one in self.live.rows.values() if one.endpoint_id != row.endpoint_id)
+        network = self.live.view.networks.get(row.network_id)
+        record = record_of(row, links_told(row, others, network, self.parts.domain))
+        return without_names(record) if row.endpoint_id in self.retreating else record
+
+    async def retell_mates(self, row: LocalEndpointRow) -> None:
+        """Tell what has changed about the others in a row's sandbox with it; what fails, the janitor does later."""
+        news = [
+            record
+            for mate in self.live.rows.values()
+            if mate.stage is Stage.PUBLISHED
+            and mate.endpoint_id != row.endpoint_id
+            and sandbox_of(mate) == sandbox_of(row)
+            and not is_told(self.live.view, record := self.record(mate))
+        ]
+        if news:
+            with contextlib.suppress(NetagentError):
+                await self.parts.publisher.put(*news)
 
     def refuse_if_closed(self, thing: str) -> None:
         """RefusedError while the host leaves its cluster."""
@@ -224,10 +248,12 @@ class Steps:
         row = dataclasses.replace(row, stage=Stage.PUBLISHED)
         replaced = fenced_by(self.live.fenced, row)
         also = [*statement.save_endpoint(row), *(statement.unfence(one) for one in replaced)]
-        await self.parts.publisher.change(put=[record_of(row)], also=also)
+        await self.parts.publisher.change(put=[self.record(row)], also=also)
         self.live.set_row(row)
         if replaced:
             self.live.drop_fenced(replaced)
+        if row.links:
+            await self.retell_mates(row)
         return row
 
     async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:
@@ -257,6 +283,8 @@ class Steps:
             self.live.drop_row(row.endpoint_id)
             self.half_removed.discard(row.endpoint_id)
             self.retreating.discard(row.endpoint_id)
+            if row.links:
+                await self.retell_mates(row)
             if self.others_in_sandbox(row):
                 # Until then the sandbox may still look up names of the network that it left.
                 await self.settle()

@@ -13,7 +13,7 @@ from netagent.datapath import nftables
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
-from netagent.firewall.inputs import FirewallInput
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 
 
 async def tables_of(namespace: Namespace, memory: Path | None = None) -> Tables:
@@ -24,10 +24,13 @@ async def tables_of(namespace: Namespace, memory: Path | None = None) -> Tables:
 
 @asynccontextmanager
 async def guarding(
-    namespace: Namespace, given: FirewallInput, memory: Path | None = None
+    namespace: Namespace,
+    given: FirewallInput,
+    memory: Path | None = None,
+    tables: Tables | None = None,
 ) -> AsyncIterator[Guard]:
     """The tables hold within the block, and stay behind it, as when an agent stops."""
-    guard = Guard(await tables_of(namespace, memory))
+    guard = Guard(tables or await tables_of(namespace, memory))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(guard.run)
         await give(guard, given, 1)
@@ -40,3 +43,19 @@ async def give(guard: Guard, given: FirewallInput | None, generation: int) -> No
     with trio.fail_after(10):
         await guard.wait_tried(generation)
     assert not guard.trouble
+
+
+def bridge(host: Namespace, network: GuardedNetwork) -> None:
+    host.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
+    host.run(f"ip link add {network.bridge} address {network.bridge_mac} type bridge mcast_snooping 0")
+    host.run(f"ip link set {network.bridge} up")
+
+
+def plug(host: Namespace, container: Namespace, one: GuardedEndpoint, network: GuardedNetwork) -> None:
+    container.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
+    peer = f"address {one.mac} name eth0 netns {container.name}"
+    host.run(f"ip link add {one.veth} type veth peer {peer}")
+    host.run(f"ip link set {one.veth} master {network.bridge} up")
+    for address in one.addresses:
+        container.run(f"ip addr add {address}/{64 if ':' in address else 24} dev eth0")
+    container.run("ip link set eth0 up")

@@ -256,6 +256,7 @@ def test_floods_are_bounded_and_ask_for_nobody(
                 assert guard.status().dropped == {
                     "spoofed": 0,
                     "floods": dropped,
+                    "refused": 0,
                     "strangers": 0,
                     "crossed": 0,
                 }

@@ -41,7 +41,7 @@ def written(world):
 
 
 def texts(world, written):
-    return [one.message for one in journal_findings(world.view, world.rows, written)]
+    return [one.message for one in journal_findings(world.view, world.rows, written, "mesh.internal")]
 
 
 def test_they_agree(world, written):

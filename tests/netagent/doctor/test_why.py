@@ -12,7 +12,7 @@ from netagent.doctor.answers import Said, questions_about
 from netagent.doctor.drift import State
 from netagent.doctor.inside import InsideFacts, InsideLink
 from netagent.model.ids import bridge_name, vxlan_name
-from netagent.model.records import ForgetRecord, Health
+from netagent.model.records import ForgetRecord, Health, Policy
 from netagent.registry.schema import key_of
 from netgossip.types import MemberState
 
@@ -51,6 +51,21 @@ def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world):
     assert ("flood entry", State.PRESENT) in states(lines_of(world))
     wrong = [o for o in lines_of(world, observed=world.kernel(floods=frozenset())) if o.is_wrong]
     assert [one.thing for one in wrong] == ["multicast of nx-1161 to 192.0.2.2"]
+
+
+def test_where_only_linked_services_may_be_reached_it_says_by_whom(world):
+    world.put(H1, network(policy=Policy.LINKS))
+    lines = [one for one in lines_of(world) if one.kind == "policy"]
+    assert [(one.thing, one.state) for one in lines] == [
+        ("web2 may be reached by nobody", State.NOT_NEEDED),
+        ("web2 may reach nobody", State.NOT_NEEDED),
+    ]
+    assert "in network app only linked services may be reached" in lines[0].reason
+    assert "`netagent link ENDPOINT web`" in lines[0].reason
+    world.put(H1, replace(world.endpoint(1).record, links=("web",)))
+    lines = [one for one in lines_of(world) if one.kind == "policy"]
+    assert lines[0].thing == "web2 may be reached by web1"
+    assert not any(one.is_wrong for one in lines)
 
 
 def test_its_record_is_told_with_the_host_and_the_version(world):

@@ -89,6 +89,7 @@ endpoints = st.builds(
     ports=st.lists(ports, max_size=4).map(tuple),
     labels=labels,
     health=st.sampled_from(Health),
+    links=st.sets(names | st.tuples(names, names).map(".".join), max_size=4).map(sorted).map(tuple),
 )
 records = st.one_of(
     hosts,

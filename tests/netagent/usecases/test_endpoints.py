@@ -9,12 +9,12 @@ import errno
 import pytest
 import trio
 from fakes.agent_host import HANG, AgentHost
-from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
+from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import mac_of
-from netagent.model.records import Link, RemovalRecord
+from netagent.model.records import Link, Policy, RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.names.source import TTL_S
 from netagent.registry.journal import DiskFullError
@@ -586,6 +586,31 @@ async def test_an_alias_means_one_service_in_a_sandbox(namespaces):
         await one.endpoints.attach(request(network_name="back", links=(Link("db2", "database"),)))
     await one.endpoints.attach(request("netns:other", links=(Link("db2", "database"),)))
     assert len(one.live.rows) == 2
+
+
+@virtual
+async def test_where_only_linked_services_may_be_reached_others_are_told_of_links(namespaces):
+    """Of the whole sandbox's, for each of its endpoints in such a network; nowhere else."""
+    one = await started(namespaces, "web")
+    strict = network(N3, "strict", subnets=("10.3.0.0/24",), policy=Policy.LINKS)
+    await one.publisher.put(strict)
+
+    def told(network_id):
+        [found] = one.live.view.endpoints_in(network_id).values()
+        return found.record.links
+
+    await one.endpoints.attach(request(network_name="strict"))
+    assert told(N3) == ()
+    await one.endpoints.attach(request(links=(Link("db", "db"), Link("db.back", "other"))))
+    assert (told(N1), told(N3)) == ((), ("db",))
+    in_app = next(row for row in one.live.rows.values() if row.network_id == N1)
+    for service in ("shop.strict", "cache1.h2.strict.mesh.internal"):
+        await one.endpoints.link(in_app.endpoint_id, Link(service, service.partition(".")[0]))
+    assert told(N3) == ("cache1.h2", "db", "shop")
+    await one.endpoints.unlink(in_app.endpoint_id, Link("shop.strict", "shop"))
+    assert told(N3) == ("cache1.h2", "db")
+    await one.endpoints.detach(in_app.endpoint_id)
+    assert told(N3) == ()
 
 
 @virtual

@@ -12,8 +12,8 @@ from fakes.agent_host import HANG, AgentHost, Fabric
 from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError, NoError, RefusedError
-from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, RemovalRecord
+from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.journal import DiskFullError
 from netagent.usecases import networks
@@ -342,3 +342,15 @@ async def test_a_network_that_cannot_be_looked_into_is_not_removed():
         await one.networks.remove("app", force=False)
     assert not one.live.view.is_removed(N1)
     assert one.participation._guests == {}
+
+
+@virtual
+async def test_multicast_and_links_contradict_each_other():
+    async def test(hosts):
+        request = NetworkRequest(name="app", policy=Policy.LINKS, multicast=True)
+        with pytest.raises(InputError, match="multicast reaches everybody"):
+            await hosts[0].networks.create(request)
+        made, _ = await hosts[0].networks.create(NetworkRequest(name="app", policy=Policy.LINKS))
+        assert made.record.policy is Policy.LINKS
+
+    await together(1, test)

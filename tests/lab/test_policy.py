@@ -1,0 +1,108 @@
+"""Networks in which only linked services may be reached, on one host and across hosts."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab.harness import Cluster
+
+pytestmark = pytest.mark.lab
+
+ECHO = """
+import socket, threading
+def tcp(sock):
+    sock.listen()
+    while True:
+        far, _ = sock.accept()
+        far.sendall(far.recv(100))
+        far.close()
+def udp(sock):
+    while True:
+        sock.sendto(*sock.recvfrom(100))
+for kind, serve in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        sock = socket.socket(family, kind)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, 7000))
+        threading.Thread(target=serve, args=(sock,)).start()
+"""
+ASK = """
+import socket, sys, time
+started_at = time.monotonic()
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    for family in (socket.AF_INET, socket.AF_INET6):
+        said = "answer"
+        try:
+            where = socket.getaddrinfo(sys.argv[1], 7000, family, kind)[0][4]
+            with socket.socket(family, kind) as sock:
+                sock.settimeout(float(sys.argv[2]))
+                sock.connect(where); sock.send(b"x"); sock.recv(1)
+        except TimeoutError:
+            said = "silence"
+        except OSError:
+            said = "refused"
+        print(said)
+print(time.monotonic() - started_at)
+"""
+PROMPT_S = 1.0
+
+
+def asked(cluster: Cluster, client: str, name: str, patience_s: float = 3.0) -> tuple[set[str], float]:
+    """What comes of asking by TCP and UDP, IPv4 and IPv6: the outcomes, and how long it took, in seconds."""
+    *outcomes, took_s = cluster.inside(client, "python3", "-c", ASK, name, str(patience_s)).stdout.split()
+    assert len(outcomes) == 4
+    return set(outcomes), float(took_s)
+
+
+def test_only_linked_services_are_reached_from_the_link_s_making_to_its_end(cluster: Cluster) -> None:
+    cluster.netagent("h1", "network", "create", "app", "--policy", "links")
+    serve = ["python3", "-c", ECHO]
+    cluster.attach("h1", "db", command=serve)
+    cluster.attach("h1", "near", "--link", "db", command=serve)
+    cluster.attach("h2", "far", "--link", "db.app:base", command=serve)
+    cluster.attach("h2", "other", command=serve)
+    for client, name in (("near", "db"), ("far", "base"), ("far", "db")):
+        cluster.wait(
+            lambda client=client, name=name: asked(cluster, client, name, 0.5)[0] == {"answer"},
+            3.0,
+            f"{client} does not reach {name}",
+        )
+    # One way; and a name is known to all, also to those who are refused at once.
+    for client, name in (("db", "near"), ("db", "far"), ("other", "db"), ("other", "far"), ("far", "near")):
+        assert cluster.answers(client, name), name
+        outcomes, took_s = asked(cluster, client, name)
+        assert outcomes == {"refused"}, (client, name)
+        assert took_s < PROMPT_S
+
+    why = {
+        one["thing"]: one["reason"]
+        for one in cluster.netagent("h2", "inspect", "db", "--why")["why"]["objects"]
+        if one["kind"] == "policy"
+    }
+    assert "db may be reached by far, near" in why
+    assert "only linked services may be reached" in why["db may be reached by far, near"]
+    assert "db may reach nobody" in why
+
+    cluster.netagent("h2", "link", "other", "db")
+    linked_at = time.monotonic()
+    while asked(cluster, "other", "db", 0.2)[0] != {"answer"}:
+        assert time.monotonic() - linked_at < 1.0
+    cluster.netagent("h2", "unlink", "other", "db")
+    unlinked_at = time.monotonic()
+    while asked(cluster, "other", "db", 0.2)[0] != {"refused"}:
+        assert time.monotonic() - unlinked_at < 1.0
+    assert asked(cluster, "far", "db")[0] == {"answer"}
+
+    # It holds while the agents are away, and what they find then is what they left.
+    for host in ("h1", "h2"):
+        with cluster.agent_of(host) as agent:
+            agent.kill_agent()
+    assert asked(cluster, "far", "db")[0] == {"answer"}
+    assert asked(cluster, "other", "db")[0] == {"refused"}
+    for host in ("h1", "h2"):
+        with cluster.agent_of(host) as agent:
+            agent.start_agent()
+    assert asked(cluster, "far", "db")[0] == {"answer"}
+    assert asked(cluster, "other", "db")[0] == {"refused"}
