@@ -5,6 +5,7 @@
     ["start", N]            a new life: the process forks, and the child runs a whole Cluster (journal, netlink,
                             firewall, resolver process, gossip) with the disk that the one before has left
     ["do", N, NAME, …]      one of `OPERATIONS`; {"done": …}, or {"refused": …}
+    ["all", N, [NAME, …]…]  several beside each other; {"acknowledged": …} for each that is done, as soon as it is
     ["report"]              what the agent says it has
     ["die"]                 SIGKILL at rest
 
@@ -231,6 +232,13 @@ async def _obey(cluster: Cluster, command: list[Any]) -> dict[str, Any]:
             return report(cluster)
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        case ["all", int(left), *operations]:
+            Fuse.set(left)
+            async with trio.open_nursery() as nursery:
+                for one in operations:
+                    nursery.start_soon(_acknowledge, cluster, one)
+            Fuse.set(0)
+            return {"done": len(operations)}
         case ["do", int(left), str(name), *arguments]:
             Fuse.set(left)
     try:
@@ -239,6 +247,12 @@ async def _obey(cluster: Cluster, command: list[Any]) -> dict[str, Any]:
         return {"refused": f"{type(error).__name__}: {error}"}
     finally:
         Fuse.set(0)
+
+
+async def _acknowledge(cluster: Cluster, operation: list[Any]) -> None:
+    name, *arguments = operation
+    await OPERATIONS[name](cluster, *arguments)
+    say({"acknowledged": operation})
 
 
 def read_line() -> str:

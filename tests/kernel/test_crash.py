@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ class Host:
 
     def ask(self, *command: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
-        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.folder / "agent.log").read_text()[-5000:]
         answer: dict[str, Any] = json.loads(line)
@@ -59,6 +62,15 @@ class Host:
         ).read_text()
         self.deaths += "ended" in answer
         return answer
+
+    def do_all(self, fuse: int, operations: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]] | None:
+        """Beside each other; those that were acknowledged before the agent died, or None when it did not."""
+        acknowledged = []
+        answer = self.ask("all", fuse, *operations)
+        while "acknowledged" in answer:
+            acknowledged.append(tuple(answer["acknowledged"]))
+            answer = self._answer()
+        return acknowledged if "ended" in answer else None
 
     def start(self, fuse: int = 0) -> bool:
         """Whether it came up."""
@@ -343,6 +355,47 @@ def test_scenario_42_killed_anywhere_while_a_network_is_made_and_removed(world: 
     kill_everywhere(world.h1, create, after_create)
     world.h1.do(*create)
     kill_everywhere(world.h1, delete, after_delete)
+
+
+THOUSAND = [
+    pytest.param(100, id="a tenth"),
+    pytest.param(1000, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+]
+BESIDE = 4
+
+
+@pytest.mark.parametrize("count", THOUSAND)
+def test_scenario_32_a_thousand_attach_and_detach_with_random_kills(
+    world: World, namespaces: NamespaceFactory, count: int
+) -> None:
+    """Several beside each other; half of the time the agent dies in the middle. What was acknowledged holds, the rest
+    is whole or not there, and as many addresses are used as containers live (`World.rest`)."""
+    seed = os.environ.get("NETAGENT_CHURN_SEED") or str(random.SystemRandom().randrange(10**6))
+    print(f"seed {seed}: NETAGENT_CHURN_SEED={seed}")
+    rng = random.Random(seed)
+    world.boxes |= {f"b{number}": namespaces(f"b{number}") for number in range(2 * BESIDE)}
+    names = [name for name in world.boxes if name[0] == "b"]
+    there: set[str] = set()
+    done = 0
+    while done < count:
+        chosen = rng.sample(names, BESIDE)
+        operations: dict[str, tuple[str, ...]] = {
+            name: ("detach", name) if name in there else ("attach", "app", world.boxes[name].name, name)
+            for name in chosen
+        }
+        done += BESIDE
+        fuse = rng.randint(1, 60) if rng.random() < 0.5 else 0
+        acknowledged = world.h1.do_all(fuse, list(operations.values()))
+        sure = set(chosen) if acknowledged is None else {one[-1] for one in acknowledged}
+        if acknowledged is not None:
+            assert world.h1.start()
+        there = there.symmetric_difference(sure)
+        found = set(world.rest())
+        unsure = set(chosen) - sure
+        assert found - unsure == there - unsure
+        there = found
+    print(f"{done} of which {world.h1.deaths} times the agent died")
+    assert world.h1.deaths > count / 30
 
 
 @pytest.mark.long
