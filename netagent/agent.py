@@ -27,7 +27,7 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
-from netagent.datapath.uplink import Underlay
+from netagent.datapath.uplink import Underlay, ways_out
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
@@ -119,6 +119,9 @@ class Agent:
             )
         self.underlay = underlay
         self.neighbours.note_change()
+
+    def _ways_out(self) -> frozenset[str]:
+        return ways_out(self.uplinks.uplinks, self.underlay)
 
     def _situation(self) -> str:
         """For `systemctl status`."""
@@ -304,6 +307,7 @@ class Agent:
             state=self._state,
             underlay=self.underlay,
             runtimes=HostTargets(),
+            ways_out=self._ways_out,
             introduced=seeds,
         )
         cluster.set_seeds(())

@@ -80,6 +80,7 @@ PERFORMS = {
     "netagent.datapath.attach",
     "netagent.datapath.connection",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
+    "netagent.datapath.forwarding",
     "netagent.datapath.inside",
     "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
     "netagent.datapath.netlink",
@@ -197,6 +198,7 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
+        "netagent.datapath.desired",
         "netagent.datapath.inside", "netagent.datapath.netns", "netagent.errors", "netagent.ipam", "netagent.log",
         "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
         "netgossip.types",

@@ -61,7 +61,7 @@ class Presenter:
             "id": network.network_id,
             "name": network.unique_name,
             "subnets": list(record.subnets),
-            "gateways": [str(ipaddress.ip_network(subnet)[1]) for subnet in record.subnets],
+            "gateways": [cidr.partition("/")[0] for cidr in record.gateways],
             "domain": f"{network.unique_name}.{self.domain}",
             "vni": record.vni,
             "mtu_bytes": record.mtu_bytes,

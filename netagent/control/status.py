@@ -197,6 +197,12 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the firewall: {cluster.guard.trouble}",
             "cure": "it is tried again by itself; containers that run go on, none can be attached",
         }
+    if cluster.forwarding.trouble:
+        yield {
+            "code": "routing",
+            "message": cluster.forwarding.trouble,
+            "cure": "it is tried again by itself; until then containers may not reach what is outside",
+        }
     for endpoint_id, reason in list(cluster.interfaces.troubles.items())[:5]:
         row = cluster.live.rows.get(endpoint_id)
         yield {

@@ -1,8 +1,8 @@
 """One endpoint's interface: a veth whose far end is in the container's namespace. The bind step of an attachment.
 
 The far end is born in its namespace with its last name, MAC and MTU, so there is no moment with a half-made interface
-under a wrong name, and a name that is taken fails the creation as a whole. The container gets its addresses and
-nothing else: no default route, no gateway.
+under a wrong name, and a name that is taken fails the creation as a whole. The container gets its addresses, the
+routes to its subnets and, by one of its endpoints, a default route that comes after any other.
 
 A pair is found again by its alias, so `bind` after a crash at any line finishes what is there, and `unbind` needs no
 memory of where the endpoint was. When the namespace goes, the kernel removes both ends.
@@ -48,11 +48,18 @@ from netagent.datapath.link import (
     set_link_down,
     set_port,
 )
-from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, open_socket
+from netagent.datapath.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    Request,
+    open_socket,
+)
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.readiness import wait_ready
 from netagent.datapath.removal import Removal
-from netagent.datapath.route import RTM_NEWROUTE, on_link_body
+from netagent.datapath.route import RTM_NEWROUTE, default_body, on_link_body
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name, peer_name, veth_name
@@ -361,13 +368,18 @@ class _Binding:
 
     def _routes(self, index: int) -> list[Request]:
         """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
-        that names no interface goes by the routes. IPv6's the kernel derives from the address."""
+        that names no interface goes by the routes. IPv6's the kernel derives from the address. Last, the way out."""
         everybody = _IPV4_EVERYBODY if self.endpoint.multicast else ()
-        return [
+        routes = [
             # Appended, never replaced: a route of somebody else's to the same place stays.
             Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip)))
             for one in self._interfaces()
             for destination in (str(one.network), *everybody)
+        ]
+        # Never appended: of two IPv6 routes that makes one, with half of the traffic for each.
+        flags = NLM_F_CREATE | NLM_F_EXCL
+        return routes + [
+            Request(RTM_NEWROUTE, flags, default_body(gateway, index)) for gateway in self.endpoint.gateways
         ]
 
     def _interfaces(self) -> list[ipaddress.IPv4Interface]:

@@ -43,6 +43,8 @@ class LocalEndpoint:
     """Name inside the namespace; empty: the first free `eth<N>`."""
     multicast: bool = False
     """Of its network: multicast and broadcast from the sandbox go there."""
+    gateways: tuple[str, ...] = ()
+    """Through these the sandbox reaches everything else, without prefix length; empty: not by this endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class NetworkInput:
     mtu_bytes: int
     multicast: bool = False
     """Broadcast and multicast reach every host that has endpoints here."""
+    gateways: tuple[str, ...] = ()
+    """The bridge's own addresses, "address/prefix length", the same on every host: the network's way out."""
     locals: tuple[LocalEndpoint, ...] = ()
     remotes: tuple[RemoteEndpoint, ...] = ()
 
@@ -91,10 +95,12 @@ def desired_state(
     masters: dict[tuple[str, str], str] = {}
     selves: dict[tuple[str, str], str] = {}
     floods: set[tuple[str, str]] = set()
+    addresses: set[tuple[str, str]] = set()
     for network in networks:
         bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
         for device in _network_devices(network, underlay, vxlan_port, cluster_id):
             devices[device.name] = replace(device, mac=device_mac(device.name, seed))
+        addresses |= {(bridge, cidr) for cidr in network.gateways}
         for remote in network.remotes:
             for address in remote.addresses:
                 neighbours[bridge, address] = remote.mac
@@ -106,21 +112,30 @@ def desired_state(
             veth = veth_name(local.endpoint_id)
             devices[veth] = _veth(veth, local, network.mtu_bytes, bridge)
             masters[bridge, local.mac] = veth
-    addresses: frozenset[tuple[str, str]] = frozenset()
+            if network.gateways:
+                neighbours |= _answered(bridge, local)
     if probe is not None:
         host = probe_state(probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
         devices |= host.devices
         neighbours |= host.neighbours
         selves |= host.selves
-        addresses = host.addresses
+        addresses |= host.addresses
     return KernelState(
         devices=devices,
-        addresses=addresses,
+        addresses=frozenset(addresses),
         neighbours=neighbours,
         masters=masters,
         selves=selves,
         floods=frozenset(floods),
     )
+
+
+def _answered(bridge: str, local: LocalEndpoint) -> dict[tuple[str, str], str]:
+    """Where the host sends what it routes to one of its own containers.
+
+    It need not ask: its table of what it asked for has room for a thousand, and to ask by IPv6 it would need a
+    link-local address."""
+    return {(bridge, cidr.partition("/")[0]): local.mac for cidr in local.addresses}
 
 
 def _network_devices(

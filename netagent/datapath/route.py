@@ -15,10 +15,13 @@ _HEADER = struct.Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")
-_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _MAIN_TABLE, _SCOPE_LINK = 254, 253
+_SCOPE_UNIVERSE, _RTNH_F_ONLINK = 0, 4
 _RTM_F_CLONED = 0x200
+_DEFAULT_METRIC = 8192
+"""Whatever other default route a container has or gets comes before ours: runtimes and people give theirs less."""
 
 WIDEST_PREFIX = 3
 """Anything wider stands for "everywhere": a default route, or the halves and eighths by which VPNs make one."""
@@ -68,6 +71,22 @@ def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
         (_RTA_PREFSRC, ipaddress.ip_address(source).packed),
     )
     # Values are 4 or 16 bytes, so nothing needs padding.
+    return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
+
+
+def default_body(gateway: str, ifindex: int) -> bytes:
+    """The body of RTM_NEWROUTE: everything else is reached through `gateway` on this link. Carries our mark."""
+    address = ipaddress.ip_address(gateway)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    # On the link, whatever routes there are: else it would have to wait for the one to the subnet.
+    header = _HEADER.pack(
+        family, 0, 0, 0, _MAIN_TABLE, OUR_PROTOCOL, _SCOPE_UNIVERSE, _RTN_UNICAST, _RTNH_F_ONLINK
+    )
+    attributes = (
+        (_RTA_OIF, struct.pack("=I", ifindex)),
+        (_RTA_GATEWAY, address.packed),
+        (_RTA_PRIORITY, struct.pack("=I", _DEFAULT_METRIC)),
+    )
     return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
 
 

@@ -17,6 +17,9 @@ from netagent.errors import FailedError, InputError
 # Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
 _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))
 
+_INDOORS = {"bridge", "veth", "dummy"}
+"""Kinds of links that end on this host, as a rule."""
+
 
 async def find_underlay(wanted: str | None) -> Underlay:
     """The address to advertise at a start (netagent.datapath.uplink says which).
@@ -45,7 +48,8 @@ async def find_underlay(wanted: str | None) -> Underlay:
 async def look(netlink: Netlink) -> Uplinks:
     """What the host has now."""
     sources = (_source_address(family, target) for family, target in _ANYWHERE)
-    return Uplinks(tuple(await _candidates(netlink)), tuple(source for source in sources if source))
+    candidates, outlets = await _candidates(netlink)
+    return Uplinks(tuple(candidates), tuple(source for source in sources if source), outlets)
 
 
 def require_devices(uplinks: Uplinks, devices: Sequence[str]) -> None:
@@ -74,8 +78,8 @@ async def host_routes(netlink: Netlink) -> tuple[str, ...]:
     return tuple(str(network) for network in sorted(found, key=lambda n: (n.version, int(n[0]), n.prefixlen)))
 
 
-async def _candidates(netlink: Netlink) -> list[Underlay]:
-    """All addresses of the host that others may reach, IPv4 first, in the kernel's order."""
+async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]:
+    """All addresses of the host that others may reach, IPv4 first, in the kernel's order; and the outlets."""
     links: dict[int, LinkMessage] = {}
     for message in await netlink.dump(link_dump()):
         link = decode_link(message.body)
@@ -87,7 +91,9 @@ async def _candidates(netlink: Netlink) -> list[Underlay]:
         address = ipaddress.ip_interface(cidr).ip
         if index in links and not address.is_link_local:
             found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
-    return sorted(found, key=lambda underlay: ":" in underlay.address)
+    indoors = {link.name for link in links.values() if link.kind in _INDOORS}
+    outlets = frozenset(one.device for one in found) - indoors
+    return sorted(found, key=lambda underlay: ":" in underlay.address), outlets
 
 
 def _source_address(family: int, target: str) -> str:

@@ -33,6 +33,8 @@ class Uplinks:
     """All addresses that others may reach, IPv4 first, in the kernel's order."""
     sources: tuple[str, ...] = ()
     """Those by which packets leave along the default routes, IPv4 first."""
+    outlets: frozenset[str] = frozenset()
+    """Devices with an address that lead out of this host by their kind: no switch, and no cable of a container."""
 
 
 def choose(uplinks: Uplinks, wanted: str | None, present: Underlay | None = None) -> Underlay | None:
@@ -47,6 +49,14 @@ def choose(uplinks: Uplinks, wanted: str | None, present: Underlay | None = None
     if kept is not None:
         return kept
     return uplinks.candidates[0] if uplinks.candidates else None
+
+
+def ways_out(uplinks: Uplinks, present: Underlay) -> frozenset[str]:
+    """The devices by which packets of containers may leave this host.
+
+    Bridges and veths lead to other people's containers, unless this host itself goes out by them."""
+    used = (with_address(uplinks, source) for source in uplinks.sources)
+    return uplinks.outlets | {present.device} | {one.device for one in used if one is not None}
 
 
 def is_fixed(wanted: str | None) -> bool:

@@ -135,7 +135,7 @@ class Tables:
 
         OSError when the kernel refuses: the tables are not what we believe.
         """
-        if (old.vxlan_port, old.rejecting) != (new.vxlan_port, new.rejecting):
+        if _without_elements(old) != _without_elements(new):
             return False
         changes: list[Change] = []
         count = 0

@@ -32,6 +32,8 @@ class GuardedNetwork:
     """Its VXLAN device."""
     restricted: bool = False
     """Only linked services may be reached in it (netagent.firewall.policy)."""
+    has_way_out: bool = True
+    """Containers may begin to talk with whatever is not in our networks."""
 
 
 Way: TypeAlias = tuple[str, str, str]
@@ -47,6 +49,12 @@ class FirewallInput:
     networks: tuple[GuardedNetwork, ...] = ()
     members: frozenset[str] = frozenset()
     """Where other hosts' VXLAN packets come from."""
+    subnets: tuple[str, ...] = ()
+    """Of all networks of the cluster, also of those that this host has no devices of; CIDRs."""
+    lent4: frozenset[str] = frozenset()
+    """Devices that are not ours and route IPv4 only because we have them do so."""
+    lent6: frozenset[str] = frozenset()
+    """The same for IPv6."""
     clamps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(VXLAN device, MAC of an endpoint behind it) -> the largest packet, in bytes, that its path carries."""
     requests: frozenset[Way] = frozenset()

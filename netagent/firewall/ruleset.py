@@ -36,8 +36,26 @@ MEMBERS4: Final = SetKind(_INET, "members4", (Field.IPV4,))
 MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
 GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
 """Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
+WAYS: Final = SetKind(_INET, "ways", (Field.IFNAME,))
+"""Our bridges whose containers may leave for elsewhere."""
+LENT4: Final = SetKind(_INET, "lent4", (Field.IFNAME,))
+"""Devices by which nobody may come who only passes through: they route because we have them do so."""
+LENT6: Final = SetKind(_INET, "lent6", (Field.IFNAME,))
 
-KINDS: Final = (SENDERS, SENDERS4, SENDERS6, CLAMPS4, CLAMPS6, MEMBERS4, MEMBERS6, GATEWAYS, *policy.KINDS)
+KINDS: Final = (
+    SENDERS,
+    SENDERS4,
+    SENDERS6,
+    CLAMPS4,
+    CLAMPS6,
+    MEMBERS4,
+    MEMBERS6,
+    GATEWAYS,
+    WAYS,
+    LENT4,
+    LENT6,
+    *policy.KINDS,
+)
 
 HEADERS4_BYTES: Final = 20 + 20
 """IPv4's and TCP's, without options: what an MSS leaves out (RFC 9293 section 3.7.1). TCP itself takes its options
@@ -58,6 +76,9 @@ class Ruleset:
     elements: Mapping[SetKind, Elements]
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
+    subnets: tuple[str, ...] = ()
+    """CIDRs that do not overlap, sorted. In the rules themselves: networks are made seldom, and a set of intervals is
+    more than can be changed element by element."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -75,8 +96,12 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             MEMBERS4: _keys((address,) for address in members4),
             MEMBERS6: _keys((address,) for address in members6),
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
+            WAYS: _keys((network.bridge,) for network in given.networks if network.has_way_out),
+            LENT4: _keys((device,) for device in given.lent4),
+            LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),
         },
+        subnets=_collapsed(given.subnets),
         rejecting=policy.restricted_bridges(given),
     )
 
@@ -103,6 +128,14 @@ def _ways(ways: Iterable[Way]) -> tuple[list[Way], list[Way]]:
     for way in ways:
         (six if ":" in way[1] else four).append(way)
     return four, six
+
+
+def _collapsed(subnets: Iterable[str]) -> tuple[str, ...]:
+    """Without those that others contain: of two parts that were apart, networks may overlap."""
+    parsed = [ipaddress.ip_network(text) for text in subnets]
+    four = ipaddress.collapse_addresses(one for one in parsed if isinstance(one, ipaddress.IPv4Network))
+    six = ipaddress.collapse_addresses(one for one in parsed if isinstance(one, ipaddress.IPv6Network))
+    return (*map(str, four), *map(str, six))
 
 
 def link_local(mac: str) -> str:

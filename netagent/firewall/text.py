@@ -1,7 +1,7 @@
 """The rules, as nft reads them. Pure.
 
     table bridge netagent      what a container may send; what may pass from port to port of our bridges
-    table inet netagent        what may reach the host's tunnels; what the host may route
+    table inet netagent        what may reach the host and its tunnels; what the host may route, and in whose name
     table netdev netagent      tells a container that it was refused
 
 **A container is who its address says.** What comes out of the host's side of its veth (`nv…`) must carry the MAC and
@@ -20,6 +20,15 @@ our port is matched, so that other overlays on the host are not touched.
 **Networks are apart.** Bridges have nothing in common, so what is left is the host's routing: whatever it would pass
 from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
 sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
+
+**The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
+of this host; what comes back is known by its connection. Nobody outside may begin. A network without a way out
+is dropped at the door, whatever routes somebody makes in a container. A device that routes only because we had it do
+so (netagent.datapath.forwarding) lets in nothing new either: the host is no router for its neighbours.
+
+**The host is not part of a network.** It is the way out by an address that it has on the bridge, and nothing else:
+between itself and containers passes what belongs to something that was begun otherwise, errors above all, and the
+question who has an address.
 
 **Floods are few.** In a network that carries multicast each frame to many is copied once for each other host, so a
 network has a budget of them on each host. Questions for addresses that the bridge answers itself never leave by the
@@ -41,6 +50,7 @@ Counters are named objects, so that the rules themselves read the same at any ti
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from netagent.firewall import element, policy
@@ -49,13 +59,15 @@ from netagent.firewall.ruleset import KINDS, Ruleset
 
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
+CONFINED, UNINVITED, HOSTWARD = "confined", "uninvited", "hostward"
 COUNTERS: Final = {
     Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED),
-    Family.INET: (STRANGERS, CROSSED),
+    Family.INET: (STRANGERS, CROSSED, CONFINED, UNINVITED, HOSTWARD),
     Family.NETDEV: (),
 }
 """Of dropped packets: forged senders, multicast beyond its budget, between containers that no link joins; VXLAN from
-no member, from network to network."""
+no member, from network to network, out of a network that has no way out, from outside uninvited, between a host and
+containers."""
 
 FLOODS_PER_S: Final = 2000
 """Multicast and broadcast frames that leave a host for the others, of each network: a video of 20 Mbit/s, which for
@@ -120,6 +132,19 @@ _INET_CHAINS: Final = """
 	chain input {
 		type filter hook input priority filter - 5; policy accept;
 		udp dport $PORT jump tunnel
+		iifname "na-*" goto host
+	}
+	chain output {
+		type filter hook output priority filter - 5; policy accept;
+		oifname "na-*" goto host
+	}
+	chain host {
+		ct state established,related accept
+		ct status dnat accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		ip daddr 224.0.0.0/4 drop
+		ip6 daddr ff00::/8 drop
+		counter name hostward reject with icmpx admin-prohibited
 	}
 	chain tunnel {
 		ip saddr != @members4 counter name strangers drop
@@ -132,6 +157,27 @@ _INET_CHAINS: Final = """
 		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
 		iifname "na-*" oifname "na-*" iifname . ether daddr @gateways counter name crossed drop
 		meta mark $MARK drop
+		iifname "na-*" oifname != "na-*" goto leaving
+		iifname != "na-*" oifname "na-*" goto entering
+		meta nfproto ipv4 iifname @lent4 goto entering
+		meta nfproto ipv6 iifname @lent6 goto entering
+	}
+	chain leaving {
+		oifname "nx-*" counter name crossed drop
+		$OURS4
+		$OURS6
+		ct state established,related accept
+		iifname @ways accept
+		counter name confined drop
+	}
+	chain entering {
+		ct state established,related accept
+		ct status dnat accept
+		counter name uninvited drop
+	}
+	chain outward {
+		type nat hook postrouting priority srcnat - 5; policy accept;
+		iifname "na-*" oifname != "na-*" masquerade
 	}
 """
 
@@ -144,7 +190,9 @@ _CHAINS: Final = {
 
 def render(ruleset: Ruleset) -> str:
     """One transaction that puts our tables, and nobody else's, in the place of what there is of them."""
-    numbers = {
+    words = {
+        "$OURS4": _ours("ip", ruleset.subnets),
+        "$OURS6": _ours("ip6", ruleset.subnets),
         "$PORT": ruleset.vxlan_port,
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
@@ -158,10 +206,16 @@ def render(ruleset: Ruleset) -> str:
         body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
         body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
         chains = _CHAINS[family] + (policy.ingress(ruleset.rejecting) if family is Family.NETDEV else "")
-        chains = re.sub(r"\$[A-Z_]+", lambda word: str(numbers[word[0]]), chains)
+        chains = re.sub(r"\$[A-Z_0-9]+", lambda word: str(words[word[0]]), chains)
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
     return "".join(tables)
+
+
+def _ours(family: str, subnets: Iterable[str]) -> str:
+    """The rule that keeps what is for one of our networks from leaving; none where there is no network."""
+    listed = ", ".join(one for one in subnets if (":" in one) == (family == "ip6"))
+    return f"{family} daddr {{ {listed} }} counter name crossed drop" if listed else ""
 
 
 def render_removal() -> str:

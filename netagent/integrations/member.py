@@ -18,6 +18,8 @@ class Member(Protocol):
     endpoints: Endpoints
     networks: Networks
     keys: ClusterKeys
+    ways_out: Callable[[], frozenset[str]]
+    """The devices by which packets of containers leave this host."""
 
 
 Membership: TypeAlias = Callable[[], Member]

@@ -29,6 +29,7 @@ from netagent.config import Config
 from netagent.datapath import nftables
 from netagent.datapath.attach import Attacher
 from netagent.datapath.desired import desired_state
+from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import boot_id
 from netagent.datapath.reconcile import Reconciler
@@ -47,7 +48,7 @@ from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
-from netagent.model.ids import ClusterId, HostId
+from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
@@ -95,6 +96,7 @@ MAX_INTRODUCED = 16
 TOP_UP_S = 5.0
 FIRST_SYNC_S = 2.0
 """How long a start waits for scope 0 before it judges what its journal says."""
+FORWARDING_FILE = "forwarding.json"
 HEARD_S = 1.0
 """For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
 
@@ -113,6 +115,7 @@ class Cluster:
         state: StateDir,
         underlay: Underlay,
         runtimes: RuntimeTargets,
+        ways_out: Callable[[], frozenset[str]],
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
@@ -120,6 +123,7 @@ class Cluster:
         self.underlay = underlay
         self._identity = identity
         self._runtimes = runtimes
+        self.ways_out = ways_out
         self._introduced = introduced
         self._incarnation = 0
         self._local = HostId(identity.node_id)
@@ -219,13 +223,18 @@ class Cluster:
         self.supervisor = Supervisor(state.run_dir, release=__version__)
         self.resolvers = Resolvers(self.supervisor)
         self._zones = ZoneMaker(self.keys.domain)
+        self.forwarding = Forwarding(
+            SETTINGS, state.run_dir / FORWARDING_FILE, self.ways_out, self._tell_firewall
+        )
         self.projection = Projection(
             self.live,
             self.reconciler,
             self.guard,
+            self.forwarding,
             Steps(
                 desired=self._desired,
                 guarded=self._guarded,
+                routed=self._routed,
                 publish_names=self._publish_names,
                 probe=self._set_probe_targets,
             ),
@@ -309,6 +318,7 @@ class Cluster:
                     self.driver.run,
                     self.reconciler.run,
                     self.guard.run,
+                    self.forwarding.run,
                     self.supervisor.run,
                     self.prober.run,
                     self._note_own_member,
@@ -435,7 +445,16 @@ class Cluster:
             known.rows.values(),
             vxlan_port=self.config.vxlan_port,
             limits=known.limits,
+            lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
         )
+
+    def _routed(self, known: Moment) -> list[str]:
+        inputs = network_inputs(known.view, known.rows.values())
+        return [bridge_name(network.vni) for network in inputs if network.gateways]
+
+    async def _tell_firewall(self) -> str:
+        self.live.note_change()
+        return await self.projection.wait_guarded(self.live.revision)
 
     async def _publish_names(self, known: Moment) -> None:
         internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)

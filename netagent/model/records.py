@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.subnet import gateways_of
 
 
 class Policy(enum.Enum):
@@ -67,6 +68,11 @@ class NetworkRecord:
     multicast: bool = False
     host_access: bool = False
     revision: int = 0
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The way out of the network on every host, "address/prefix length"; empty: it is internal."""
+        return () if self.internal else gateways_of(self.subnets)
 
 
 @dataclass(frozen=True, slots=True)

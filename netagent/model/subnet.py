@@ -57,6 +57,11 @@ def addresses_of(subnets: tuple[str, ...], offset: int) -> tuple[str, ...]:
     return tuple(str(parse_subnet(text)[offset]) for text in subnets)
 
 
+def gateways_of(subnets: tuple[str, ...]) -> tuple[str, ...]:
+    """The gateway's address of each subnet, with prefix length; the same on every host."""
+    return tuple(f"{parse_subnet(text)[GATEWAY_OFFSET]}/{parse_subnet(text).prefixlen}" for text in subnets)
+
+
 def offset_of(subnets: tuple[str, ...], addresses: tuple[str, ...]) -> int | None:
     """The offset that all addresses share, one for each subnet in order; None if they do not, or lie outside."""
     if len(addresses) != len(subnets):

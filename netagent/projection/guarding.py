@@ -6,8 +6,10 @@ As everything that the kernel is told, it follows the records alone: a member th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from netagent.datapath.desired import device_mac
+from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import HostId, bridge_name, veth_name, vxlan_name
@@ -16,6 +18,8 @@ from netagent.projection.linking import ways
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
+_NOTHING_LENT: Final[Mapping[str, frozenset[str]]] = {IPV4: frozenset(), IPV6: frozenset()}
+
 
 def firewall_input(
     view: RegistryView,
@@ -23,10 +27,12 @@ def firewall_input(
     *,
     vxlan_port: int,
     limits: Mapping[HostId, int],
+    lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
 ) -> FirewallInput:
     """The networks that this host has devices of, its endpoints, and whom it may hear.
 
     `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
+    `lent`: devices by family (netagent.datapath.forwarding).
     """
     rows, seed = list(rows), probe_mac(view.local)
     known = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
@@ -38,6 +44,9 @@ def firewall_input(
         endpoints=tuple(_endpoint(row, networks.get(row.network_id)) for row in rows),
         networks=tuple(_network(network, seed) for network in networks.values()),
         members=members(view),
+        subnets=tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets})),
+        lent4=lent[IPV4],
+        lent6=lent[IPV6],
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
         requests=requests,
         answers=answers,
@@ -80,4 +89,5 @@ def _network(network: NetworkView, seed: str) -> GuardedNetwork:
         bridge_mac=device_mac(bridge, seed),
         tunnel=vxlan_name(network.record.vni),
         restricted=network.record.policy is Policy.LINKS,
+        has_way_out=not network.record.internal,
     )

@@ -35,6 +35,7 @@ def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEnd
         vni=network.record.vni,
         mtu_bytes=network.record.mtu_bytes,
         multicast=network.record.multicast,
+        gateways=network.record.gateways,
         # Also those that are being attached: an interface that is there before its row says so is not a leftover.
         locals=tuple(local_endpoint(row, network) for row in rows),
         remotes=tuple(_remotes(view, network)),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
+from netagent.datapath.forwarding import Forwarding
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
 from netagent.firewall.guard import Guard
@@ -31,6 +32,7 @@ class Steps:
 
     desired: Callable[[Moment], KernelState]
     guarded: Callable[[Moment], FirewallInput]
+    routed: Callable[[Moment], Collection[str]]
     publish_names: Callable[[Moment], Awaitable[None]]
     probe: Callable[[Moment], None]
 
@@ -38,10 +40,13 @@ class Steps:
 class Projection:
     """Runs the loop, and lets others wait for it."""
 
-    def __init__(self, live: Live, reconciler: Reconciler, guard: Guard, steps: Steps) -> None:
+    def __init__(
+        self, live: Live, reconciler: Reconciler, guard: Guard, forwarding: Forwarding, steps: Steps
+    ) -> None:
         self._live = live
         self._reconciler = reconciler
         self._guard = guard
+        self._forwarding = forwarding
         self._steps = steps
         self._given = 0
         self._followed = 0
@@ -53,6 +58,7 @@ class Projection:
         with self._running:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._lead_kernel)
+                nursery.start_soon(self._lead_routing)
                 nursery.start_soon(self._lead_names)
 
     async def clear(self) -> None:
@@ -62,6 +68,9 @@ class Projection:
         self._reconciler.set_desired(KernelState(), last)
         with trio.move_on_after(CLEAR_S):
             await self._reconciler.wait_programmed(last)
+        self._forwarding.set_desired((), last)
+        with trio.move_on_after(CLEAR_S):
+            await self._forwarding.wait_tried(last)
         self._guard.set_desired(None, last)
         with trio.move_on_after(CLEAR_S):
             await self._guard.wait_tried(last)
@@ -74,6 +83,14 @@ class Projection:
             self._steps.probe(known)
             self._given = known.revision
             self._note_progress()
+            await self._live.wait_newer(known.revision)
+
+    async def _lead_routing(self) -> None:
+        """The switches of the bridges are there once the bridges are."""
+        while True:
+            known = self._live.now
+            await self._reconciler.wait_programmed(known.revision)
+            self._forwarding.set_desired(self._steps.routed(known), known.revision)
             await self._live.wait_newer(known.revision)
 
     async def _lead_names(self) -> None:
@@ -92,12 +109,15 @@ class Projection:
             await self._progress.wait()
         await self._reconciler.wait_programmed(revision)
         await self._guard.wait_tried(revision)
+        await self._forwarding.wait_tried(revision)
 
     async def wait_guarded(self, revision: int) -> str:
-        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing."""
-        while self._given < revision:
+        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing. At once when there
+        is to be none any more."""
+        while self._given < revision and not self._running.cancel_called:
             await self._progress.wait()
-        await self._guard.wait_tried(revision)
+        if not self._running.cancel_called:
+            await self._guard.wait_tried(revision)
         return self._guard.trouble
 
     async def wait_followed(self, revision: int) -> None:

@@ -38,6 +38,17 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
     }
 
 
+def gives_way_out(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]
+) -> bool:
+    """Whether a sandbox's default route leads by this endpoint: the first, in the order of their attaching, whose
+    network is not internal. A runtime that puts its own resolver into the sandbox puts a default route there too."""
+    if not row.netns_inode or row.behind_runtime:
+        return False
+    mates = [one for one in rows if sandbox_of(one) == sandbox_of(row) and one.network_id not in internal]
+    return bool(mates) and mates[0].endpoint_id == row.endpoint_id
+
+
 def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
     """What other hosts learn of an endpoint; `links` as by `links_told`."""
     return EndpointRecord(

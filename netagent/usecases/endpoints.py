@@ -23,7 +23,6 @@ from netagent.errors import FailedError, InputError, NetagentError, NoError, Ref
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
-from netagent.projection.intent import local_endpoint
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases import targets
 from netagent.usecases.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
@@ -131,7 +130,7 @@ class Endpoints:
         undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
         try:
             ifname = await parts.attacher.bind(
-                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+                self.steps.endpoint(row), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
         except FailedError:
             self.steps.network(
@@ -211,6 +210,10 @@ class Endpoints:
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
         """The endpoint that a runtime calls so."""
         return self.steps.with_origin(origin)
+
+    def gateways_of(self, row: LocalEndpointRow) -> tuple[str, ...]:
+        """Through which its sandbox reaches everything else, if by this endpoint; without prefix length."""
+        return self.steps.endpoint(row).gateways
 
     # -- change ----------------------------------------------------------------------------------------------
 

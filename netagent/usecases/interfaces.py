@@ -24,7 +24,6 @@ from netagent.datapath.inside import InsideNews
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.projection.intent import local_endpoint
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases.steps import Steps, netns_is
@@ -160,7 +159,7 @@ class Interfaces:
             if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
                 return
             damages = await self._attacher.mend(
-                local_endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+                self._steps.endpoint(now), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
             for sentence in self._drift.note(damages):
                 _limited.warning(

@@ -197,7 +197,7 @@ class Staged:
     async def _dress(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """Once the interface has been moved: what the runtime leaves to us (routes, IPv6), and its name in there."""
         network = self._steps.network(row.network_id)
-        endpoint = local_endpoint(row, network)
+        endpoint = self._steps.endpoint(row)
         with trio.move_on_after(ENTER_S) as scope:
             while not await self._parts.attacher.has_entered(endpoint):
                 await trio.sleep(ENTER_POLL_S)

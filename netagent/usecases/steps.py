@@ -18,12 +18,14 @@ from typing import Protocol
 import trio
 
 from netagent.datapath.attach import Attacher
+from netagent.datapath.desired import LocalEndpoint
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation, Publishes
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
 from netagent.model.sandbox import SandboxId
+from netagent.projection.intent import local_endpoint
 from netagent.registry import statement
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
@@ -33,6 +35,7 @@ from netagent.usecases import resolv_conf, targets
 from netagent.usecases.claims import Claims, Locks
 from netagent.usecases.endpoint_rules import (
     fenced_by,
+    gives_way_out,
     is_told,
     links_told,
     record_of,
@@ -209,6 +212,20 @@ class Steps:
             for other in self.live.rows.values()
         )
 
+    def endpoint(self, row: LocalEndpointRow) -> LocalEndpoint:
+        """The row as the datapath wants it, with the sandbox's way out if that leads by it. RefusedError as
+        `network`."""
+        network = self.network(row.network_id)
+        endpoint = local_endpoint(row, network)
+        networks = self.live.view.networks
+        internal = frozenset(one for one, known in networks.items() if known.record.internal)
+        rows = (one for one in self.live.rows.values() if one.endpoint_id not in self.half_removed)
+        if not gives_way_out(row, rows, internal):
+            return endpoint
+        return dataclasses.replace(
+            endpoint, gateways=tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
+        )
+
     # -- steps ---------------------------------------------------------------------------------------------------
 
     async def wait_built(self, network: NetworkView) -> None:
@@ -270,7 +287,20 @@ class Steps:
         if row.netns_inode and not self.others_in_sandbox(row):
             await self.parts.resolvers.remove_sandbox(sandbox_of(row))
         await self.parts.attacher.unbind(row.endpoint_id)
+        await self._hand_way_out_on(row)
         return row
+
+    async def _hand_way_out_on(self, row: LocalEndpointRow) -> None:
+        """The sandbox's next endpoint gives the default route from now on."""
+        for mate in self.live.rows.values():
+            if sandbox_of(mate) != sandbox_of(row) or mate.stage is not Stage.PUBLISHED or not netns_is(mate):
+                continue
+            try:
+                endpoint, record = self.endpoint(mate), self.network(mate.network_id).record
+                if endpoint.gateways:
+                    await self.parts.attacher.bind(endpoint, vni=record.vni, mtu_bytes=record.mtu_bytes)
+            except NetagentError as error:  # whoever looks after interfaces sees it, too
+                logger.warning("cannot give %s its way out by %s: %s", mate.target, mate.ifname, error)
 
     async def remove(self, row: LocalEndpointRow) -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""

@@ -107,12 +107,14 @@ def network(
     remotes: tuple[RemoteEndpoint, ...] = (),
     *,
     multicast: bool = False,
+    gateways: tuple[str, ...] = (),
 ) -> NetworkInput:
     return NetworkInput(
         network_id=NETWORK,
         vni=VNI,
         mtu_bytes=MTU_BYTES,
         multicast=multicast,
+        gateways=gateways,
         locals=local,
         remotes=remotes,
     )

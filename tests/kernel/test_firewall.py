@@ -21,7 +21,6 @@ pytestmark = pytest.mark.kernel
 WEB = GuardedEndpoint(veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
 CLI = GuardedEndpoint(veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"))
 NET = GuardedNetwork(bridge="na-8388609", bridge_mac="06:00:00:00:00:01")
-DROPPED = ("spoofed", "floods", "refused", "strangers", "crossed")
 GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI), networks=(NET,))
 
 
@@ -58,7 +57,7 @@ def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory) -> No
             assert pings(cli, "10.66.0.2")
             assert pings(cli, "fd66::2")
             assert pings(cli, "fe80::a:ff:fe00:2%eth0"), "link-local as the kernel makes it"
-            assert guard.status().dropped == dict.fromkeys(DROPPED, 0)
+            assert not any(guard.status().dropped.values())
             cli.run("ip addr add 10.66.0.99/24 dev eth0")
             cli.run("ip -6 addr add fd66::99/64 dev eth0 nodad")
             assert not pings(cli, "10.66.0.2", "-I 10.66.0.99")

@@ -62,9 +62,9 @@ def answers(container: Namespace, address: str) -> bool:
 
 
 @contextmanager
-def keeping_accepts(host: Namespace) -> Iterator[None]:
+def keeping_accepts(host: Namespace, *ways_out: str) -> Iterator[None]:
     """What the agent does while it runs."""
-    process = _accepts(host, "keep")
+    process = _accepts(host, "keep", *ways_out)
     try:
         yield
     finally:
@@ -82,9 +82,10 @@ def remove_accepts(host: Namespace) -> None:
     assert _accepts(host, "remove").wait(20) == 0
 
 
-def _accepts(host: Namespace, what: str) -> subprocess.Popen[bytes]:
+def _accepts(host: Namespace, what: str, *ways_out: str) -> subprocess.Popen[bytes]:
     code = (
-        f"import trio; from netagent.integrations.docker.accepts import Accepts; trio.run(Accepts().{what})"
+        "import trio; from netagent.integrations.docker.accepts import Accepts;"
+        f"trio.run(Accepts(lambda: {ways_out!r}).{what})"
     )
     return subprocess.Popen(["nsenter", f"--net={host.path}", sys.executable, "-c", code])
 

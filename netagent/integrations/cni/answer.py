@@ -48,6 +48,8 @@ class Plugged:
     """With the prefix length that they have on the interface."""
     routes: Sequence[str]
     """Destinations, all on the link."""
+    gateways: Sequence[str]
+    """Through which the container reaches everything else; empty: not by this interface."""
     search: Sequence[str]
 
 
@@ -85,17 +87,30 @@ def result(add: Add, plugged: Plugged) -> Answer:
     ours: dict[str, Any] = {"name": plugged.ifname, "mac": plugged.mac, "sandbox": add.netns}
     if SUPPORTED.index(add.version) >= SUPPORTED.index("1.1.0"):
         ours["mtu"] = plugged.mtu_bytes
-    ips = [{"address": address, "interface": len(interfaces)} for address in plugged.addresses]
+    ips = [_address(address, len(interfaces), plugged.gateways) for address in plugged.addresses]
+    routes = [*(before.get("routes") or []), *({"dst": one} for one in plugged.routes)]
     return success(
         {
             **before,
             "cniVersion": add.version,
             "interfaces": [*interfaces, ours],
             "ips": [_ip(item, add.version) for item in [*(before.get("ips") or []), *ips]],
-            "routes": [*(before.get("routes") or []), *({"dst": one} for one in plugged.routes)],
+            "routes": [*routes, *_defaults(routes, plugged.gateways)],
             "dns": _dns(before.get("dns") or {}, plugged),
         }
     )
+
+
+def _address(cidr: str, interface: int, gateways: Sequence[str]) -> dict[str, Any]:
+    gateway = next((one for one in gateways if (":" in one) == (":" in cidr)), "")
+    return {"address": cidr, "interface": interface, **({"gateway": gateway} if gateway else {})}
+
+
+def _defaults(before: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[dict[str, str]]:
+    """Default routes, of the families that no plug-in before us has given one: theirs comes before ours."""
+    given = {route.get("dst") for route in before}
+    found = [{"dst": "::/0" if ":" in gateway else "0.0.0.0/0", "gw": gateway} for gateway in gateways]
+    return [route for route in found if route["dst"] not in given]
 
 
 def _ip(item: Mapping[str, Any], version: str) -> dict[str, Any]:

@@ -154,5 +154,6 @@ def _plugged(member: Member, row: LocalEndpointRow, network: NetworkView) -> ans
             for address, subnet in zip(row.addresses, subnets, strict=True)
         ],
         routes=[str(subnet) for subnet in subnets],
+        gateways=member.endpoints.gateways_of(row),
         search=resolv_conf.search(list(dict.fromkeys(names)), member.keys.domain, resolv_conf.host_search()),
     )

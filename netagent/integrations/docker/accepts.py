@@ -1,15 +1,20 @@
-"""Two accepts in Docker's own chain for users' rules, without which Docker stops our containers from talking.
+"""A few accepts in Docker's own chain for users' rules, without which Docker stops our containers from talking.
 
 Docker gives the FORWARD chain the policy DROP. Where bridge netfilter is on (`net.bridge.bridge-nf-call-iptables`,
-the kernel's default), that chain also judges what a bridge passes from port to port: all traffic of an overlay. So
-while DOCKER-USER exists, there is one rule in it for IPv4 and one for IPv6:
+the kernel's default), that chain also judges what a bridge passes from port to port: all traffic of an overlay. And
+in any case it judges what the host routes for containers. So while DOCKER-USER exists, there is one rule in it for
+what a bridge of ours passes between its ports, and two for each device that leads out of this host, to and fro; the
+same for IPv4 and IPv6:
 
     -i na-+ -m physdev --physdev-is-bridged -m comment --comment netagent -j ACCEPT
+    -i na-+ -o eth0 -m comment --comment netagent -j ACCEPT
+    -i eth0 -o na-+ -m comment --comment netagent -j ACCEPT
 
-It fits packets that a bridge of ours passes between its ports, and nothing that the host routes. It stands first, as
-the chain may end in a RETURN. Rules of ours are known by their comment, are left where they are when the agent stops
-(containers go on), and are removed by `remove`. With Docker's nftables backend there is no such chain and nothing to
-do; any other FORWARD drop is its owner's business.
+Our own tables have judged those packets before (netagent.firewall.text). Between our containers and Docker's own
+networks Docker's rules stand as they are. Ours stand first, as the chain may end in a RETURN. Rules of ours are
+known by their comment, are left where they are when the agent stops (containers go on), and are removed by `remove`.
+With Docker's nftables backend there is no such chain and nothing to do; any other FORWARD drop is its owner's
+business.
 
 `iptables` is the program that Docker itself uses, legacy or nft; the ruleset's generation is read twice a second and
 the program is only run when it has moved.
@@ -18,8 +23,11 @@ the program is only run when it has moved.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import subprocess
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
@@ -30,6 +38,7 @@ CHAIN: Final = "DOCKER-USER"
 COMMENT: Final = "netagent"
 RULE: Final = f"-i na-+ -m physdev --physdev-is-bridged -m comment --comment {COMMENT} -j ACCEPT"
 """As `iptables -S` spells it."""
+_DEVICE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
 _PROGRAMS: Final = ("iptables", "ip6tables")
 _LOCK_S: Final = "5"
@@ -44,9 +53,11 @@ _log = logging.getLogger(__name__)
 
 
 class Accepts:
-    """Keeps the rules in the network namespace of the process."""
+    """Keeps the rules in the network namespace of the process. `ways_out`: the devices by which packets of containers
+    leave this host; none while it is in no cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways_out: Callable[[], Collection[str]] = frozenset) -> None:
+        self._ways_out = ways_out
         self._troubles: dict[str, str] = {}
 
     def troubles(self) -> tuple[str, ...]:
@@ -58,7 +69,7 @@ class Accepts:
         with nftables.open_socket() as sock:
             seen, periods = None, _BLIND_PERIODS
             while True:
-                now = _generation(sock)
+                now = _generation(sock), rules_for(self._ways_out())
                 periods += 1
                 if now != seen or periods > _BLIND_PERIODS:
                     seen, periods = now, 0  # read before the rules, so that no change in between is missed
@@ -68,23 +79,22 @@ class Accepts:
     async def ensure(self) -> None:
         """Have each rule once, where Docker has its chain. What fails is kept for `troubles`, and logged once."""
         for program in _PROGRAMS:
-            await self._bring(program, wanted=1)
+            await self._bring(program, rules_for(self._ways_out()))
 
     async def remove(self) -> None:
         """Have none of the rules. What fails is kept for `troubles`."""
         for program in _PROGRAMS:
-            await self._bring(program, wanted=0)
+            await self._bring(program, ())
 
-    async def _bring(self, program: str, *, wanted: int) -> None:
+    async def _bring(self, program: str, wanted: Sequence[str]) -> None:
         listed = await _run(program, "-S", CHAIN)
         if listed is None or listed.returncode != 0:
             self._troubles.pop(program, None)  # no such program, or no such chain: no Docker
             return
         ours = ours_untrusted(listed.stdout.decode("utf-8", "replace"))
-        good = ours.count(RULE)
-        orders = [["-D", CHAIN, *rule.split()] for rule in ours if rule != RULE]
-        orders += [["-D", CHAIN, *RULE.split()]] * max(0, good - wanted)
-        orders += [["-I", CHAIN, *RULE.split()]] * max(0, wanted - good)
+        superfluous = list((Counter(ours) - Counter(wanted)).elements())
+        orders = [["-I", CHAIN, *rule.split()] for rule in wanted if rule not in ours]
+        orders += [["-D", CHAIN, *rule.split()] for rule in superfluous]
         for order in orders:
             done = await _run(program, *order)
             if done is None or done.returncode != 0:
@@ -98,6 +108,16 @@ class Accepts:
         if self._troubles.get(program) != trouble:
             _log.warning("%s", trouble)
         self._troubles[program] = trouble
+
+
+def rules_for(ways_out: Collection[str]) -> tuple[str, ...]:
+    """The rules that there should be, as `iptables -S` spells them."""
+    ways = sorted(device for device in ways_out if _DEVICE.fullmatch(device))
+    routed = [(f"-i na-+ -o {device}", f"-i {device} -o na-+") for device in ways]
+    return (
+        RULE,
+        *(f"{match} -m comment --comment {COMMENT} -j ACCEPT" for pair in routed for match in pair),
+    )
 
 
 def ours_untrusted(listing: str) -> list[str]:

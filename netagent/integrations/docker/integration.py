@@ -1,4 +1,4 @@
-"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks, the two accepts.
+"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks, the accepts.
 
 It runs for the agent's whole life, in a cluster or not. Without Docker it costs one refused connection every half
 second, and waits.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Collection
 from functools import partial
 
 import trio
 
 from netagent.config import Config
 from netagent.control.server import serve
-from netagent.errors import FailedError, NetagentError
+from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.docker import container as facts
 from netagent.integrations.docker.accepts import Accepts
 from netagent.integrations.docker.arrivals import Arrival, Arrivals
@@ -52,7 +53,7 @@ class DockerIntegration:
         self._plugin = Plugin(membership, self._arrivals)
         self._follower = Follower(self._engine, membership, self._arrivals, driver)
         self._mirror = Mirror(self._engine, membership, self._follower, driver)
-        self._accepts = Accepts()
+        self._accepts = Accepts(self._ways_out)
         self._asked: dict[str, _Question] = {}
         self._failures: dict[str, str] = {}
 
@@ -80,6 +81,12 @@ class DockerIntegration:
         found = (self._follower.troubles, self._mirror.troubles, self._failures)
         texts = (text for by_thing in found for text in by_thing.values())
         return tuple(sorted({*texts, *self._accepts.troubles()}))
+
+    def _ways_out(self) -> Collection[str]:
+        try:
+            return self._membership().ways_out()
+        except RefusedError:
+            return ()
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
         """Until `docker run --network` finds a network that was just made; the caller bounds it."""

@@ -143,7 +143,7 @@ def plugging_untrusted(body: bytes) -> Plugging:
 
 
 def created(creation: Creation, network_id: str, subnets: Sequence[str], *, internal: bool) -> dict[str, Any]:
-    """The network as Podman shall keep it. The gateway is only a reserved address: no route of ours leads there."""
+    """The network as Podman shall keep it."""
     gateways = [{"subnet": text, "gateway": str(ipaddress.ip_network(text)[1])} for text in subnets]
     return {
         **creation.given,
@@ -156,10 +156,15 @@ def created(creation: Creation, network_id: str, subnets: Sequence[str], *, inte
 
 
 def plugged(
-    ifname: str, mac: str, interfaces: Sequence[str], *, servers: Sequence[str], search: Sequence[str]
+    ifname: str,
+    mac: str,
+    interfaces: Sequence[tuple[str, str]],
+    *,
+    servers: Sequence[str],
+    search: Sequence[str],
 ) -> dict[str, Any]:
-    """The answer to `setup`; `interfaces` are addresses with prefix length."""
-    subnets = [{"ipnet": text} for text in interfaces]
+    """The answer to `setup`; `interfaces` are addresses with prefix length, each with its gateway or ""."""
+    subnets = [{"ipnet": text, **({"gateway": gateway} if gateway else {})} for text, gateway in interfaces]
     return {
         "dns_server_ips": list(servers),
         "dns_search_domains": list(search),

@@ -150,7 +150,11 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
 
 def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> dict[str, Any]:
     lengths = [ipaddress.ip_network(text).prefixlen for text in network.record.subnets]
-    addresses = [f"{address}/{length}" for address, length in zip(row.addresses, lengths, strict=True)]
+    gateways = {":" in one: one for one in member.endpoints.gateways_of(row)}
+    addresses = [
+        (f"{address}/{length}", gateways.get(":" in address, ""))
+        for address, length in zip(row.addresses, lengths, strict=True)
+    ]
     # What a plug-in names replaces the host's own search list, so that has to be in it.
     search = resolv_conf.search([network.unique_name], member.keys.domain, resolv_conf.host_search())
     servers = [] if _has_server(row, member) else [resolv_conf.RESOLVER_ADDRESS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose
+from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose, ways_out
 
 ETH0, ETH1 = Underlay("192.0.2.1", "eth0", 1500), Underlay("198.51.100.1", "eth1", 9000)
 V6 = Underlay("2001:db8::1", "eth0", 1500)
@@ -50,6 +50,14 @@ def test_a_configured_address_is_that_or_none():
     assert choose(uplinks, "192.0.2.1", ETH1) == ETH0
     assert choose(uplinks, "2001:0db8::1") == V6
     assert choose(uplinks, "192.0.2.9", ETH0) is None
+
+
+def test_packets_leave_by_what_leads_out():
+    docker = Underlay("172.17.0.1", "docker0", 1500)
+    bridged = Underlay("192.0.2.9", "br0", 1500)
+    uplinks = Uplinks((*BOTH, docker, bridged), ("192.0.2.9",), frozenset({"eth0", "eth1"}))
+    assert ways_out(uplinks, ETH0) == {"eth0", "eth1", "br0"}
+    assert ways_out(Uplinks((docker,)), docker) == {"docker0"}
 
 
 def test_the_addresses_of_devices():

@@ -59,9 +59,10 @@ def test_a_bridge_entry_that_is_left_over(world, names):
 
 def test_a_missing_and_a_foreign_address(world):
     kernel = world.kernel()
-    ((device, cidr),) = kernel.addresses
+    device, cidr = next(one for one in kernel.addresses if one[0].startswith("nx-"))
+    others = kernel.addresses - {(device, cidr)}
     missing, extra = sorted(
-        differences(kernel, replace(kernel, addresses=frozenset({(device, "10.9.9.9/24")}))),
+        differences(kernel, replace(kernel, addresses=others | {(device, "10.9.9.9/24")})),
         key=lambda one: one.state is State.LEFT_OVER,
     )
     assert (missing.part, missing.key, missing.state) == (Part.ADDRESS, cidr, State.MISSING)

@@ -179,7 +179,7 @@ def test_a_network_counts_its_entries(world):
     assert {line.state for line in lines} == {State.PRESENT}
     damaged = replace(kernel, neighbours={k: v for k, v in kernel.neighbours.items() if k[0] != bridge})
     (wrong,) = [o for o in why.network_lines(world.evidence(damaged), world.view.networks[N1]) if o.is_wrong]
-    assert (wrong.kind, wrong.state, wrong.reason) == ("neighbours", State.MISSING, "2 missing")
+    assert (wrong.kind, wrong.state, wrong.reason) == ("neighbours", State.MISSING, "4 missing")
 
 
 def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):

@@ -50,6 +50,20 @@ def test_the_text_is_one_transaction_and_matches_our_port_only():
     assert 'elements = { "nx-1" . 02:0a:00:00:00:03 : 1310, "nx-1" . 02:0a:00:00:00:04 : 48 }' in written
 
 
+def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap():
+    overlapping = ("10.66.0.0/16", "10.66.0.0/20", "10.67.0.0/20", "fd66::/64")
+    made = ruleset_of(dataclasses.replace(GIVEN, subnets=overlapping, lent4=frozenset({"eth0"})))
+    assert made.subnets == ("10.66.0.0/16", "10.67.0.0/20", "fd66::/64")
+    written = text.render(made)
+    assert "ip daddr { 10.66.0.0/16, 10.67.0.0/20 } counter name crossed drop" in written
+    assert "ip6 daddr { fd66::/64 } counter name crossed drop" in written
+    assert "daddr { }" not in text.render(ruleset_of(GIVEN))
+    assert made.elements[ruleset.WAYS].keys() == {("na-1",)}
+    assert made.elements[ruleset.LENT4].keys() == {("eth0",)}
+    closed = dataclasses.replace(NET, has_way_out=False)
+    assert not ruleset_of(dataclasses.replace(GIVEN, networks=(closed,))).elements[ruleset.WAYS]
+
+
 def test_the_kernel_fills_the_fields_of_a_concatenation_up():
     assert encode((Field.ETHER,), (WEB.mac,)) == bytes.fromhex("020a00000002")
     assert encode((Field.ETHER, Field.PORT), (WEB.mac, "80")) == bytes.fromhex("020a00000002 0000 0050 0000")

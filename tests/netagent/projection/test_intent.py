@@ -50,6 +50,15 @@ def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else():
     assert [remote.addresses for remote in one.remotes] == [("10.1.0.3", "fd00:1::3")]
 
 
+def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
+    world = World()
+    (one,) = network_inputs(world.view, [ROW])
+    assert one.gateways == ("10.1.0.1/24", "fd00:1::1/64")
+    world.put(H1, network(internal=True, revision=1))
+    (one,) = network_inputs(world.view, [ROW])
+    assert one.gateways == ()
+
+
 def test_neither_a_dead_agent_nor_a_silent_kernel_takes_paths_away():
     world = World()
     world.member(H2, MemberState.DEAD)

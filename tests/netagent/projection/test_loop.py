@@ -50,6 +50,19 @@ class Guard:
         await trio.lowlevel.checkpoint()
 
 
+class Forwarding:
+    """Switches that are turned as soon as they are named."""
+
+    def __init__(self):
+        self.given = []
+
+    def set_desired(self, bridges, generation):
+        self.given.append((bridges, generation))
+
+    async def wait_tried(self, generation):
+        await trio.lowlevel.checkpoint()
+
+
 class World:
     def __init__(self):
         self.live = Live(RegistryView(H1), {})
@@ -61,10 +74,12 @@ class World:
         steps = Steps(
             desired=lambda known: known,
             guarded=lambda known: known.revision,
+            routed=lambda known: known.revision,
             publish_names=self._publish,
             probe=self.probed.append,
         )
-        self.projection = Projection(self.live, self.kernel, self.guard, steps)
+        self.forwarding = Forwarding()
+        self.projection = Projection(self.live, self.kernel, self.guard, self.forwarding, steps)
 
     async def _publish(self, known):
         await trio.sleep(self.names_delay_s)

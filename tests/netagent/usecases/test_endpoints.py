@@ -413,6 +413,29 @@ async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(names
     assert one.traces() == {}
 
 
+def ways_out(one):
+    """By which network each endpoint that was bound last gives its sandbox a default route."""
+    return [endpoint.gateways for endpoint in one.attacher.bound]
+
+
+@virtual
+async def test_the_first_network_that_is_not_internal_gives_the_default_route(namespaces):
+    one = await started(namespaces, "web")
+    await one.publisher.put(network(N3, "closed", subnets=("10.3.0.0/24",), internal=True))
+    closed, _ = await one.endpoints.attach(request(network_name="closed"))
+    first, _ = await one.endpoints.attach(request())
+    second, _ = await one.endpoints.attach(request(network_name="back"))
+    assert ways_out(one) == [(), ("10.1.0.1", "fd00:1::1"), ()]
+    assert one.endpoints.gateways_of(closed) == ()
+    await one.endpoints.detach(first.endpoint_id)
+    assert one.attacher.bound[-1].endpoint_id == second.endpoint_id
+    assert ways_out(one)[-1] == ("10.2.0.1",), "the next one takes over"
+    await one.endpoints.detach(second.endpoint_id)
+    assert len(one.attacher.bound) == 4
+    await one.endpoints.detach("web")
+    assert one.traces() == {}
+
+
 @virtual
 async def test_a_failed_second_attach_leaves_the_first_one_whole(namespaces):
     one = await started(namespaces, "web")

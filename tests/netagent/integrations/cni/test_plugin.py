@@ -74,7 +74,12 @@ async def test_add_gives_a_result_and_the_same_again(namespaces: Namespaces) -> 
     runtime = await started(namespaces, "web")
     first = await runtime.call("ADD", network="app", service="shop")
     assert [one["address"] for one in first["ips"]] == ["10.1.0.2/32", "fd00:1::2/64"]
-    assert first["routes"] == [{"dst": "10.1.0.0/24"}, {"dst": "fd00:1::/64"}]
+    assert first["routes"] == [
+        {"dst": "10.1.0.0/24"},
+        {"dst": "fd00:1::/64"},
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
+        {"dst": "::/0", "gw": "fd00:1::1"},
+    ]
     assert first["dns"]["search"][:2] == ["app.mesh.internal", "mesh.internal"]
     (row,) = runtime.host.live.rows.values()
     assert (row.name, row.service, row.origin, row.target) == ("web", "shop", "cni:app/web/eth0", "cni:web")

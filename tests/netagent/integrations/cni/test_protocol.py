@@ -278,6 +278,7 @@ PLUGGED = answer.Plugged(
     mtu_bytes=1450,
     addresses=["10.1.0.2/32", "fd00:1::2/64"],
     routes=["10.1.0.0/24", "fd00:1::/64"],
+    gateways=["10.1.0.1", "fd00:1::1"],
     search=["app.mesh.internal", "mesh.internal"],
 )
 
@@ -305,10 +306,25 @@ def test_a_result_has_the_form_of_its_version(version: str) -> None:
             },
         ],
         "ips": [
-            {"address": "10.1.0.2/32", "interface": 1, **({"version": "4"} if old else {})},
-            {"address": "fd00:1::2/64", "interface": 1, **({"version": "6"} if old else {})},
+            {
+                "address": "10.1.0.2/32",
+                "interface": 1,
+                "gateway": "10.1.0.1",
+                **({"version": "4"} if old else {}),
+            },
+            {
+                "address": "fd00:1::2/64",
+                "interface": 1,
+                "gateway": "fd00:1::1",
+                **({"version": "6"} if old else {}),
+            },
         ],
-        "routes": [{"dst": "10.1.0.0/24"}, {"dst": "fd00:1::/64"}],
+        "routes": [
+            {"dst": "10.1.0.0/24"},
+            {"dst": "fd00:1::/64"},
+            {"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
+            {"dst": "::/0", "gw": "fd00:1::1"},
+        ],
         "dns": {
             "nameservers": ["127.0.0.11"],
             "search": ["app.mesh.internal", "mesh.internal"],
@@ -334,7 +350,7 @@ def test_what_the_plugins_before_made_stays() -> None:
     assert [one["name"] for one in found["interfaces"]] == ["br0", "eth9", "nv01234567", "eth0"]
     assert [one.get("interface") for one in found["ips"]] == [1, 3, 3]
     assert found["ips"][0] == {"address": "192.0.2.9/24", "gateway": "192.0.2.1", "interface": 1}
-    assert found["routes"][0] == {"dst": "0.0.0.0/0", "gw": "192.0.2.1"}
+    assert [one.get("gw") for one in found["routes"]] == ["192.0.2.1", None, None, "fd00:1::1"]
     assert found["dns"] == {
         "nameservers": ["127.0.0.11"],
         "domain": "corp.example",

@@ -56,6 +56,22 @@ def test_one_rule_is_there_and_then_none(monkeypatch, before):
     assert chain.rules == ["-j RETURN"]
 
 
+def test_each_way_out_has_its_pair_of_rules(monkeypatch):
+    chain = Chain("-j RETURN")
+    monkeypatch.setattr(accepts, "_run", chain.run)
+    ways = {"eth0", "wg1", "bad name"}
+    kept = Accepts(lambda: ways)
+    trio.run(kept.ensure)
+    assert "-i na-+ -o eth0 -m comment --comment netagent -j ACCEPT" in chain.rules
+    assert "-i wg1 -o na-+ -m comment --comment netagent -j ACCEPT" in chain.rules
+    assert len(chain.rules) == 6
+    ways.remove("wg1")
+    trio.run(kept.ensure)
+    assert not [rule for rule in chain.rules if "wg1" in rule]
+    trio.run(kept.remove)
+    assert chain.rules == ["-j RETURN"]
+
+
 def test_a_refusal_is_told_until_it_is_over(monkeypatch):
     chain = Chain("-j RETURN")
     chain.refusal = "iptables: Permission denied"

@@ -53,7 +53,10 @@ async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces)
         "interfaces": {
             "eth0": {
                 "mac_address": row.mac,
-                "subnets": [{"ipnet": f"{row.addresses[0]}/24"}, {"ipnet": f"{row.addresses[1]}/64"}],
+                "subnets": [
+                    {"ipnet": f"{row.addresses[0]}/24", "gateway": "10.1.0.1"},
+                    {"ipnet": f"{row.addresses[1]}/64", "gateway": "fd00:1::1"},
+                ],
             }
         },
     }
@@ -130,7 +133,10 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
     assert output["interfaces"] == {
         "ov0": {
             "mac_address": "06:00:00:00:00:aa",
-            "subnets": [{"ipnet": "10.1.0.9/24"}, {"ipnet": "fd00:1::9/64"}],
+            "subnets": [
+                {"ipnet": "10.1.0.9/24", "gateway": "10.1.0.1"},
+                {"ipnet": "fd00:1::9/64", "gateway": "fd00:1::1"},
+            ],
         }
     }
     (row,) = one.live.rows.values()

@@ -1,0 +1,409 @@
+"""The way out: in the host's name, by its gateway, where the network has one; and the host as closed as before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import trio
+from kernel.guarded import tables_of
+from kernel.overlay import (
+    CLUSTER,
+    MTU_BYTES,
+    PORT,
+    VNI,
+    Host,
+    Namespace,
+    NamespaceFactory,
+    endpoint,
+    network,
+    open_host,
+    wait_until,
+)
+from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
+
+from netagent.datapath.desired import LocalEndpoint, desired_state, device_mac
+from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
+from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.state import KernelState
+from netagent.firewall.guard import Guard
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.model.ids import bridge_name, veth_name
+
+pytestmark = pytest.mark.kernel
+
+UNDERLAY = "192.0.2.1"
+OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
+GATEWAYS = ("10.66.0.1/20", "fd66::1/64")
+BRIDGE = bridge_name(VNI)
+OTHER_SUBNETS = ("10.77.0.0/20", "fd77::/64")
+"""Of a network that this host has nothing of."""
+
+WHO_IS_THERE = """
+import selectors, socket
+with selectors.DefaultSelector() as ready:
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, 80))
+        listener.listen()
+        ready.register(listener, selectors.EVENT_READ)
+    print("ready", flush=True)
+    while True:
+        for key, _ in ready.select():
+            connection, peer = key.fileobj.accept()
+            connection.sendall(peer[0].encode())
+            connection.close()
+"""
+ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 80), timeout=2) as connection:
+    print(connection.recv(100).decode(), end="")
+"""
+
+
+@contextmanager
+def serving(namespace: Namespace) -> Iterator[None]:
+    """A web server of sorts, which tells who asks."""
+    command = ["ip", "netns", "exec", namespace.name, sys.executable, "-c", WHO_IS_THERE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+def ask(namespace: Namespace, address: str) -> str:
+    """As whom the server at `address` sees us; "" when it can't be reached."""
+    command = ["ip", "netns", "exec", namespace.name, sys.executable, "-c", ASK, address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+
+
+def setting(namespace: Namespace, path: str) -> str:
+    return namespace.run(f"cat /proc/sys/net/{path}").strip()
+
+
+@dataclass
+class Router:
+    """A host with the parts that make a way out."""
+
+    host: Host
+    guard: Guard
+    forwarding: Forwarding
+    given: FirewallInput
+    generation: int = 0
+
+    async def program(self, state: KernelState, given: FirewallInput) -> None:
+        """Kernel, firewall and switches, in the order of the projection."""
+        self.generation += 1
+        self.given = given
+        self.host.reconciler.set_desired(state, self.generation)
+        with trio.fail_after(10):
+            await self.host.reconciler.wait_programmed(self.generation)
+            await self.follow()
+            self.forwarding.set_desired(
+                [one.bridge for one in given.networks if one.has_way_out], self.generation
+            )
+            await self.forwarding.wait_tried(self.generation)
+        assert not self.forwarding.trouble
+
+    async def follow(self) -> str:
+        """The firewall knows what is lent."""
+        lent = {"lent4": self.forwarding.lent(IPV4), "lent6": self.forwarding.lent(IPV6)}
+        self.generation += 1
+        self.guard.set_desired(replace(self.given, **lent), self.generation)
+        await self.guard.wait_tried(self.generation)
+        return self.guard.trouble
+
+
+@asynccontextmanager
+async def routing(namespace: Namespace, notes: Path) -> AsyncIterator[Router]:
+    """What the agent runs; afterwards the kernel is as it left it."""
+    async with open_host(namespace, UNDERLAY) as host:
+        guard = Guard(await tables_of(namespace))
+        routers: list[Router] = []
+
+        async def tell() -> str:
+            return await routers[0].follow()
+
+        async with settings_of(namespace) as settings:
+            forwarding = Forwarding(settings, notes, lambda: frozenset({"wire"}), tell)
+            routers.append(Router(host, guard, forwarding, FirewallInput(vxlan_port=PORT)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guard.run)
+                nursery.start_soon(forwarding.run)
+                yield routers[0]
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def settings_of(namespace: Namespace) -> AsyncIterator[dict[str, Path]]:
+    """The folders of a namespace, which go on showing its devices wherever they are read from."""
+
+    def open_folders() -> dict[str, int]:
+        return {family: os.open(folder, os.O_PATH | os.O_DIRECTORY) for family, folder in SETTINGS.items()}
+
+    with opened_netns(namespace.path) as netns_fd:
+        folders = await run_in_netns(netns_fd, open_folders)
+    try:
+        yield {family: Path(f"/proc/self/fd/{fd}") for family, fd in folders.items()}
+    finally:
+        for fd in folders.values():
+            os.close(fd)
+
+
+def state_of(*locals_: LocalEndpoint, internal: bool = False) -> KernelState:
+    one = network(locals_, gateways=() if internal else GATEWAYS)
+    return desired_state([one], None, underlay=UNDERLAY, vxlan_port=PORT, cluster_id=CLUSTER)
+
+
+def firewall_of(*locals_: LocalEndpoint, internal: bool = False) -> FirewallInput:
+    return FirewallInput(
+        vxlan_port=PORT,
+        endpoints=tuple(
+            GuardedEndpoint(
+                veth=veth_name(one.endpoint_id),
+                mac=one.mac,
+                addresses=tuple(cidr.partition("/")[0] for cidr in one.addresses),
+            )
+            for one in locals_
+        ),
+        networks=(
+            GuardedNetwork(bridge=BRIDGE, bridge_mac=device_mac(BRIDGE, UNDERLAY), has_way_out=not internal),
+        ),
+        subnets=("10.66.0.0/20", "fd66::/64", *OTHER_SUBNETS),
+    )
+
+
+def with_way_out(one: LocalEndpoint) -> LocalEndpoint:
+    return replace(one, gateways=("10.66.0.1", "fd66::1"))
+
+
+def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container, second = namespaces("c1"), namespaces("c2")
+    outside.run(f"ip route add 10.66.0.0/20 via {UNDERLAY}")
+    outside.run("ip route add fd66::/64 via 2001:db8::1")
+
+    async def main() -> None:
+        ends = [endpoint(2, container), endpoint(3, second)]
+        async with routing(namespace, tmp_path / "notes") as router:
+            await router.program(state_of(*ends), firewall_of(*ends))
+            bind = router.host.attacher.bind
+            await bind(with_way_out(ends[0]), vni=VNI, mtu_bytes=MTU_BYTES)
+            await bind(ends[1], vni=VNI, mtu_bytes=MTU_BYTES)
+            with serving(outside), serving(container), serving(namespace):
+                await in_thread(check_traffic)
+            dropped = router.guard.status().dropped
+            assert dropped["uninvited"] >= 2
+            assert dropped["hostward"] >= 4
+            assert dropped["crossed"] >= 1
+
+    def check_traffic() -> None:
+        assert ask(container, OUTSIDE4) == UNDERLAY
+        assert ask(container, OUTSIDE6) == "2001:db8::1"
+        assert ask(second, "10.66.0.2") == "10.66.0.3", "inside the network everybody is himself"
+        assert ask(second, "fd66::2") == "fd66::3"
+        assert ask(second, OUTSIDE4) == "", "nobody gave it a default route"
+        # From outside, by a route that somebody made; and between host and container, either way.
+        for there, address in (
+            (outside, "10.66.0.2"),
+            (outside, "fd66::2"),
+            (namespace, "10.66.0.2"),
+            (namespace, "fd66::2"),
+            (container, "10.66.0.1"),
+            (container, "fd66::1"),
+            (container, UNDERLAY),
+        ):
+            assert ask(there, address) == "", f"{there.name} reached {address}"
+        for address in OTHER_SUBNETS:
+            prefix = address.partition("/")[0]
+            outside.run(
+                f"ip addr add {prefix}{'9' if ':' in prefix else ''}/128 dev lo"
+                if ":" in prefix
+                else "ip addr add 10.77.0.9/32 dev lo"
+            )
+        namespace.run(f"ip route add 10.77.0.0/20 via {OUTSIDE4}")
+        assert ask(container, "10.77.0.9") == "", "another network, whatever routes the host has"
+
+    trio.run(main)
+
+
+async def in_thread(check: Callable[[], None]) -> None:
+    """What waits for programs must not hold the tables' guard up."""
+    await trio.to_thread.run_sync(check)
+
+
+def test_scenario_03_an_internal_network_has_no_way_out(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container = namespaces("c1")
+    namespace.run("sysctl -qw net.ipv4.ip_forward=1")
+
+    async def main() -> None:
+        end = endpoint(2, container)
+        async with routing(namespace, tmp_path / "notes") as router:
+            await router.program(state_of(end, internal=True), firewall_of(end, internal=True))
+            await router.host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            with serving(outside):
+                await in_thread(lambda: check(router))
+
+    def check(router: Router) -> None:
+        assert container.run("ip route show default") == ""
+        assert ask(container, OUTSIDE4) == ""
+        # Whoever is root inside makes himself a route, and even somebody on the host may help.
+        namespace.run("ip addr add 10.66.0.1/32 dev lo")
+        namespace.run(f"ip route add 10.66.0.0/20 dev {BRIDGE}")
+        container.run("ip route add default via 10.66.0.1")
+        assert ask(container, OUTSIDE4) == ""
+        assert router.guard.status().dropped["confined"] > 0
+
+    trio.run(main)
+
+
+def test_switches_are_turned_back_with_the_last_network(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container = namespaces("c1")
+    notes = tmp_path / "notes"
+    switches = [
+        "ipv4/conf/all/forwarding",
+        "ipv4/conf/wire/forwarding",
+        "ipv6/conf/all/forwarding",
+        "ipv6/conf/wire/force_forwarding",
+        "ipv6/conf/wire/forwarding",
+    ]
+    before = [setting(namespace, one) for one in switches]
+    assert before == ["0"] * 5, "a namespace begins with them off"
+
+    async def main() -> None:
+        end = endpoint(2, container)
+        given = firewall_of(end)
+        async with routing(namespace, notes) as router:
+            await router.program(state_of(end), given)
+            await router.host.attacher.bind(with_way_out(end), vni=VNI, mtu_bytes=MTU_BYTES)
+            assert [setting(namespace, one) for one in switches] == ["0", "1", "0", "1", "0"]
+            with serving(outside):
+                assert await trio.to_thread.run_sync(ask, container, OUTSIDE4) == UNDERLAY
+            # The host is no router for its neighbours.
+            outside.run(f"ip route add 198.51.100.9 via {UNDERLAY}")
+            namespace.run("ip route add 198.51.100.9 dev wire")
+            assert outside.try_run("ping -c1 -W1 198.51.100.9").returncode != 0
+            assert router.guard.status().dropped["uninvited"] == 1
+            # Somebody turns one off.
+            namespace.run("sysctl -qw net.ipv4.conf.wire.forwarding=0")
+            await wait_until(lambda: setting(namespace, switches[1]) == "1", "it is on again", 2.0)
+        assert notes.exists(), "an agent that stops leaves all as it is"
+        async with routing(namespace, notes) as router:
+            await router.program(state_of(end), given)
+            await router.program(KernelState(), replace(given, endpoints=(), networks=()))
+            assert [setting(namespace, one) for one in switches] == before
+            assert not notes.exists()
+            # Docker comes: from now on the host routes for everybody, and what we had lent is not ours to end.
+            await router.program(state_of(end), given)
+            namespace.run("sysctl -qw net.ipv4.ip_forward=1")
+            await wait_until(lambda: not router.forwarding.lent(IPV4), "it is let go", 2.0)
+            await router.program(KernelState(), replace(given, endpoints=(), networks=()))
+            assert setting(namespace, "ipv4/conf/wire/forwarding") == "1"
+            assert setting(namespace, "ipv6/conf/wire/force_forwarding") == "0"
+            await router.host.attacher.unbind(end.endpoint_id)
+
+    trio.run(main)
+
+
+def test_a_default_route_of_somebody_else_comes_first(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    container = namespaces("c1")
+    container.run("ip link add there type veth peer name here")
+    container.run("ip addr add 10.9.0.2/24 dev there")
+    container.run("ip link set here up")
+    container.run("ip link set there up")
+    container.run("ip route add default via 10.9.0.1")
+
+    async def main() -> None:
+        end = with_way_out(endpoint(2, container))
+        async with open_host(wire[0], UNDERLAY) as host:
+            host.reconciler.set_desired(state_of(end), 1)
+            with trio.fail_after(10):
+                await host.reconciler.wait_programmed(1)
+            await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            assert "via 10.9.0.1" in container.run("ip route get 203.0.113.1")
+            assert await host.attacher.mend(end, vni=VNI, mtu_bytes=MTU_BYTES) == []
+            container.run("ip route del default via 10.9.0.1")
+            assert "via 10.66.0.1" in container.run("ip route get 203.0.113.1")
+            container.run("ip route del default")
+            container.run("ip -6 route del default")
+            damages = await host.attacher.mend(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            assert {one.kind.value for one in damages} == {"route-deleted"}
+            assert "via fd66::1" in container.run("ip -6 route get 2001:db8:9::1")
+
+    trio.run(main)
+
+
+def test_dockers_drop_lets_the_way_out_pass_and_keeps_its_own_containers_closed(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container, dockers = namespaces("c1"), namespaces("c2")
+    namespace.run("sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1")
+    namespace.run("ip link add docker0 type bridge")
+    namespace.run("ip addr add 172.17.0.1/16 dev docker0")
+    namespace.run(f"ip link add veth1 type veth peer name eth0 netns {dockers.name}")
+    namespace.run("ip link set veth1 master docker0 up")
+    namespace.run("ip link set docker0 up")
+    dockers.run("ip addr add 172.17.0.2/16 dev eth0")
+    dockers.run("ip link set eth0 up")
+    dockers.run("ip route add default via 172.17.0.1")
+    namespace.run("iptables -N DOCKER-USER")
+    namespace.run("iptables -A DOCKER-USER -j RETURN")
+    namespace.run("iptables -A FORWARD -j DOCKER-USER")
+    namespace.run("iptables -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+    namespace.run("iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT")
+    namespace.run("iptables -P FORWARD DROP")
+
+    async def main() -> None:
+        end = endpoint(2, container)
+        async with routing(namespace, tmp_path / "notes") as router:
+            await router.program(state_of(end), firewall_of(end))
+            assert router.forwarding.lent(IPV4) == frozenset(), "the host routes already"
+            await router.host.attacher.bind(with_way_out(end), vni=VNI, mtu_bytes=MTU_BYTES)
+            with serving(outside), serving(dockers), serving(container):
+                await in_thread(check)
+
+    def check() -> None:
+        assert ask(container, OUTSIDE4) == "", "without the accepts Docker's drop would prove nothing"
+        with keeping_accepts(namespace, "wire"):
+            bounded_wait(lambda: len(accepts_of(namespace)) == 3)
+        assert ask(container, OUTSIDE4) == UNDERLAY
+        assert ask(dockers, OUTSIDE4) == "172.17.0.2", "as Docker's own rules say"
+        assert ask(container, "172.17.0.2") == ""
+        assert ask(dockers, "10.66.0.2") == ""
+        remove_accepts(namespace)
+        assert ask(container, OUTSIDE4) == ""
+
+    outside.run(f"ip route add 172.17.0.0/16 via {UNDERLAY}")
+    trio.run(main)
+
+
+def bounded_wait(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("not within 10 s")

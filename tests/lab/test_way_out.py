@@ -1,0 +1,123 @@
+"""What containers reach outside, and who is kept apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab.harness import Cluster
+
+pytestmark = pytest.mark.lab
+
+WHOAMI = str(Path(__file__).with_name("whoami.py"))
+OUTSIDE = ("192.0.2.254", "2001:db8::fe")
+"""The fabric itself."""
+SWITCHES = (
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv4/conf/eth0/forwarding",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+    "/proc/sys/net/ipv6/conf/eth0/force_forwarding",
+)
+
+
+@contextmanager
+def outside_web(cluster: Cluster) -> Iterator[None]:
+    namespace = f"{cluster.lab.folder.name}-fabric"
+    command = ["ip", "netns", "exec", namespace, sys.executable, WHOAMI, "80"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+def seen_as(cluster: Cluster, container: str, address: str) -> str:
+    """As whom a web server sees a container; "" when it can't be reached."""
+    host = f"[{address}]" if ":" in address else address
+    return cluster.inside(container, "curl", "-s", "--max-time", "3", f"http://{host}/").stdout
+
+
+def switches(cluster: Cluster, host: str) -> list[str]:
+    return cluster.lab.host(host).must(["cat", *SWITCHES]).split()
+
+
+def test_scenario_03_networks_are_apart_and_each_host_is_the_way_out(cluster: Cluster) -> None:
+    for number in (1, 2):  # the lab gives its hosts one family, and no way beyond the fabric
+        host = cluster.lab.host(f"h{number}")
+        host.must(["ip", "address", "add", f"2001:db8::{number}/64", "dev", "eth0", "nodad"])
+        for address in OUTSIDE:
+            host.must(["ip", "route", "add", "default", "via", address])
+    before = {host: switches(cluster, host) for host in ("h1", "h2")}
+    assert before["h1"] == ["0"] * 4
+    for name, options in {"app": [], "back": [], "closed": ["--internal"]}.items():
+        cluster.netagent("h1", "network", "create", name, *options)
+    web = cluster.attach("h1", "web", command=("python3", WHOAMI, "80"))
+    cluster.attach("h2", "cli")
+    store = cluster.attach("h2", "store", "--network", "back", command=("python3", WHOAMI, "80"))
+    cluster.attach("h1", "hermit", "--network", "closed")
+    cluster.wait(lambda: seen_as(cluster, "cli", web["addresses"][0]) != "", 10.0, "web does not serve")
+    cluster.wait(lambda: seen_as(cluster, "store", "127.0.0.1") != "", 10.0, "store does not serve")
+
+    with outside_web(cluster):
+        for container, host in (("web", 1), ("cli", 2), ("store", 2)):
+            found = [seen_as(cluster, container, address) for address in OUTSIDE]
+            assert found == [f"192.0.2.{host}", f"2001:db8::{host}"], "in the name of its own host"
+        assert [seen_as(cluster, "hermit", address) for address in OUTSIDE] == ["", ""]
+    assert [seen_as(cluster, "cli", address) for address in web["addresses"]] == sorted(
+        endpoint_of(cluster, "cli")["addresses"], key=lambda address: ":" in address
+    ), "on the overlay everybody is himself"
+
+    # Two networks: no name, no way, whether both are on the host or not, and whatever routes somebody makes.
+    assert cluster.ask("cli", "store.back.mesh.internal").status == "NXDOMAIN"
+    gateways = cluster.netagent("h1", "network", "inspect", "app")["gateways"]
+    for container in ("cli", "web"):
+        for address, gateway in zip(store["addresses"], gateways, strict=True):
+            assert seen_as(cluster, container, address) == ""
+            cluster.inside(container, "ip", "route", "add", address, "via", gateway)
+            assert seen_as(cluster, container, address) == "", "by the gateway"
+    assert cluster.netagent("h2", "status")["refused"]["packets_crossed"] > 0
+    assert cluster.netagent("h1", "status")["refused"]["packets_crossed"] > 0
+
+    # The host takes no part, and is no router for its neighbours.
+    with served(cluster, "h1"):
+        assert [seen_as(cluster, "web", address) for address in ("192.0.2.1", *gateways)] == ["", "", ""]
+        assert (
+            cluster.lab.host("h1")
+            .run(["curl", "-s", "--max-time", "2", f"http://{web['addresses'][0]}/"])
+            .stdout
+            == ""
+        )
+    assert cluster.netagent("h1", "network", "inspect", "closed")["gateways"] == []
+    assert switches(cluster, "h1") == ["0", "1", "0", "1"]
+
+    cluster.lab.remove_container("web")
+    cluster.wait(lambda: switches(cluster, "h1") == before["h1"], 5.0, "switches are not turned back")
+    cluster.netagent("h2", "leave", "--drain", "0s")
+    cluster.wait(lambda: switches(cluster, "h2") == before["h2"], 5.0, "a host that left still routes")
+
+
+@contextmanager
+def served(cluster: Cluster, host: str) -> Iterator[None]:
+    with subprocess.Popen(
+        cluster.lab.host(host).entering(["python3", WHOAMI, "80"]), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+def endpoint_of(cluster: Cluster, name: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(
+        cluster.lab.host("h1").must(["netagent", "endpoints", "--json"])
+    )["items"]
+    return next(one for one in found if one["name"] == name)
