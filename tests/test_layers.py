@@ -131,6 +131,7 @@ PERFORMS = {
     "netagent.membership.participation",
     "netagent.membership.rebirth",
     "netagent.membership.retreat",
+    "netagent.membership.witnessing",
     "netagent.projection.loop",
     "netagent.projection.resolvers",
     "netagent.usecases.claims",  # locks
@@ -205,7 +206,7 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.membership": {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.log", "netagent.model",
-        "netagent.registry", "netgossip",
+        "netagent.probes", "netagent.registry", "netgossip",
     },
     "netagent.membership.cluster": {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.ipam",

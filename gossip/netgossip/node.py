@@ -278,6 +278,10 @@ class GossipNode:
         self._swim.forget(node_id, now)
         self._pass_on(now)
 
+    def probe_soon(self, node_id: NodeId, now: float) -> None:
+        """Probe this member next: the application has a reason to doubt that it lives. Costs few probes, if any."""
+        self._swim.probe_soon(node_id, now)
+
     def note_lag(self, lag_s: float, now: float) -> None:
         """Our own event loop was late by this: doubt ourselves before others."""
         self._swim.note_lag(lag_s, now)

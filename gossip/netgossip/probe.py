@@ -28,6 +28,8 @@ NACK_PART = 0.8
 """A helper reports silence after this part of the probe timeout, so that the news is in time."""
 RELAYS_LIMIT = 256
 """Probes on behalf of others in flight at once; further requests are refused and count as a silent helper."""
+PREFERRED_LIMIT = 256
+"""Members that wait to be asked out of turn; further ones wait for their turn."""
 
 
 @dataclass(slots=True)
@@ -61,12 +63,23 @@ class Relay:
 
 
 class RoundRobin:
-    """Whoever is wanted, one after the other, in an order that is shuffled anew each round."""
+    """Whoever is wanted, one after the other, in an order that is shuffled anew each round.
+
+    Whoever is preferred comes first, but never twice in a row: a wrong hint must not keep anybody from being asked.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._order: list[NodeId] = []
         self._queued: set[NodeId] = set()
+        self._preferred: dict[NodeId, None] = {}  # in order
+        self.was_preferred = False
+        """Whether the last one taken came out of turn."""
+
+    def prefer(self, node_id: NodeId) -> None:
+        """Take this one out of turn."""
+        if len(self._preferred) < PREFERRED_LIMIT:
+            self._preferred[node_id] = None
 
     def add(self, node_id: NodeId) -> None:
         """A new member gets a random place in what is left of this round: nobody is asked by all at once."""
@@ -78,6 +91,13 @@ class RoundRobin:
         self, candidates: Callable[[], Iterable[NodeId]], wanted: Callable[[NodeId], bool]
     ) -> NodeId | None:
         """The next one that is still `wanted`; a round that ends begins anew with all `candidates`."""
+        while self._preferred and not self.was_preferred:
+            node_id = next(iter(self._preferred))
+            del self._preferred[node_id]
+            if wanted(node_id):
+                self.was_preferred = True
+                return node_id
+        self.was_preferred = False
         for _ in range(2):
             while self._order:
                 node_id = self._order.pop()

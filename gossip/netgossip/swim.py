@@ -264,6 +264,15 @@ class Swim:
         self._rounds.reap()
         self._settle(now)
 
+    def probe_soon(self, node_id: NodeId, now: float) -> None:
+        """Ask this member next: somebody outside has a reason to think that it is not well. At once, unless a probe
+        is in flight or the last one was such as well."""
+        if node_id in self._table and node_id != self._table.own_id:
+            prober = self._detector.prober
+            prober.order.prefer(node_id)
+            if prober.current is None and not prober.order.was_preferred:
+                self._probe_at = min(self._probe_at, now)
+
     def note_lag(self, lag_s: float, now: float) -> None:
         """The event loop was late by `lag_s`: doubt ourselves."""
         if lag_s > self._config.probe_timeout_s / 2 and now != self._lagged_at:

@@ -169,6 +169,8 @@ class Presenter:
         answers: schema.HostWord = (
             "unknown" if host.answers is None else "answers" if host.answers else "silent"
         )
+        if host.is_gone:
+            answers = "silent"
         path = _path_word(host, sight)
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"

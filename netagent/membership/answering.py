@@ -10,6 +10,7 @@ import trio
 
 from netagent.membership import question
 from netagent.model.ids import EndpointId, HostId
+from netagent.probes.liveness import Word
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
 
@@ -32,12 +33,18 @@ class Answering:
     live: Live
     projection: Follows
     space: Callable[[HostId, bytes], Awaitable[bytes]]
+    testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[Word, ...]]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
         """The answer's bytes. Raises an InputError for bytes that are no question."""
-        if question.kind_of(payload) == question.WITHDRAWN:
-            return await self._withdrawn(question.parse_withdrawn_untrusted(payload, peer))
-        return await self.space(peer, payload)
+        match question.kind_of(payload):
+            case question.WITHDRAWN:
+                return await self._withdrawn(question.parse_withdrawn_untrusted(payload, peer))
+            case question.SILENT:
+                words = await self.testify(question.parse_silent_untrusted(payload))
+                return question.encode_testimony(words)
+            case _:
+                return await self.space(peer, payload)
 
     async def _withdrawn(self, asked: question.Withdrawn) -> bytes:
         """True as soon as this host's resolver has left the thing out; False when that takes too long."""

@@ -48,6 +48,7 @@ from netagent.membership.inbox import Inbox, first_view
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
+from netagent.membership.witnessing import Witnessing
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
@@ -215,11 +216,12 @@ class Cluster:
         self.reconciler = Reconciler(self._netlink, notifications)
         self.attacher = Attacher(self._netlink)
         self.prober = EchoProber(
-            Liveness(),
+            Liveness(random.Random(random.getrandbits(64))),
             Paths(random.Random(random.getrandbits(64))),
             random.getrandbits(16),
-            Listeners(on_answer=self._note_answer, on_path=self._note_path),
+            Listeners(on_answer=self._note_answer, on_doubt=self._note_doubt, on_path=self._note_path),
         )
+        self._witnessing = Witnessing(self.live, self.prober, self.asking.ask)
         self.supervisor = Supervisor(state.run_dir, release=__version__)
         self.resolvers = Resolvers(self.supervisor)
         self._zones = ZoneMaker(self.keys.domain)
@@ -241,7 +243,10 @@ class Cluster:
         )
         self.retreat = Retreat(self.live, self.projection, self.asking.ask)
         self._answering = Answering(
-            live=self.live, projection=self.projection, space=self.allocator.answer_request
+            live=self.live,
+            projection=self.projection,
+            space=self.allocator.answer_request,
+            testify=self.prober.testify,
         )
         boot = boot_id()
         parts = EndpointParts(
@@ -321,6 +326,7 @@ class Cluster:
                     self.forwarding.run,
                     self.supervisor.run,
                     self.prober.run,
+                    self._witnessing.run,
                     self._note_own_member,
                 ):
                     nursery.start_soon(task)
@@ -501,6 +507,10 @@ class Cluster:
 
     def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
         self.live.set_view(self.live.view.with_host_answer(host_id, answers))
+
+    def _note_doubt(self, host_id: HostId) -> None:
+        self.node.probe_soon(host_id, trio.current_time())
+        self.driver.flush_nowait()
 
     def _note_path(self, host_id: HostId, status: PathStatus) -> None:
         self.live.set_limit(host_id, status.limit_bytes)

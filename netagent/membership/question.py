@@ -3,6 +3,9 @@
     question   ["withdrawn", "host" | "endpoint", id (16)]    do your names still lead to this thing of mine?
     answer     ["withdrawn", boolean]                         True: no container here is led to it any more
 
+    question   ["silent", [id (16), ...]]                     does the kernel of these hosts answer you?
+    answer     ["silent", [word, ...]]                        of each, in order: 0 not known, 1 it does, 2 it does not
+
 A release that does not know a question gives no answer, so whoever asks must be able to go on without one.
 """
 
@@ -14,11 +17,16 @@ from typing import Final
 import msgpack
 
 from netagent.errors import InputError
+from netagent.model.ids import HostId
+from netagent.probes.inquiry import MAX_HOSTS
+from netagent.probes.liveness import Word
 from netagent.registry.fields import Fields, RecordError, pack_id
 
 WITHDRAWN: Final = "withdrawn"
+SILENT: Final = "silent"
 _HOST, _ENDPOINT = "host", "endpoint"
-_MAX_BYTES: Final = 200
+_MAX_BYTES: Final = 700
+"""A question about MAX_HOSTS hosts takes 586."""
 
 
 class QuestionError(InputError):
@@ -43,7 +51,7 @@ class Withdrawn:
 
 def kind_of(payload: bytes) -> str:
     """The kind of a question, for whoever hands it on; '' for what is none."""
-    for kind in (WITHDRAWN,):
+    for kind in (WITHDRAWN, SILENT):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind
@@ -64,6 +72,41 @@ def parse_withdrawn_untrusted(payload: bytes, peer: str) -> Withdrawn:
     if identifier != peer:
         raise QuestionError("id: another host than the asker")
     return Withdrawn(peer)
+
+
+def encode_silent(hosts: tuple[HostId, ...]) -> bytes:
+    """The question whether these hosts are silent; at most MAX_HOSTS of them."""
+    data: bytes = msgpack.packb([SILENT, [pack_id(host_id) for host_id in hosts]])
+    return data
+
+
+def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
+    """A peer's question about hosts, perhaps ones that are not known here. Raises QuestionError."""
+    fields = _fields(payload)
+    try:
+        fields.word("kind", (SILENT,))
+        return tuple(HostId(one) for one in fields.items("hosts", MAX_HOSTS, Fields.identifier))
+    except RecordError as error:
+        raise QuestionError(error.message) from None
+
+
+def encode_testimony(words: tuple[Word, ...]) -> bytes:
+    """The answer to it, in the question's order."""
+    data: bytes = msgpack.packb([SILENT, [int(word) for word in words]])
+    return data
+
+
+def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, Word]:
+    """A peer's answer to a question about `hosts`. Raises QuestionError."""
+    fields = _fields(payload)
+    try:
+        fields.word("kind", (SILENT,))
+        words = fields.items("words", MAX_HOSTS, lambda inner, what: Word(inner.integer(what, 0, max(Word))))
+    except RecordError as error:
+        raise QuestionError(error.message) from None
+    if len(words) != len(hosts):
+        raise QuestionError(f"words: {len(words)} about {len(hosts)} hosts")
+    return dict(zip(hosts, words, strict=True))
 
 
 def encode_answer(kind: str, *, answer: bool) -> bytes:

@@ -17,7 +17,7 @@ import trio
 
 from netagent.model.ids import HostId
 from netagent.probes import packet
-from netagent.probes.liveness import Liveness
+from netagent.probes.liveness import Liveness, Missing, Word
 from netagent.probes.packet import Echo, PacketError
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus, PathTarget
@@ -29,6 +29,8 @@ _PATH_BIT = 0x8000
 _HEAD_BYTES = 2048
 """What is read of a message: of a larger one the beginning is enough."""
 _IDLE_S = 60.0
+TESTIMONY_S = 1.2
+"""Two requests without answer, of which one was on its way, and some."""
 
 logger = logging.getLogger("netagent.probes")
 
@@ -39,6 +41,8 @@ class Listeners:
 
     on_answer: Callable[[HostId, bool], None]
     """A host's kernel answers, or has fallen silent."""
+    on_doubt: Callable[[HostId], None]
+    """A host's kernel missed some requests: is its agent well?"""
     on_path: Callable[[HostId, PathStatus], None]
     """The path to a host is now different."""
 
@@ -61,6 +65,7 @@ class EchoProber:
         self._listeners = listeners
         self._is_listening = False
         self._wake = trio.Event()
+        self._news = trio.Event()
 
     def set_peers(self, peers: dict[HostId, tuple[str, bool]]) -> None:
         """See Liveness.set_peers."""
@@ -73,6 +78,27 @@ class EchoProber:
             {h: PathTarget(*target) for h, target in targets.items()}, trio.current_time()
         )
         self._wake.set()
+
+    @property
+    def missing(self) -> dict[HostId, Missing]:
+        """See Liveness.missing."""
+        return self._liveness.missing
+
+    async def wait_news(self) -> None:
+        """Until something came, or did not come in time."""
+        await self._news.wait()
+
+    async def testify(self, hosts: tuple[HostId, ...]) -> tuple[Word, ...]:
+        """Whether the kernels of these hosts answer, from now on; what is known of it within TESTIMONY_S."""
+        since = trio.current_time()
+        for host_id in hosts:
+            self._liveness.look(host_id, since)
+        self._wake.set()
+        known = [one for one in hosts if one in self._liveness]
+        with trio.move_on_after(TESTIMONY_S):
+            while any(self._liveness.word(one, since) is Word.UNKNOWN for one in known):
+                await self._news.wait()
+        return tuple(self._liveness.word(one, since) for one in hosts)
 
     def rtt_s(self, host_id: HostId) -> float | None:
         """Of the last answer over the overlay."""
@@ -129,7 +155,9 @@ class EchoProber:
             self._paths.handle_answer(echo.sequence, address, now)
 
     async def _flush(self, sock: trio.socket.SocketType) -> None:
-        requests, changes = self._liveness.drain()
+        requests, changes, doubts = self._liveness.drain()
+        for host_id in doubts:
+            self._listeners.on_doubt(host_id)
         for change in changes:
             self._listeners.on_answer(change.host_id, change.answers)
             self._paths.handle_liveness(change.host_id, trio.current_time())
@@ -138,6 +166,8 @@ class EchoProber:
             self._listeners.on_path(path_change.host_id, path_change.status)
         if self._is_listening != self._paths.is_listening:
             self._set_filter(sock, is_listening=self._paths.is_listening)
+        self._news.set()
+        self._news = trio.Event()
         path_identifier = self._identifier | _PATH_BIT
         for request in requests:
             await _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)

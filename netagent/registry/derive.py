@@ -123,6 +123,12 @@ class Draft:
             self.s.answers = assign(self.s.answers, host_id, answers)
             self._hosts.add(host_id)
 
+    def set_silent(self, hosts: frozenset[HostId]) -> None:
+        """All hosts of which several agree that their kernel is silent."""
+        for host_id in hosts ^ frozenset(self.s.silent):
+            self.s.silent = assign(self.s.silent, host_id, True if host_id in hosts else None)
+            self._hosts.add(host_id)
+
     # -- direct indexes ----------------------------------------------------------------------------------------
 
     def _index(self, owner: HostId, held: Held) -> None:
@@ -204,6 +210,7 @@ class Draft:
             or new.refused is not old.refused
             or new.members is not old.members
             or new.answers is not old.answers
+            or new.silent is not old.silent
         )
 
     def _decide_forgotten(self) -> None:
@@ -236,7 +243,7 @@ class Draft:
             name = short_id(host_id)
             if record is not None:
                 name = rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
-            view = HostView(host_id, record, member, answers, name)
+            view = HostView(host_id, record, member, answers, host_id in self.s.silent, name)
         self.s.hosts = assign(self.s.hosts, host_id, view)
 
     def _namesakes(self, name: str) -> frozenset[HostId]:
@@ -358,4 +365,5 @@ def rebuild(store: Store, local: HostId) -> Store:
         draft.set_member(host_id, member)
     for host_id, answers in store.answers.items():
         draft.set_answer(host_id, answers=answers)
+    draft.set_silent(frozenset(store.silent))
     return draft.finish()

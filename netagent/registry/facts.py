@@ -48,6 +48,8 @@ class HostView:
     member: Member | None = None
     answers: bool | None = None
     """Does its kernel answer on the probe network? None: not asked yet."""
+    agreed_silent: bool = False
+    """Several hosts agree that its kernel is silent (netagent.probes.inquiry)."""
     unique_name: str = ""
     """`<name>`, or `<name>-<4 hex>` when a host with a smaller id has the same name."""
 
@@ -55,6 +57,14 @@ class HostView:
     def agent(self) -> AgentState:
         """What the membership says."""
         return AgentState.UNKNOWN if self.member is None else _AGENT_STATES[self.member.state]
+
+    @property
+    def is_gone(self) -> bool:
+        """True when agent and kernel are away: the agent is declared dead and the kernel does not answer us, or the
+        agent is still suspected and several hosts agree that the kernel answers none of them."""
+        if self.agent is AgentState.DEAD:
+            return self.answers is False or self.agreed_silent
+        return self.agent is AgentState.SUSPECT and self.agreed_silent
 
     @property
     def is_live(self) -> bool:

@@ -82,6 +82,14 @@ class RegistryView:
         draft.set_answer(host_id, answers=answers)
         return self._next(draft)
 
+    def with_silent(self, hosts: frozenset[HostId]) -> RegistryView:
+        """After several hosts agreed on which hosts' kernels are silent: all of them."""
+        if hosts == frozenset(self._store.silent):
+            return self
+        draft = Draft(self._store, self.local)
+        draft.set_silent(hosts)
+        return self._next(draft)
+
     def without_member(self, host_id: HostId) -> RegistryView:
         """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
         draft = Draft(self._store, self.local)
@@ -96,6 +104,7 @@ class RegistryView:
                 draft.drop_log(where)
         draft.set_member(host_id, None)
         draft.set_answer(host_id, answers=None)
+        draft.set_silent(frozenset(self._store.silent) - {host_id})
         return self._next(draft)
 
     def without_scope(self, scope: Scope) -> RegistryView:
@@ -149,8 +158,9 @@ class RegistryView:
         return self._store.members
 
     def is_host_hidden(self, host_id: HostId) -> bool:
-        """True when names must not lead to the host: its agent is declared dead and its kernel does not answer, or
-        it said itself that it goes or has left, or it was forgotten. A dead agent alone hides nothing."""
+        """True when names must not lead to the host: its agent is away and its kernel does not answer
+        (HostView.is_gone), or it said itself that it goes or has left, or it was forgotten. A dead agent alone hides
+        nothing."""
         if host_id in self.forgotten:
             return True
         host = self.hosts.get(host_id)
@@ -158,7 +168,7 @@ class RegistryView:
             return False
         if host.record is not None and host.record.going_down:
             return True
-        return host.agent is AgentState.LEFT or (host.agent is AgentState.DEAD and host.answers is False)
+        return host.agent is AgentState.LEFT or host.is_gone
 
     # -- networks ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from netgossip.config import GossipConfig
-from netgossip.probe import NACK_GRACE_S, RELAYS_LIMIT, Prober, RoundRobin
+from netgossip.probe import NACK_GRACE_S, PREFERRED_LIMIT, RELAYS_LIMIT, Prober, RoundRobin
 
 LAN = GossipConfig.lan()
 ASKER = ("192.0.2.9", 7956)
@@ -36,6 +36,21 @@ def test_a_newcomer_is_asked_within_the_round_and_the_unwanted_are_not() -> None
     assert Counter(taken)["new"] == 1
     assert "a" not in taken
     assert taken[-1] is None
+
+
+def test_whoever_is_preferred_comes_next_but_not_twice_in_a_row() -> None:
+    order = RoundRobin(random.Random(1))
+    names = [str(n) for n in range(20)]
+    for name in ("7", "gone", "3", "7"):
+        order.prefer(name)
+    taken = [order.take(lambda: names, lambda name: name in names) for _ in range(4)]
+    assert (taken[0], taken[2]) == ("7", "3")
+    for name in range(2 * PREFERRED_LIMIT):
+        order.prefer(str(name))
+    assert (
+        sum(order.take(list, lambda _: True) is not None for _ in range(3 * PREFERRED_LIMIT))
+        <= 20 + PREFERRED_LIMIT
+    )
 
 
 def test_places_of_newcomers_are_uniform() -> None:

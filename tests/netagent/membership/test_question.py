@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 from fakes.agent_host import AgentHost
@@ -15,7 +17,10 @@ from netagent.membership.answering import FOLLOW_S, Answering
 from netagent.membership.question import QuestionError, Withdrawn
 from netagent.membership.retreat import ENDPOINT_S, HOST_S, Retreat
 from netagent.model.records import AttachmentRecord, Health
+from netagent.probes.inquiry import MAX_HOSTS
+from netagent.probes.liveness import Word
 from netagent.registry.row import LocalEndpointRow
+from netgossip.record_wire import PAYLOAD_LIMIT_BYTES
 from netgossip.types import MemberState
 
 E1 = identifier(0xE001)
@@ -33,13 +38,38 @@ def test_nobody_asks_about_another_host():
         question.parse_withdrawn_untrusted(Withdrawn(H2).encode(), identifier(3))
 
 
-@given(st.binary(max_size=300) | st.builds(lambda b: Withdrawn(H2).encode() + b, st.binary(max_size=9)))
+def test_a_question_about_hosts_and_its_answer_come_back_as_they_were():
+    hosts = tuple(identifier(number) for number in range(MAX_HOSTS))
+    payload = question.encode_silent(hosts)
+    assert question.kind_of(payload) == question.SILENT
+    assert question.parse_silent_untrusted(payload) == hosts
+    assert len(payload) <= PAYLOAD_LIMIT_BYTES
+    words = tuple(Word(number % 3) for number in range(MAX_HOSTS))
+    testimony = question.parse_testimony_untrusted(question.encode_testimony(words), hosts)
+    assert testimony == dict(zip(hosts, words, strict=True))
+    for wrong in (hosts[1:], (*hosts, H2)):
+        with pytest.raises(QuestionError, match="words"):
+            question.parse_testimony_untrusted(question.encode_testimony(words), wrong)
+    with pytest.raises(QuestionError, match="hosts"):
+        question.parse_silent_untrusted(question.encode_silent((*hosts, H2)))
+
+
+PARSERS = (
+    lambda payload: question.parse_withdrawn_untrusted(payload, H2),
+    lambda payload: question.parse_answer_untrusted(payload, question.WITHDRAWN),
+    question.parse_silent_untrusted,
+    lambda payload: question.parse_testimony_untrusted(payload, (H2,)),
+)
+QUESTIONS = st.sampled_from(
+    [Withdrawn(H2).encode(), question.encode_silent((H2,)), b"\x92\xa6silent\x91\x07"]
+)
+
+
+@given(st.binary(max_size=900) | st.builds(lambda one, b: one + b, QUESTIONS, st.binary(max_size=9)))
 def test_any_bytes_are_a_question_or_refused(payload):
-    for parse in (question.parse_withdrawn_untrusted, question.parse_answer_untrusted):
-        try:
-            parse(payload, question.WITHDRAWN if parse is question.parse_answer_untrusted else H2)
-        except QuestionError:
-            continue
+    for parse in PARSERS:
+        with suppress(QuestionError):
+            parse(payload)
     question.kind_of(payload)
 
 
@@ -57,11 +87,16 @@ async def space(peer, payload):
     return b"space"
 
 
+async def say(hosts):
+    return tuple(Word.SILENT if one == H2 else Word.HEARD for one in hosts)
+
+
 def desk(delay_s=0.1):
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
         one.hear(other.put(record))
-    return one, other, Answering(live=one.live, projection=Following(delay_s), space=space)
+    answering = Answering(live=one.live, projection=Following(delay_s), space=space, testify=say)
+    return one, other, answering
 
 
 async def ask(answering, asked):
@@ -96,6 +131,14 @@ async def test_the_answer_is_no_when_nothing_changes_or_the_resolver_hangs():
     one, other, answering = desk(delay_s=60.0)
     one.hear(other.put(host("h2", going_down=True)))
     assert await ask(answering, Withdrawn(H2)) is False
+
+
+@virtual
+async def test_who_asks_about_hosts_hears_what_the_probes_say():
+    _, _, answering = desk()
+    hosts = (identifier(3), H2)
+    answer = await answering.answer(H2, question.encode_silent(hosts))
+    assert question.parse_testimony_untrusted(answer, hosts) == {hosts[0]: Word.HEARD, H2: Word.SILENT}
 
 
 @virtual

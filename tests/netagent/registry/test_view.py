@@ -157,6 +157,26 @@ def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(state, answers, 
     assert view.is_host_hidden(H2) is hidden
 
 
+@pytest.mark.parametrize(
+    ("state", "hidden"),
+    [
+        (MemberState.ALIVE, False),
+        (MemberState.SUSPECT, True),
+        (MemberState.DEAD, True),
+        (None, False),
+    ],
+)
+def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(state, hidden):
+    view = RegistryView(H1).with_host_answer(H2, True).with_silent(frozenset({H2}))
+    if state is not None:
+        view = view.with_member(member(H2, state))
+    view.check_invariants()
+    assert view.is_host_hidden(H2) is hidden
+    assert view.with_silent(frozenset({H2})) is view
+    assert not view.with_silent(frozenset()).is_host_hidden(H2)
+    assert H2 not in view.without_host(H2).hosts
+
+
 def test_a_host_that_goes_down_is_hidden_by_its_own_word(writers):
     view = see(RegistryView(H1), writers[H2].put(host(going_down=True)))
     assert view.is_host_hidden(H2)
