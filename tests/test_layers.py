@@ -95,6 +95,7 @@ PERFORMS = {
     "netagent.datapath.underlay",
     "netagent.datapath.underlay_watch",
     "netagent.firewall.driver",
+    "netagent.firewall.translation",
     "netagent.firewall.guard",
     "netagent.probes.echo",
     # what is known, and who knows it
@@ -185,6 +186,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
     "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model"},
     "netagent.firewall": {"netagent.errors"},
+    "netagent.firewall.translation": {"netagent.datapath.nftables"},
     "netagent.firewall.driver": {"netagent.datapath.nftables", "netagent.errors", "netagent.firewall"},
     "netagent.probes": {"netagent.model"},
     "netagent.names": {"netagent.errors", "netagent.model", "netdns"},

@@ -13,11 +13,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-NEWTABLE, GETTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = 0, 1, 3, 4, 6, 7
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = 0, 1, 2, 3, 4, 6, 7
 NEWSETELEM, GETSETELEM, DELSETELEM, GETOBJ = 12, 13, 14, 19
 FAMILY_INET, FAMILY_NETDEV, FAMILY_BRIDGE = 1, 5, 7  # <linux/netfilter.h>; `ip` is AF_INET
+_REMOVALS: Final = {DELTABLE, DELSETELEM}
 EXCLUSIVE, APPEND = 0x200, 0x800  # NLM_F_EXCL, NLM_F_APPEND
-TABLE_F_OWNER: Final = 0x2
+TABLE_F_OWNER, TABLE_F_PERSIST = 0x2, 0x4
 
 _NETLINK_NETFILTER: Final = 12
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -60,7 +61,7 @@ def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
     border = struct.pack("=BBH", socket.AF_UNSPEC, 0, socket.htons(_NFTABLES))
     frames = [_frame(_BATCH_BEGIN, 0, border)]
     for change in changes:
-        flags = change.flags | _NLM_F_ACK | (0 if change.kind == DELSETELEM else _NLM_F_CREATE)
+        flags = change.flags | _NLM_F_ACK | (0 if change.kind in _REMOVALS else _NLM_F_CREATE)
         family = struct.pack("=BBH", change.family, 0, 0)
         frames.append(_frame(_NFTABLES << 8 | change.kind, flags, family + change.attributes))
     frames.append(_frame(_BATCH_END, 0, border))

@@ -32,6 +32,7 @@ from netagent.errors import FailedError
 from netagent.firewall.element import Family, SetKind, encode
 from netagent.firewall.ruleset import KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
+from netagent.firewall.translation import Translation
 
 _NUMBERS: Final = {
     Family.BRIDGE: nftables.FAMILY_BRIDGE,
@@ -71,8 +72,12 @@ class Tables:
     _elements: dict[str, _Raw] = field(default_factory=dict)
     _counted: dict[str, int] = field(default_factory=dict)
     """By tables that have been replaced."""
+    _translation: Translation = field(init=False)
     silent: str = ""
     """Why what the policy refuses is dropped without a word, instead of rejected; empty when it is rejected."""
+
+    def __post_init__(self) -> None:
+        self._translation = Translation(self.sock)
 
     def generation(self) -> int:
         """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
@@ -88,6 +93,8 @@ class Tables:
             return None
         if known != _memory_of(ruleset, looks.rules):
             return None
+        with suppress(OSError):  # then it is not whole, and put with all the others
+            self._translation.put()
         self._rules, self._elements = looks.rules, dict(looks.elements)
         return _without_elements(ruleset), generation
 
@@ -108,6 +115,10 @@ class Tables:
             silent = str(error)
         self._counted, self.silent = counted, silent
         self._elements = {kind.name: _raw(kind, ruleset.elements[kind]) for kind in KINDS}
+        try:
+            self._translation.put()
+        except OSError as error:
+            raise FailedError(f"can't make our table for NAT: {error.strerror}", code="firewall") from error
         try:
             generation = self.generation()
             looks = self._look()
@@ -160,9 +171,10 @@ class Tables:
         """Whether the tables are there as we made them. OSError EINTR: they were being changed; ask again."""
         try:
             looks = self._look()
+            is_translating = self._translation.is_whole()
         except FileNotFoundError:
             return False
-        return looks.rules == self._rules and looks.elements == self._elements
+        return is_translating and looks.rules == self._rules and looks.elements == self._elements
 
     def lacking(self, ruleset: Ruleset) -> Iterator[tuple[SetKind, bool, bytes]]:
         """Elements that are otherwise than in `ruleset`: (set, should be there, key as the kernel has it). Whatever
@@ -188,6 +200,10 @@ class Tables:
     async def remove(self) -> None:
         """Leave nothing of ours. FailedError in one sentence."""
         await self._run(render_removal())
+        try:
+            self._translation.remove()
+        except OSError as error:
+            raise FailedError(f"can't remove our table for NAT: {error.strerror}", code="firewall") from error
 
     def counters(self) -> dict[str, int]:
         """Packets dropped since the start, by reason; what can't be read counts as none."""

@@ -22,9 +22,10 @@ from one of our bridges to another, or back into the same, is dropped. Where bri
 sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
 
 **The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
-of this host; what comes back is known by its connection. Nobody outside may begin. A network without a way out
-is dropped at the door, whatever routes somebody makes in a container. A device that routes only because we had it do
-so (netagent.datapath.forwarding) lets in nothing new either: the host is no router for its neighbours.
+of this host (netagent.firewall.translation); what comes back is known by its connection. Nobody outside may begin. A
+network without a way out is dropped at the door, whatever routes somebody makes in a container. A device that routes
+only because we had it do so (netagent.datapath.forwarding) lets in nothing new either: the host is no router for its
+neighbours.
 
 **The host is not part of a network.** It is the way out by an address that it has on the bridge, and nothing else:
 between itself and containers passes what belongs to something that was begun otherwise, errors above all, and the
@@ -174,10 +175,6 @@ _INET_CHAINS: Final = """
 		ct state established,related accept
 		ct status dnat accept
 		counter name uninvited drop
-	}
-	chain outward {
-		type nat hook postrouting priority srcnat - 5; policy accept;
-		iifname "na-*" oifname != "na-*" masquerade
 	}
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.guarded import tables_of
+from kernel.guarded import give, guarding, tables_of
 from kernel.overlay import (
     CLUSTER,
     MTU_BYTES,
@@ -407,3 +408,88 @@ def bounded_wait(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     pytest.fail("not within 10 s")
+
+
+STREAM = Path(__file__).parents[1] / "lab" / "stream.py"
+STREAM_S = 6.0
+
+
+def streaming(namespace: Namespace, *words: str) -> list[str]:
+    return ["ip", "netns", "exec", namespace.name, sys.executable, str(STREAM), *words]
+
+
+@contextmanager
+def echoing(namespace: Namespace) -> Iterator[None]:
+    with subprocess.Popen(streaming(namespace, "serve")) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.timeout(120)
+def test_scenario_50_the_firewall_is_restored_while_streams_run(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    """One stream inside the network, one out of it in the host's name. In the moment without rules nobody translates
+    addresses, were the table for that not its owner's (netagent.firewall.translation)."""
+    namespace, outside = wire
+    near, far = namespaces("c1"), namespaces("c2")
+
+    async def main() -> None:
+        ends = [endpoint(2, near), endpoint(3, far)]
+        async with routing(namespace, tmp_path / "notes") as router:
+            await router.program(state_of(*ends), firewall_of(*ends))
+            await router.host.attacher.bind(with_way_out(ends[0]), vni=VNI, mtu_bytes=MTU_BYTES)
+            await router.host.attacher.bind(ends[1], vni=VNI, mtu_bytes=MTU_BYTES)
+            with echoing(far), echoing(outside):
+                for one in (far, outside):
+                    await wait_until(lambda one=one: one.run("ss -Hltn sport = :7000") != "", "it serves", 10)
+                reports: dict[str, dict[str, float]] = {}
+                async with trio.open_nursery() as nursery:
+                    for there in ("10.66.0.3", OUTSIDE4):
+                        nursery.start_soon(send, near, there, reports)
+                    await wait_until(
+                        lambda: near.run("ss -Htn state established").count("\n") == 2, "they run", 10
+                    )
+                    assert outside.run("ss -Htn state established").count(UNDERLAY) == 1, "in the host's name"
+                    namespace.run("nft flush ruleset")
+                    await wait_until(lambda: router.guard.status().restored == 1, "the tables are back", 2.0)
+        for report in reports.values():
+            assert report["echoed"] == report["sent"] > 50 * STREAM_S
+            assert report["lost"] == 0
+        assert len(reports) == 2
+
+    trio.run(main)
+
+
+async def send(namespace: Namespace, there: str, reports: dict[str, dict[str, float]]) -> None:
+    command = streaming(namespace, "send", there, str(STREAM_S))
+    done = await trio.run_process(command, capture_stdout=True)
+    reports[there] = json.loads(done.stdout)
+
+
+def test_the_table_for_nat_outlasts_flushes_and_agents(namespaces: NamespaceFactory) -> None:
+    namespace = namespaces("h")
+
+    def nat() -> str:
+        return namespace.run("nft -a list table inet netagent-nat")
+
+    async def main() -> None:
+        given = FirewallInput(vxlan_port=PORT)
+        async with guarding(namespace, given):
+            first = nat()
+            assert 'iifname "na-*" oifname != "na-*" masquerade' in first
+            assert "owner,persist" in first
+            assert namespace.try_run("nft delete table inet netagent-nat").returncode != 0
+            namespace.run("nft flush ruleset")
+            assert nat() == first, "nobody else can"
+        assert "persist" in nat(), "an agent that stops leaves it"
+        async with guarding(namespace, given) as guard:
+            assert "owner" in nat(), "the next one has it"
+            namespace.run("nft flush ruleset")
+            assert "masquerade" in nat()
+            await give(guard, None, 2)
+            assert namespace.run("nft list ruleset") == ""
+
+    trio.run(main)
