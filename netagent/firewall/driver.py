@@ -87,14 +87,14 @@ class Tables:
         """Take over tables that an earlier agent made of the same rules and nobody has changed since. None: there are
         none such. The result is what to `change` from, whatever they hold, and the generation, as `install`'s."""
         try:
-            generation, looks = self.generation(), self._look()
+            looks, translation = self._look(), self._translation.rules()
             known = self.memory.read_text() if self.memory is not None else ""
+            if known != _memory_of(ruleset, (*looks.rules, *translation)):
+                return None
+            self._translation.adopt()
+            generation = self.generation()
         except OSError:
             return None
-        if known != _memory_of(ruleset, looks.rules):
-            return None
-        with suppress(OSError):  # then it is not whole, and put with all the others
-            self._translation.put()
         self._rules, self._elements = looks.rules, dict(looks.elements)
         return _without_elements(ruleset), generation
 
@@ -121,11 +121,11 @@ class Tables:
             raise FailedError(f"can't make our table for NAT: {error.strerror}", code="firewall") from error
         try:
             generation = self.generation()
-            looks = self._look()
+            looks, translation = self._look(), self._translation.rules()
         except OSError as error:
             raise FailedError(f"can't read our tables back: {error.strerror}", code="firewall") from error
         self._rules = looks.rules
-        self._remember(_memory_of(ruleset, looks.rules))
+        self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
 
     def _remember(self, text: str) -> None:

@@ -56,6 +56,16 @@ class Translation:
             self._make()
         self._looks = self._look()
 
+    def adopt(self) -> None:
+        """Have the table that is there, of an earlier agent whose `rules` are known to be right. OSError."""
+        try:
+            nftables.commit(self._sock, [self._table()])
+        except OSError as error:
+            if error.errno not in _UNKNOWN_FLAGS:
+                raise
+            self._flags = 0
+        self._looks = self._look()
+
     def is_whole(self) -> bool:
         """Whether it is as we made it. OSError EINTR: it was being changed; ask again."""
         return bool(self._looks) and self._look() == self._looks
@@ -86,8 +96,15 @@ class Translation:
         return _change(nftables.NEWTABLE, text(1, TABLE) + number(2, self._flags))
 
     def _look(self) -> list[bytes]:
+        return [*self._listed(nftables.GETTABLE), *self.rules()]
+
+    def rules(self) -> list[bytes]:
+        """All but the table itself, which says whose it is, as the kernel has it. OSError."""
+        return self._listed(nftables.GETCHAIN, nftables.GETRULE)
+
+    def _listed(self, *kinds: int) -> list[bytes]:
         found: list[bytes] = []
-        for kind in (nftables.GETTABLE, nftables.GETCHAIN, nftables.GETRULE):
+        for kind in kinds:
             listed = nftables.dump(self._sock, kind, nftables.FAMILY_INET, text(1, TABLE))
             found += [one for one in listed if dict(split_attributes(one)).get(1) == TABLE.encode() + b"\0"]
         return found
