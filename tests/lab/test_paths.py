@@ -1,8 +1,9 @@
-"""Paths that carry less than a network wants: found out, shown, and kept usable for TCP."""
+"""What lies between hosts is in trouble: paths that carry too little, or nothing for a while."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ OVERHEAD_BYTES = 50
 FOUND_S = 12.0
 """A calm path is tried every five seconds; then four rounds of half a second, and a search."""
 CLEARED_S = 10.0
+HEALED_S = 10.0
+"""What is promised: so long after a cut everybody knows everything."""
 TRANSFER_BYTES = 20_000_000
 
 
@@ -106,3 +109,38 @@ def test_scenario_06_a_middlebox_drops_what_is_above_700_bytes(app: Cluster) -> 
     assert app.agents("h1") == {"h1": "alive", "h2": "alive"}, "small packets pass"
     assert app.netagent("h1", "status")["paths"] == {"degraded": 1}
     assert_tcp_passes(app, size)
+
+
+def complete(app: Cluster, there: dict[str, list[str]], gone: str) -> bool:
+    """Whether both containers are told exactly these names' addresses, and all agents live."""
+    asked = [(box, name) for box in ("c1", "c2") for name in there]
+    return (
+        all(set(app.agents(host).values()) == {"alive"} for host in app.hosts)
+        and all(app.answers(box, name) == there[name] for box, name in asked)
+        and all(app.ask(box, gone).status == "NXDOMAIN" for box in ("c1", "c2"))
+    )
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("cut_s", [10.0, pytest.param(90.0, marks=pytest.mark.long)])
+def test_scenario_22_after_a_partition_all_is_complete_within_the_stated_bound(
+    app: Cluster, cut_s: float
+) -> None:
+    app.attach("h2", "gone")
+    app.wait(lambda: app.ask("c1", "gone").status == "NOERROR", 5.0, "h1 does not know it")
+    app.lab.cut("h1", "h2")
+    end = time.monotonic() + cut_s
+    there = {f"new-{host}": sorted(app.attach(host, f"new-{host}")["addresses"]) for host in app.hosts}
+    app.lab.remove_container("gone")
+    for host, box in (("h1", "c1"), ("h2", "c2")):
+        assert app.answers(box, f"new-{host}") == there[f"new-{host}"], "each side goes on by itself"
+    app.wait(lambda: time.monotonic() >= end, cut_s + 1, "time stands still")
+    assert app.ask("c1", "new-h2").status != "NOERROR"
+    assert app.agents("h1")["h2"] == "dead", "cut for long enough to prove something"
+    app.lab.heal()
+    took_s = app.wait(lambda: complete(app, there, "gone"), HEALED_S, "not complete")
+    print(f"cut for {cut_s:.0f} s: complete {took_s:.1f} s after it")
+    for box, other in (("c1", "new-h2"), ("c2", "new-h1")):
+        assert all(app.pings(box, address) for address in there[other])
+    for name in there:
+        app.lab.remove_container(name)
