@@ -14,6 +14,8 @@ A peer *confirms* a scope when we hold all that it holds: it answered Same, or w
 vector. A scope is *synced* when all live peers in it have confirmed. One alone may have entered a moment ago and hold
 nothing itself, so it is enough only after `alone_grace_s`, when somebody who is silent keeps the rest waiting. Until
 then random peers are asked without waiting for the interval.
+
+Whoever must know all that its live peers know at some later moment has them confirm anew (`catch_up`).
 """
 
 from __future__ import annotations
@@ -37,16 +39,22 @@ NEVER: Final = float("inf")
 
 
 class _Scope:
-    __slots__ = ("confirmed", "entered_at", "next_at", "synced", "targets", "tries")
+    __slots__ = ("confirmed", "entered_at", "is_catching_up", "next_at", "synced", "targets", "tries")
 
     def __init__(self, now: float, next_at: float) -> None:
         self.entered_at = now
         self.next_at = next_at
         self.synced = False
+        self.is_catching_up = False
         self.tries = 0
         self.confirmed: set[NodeId] = set()
         self.targets: dict[NodeId, dict[NodeId, Version]] = {}
         """Peer -> what it holds and we did not."""
+
+    @property
+    def counts(self) -> bool:
+        """Somebody waits for peers to confirm."""
+        return not self.synced or self.is_catching_up
 
 
 class _Comparison:
@@ -131,7 +139,7 @@ class Exchange:
     def expect(self, scope: Scope, peer: NodeId, targets: dict[NodeId, Version]) -> None:
         """A peer holds these versions, which we do not: reaching them all will be its confirmation."""
         state = self._scopes.get(scope)
-        if state is not None and not state.synced:
+        if state is not None and state.counts:
             state.targets[peer] = targets
 
     def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> None:
@@ -144,7 +152,7 @@ class Exchange:
     def confirm(self, scope: Scope, peer: NodeId) -> None:
         """We hold all that the peer holds."""
         state = self._scopes.get(scope)
-        if state is not None and not state.synced:
+        if state is not None and state.counts:
             state.targets.pop(peer, None)
             state.confirmed.add(peer)
 
@@ -152,13 +160,32 @@ class Exchange:
         """The scope is synced, and is so until it is left."""
         state = self._scopes[scope]
         state.synced = True
+        if not state.is_catching_up:
+            state.confirmed.clear()
+            state.targets.clear()
+
+    def catch_up(self, scope: Scope, peers: Sequence[NodeId], now: float) -> None:
+        """Have these peers confirm anew, whoever has before."""
+        state = self._scopes[scope]
+        state.is_catching_up = True
         state.confirmed.clear()
         state.targets.clear()
+        for peer in peers:
+            self.compare(scope, peer, now)
 
-    def is_unsynced(self, scope: Scope) -> bool:
-        """True for a scope that was entered and is not synced yet."""
+    def confirmed(self, scope: Scope) -> frozenset[NodeId]:
+        """Peers that have confirmed, since `catch_up` or since the scope was entered."""
+        return frozenset(self._scopes[scope].confirmed)
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody waits for confirmations any more."""
+        self._scopes[scope].is_catching_up = False
+
+    def is_awaited(self, scope: Scope) -> bool:
+        """True while confirmations of the scope are waited for: it was entered and is not synced yet, or must catch
+        up."""
         state = self._scopes.get(scope)
-        return state is not None and not state.synced
+        return state is not None and state.counts
 
     def unsynced(self) -> list[tuple[Scope, float, frozenset[NodeId]]]:
         """Scopes that are not synced, when each was entered, and who has confirmed."""

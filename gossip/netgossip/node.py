@@ -360,6 +360,18 @@ class GossipNode:
         """Live peers in scope that lack our head, or whose own head we lack."""
         return self._replication.unacknowledged(scope)
 
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
+        self._replication.catch_up(scope, now)
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
+        return self._replication.ahead(scope)
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+        self._replication.caught_up(scope)
+
     def own_log(self, scope: Scope) -> Log | None:
         """A copy of our log, None if there was never a change."""
         return self._replication.own_log(scope)

@@ -140,7 +140,7 @@ class Reception:
     def _on_digest(self, sender: NodeId, digest: Digest, now: float) -> None:
         scope = digest.scope
         if self._table.concerns(scope):
-            if self._dissemination.is_absent(sender, scope) and self._exchange.is_unsynced(scope):
+            if self._dissemination.is_absent(sender, scope) and self._exchange.is_awaited(scope):
                 self._exchange.compare(scope, sender, now)  # it has entered since it said so
             self._dissemination.note(sender, scope)
         holding = self._table.holds(scope)
@@ -155,8 +155,8 @@ class Reception:
         if not self._table.concerns(scope):
             return
         if same.fingerprint != self._table.fingerprint(scope):
-            # We moved on meanwhile: pushes or the next round will show. What is not synced can't wait for them.
-            if self._exchange.is_unsynced(scope):
+            # We moved on meanwhile: pushes or the next round will show. What is waited for can't wait for them.
+            if self._exchange.is_awaited(scope):
                 self._exchange.compare(scope, sender, now)
             return
         own, theirs = self._table.own_version(scope), self._table.version(scope, sender)

@@ -262,6 +262,19 @@ class Replication:
         held_of: Callable[[NodeId], Version] = lambda owner: self._table.version(scope, owner)  # noqa: E731
         return self._dissemination.lacking(scope, self._presence.live_in(scope), ours, held_of)
 
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
+        self._exchange.catch_up(scope, self._presence.live_in(scope), now)
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
+        confirmed = self._exchange.confirmed(scope)
+        return frozenset(peer for peer in self._presence.live_in(scope) if peer not in confirmed)
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+        self._exchange.caught_up(scope)
+
     def own_log(self, scope: Scope) -> Log | None:
         """A copy of our log, None if there was never a change."""
         return self._table.log(scope, self._node_id)

@@ -1,8 +1,9 @@
 """Which address an endpoint gets.
 
 From space that this host owns: one journal write, no message, whatever the network does. Only when that is used up
-(or when a user names an address that another host owns) peers are asked, most free space first, for 5 s in all; who
-was asked and what they said is in the error. So that this stays rare, `top_up` asks ahead of need.
+(or when a user names an address that another host owns) peers are asked, those that live and have most free space
+first, for 5 s in all; who was asked and what they said is in the error. So that this stays rare, `top_up` asks ahead
+of need.
 
 Choosing is done on the event loop in one step, before anything is awaited: two tasks can't choose the same offset,
 nor can one be chosen that is just being given away. The journal's word comes after, and undoes the choice if it
@@ -80,6 +81,8 @@ class Allocator:
         self._asking: dict[NetworkId, trio.Lock] = {}
         self._confirming = trio.Lock()
         self._quiet_until: dict[NetworkId, float] = {}
+        self._heard: dict[NetworkId, dict[HostId, str]] = {}
+        """What others said to the last `top_up`."""
         self._used: dict[NetworkId, list[int]] = {}
         for row in rows:
             self._used.setdefault(row.network_id, []).append(row.offset)
@@ -152,7 +155,7 @@ class Allocator:
         """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""
         view = self._view()
         for network_id in [n for n in (*self._holdings, *self._cooling) if view.is_removed(n)]:
-            for known in (self._holdings, self._cooling, self._asking, self._quiet_until):
+            for known in (self._holdings, self._cooling, self._asking, self._quiet_until, self._heard):
                 known.pop(network_id, None)
             self._journal.note_network_gone(network_id)
 
@@ -170,16 +173,21 @@ class Allocator:
         return self._holding(network_id).pool.cooling_count()
 
     async def confirm(self, network_id: NetworkId) -> None:
-        """Repeat in our own log what others granted to us. Nothing of it is used before. Costs nothing when that is
-        done. Raises DiskFullError, JournalError, NoError."""
-        holding = self._holding(network_id)
-        if holding.unconfirmed:
+        """Repeat in our own log what others granted to us, but not what a host gave that is about to be forgotten:
+        somebody is taking over all that it owns. Nothing of it is used before. Costs nothing when that is done.
+        Raises DiskFullError, JournalError, NoError."""
+        if self._confirmable(self._holding(network_id)):
             async with self._confirming:
-                grants = self._holding(network_id).unconfirmed
+                holding = self._holding(network_id)
+                grants = self._confirmable(holding)
                 if grants:
                     await self._publisher.put(*grants)
                 for grant in grants:
                     holding.add(self._view().local, grant)
+
+    def _confirmable(self, holding: Holding) -> list[GrantRecord]:
+        unconfirmed = holding.unconfirmed.items()
+        return [grant for grant, givers in unconfirmed if not all(map(self._is_gone, givers))]
 
     def inherit(self, gone: Collection[HostId]) -> tuple[list[GrantRecord], int]:
         """Grants to this host of all that the hosts in `gone` own, in all networks, and how many addresses that are.
@@ -188,8 +196,8 @@ class Allocator:
         grants, count = [], 0
         for network_id in self._view().networks:
             holding = self._holding(network_id)
-            count += sum(number for host, number in holding.space.usable_counts().items() if host in gone)
-            for grant in inherit(network_id, holding.space, holding.local, gone):
+            count += sum(number for host, number in holding.sure.usable_counts().items() if host in gone)
+            for grant in inherit(network_id, holding.sure, holding.local, gone):
                 holding.add(holding.local, grant)
                 grants.append(grant)
         return grants, count
@@ -211,8 +219,8 @@ class Allocator:
                 while (offset := self._next_offset(holding)) is None:
                     if not await self._ask_around(holding, said):
                         break
-        if offset is None:
-            raise self._no_space(holding, said)
+        if offset is None:  # or somebody else was asking all the while, and hears what we would
+            raise self._no_space(holding, said or self._heard.get(holding.network_id, {}))
         return offset
 
     def _next_offset(self, holding: Holding) -> int | None:
@@ -258,7 +266,8 @@ class Allocator:
             return False
         with trio.move_on_after(ASK_TIMEOUT_S):
             async with self._asking.setdefault(network_id, trio.Lock()):
-                if await self._ask_around(holding, {}, is_urgent=pool.available_count() == 0):
+                said = self._heard[network_id] = {}
+                if await self._ask_around(holding, said, is_urgent=pool.available_count() == 0):
                     return True
         self._quiet_until[network_id] = self._clock() + TOP_UP_PAUSE_S
         return False

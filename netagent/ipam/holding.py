@@ -46,9 +46,11 @@ class Holding:
         self._seen: tuple[_GrantMap, HostId | None] | None = None
         self._restored = (list(used), list(cooling), now)
         self.space = Space(self.count, ())
+        self.sure = self.space
+        """The same without what others granted to this host and its own log does not tell of yet."""
         self.pool = Pool(self.count)
-        self.unconfirmed: tuple[GrantRecord, ...] = ()
-        """Others' grants to this host that its own log does not tell of yet, and that count."""
+        self.unconfirmed: dict[GrantRecord, frozenset[HostId]] = {}
+        """Others' grants to this host that its own log does not tell of yet, and that count, with their writers."""
 
     def refresh(self, view: RegistryView) -> None:
         """Follow the view. Costs nothing when no grant of the network changed."""
@@ -77,11 +79,16 @@ class Holding:
         every = [(writer, one) for (writer, _), one in {**grants, **self._extra}.items()]
         self.space = space_of(creator, self.count, every)
         own = [one for writer, one in every if writer == self.local]
-        given = [one for writer, one in every if writer != self.local and one.to == self.local]
-        missing = dict.fromkeys(one for one in given if one not in own)
-        self.unconfirmed = tuple(one for one in missing if one not in superseded([*own, one]))
+        given: dict[GrantRecord, frozenset[HostId]] = {}
+        for writer, one in every:
+            if writer != self.local and one.to == self.local and one not in own:
+                given[one] = given.get(one, frozenset()) | {writer}
+        self.unconfirmed = {
+            one: writers for one, writers in given.items() if one not in superseded([*own, one])
+        }
         sure = [(writer, one) for writer, one in every if writer == self.local or one.to != self.local]
-        owned = (space_of(creator, self.count, sure) if missing else self.space).owned_by(self.local)
+        self.sure = space_of(creator, self.count, sure) if given else self.space
+        owned = self.sure.owned_by(self.local)
         used, cooling, now = self._restored
         if used or cooling:
             self.pool = pool_of(self.count, owned, used, cooling, now)
@@ -90,11 +97,13 @@ class Holding:
             self.pool.set_owned(owned)
 
     def free_shares(self, view: RegistryView) -> list[tuple[HostId, int]]:
-        """Other owners of usable offsets, and how many of them seem to be free, most first. A guess: of a network in
-        which we take no part we see no endpoints."""
+        """Other owners of usable offsets, and how many of them seem to be free: those that live first, because one
+        might wait for others in vain, and of these who has most. A guess: of a network in which we take no part we
+        see no endpoints."""
         free = {host: usable for host, usable in self.space.usable_counts().items() if usable}
         for endpoint in view.endpoints_in(self.network_id).values():
             if endpoint.owner in free:
                 free[endpoint.owner] -= 1
         others = ((host, left) for host, left in free.items() if host != self.local)
-        return sorted(others, key=lambda pair: (-pair[1], pair[0]))
+        live = {host for host in free if host in view.hosts and view.hosts[host].is_live}
+        return sorted(others, key=lambda pair: (pair[0] not in live, -pair[1], pair[0]))

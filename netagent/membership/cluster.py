@@ -293,7 +293,8 @@ class Cluster:
 
     def _build_forgetting(self) -> None:
         silence = Silence(self.journal.load_silences())
-        self.forgetting = Forgetting(self.live, self.publisher, self.node, self.allocator, silence)
+        flush = self.driver.flush_nowait
+        self.forgetting = Forgetting(self.live, self.publisher, self.node, self.allocator, silence, flush)
         self._vigil = Vigil(
             live=self.live,
             journal=self.journal,
@@ -301,7 +302,7 @@ class Cluster:
             silence=silence,
             forget_after_s=lambda: self.config.forget_after_s,
         )
-        self._burial = Burial(self.live, self.node, self.journal, self.driver.flush_nowait)
+        self._burial = Burial(self.live, self.node, self.journal, flush)
         self._own_records = OwnRecords(
             live=self.live,
             publisher=self.publisher,

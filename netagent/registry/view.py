@@ -149,8 +149,8 @@ class RegistryView:
         return self._store.goodbyes
 
     def about_to_forget(self, host_id: HostId) -> frozenset[HostId]:
-        """Who is about to say that the host is gone for good."""
-        return self._store.intentions.get(host_id, frozenset())
+        """Who is about to say that the host is gone for good. Whoever is forgotten says nothing any more."""
+        return self._store.intentions.get(host_id, frozenset()).difference(self.forgotten)
 
     @property
     def remembered(self) -> Map[HostId, Member]:

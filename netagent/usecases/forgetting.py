@@ -1,7 +1,9 @@
 """The use-case forget: a host is gone for good, this host takes over what it owned, and its identity is fenced.
 
-    intend    publish that we are about to, and wait until every live host has acknowledged: then we hold all that
-              they wrote, so we know of every part of its space that it had handed on
+    intend    publish that we are about to, and wait until every live host has acknowledged: from then on nobody takes
+              anything of what it wrote for his own any more
+    catch up  wait until we hold whatever a live host holds: so we know of every part of its space that it had handed
+              on, and of every network that it had made, also if only one host has heard of it
     agree     of several that intend the same at once the smallest id goes on, the others take their word back
     forget    one change: that it is gone, grants of its space to ourselves, and what else it leaves (registry.estate)
 
@@ -12,7 +14,7 @@ silence, knows; and what is not known (a live host that did not acknowledge may 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +45,15 @@ class Settles(Protocol):
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
         """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
 
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope and we do not."""
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers that may know more than we do."""
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
@@ -65,6 +76,8 @@ class Forgetting:
     node: Settles
     allocator: Allocator
     silence: Silence
+    flush: Callable[[], object]
+    """Sends what the node wants sent."""
     in_work: set[HostId] = field(default_factory=set)
     """Hosts about which an intention is ours and pursued: nobody else takes it back."""
     _turn: trio.Lock = field(default_factory=trio.Lock)
@@ -155,7 +168,7 @@ class Forgetting:
         await self._intend(gone)
         try:
             unheard = await self._settle(gone, force=force)
-            ours = await self._agree(gone)
+            ours = await self._agree(gone, force=force)
             count = await self._take_over(ours)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -174,11 +187,15 @@ class Forgetting:
         await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
 
     async def _settle(self, gone: set[HostId], *, force: bool) -> tuple[str, ...]:
-        """Names of live hosts that did not acknowledge; RefusedError for any, without `force`."""
+        """Names of live hosts that did not acknowledge, or tell what they know; RefusedError for any, without
+        `force`."""
         with trio.move_on_after(SETTLE_S):
             while self._unheard(gone):
                 await trio.sleep(POLL_S)
-        names = sorted(self._name(HostId(one)) for one in self._unheard(gone))
+        lacking = self._unheard(gone)
+        if not lacking or force:
+            lacking |= await self._catch_up(gone | lacking)
+        names = sorted(map(self._name, lacking))
         if names and not force:
             raise RefusedError(
                 f"{', '.join(names)} did not acknowledge within {SETTLE_S:.0f} s, and may hold "
@@ -191,17 +208,29 @@ class Forgetting:
             )
         return tuple(names)
 
-    def _unheard(self, gone: Collection[HostId]) -> set[NodeId]:
-        return set(self.node.unacknowledged(CLUSTER_SCOPE)).difference(gone)
+    def _unheard(self, gone: Collection[HostId]) -> set[HostId]:
+        return set(map(HostId, self.node.unacknowledged(CLUSTER_SCOPE))).difference(gone)
 
-    async def _agree(self, gone: set[HostId]) -> set[HostId]:
+    async def _catch_up(self, without: Collection[HostId]) -> set[HostId]:
+        """Hold all that the live hosts hold, but for some that are not waited for; those that did not tell."""
+        self.node.catch_up(CLUSTER_SCOPE, trio.current_time())
+        self.flush()
+        try:
+            with trio.move_on_after(SETTLE_S):
+                while self.node.ahead(CLUSTER_SCOPE) - set(without):
+                    await trio.sleep(POLL_S)
+            return set(map(HostId, self.node.ahead(CLUSTER_SCOPE))).difference(without)
+        finally:
+            self.node.caught_up(CLUSTER_SCOPE)
+
+    async def _agree(self, gone: set[HostId], *, force: bool) -> set[HostId]:
         """Those that are ours to forget; for the others somebody else has. RefusedError when it can't be told."""
         ours, undecided = set(gone), set(gone)
         with trio.move_on_after(SETTLE_S):
             while True:
                 undecided = set()
                 for host in gone:
-                    rivals = self._rivals(host)
+                    rivals = self._rivals(host, gone, force=force)
                     if host in self.live.view.forgotten:
                         ours.discard(host)
                     elif any(rival < self.live.view.local for rival in rivals):
@@ -216,19 +245,30 @@ class Forgetting:
                 if not undecided:
                     return ours
                 await trio.sleep(POLL_S)
+        raise self._contended(undecided, gone)
+
+    def _rivals(self, host: HostId, gone: Collection[HostId], *, force: bool) -> set[HostId]:
+        """Who intends the same. Also one that is away: its last word may be that it did, and nobody have heard it.
+        With `force` only those that live."""
+        view = self.live.view
+        others = view.about_to_forget(host) - {view.local, *gone}
+        return {one for one in others if not force or (one in view.hosts and view.hosts[one].is_live)}
+
+    def _contended(self, undecided: Collection[HostId], gone: Collection[HostId]) -> RefusedError:
         names = ", ".join(sorted(self._name(host) for host in undecided))
-        raise RefusedError(
-            f"another host is about to forget {names}, and did not end in {SETTLE_S:.0f} s",
+        rivals = {one for host in undecided for one in self._rivals(host, gone, force=False)}
+        live = {one for one in rivals if one in self.live.view.hosts and self.live.view.hosts[one].is_live}
+        if live or not rivals:
+            text = f"another host is about to forget {names}, and did not end in {SETTLE_S:.0f} s"
+            return RefusedError(text, code="contended", thing=names, hint="try again")
+        away = ", ".join(sorted(self._name(host) for host in rivals))
+        return RefusedError(
+            f"{away} was about to forget {names} when it went away, and may have taken over its addresses",
             code="contended",
             thing=names,
-            hint="try again",
+            hint=f"start its agent, or forget {away} as well; or add --force, which risks one address on two "
+            "containers",
         )
-
-    def _rivals(self, host: HostId) -> set[HostId]:
-        """Live hosts that intend the same."""
-        view = self.live.view
-        others = view.about_to_forget(host) - {view.local}
-        return {one for one in others if one in view.hosts and view.hosts[one].is_live}
 
     async def _take_over(self, gone: set[HostId]) -> int:
         """One change, from this moment on."""

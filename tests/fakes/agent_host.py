@@ -6,6 +6,7 @@ Fabric      joins several hosts: records arrive after a latency, acknowledgement
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 
@@ -83,6 +84,16 @@ class LinkedNode(FakeNode):
         self.received = {}
         self.is_waited_for = lambda peer: True
 
+    def commit(self, entries, now):
+        """One change is one delta of each scope."""
+        before = len(self.heard)
+        super().commit(entries, now)
+        deltas = {}
+        for one in self.heard[before:]:
+            earlier = deltas[one.scope].entries if one.scope in deltas else ()
+            deltas[one.scope] = dataclasses.replace(one, entries=(*earlier, *one.entries))
+        self.heard[before:] = deltas.values()
+
     def set_scope_members(self, scope, node_ids, now):
         self.scopes.setdefault(scope, None)
         self.scopes[scope] = node_ids
@@ -100,6 +111,15 @@ class LinkedNode(FakeNode):
     def drop_own_log(self, scope):
         assert scope not in self.scopes, "a scope is left before our own log of it is dropped"
         super().drop_own_log(scope)
+
+    def catch_up(self, scope, now):
+        """All that is sent arrives: nobody knows what others will not."""
+
+    def ahead(self, scope):
+        return frozenset()
+
+    def caught_up(self, scope):
+        pass
 
     def unacknowledged(self, scope):
         """As GossipNode: who lacks our head, or whose own head, told with its acknowledgement, we lack."""

@@ -424,6 +424,26 @@ def test_large_logs_travel_over_streams() -> None:
     assert len(newcomer.records()) == 2003
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_who_catches_up_knows_what_only_one_of_the_others_knew(loss: float) -> None:
+    cluster = started(1, 6, loss=loss)
+    cluster.cut(["n6"], ["n1", "n2", "n3", "n4"])
+    cluster["n6"].put(CLUSTER_SCOPE, b"last", b"word")
+    cluster.run_until(lambda: has(cluster["n5"], cluster["n6"], b"last"), timeout_s=5)
+    cluster.crash("n6")
+    assert not has(cluster["n1"], cluster["n6"], b"last")
+    gone, began = cluster["n6"].node_id, cluster.now
+    with cluster["n1"].commanding() as node:
+        node.catch_up(CLUSTER_SCOPE, cluster.now)
+        assert len(node.ahead(CLUSTER_SCOPE)) == 5
+    cluster.run_until(lambda: cluster["n1"].node.ahead(CLUSTER_SCOPE) <= {gone}, timeout_s=5)
+    assert has(cluster["n1"], cluster["n6"], b"last")
+    assert loss or cluster.now - began < 0.1, "a comparison with each, and nothing else"
+    with cluster["n1"].commanding() as node:
+        node.caught_up(CLUSTER_SCOPE)
+    cluster.run_for(1)
+
+
 def test_a_dropped_owner_does_not_come_back() -> None:
     cluster = started(1, 4)
     cluster.crash("n4")

@@ -266,6 +266,33 @@ async def test_a_host_that_is_declared_dead_is_not_waited_for(make):
 
 
 @virtual
+async def test_those_who_live_are_asked_before_those_of_whom_nothing_is_known(make):
+    cluster = make(3)
+    await cluster.create()
+    h1, h2, h3 = cluster.hosts
+    while h3.allocator.free_count(N1)[0]:
+        await h3.attach()
+    h1.is_up = False  # it has most
+    h3.view = h3.view.with_member(Member(h2.host_id, ("192.0.2.2", 1), MemberState.ALIVE, 1))
+    await h3.attach()
+    assert trio.current_time() == 0
+
+
+@virtual
+async def test_who_waited_for_another_s_question_tells_what_that_one_heard(make):
+    cluster = make(2)
+    await cluster.create(shares=False)
+    cluster.hosts[0].is_up = False
+    asking = cluster.hosts[1]
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):  # they ask one after the other, 1.5 s each
+            nursery.start_soon(asking.allocator.top_up, N1)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(FailedError, match="asked h1: no answer"):
+            await asking.attach()
+
+
+@virtual
 async def test_an_address_by_name(make):
     cluster = make(3)
     await cluster.create()

@@ -29,7 +29,9 @@ class Cluster:
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
             one.silence = Silence({})
-            one.forgetting = Forgetting(one.live, one.publisher, one.node, one.allocator, one.silence)
+            one.forgetting = Forgetting(
+                one.live, one.publisher, one.node, one.allocator, one.silence, one.flush
+            )
             upkeep = OwnRecords(
                 live=one.live,
                 publisher=one.publisher,
