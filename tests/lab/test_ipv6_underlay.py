@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
+from netlab.programs import must
 from netlab.topology import of_hosts
 
 pytestmark = pytest.mark.lab
@@ -30,6 +34,36 @@ def six(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
 def test_a_cluster_over_ipv6_alone(six: Cluster) -> None:
     for host in six.hosts:
         assert "inet " not in six.lab.host(host).must(["ip", "address", "show", "dev", "eth0"])
+    join_by_invitation(six)
+    network = six.netagent("h1", "network", "create", "app")
+    assert network["mtu_bytes"] == MTU_BYTES
+    one, two = six.attach("h1", "one"), six.attach("h2", "two")
+    six.wait(lambda: six.answers("one", "two") == sorted(two["addresses"]), 2.0, "no name")
+    six.wait(lambda: six.answers("two", "one") == sorted(one["addresses"]), 2.0, "no name back")
+    for address in two["addresses"]:
+        assert six.pings("one", address), "the first packet is lost"
+        assert passes_whole("one", address, six), "a packet of full size does not pass"
+    assert six.ask("one", "h2.node.mesh.internal", "AAAA").data == ["2001:db8::2"]
+
+    # Checksums of the outer packets are sent and expected, on every device, so that hosts agree on them.
+    for host in ("h1", "h2"):
+        shown = six.lab.host(host).must(["ip", "-d", "link", "show", "type", "vxlan"])
+        assert len(re.findall(r" local 2001:db8::\d ", shown)) == 2
+        assert "zerocsum" not in shown
+
+    with six.agent_of("h2") as agent:
+        agent.kill_agent()
+        assert six.pings("one", two["addresses"][0])
+        devices, paths = six.devices("h2"), six.paths("h2")
+        agent.start_agent()
+    assert (six.devices("h2"), six.paths("h2")) == (devices, paths)
+
+    status_tells_of_ipv6(six)
+    only_members_are_heard(six)
+    address_changes(six)
+
+
+def join_by_invitation(six: Cluster) -> None:
     six.wait(
         lambda: "2001:db8::1" in {heard["address"] for heard in six.netagent("h3", "status")["heard"]},
         10.0,
@@ -51,27 +85,67 @@ def test_a_cluster_over_ipv6_alone(six: Cluster) -> None:
         "the others' kernels do not answer",
     )
 
-    network = six.netagent("h1", "network", "create", "app")
-    assert network["mtu_bytes"] == MTU_BYTES
-    one, two = six.attach("h1", "one"), six.attach("h2", "two")
-    six.wait(lambda: six.answers("one", "two") == sorted(two["addresses"]), 2.0, "no name")
-    six.wait(lambda: six.answers("two", "one") == sorted(one["addresses"]), 2.0, "no name back")
-    for address in two["addresses"]:
-        assert six.pings("one", address), "the first packet is lost"
-        header = 48 if ":" in address else 28
-        whole = ["ping", "-c1", "-W1", "-M", "do", "-s", str(MTU_BYTES - header), address]
-        assert six.inside("one", *whole).status == 0, "a packet of full size does not pass"
-    assert six.ask("one", "h2.node.mesh.internal", "AAAA").data == ["2001:db8::2"]
 
-    # Checksums of the outer packets are sent and expected, on every device, so that hosts agree on them.
-    for host in ("h1", "h2"):
-        shown = six.lab.host(host).must(["ip", "-d", "link", "show", "type", "vxlan"])
-        assert len(re.findall(r" local 2001:db8::\d ", shown)) == 2
-        assert "zerocsum" not in shown
+def passes_whole(container: str, address: str, six: Cluster, mtu_bytes: int = MTU_BYTES) -> bool:
+    """One packet as large as the network's MTU, not to be cut."""
+    payload = mtu_bytes - (48 if ":" in address else 28)
+    whole = ["ping", "-c1", "-W1", "-M", "do", "-s", str(payload), address]
+    return six.inside(container, *whole).status == 0
 
-    with six.agent_of("h2") as agent:
-        agent.kill_agent()
-        assert six.pings("one", two["addresses"][0])
-        devices, paths = six.devices("h2"), six.paths("h2")
-        agent.start_agent()
-    assert (six.devices("h2"), six.paths("h2")) == (devices, paths)
+
+def member(six: Cluster, name: str) -> dict[str, Any]:
+    """As h1 sees it."""
+    return next(one for one in six.netagent("h1", "members") if one["name"] == name)
+
+
+def status_tells_of_ipv6(six: Cluster) -> None:
+    six.wait(lambda: member(six, "h2")["path"] == "ok", 10.0, "the path is not found to be good")
+    assert member(six, "h2")["path_mtu_bytes"] == MTU_BYTES
+    status = six.netagent("h1", "status")
+    assert status["host"]["address"] == "2001:db8::1"
+    assert status["paths"] == {"ok": 2}
+    assert status["warnings"] == []
+    # A path that carries less: known, told with its size and with what the cable must carry, and TCP fits in.
+    six.lab.shrink("h2", 1450)
+    six.wait(lambda: member(six, "h2")["path"] == "degraded", 20.0, "a smaller cable goes unnoticed")
+    assert member(six, "h2")["path_mtu_bytes"] == 1450 - 70
+    (warning,) = [one for one in six.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
+    assert "packets of 1500 bytes pass between 2001:db8::1 and 2001:db8::2" in warning["cure"]
+    six.lab.heal()
+    six.wait(lambda: member(six, "h2")["path"] == "ok", 30.0, "the whole cable goes unnoticed")
+
+
+def only_members_are_heard(six: Cluster) -> None:
+    listed = six.lab.host("h1").must(["nft", "-j", "list", "set", "inet", "netagent", "members6"])
+    (members,) = [one["set"]["elem"] for one in json.loads(listed)["nftables"] if "set" in one]
+    assert sorted(members) == ["2001:db8::2", "2001:db8::3"]
+    fabric = f"{six.lab.folder.name}-fabric"
+    before = strangers(six)
+    code = "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(bytes(60), ('2001:db8::1', 4799))"
+    must(["ip", "netns", "exec", fabric, sys.executable, "-c", code])
+    six.wait(
+        lambda: strangers(six) == before + 1,
+        2.0,
+        "a stranger's packet is not refused, or not counted",
+    )
+
+
+def strangers(six: Cluster) -> int:
+    """VXLAN packets from no member that h1 has dropped; those of members that it did not know yet among them."""
+    return int(six.netagent("h1", "status")["refused"].get("packets_strangers", 0))
+
+
+def address_changes(six: Cluster) -> None:
+    """Nothing passes for less than 5 s, in either direction."""
+    one, two = (six.answers("two" if name == "one" else "one", name)[-1] for name in ("one", "two"))
+    assert ":" in one
+    assert ":" in two
+    pings = [six.in_background(six.ping_stream, *way, 8.0) for way in (("one", two), ("two", one))]
+    six.lab.readdress("h2", "2001:db8::22")
+    six.wait(lambda: member(six, "h2")["address"] == "2001:db8::22", 5.0, "h1 has not heard of it")
+    assert max(lost for _, lost in (ping.result() for ping in pings)) < 500
+    assert six.answers("one", "h2.node.mesh.internal") == ["2001:db8::22"]
+    assert any(path.endswith("dst 2001:db8::22 self permanent") for path in six.paths("h1"))
+    six.wait(lambda: set(six.agents("h1").values()) == {"alive"}, 10.0, "not alive there")
+    late = six.attach("h1", "late")
+    six.wait(lambda: six.answers("two", "late") == sorted(late["addresses"]), 2.0, "h2 hears nothing new")
