@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""How fast are containers through our overlay, beside the same VXLAN built by hand and Docker's overlay?
+
+A lab of two hosts, each with a dockerd; the two are a swarm. Between the same two hosts there are three networks of
+the same MTU, with a container on either host each:
+
+    netagent    as `netagent attach` makes it, firewall and all
+    by hand     a bridge, a VXLAN device and a veth from `ip` and `bridge`, with fixed entries, and no rules but
+                the one without which Docker's would drop what the bridge passes
+    docker      an attachable overlay network of the swarm
+
+Rounds go through all three in turns, each round beginning with another, so that a busy machine is as unfair to one
+as to the others; what counts is the median of each round's ratio. TCP and UDP are driven by iperf3 as fast as they
+go; latency is what ping sees, echo after echo, with the far kernel answering.
+
+    sudo apt-get install iperf3
+    sudo .venv/bin/python benchmarks/datapath.py [--rounds 9] [--seconds 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "netns-lab")]
+
+from netlab.host import Host  # noqa: E402 - the path is set above
+from netlab.lab import Lab  # noqa: E402
+from netlab.process import wait_until  # noqa: E402
+from netlab.programs import must, require, run, started  # noqa: E402
+from netlab.topology import of_hosts  # noqa: E402
+
+FOLDER = Path("/run/natbench-datapath")
+MTU_BYTES = 1450
+DATAGRAM_BYTES = MTU_BYTES - 28
+PINGS = 2000
+SETTLED_S = 20.0
+NOISE = 0.05
+"""Two ways that are the same differ by so much on a machine that does nothing else."""
+
+BY_HAND = """
+iptables -I FORWARD -i br-hand -o br-hand -j ACCEPT
+ip netns add hand
+ip link add name br-hand mtu {mtu} type bridge mcast_snooping 0
+ip link add name vx-hand mtu {mtu} type vxlan id 4242 dstport 4800 local {own} nolearning
+ip link add name ve-hand mtu {mtu} type veth peer name eth0 mtu {mtu} address 02:00:00:00:00:{number} netns hand
+ip link set vx-hand master br-hand
+ip link set ve-hand master br-hand
+ip link set br-hand up; ip link set vx-hand up; ip link set ve-hand up
+bridge fdb add 02:00:00:00:00:{peer} dev vx-hand dst {far} self static
+bridge fdb add 02:00:00:00:00:{peer} dev vx-hand master static
+ip -n hand address add 10.250.0.{number}/24 dev eth0
+ip -n hand link set eth0 up
+ip -n hand neigh add 10.250.0.{peer} lladdr 02:00:00:00:00:{peer} dev eth0 nud permanent
+"""
+
+
+@dataclass(slots=True)
+class Way:
+    """A network: how to run a program in its container on h1 and on h2, and where the latter is."""
+
+    title: str
+    client: Sequence[str]
+    server: Sequence[str]
+    address: str
+    measured: dict[str, list[float]] = field(default_factory=dict)
+
+
+def of_netagent(lab: Lab) -> Way:
+    """Ours."""
+    lab.host("h1").must(["netagent", "network", "create", "app", "--mtu", str(MTU_BYTES)])
+    near, far = (
+        json.loads(lab.add_container(f"c{number}", f"h{number}", ["--network", "app", "--json"]))
+        for number in (1, 2)
+    )
+    assert near["addresses"]
+    client, server = (lab.container(f"c{number}").entering([]) for number in (1, 2))
+    return Way("netagent", client, server, far["addresses"][0])
+
+
+def by_hand(h1: Host, h2: Host) -> Way:
+    """The least that it takes."""
+    for host, far, number in ((h1, h2, 1), (h2, h1, 2)):
+        words = {"mtu": MTU_BYTES, "own": host.address, "far": far.address}
+        script = BY_HAND.format(number=number, peer=3 - number, **words)
+        host.must(["sh", "-e", "-c", script])
+    client, server = (host.entering(["ip", "netns", "exec", "hand"]) for host in (h1, h2))
+    return Way("by hand", client, server, "10.250.0.2")
+
+
+def of_docker(h1: Host, h2: Host) -> Way:
+    """Docker's overlay."""
+    h1.must(["docker", "swarm", "init", "--advertise-addr", h1.address])
+    token = h1.must(["docker", "swarm", "join-token", "-q", "worker"]).strip()
+    h2.must(["docker", "swarm", "join", "--token", token, "--advertise-addr", h2.address, h1.address])
+    h1.must(["docker", "network", "create", "-d", "overlay", "--attachable", "own"])
+    entrances = []
+    for host in (h1, h2):
+        host.must(["docker", "run", "-d", "--network", "own", "--name", f"d{host.name}", "lab"], timeout_s=60)
+        process = host.must(["docker", "inspect", "-f", "{{.State.Pid}}", f"d{host.name}"]).strip()
+        entrances.append(host.entering(["nsenter", f"--net=/proc/{process}/ns/net"]))
+    shown = h2.must(["docker", "inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "dh2"])
+    return Way("docker", *entrances, shown.strip())
+
+
+def tcp(way: Way, seconds: int) -> dict[str, float]:
+    """Gbit/s that arrived."""
+    report = _iperf(way, ["--time", str(seconds)])
+    return {"TCP": report["end"]["sum_received"]["bits_per_second"] / 1e9}
+
+
+def udp(way: Way, seconds: int) -> dict[str, float]:
+    """Gbit/s that arrived, of what a sender without a limit sends."""
+    report = _iperf(way, ["--udp", "-b", "0", "-l", str(DATAGRAM_BYTES), "--time", str(seconds)])
+    return {"UDP": report["end"]["sum_received"]["bits_per_second"] / 1e9}
+
+
+def latency(way: Way, _seconds: int) -> dict[str, float]:
+    """Microseconds there and back."""
+    printed = must([*way.client, "ping", "-n", "-A", "-c", str(PINGS), way.address], timeout_s=60)
+    times = sorted(float(found) * 1e3 for found in re.findall(r"time=([0-9.]+) ms", printed))
+    return {"echo": times[len(times) // 2], "echo, p99": times[len(times) * 99 // 100]}
+
+
+def _iperf(way: Way, options: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    printed = must([*way.client, "iperf3", "--json", "-c", way.address, *options], timeout_s=60)
+    report: dict[str, dict[str, dict[str, float]]] = json.loads(printed)
+    return report
+
+
+MEASURES: tuple[Callable[[Way, int], dict[str, float]], ...] = (tcp, udp, latency)
+UNITS = {"TCP": "Gbit/s", "UDP": "Gbit/s", "echo": "µs", "echo, p99": "µs"}
+
+
+def measure(ways: Sequence[Way], rounds: int, seconds: int) -> None:
+    """All ways in turns."""
+    for number in range(rounds):
+        turn = number % len(ways)
+        for one in MEASURES:
+            for way in (*ways[turn:], *ways[:turn]):
+                for what, value in one(way, seconds).items():
+                    way.measured.setdefault(what, []).append(value)
+
+
+def show(ways: Sequence[Way]) -> bool:
+    """Print it; True when ours is no worse than either of the others."""
+    good = True
+    for what, unit in UNITS.items():
+        medians = (f"{way.title} {statistics.median(way.measured[what]):6.2f}" for way in ways)
+        print(f"{what:10} {unit:6}   {'   '.join(medians)}")
+        for other in ways[1:]:
+            ratio = statistics.median(_ratios(ways[0].measured[what], other.measured[what]))
+            # How many times as good ours is.
+            better = ratio if unit.endswith("/s") else 1 / ratio
+            good = good and better >= 1 - NOISE
+            print(f"{'':20}ours is {ratio:.2f} of {other.title}: {_word(better)}")
+    return good
+
+
+def _ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+    return [one / two for one, two in zip(ours, theirs, strict=True)]
+
+
+def _word(better: float) -> str:
+    if abs(better - 1) <= NOISE:
+        return "the same"
+    return "better" if better > 1 else "worse"
+
+
+def main() -> int:
+    """Boot a lab, measure, take it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=1, help="of each iperf3")
+    arguments = parser.parse_args()
+    require(["iperf3", "ping"])
+    lab = Lab(FOLDER)
+    lab.down()
+    with ExitStack() as stack:
+        stack.callback(lab.down)
+        lab.up(of_hosts(2), runtimes=True)
+        h1, h2 = lab.hosts
+        ways = [of_netagent(lab), by_hand(h1, h2), of_docker(h1, h2)]
+        for way in ways:
+            stack.enter_context(started([*way.server, "iperf3", "-s"]))
+            reach = [*way.client, "ping", "-n", "-c", "1", "-W", "1", way.address]
+            wait_until(lambda reach=reach: _succeeds(reach), SETTLED_S, f"nothing passes by {way.title}")
+        measure(ways, arguments.rounds, arguments.seconds)
+        good = show(ways)
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {arguments.rounds} rounds")
+    return 0 if good else 1
+
+
+def _succeeds(argv: Sequence[str]) -> bool:
+    return run(argv).status == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
