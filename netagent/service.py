@@ -184,8 +184,12 @@ class Service:
     async def network_connect(self, network: str, target: str) -> schema.Endpoint:
         """Put a sandbox into one more network, under the name it has."""
         cluster = self._cluster()
-        if any(row.name == target or row.endpoint_id.startswith(target) for row in self._rows()):
-            row = local_endpoint_called(cluster.live, target)
+        named = [row for row in self._rows() if row.name == target]
+        is_id = any(row.endpoint_id.startswith(target) for row in self._rows())
+        if named or is_id or cluster.live.view.endpoints_named(target):
+            # The same container in several networks is one container.
+            is_one = len({row.netns_path for row in named}) == 1
+            row = named[0] if is_one else local_endpoint_called(cluster.live, target)
             # What a runtime calls its container is no target.
             target = row.netns_path if row.origin else row.target
         return await self.attach(AttachRequest(target=target, network=network))

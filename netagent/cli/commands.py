@@ -211,7 +211,7 @@ def network_prune(session: Session) -> int:
 
 def network_connect(session: Session) -> int:
     """Put a container that is attached into one more network."""
-    body = {"target": target_of(session.arguments.target)}
+    body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/connect", body=body)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
     return DONE
@@ -219,7 +219,7 @@ def network_connect(session: Session) -> int:
 
 def network_disconnect(session: Session) -> int:
     """Take a container out of a network."""
-    body = {"target": target_of(session.arguments.target)}
+    body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/disconnect", body=body)
     _detached(session, answer)
     return DONE

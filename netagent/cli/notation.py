@@ -59,14 +59,15 @@ def duration_of(text: str) -> float:
     return float(sum(int(part or 0) * unit_s for part, unit_s in zip(match.groups(), _UNITS_S, strict=True)))
 
 
-def target_of(text: str) -> str:
-    """A target of attach: a path that is written relative becomes absolute, a bare name gets a better answer."""
+def target_of(text: str, *, or_endpoint: bool = False) -> str:
+    """A target of attach: a path that is written relative becomes absolute, a bare name gets a better answer, unless
+    an endpoint may be meant."""
     kind, colon, _ = text.partition(":")
     if colon and kind in _TARGET_KINDS:
         return text
     if "/" in text:
         return os.path.abspath(text)  # noqa: PTH100 - pathlib takes longer to import than this command to run
-    if text and os.path.exists(f"/run/netns/{text}"):  # noqa: PTH110 - as above
+    if text and not or_endpoint and os.path.exists(f"/run/netns/{text}"):  # noqa: PTH110 - as above
         raise InputError(
             f"{text!r} says not what kind of container it is", thing=text, hint=f"did you mean netns:{text}?"
         )

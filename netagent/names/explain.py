@@ -82,9 +82,9 @@ def explain(
     source = ZoneSource()
     source.apply(ZoneMaker(domain).table(view, [sandbox]).items())
     scope = source.scope(sandbox.sandbox_id)
-    name, reverse = _reverse_text(name)
-    if reverse:
-        rtype, number = "PTR", constants.PTR
+    address = _address_in(name)
+    if address:
+        name, rtype, number = ipaddress.ip_address(address).reverse_pointer + ".", "PTR", constants.PTR
     asked = [
         (one, _ask(source, one, number, sandbox, behind_runtime=behind_runtime))
         for one in _search(name, scope)
@@ -95,7 +95,7 @@ def explain(
         rtype=rtype,
         status=_status(answer, forwarded=sandbox.forward or behind_runtime),
         records=tuple(_records(final, answer)),
-        reason=_reason(view, scope, final, answer, rtype, behind_runtime=behind_runtime),
+        reason=_reason(view, scope, final, answer, rtype, address=address, behind_runtime=behind_runtime),
     )
 
 
@@ -105,11 +105,12 @@ def _host_sandbox(view: RegistryView) -> Sandbox:
     return Sandbox(sandbox_id=SandboxId("host"), networks=tuple(network.network_id for network in own))
 
 
-def _reverse_text(name: str) -> tuple[str, bool]:
+def _address_in(name: str) -> str:
+    """The address in its short form; empty where the name is none."""
     try:
-        return ipaddress.ip_address(name).reverse_pointer + ".", True
+        return str(ipaddress.ip_address(name))
     except ValueError:
-        return name, False
+        return ""
 
 
 def _search(name: str, scope: Scope) -> list[Name]:
@@ -174,14 +175,21 @@ def _data_text(rrset: RRset, data: bytes) -> str:
 
 
 def _reason(
-    view: RegistryView, scope: Scope, name: Name, answer: Answer, rtype: str, *, behind_runtime: bool
+    view: RegistryView,
+    scope: Scope,
+    name: Name,
+    answer: Answer,
+    rtype: str,
+    *,
+    address: str,
+    behind_runtime: bool,
 ) -> str:
     if isinstance(answer, NotOurs) and not behind_runtime:
         if scope.sandbox.forward:
             return "the name is not ours; the host's name servers are asked"
         return "the name is not ours, and all networks of this container are internal"
     label, via = _label_meant(scope, name)
-    hidden = _left_out(view, scope, label)
+    hidden = _left_out(view, scope, address or label.decode("ascii", "replace"))
     parts: list[str] = []
     if via:
         parts.append(via)
@@ -193,7 +201,7 @@ def _reason(
         case NoData():
             parts.append(f"the name exists, without records of type {rtype}")
         case NoSuchName():
-            parts.append(_missing_text(scope, label))
+            parts.append(_missing_text(scope, label, address))
         case NotOurs():
             parts.append("the name is not ours; Docker's own resolver in the container is asked")
     if hidden:
@@ -222,10 +230,12 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
     return "found"
 
 
-def _missing_text(scope: Scope, label: bytes) -> str:
+def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     networks = [index.label.decode() for index in scope.networks]
     if not networks:
         return "the one who asks is in no network"
+    if address:
+        return f"nothing visible has the address {address} in {', '.join(networks)}"
     text = label.decode("ascii", "replace")
     known = sorted({one for index in scope.networks for one in index.labels()})
     close = difflib.get_close_matches(text, known, n=1)
@@ -233,16 +243,16 @@ def _missing_text(scope: Scope, label: bytes) -> str:
     return f"nothing visible is called {text} in {', '.join(networks)}{hint}"
 
 
-def _left_out(view: RegistryView, scope: Scope, label: bytes) -> list[str]:
-    """Return the endpoints that bear the label and are hidden, each with the cause."""
-    text = label.decode("ascii", "replace")
-    found: list[str] = []
+def _left_out(view: RegistryView, scope: Scope, text: str) -> list[str]:
+    """Return the endpoints that have this name or address and are hidden, each with the cause."""
+    found: set[str] = set()
     for endpoint in _endpoints(view, scope):
         record = endpoint.record
-        if text in (record.name, record.service, *record.aliases) and not view.is_visible(endpoint):
+        called = (record.name, record.service, *record.aliases, *record.addresses)
+        if text in called and not view.is_visible(endpoint):
             host = view.hosts.get(endpoint.owner)
             where = host_label(host) if host is not None else endpoint.owner[:8]
-            found.append(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")
+            found.add(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")
     return sorted(found)[:10]
 
 

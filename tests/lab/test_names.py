@@ -62,7 +62,7 @@ def test_links_come_and_go(app: Cluster) -> None:
 def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_that(app: Cluster) -> None:
     before = state_inside(app, "c1")
     app.netagent("h2", "network", "create", "back")
-    app.netagent("h1", "network", "connect", "back", "netns:c1")
+    app.netagent("h1", "network", "connect", "back", "c1")
     store = app.attach("h3", "store", "--network", "back")
     app.wait(
         lambda: app.answers("c1", "store") == sorted(store["addresses"]),
@@ -76,7 +76,9 @@ def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_th
     assert all(set(one) < set(two) for one, two in zip(before, both, strict=True)), (
         "nothing of the first went"
     )
-    app.netagent("h1", "network", "disconnect", "back", "netns:c1")
+    again = app.netagent("h1", "network", "connect", "back", "c1")
+    assert again["created"] is False, "one container, although two endpoints have its name"
+    app.netagent("h1", "network", "disconnect", "back", "c1")
     assert state_inside(app, "c1") == before, "interface, addresses and routes of the first are untouched"
     assert app.ask("c1", "store").status == "NXDOMAIN"
     assert not any(app.pings("c1", address) for address in store["addresses"])

@@ -62,3 +62,4 @@ def test_a_bare_name_of_a_namespace_is_explained(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("os.path.exists", lambda path: path == "/run/netns/web")
     with pytest.raises(InputError, match="did you mean netns:web"):
         notation.target_of("web")
+    assert notation.target_of("web", or_endpoint=True) == "web"

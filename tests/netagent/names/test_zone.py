@@ -165,6 +165,12 @@ def test_what_was_left_out_is_said(world):
     assert found.status == "NXDOMAIN"
     assert "web1 on h2 (unhealthy)" in found.reason
     assert "web2 on h3 (its host's agent is dead and its kernel does not answer)" in found.reason
+    backwards = world.explain("10.1.0.12")
+    assert backwards.status == "NXDOMAIN"
+    assert backwards.reason == (
+        "nothing visible has the address 10.1.0.12 in app; "
+        "left out: web2 on h3 (its host's agent is dead and its kernel does not answer)"
+    )
     docker_asked = world.explain("web", behind_runtime=True)
     assert docker_asked.status == "FORWARDED"
     assert "Docker's own resolver" in docker_asked.reason
