@@ -133,6 +133,7 @@ PERFORMS = {
     "netagent.membership.rebirth",
     "netagent.membership.retreat",
     "netagent.membership.witnessing",
+    "netagent.projection.announcing",
     "netagent.projection.loop",
     "netagent.projection.resolvers",
     "netagent.usecases.claims",  # locks
@@ -197,7 +198,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
     "netagent.projection": {
         "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
-        "netagent.names.supervisor", "netagent.names.table", "netagent.registry",
+        "netagent.names.supervisor", "netagent.names.table", "netagent.registry", "netgossip.types",
     },
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",

@@ -57,6 +57,8 @@ from netagent.probes.echo import EchoProber, Listeners
 from netagent.probes.liveness import Liveness
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus
+from netagent.projection import announcing
+from netagent.projection.announcing import Announcer
 from netagent.projection.guarding import firewall_input
 from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
@@ -133,6 +135,7 @@ class Cluster:
             self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
             sockets = undo.enter_context(closing(_open_sockets(config, underlay)))
             self._netlink = undo.enter_context(closing(Netlink(open_socket())))
+            self._frames = undo.enter_context(closing(announcing.open_socket()))
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
             self.guard = Guard(Tables(rules, memory=state.run_dir / "firewall"))
@@ -241,6 +244,9 @@ class Cluster:
                 probe=self._set_probe_targets,
             ),
         )
+        self._announcer = Announcer(
+            self.live, self.projection.wait_programmed, announcing.sending(self._frames)
+        )
         self.retreat = Retreat(self.live, self.projection, self.asking.ask)
         self._answering = Answering(
             live=self.live,
@@ -266,7 +272,14 @@ class Cluster:
         self.endpoints = Endpoints(parts)
         self.janitor = Janitor(parts, self.endpoints)
         self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.reconciler.drift)
-        self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
+        self.networks = Networks(
+            self.live,
+            self.publisher,
+            self.node,
+            self.participation,
+            surroundings=self._surroundings,
+            sweep=self.janitor.sweep,
+        )
         self._build_forgetting()
         self._own_host = OwnHost(
             live=self.live,
@@ -333,6 +346,7 @@ class Cluster:
                     nursery.start_soon(task)
                 self.participation.resume()
                 nursery.start_soon(self.projection.run)
+                nursery.start_soon(self._announcer.run)
                 nursery.start_soon(self.participation.run)
                 with trio.move_on_after(FIRST_SYNC_S):
                     await self._wait_first_sync()
@@ -518,6 +532,7 @@ class Cluster:
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.inbox.handle(events)
+        self._announcer.note(events)
         # A refutation raises it, and the next start must begin above.
         if self.node.incarnation != self._incarnation:
             self._incarnation = self.node.incarnation

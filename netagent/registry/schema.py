@@ -91,6 +91,11 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
             return CLUSTER_SCOPE, b"f" + pack_id(record.host_id)
 
 
+def endpoint_of_key(key: bytes) -> EndpointId | None:
+    """Whose record an entry with this key would be; None when it is no endpoint's."""
+    return EndpointId(key[1:].hex()) if key[:1] == b"e" else None
+
+
 def encode(record: Record) -> bytes:
     """The record's bytes. Raises RecordError if it breaks a rule that readers hold it to: nothing leaves this host
     that other hosts would refuse."""

@@ -17,7 +17,7 @@ import trio
 from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import is_told, record_of, sandbox_of
@@ -59,6 +59,12 @@ class Janitor:
         while True:
             await trio.sleep(INTERVAL_S)
             await self._look_around()
+
+    async def sweep(self, network_id: NetworkId) -> None:
+        """Look after the endpoints in one network now: before somebody is told that it is in use by them."""
+        for row in self._rows():
+            if row.network_id == network_id:
+                await _bearing(f"look after {row.name}", partial(self._look_after, row))
 
     async def _look_around(self) -> None:
         for row in self._rows():

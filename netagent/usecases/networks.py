@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Protocol
 
@@ -50,7 +50,10 @@ class Settles(Protocol):
 
 
 class Networks:
-    """Create and remove networks. One creation at a time on a host."""
+    """Create and remove networks. One creation at a time on a host.
+
+    `sweep` withdraws this host's endpoints in a network whose containers are gone (Janitor.sweep).
+    """
 
     def __init__(
         self,
@@ -58,13 +61,16 @@ class Networks:
         publisher: Publishes,
         node: Settles,
         participation: Participation,
+        *,
         surroundings: Callable[[RegistryView], Surroundings],
+        sweep: Callable[[NetworkId], Awaitable[None]],
     ) -> None:
         self._live = live
         self._publisher = publisher
         self._node = node
         self._participation = participation
         self._surroundings = surroundings
+        self._sweep = sweep
         self._creating = trio.Lock()
         self.in_work: set[NetworkId] = set()
         """Networks that `create` has not decided about yet: nobody else withdraws them."""
@@ -199,6 +205,7 @@ class Networks:
         """Remove a network for good. RefusedError when live endpoints are in it, naming them, unless `force`."""
         network = network_called(self._live.view, name)
         if not force:
+            await self._sweep(network.network_id)
             await self._refuse_if_used(network)
         await self._publisher.put(RemovalRecord(network.network_id))
         await self._settle()

@@ -320,7 +320,14 @@ class AgentHost:
         self.janitor = Janitor(self.parts, self.endpoints)
         self.drift = Drift()
         self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.drift)
-        self.networks = Networks(self.live, self.publisher, self.node, self.participation, self._surroundings)
+        self.networks = Networks(
+            self.live,
+            self.publisher,
+            self.node,
+            self.participation,
+            surroundings=self._surroundings,
+            sweep=self.janitor.sweep,
+        )
 
     def _note_entered(self, scope):
         if self.is_syncing:

@@ -33,6 +33,7 @@ import trio
 
 from netagent import config as configuration
 from netagent.datapath import nftables
+from netagent.datapath.forwarding import Forwarding
 from netagent.datapath.inside import Inside
 from netagent.datapath.netlink import Netlink
 from netagent.datapath.underlay import find_underlay
@@ -78,6 +79,8 @@ def lay_fuses() -> None:
         (Netlink, "_send"),
         (nftables, "commit"),
         (Inside, "write"),
+        (Forwarding, "_turn"),
+        (Forwarding, "_note"),
         (Writer, "_commit"),
         (GossipNode, "commit"),
         (Channel, "send"),
@@ -131,13 +134,10 @@ async def enter(cluster: Cluster, origin: str, box: str, name: str) -> list[str]
     row = cluster.endpoints.with_origin(origin)
     assert row is not None, origin
     mine = peer_name(row.endpoint_id)
-    if has_link(mine):
-        for command in (
-            f"ip link set {mine} netns {box} name eth0",
-            f"ip -n {box} address add {row.addresses[0]} dev eth0",
-            f"ip -n {box} link set eth0 up",
-        ):
-            await trio.run_process(command.split())
+    commands = [f"ip link set {mine} netns {box} name eth0"] if has_link(mine) else []
+    commands += [f"ip -n {box} address replace {row.addresses[0]} dev eth0", f"ip -n {box} link set eth0 up"]
+    for command in commands:  # the agent may be killed beside any of them, which is not to stop the runtime
+        await trio.run_process(command.split())
     row = await cluster.endpoints.staged.enter(origin, f"/run/netns/{box}", name=name, behind_runtime=False)
     return [row.endpoint_id, *row.addresses]
 
@@ -215,6 +215,7 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         state=state,
         underlay=await find_underlay(address),
         runtimes=HostTargets(),
+        ways_out=lambda: frozenset({"wire"}),
         introduced=[(peer, config.gossip_port)],
     )
     cluster.set_seeds(())

@@ -12,7 +12,7 @@ from fakes.agent_host import BOOT, AgentHost
 from fakes.registry import H2, N1, Writer, host, network
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError
+from netagent.errors import FailedError, RefusedError
 from netagent.model.records import RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.registry import statement
@@ -271,6 +271,17 @@ async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoi
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
         nursery.start_soon(one.janitor._look_around)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_container_that_has_just_vanished_keeps_no_network_from_being_removed(world):
+    one, row = await attached(world)
+    with pytest.raises(RefusedError, match="in use by web on h1"):
+        await one.networks.remove("app", force=False)
+    world.remove("web")
+    await one.networks.remove("app", force=False)
+    assert one.live.view.is_removed(row.network_id)
     assert one.traces() == {}
 
 
