@@ -26,6 +26,7 @@ from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain
 from netagent.doctor.why import Explanation
 from netagent.errors import FailedError, InputError, NoError
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
@@ -230,6 +231,14 @@ class Service:
         """Take a link away."""
         return self._endpoint(await self._cluster().endpoints.unlink(endpoint, link))
 
+    async def publish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        """Have ports of this host lead to an endpoint."""
+        return self._endpoint(await self._cluster().endpoints.publish(endpoint, publication))
+
+    async def unpublish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        """Have them lead there no more."""
+        return self._endpoint(await self._cluster().endpoints.unpublish(endpoint, publication))
+
     # -- the table -----------------------------------------------------------------------------------------------
 
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
@@ -299,7 +308,7 @@ class Service:
     def _presenter(self) -> Presenter:
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
-        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links) for row in rows}
+        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links, row.publish) for row in rows}
         return Presenter(cluster.live.view, cluster.keys.domain, facts)
 
     def _endpoint(self, row: LocalEndpointRow) -> schema.Endpoint:

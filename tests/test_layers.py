@@ -83,6 +83,7 @@ PERFORMS = {
     "netagent.datapath.forwarding",
     "netagent.datapath.inside",
     "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.listening",  # reads /proc/net
     "netagent.datapath.netlink",
     "netagent.datapath.netns",
     "netagent.datapath.observe",
@@ -145,6 +146,7 @@ PERFORMS = {
     "netagent.usecases.janitor",
     "netagent.usecases.networks",
     "netagent.usecases.own_records",
+    "netagent.usecases.publishing",  # looks who listens at a port
     "netagent.usecases.resolv_conf",
     "netagent.usecases.staged",
     "netagent.usecases.steps",
@@ -203,7 +205,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
         "netagent.datapath.desired",
-        "netagent.datapath.inside", "netagent.datapath.netns", "netagent.errors", "netagent.ipam", "netagent.log",
+        "netagent.datapath.inside", "netagent.datapath.listening", "netagent.datapath.netns", "netagent.errors",
+        "netagent.ipam", "netagent.log",
         "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
         "netgossip.types",
     },

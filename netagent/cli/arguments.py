@@ -99,6 +99,16 @@ def link(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def publish(parser: argparse.ArgumentParser) -> None:
+    """`netagent publish` and `unpublish`."""
+    endpoint(parser)
+    parser.add_argument(
+        "port",
+        metavar="[ADDR:]PORT:PORT[/PROTOCOL]",
+        help="a port of the host and one of the container, or a range of each",
+    )
+
+
 def attach(parser: argparse.ArgumentParser) -> None:
     """`netagent attach`."""
     parser.add_argument(
@@ -126,7 +136,7 @@ def attach(parser: argparse.ArgumentParser) -> None:
         "-p",
         "--publish",
         metavar="[ADDR:]PORT:PORT[/PROTOCOL]",
-        help="make a port reachable from outside; may be repeated",
+        help="a port of the host leads to one of the container: 8080:80, 8080-8089:80-89/udp; may be repeated",
         **many,
     )
     parser.add_argument("--label", metavar="KEY=VALUE", help="may be repeated", **many)

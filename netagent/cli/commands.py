@@ -271,6 +271,22 @@ def unlink(session: Session) -> int:
     return DONE
 
 
+def publish(session: Session) -> int:
+    """Have a port of this host lead to a container."""
+    body = {"port": session.arguments.port}
+    answer = session.client.call("POST", _endpoint(session) + "/published", body=body)
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
+def unpublish(session: Session) -> int:
+    """The reverse of publish."""
+    query = {"port": session.arguments.port}
+    answer = session.client.call("DELETE", _endpoint(session) + "/published", query=query)
+    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    return DONE
+
+
 def endpoints(session: Session) -> int:
     """The table of endpoints."""
     empty = "no endpoints; `netagent attach TARGET --network NAME` makes one"

@@ -285,6 +285,20 @@ def _containers(add: _Adder) -> None:
         says="Take a link back.",
         examples="sudo netagent unlink web1 db:database",
     )
+    add(
+        "publish",
+        commands.publish,
+        arguments.publish,
+        says="A port of this host leads to a port of the endpoint's container from now on.",
+        examples="sudo netagent publish web1 8080:80\nsudo netagent publish web1 192.0.2.1:5000-5009:5000-5009/udp",
+    )
+    add(
+        "unpublish",
+        commands.unpublish,
+        arguments.publish,
+        says="The port leads nowhere any more.",
+        examples="sudo netagent unpublish web1 8080:80",
+    )
 
 
 def _look(add: _Adder) -> None:

@@ -20,6 +20,7 @@ Networks and containers
   attach      put a container into a network
   detach      take it out again
   link        make a service known under an alias inside one container
+  publish     have a port of this host lead to a container     (unpublish: the reverse)
   unlink      the reverse
 
 Look; when something is wrong: status, then doctor, then inspect --why

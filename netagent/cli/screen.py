@@ -108,6 +108,8 @@ def endpoint(answer: Item) -> Iterator[str]:
     yield _line("names", ", ".join(answer["names"]))
     if answer["links"]:
         yield _line("links", ", ".join(f"{link['alias']} is {link['service']}" for link in answer["links"]))
+    if answer["published"]:
+        yield _line("published", ", ".join(answer["published"]))
     if answer["state"] != "up":
         yield _line("state", f"{answer['state']}: {answer['reason']}")
 

@@ -9,6 +9,8 @@
     DELETE /v1/endpoints/ENDPOINT            detach
     POST   /v1/endpoints/ENDPOINT/links      {"service": …, "alias": …}
     DELETE /v1/endpoints/ENDPOINT/links      ?service=…&alias=…
+    POST   /v1/endpoints/ENDPOINT/published  {"port": "8080:80/tcp"}
+    DELETE /v1/endpoints/ENDPOINT/published  ?port=8080:80/tcp
     GET    /v1/doctor
     GET    /v1/inspect?thing=…&why=true      /v1/lookup?name=…&type=…&from=…
 
@@ -79,6 +81,8 @@ def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
         ("POST", "/v1/endpoints", face.attach),
         ("POST", "/v1/endpoints/{endpoint:path}/links", face.link),
         ("DELETE", "/v1/endpoints/{endpoint:path}/links", face.unlink),
+        ("POST", "/v1/endpoints/{endpoint:path}/published", face.publish),
+        ("DELETE", "/v1/endpoints/{endpoint:path}/published", face.unpublish),
         ("DELETE", "/v1/endpoints/{endpoint:path}", face.detach),
         ("GET", "/v1/services", face.services),
         ("GET", "/v1/inspect", face.inspect),
@@ -197,6 +201,14 @@ class _Face:
     async def unlink(self, request: Request) -> Response:
         link = requests.link_untrusted(_query(request, "service alias"))
         return _one(await self._service.unlink(request.path_params["endpoint"], link))
+
+    async def publish(self, request: Request) -> Response:
+        publication = requests.publication_untrusted(await _body(request))
+        return _one(await self._service.publish(request.path_params["endpoint"], publication))
+
+    async def unpublish(self, request: Request) -> Response:
+        publication = requests.publication_untrusted(_query(request, "port"))
+        return _one(await self._service.unpublish(request.path_params["endpoint"], publication))
 
     async def inspect(self, request: Request) -> Response:
         query = _query(request, "thing why")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from netagent.control import schema
 from netagent.model.ids import EndpointId, HostId
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
@@ -24,6 +25,7 @@ class LocalFacts:
     target: str
     ifname: str
     links: tuple[Link, ...] = ()
+    publish: tuple[Publication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Presenter:
             "links": [{"service": link.service, "alias": link.alias} for link in local.links]
             if local
             else [],
+            "published": [one.text for one in local.publish] if local else [],
         }
 
     def noted(self, endpoint: EndpointView) -> schema.Endpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sized
@@ -16,6 +17,7 @@ from typing import Any
 from netagent.config import parse_seed
 from netagent.errors import InputError
 from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Link, Policy, Port
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 
@@ -49,6 +51,10 @@ TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME 
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PROTOCOLS = ("tcp", "udp", "sctp")
+_PUBLICATION = re.compile(
+    r"(?:(?P<addr>\[[0-9a-fA-F:.]{1,45}\]|[0-9.]{1,15}):)?"
+    r"(?P<h>[0-9]{1,5})(?:-(?P<he>[0-9]{1,5}))?:(?P<p>[0-9]{1,5})(?:-(?P<pe>[0-9]{1,5}))?(?:/(?P<protocol>[a-zA-Z]{1,20}))?"
+)
 
 
 def object_untrusted(body: bytes) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
         aliases=tuple(name_of(alias, "alias") for alias in fields.texts("aliases")),
         links=tuple(link_untrusted(link) for link in fields.objects("links")),
         ports=tuple(_port(port) for port in fields.objects("ports")),
-        publish=fields.texts("publish"),
+        publish=publications_untrusted(fields.texts("publish")),
         labels=_labels(fields.object("labels")),
         addresses=_addresses(fields.texts("ip")),
         mac=_mac(fields.text("mac")),
@@ -119,6 +125,61 @@ def link_untrusted(value: Mapping[str, Any]) -> Link:
             hint="write SERVICE, SERVICE.NETWORK or the full name, in lower case",
         )
     return Link(service=service, alias=fields.name("alias") or service.partition(".")[0])
+
+
+def publication_untrusted(value: Mapping[str, Any]) -> Publication:
+    """`port` is required."""
+    return _publication(Fields(value, "port").text("port", required=True))
+
+
+def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
+    """Ports of the host and of the container, each `[ADDR:]8080[-8089]:80[-89][/tcp|udp]`; sorted."""
+    found = sorted({_publication(text) for text in texts})
+    for earlier, later in itertools.combinations(found, 2):
+        if earlier.meets(later):
+            raise InputError(
+                f"{earlier.text} and {later.text} share a port of the host",
+                thing=later.text,
+                hint="give each port of the host once",
+            )
+    return tuple(found)
+
+
+def _publication(text: str) -> Publication:
+    form = "write [ADDR:]8080:80, [ADDR:]8080-8089:80-89, with /tcp or /udp behind"
+    match = _PUBLICATION.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text[:80]!r} does not say a port of the host and one of the container", hint=form)
+    first, last, inner, inner_last = (int(match[n]) if match[n] else 0 for n in ("h", "he", "p", "pe"))
+    count, inner_count = (max(end, start) - start + 1 for start, end in ((first, last), (inner, inner_last)))
+    protocol = (match["protocol"] or "tcp").lower()
+    if protocol not in {"tcp", "udp"}:
+        raise InputError(f"{protocol[:80]!r} ports cannot be published", thing=text, hint="use tcp or udp")
+    if count != inner_count or (last and last < first) or (inner_last and inner_last < inner):
+        raise InputError(f"the two ranges in {text!r} are not of one length", thing=text, hint=form)
+    if not (first > 0 and first + count <= 65536 and inner > 0 and inner + count <= 65536):
+        raise InputError(f"{text!r} has a number that is no port", thing=text, hint="ports are 1 to 65535")
+    if count > MAX_PORTS:
+        raise InputError(f"{text!r} is {count} ports at once", thing=text, hint=f"give {MAX_PORTS} at most")
+    return Publication(first, inner, protocol, count, _publication_address((match["addr"] or "").strip("[]")))
+
+
+def _publication_address(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InputError(
+            f"{text[:80]!r} is no address", thing=text[:80], hint="write [ADDR]:8080:80"
+        ) from None
+    if address == ipaddress.IPv6Address("::1"):
+        raise InputError(
+            "nothing can be published at ::1: the kernel leads it nowhere else",
+            thing=text,
+            hint="use 127.0.0.1, or no address",
+        )
+    return "" if address.is_unspecified else str(address)
 
 
 def filter_untrusted(value: Mapping[str, Any]) -> ListFilter:

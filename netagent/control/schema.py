@@ -390,6 +390,8 @@ class Endpoint(TypedDict):
     ifname: str
     """Inside the sandbox."""
     links: list[LinkPart]
+    published: list[str]
+    """Ports of its host that lead to it, as `attach --publish` takes them; only on its own host."""
     created: NotRequired[bool]
     """Only in the answers of `attach` and `network connect`: false when it was there already."""
     why: NotRequired[Why]

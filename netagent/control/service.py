@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from netagent.control import schema
+from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 
@@ -111,6 +112,14 @@ class AgentService(Protocol):
 
     async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:
         """The reverse; NoError when there is no such link."""
+        ...
+
+    async def publish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        """Ports of this host lead to the endpoint from now on. Again: no-op."""
+        ...
+
+    async def unpublish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        """The reverse. Again: no-op."""
         ...
 
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:

@@ -1,7 +1,8 @@
 """The kernel's switches for routing, on as long as a network has a way out, and put back afterwards.
 
 Routing is switched on device by device: on a network's bridge, for what containers send, and on the devices that lead
-out of this host, for what comes back. The bridges are ours and take their switches along; of the others is noted
+out of this host, for what comes back. On bridges also what has the host's 127.0.0.1 lead to published ports
+(netagent.firewall.publishing). The bridges are ours and take their switches along; of the others is noted
 which ones we have turned (*lent*), in a file that is gone after a reboot as they are. Where the host routes for
 everybody already, as under Docker, nothing is lent, and what is lent is let go without a word as soon as it does.
 
@@ -32,7 +33,7 @@ PERIOD_S: Final = 0.5
 """Between looks: nobody tells that a switch was turned. Reading them costs some ten microseconds each."""
 IPV4, IPV6 = "ipv4", "ipv6"
 SETTINGS: Final = {family: Path(f"/proc/sys/net/{family}/conf") for family in (IPV4, IPV6)}
-_FORCED, _ALL, _RA = "force_forwarding", "all", "accept_ra"
+_FORCED, _ALL, _RA, _LOOPBACK = "force_forwarding", "all", "accept_ra", "route_localnet"
 _OURS: Final = ("na-", "nx-", "nv", "nc")
 _MAX_NOTE_BYTES: Final = 1 << 16
 
@@ -119,7 +120,11 @@ class Forwarding:
         for switch in sorted(wanted):
             self._turn(switch, "2" if switch.name == _RA else "1")
         for bridge in self._bridges:
-            for switch in (Switch(IPV4, bridge), Switch(IPV6, bridge, _FORCED)):
+            for switch in (
+                Switch(IPV4, bridge),
+                Switch(IPV6, bridge, _FORCED),
+                Switch(IPV4, bridge, _LOOPBACK),
+            ):
                 with suppress(FileNotFoundError):  # a bridge that could not be made, or an older kernel
                     self._turn(switch, "1")
         self._give_back(self._lent - wanted)

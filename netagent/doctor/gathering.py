@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ import trio
 from netagent.datapath import nftables
 from netagent.datapath.apply import apply, names_after
 from netagent.datapath.link import VethPair, choose_index, create_veth, decode_link, link_dump
+from netagent.datapath.listening import listeners, owners, program
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import CLONE_NEWNET
 from netagent.datapath.observe import Observation, observe
@@ -180,51 +181,17 @@ def _holders(place: Place) -> Iterator[Holder]:
         "tcp": {place.gossip_port, place.record_port},
     }
     listening = {
-        inode: (protocol, port)
+        one.inode: (protocol, one.port)
         for protocol, ports in wanted.items()
-        for inode, port in _sockets(protocol)
-        if port in ports
+        for one in listeners(protocol)
+        if one.port in ports
     }
     if not listening:
         return
-    for inode, pid in _owners(listening.keys()).items():
+    for inode, pid in owners(listening.keys()).items():
         if pid not in place.own_pids:
             protocol, port = listening[inode]
-            yield Holder(port, protocol, f"{_program(pid)} (pid {pid})")
-
-
-def _sockets(protocol: str) -> Iterator[tuple[str, int]]:
-    """(inode, port) of sockets that wait for whoever comes."""
-    for name in (protocol, protocol + "6"):
-        try:
-            with Path(f"/proc/net/{name}").open(encoding="ascii") as table:
-                lines = table.read(_MAX_TABLE_BYTES).splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
-            if len(fields) > 9 and fields[3] in {_LISTEN, _UNCONNECTED}:
-                yield fields[9], int(fields[1].rpartition(":")[2], 16)
-
-
-def _owners(inodes: Collection[str]) -> dict[str, int]:
-    """Socket inode -> a process that has it open."""
-    found: dict[str, int] = {}
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        with suppress(OSError):
-            for link in folder.iterdir():
-                with suppress(OSError):
-                    target = str(link.readlink())
-                    inode = target.removeprefix("socket:[").removesuffix("]")
-                    if inode != target and inode in inodes:
-                        found[inode] = int(folder.parent.name)
-    return found
-
-
-def _program(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-    except OSError:
-        return "a program"
+            yield Holder(port, protocol, program(pid))
 
 
 def has_resolver(run_dir: Path) -> bool:

@@ -36,6 +36,21 @@ class GuardedNetwork:
     """Containers may begin to talk with whatever is not in our networks."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """A port of the host that leads to a container."""
+
+    protocol: str
+    host_port: int
+    container: str
+    """Its address."""
+    port: int
+    address: str = ""
+    """Of the host, of the container's family; empty: whatever it has."""
+    is_beside: bool = False
+    """What the container answers to strangers would leave by another way."""
+
+
 Way: TypeAlias = tuple[str, str, str]
 """The port by which a packet comes in, its source, its destination: both of one family."""
 
@@ -61,3 +76,5 @@ class FirewallInput:
     """In restricted networks: who may ask whom."""
     answers: frozenset[Way] = frozenset()
     """And who may answer whom."""
+    doors: tuple[Door, ...] = ()
+    """Published ports."""

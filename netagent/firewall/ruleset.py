@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from netagent.firewall import policy
+from netagent.firewall import policy, publishing
 from netagent.firewall.element import Family, Field, SetKind, Words
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, Way
 
@@ -55,6 +55,7 @@ KINDS: Final = (
     LENT4,
     LENT6,
     *policy.KINDS,
+    *publishing.KINDS,
 )
 
 HEADERS4_BYTES: Final = 20 + 20
@@ -100,6 +101,9 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),
+            **publishing.elements(
+                given.doors, (address for one in given.endpoints for address in one.addresses)
+            ),
         },
         subnets=_collapsed(given.subnets),
         rejecting=policy.restricted_bridges(given),

@@ -45,6 +45,8 @@ bridge's hooks, and brings them back behind all others of its own priority.
 
 **Links.** In networks made with `--policy links` only linked services may be reached: netagent.firewall.policy.
 
+**Ports.** What is sent to a published port of the host goes to a container: netagent.firewall.publishing.
+
 Counters are named objects, so that the rules themselves read the same at any time (netagent.firewall.driver).
 """
 
@@ -54,7 +56,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from netagent.firewall import element, policy
+from netagent.firewall import element, policy, publishing
 from netagent.firewall.element import Family
 from netagent.firewall.ruleset import KINDS, Ruleset
 
@@ -156,6 +158,7 @@ _INET_CHAINS: Final = """
 		type filter hook forward priority filter - 5; policy accept;
 		udp dport $PORT ip daddr @members4 ip saddr != @members4 counter name strangers drop
 		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
+		iifname "na-*" oifname "na-*" ct status dnat accept
 		iifname "na-*" oifname "na-*" iifname . ether daddr @gateways counter name crossed drop
 		meta mark $MARK drop
 		iifname "na-*" oifname != "na-*" goto leaving
@@ -180,7 +183,7 @@ _INET_CHAINS: Final = """
 
 _CHAINS: Final = {
     Family.BRIDGE: _BRIDGE_CHAINS + policy.BRIDGE_CHAINS,
-    Family.INET: _INET_CHAINS,
+    Family.INET: _INET_CHAINS + publishing.CHAINS,
     Family.NETDEV: policy.NETDEV_CHAINS,
 }
 

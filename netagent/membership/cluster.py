@@ -49,7 +49,7 @@ from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
 from netagent.membership.witnessing import Witnessing
-from netagent.model.ids import ClusterId, HostId, bridge_name
+from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
@@ -71,7 +71,7 @@ from netagent.registry.schema import scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
-from netagent.usecases.endpoint_rules import sandboxes
+from netagent.usecases.endpoint_rules import gives_way_out, sandboxes
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.fencing import fence_all
 from netagent.usecases.forgetting import Forgetting
@@ -467,6 +467,11 @@ class Cluster:
             vxlan_port=self.config.vxlan_port,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
+            leading_out=[
+                row.endpoint_id
+                for row in known.rows.values()
+                if row.publish and gives_way_out(row, known.rows.values(), _internal(known.view))
+            ],
         )
 
     def _routed(self, known: Moment) -> list[str]:
@@ -478,8 +483,7 @@ class Cluster:
         return await self.projection.wait_guarded(self.live.revision)
 
     async def _publish_names(self, known: Moment) -> None:
-        internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)
-        boxes = sandboxes(known.rows.values(), internal)
+        boxes = sandboxes(known.rows.values(), _internal(known.view))
         await self.resolvers.publish(self._zones.table(known.view, boxes.values()))
 
     def _set_probe_targets(self, known: Moment) -> None:
@@ -586,3 +590,7 @@ def _open_sockets(config: Config, underlay: Underlay) -> Sockets:
             thing="ports",
             hint="stop that program, or set gossip_port and record_port",
         ) from None
+
+
+def _internal(view: RegistryView) -> frozenset[NetworkId]:
+    return frozenset(known for known, network in view.networks.items() if network.record.internal)

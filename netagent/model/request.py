@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, Port
 
 
@@ -28,8 +29,8 @@ class AttachRequest:
     aliases: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     ports: tuple[Port, ...] = ()
-    publish: tuple[str, ...] = ()
-    """`[ADDR:]HOSTPORT:PORT/PROTOCOL`, form checked by whoever publishes ports."""
+    publish: tuple[Publication, ...] = ()
+    """Sorted; no two share a port of the host."""
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
     addresses: tuple[str, ...] = ()

@@ -5,17 +5,17 @@ As everything that the kernel is told, it follows the records alone: a member th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from netagent.datapath.desired import device_mac
 from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.model.ids import HostId, bridge_name, veth_name, vxlan_name
+from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
 from netagent.model.records import Policy
 from netagent.projection.linking import ways
-from netagent.registry.row import LocalEndpointRow
+from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
 _NOTHING_LENT: Final[Mapping[str, frozenset[str]]] = {IPV4: frozenset(), IPV6: frozenset()}
@@ -28,11 +28,13 @@ def firewall_input(
     vxlan_port: int,
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
+    leading_out: Collection[EndpointId] = (),
 ) -> FirewallInput:
     """The networks that this host has devices of, its endpoints, and whom it may hear.
 
     `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
-    `lent`: devices by family (netagent.datapath.forwarding).
+    `lent`: devices by family (netagent.datapath.forwarding). `leading_out`: endpoints by which their sandboxes reach
+    what is not in our networks.
     """
     rows, seed = list(rows), probe_mac(view.local)
     known = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
@@ -50,7 +52,25 @@ def firewall_input(
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
         requests=requests,
         answers=answers,
+        doors=tuple(door for row in rows if row.network_id in networks for door in _doors(row, leading_out)),
     )
+
+
+def _doors(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[Door]:
+    """Of an endpoint that is whole: who comes in before would find nobody."""
+    if row.stage is not Stage.PUBLISHED:
+        return
+    for one in row.publish:
+        for address in filter(one.serves, row.addresses):
+            for number in range(one.count):
+                yield Door(
+                    protocol=one.protocol,
+                    host_port=one.host_port + number,
+                    container=address,
+                    port=one.port + number,
+                    address=one.address,
+                    is_beside=row.endpoint_id not in leading_out,
+                )
 
 
 def _endpoint(row: LocalEndpointRow, network: NetworkView | None) -> GuardedEndpoint:

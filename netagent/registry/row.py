@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 
 
@@ -50,6 +51,8 @@ class LocalEndpointRow:
     aliases: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    publish: tuple[Publication, ...] = ()
+    """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
     origin: str = ""
     """Which runtime made it and what that calls it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
@@ -78,6 +81,7 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         fields["links"] = tuple(Link(**link) for link in fields["links"])
         fields["ports"] = tuple(Port(**port) for port in fields["ports"])
         fields["labels"] = tuple((key, value) for key, value in fields["labels"])
+        fields["publish"] = tuple(Publication(**one) for one in fields.get("publish", ()))
         return LocalEndpointRow(**fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not an endpoint row: {error}") from None

@@ -105,7 +105,7 @@ def existing_endpoint(
             continue
         same = all(
             getattr(row, one) == getattr(wanted, one)
-            for one in ("name", "service", "aliases", "ports", "labels")
+            for one in ("name", "service", "aliases", "ports", "labels", "publish")
         ) and set(wanted.links) <= set(row.links)
         same = same and (not request.addresses or set(request.addresses) <= set(row.addresses))
         same = same and (not request.ifname or request.ifname == row.ifname)
@@ -219,17 +219,6 @@ def offset_in(network: NetworkView, address: str) -> int:
     )
 
 
-def refuse_unsupported(request: AttachRequest) -> None:
-    """RefusedError for options that belong to later versions."""
-    if request.publish:
-        raise RefusedError(
-            "this version does not publish ports",
-            code="not-supported",
-            thing=request.publish[0],
-            hint="leave --publish away; the endpoint is reachable by name from every container of its network",
-        )
-
-
 def new_row(
     endpoint_id: EndpointId, request: AttachRequest, network: NetworkView, name: str, origin: str
 ) -> LocalEndpointRow:
@@ -246,6 +235,7 @@ def new_row(
         aliases=tuple(sorted(set(request.aliases))),
         ports=request.ports,
         labels=request.labels,
+        publish=request.publish,
         origin=origin,
     )
 

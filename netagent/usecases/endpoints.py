@@ -21,6 +21,7 @@ from typing import Any
 from netagent.datapath import netns
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import EndpointId
+from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -32,12 +33,12 @@ from netagent.usecases.endpoint_rules import (
     new_row,
     refuse_alias_in_use,
     refuse_mac_in_use,
-    refuse_unsupported,
     repeated,
     sandbox_of,
 )
 from netagent.usecases.fencing import unfence
 from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
+from netagent.usecases.publishing import refuse_if_listening, refuse_unreachable
 from netagent.usecases.staged import Staged
 from netagent.usecases.steps import EndpointParts, Steps, as_async, closed, drawn_id, netns_is
 from netagent.usecases.undo import UndoStack, all_or_nothing
@@ -68,7 +69,6 @@ class Endpoints:
         A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
         endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
         """
-        refuse_unsupported(request)
         self.steps.refuse_if_closed(request.target)
         target = target or await targets.resolve(request.target, self._parts.runtimes)
         network = network_called(self._live.view, request.network)
@@ -100,7 +100,9 @@ class Endpoints:
                     return existing, False
                 for link in request.links:
                     refuse_alias_in_use(self._live.rows.values(), sandbox_of(wanted), link)
-                with self._claimed_name(wanted):
+                refuse_unreachable(wanted.publish, network)
+                await refuse_if_listening(wanted.publish)
+                with self._claimed_name(wanted), self._claimed_ports(wanted, wanted.publish):
                     return await self._attach_new(wanted, request, fd), True
 
     async def _attach_new(self, row: LocalEndpointRow, request: AttachRequest, fd: int) -> LocalEndpointRow:
@@ -232,6 +234,36 @@ class Endpoints:
                 raise NoError(f"{row.name} has no link {link.service}:{link.alias}", thing=row.name)
             return await self._set_links(row, tuple(known for known in row.links if known != link))
 
+    async def publish(self, text: str, publication: Publication) -> LocalEndpointRow:
+        """Ports of this host lead to the endpoint from now on; the same again changes nothing."""
+        async with self._called(text) as row:
+            if publication in row.publish:
+                return row
+            refuse_unreachable([publication], self.steps.network(row.network_id))
+            if any(known.meets(publication) for known in row.publish):
+                raise RefusedError(
+                    f"port {publication.host_text}/{publication.protocol} of this host leads to {row.name} otherwise",
+                    code="port-in-use",
+                    thing=publication.text,
+                    hint=f"`netagent unpublish {row.name} PORT` first",
+                )
+            await refuse_if_listening([publication])
+            with self._claimed_ports(row, (publication,)):
+                published = tuple(sorted((*row.publish, publication)))
+                changed = await self.steps.save(dataclasses.replace(row, publish=published))
+        await self.steps.settle()
+        return changed
+
+    async def unpublish(self, text: str, publication: Publication) -> LocalEndpointRow:
+        """The reverse; what is not published is as it should be."""
+        async with self._called(text) as row:
+            if publication not in row.publish:
+                return row
+            left = tuple(known for known in row.publish if known != publication)
+            changed = await self.steps.save(dataclasses.replace(row, publish=left))
+        await self.steps.settle()
+        return changed
+
     async def change(
         self,
         endpoint_id: EndpointId,
@@ -284,6 +316,11 @@ class Endpoints:
                 hint="take another --name; give both the same --service to answer together",
             )
         return self.steps.names_in_work.held((row.network_id, row.name))
+
+    def _claimed_ports(
+        self, row: LocalEndpointRow, wanted: tuple[Publication, ...]
+    ) -> AbstractContextManager[None]:
+        return self.steps.ports_in_work.held(wanted, self._live.rows.values(), row)
 
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
         row = await self._save(row, dataclasses.replace(row, links=links))

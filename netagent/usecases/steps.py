@@ -42,6 +42,7 @@ from netagent.usecases.endpoint_rules import (
     sandbox_of,
     without_names,
 )
+from netagent.usecases.publishing import Ports
 from netagent.usecases.undo import UndoStack
 
 SETTLED_S = 2.0
@@ -115,6 +116,7 @@ class Steps:
         self.live = parts.live
         self.locks = Locks()
         self.names_in_work = Claims()
+        self.ports_in_work = Ports()
         self.is_closed = False
         """The host is leaving: attach nothing."""
         self.half_removed: set[EndpointId] = set()

@@ -15,6 +15,7 @@ from netagent.control import schema
 from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.errors import InputError, NoError, RefusedError
+from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 
@@ -89,6 +90,7 @@ def endpoint_of(name: str, *, number: int = 1, network: str = "app", host: str =
         "target": f"netns:{name}",
         "ifname": "eth0",
         "links": [],
+        "published": [],
     }
 
 
@@ -312,6 +314,16 @@ class FakeService:
     async def link(self, endpoint: str, link: Link) -> schema.Endpoint:
         row = self._endpoint(endpoint)
         row["links"].append({"service": link.service, "alias": link.alias})
+        return row
+
+    async def publish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        row = self._endpoint(endpoint)
+        row["published"].append(publication.text)
+        return row
+
+    async def unpublish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
+        row = self._endpoint(endpoint)
+        row["published"].remove(publication.text)
         return row
 
     async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:

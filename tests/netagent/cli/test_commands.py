@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fakes.agent_service import Served, doctor_of, endpoint_of, why_of
 
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 
 Run = Any
@@ -70,12 +71,14 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert (asked.aliases, asked.addresses, asked.publish, asked.mac, asked.ifname) == (
         ("www",),
         ("10.160.0.9",),
-        ("8080:80",),
+        (Publication(8080, 80),),
         "02:00:00:00:00:07",
         "eth1",
     )
     assert "database is db" in says("link", "web", "db:database")
     assert "database" not in says("unlink", "web", "db:database")
+    assert "published:  8080:80/tcp" in says("publish", "web", "8080:80")
+    assert "published" not in says("unpublish", "web", "8080:80/tcp")
     assert says("lookup", "web").splitlines() == [
         "NAME                   TTL  TYPE  DATA",
         "web.app.mesh.internal  5    A     10.160.0.2",
@@ -309,6 +312,7 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "detach",
         "link",
         "unlink",
+        "publish",
         "endpoints",
         "services",
         "inspect",

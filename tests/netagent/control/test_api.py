@@ -46,6 +46,9 @@ def test_every_path_answers(client: Client) -> None:
     assert call("GET", "/v1/services")["items"][0]["id"] == "web.app"
     assert call("POST", "/v1/endpoints/web/links", {"service": "db", "alias": "database"})["links"]
     assert call("DELETE", "/v1/endpoints/web/links", service="db", alias="database")["links"] == []
+    published = call("POST", "/v1/endpoints/web/published", {"port": "8080:80"})["published"]
+    assert published == ["8080:80/tcp"]
+    assert call("DELETE", "/v1/endpoints/web/published", port="8080:80/tcp")["published"] == []
     assert call("GET", "/v1/inspect", thing="web")["kind"] == "service"
     assert call("GET", "/v1/inspect", thing="web", why="true")["why"]["complete"] is True
     assert call("GET", "/v1/doctor")["healthy"] is True

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from netagent.control import request
 from netagent.errors import InputError
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, Port
 
 ATTACH = {"target": "netns:web1", "network": "app"}
@@ -32,7 +33,11 @@ def test_a_full_attach_request() -> None:
     assert parsed.ports == (Port("http", 80), Port("53", 53, "udp"))
     assert parsed.labels == (("a", "1"), ("b", "2"))
     assert parsed.addresses == ("10.0.0.9", "fd00::1")
-    assert (parsed.mac, parsed.ifname, parsed.publish) == ("02:aa:bb:00:00:01", "eth7", ("8080:80/tcp",))
+    assert (parsed.mac, parsed.ifname, parsed.publish) == (
+        "02:aa:bb:00:00:01",
+        "eth7",
+        (Publication(8080, 80),),
+    )
 
 
 def test_what_is_not_given_is_empty() -> None:
@@ -274,3 +279,61 @@ def test_whatever_comes_is_a_request_or_an_input_error(body: bytes) -> None:
             parse(value)
         except InputError as error:
             assert str(error)  # noqa: PT017 - most examples are refused, some are not
+
+
+@pytest.mark.parametrize(
+    ("text", "publication", "again"),
+    [
+        ("8080:80", Publication(8080, 80), "8080:80/tcp"),
+        ("53:5353/UDP", Publication(53, 5353, "udp"), "53:5353/udp"),
+        ("192.0.2.1:8080-8089:80-89/tcp", Publication(8080, 80, "tcp", 10, "192.0.2.1"), None),
+        (
+            "[2001:DB8:0::1]:1-3:1-3/udp",
+            Publication(1, 1, "udp", 3, "2001:db8::1"),
+            "[2001:db8::1]:1-3:1-3/udp",
+        ),
+        ("0.0.0.0:8080:80", Publication(8080, 80), "8080:80/tcp"),
+        (
+            "127.0.0.1:65535:65535",
+            Publication(65535, 65535, address="127.0.0.1"),
+            "127.0.0.1:65535:65535/tcp",
+        ),
+    ],
+)
+def test_a_published_port_is_read_and_written(text, publication, again):
+    assert request.publication_untrusted({"port": text}) == publication
+    assert publication.text == (again or text)
+    assert request.publication_untrusted({"port": publication.text}) == publication
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("80", "does not say a port"),
+        ("x:80", "does not say a port"),
+        ("8080:80/icmp", "cannot be published"),
+        ("8080:80/sctp", "cannot be published"),
+        ("8080-8082:80-81", "not of one length"),
+        ("8080:80-81", "not of one length"),
+        ("8082-8080:82-80", "not of one length"),
+        ("0:80", "no port"),
+        ("65530-65536:1-7", "no port"),
+        ("1-2000:1-2000", "2000 ports at once"),
+        ("999.0.0.1:8080:80", "is no address"),
+        ("[::1]:8080:80", "nothing can be published at ::1"),
+    ],
+)
+def test_a_published_port_that_can_t_be(text, complaint):
+    with pytest.raises(InputError, match=complaint):
+        request.publication_untrusted({"port": text})
+
+
+def test_one_port_of_the_host_is_published_once():
+    with pytest.raises(
+        InputError, match=r"8080:80/tcp and 8000-8099:8000-8099/tcp share a port|share a port"
+    ):
+        request.publications_untrusted(["8080:80", "8000-8099:8000-8099"])
+    assert (
+        len(request.publications_untrusted(["8080:80", "8080:80/udp", "192.0.2.1:81:81", "192.0.2.2:81:81"]))
+        == 4
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
 from netagent.firewall.inputs import FirewallInput
 from netagent.model.ids import vxlan_name
+from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
 from netagent.projection.guarding import firewall_input
-from netagent.registry.row import LocalEndpointRow
+from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 
 ROWS = [
@@ -60,3 +63,20 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
 
 def test_a_network_that_fits_the_path_is_left_alone():
     assert given({H2: 1450}).clamps == {}, "another network of both wants more"
+
+
+def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_is_whole() -> None:
+    publish = (Publication(53, 5353, "udp", 2), Publication(8080, 80, address="192.0.2.1"))
+    row = dataclasses.replace(ROWS[0], publish=publish)
+    assert firewall_input(known(), [row], vxlan_port=4799, limits={}).doors == ()
+    row = dataclasses.replace(row, stage=Stage.PUBLISHED)
+    given = firewall_input(known(), [row], vxlan_port=4799, limits={}, leading_out=[row.endpoint_id])
+    assert [(one.protocol, one.address, one.host_port, one.container, one.port) for one in given.doors] == [
+        ("udp", "", 53, "10.1.0.2", 5353),
+        ("udp", "", 54, "10.1.0.2", 5354),
+        ("udp", "", 53, "fd00:1::2", 5353),
+        ("udp", "", 54, "fd00:1::2", 5354),
+        ("tcp", "192.0.2.1", 8080, "10.1.0.2", 80),
+    ]
+    assert not any(one.is_beside for one in given.doors)
+    assert all(one.is_beside for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).doors)

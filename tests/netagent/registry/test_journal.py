@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 import stat
 import time
@@ -12,10 +13,12 @@ import trio
 import trio.testing
 
 from netagent.errors import RefusedError
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.row import LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
+from netagent.registry.statement import Statement
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
@@ -45,6 +48,7 @@ FULL_ROW = row(
     aliases=("www",),
     ports=(Port("http", 80),),
     labels=(("a", "b"),),
+    publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
 )
 
 
@@ -155,6 +159,17 @@ def test_rows_of_a_later_release_lose_only_what_is_new():
     assert endpoint_from_json(text) == FULL_ROW
     with pytest.raises(ValueError, match="not an endpoint row"):
         endpoint_from_json("[]")
+
+
+def test_a_row_of_the_release_before_published_ports_has_none(reopen):
+    journal = reopen()
+    run(journal.save_endpoint, row(1))
+    fields = json.loads(endpoint_to_json(row(1)))
+    del fields["publish"]
+    run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
+    [found] = reopen().load_endpoints()
+    assert found == row(1)
+    assert found.publish == ()
 
 
 def test_cooling_addresses(reopen):

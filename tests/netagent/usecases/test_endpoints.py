@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
+import socket
 
 import pytest
 import trio
@@ -14,6 +16,7 @@ from fakes.virtual import virtual
 
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import mac_of
+from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.names.source import TTL_S
@@ -284,8 +287,6 @@ async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_i
         await one.endpoints.attach(request("netns:gone"))
     with refused(InputError, "bad-input", "no name", "--name"):
         await one.endpoints.attach(request(str(namespaces.folder.parent / "netns" / ".." / "netns" / "web")))
-    with refused(RefusedError, "not-supported", "publish"):
-        await one.endpoints.attach(request(publish=("80:80/tcp",)))
     assert one.steps.done == []
     assert one.traces() == {}
 
@@ -577,6 +578,110 @@ async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces):
     with refused(NoError, "no-such-endpoint", "'nobody'"):
         await one.endpoints.detach("nobody")
     assert (await one.endpoints.detach(second.endpoint_id[:8])).endpoint_id == second.endpoint_id
+
+
+# -- published ports ------------------------------------------------------------------------------------------------
+
+HTTP, DNS = Publication(18080, 80), Publication(15353, 53, "udp", 2)
+
+
+@virtual
+async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespaces):
+    """Ports; and the record, which is what else an endpoint publishes."""
+    one = await started(namespaces, "web")
+    row, created = await one.endpoints.attach(request(publish=(HTTP,)))
+    assert (row.publish, created) == ((HTTP,), True)
+    assert await one.endpoints.attach(request(publish=(HTTP,))) == (row, False)
+    one.steps.done.clear()
+    assert await one.endpoints.publish("web", HTTP) == row
+    assert one.steps.done == [], "nothing is written, and nobody waits"
+    row = await one.endpoints.publish("web", DNS)
+    assert row.publish == (DNS, HTTP)
+    assert await one.endpoints.publish("web", DNS) == row
+    assert one.journal.load_endpoints() == [row]
+    row = await one.endpoints.unpublish("web", DNS)
+    assert row.publish == (HTTP,)
+    assert await one.endpoints.unpublish("web", DNS) == row
+    row = await one.endpoints.unpublish("web", HTTP)
+    assert row.publish == one.journal.load_endpoints()[0].publish == ()
+
+    [record] = [view.record for view in one.live.view.endpoints.values()]
+    view = one.live.view
+    await one.publisher.put(record)
+    assert [known.record for known in one.live.view.endpoints.values()] == [record]
+    for _ in range(2):
+        await one.publisher.withdraw(record)
+        assert not one.live.view.endpoints
+    await one.publisher.put(record)
+    assert list(one.live.view.endpoints) == list(view.endpoints)
+    await one.endpoints.detach("web")
+    with refused(NoError, "no-such-endpoint", "web"):
+        await one.endpoints.detach("web")
+    assert not one.live.view.endpoints
+
+
+@virtual
+async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
+    one = await started(namespaces, "web", "other")
+    await one.endpoints.attach(request(publish=(HTTP,)))
+    for wanted in (HTTP, Publication(18000, 8000, "tcp", 100), Publication(18080, 80, address="192.0.2.1")):
+        with refused(RefusedError, "port-in-use", "18", "published by web (18080:80/tcp)"):
+            await one.endpoints.attach(request("netns:other", publish=(wanted,)))
+    assert len(one.live.rows) == 1
+    row, _ = await one.endpoints.attach(request("netns:other", publish=(Publication(18080, 80, "udp"),)))
+    with refused(RefusedError, "port-in-use", "published by web"):
+        await one.endpoints.publish("other", HTTP)
+    with refused(RefusedError, "port-in-use", "leads to other otherwise", "netagent unpublish other"):
+        await one.endpoints.publish("other", Publication(18080, 81, "udp"))
+    with refused(RefusedError, "already-attached", "netagent detach web"):
+        await one.endpoints.attach(request(publish=(DNS,)))
+    await one.endpoints.detach("web")
+    assert (await one.endpoints.publish("other", HTTP)).publish == (HTTP, *row.publish)
+
+
+@virtual
+async def test_two_attaches_at_once_do_not_get_one_port(namespaces):
+    one = await started(namespaces, "web", "other")
+    results = []
+
+    async def attach(target):
+        try:
+            results.append((await one.endpoints.attach(request(target, publish=(HTTP,))))[0].name)
+        except RefusedError as error:
+            results.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attach, "netns:web")
+        nursery.start_soon(attach, "netns:other")
+    assert sorted(results) in (["other", "port-in-use"], ["port-in-use", "web"])
+    assert sum(len(row.publish) for row in one.live.rows.values()) == 1
+
+
+@virtual
+async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_named(namespaces):
+    one = await started(namespaces, "web")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        here = f"port {number}/tcp of this host is used by", f"(pid {os.getpid()})"
+        for address in ("", "127.0.0.1"):
+            with refused(RefusedError, "port-in-use", *here):
+                await one.endpoints.attach(request(publish=(Publication(number, 80, address=address),)))
+        for free in (Publication(number, 80, "udp"), Publication(number, 80, address="192.0.2.1")):
+            await one.endpoints.attach(request(publish=(free,)))
+            await one.endpoints.detach("web")
+    await one.endpoints.attach(request(publish=(Publication(number, 80),)))
+
+
+@virtual
+async def test_what_nobody_outside_can_reach_is_not_published(namespaces):
+    one = await started(namespaces, "web")
+    await one.publisher.put(network(N3, "deep", subnets=("10.3.0.0/24",), internal=True))
+    with refused(RefusedError, "internal", "network deep is internal"):
+        await one.endpoints.attach(request(network_name="deep", publish=(HTTP,)))
+    six = Publication(18080, 80, address="2001:db8::1")
+    with refused(RefusedError, "no-family", "network back has no addresses of the family of 2001:db8::1"):
+        await one.endpoints.attach(request(network_name="back", publish=(six,)))
+    assert one.traces() == {}
 
 
 # -- links ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,79 @@
+"""Who listens at which port of this host: what /proc/net says, and whose the sockets are.
+
+For checks before something else is to answer there; nothing here keeps a port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_MAX_TABLE_BYTES: Final = 1 << 24
+_LISTEN, _UNCONNECTED = "0A", "07"
+
+
+class Listener(NamedTuple):
+    """A socket that waits for whoever comes."""
+
+    inode: str
+    """"0": the kernel's own, as VXLAN's are."""
+    port: int
+    address: str
+    """Empty: whatever the host has."""
+
+
+def listeners(protocol: str) -> Iterator[Listener]:
+    """Of `tcp` or `udp`, both families."""
+    for name in (protocol, protocol + "6"):
+        try:
+            with Path(f"/proc/net/{name}").open(encoding="ascii") as table:
+                lines = table.read(_MAX_TABLE_BYTES).splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if len(fields) > 9 and fields[3] in {_LISTEN, _UNCONNECTED}:
+                address, _, port = fields[1].rpartition(":")
+                yield Listener(fields[9], int(port, 16), _address(address))
+
+
+def owners(inodes: Collection[str]) -> dict[str, int]:
+    """Socket inode -> a process that has it open."""
+    found: dict[str, int] = {}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with suppress(OSError):
+            for link in folder.iterdir():
+                with suppress(OSError):
+                    target = str(link.readlink())
+                    inode = target.removeprefix("socket:[").removesuffix("]")
+                    if inode != target and inode in inodes:
+                        found[inode] = int(folder.parent.name)
+    return found
+
+
+def program(pid: int) -> str:
+    """What a process is called, with its number."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        name = "a program"
+    return f"{name} (pid {pid})"
+
+
+def owner_of(listener: Listener) -> str:
+    """In words."""
+    pids = owners({listener.inode})
+    return program(pids[listener.inode]) if listener.inode in pids else "the kernel or another container"
+
+
+def _address(text: str) -> str:
+    """As the kernel writes it: words of 32 bits, each in the machine's order."""
+    words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    address = ipaddress.ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    return "" if address.is_unspecified else str(address)

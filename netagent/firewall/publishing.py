@@ -1,0 +1,92 @@
+"""Published ports: what is sent to a port of the host goes to a container. Pure.
+
+Whoever addresses the host by one of its addresses may come in: from outside, from the host itself, also by loopback,
+and from containers, by the host's addresses or the gateway's. The destination is translated by a look-up in a map;
+the answer comes back by the connection. So that it does come back, the source is translated as well, to the bridge's
+own address, where the container would answer past us: the host's own programs (127.0.0.1 means another host in
+there), other containers (on the same bridge it would answer directly), and everybody, for an endpoint that does not
+give its container the way out. All others are seen as who they are.
+
+For 127.0.0.1 the bridge has route_localnet (netagent.datapath.forwarding). That would let containers reach the host's
+own 127.0.0.0/8, so what they send there is dropped first of all. IPv6 has no such switch: ::1 leads nowhere, and is
+refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from netagent.firewall.element import Family, Field, SetKind, Words
+from netagent.firewall.inputs import Door
+
+_INET: Final = Family.INET
+_TO4, _TO6 = (Field.IPV4, Field.PORT), (Field.IPV6, Field.PORT)
+
+DOORS4: Final = SetKind(_INET, "doors4", (Field.IPV4, Field.PROTOCOL, Field.PORT), _TO4)
+"""(Address of the host, protocol, port) -> (container, port)."""
+DOORS6: Final = SetKind(_INET, "doors6", (Field.IPV6, Field.PROTOCOL, Field.PORT), _TO6)
+ANYWHERE4: Final = SetKind(_INET, "anywhere4", (Field.PROTOCOL, Field.PORT), _TO4)
+"""The same for whatever addresses the host has."""
+ANYWHERE6: Final = SetKind(_INET, "anywhere6", (Field.PROTOCOL, Field.PORT), _TO6)
+BESIDE4: Final = SetKind(_INET, "beside4", (Field.IPV4,))
+"""Containers with published ports whose answers to strangers would not come back this way."""
+BESIDE6: Final = SetKind(_INET, "beside6", (Field.IPV6,))
+
+RESIDENTS4: Final = SetKind(_INET, "residents4", (Field.IPV4,))
+"""This host's containers. Not known by the device they come in by: where bridge netfilter is on, who is translated
+to another container of the same bridge does not pass the host, and has none."""
+RESIDENTS6: Final = SetKind(_INET, "residents6", (Field.IPV6,))
+
+KINDS: Final = (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6, BESIDE4, BESIDE6, RESIDENTS4, RESIDENTS6)
+
+CHAINS: Final = """
+	chain loopback {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "na-*" ip daddr 127.0.0.0/8 counter name crossed drop
+	}
+	chain arriving {
+		type nat hook prerouting priority dstnat - 5; policy accept;
+		fib daddr type local jump doors
+	}
+	chain calling {
+		type nat hook output priority -105; policy accept;
+		ip6 daddr ::1 return
+		fib daddr type local jump doors
+	}
+	chain doors {
+		dnat ip to ip daddr . meta l4proto . th dport map @doors4
+		dnat ip to meta l4proto . th dport map @anywhere4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @doors6
+		dnat ip6 to meta l4proto . th dport map @anywhere6
+	}
+	chain answering {
+		type nat hook postrouting priority srcnat - 6; policy accept;
+		oifname "na-*" ct status dnat jump seen
+	}
+	chain seen {
+		ip saddr @residents4 masquerade
+		ip6 saddr @residents6 masquerade
+		fib saddr type local masquerade
+		ip daddr @beside4 masquerade
+		ip6 daddr @beside6 masquerade
+	}
+"""
+
+
+def elements(doors: Iterable[Door], residents: Iterable[str]) -> dict[SetKind, dict[Words, Words]]:
+    """What the sets hold. `residents`: addresses of this host's containers."""
+    found: dict[SetKind, dict[Words, Words]] = {kind: {} for kind in KINDS}
+    for address in residents:
+        found[RESIDENTS6 if ":" in address else RESIDENTS4][address,] = ()
+    for door in doors:
+        is_six = ":" in door.container
+        to = (door.container, str(door.port))
+        if door.address:
+            key: Words = (door.address, door.protocol, str(door.host_port))
+            found[DOORS6 if is_six else DOORS4][key] = to
+        else:
+            found[ANYWHERE6 if is_six else ANYWHERE4][door.protocol, str(door.host_port)] = to
+        if door.is_beside:
+            found[BESIDE6 if is_six else BESIDE4][door.container,] = ()
+    return found

@@ -1,0 +1,49 @@
+"""Ports of a host that lead to ports of one of its containers: `--publish`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_PORTS = 1000
+"""Of one range. Each port is an element of a set in the kernel."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Publication:
+    """`count` ports from `host_port` on lead to as many from `port` on."""
+
+    host_port: int
+    port: int
+    protocol: str = "tcp"
+    """`tcp` or `udp`."""
+    count: int = 1
+    address: str = ""
+    """Of the host, canonical; empty: all that it has, of both families, also later ones."""
+
+    @property
+    def text(self) -> str:
+        """As `--publish` takes it: `[ADDRESS:]8080[-8089]:80[-89]/tcp`."""
+        address = f"[{self.address}]:" if ":" in self.address else f"{self.address}:" if self.address else ""
+        return f"{address}{self.host_text}:{_range(self.port, self.count)}/{self.protocol}"
+
+    @property
+    def host_text(self) -> str:
+        """The host's ports."""
+        return _range(self.host_port, self.count)
+
+    def serves(self, container_address: str) -> bool:
+        """Whether it leads to a container's address: of the family of the host's, where one is given."""
+        return not self.address or (":" in self.address) == (":" in container_address)
+
+    def meets(self, other: Publication) -> bool:
+        """Whether some port of the host would lead to two places."""
+        return (
+            self.protocol == other.protocol
+            and self.host_port < other.host_port + other.count
+            and other.host_port < self.host_port + self.count
+            and (not self.address or not other.address or self.address == other.address)
+        )
+
+
+def _range(first: int, count: int) -> str:
+    return str(first) if count == 1 else f"{first}-{first + count - 1}"

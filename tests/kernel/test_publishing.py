@@ -1,0 +1,177 @@
+"""Published ports: from outside, from the host itself and from containers, by both families."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from kernel.guarded import bridge, give, guarding, plug
+from kernel.overlay import Namespace, NamespaceFactory
+from kernel.test_policy import sock_in
+
+from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
+
+pytestmark = pytest.mark.kernel
+
+NET = GuardedNetwork(bridge="na-8388609", bridge_mac="06:00:00:00:00:01")
+BACK = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02")
+WEB = GuardedEndpoint(veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
+CLI = GuardedEndpoint(veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"))
+FAR = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:04", addresses=("10.67.0.4", "fd67::4"))
+OUTER = {"10.66.0.2": "192.0.2.1", "fd66::2": "2001:db8::1"}
+HOST_PORT, PORT, COUNT = 8080, 80, 3
+DOORS = tuple(
+    Door(protocol=protocol, host_port=HOST_PORT + number, container=address, port=PORT + number)
+    for protocol in ("tcp", "udp")
+    for number in range(COUNT)
+    for address in WEB.addresses
+)
+GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI, FAR), networks=(NET, BACK), doors=DOORS)
+SOON_S = 2.0
+
+
+@asynccontextmanager
+async def serving(where: Namespace, ports: range, addresses: tuple[str, ...]) -> AsyncIterator[None]:
+    """Everybody is told by whom it was seen."""
+    async with trio.open_nursery() as nursery:
+        for address in addresses:
+            for port in ports:
+                stream = await sock_in(where, socket.SOCK_STREAM, address, port)
+                stream.listen()
+                nursery.start_soon(_answer_streams, stream)
+                nursery.start_soon(_answer_datagrams, await sock_in(where, socket.SOCK_DGRAM, address, port))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _answer_streams(sock: trio.socket.SocketType) -> None:
+    with sock:
+        while True:
+            far, source = await sock.accept()
+            with far:
+                await far.send(f"{sock.getsockname()[1]} {source[0]}".encode())
+
+
+async def _answer_datagrams(sock: trio.socket.SocketType) -> None:
+    with sock:
+        while True:
+            _, source = await sock.recvfrom(100)
+            await sock.sendto(f"{sock.getsockname()[1]} {source[0]}".encode(), source)
+
+
+async def seen_by(client: Namespace, address: str, port: int, kind: socket.SocketKind) -> tuple[int, str]:
+    """The container's port that answered, and as whom it saw the client. OSError, trio.TooSlowError."""
+    with await sock_in(client, kind, "::" if ":" in address else "0.0.0.0") as sock:
+        with trio.fail_after(SOON_S):
+            await sock.connect((address, port))
+            if kind == socket.SOCK_DGRAM:
+                await sock.send(b"x")
+            said = (await sock.recv(100)).decode().split()
+        return int(said[0]), said[1]
+
+
+def place(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory) -> list[Namespace]:
+    host, outside = wire
+    host.run("sysctl -qw net.ipv4.ip_forward=1")
+    host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
+    containers = []
+    for network, number, residents in ((NET, 66, (WEB, CLI)), (BACK, 67, (FAR,))):
+        bridge(host, network)
+        host.run(f"sysctl -qw net.ipv4.conf.{network.bridge}.route_localnet=1")
+        host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")
+        host.run(f"ip -6 addr add fd{number}::1/64 dev {network.bridge} nodad")
+        for one in residents:
+            container = namespaces(f"c{one.veth[-1]}")
+            plug(host, container, one, network)
+            container.run(f"ip route add default via 10.{number}.0.1")
+            container.run(f"ip route add default via fd{number}::1")
+            containers.append(container)
+    return [host, outside, *containers]
+
+
+BOTH = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize("bridge_netfilter", [0, 1])
+def test_a_published_port_is_reached_from_everywhere(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, bridge_netfilter: int
+) -> None:
+    host, outside, web, cli, far = place(wire, namespaces)
+    for setting in ("iptables", "ip6tables"):
+        host.run(f"sysctl -qw net.bridge.bridge-nf-call-{setting}={bridge_netfilter}")
+
+    async def main() -> None:
+        async with guarding(host, GIVEN) as guard, serving(web, range(PORT, PORT + COUNT), WEB.addresses):
+            for kind in BOTH:
+                for inner, outer in OUTER.items():
+                    gateway = inner[:-1] + "1"
+                    for number in range(COUNT):
+                        found = await seen_by(outside, outer, HOST_PORT + number, kind)
+                        client = "192.0.2.2" if ":" not in outer else "2001:db8::2"
+                        assert found == (PORT + number, client), "strangers are seen as who they are"
+                    assert await seen_by(host, outer, HOST_PORT, kind) == (PORT, gateway)
+                    # Translated on its way over the bridge, a packet does not go back by the port it came from.
+                    for client in (cli, far) if bridge_netfilter else (cli, far, web):
+                        assert await seen_by(client, outer, HOST_PORT + 1, kind) == (PORT + 1, gateway)
+                    assert await seen_by(cli, gateway, HOST_PORT, kind) == (PORT, gateway)
+                assert await seen_by(host, "127.0.0.1", HOST_PORT, kind) == (PORT, "10.66.0.1")
+                with pytest.raises(OSError, match="refused"):
+                    await seen_by(host, "::1", HOST_PORT, kind)
+            assert guard.status().dropped["crossed"] == 0
+            # What is not published stays shut, and a network stays apart.
+            with pytest.raises(OSError, match="refused"):
+                await seen_by(outside, "192.0.2.1", HOST_PORT + COUNT, socket.SOCK_STREAM)
+            with pytest.raises(trio.TooSlowError):
+                await seen_by(far, "10.66.0.2", PORT, socket.SOCK_STREAM)
+
+    trio.run(main)
+
+
+def test_one_address_of_the_host_and_a_container_whose_way_out_is_another(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    host, outside, web, cli, _ = place(wire, namespaces)
+    host.run("ip addr add 192.0.2.9/24 dev wire")
+    web.run("ip route del default")
+    web.run("ip -6 route del default")
+    doors = tuple(
+        Door(protocol="tcp", host_port=HOST_PORT, container=address, port=PORT, address=outer, is_beside=True)
+        for address, outer in OUTER.items()
+    )
+
+    async def main() -> None:
+        given = dataclasses.replace(GIVEN, doors=doors)
+        async with guarding(host, given) as guard, serving(web, range(PORT, PORT + 1), WEB.addresses):
+            for inner, outer in OUTER.items():
+                seen = await seen_by(outside, outer, HOST_PORT, socket.SOCK_STREAM)
+                assert seen == (PORT, inner[:-1] + "1")
+            for nowhere in ("192.0.2.9", "127.0.0.1"):
+                with pytest.raises(OSError, match="refused"):
+                    await seen_by(
+                        outside if nowhere != "127.0.0.1" else host, nowhere, HOST_PORT, socket.SOCK_STREAM
+                    )
+            # A container can't reach what listens on the host's loopback by the switch that makes that work.
+            async with serving(host, range(9000, 9001), ("127.0.0.1",)):
+                cli.run("sysctl -qw net.ipv4.conf.all.route_localnet=1")
+                cli.run("ip route add 127.0.0.1/32 via 10.66.0.1 table 100")
+                cli.run("ip rule add pref 0 to 127.0.0.1 lookup 100")
+                cli.run("ip rule del pref 0 lookup local")
+                cli.run("ip rule add pref 1 lookup local")
+                with pytest.raises(trio.TooSlowError):
+                    await seen_by(cli, "127.0.0.1", 9000, socket.SOCK_STREAM)
+                assert guard.status().dropped["crossed"] > 0
+            # It comes and goes by elements, and a flush does not last.
+            host.run("nft flush ruleset")
+            with trio.fail_after(2):
+                while guard.status().restored == 0:
+                    await trio.sleep(0.01)
+            assert (await seen_by(outside, "192.0.2.1", HOST_PORT, socket.SOCK_STREAM))[0] == PORT
+            await give(guard, dataclasses.replace(given, doors=()), 2)
+            with pytest.raises(OSError, match="refused"):
+                await seen_by(outside, "192.0.2.1", HOST_PORT, socket.SOCK_STREAM)
+
+    trio.run(main)
