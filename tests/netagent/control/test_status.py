@@ -73,6 +73,7 @@ def cluster_of():
         reconciler=SimpleNamespace(status=lambda: datapath),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
+        forwarding=SimpleNamespace(trouble=""),
         guard=SimpleNamespace(
             status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
         ),
