@@ -13,6 +13,17 @@ from netagent.cli.render import GAP, Item, clean, counted, some, span
 from netagent.cli.tables import ID_DIGITS
 
 _LABEL_WIDTH = len("data plane: ")
+_REFUSED = {
+    "packets_spoofed": "from containers with another's address",
+    "packets_crossed": "from network to network",
+    "packets_confined": "out of internal networks",
+    "packets_uninvited": "from outside, uninvited",
+    "packets_hostward": "between a host and containers",
+    "packets_strangers": "to the tunnel from no member",
+    "packets_floods": "of multicast beyond its budget",
+    "packets_refused": "between containers without a link",
+}
+"""What our firewall counts, in words; other counters are shown as they are called."""
 
 
 def status(answer: Item) -> Iterator[str]:
@@ -36,7 +47,8 @@ def status(answer: Item) -> Iterator[str]:
         yield from _cluster(answer)
     if answer["refused"]:
         total = sum(answer["refused"].values())
-        yield _line("refused", f"{counted(total, 'packet')} since the start ({_tally(answer['refused'])})")
+        causes = {_REFUSED.get(cause, cause): count for cause, count in answer["refused"].items()}
+        yield _line("refused", f"{counted(total, 'packet')} since the start ({_tally(causes)})")
     if cluster is None or answer["heard"]:
         yield from _heard(answer)
     if answer["warnings"]:

@@ -205,7 +205,7 @@ async def look_inside(known: Moment) -> tuple[list[Line], int]:
     for row in rows:
         facts = seen.get((row.netns_dev, row.netns_inode))
         if facts is not None:
-            lines += inside_lines(row, known.view.networks.get(row.network_id), facts)
+            lines += inside_lines(row, known.rows.values(), known.view, facts)
     wanted = {(row.netns_dev, row.netns_inode) for row in rows}
     return list(dict.fromkeys(lines)), len(wanted - seen.keys())
 

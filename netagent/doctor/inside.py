@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from netagent.doctor.drift import State
 from netagent.doctor.line import Line
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import NetworkView
+from netagent.registry.view import NetworkView, RegistryView
+from netagent.usecases.endpoint_rules import gives_way_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,22 @@ class InsideFacts:
     """`udp` and `tcp`, those that are at 127.0.0.11 port 53."""
 
 
-def inside_lines(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFacts) -> list[Line]:
-    """What the endpoint needs in its container, each with its state."""
+def inside_lines(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: InsideFacts
+) -> list[Line]:
+    """What the endpoint needs in its container, each with its state. `rows`: this host's, for the way out."""
     if facts.problem:
         return [
             Line("interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem)
         ]
-    link = facts.links.get(row.ifname)
+    network, link = view.networks.get(row.network_id), facts.links.get(row.ifname)
     lines = [_interface(row, network, link)]
     if link is not None:
         lines += _addresses(row, facts)
         lines += _routes(row, network, facts)
+        internal = frozenset(one for one, known in view.networks.items() if known.record.internal)
+        if network is not None and gives_way_out(row, rows, internal):
+            lines += _defaults(row, network, facts)
     lines += _sockets(row, facts)
     return lines
 
@@ -97,6 +103,19 @@ def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFac
         fix = _inside(row, f"ip route add {subnet} dev {row.ifname} src {source}")
         state = State.PRESENT if is_there else State.MISSING
         yield Line("route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix)
+
+
+def _defaults(row: LocalEndpointRow, network: NetworkView, facts: InsideFacts) -> Iterator[Line]:
+    for gateway in (cidr.partition("/")[0] for cidr in network.record.gateways):
+        thing = f"default via {gateway} dev {row.ifname} in {row.target}"
+        everywhere = "::/0" if ":" in gateway else "0.0.0.0/0"
+        if (row.ifname, everywhere) in facts.routes:
+            yield Line("route", thing, State.PRESENT)
+        elif any(destination == everywhere for _, destination in facts.routes):
+            yield Line("route", thing, State.NOT_NEEDED, "the container has another default route")
+        else:
+            fix = _inside(row, f"ip route add default via {gateway} dev {row.ifname} metric 8192 onlink")
+            yield Line("route", thing, State.MISSING, "the container has no way out of the network", fix)
 
 
 def _sockets(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:

@@ -1,10 +1,14 @@
 """What people read, word for word."""
 
+import re
+from pathlib import Path
+
 import trio
 from fakes.agent_service import FakeService, endpoint_of
 
 from netagent.cli import screen
 from netagent.control import schema
+from netagent.firewall.text import COUNTERS
 
 STATUS = """\
 host:       h1 (aaaaaaaaaaaa), 192.0.2.1, netagent 0.1.0, up 3 min
@@ -44,6 +48,16 @@ def status_of(service: FakeService) -> schema.Status:
 
 def test_status() -> None:
     assert "\n".join(screen.status(status_of(FakeService()))) + "\n" == STATUS
+
+
+def test_each_counter_of_the_firewall_has_words_and_is_documented() -> None:
+    counters = {f"packets_{name}": 1 for names in COUNTERS.values() for name in names}
+    answer = status_of(FakeService())
+    answer["refused"] = counters
+    (line,) = [one for one in screen.status(answer) if one.startswith("refused:")]
+    assert "packets_" not in line
+    documented = re.findall(r"^\| `(packets_\w+)` \|", Path("docs/way-out.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(counters)
 
 
 def test_status_alone() -> None:

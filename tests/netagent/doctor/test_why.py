@@ -199,10 +199,12 @@ def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):
 
 def right_inside(world):
     (row,) = world.rows.values()
+    record = world.view.networks[N1].record
+    everywhere = ["::/0" if ":" in gateway else "0.0.0.0/0" for gateway in record.gateways]
     return InsideFacts(
-        links={"eth0": InsideLink(row.mac, world.view.networks[N1].record.mtu_bytes, True)},
+        links={"eth0": InsideLink(row.mac, record.mtu_bytes, True)},
         addresses=frozenset(("eth0", address) for address in row.addresses),
-        routes=frozenset(("eth0", subnet) for subnet in world.view.networks[N1].record.subnets),
+        routes=frozenset(("eth0", where) for where in (*record.subnets, *everywhere)),
         resolver_sockets=frozenset({"udp", "tcp"}),
     )
 
@@ -213,6 +215,21 @@ def test_an_own_endpoint_is_there_inside_and_outside(world):
     assert {"device", "bridge entry", "interface", "address", "route", "resolver", "name"} == {
         line.kind for line in lines
     }
+
+
+def test_the_way_out_is_the_default_route_of_one_endpoint(world):
+    def defaults(**change):
+        lines = lines_of(world, 1, inside=replace(right_inside(world), **change))
+        return [(line.thing, line.state) for line in lines if line.thing.startswith("default")]
+
+    record = world.view.networks[N1].record
+    things = [f"default via {cidr.partition('/')[0]} dev eth0 in netns:web1" for cidr in record.gateways]
+    assert defaults() == [(thing, State.PRESENT) for thing in things]
+    by_another = {*(("eth0", subnet) for subnet in record.subnets), ("eth9", "0.0.0.0/0")}
+    assert defaults(routes=frozenset(by_another))[0] == (things[0], State.NOT_NEEDED)
+    assert defaults(routes=frozenset())[0] == (things[0], State.MISSING)
+    world.put(H1, network(internal=True))
+    assert defaults() == []
 
 
 @pytest.mark.parametrize(
