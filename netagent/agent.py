@@ -28,6 +28,7 @@ from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
 from netagent.datapath.uplink import Underlay, ways_out
+from netagent.doctor.foreign import ForeignRules
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
@@ -73,6 +74,7 @@ class Agent:
         self.neighbours = Neighbours()
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
         self.runtimes = Runtimes(self.config, self.member, plugin)
+        self.foreign_rules = ForeignRules()
         self._changing = trio.Lock()
         self._shutdown = trio.Event()
         self._cluster_scope = trio.CancelScope()

@@ -73,6 +73,7 @@ PERFORMS = {
     "netagent.doctor.asking",
     "netagent.doctor.examining",
     "netagent.doctor.explaining",
+    "netagent.doctor.foreign",
     "netagent.doctor.gathering",
     "netagent.doctor.visiting",
     # kernel
@@ -251,8 +252,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.usecases", "netgossip.errors", "netgossip.invitation",
     },
     "netagent.agent": {
-        "netagent.config", "netagent.control", "netagent.datapath", "netagent.errors", "netagent.integrations",
-        "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir",
+        "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.foreign", "netagent.errors",
+        "netagent.integrations", "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir",
         "netagent.supervision", "netagent.usecases.drain", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},

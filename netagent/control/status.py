@@ -123,10 +123,21 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
     status["refused"] = _refused(cluster, counters)
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+    status["warnings"] += await _foreign_rules(agent, cluster)
     place = Place(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
+
+
+async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
+    """Somebody's firewall drops what is ours; it is not for us to change, and works again by itself when it goes."""
+    if not cluster.live.rows:
+        return []
+    networks = (cluster.live.view.networks.get(row.network_id) for row in cluster.live.rows.values())
+    is_routing = any(network is not None and network.record.gateways for network in networks)
+    found = await agent.foreign_rules.in_the_way(is_routing=is_routing)
+    return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]
 
 
 def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:

@@ -107,6 +107,7 @@ def network_facts(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> tuple
             network.record.mtu_bytes,
             network.record.subnets,
             network_id in here,
+            bool(network.record.gateways),
         )
         for network_id, network in sorted(view.networks.items())
     )

@@ -22,6 +22,8 @@ _IDLE: Final = {"counter", "comment", "log", "limit"}
 """Parts of a rule that let everything on to the next part."""
 _OURS: Final = "netagent"
 _MAX_RULES: Final = 10_000
+_ACCEPT: Final = f"accept comment {_OURS}"
+"""With the word by which the rule is known to be for us."""
 
 
 class RulesetError(Exception):
@@ -143,8 +145,11 @@ def _numbers(value: object) -> Iterator[int]:
             yield from range(first, last + 1) if last - first < 1 << 12 else (first, last)
 
 
-def forward_findings(chains: Iterable[ForeignChain], settings: Mapping[str, str]) -> Iterator[Finding]:
-    """Chains at `forward` that drop what our bridges pass from port to port."""
+def forward_findings(
+    chains: Iterable[ForeignChain], settings: Mapping[str, str], *, is_routing: bool = False
+) -> Iterator[Finding]:
+    """Chains at `forward` that drop what our bridges pass from port to port; with `is_routing` also those that drop
+    what the host routes for containers."""
     for chain in chains:
         if (
             chain.hook != "forward"
@@ -155,16 +160,30 @@ def forward_findings(chains: Iterable[ForeignChain], settings: Mapping[str, str]
         families = ("ip", "ip6") if chain.family == "inet" else (chain.family,)
         switches = [BRIDGE_NETFILTER[one] for one in families if one in BRIDGE_NETFILTER]
         on = [switch for switch in switches if settings.get(switch, "0") != "0"]
-        if chain.family != "bridge" and not on:
-            continue
         way = "by its policy" if chain.drops_by_policy else "by a rule"
+        if chain.family != "bridge" and not on:
+            if is_routing and chain.family in {"ip", "ip6", "inet"}:
+                yield _closed_way_out(chain, way)
+            continue
         dotted = " and ".join(switch.replace("/", ".") for switch in on)
         because = f", and {dotted} has it judge bridged packets" if on else ""
-        fixes = [f"nft insert rule {chain.family} {chain.table} {chain.name} {_bridged(chain.family)} accept"]
+        fixes = [
+            f"nft insert rule {chain.family} {chain.table} {chain.name} {_bridged(chain.family)} {_ACCEPT}"
+        ]
         fixes += [f"sysctl -w {switch.replace('/', '.')}=0" for switch in on]
         yield Finding(
             chain.text, f"{chain.text} drops {way} what our bridges pass{because}", ", or ".join(fixes)
         )
+
+
+def _closed_way_out(chain: ForeignChain, way: str) -> Finding:
+    place = f"nft insert rule {chain.family} {chain.table} {chain.name}"
+    return Finding(
+        chain.text,
+        f"{chain.text} drops {way} what containers send out of this host",
+        f'{place} iifname "na-*" {_ACCEPT}; {place} oifname "na-*" {_ACCEPT}',
+        Severity.WARNING,
+    )
 
 
 def _bridged(family: str) -> str:

@@ -11,10 +11,9 @@ import os
 import resource
 import shutil
 import socket
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,14 +31,10 @@ from netagent.datapath.operations import device_of
 from netagent.datapath.plan import plan
 from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, Kind, Tunnel, is_ours
 from netagent.datapath.underlay import host_routes
-from netagent.doctor.firewalls import ForeignChain, RulesetError, base_chains_untrusted, chain_untrusted
+from netagent.doctor.foreign import SEARCH_PATH, foreign_chains, settings_of
 from netagent.doctor.host import ForeignTunnel, Holder, HostFacts, ManagerFacts, NetworkFacts
 from netagent.names.protocol import SOCKET_NAME
 
-PROGRAM_S: Final = 3.0
-"""For `nft`: on a host with ten thousand rules it takes a second to print a table."""
-MAX_OUTPUT_BYTES: Final = 16 << 20
-MAX_CHAINS: Final = 32
 _PROGRAMS: Final = ("nft", "ip", "bridge", "nsenter")
 _SETTINGS: Final = (
     "net/bridge/bridge-nf-call-iptables",
@@ -106,8 +101,8 @@ def _gather_plain(place: Place) -> HostFacts:
     free_bytes, free_inodes = _free(place.state_dir)
     return HostFacts(
         features=None,
-        programs={name: shutil.which(name, path=_search_path()) is not None for name in _PROGRAMS},
-        settings=_settings(),
+        programs={name: shutil.which(name, path=SEARCH_PATH) is not None for name in _PROGRAMS},
+        settings=settings_of(_SETTINGS),
         holders=tuple(_holders(place)),
         tunnels=(),
         links=frozenset(),
@@ -121,7 +116,7 @@ def _gather_plain(place: Place) -> HostFacts:
         state_dir=str(place.state_dir),
         free_bytes=free_bytes,
         free_inodes=free_inodes,
-        chains=_foreign_chains(),
+        chains=foreign_chains(),
         managers=tuple(_managers()),
         resolver=place.resolver,
         open_files=_open_files() if place.is_agent else None,
@@ -131,19 +126,6 @@ def _gather_plain(place: Place) -> HostFacts:
             "records": place.record_port,
         },
     )
-
-
-def _search_path() -> str:
-    """Also where a user's PATH has no system programs."""
-    return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-
-
-def _settings() -> Mapping[str, str]:
-    found = {}
-    for name in _SETTINGS:
-        with suppress(OSError):
-            found[name] = Path("/proc/sys", name).read_text("ascii").strip()
-    return found
 
 
 def _free(folder: Path) -> tuple[int | None, int | None]:
@@ -213,74 +195,6 @@ def processes_of(run_dir: Path) -> frozenset[int]:
     place = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
     holders = [line.split() for line in locks.splitlines() if f" {place} " in line]
     return frozenset(int(fields[4]) for fields in holders if len(fields) > 5)
-
-
-# -- other people's rules ------------------------------------------------------------------------------------------
-
-
-def _foreign_chains() -> tuple[ForeignChain, ...] | None:
-    """None when `nft` can't be run or understood. Legacy iptables' chains are not seen by nft, so asked apart."""
-    listed = _said("nft", "-j", "list", "chains")
-    if listed is None:
-        return None
-    found: list[ForeignChain] = []
-    try:
-        for base in base_chains_untrusted(listed, ("forward", "input"))[:MAX_CHAINS]:
-            text = _said("nft", "-j", "list", "table", base[0], base[1])
-            if text is not None:
-                found.append(_with_docker_accepts(chain_untrusted(text, base)))
-    except RulesetError:
-        return None
-    return (*found, *_legacy_chains())
-
-
-def _with_docker_accepts(chain: ForeignChain) -> ForeignChain:
-    """iptables' matches are opaque to nft, and so is the comment of our rule in Docker's chain."""
-    if chain.family not in _IPTABLES or chain.hook != "forward" or chain.lets_us_pass:
-        return chain
-    rules = _said(_IPTABLES[chain.family], "-S", "DOCKER-USER") or ""
-    return replace(chain, lets_us_pass="netagent" in rules)
-
-
-_IPTABLES: Final = {"ip": "iptables", "ip6": "ip6tables"}
-
-
-def _legacy_chains() -> Iterator[ForeignChain]:
-    for family, names in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
-        try:
-            tables = Path("/proc/net", names).read_text("ascii").split()
-        except OSError:
-            continue
-        program = _IPTABLES[family] + "-legacy"
-        rules = _said(program, "-S", "FORWARD") if "filter" in tables else None
-        if rules is not None:
-            yield ForeignChain(
-                family,
-                "filter (legacy)",
-                "FORWARD",
-                "forward",
-                drops_by_policy="-P FORWARD DROP" in rules,
-                lets_us_pass="netagent" in (_said(program, "-S", "DOCKER-USER") or ""),
-            )
-
-
-def _said(*command: str) -> str | None:
-    program = shutil.which(command[0], path=_search_path())
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, *command[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROGRAM_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode != 0 or len(done.stdout) > MAX_OUTPUT_BYTES:
-        return None
-    return done.stdout.decode("utf-8", "replace")
 
 
 # -- what the kernel can do ----------------------------------------------------------------------------------------

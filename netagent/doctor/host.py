@@ -51,6 +51,7 @@ class NetworkFacts:
     mtu_bytes: int
     subnets: tuple[str, ...]
     is_here: bool
+    has_way_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,8 @@ def _managers(facts: HostFacts) -> Iterator[Finding]:
 def _forward(facts: HostFacts) -> Iterable[Finding]:
     if facts.chains is None:
         raise NotKnownError("`nft` does not answer")
-    return forward_findings(facts.chains, facts.settings)
+    is_routing = any(network.is_here and network.has_way_out for network in facts.networks)
+    return forward_findings(facts.chains, facts.settings, is_routing=is_routing)
 
 
 def _input(facts: HostFacts) -> Iterable[Finding]:

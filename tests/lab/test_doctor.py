@@ -64,8 +64,14 @@ def test_doctor_names_what_was_damaged_and_its_fixes_mend_it(app: Cluster) -> No
     assert app.pings("c1", address)
 
 
-def test_doctor_sees_what_the_agent_cannot_repair_and_why_tells_it_of_one_endpoint(app: Cluster) -> None:
-    """Scenario 40, as its operator sees it: a foreign device with our VNI, a foreign drop of what bridges pass."""
+def warnings(app: Cluster, host: str) -> dict[str, tuple[str, str]]:
+    """What `status` warns of: code -> message and cure."""
+    found = app.netagent(host, "status")["warnings"]
+    return {one["code"]: (one["message"], one["cure"]) for one in found}
+
+
+def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it_goes(app: Cluster) -> None:
+    """A foreign device with our VNI, and foreign drops of what bridges pass and of what the host routes."""
     network = app.netagent("h1", "network", "inspect", "app")
     tunnel = vxlan_name(network["vni"])
     far = app.netagent("h1", "endpoints", "--host", "h2")[0]
@@ -98,3 +104,28 @@ def test_doctor_sees_what_the_agent_cannot_repair_and_why_tells_it_of_one_endpoi
     app.wait(lambda: app.try_netagent("h1", "doctor").status == 0, 10.0, "doctor finds something")
     assert app.try_netagent("h1", "inspect", far["id"], "--why").status == 0
     assert app.pings("c1", far["addresses"][0])
+
+    # What Docker does where it finds bridge netfilter on, without the chain in which it lets others have a say.
+    h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
+    h1.must(["iptables", "-P", "FORWARD", "DROP"])
+    assert not app.pings("c1", far["addresses"][0])
+    message, cure = warnings(app, "h1")["foreign-firewall"]
+    assert "chain FORWARD of table ip filter drops by its policy what our bridges pass" in message
+    assert "bridge-nf-call-iptables" in message
+    assert ("forward-rules", "chain FORWARD of table ip filter") in findings(doctor(app, "h1", 1))
+    for words in cure.split(", or ")[1:]:
+        h1.must(words.split())
+    assert app.pings("c1", far["addresses"][0]), "the cure is one"
+    message, cure = warnings(app, "h1")["foreign-firewall"]
+    assert "drops by its policy what containers send out of this host" in message
+    for command in cure.split("; "):
+        h1.must(["sh", "-c", command])
+    assert "foreign-firewall" not in warnings(app, "h1"), "that one as well"
+    h1.must(["iptables", "-F", "FORWARD"])
+    h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
+    assert not app.pings("c1", far["addresses"][0])
+    before = app.devices("h1")
+    h1.must(["iptables", "-P", "FORWARD", "ACCEPT"])
+    assert app.pings("c1", far["addresses"][0]), "at once, and nobody had to do anything"
+    assert "foreign-firewall" not in warnings(app, "h1")
+    assert app.devices("h1") == before, "nothing was made anew for it"

@@ -12,6 +12,7 @@ from fakes.virtual import virtual
 
 from netagent.control.lookup import look_up
 from netagent.control.status import STATISTICS_S, status_of
+from netagent.doctor.finding import Finding
 from netagent.errors import InputError, NoError
 from netagent.membership.inbox import Heard
 from netagent.model.records import AttachmentRecord, Link
@@ -37,6 +38,18 @@ class Names:
         return {"running": not self.trouble, "trouble": self.trouble}
 
 
+class Foreign:
+    """Other people's rules."""
+
+    def __init__(self):
+        self.found = []
+        self.asked = []
+
+    async def in_the_way(self, *, is_routing):
+        self.asked.append(is_routing)
+        return self.found
+
+
 def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", former=()):
     return SimpleNamespace(
         former_ids=former,
@@ -47,6 +60,7 @@ def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", for
         started_at=trio.current_time() - 5,
         cluster=cluster,
         runtimes=SimpleNamespace(troubles=lambda: troubles),
+        foreign_rules=Foreign(),
         neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
     )
 
@@ -101,6 +115,19 @@ async def test_an_address_that_is_gone_is_shown():
     status = await status_of(agent_of(address="this host has no address that others could reach"))
     assert [one["code"] for one in status["warnings"]].count("address") == 1
     assert all(one["message"] and one["cure"] for one in status["warnings"])
+
+
+@virtual
+async def test_what_stands_in_the_way_of_containers_is_named():
+    cluster = cluster_of()
+    agent = agent_of(cluster)
+    agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
+    cluster.forwarding.trouble = "can't have the host route for containers: no such luck"
+    status = await status_of(agent)
+    assert {"foreign-firewall", "routing"} <= set(codes(status))
+    assert agent.foreign_rules.asked == [True]
+    cluster.live.drop_row(endpoint().endpoint_id)
+    assert "foreign-firewall" not in codes(await status_of(agent)), "there are none that it could stop"
 
 
 @virtual

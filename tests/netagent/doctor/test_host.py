@@ -161,6 +161,19 @@ def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says():
     assert 'meta ibrname "na-*"' in finding.fix
 
 
+def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
+    networks = (replace(APP, has_way_out=True),)
+    changes = {"chains": (FORWARD,), "settings": {}, "networks": networks}
+    found = outcomes(**changes)["forward-rules"]
+    assert found.verdict is Verdict.WARNING
+    assert "what containers send out of this host" in found.findings[0].message
+    assert found.findings[0].fix.endswith('oifname "na-*" accept comment netagent')
+    passing = replace(FORWARD, lets_us_pass=True)
+    assert outcomes(**(changes | {"chains": (passing,)}))["forward-rules"].verdict is Verdict.PASSED
+    elsewhere = (replace(networks[0], is_here=False),)
+    assert outcomes(**(changes | {"networks": elsewhere}))["forward-rules"].verdict is Verdict.PASSED
+
+
 def test_of_many_findings_some_are_shown_and_the_others_counted():
     holders = tuple(Holder(7956, "tcp", f"p (pid {number})") for number in range(60))
     found = outcomes(holders=holders)["ports"]

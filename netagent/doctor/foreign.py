@@ -1,0 +1,137 @@
+"""Looks at other people's rules, for the doctor and for `status`. Changes nothing.
+
+`nft` prints them, which on a host with ten thousand rules takes a second. So whoever asks again is told what was seen
+before, as long as the number of the ruleset's generation is the same and not too much time has passed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from netagent.datapath import nftables
+from netagent.doctor.finding import Finding
+from netagent.doctor.firewalls import (
+    BRIDGE_NETFILTER,
+    ForeignChain,
+    RulesetError,
+    base_chains_untrusted,
+    chain_untrusted,
+    forward_findings,
+)
+
+PROGRAM_S: Final = 3.0
+"""For `nft`."""
+MAX_OUTPUT_BYTES: Final = 16 << 20
+MAX_CHAINS: Final = 32
+SEEN_S: Final = 10.0
+"""The rules of iptables-legacy move no generation."""
+SEARCH_PATH: Final = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+"""Also where a user's PATH has no system programs."""
+
+
+class ForeignRules:
+    """What stands in our packets' way, for whoever asks often."""
+
+    def __init__(self) -> None:
+        self._chains: tuple[ForeignChain, ...] = ()
+        self._seen = -1
+        self._seen_at = float("-inf")
+
+    async def in_the_way(self, *, is_routing: bool) -> list[Finding]:
+        """Chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host; none
+        when they can't be read."""
+        with closing(nftables.open_socket()) as sock:
+            try:
+                generation = nftables.generation(sock)
+            except OSError:
+                return []
+        if generation != self._seen or trio.current_time() > self._seen_at + SEEN_S:
+            chains: tuple[ForeignChain, ...] | None = await trio.to_thread.run_sync(foreign_chains)
+            self._chains = chains or ()
+            self._seen, self._seen_at = generation, trio.current_time()
+        return list(
+            forward_findings(self._chains, settings_of(BRIDGE_NETFILTER.values()), is_routing=is_routing)
+        )
+
+
+def settings_of(names: Iterable[str]) -> Mapping[str, str]:
+    """Settings of the kernel, by their names under /proc/sys; without those that there are not."""
+    found = {}
+    for name in names:
+        with suppress(OSError):
+            found[name] = Path("/proc/sys", name).read_text("ascii").strip()
+    return found
+
+
+def foreign_chains() -> tuple[ForeignChain, ...] | None:
+    """None when `nft` can't be run or understood. Legacy iptables' chains are not seen by nft, so asked apart."""
+    listed = _said("nft", "-j", "list", "chains")
+    if listed is None:
+        return None
+    found: list[ForeignChain] = []
+    try:
+        for base in base_chains_untrusted(listed, ("forward", "input"))[:MAX_CHAINS]:
+            text = _said("nft", "-j", "list", "table", base[0], base[1])
+            if text is not None:
+                found.append(_with_docker_accepts(chain_untrusted(text, base)))
+    except RulesetError:
+        return None
+    return (*found, *_legacy_chains())
+
+
+def _with_docker_accepts(chain: ForeignChain) -> ForeignChain:
+    """iptables' matches are opaque to nft, and so is the comment of our rule in Docker's chain."""
+    if chain.family not in _IPTABLES or chain.hook != "forward" or chain.lets_us_pass:
+        return chain
+    rules = _said(_IPTABLES[chain.family], "-S", "DOCKER-USER") or ""
+    return replace(chain, lets_us_pass="netagent" in rules)
+
+
+_IPTABLES: Final = {"ip": "iptables", "ip6": "ip6tables"}
+
+
+def _legacy_chains() -> Iterator[ForeignChain]:
+    for family, names in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
+        try:
+            tables = Path("/proc/net", names).read_text("ascii").split()
+        except OSError:
+            continue
+        program = _IPTABLES[family] + "-legacy"
+        rules = _said(program, "-S", "FORWARD") if "filter" in tables else None
+        if rules is not None:
+            yield ForeignChain(
+                family,
+                "filter (legacy)",
+                "FORWARD",
+                "forward",
+                drops_by_policy="-P FORWARD DROP" in rules,
+                lets_us_pass="netagent" in (_said(program, "-S", "DOCKER-USER") or ""),
+            )
+
+
+def _said(*command: str) -> str | None:
+    program = shutil.which(command[0], path=SEARCH_PATH)
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROGRAM_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0 or len(done.stdout) > MAX_OUTPUT_BYTES:
+        return None
+    return done.stdout.decode("utf-8", "replace")
