@@ -50,6 +50,7 @@ PERFORMS = {
     # API
     "netagent.control.api",
     "netagent.control.client",
+    "netagent.control.pinging",
     "netagent.control.server",
     "netagent.control.service",  # the seam: its methods are awaited
     "netagent.control.status",
@@ -75,6 +76,7 @@ PERFORMS = {
     "netagent.doctor.explaining",
     "netagent.doctor.foreign",
     "netagent.doctor.gathering",
+    "netagent.doctor.reaching",
     "netagent.doctor.visiting",
     # kernel
     "netagent.datapath.apply",
@@ -88,6 +90,7 @@ PERFORMS = {
     "netagent.datapath.netlink",
     "netagent.datapath.netns",
     "netagent.datapath.observe",
+    "netagent.datapath.offload",
     "netagent.datapath.readiness",
     "netagent.datapath.reconcile",
     "netagent.datapath.schedule",
@@ -241,6 +244,10 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.usecases", "netdns.errors",
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
+    "netagent.control.pinging": {
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.probes.quality",
+        "netagent.registry", "netagent.usecases.endpoint_rules", "netagent.usecases.finding",
+    },
     "netagent.control.space_use": {
         "netagent.control", "netagent.ipam.space", "netagent.model", "netagent.registry",
     },
@@ -270,6 +277,7 @@ ONLY_TYPES = {
     "netagent.service": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.cli.installing": {"netagent.install.files", "netagent.install.installer"},
     "netagent.control.lookup": {"netagent.membership.cluster"},
+    "netagent.control.pinging": {"netagent.membership.cluster"},
     "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.doctor.examining": {"netagent.agent", "netagent.membership.cluster"},
     "netagent.doctor.explaining": {"netagent.membership.cluster"},

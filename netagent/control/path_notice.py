@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from netagent.control import schema
@@ -42,6 +42,21 @@ def path_notices(present: Presenter, sights: Mapping[HostId, Sight], place: Plac
                 "message": f"and {len(notices) - SHOWN} more paths in the same trouble",
                 "cure": "see `netagent members -o wide`",
             }
+
+
+def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable[schema.Notice]:
+    """One, where checksums that this host's network card makes inside VXLAN arrive wrong."""
+    hosts = [present.view.hosts[host_id] for host_id in broken if host_id in present.view.hosts]
+    names = sorted(host.unique_name or host.name for host in hosts)
+    if names:
+        others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        yield {
+            "code": "checksum-offload",
+            "message": f"checksums that the network card makes inside VXLAN arrive wrong at "
+            f"{', '.join(names[:SHOWN])}{others}: the kernel makes them instead, which costs some throughput",
+            "cure": "nothing breaks by it; another driver or firmware of the card, here or there, may give it back, "
+            "which is noticed by itself",
+        }
 
 
 def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:

@@ -11,7 +11,7 @@ import trio
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.path_notice import Place, path_notices
+from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight
 from netagent.registry.view import AgentState
 
@@ -126,6 +126,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = Place(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
+    status["warnings"] += checksum_notices(present, cluster.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
 

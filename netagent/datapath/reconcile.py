@@ -135,6 +135,10 @@ class Reconciler:
         while self._programmed_generation < generation and not self._stand(devices):
             await self._changed.wait()
 
+    def is_standing(self, device: str) -> bool:
+        """Whether a device of ours was in the kernel at the end of the last pass."""
+        return device in self._standing
+
     def _stand(self, devices: Collection[str]) -> bool:
         wanted = (self._at_work, self._desired)
         return all(

@@ -32,6 +32,8 @@ from netagent.datapath.desired import desired_state
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import boot_id
+from netagent.datapath.offload import OffloadKeeper
+from netagent.datapath.probe_device import probe_address
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState
 from netagent.datapath.underlay import host_routes
@@ -49,11 +51,12 @@ from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
 from netagent.membership.witnessing import Witnessing
-from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name
+from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
-from netagent.probes.echo import EchoProber, Listeners
+from netagent.probes.checksum import Checksums
+from netagent.probes.echo import EchoProber, Listeners, Machines
 from netagent.probes.liveness import Liveness
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus
@@ -138,6 +141,7 @@ class Cluster:
             self._frames = undo.enter_context(closing(announcing.open_socket()))
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
+            self._any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
             self.guard = Guard(Tables(rules, memory=state.run_dir / "firewall"))
             self._build(state, sockets, notifications)
             self._undo = undo.pop_all()
@@ -217,12 +221,19 @@ class Cluster:
 
     def _build_local(self, state: StateDir, notifications: socket.socket) -> None:
         self.reconciler = Reconciler(self._netlink, notifications)
+        self._offload = OffloadKeeper(self._any_socket, self.reconciler.is_standing)
         self.attacher = Attacher(self._netlink)
+        chance = random.Random(random.getrandbits(64))
         self.prober = EchoProber(
-            Liveness(random.Random(random.getrandbits(64))),
-            Paths(random.Random(random.getrandbits(64))),
+            Machines(Liveness(chance), Paths(chance), Checksums(chance)),
+            probe_address(self._cluster_id, self._local),
             random.getrandbits(16),
-            Listeners(on_answer=self._note_answer, on_doubt=self._note_doubt, on_path=self._note_path),
+            Listeners(
+                on_answer=self._note_answer,
+                on_doubt=self._note_doubt,
+                on_path=self._note_path,
+                on_checksums=self._offload.set_wanted,
+            ),
         )
         self._witnessing = Witnessing(self.live, self.prober, self.asking.ask)
         self.supervisor = Supervisor(state.run_dir, release=__version__)
@@ -341,6 +352,7 @@ class Cluster:
                     self.supervisor.run,
                     self.prober.run,
                     self._witnessing.run,
+                    self._offload.run,
                     self._note_own_member,
                 ):
                     nursery.start_soon(task)
@@ -489,6 +501,8 @@ class Cluster:
     def _set_probe_targets(self, known: Moment) -> None:
         self.prober.set_peers(probe_targets(known.view))
         self.prober.set_paths(path_targets(known.view))
+        networks = map(known.view.networks.get, {row.network_id for row in known.rows.values()})
+        self._offload.set_devices([vxlan_name(one.record.vni) for one in networks if one is not None])
 
     def _surroundings(self, view: RegistryView) -> Surroundings:
         hosts: tuple[HostRecord, ...] = tuple(

@@ -1,7 +1,9 @@
-"""Sends the echo requests that `liveness` and `path` decide on, and hands them the replies.
+"""Sends what `liveness`, `path` and `checksum` decide on, and hands them the answers.
 
-One raw ICMPv6 socket serves both, each under an identifier of its own. Echo requests of others are let through only
-while they matter: in a large cluster they are many, and what they tell matters only of a path that is down.
+One raw ICMPv6 socket receives for all; echo requests of the first two have an identifier each. Echo requests of
+others are let through only while they matter: in a large cluster they are many, and what they tell matters only of a
+path that is down. Datagrams have two sockets more: a UDP one, whose checksums the kernel leaves to the card as it
+does for TCP, and a raw one that only sends, packets that are whole.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import trio
 
 from netagent.model.ids import HostId
 from netagent.probes import packet
+from netagent.probes.checksum import Checksums, Datagram
 from netagent.probes.liveness import Liveness, Missing, Word
 from netagent.probes.packet import Echo, PacketError
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus, PathTarget
 
 _ICMP6_FILTER = 1
-_IPV6_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_DONTFRAG = 23, 3, 62
+_IPV6_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_DONTFRAG, _IPV6_FREEBIND = 23, 3, 62, 78
+CLOSED_PORT = 7959
+"""Of UDP: nobody listens there. The next after those that agents use, so that nobody is given it by accident."""
 _PATH_BIT = 0x8000
 """Of the identifier: asked by `path`, not by `liveness`."""
 _HEAD_BYTES = 2048
@@ -45,6 +50,24 @@ class Listeners:
     """A host's kernel missed some requests: is its agent well?"""
     on_path: Callable[[HostId, PathStatus], None]
     """The path to a host is now different."""
+    on_checksums: Callable[[bool | None], None]
+    """Whether the card's checksums may be used, as Checksums.verdict says; told after each answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """Who decides what is sent."""
+
+    liveness: Liveness
+    paths: Paths
+    checksums: Checksums
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    icmp: trio.socket.SocketType
+    udp: trio.socket.SocketType
+    raw: trio.socket.SocketType
 
 
 def _filter(kinds: set[int]) -> bytes:
@@ -56,11 +79,13 @@ def _filter(kinds: set[int]) -> bytes:
 
 
 class EchoProber:
-    """One raw ICMPv6 socket for all peers."""
+    """For all peers. `address` is this host's on the probe network."""
 
-    def __init__(self, liveness: Liveness, paths: Paths, identifier: int, listeners: Listeners) -> None:
-        self._liveness = liveness
-        self._paths = paths
+    def __init__(self, machines: Machines, address: str, identifier: int, listeners: Listeners) -> None:
+        self._liveness = machines.liveness
+        self._paths = machines.paths
+        self._checksums = machines.checksums
+        self._address = address
         self._identifier = identifier & (_PATH_BIT - 1)
         self._listeners = listeners
         self._is_listening = False
@@ -77,7 +102,13 @@ class EchoProber:
         self._paths.set_targets(
             {h: PathTarget(*target) for h, target in targets.items()}, trio.current_time()
         )
+        self._checksums.set_targets({h: address for h, (address, _) in targets.items()}, trio.current_time())
         self._wake.set()
+
+    @property
+    def broken_checksums(self) -> frozenset[HostId]:
+        """Hosts at which checksums that this host's card makes arrive wrong."""
+        return self._checksums.broken
 
     @property
     def missing(self) -> dict[HostId, Missing]:
@@ -110,13 +141,21 @@ class EchoProber:
 
     async def run(self) -> None:
         """Until cancelled."""
-        with trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
-            self._set_filter(sock, is_listening=False)
-            # Sent as large as told, whatever the kernel thinks of the path: what passes is to be found out.
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+        with (
+            trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as icmp,
+            trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
+            trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw,
+        ):
+            sockets = _Sockets(icmp, udp, raw)
+            self._set_filter(icmp, is_listening=False)
+            for sock in (icmp, udp):
+                # Sent as large as told, whatever the kernel thinks of the path: what passes is to be found out.
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # the address comes with the device
+            await udp.bind((self._address, 0))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive, sock)
+                nursery.start_soon(self._receive, sockets)
                 while True:
                     self._wake = trio.Event()
                     with trio.move_on_at(min(self._next_deadline(), trio.current_time() + _IDLE_S)):
@@ -124,27 +163,34 @@ class EchoProber:
                     now = trio.current_time()
                     self._liveness.handle_deadline(now)
                     self._paths.handle_deadline(now)
-                    await self._flush(sock)
+                    self._checksums.handle_deadline(now)
+                    await self._flush(sockets)
 
     def _next_deadline(self) -> float:
-        return min(self._liveness.next_deadline(), self._paths.next_deadline())
+        return min(one.next_deadline() for one in (self._liveness, self._paths, self._checksums))
 
     def _set_filter(self, sock: trio.socket.SocketType, *, is_listening: bool) -> None:
-        kinds = {packet.ECHO_REPLY, packet.ECHO_REQUEST} if is_listening else {packet.ECHO_REPLY}
+        kinds = {packet.ECHO_REPLY, packet.UNREACHABLE} | ({packet.ECHO_REQUEST} if is_listening else set())
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _filter(kinds))
         self._is_listening = is_listening
 
-    async def _receive(self, sock: trio.socket.SocketType) -> None:
+    async def _receive(self, sockets: _Sockets) -> None:
+        port = sockets.udp.getsockname()[1]
         while True:
-            message, source = await sock.recvfrom(_HEAD_BYTES)
+            message, source = await sockets.icmp.recvfrom(_HEAD_BYTES)
             try:
                 heard = packet.parse_untrusted(message)
             except PacketError:
                 continue
+            address, now = source[0].partition("%")[0], trio.current_time()
             if isinstance(heard, Echo):
-                self._take(heard, source[0].partition("%")[0], trio.current_time())
-                await self._flush(sock)
-                self._wake.set()
+                self._take(heard, address, now)
+            elif heard.source_port == port:
+                self._checksums.handle_answer(heard.sequence, address, now)
+            else:
+                continue
+            await self._flush(sockets)
+            self._wake.set()
 
     def _take(self, echo: Echo, address: str, now: float) -> None:
         if not echo.is_reply:
@@ -154,7 +200,8 @@ class EchoProber:
         elif echo.identifier == self._identifier | _PATH_BIT:
             self._paths.handle_answer(echo.sequence, address, now)
 
-    async def _flush(self, sock: trio.socket.SocketType) -> None:
+    async def _flush(self, sockets: _Sockets) -> None:
+        sock = sockets.icmp
         requests, changes, doubts = self._liveness.drain()
         for host_id in doubts:
             self._listeners.on_doubt(host_id)
@@ -164,6 +211,8 @@ class EchoProber:
         probes, path_changes = self._paths.drain()
         for path_change in path_changes:
             self._listeners.on_path(path_change.host_id, path_change.status)
+            size_bytes = path_change.status.size_bytes
+            self._checksums.handle_size(path_change.host_id, size_bytes, trio.current_time())
         if self._is_listening != self._paths.is_listening:
             self._set_filter(sock, is_listening=self._paths.is_listening)
         self._news.set()
@@ -173,6 +222,19 @@ class EchoProber:
             await _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)
         for probe in probes:
             await _send(sock, probe.address, path_identifier, probe.sequence, probe.size_bytes)
+        self._listeners.on_checksums(self._checksums.verdict(trio.current_time()))
+        for datagram in self._checksums.drain():
+            await self._send_datagram(sockets, datagram)
+
+    async def _send_datagram(self, sockets: _Sockets, datagram: Datagram) -> None:
+        payload = packet.datagram(datagram.sequence, datagram.size_bytes)
+        with contextlib.suppress(OSError):  # as in _send
+            if datagram.is_whole:
+                ends, ports = (self._address, datagram.address), (sockets.udp.getsockname()[1], CLOSED_PORT)
+                whole = packet.whole_packet(ends, ports, payload)
+                await sockets.raw.sendto(whole, (datagram.address, 0, 0, 0))
+            else:
+                await sockets.udp.sendto(payload, (datagram.address, CLOSED_PORT, 0, 0))
 
 
 async def _send(

@@ -17,6 +17,8 @@ ECHO_REQUEST, ECHO_REPLY, UNREACHABLE = 128, 129, 1
 _PORT_UNREACHABLE = 4
 _ICMP = struct.Struct("!BBHHH")
 _UDP = struct.Struct("!HHHH")
+_IPV6 = struct.Struct("!IHBB")
+_HOP_LIMIT = 64
 _IPV6_BYTES, _NEXT_HEADER_AT, _UDP_PROTOCOL = 40, 6, 17
 _MARK = b"netagent"
 _DATAGRAM = struct.Struct(f"!{len(_MARK)}sH")
@@ -57,6 +59,13 @@ def datagram(sequence: int, size_bytes: int) -> bytes:
     """The payload of a UDP datagram that makes a packet of `size_bytes`."""
     filler = max(0, size_bytes - SMALLEST_DATAGRAM_BYTES)
     return _DATAGRAM.pack(_MARK, sequence) + _pattern(filler)
+
+
+def whole_packet(addresses: tuple[str, str], ports: tuple[int, int], payload: bytes) -> bytes:
+    """An IPv6 packet of a UDP datagram with its checksum in place; pairs are (source, destination)."""
+    datagram = checksummed(addresses, ports, payload)
+    packed = b"".join(ipaddress.IPv6Address(address).packed for address in addresses)
+    return _IPV6.pack(6 << 28, len(datagram), _UDP_PROTOCOL, _HOP_LIMIT) + packed + datagram
 
 
 def checksummed(addresses: tuple[str, str], ports: tuple[int, int], payload: bytes) -> bytes:

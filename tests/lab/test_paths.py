@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
+from netlab.programs import must
 from netlab.topology import of_hosts
 
 pytestmark = pytest.mark.lab
 
-BULK = str(Path(__file__).with_name("bulk.py"))
+BULK, CARD = (str(Path(__file__).with_name(name)) for name in ("bulk.py", "card.py"))
+OFFLOAD = """
+import socket, sys
+from netagent.datapath.offload import set_tx_checksum, tx_checksum
+sock, device = socket.socket(), sys.argv[1]
+"""
+TX_CHECKSUM = OFFLOAD + "print(tx_checksum(sock, device))"
+TX_ON = OFFLOAD + "set_tx_checksum(sock, device, is_on=True); print(tx_checksum(sock, device))"
+OFFLOAD_S = 30.0
+"""A calm path is tried every ten seconds; then once a second, six times."""
 OVERHEAD_BYTES = 50
 FOUND_S = 12.0
 """A calm path is tried every five seconds; then four rounds of half a second, and a search."""
@@ -119,6 +132,116 @@ def complete(app: Cluster, there: dict[str, list[str]], gone: str) -> bool:
         and all(app.answers(box, name) == there[name] for box, name in asked)
         and all(app.ask(box, gone).status == "NXDOMAIN" for box in ("c1", "c2"))
     )
+
+
+def test_ping_says_where_packets_stay(app: Cluster) -> None:
+    assert app.try_netagent("h1", "ping", "c1", "c2").status == 0
+    found = app.netagent("h1", "ping", "c1", "c2", "--trace")
+    assert sorted({one["address"] for one in found["results"]}) == app.answers("c1", "c2")
+    assert sorted({one["size_bytes"] for one in found["results"]}) == [84, 1450]
+    assert all(one["received"] == one["sent"] == 3 and one["rtt_avg_s"] > 0 for one in found["results"])
+    layers = [hop["layer"] for hop in found["trace"]]
+    assert layers == sorted(layers, key=["name", "container", "kernel", "policy", "path", "host"].index)
+    assert all(hop["ok"] for hop in found["trace"])
+    (outside,) = app.netagent("h1", "ping", "c1", f"{app.answers('c1', 'c2')[0]}:7002")["results"]
+    assert outside["received"] == 1
+    assert app.netagent("h1", "ping", "h2")["host"] == "h2"
+
+    def fails(status: int, *words: str) -> str:
+        done = app.try_netagent("h1", "ping", *words)
+        assert done.status == status, done
+        return done.stdout + done.stderr
+
+    assert "nobody listens at its port 7003" in fails(1, "c1", "c2:7003")
+    assert "there is no host and no endpoint 'h9'" in fails(1, "h9")
+    assert "finds nobody called 'nobody'" in fails(1, "c1", "nobody")
+    assert "on host h2" in fails(4, "c2", "c1")
+    assert "is no port" in fails(2, "c1", "c2:0")
+    assert "is on this host" in fails(2, "h1")
+    app.netagent("h1", "network", "create", "other")
+    addresses = app.attach("h1", "apart", "--network", "other")["addresses"]
+    said = fails(1, "c1", addresses[0])
+    assert "networks are apart (lost at: policy)" in said
+    app.lab.remove_container("apart")
+    shrink(app, 1400)
+    said = fails(1, "c1", "c2")
+    assert "those of 1450 bytes are lost: degraded, packets of up to 1350 bytes pass (lost at: path)" in said
+    app.lab.cut("h1", "h2")
+    app.wait(lambda: path(app, "h1")["path"] == "down", FOUND_S, "the path is not seen to be down")
+    assert "(lost at: path)" in fails(1, "c1", "c2", "--count", "1")
+    assert "(lost at: path)" in fails(1, "h2")
+
+
+@contextmanager
+def broken_card(app: Cluster, host: str) -> Iterator[None]:
+    """Everything that this host sends or gets passes a card that breaks checksums inside VXLAN."""
+    inside = ["ip", "netns", "exec", f"{app.lab.folder.name}-fabric"]
+    must([*inside, "ip", "link", "add", "card", "type", "veth", "peer", "name", "slot"])
+    for device in ("card", "slot"):
+        must([*inside, "ip", "link", "set", device, "up"])
+    for one in app.hosts:  # the card gets packets, not what is left to be cut into packets
+        app.lab.host(one).must(["ip", "link", "set", "eth0", "gso_max_segs", "1"])
+    words = [*inside, sys.executable, CARD, host, "slot"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as card:
+        try:
+            assert card.stdout is not None
+            assert card.stdout.readline() == "ready\n"
+            must([*inside, "ip", "link", "set", host, "nomaster"])
+            must([*inside, "ip", "link", "set", "card", "master", "fabric"])
+            yield
+        finally:
+            must([*inside, "ip", "link", "set", host, "master", "fabric"])
+            card.kill()
+            must([*inside, "ip", "link", "del", "card"])
+
+
+def device(app: Cluster) -> str:
+    """The VXLAN device of the network, which has the same name on every host."""
+    (network,) = app.netagent("h1", "network", "ls")
+    return f"nx-{network['vni']}"
+
+
+def codes(app: Cluster, host: str) -> list[str]:
+    """What a host's `status` warns of."""
+    return [one["code"] for one in app.netagent(host, "status")["warnings"]]
+
+
+def uses_the_card(app: Cluster, host: str) -> bool:
+    """Whether the VXLAN device of the network leaves checksums to what is below it."""
+    shown = app.lab.host(host).must([sys.executable, "-c", TX_CHECKSUM, device(app)])
+    return shown.strip() == "True"
+
+
+def test_checksums_that_the_card_breaks_are_made_by_the_kernel(app: Cluster) -> None:
+    (address,) = [one for one in app.answers("c1", "c2") if "." in one]
+    assert uses_the_card(app, "h1")
+    with broken_card(app, "h2"):
+        connect = f"import socket; socket.create_connection(('{address}', 7002), 2)"
+        assert app.inside("c1", "python3", "-c", connect).status != 0, "TCP hangs"
+        assert app.pings("c1", address), "and pings pass"
+        for host in app.hosts:
+            took_s = app.wait(lambda h=host: not uses_the_card(app, h), OFFLOAD_S, f"{host} still uses it")
+            print(f"{host}: off {took_s:.1f} s later")
+        for one in app.answers("c1", "c2"):
+            assert move(app, "c1", one, 2_000_000)["moved"] == 2_000_000
+        assert "checksum-offload" in codes(app, "h1")
+        assert app.lab.host("h1").must([sys.executable, "-c", TX_ON, device(app)]) == "True\n"
+        app.wait(lambda: not uses_the_card(app, "h1"), 2.0, "who turned it on by hand has his way")
+        # An agent that starts does not know yet, and changes nothing until it does.
+        with app.agent_of("h1") as agent:
+            agent.kill_agent()
+            agent.start_agent()
+        seen = set()
+
+        def is_known_again() -> bool:
+            seen.add(uses_the_card(app, "h1"))
+            return "checksum-offload" in codes(app, "h1")
+
+        app.wait(is_known_again, OFFLOAD_S, "the new agent does not find out")
+        assert seen == {False}
+    for host in app.hosts:
+        app.wait(lambda h=host: uses_the_card(app, h), OFFLOAD_S, f"{host} does not use it again")
+    assert "checksum-offload" not in codes(app, "h1")
 
 
 @pytest.mark.timeout(240)

@@ -87,13 +87,15 @@ def cluster_of():
         reconciler=SimpleNamespace(status=lambda: datapath),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
-        forwarding=SimpleNamespace(trouble=""),
         guard=SimpleNamespace(
             status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
         ),
         underlay=SimpleNamespace(address="192.0.2.1"),
         config=SimpleNamespace(vxlan_port=4799),
-        prober=SimpleNamespace(rtt_s=lambda host_id: None, path=lambda host_id: None),
+        prober=SimpleNamespace(
+            rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
+        ),
+        forwarding=SimpleNamespace(trouble=""),
         node=SimpleNamespace(
             statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
         ),
