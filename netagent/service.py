@@ -16,6 +16,7 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.inspecting import inspect
 from netagent.control.lookup import look_up
+from netagent.control.pinging import ping
 from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
@@ -284,6 +285,10 @@ class Service:
     async def doctor(self) -> schema.Doctor:
         """Checks of the host, and of intent against kernel."""
         return doctor_of(await diagnose(self._agent), agent="answers")
+
+    async def ping(self, asked: schema.PingRequest) -> schema.Ping:
+        """Does a packet get there?"""
+        return await ping(self._cluster(), asked)
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer."""

@@ -202,6 +202,15 @@ def lookup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_endpoint", metavar="ENDPOINT", help="as its container sees it")
 
 
+def ping(parser: argparse.ArgumentParser) -> None:
+    """`netagent ping`."""
+    parser.add_argument(
+        "ends", metavar="[FROM] TO[:PORT]", nargs="+", help="endpoint of this host; whom to reach"
+    )
+    parser.add_argument("--count", type=int, default=3, metavar="N", help="packets of each size (default: 3)")
+    parser.add_argument("--trace", action="store_true", help="each layer on the way, and what it decided")
+
+
 def watch(parser: argparse.ArgumentParser) -> None:
     """Lists."""
     group = parser.add_mutually_exclusive_group()

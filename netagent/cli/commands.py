@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netagent.cli import screen, tables
@@ -18,6 +18,9 @@ from netagent.errors import InputError, NetagentError
 
 MAX_TOKEN_BYTES = 16 * 1024
 """A token with a hundred addresses has 4 KiB."""
+
+PING_S = 20.0
+"""At most eight addresses, of which each may be waited for, and a look at the kernel."""
 
 DONE = 0
 NO = 1
@@ -339,6 +342,36 @@ def lookup(session: Session) -> int:
             file=sys.stderr,
         )
     return NO
+
+
+def ping(session: Session) -> int:
+    """Does a packet get there?"""
+    arguments = session.arguments
+    if len(arguments.ends) > 2:
+        raise InputError("ping takes one or two ends", thing="ping", hint="netagent ping [FROM] TO[:PORT]")
+    start, to = ["", *arguments.ends][-2:]
+    query = {
+        "from": start,
+        "to": to,
+        "count": str(arguments.count),
+        "trace": "true" if arguments.trace else "false",
+    }
+    answer = session.client.call("GET", "/v1/ping", query=query, work_s=PING_S + arguments.count)
+
+    def lines() -> Iterator[str]:
+        yield from session.printer.table(answer["results"], tables.PING)
+        if arguments.trace or not answer["reached"]:
+            yield ""
+            yield from session.printer.table(answer["trace"], tables.HOPS)
+            yield from (
+                f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"]
+            )
+        yield ""
+        where = f" (lost at: {answer['lost_at']})" if answer["lost_at"] else ""
+        yield clean(answer["says"]) + where
+
+    session.printer.one(answer, lines, name=answer["says"])
+    return DONE if answer["reached"] else NO
 
 
 def version(session: Session) -> int:

@@ -351,6 +351,16 @@ def _look(add: _Adder) -> None:
         examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
         "netagent lookup web.app AAAA -o name",
     )
+    add(
+        "ping",
+        commands.ping,
+        arguments.ping,
+        says="Does a packet get there, small and as large as the network allows? From a container of this host, or,\n"
+        "with one argument, from this host to another one's kernel. TO is a name as that container finds it, an\n"
+        "address, or a host; with a port a TCP connection is opened. Exits 1 when something gets lost, and says at\n"
+        "which layer.",
+        examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
+    )
     add("version", commands.version, says="Versions of this program and of the agent it talks to.")
 
 

@@ -30,6 +30,7 @@ Look; when something is wrong: status, then doctor, then inspect --why
   doctor      is this host fit, has its kernel what the records say: with a fix for each finding
   inspect     everything known of a name, id, address or MAC; with --why, what it made and what is missing
   lookup      the answer that a container gets for a name
+  ping        does a packet get from a container to another, or from this host to another; where it stays
   version     versions of this program and of the agent
 
 This host

@@ -145,6 +145,21 @@ OWNERS = (
     Column("ADDRESSES", lambda s: some(s["ranges"])),
 )
 
+PING = (
+    Column("ADDRESS", lambda r: r["address"]),
+    Column("WHAT", lambda r: f"port {r['port']}" if r["port"] else f"{r['size_bytes']} bytes"),
+    Column("ANSWERED", lambda r: f"{r['received']} of {r['sent']}"),
+    Column("RTT", lambda r: "" if r["rtt_avg_s"] is None else span(r["rtt_avg_s"])),
+    Column("TROUBLE", lambda r: r["trouble"]),
+)
+
+HOPS = (
+    Column("LAYER", lambda h: h["layer"]),
+    Column("OK", lambda h: "yes" if h["ok"] else "NO"),
+    Column("THING", lambda h: h["thing"]),
+    Column("SAYS", lambda h: h["says"]),
+)
+
 ANSWERS = (
     Column("NAME", lambda a: a["name"]),
     Column("TTL", lambda a: str(a["ttl_s"])),

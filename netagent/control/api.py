@@ -13,6 +13,7 @@
     DELETE /v1/endpoints/ENDPOINT/published  ?port=8080:80/tcp
     GET    /v1/doctor
     GET    /v1/inspect?thing=…&why=true      /v1/lookup?name=…&type=…&from=…
+    GET    /v1/ping?from=…&to=…&count=…&trace=true
 
 Lists take `?watch=true`, endpoints and services also `network`, `host` and `service`. What comes back is documented
 in netagent.control.schema, errors are RFC 9457 problem documents. A request runs to its end when its client hangs
@@ -38,7 +39,7 @@ from starlette.types import Receive, Scope, Send
 
 from netagent.control import request as requests
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
-from netagent.control.schema import SCHEMA
+from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
 from netagent.control.watch import Items, watch
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
@@ -88,6 +89,7 @@ def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
         ("GET", "/v1/inspect", face.inspect),
         ("GET", "/v1/lookup", face.lookup),
         ("GET", "/v1/doctor", face.doctor),
+        ("GET", "/v1/ping", face.ping),
     ]
     app = Starlette(
         routes=[
@@ -219,6 +221,17 @@ class _Face:
     async def doctor(self, request: Request) -> Response:
         _query(request)
         return _one(await self._service.doctor())
+
+    async def ping(self, request: Request) -> Response:
+        query = _query(request, "from to count trace")
+        fields = requests.Fields(_without(query, "trace"), "from to count")
+        asked: PingRequest = {
+            "from": fields.text("from"),
+            "to": fields.text("to", required=True),
+            "count": requests.count_untrusted(fields.text("count") or "3"),
+            "trace": _flag(query, "trace"),
+        }
+        return _one(await self._service.ping(asked))
 
     async def lookup(self, request: Request) -> Response:
         fields = requests.Fields(_query(request, "name type from"), "name type from")

@@ -47,6 +47,8 @@ _SPOKEN = {
 }
 """Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
 
+MAX_PINGS = 100
+"""Of each size: an answer may take a second, and somebody waits."""
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -201,6 +203,13 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
             hint="give --ttl 1s to 30d",
         )
     return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
+
+
+def count_untrusted(text: str) -> int:
+    """How many packets. InputError."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PINGS):
+        raise InputError(f"{text!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}")
+    return int(text)
 
 
 def drain_untrusted(value: Mapping[str, Any]) -> float | None:

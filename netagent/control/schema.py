@@ -507,6 +507,55 @@ class Answer(TypedDict):
     data: str
 
 
+PingRequest = TypedDict("PingRequest", {"from": str, "to": str, "count": int, "trace": bool})
+"""`from`: an endpoint of this host, `""` = the host itself."""
+
+
+class PingResult(TypedDict):
+    """What became of packets of one size to one address, or of one TCP connection."""
+
+    address: str
+    port: int | None
+    size_bytes: int | None
+    """Of the whole packet; null for a connection."""
+    sent: int
+    received: int
+    loss_percent: float
+    rtt_min_s: float | None
+    rtt_avg_s: float | None
+    rtt_max_s: float | None
+    trouble: str
+    """`no answer`, `refused`, or what the kernel said; `""` when something came back."""
+
+
+class PingHop(TypedDict):
+    """A layer on the way, and what it decided."""
+
+    layer: str
+    """`name`, `container`, `kernel`, `policy`, `path` or `host`."""
+    thing: str
+    ok: bool
+    says: str
+    fix: str
+
+
+Ping = TypedDict(
+    "Ping",
+    {
+        "from": str,
+        "to": str,
+        "host": str,
+        "reached": bool,
+        "lost_at": str,
+        "says": str,
+        "results": list[PingResult],
+        "trace": list[PingHop],
+    },
+)
+"""`host`: where the addresses are, `""` for what is not ours. `lost_at`: a layer of PingHop, or `endpoint` for the
+far end itself; `""` when everything came back. `trace` is there when it was asked for or when something got lost."""
+
+
 class Lookup(TypedDict):
     """The resolver's answer for an endpoint, and why."""
 

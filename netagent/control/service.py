@@ -141,6 +141,10 @@ class AgentService(Protocol):
         """Is the host fit, and has the kernel what the records say? Changes nothing."""
         ...
 
+    async def ping(self, asked: schema.PingRequest) -> schema.Ping:
+        """Send packets from an endpoint of this host, or from the host, and say where they get lost."""
+        ...
+
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer to that endpoint; `""` = anybody on this host. `rtype` is upper case."""
         ...

@@ -154,6 +154,43 @@ def doctor_of(*, failed: bool = False) -> schema.Doctor:
     }
 
 
+def pong(lost_at: str = "") -> schema.Ping:
+    """An answer to `ping web db`; with `lost_at` nothing came back, for that layer's sake."""
+    rtt_s = None if lost_at else 0.0005
+    return {
+        "from": "web",
+        "to": "db",
+        "host": "h2",
+        "reached": not lost_at,
+        "lost_at": lost_at,
+        "says": "nothing comes back from 10.160.0.3" if lost_at else "db answers",
+        "results": [
+            {
+                "address": "10.160.0.3",
+                "port": None,
+                "size_bytes": size,
+                "sent": 3,
+                "received": 0 if lost_at else 3,
+                "loss_percent": 100.0 if lost_at else 0.0,
+                "rtt_min_s": rtt_s,
+                "rtt_avg_s": rtt_s,
+                "rtt_max_s": rtt_s,
+                "trouble": "no answer" if lost_at else "",
+            }
+            for size in (84, 1450)
+        ],
+        "trace": [
+            {
+                "layer": "path",
+                "thing": "VXLAN to h2 at 192.0.2.2",
+                "ok": not lost_at,
+                "says": "down" if lost_at else "ok",
+                "fix": "let UDP port 4799 pass" if lost_at else "",
+            }
+        ],
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -168,6 +205,8 @@ class FakeService:
         self.failure: Exception | None = None
         self.why = why_of()
         self.diagnosis = doctor_of()
+        self.pings: list[schema.PingRequest] = []
+        self.pong = pong()
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
@@ -364,6 +403,10 @@ class FakeService:
 
     async def doctor(self) -> schema.Doctor:
         return self.diagnosis
+
+    async def ping(self, asked: schema.PingRequest) -> schema.Ping:
+        self.pings.append(asked)
+        return self.pong
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.agent_service import Served, doctor_of, endpoint_of, why_of
+from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
 
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
@@ -152,6 +152,38 @@ def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_mis
     done = netagent("inspect", "web", "--why", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["why"]["objects"][0]["state"] == "missing"
+
+
+def test_ping_shows_what_came_back_and_exits_1_with_the_layer_when_something_did_not(
+    served: Served, netagent: Run
+) -> None:
+    done = netagent("ping", "web", "db")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "ADDRESS     WHAT        ANSWERED  RTT",
+        "10.160.0.3  84 bytes    3 of 3    0.5 ms",
+        "10.160.0.3  1450 bytes  3 of 3    0.5 ms",
+        "",
+        "db answers",
+    ]
+    assert "VXLAN to h2" in netagent("ping", "web", "db", "--trace").stdout
+    assert served.service.pings == [
+        {"from": "web", "to": "db", "count": 3, "trace": False},
+        {"from": "web", "to": "db", "count": 3, "trace": True},
+    ]
+    served.service.pong = pong(lost_at="path")
+    done = netagent("ping", "h2", "--count", "1")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-4:] == [
+        "path   NO  VXLAN to h2 at 192.0.2.2  down",
+        "fix: let UDP port 4799 pass",
+        "",
+        "nothing comes back from 10.160.0.3 (lost at: path)",
+    ]
+    assert served.service.pings[-1] == {"from": "", "to": "h2", "count": 1, "trace": False}
+    assert json.loads(netagent("ping", "h2", "--json").stdout)["lost_at"] == "path"
+    assert netagent("ping", "a", "b", "c").returncode == 2
+    assert netagent("ping", "h2", "--count", "0").returncode == 2
 
 
 def test_tables(served: Served, netagent: Run) -> None:
@@ -317,6 +349,7 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "services",
         "inspect",
         "lookup",
+        "ping",
         "version",
     ]:
         assert f"  {word} " in text

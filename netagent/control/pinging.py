@@ -1,0 +1,260 @@
+"""`netagent ping [FROM] TO[:PORT] [--trace]`: does a packet get there, and if not, where does it stay?"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netagent.control import schema
+from netagent.control.lookup import look_up
+from netagent.doctor import why
+from netagent.doctor.explaining import gather
+from netagent.doctor.inside import inside_lines
+from netagent.doctor.intent import host_text
+from netagent.doctor.objects import Evidence
+from netagent.doctor.reach import SMALL_BYTES, Hop, Tally, hop_of, judge
+from netagent.doctor.reaching import connect, echo
+from netagent.doctor.visiting import visit
+from netagent.errors import InputError, NoError
+from netagent.model.ids import HostId
+from netagent.model.records import Policy
+from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView
+from netagent.usecases.endpoint_rules import sandbox_of
+from netagent.usecases.finding import local_endpoint_called
+
+if TYPE_CHECKING:
+    from netagent.membership.cluster import Cluster
+
+MAX_ADDRESSES = 8
+"""Of a service with many replicas the first are asked."""
+_PORTS = range(1, 1 << 16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """Whom to reach."""
+
+    addresses: tuple[str, ...]
+    named: str
+    """How the addresses were found; a sentence."""
+    host_id: HostId | None
+    """That has them; None for what is not ours."""
+    endpoint: EndpointView | None
+    full_bytes: int | None
+    """As large as packets there may be; None where that is not known."""
+
+
+async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
+    """Send, count, and say where it gets lost. InputError, NoError."""
+    text, port = _split(asked["to"])
+    row = local_endpoint_called(cluster.live, asked["from"]) if asked["from"] else None
+    aim = _aim_inside(cluster, row, text) if row is not None else _aim_host(cluster, text, port)
+    sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
+    tallies: list[Tally] = []
+    for address in aim.addresses:
+        if port is None:
+            tallies += await echo(row, address, sizes, asked["count"])
+        else:
+            tallies.append(await connect(row, address, port))
+    hops: tuple[Hop, ...] = ()
+    if asked["trace"] or any(one.is_lost for one in tallies):
+        hops = tuple(await _hops(cluster, row, aim))
+    verdict = judge(tallies, hops, asked["to"])
+    view = cluster.live.view
+    return {
+        "from": row.name if row is not None else host_text(view, view.local),
+        "to": asked["to"],
+        "host": host_text(view, aim.host_id) if aim.host_id else "",
+        "reached": not verdict.lost_at,
+        "lost_at": verdict.lost_at,
+        "says": verdict.says,
+        "results": [_result(one) for one in tallies],
+        "trace": [_hop(one) for one in hops],
+    }
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    """TO[:PORT]; an IPv6 address with a port stands in brackets."""
+    name, colon, port = text.rpartition(":")
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InputError(f"{text!r} is no address with a port", thing=text, hint="write [fd00::2]:80")
+        colon, port = rest[:1], rest[1:]
+    elif text.count(":") != 1:
+        return text, None
+    if not colon:
+        return name, None
+    if not port.isascii() or not port.isdigit() or int(port) not in _PORTS or not name:
+        raise InputError(f"{port!r} is no port", thing=text, hint="take a number from 1 to 65535")
+    return name, int(port)
+
+
+def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str) -> _Aim:
+    """As the container itself would find it: by its resolver's answer, or by the address."""
+    view = cluster.live.view
+    addresses: tuple[str, ...]
+    try:
+        addresses, named = (str(ipaddress.ip_address(text)),), "it was given as an address"
+    except ValueError:
+        answers = [look_up(cluster, text, rtype, row.endpoint_id) for rtype in ("A", "AAAA")]
+        found = [one["data"] for answer in answers for one in answer["answers"]]
+        addresses, named = tuple(found[:MAX_ADDRESSES]), answers[0]["reason"]
+        if not addresses:
+            raise NoError(
+                f"{row.name} finds nobody called {text!r}: {answers[0]['status']}; {named}",
+                code="no-such-name",
+                thing=text,
+                hint=f"see `netagent lookup {text} --from {row.name}` and `netagent endpoints`",
+            ) from None
+    endpoint = view.endpoint_by_address(addresses[0])
+    if endpoint is None:
+        return _Aim(addresses, named, None, None, None)
+    network = view.networks.get(endpoint.network_id)
+    full_bytes = None if network is None else network.record.mtu_bytes
+    return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes)
+
+
+def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
+    """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
+    view = cluster.live.view
+    if port is not None:
+        raise InputError(
+            f"a port can be tried from a container only, and {text!r} is asked for from the host",
+            thing=text,
+            hint=f"`netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
+        )
+    host, named = _host_of(view, text)
+    if host.host_id == view.local:
+        raise InputError(f"{text!r} is on this host", thing=text, hint="name another host's, or a container")
+    if host.record is None:
+        raise NoError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
+    path = cluster.prober.path(host.host_id)
+    full_bytes = None if path is None else path.wanted_bytes
+    return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes)
+
+
+def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
+    named = view.host_named(text) or view.hosts.get(HostId(text))
+    if named is not None:
+        return named, f"the kernel of host {host_text(view, named.host_id)}, on the probe network"
+    endpoints = view.endpoints_named(text) or _at(view, text)
+    owners = {endpoint.owner for endpoint in endpoints}
+    if len(owners) > 1:
+        names = ", ".join(sorted(host_text(view, owner) for owner in owners))
+        raise InputError(f"{text!r} is on several hosts: {names}", thing=text, hint="give a host's name")
+    for owner in owners:
+        if owner in view.hosts:
+            return view.hosts[owner], f"the kernel of host {host_text(view, owner)}, which has {text}"
+    if HostId(text) in view.forgotten:
+        raise NoError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
+    raise NoError(
+        f"there is no host and no endpoint {text!r}; one that was forgotten is none any more",
+        code="no-such-thing",
+        thing=text,
+        hint="see `netagent members` and `netagent endpoints`",
+    )
+
+
+def _at(view: RegistryView, text: str) -> tuple[EndpointView, ...]:
+    try:
+        found = view.endpoint_by_address(str(ipaddress.ip_address(text)))
+    except ValueError:
+        return ()
+    return () if found is None else (found,)
+
+
+async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim) -> Sequence[Hop]:
+    """The layers in the order in which a packet needs them."""
+    evidence = await gather(cluster)
+    view = evidence.view
+    hops = [Hop("name", ", ".join(aim.addresses), is_wrong=False, says=aim.named)]
+    if row is not None:
+        facts = await visit(row)
+        hops += [
+            hop_of("container", line)
+            for line in inside_lines(row, evidence.rows.values(), view, facts)
+            if line.kind in {"interface", "address", "route"}
+        ]
+    if aim.endpoint is not None:
+        lines = why.endpoint_lines(evidence, aim.endpoint, None, (), None)
+        hops += [hop_of("kernel", line) for line in lines if line.kind != "name"]
+    if row is not None and aim.endpoint is not None:
+        hops.append(_policy(evidence, row, aim.endpoint))
+    host = view.hosts.get(aim.host_id) if aim.host_id else None
+    if host is not None and host.host_id != view.local:
+        if row is None:
+            hops += [hop_of("kernel", line) for line in why.host_lines(evidence, host)]
+        hops += _far(host, host_text(view, host.host_id), cluster.prober.path(host.host_id))
+    return hops
+
+
+def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> Hop:
+    """Networks are apart, and in some only what is linked may be reached."""
+    view = evidence.view
+    network, own = view.networks.get(endpoint.network_id), view.endpoints.get(row.endpoint_id)
+    name = network.unique_name if network is not None else endpoint.network_id[:8]
+    thing = f"network {name}"
+    beside = {one.network_id for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row)}
+    if endpoint.network_id not in beside:
+        says, fix = (
+            f"{row.name} is not in it, and networks are apart",
+            f"netagent network connect {name} {row.name}",
+        )
+        return Hop("policy", thing, is_wrong=True, says=says, fix=fix)
+    if network is None or network.record.policy is not Policy.LINKS:
+        return Hop("policy", thing, is_wrong=False, says="all in it may reach each other")
+    service = endpoint.record.service
+    if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in view.linked_from(own)):
+        return Hop("policy", thing, is_wrong=False, says=f"{row.name} is linked to {service}")
+    says = f"{row.name} is not linked to {service}, and only what is linked may be reached"
+    return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")
+
+
+def _far(host: HostView, name: str, path: PathStatus | None) -> list[Hop]:
+    """The way to the other host, and what is known of it."""
+    address = host.record.underlay if host.record is not None else "an unknown address"
+    thing = f"VXLAN to {name} at {address}"
+    if path is None:
+        hop = Hop("path", thing, is_wrong=False, says="not tried: no network is on both hosts")
+    else:
+        size = f", packets of up to {path.size_bytes} bytes pass" if path.size_bytes else ""
+        wrong = path.quality in {Quality.DEGRADED, Quality.ONE_WAY, Quality.DOWN}
+        fix = "`netagent status` names the cure" if wrong else ""
+        hop = Hop("path", thing, is_wrong=wrong, says=f"{path.quality.value}{size}", fix=fix)
+    kernel = {True: "its kernel answers", False: "its kernel is silent", None: "its kernel was not asked yet"}
+    agent = (
+        f"its agent is {host.agent.value}" if host.agent is not AgentState.UNKNOWN else "its agent is unknown"
+    )
+    host_hop = Hop("host", name, host.answers is False, f"{kernel[host.answers]}, {agent}")
+    return [hop, host_hop]
+
+
+def _result(tally: Tally) -> schema.PingResult:
+    rtts_s = tally.rtts_s
+    return {
+        "address": tally.address,
+        "port": tally.port,
+        "size_bytes": tally.size_bytes,
+        "sent": tally.sent,
+        "received": len(rtts_s),
+        "loss_percent": round(100 * (1 - len(rtts_s) / tally.sent), 1),
+        "rtt_min_s": round(min(rtts_s), 6) if rtts_s else None,
+        "rtt_avg_s": round(sum(rtts_s) / len(rtts_s), 6) if rtts_s else None,
+        "rtt_max_s": round(max(rtts_s), 6) if rtts_s else None,
+        "trouble": tally.trouble or ("" if rtts_s else "no answer"),
+    }
+
+
+def _hop(hop: Hop) -> schema.PingHop:
+    return {
+        "layer": hop.layer,
+        "thing": hop.thing,
+        "ok": not hop.is_wrong,
+        "says": hop.says,
+        "fix": hop.fix,
+    }
