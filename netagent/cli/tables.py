@@ -87,6 +87,7 @@ ENDPOINTS = (
     Column("ID", lambda e: e["id"][:ID_DIGITS], wide=True),
     Column("ALL ADDRESSES", lambda e: ", ".join(e["addresses"]), wide=True),
     Column("MAC", lambda e: e["mac"], wide=True),
+    Column("PUBLISHED", lambda e: ", ".join(e.get("published", [])), wide=True),
     Column("HEALTH", lambda e: e["health"], wide=True),
     Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
     Column("VERSION", lambda e: e["version"], wide=True),

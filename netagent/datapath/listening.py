@@ -5,7 +5,9 @@ For checks before something else is to answer there; nothing here keeps a port.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -38,6 +40,17 @@ def listeners(protocol: str) -> Iterator[Listener]:
             if len(fields) > 9 and fields[3] in {_LISTEN, _UNCONNECTED}:
                 address, _, port = fields[1].rpartition(":")
                 yield Listener(fields[9], int(port, 16), _address(address))
+
+
+def is_here(address: str) -> bool:
+    """Whether the host has the address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def owners(inodes: Collection[str]) -> dict[str, int]:

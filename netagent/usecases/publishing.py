@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import trio
 
-from netagent.datapath.listening import listeners, owner_of
+from netagent.datapath.listening import is_here, listeners, owner_of
 from netagent.errors import RefusedError
 from netagent.model.publication import Publication
 from netagent.registry.row import LocalEndpointRow
@@ -42,12 +42,20 @@ class Ports:
 
 
 async def refuse_if_listening(wanted: Iterable[Publication]) -> None:
-    """RefusedError when a program of the host listens at one of the ports: it would hear nobody any more."""
+    """RefusedError when a program of the host listens at one of the ports: it would hear nobody any more; or when
+    the host has not got the address, so that nobody could come by it."""
     for one in wanted:
         await trio.to_thread.run_sync(_refuse_if_listening, one)
 
 
 def _refuse_if_listening(wanted: Publication) -> None:
+    if wanted.address and not is_here(wanted.address):
+        raise RefusedError(
+            f"this host has no address {wanted.address}",
+            code="no-such-address",
+            thing=wanted.text,
+            hint="give one that `ip address` shows, or none for all that it has",
+        )
     for listener in listeners(wanted.protocol):
         there = Publication(listener.port, 0, wanted.protocol, address=listener.address)
         if there.meets(wanted):

@@ -624,7 +624,7 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
 async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request(publish=(HTTP,)))
-    for wanted in (HTTP, Publication(18000, 8000, "tcp", 100), Publication(18080, 80, address="192.0.2.1")):
+    for wanted in (HTTP, Publication(18000, 8000, "tcp", 100), Publication(18080, 80, address="127.0.0.1")):
         with refused(RefusedError, "port-in-use", "18", "published by web (18080:80/tcp)"):
             await one.endpoints.attach(request("netns:other", publish=(wanted,)))
     assert len(one.live.rows) == 1
@@ -658,6 +658,16 @@ async def test_two_attaches_at_once_do_not_get_one_port(namespaces):
 
 
 @virtual
+async def test_an_address_that_the_host_has_not_got_is_refused(namespaces):
+    one = await started(namespaces, "web")
+    for address in ("192.0.2.77", "2001:db8::77"):
+        with refused(RefusedError, "no-such-address", address, "ip address"):
+            await one.endpoints.attach(request(publish=(Publication(18080, 80, address=address),)))
+    assert not one.live.rows
+    await one.endpoints.attach(request(publish=(Publication(18080, 80, address="127.0.0.1"),)))
+
+
+@virtual
 async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_named(namespaces):
     one = await started(namespaces, "web")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -666,7 +676,7 @@ async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_name
         for address in ("", "127.0.0.1"):
             with refused(RefusedError, "port-in-use", *here):
                 await one.endpoints.attach(request(publish=(Publication(number, 80, address=address),)))
-        for free in (Publication(number, 80, "udp"), Publication(number, 80, address="192.0.2.1")):
+        for free in (Publication(number, 80, "udp"), Publication(number, 80, address="127.0.0.2")):
             await one.endpoints.attach(request(publish=(free,)))
             await one.endpoints.detach("web")
     await one.endpoints.attach(request(publish=(Publication(number, 80),)))
