@@ -30,7 +30,7 @@ from netagent.datapath import nftables
 from netagent.datapath.nftables import Change, attribute, nest, split_attributes, text
 from netagent.errors import FailedError
 from netagent.firewall.element import Family, SetKind, encode
-from netagent.firewall.ruleset import KINDS, Elements, Ruleset
+from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
 from netagent.firewall.translation import Translation
 
@@ -40,6 +40,7 @@ _NUMBERS: Final = {
     Family.NETDEV: nftables.FAMILY_NETDEV,
 }
 _PATIENCE_S: Final = 20.0
+_IFNAME_BYTES: Final = 16
 MESSAGE_ELEMENTS: Final = 400
 """In one message: an attribute's length has 16 bits, and an element takes at most some 100 bytes."""
 STEP_ELEMENTS: Final = 1200
@@ -183,6 +184,20 @@ class Tables:
             wanted, found = _raw(kind, ruleset.elements[kind]), self._read(kind)
             yield from ((kind, True, key) for key, value in wanted.items() if found.get(key) != value)
             yield from ((kind, False, key) for key in found.keys() - wanted.keys())
+
+    def clamps(self) -> dict[tuple[str, str], int]:
+        """Those that the tables hold, whoever made them, as in FirewallInput; none where there are no tables."""
+        try:
+            found = self._read(CLAMPS4)
+        except OSError:
+            return {}
+        return {
+            (
+                key[:_IFNAME_BYTES].rstrip(b"\0").decode("ascii", "replace"),
+                key[_IFNAME_BYTES:][:6].hex(":"),
+            ): (int.from_bytes(value, "big") + HEADERS4_BYTES)
+            for key, value in found.items()
+        }
 
     def rules_in(self, family: Family) -> Mapping[str, int]:
         """Rules by chain of our table, as the kernel counts them. OSError."""

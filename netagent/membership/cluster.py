@@ -62,7 +62,7 @@ from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus
 from netagent.projection import announcing
 from netagent.projection.announcing import Announcer
-from netagent.projection.guarding import firewall_input
+from netagent.projection.guarding import firewall_input, limits_of
 from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
@@ -142,7 +142,8 @@ class Cluster:
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
             self._any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
-            self.guard = Guard(Tables(rules, memory=state.run_dir / "firewall"))
+            tables = Tables(rules, memory=state.run_dir / "firewall")
+            self.guard, self._clamps_found = Guard(tables), tables.clamps()
             self._build(state, sockets, notifications)
             self._undo = undo.pop_all()
 
@@ -153,10 +154,12 @@ class Cluster:
         rows = journal.load_endpoints()
         own_logs, replicas = self._load_logs()
         members = [m for m in journal.load_members() if m.node_id != self._local]
+        view = first_view(self._local, [*own_logs, *replicas], members)
         self.live = Live(
-            first_view(self._local, [*own_logs, *replicas], members),
+            view,
             {row.endpoint_id: row for row in rows},
             {row.endpoint_id: row for row in journal.load_fenced()},
+            limits_of(view, self._clamps_found),
         )
         self.invitations = Invitations(self._identity, os.urandom, self._credentials, self._admitted)
         self.node = GossipNode(
@@ -224,8 +227,10 @@ class Cluster:
         self._offload = OffloadKeeper(self._any_socket, self.reconciler.is_standing)
         self.attacher = Attacher(self._netlink)
         chance = random.Random(random.getrandbits(64))
+        paths = Paths(chance)
+        paths.adopt(self.live.limits)
         self.prober = EchoProber(
-            Machines(Liveness(chance), Paths(chance), Checksums(chance)),
+            Machines(Liveness(chance), paths, Checksums(chance)),
             probe_address(self._cluster_id, self._local),
             random.getrandbits(16),
             Listeners(

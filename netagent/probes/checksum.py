@@ -23,8 +23,8 @@ from random import Random
 from netagent.model.ids import HostId
 
 CALM_INTERVAL_S = 10.0
-KEEN_INTERVAL_S = 1.0
-"""A kernel sends one such error a second to each peer, six at once (net.ipv6.icmp.ratelimit)."""
+KEEN_INTERVAL_S = 0.5
+"""After a round of ROUND_S: a kernel sends a peer one such error a second, six at once (net.ipv6.icmp.ratelimit)."""
 BROKEN_INTERVAL_S = 5.0
 ROUND_S = 0.5
 """How long an answer may take; as long as netagent.probes.liveness waits."""

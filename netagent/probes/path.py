@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from random import Random
 
 from netagent.model.ids import HostId
+from netagent.probes.packet import SMALLEST_BYTES
 from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarget, Phase, Quality, Round
 
 CALM_INTERVAL_S = 5.0
@@ -67,6 +68,7 @@ class Paths:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
+        self._adopted: dict[HostId, int] = {}
         self._places: dict[HostId, _Place] = {}
         self._hosts: dict[str, HostId] = {}
         """By probe address."""
@@ -80,6 +82,10 @@ class Paths:
 
     # -- what comes in -----------------------------------------------------------------------------------------
 
+    def adopt(self, limits: Mapping[HostId, int]) -> None:
+        """What an earlier machine knew of paths that carry too little. Call it before anything else."""
+        self._adopted = dict(limits)
+
     def set_targets(self, targets: Mapping[HostId, PathTarget], now: float) -> None:
         """The hosts that share a network with this one. A newcomer is asked soon, but not all of them at once."""
         for host_id in self._places.keys() - targets.keys():
@@ -88,7 +94,10 @@ class Paths:
             place = self._places.get(host_id)
             if place is None or place.path.target.address != target.address:
                 self._drop(host_id)
-                self._places[host_id] = fresh = _Place(Path(target), now)
+                limit_bytes = self._adopted.pop(host_id, target.wanted_bytes)
+                is_small = SMALLEST_BYTES <= limit_bytes < target.wanted_bytes
+                path = Path(target, limit_bytes=limit_bytes if is_small else None)
+                self._places[host_id] = fresh = _Place(path, now)
                 self._hosts[target.address] = host_id
                 self._schedule(host_id, fresh, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
             elif place.path.target != target:

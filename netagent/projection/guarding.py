@@ -102,6 +102,22 @@ def _clamps(
             yield (device, endpoint.record.mac), small[endpoint.owner]
 
 
+def limits_of(view: RegistryView, clamps: Mapping[tuple[str, str], int]) -> dict[HostId, int]:
+    """What clamps that were found in the kernel say of paths: the inverse of `_clamps`. Until a new agent has tried
+    the paths itself, it goes on with what the last one knew."""
+    limits: dict[HostId, int] = {}
+    devices = {device for device, _ in clamps}
+    for network_id, network in view.networks.items():
+        device = vxlan_name(network.record.vni)
+        if device not in devices:
+            continue
+        for endpoint in view.endpoints_in(network_id).values():
+            size_bytes = clamps.get((device, endpoint.record.mac))
+            if size_bytes is not None and endpoint.owner != view.local:
+                limits[endpoint.owner] = size_bytes
+    return limits
+
+
 def _network(network: NetworkView, seed: str) -> GuardedNetwork:
     bridge = bridge_name(network.record.vni)
     return GuardedNetwork(

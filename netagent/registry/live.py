@@ -36,10 +36,11 @@ class Live:
         view: RegistryView,
         rows: Mapping[EndpointId, LocalEndpointRow],
         fenced: Mapping[EndpointId, LocalEndpointRow] | None = None,
+        limits: Mapping[HostId, int] | None = None,
     ) -> None:
         self._view = view
         self._rows = rows
-        self._limits: Mapping[HostId, int] = {}
+        self._limits: Mapping[HostId, int] = limits or {}
         self._fenced = fenced or {}
         self._revision = 1
         self._changed = trio.Event()

@@ -95,6 +95,9 @@ def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFacto
             assert pings(cli, "10.66.0.2")
             await give(guard, dataclasses.replace(GIVEN, clamps={("nx-8388609", CLI.mac): 1200}), 3)
             assert "1160" in host.run("nft list map bridge netagent clamps4")
+            looking = await tables_of(host)
+            with looking.sock:
+                assert looking.clamps() == {("nx-8388609", CLI.mac): 1200}
             assert "1140" in host.run("nft list map bridge netagent clamps6")
             assert host.run("nft -a list chain bridge netagent sender") == first
             assert host.run("nft -a list table bridge netagent").count("handle") == handles

@@ -110,6 +110,16 @@ def test_scenario_05_a_large_transfer_passes_a_path_of_1400_bytes(app: Cluster) 
     (notice,) = [one for one in app.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
     assert "1350 bytes of the 1450" in notice["message"]
     assert app.netagent("h1", "status")["paths"] == {"degraded": 1}
+
+    # A new agent goes on with what the last one knew.
+    clamps = app.lab.host("h1").must(["nft", "list", "map", "bridge", "netagent", "clamps4"])
+    watch = app.in_background(app.lab.host("h1").run, ["timeout", "6", "nft", "monitor", "elements"])
+    with app.agent_of("h1") as agent:
+        agent.kill_agent()
+        agent.start_agent()
+    app.wait(lambda: path(app, "h1")["path"] == "degraded", FOUND_S, "the new agent does not find it")
+    assert "clamps" not in watch.result().stdout
+    assert app.lab.host("h1").must(["nft", "list", "map", "bridge", "netagent", "clamps4"]) == clamps
     app.lab.heal()
     app.wait(lambda: path(app, "h1")["path"] == path(app, "h2")["path"] == "ok", CLEARED_S, "it stays small")
     assert move(app, "c1", address)["mss_bytes"] == 1450 - 40 - 12, "TCP has all of it again"

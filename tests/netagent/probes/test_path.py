@@ -40,6 +40,7 @@ class Wire:
     loss: float = 0.0
     """Each way."""
     limits: dict[HostId, int] = field(default_factory=dict)
+    adopted: dict[HostId, int] = field(default_factory=dict)
     hears_us: bool = True
     now: float = 0.0
     sent: list[tuple[float, int]] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Wire:
             HostId(f"{number:032x}"): PathTarget(f"fd00::1:{number:x}", WANTED_BYTES)
             for number in range(1, self.hosts)
         }
+        self.machine.adopt(self.adopted)
         self.machine.set_targets(self.targets, self.now)
 
     def run_for(self, duration_s: float) -> None:
@@ -131,6 +133,16 @@ def test_a_limit_that_moves_is_followed(first: int, second: int) -> None:
     wire.limits[A] = second
     wire.run_for(SOON_S + JUDGED_S)
     assert (wire.status.quality, wire.status.size_bytes) == (Quality.DEGRADED, second)
+
+
+@pytest.mark.parametrize(("now_bytes", "quality"), [(1350, "degraded"), (700, "degraded"), (1450, "ok")])
+def test_a_limit_that_was_known_before_holds_until_another_is_found(now_bytes: int, quality: str) -> None:
+    wire = Wire(adopted={A: 1350}, limits={A: now_bytes})
+    wire.run_for(JUDGED_S)
+    assert (wire.status.quality.value, wire.status.size_bytes) == (quality, now_bytes)
+    told = [change.status.limit_bytes for _, change in wire.changes]
+    assert told[-1] == (None if now_bytes == WANTED_BYTES else now_bytes)
+    assert set(told[:-1]) <= {1350}, "never in between as if it were all right"
 
 
 def test_a_small_path_is_known_as_small_from_the_start() -> None:

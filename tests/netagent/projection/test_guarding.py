@@ -10,7 +10,7 @@ from netagent.firewall.inputs import FirewallInput
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
-from netagent.projection.guarding import firewall_input
+from netagent.projection.guarding import firewall_input, limits_of
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 
@@ -59,6 +59,12 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
         (device, "02:00:00:00:00:02"): 1350,
         (device, "02:00:00:00:00:03"): 650,
     }
+
+
+def test_limits_are_read_back_from_the_clamps_that_they_made():
+    for limits in ({}, {H2: 1350}, {H2: 1350, H3: 650}):
+        assert limits_of(known(), given(limits).clamps) == limits
+    assert limits_of(known(), {("nx-1", "02:00:00:00:00:02"): 1350}) == {}, "another network's"
 
 
 def test_a_network_that_fits_the_path_is_left_alone():
