@@ -86,6 +86,8 @@ class SimCluster:
         self.now = 1000.0
         self.log: list[str] = []
         self.datagrams_sent = 0
+        self.bytes_sent = 0
+        """Payload of datagrams and streams, without headers."""
         self.hosts: dict[str, SimHost] = {}
         self._by_ip: dict[str, SimHost] = {}
         self._rng = random.Random(f"{seed} network")
@@ -202,6 +204,7 @@ class SimCluster:
     def send(self, source: SimHost, channel: Channel, destination: Address, payload: bytes) -> None:
         """One datagram, perhaps lost."""
         self.datagrams_sent += 1
+        self.bytes_sent += len(payload)
         target = self._by_ip.get(destination[0])
         if target is None or not self._passes(source, target) or self._rng.random() < self.loss:
             return
@@ -224,6 +227,7 @@ class SimCluster:
             return
         match command:
             case StreamSend(_, data):
+                self.bytes_sent += len(data)
                 self._deliver(end.other, lambda to: to.node.handle_stream_data(_id(to), data, self.now))
             case StreamClose():
                 end.open = False

@@ -55,7 +55,8 @@ def nothing_is_deleted(app: Cluster, seconds: float) -> Iterator[None]:
         decoys = [line for line in deleted if DECOY in line]
         assert len(decoys) >= 2, f"{host}: {deleted}"
         ours = re.compile(r"\b(na|nx)-[0-9a-f]|\bnv[0-9a-f]{8}|netagent|\beth0\b.*(brd|scope)")
-        assert [line for line in deleted if ours.search(line)] == [], host
+        # NOARP: the kernel's own entries for multicast groups, which age after a minute.
+        assert [line for line in deleted if ours.search(line) and "NOARP" not in line] == [], host
 
 
 @contextmanager
@@ -94,16 +95,8 @@ def echoing(lasting: Cluster) -> Cluster:
     return lasting
 
 
-AWAY = [
-    pytest.param("killed", 8, id="killed"),
-    pytest.param("stopped", 4, id="stopped"),
-    pytest.param("killed", 60, id="killed for a minute", marks=pytest.mark.long),
-    pytest.param("stopped", 60, id="stopped for a minute", marks=pytest.mark.long),
-]
-
-
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("how", "away_s"), AWAY)
+@pytest.mark.parametrize(("how", "away_s"), [("killed", 8), ("stopped", 4)], ids=["killed", "stopped"])
 def test_scenario_20_an_agent_is_away_and_restarts_under_a_stream(
     echoing: Cluster, how: str, away_s: int
 ) -> None:
@@ -146,6 +139,26 @@ def test_scenario_23_all_agents_restart_at_once_under_a_stream(echoing: Cluster,
     app.wait(lambda: app.ask("c3", "late").status == "NOERROR", 2.0, "h3 hears nothing new")
     assert time.monotonic() - begun < 4.0
     app.lab.remove_container("late")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_ten_minutes_without_any_agent_lose_no_packet_and_no_name(echoing: Cluster) -> None:
+    app, away_s = echoing, 600
+    echo = {name: app.answers("c2", name) for name in ("echo1", "echo3")}
+    seconds = away_s + 15
+    with streams(app, seconds), nothing_is_deleted(app, seconds):
+        end(app, app.hosts, "killed")
+        until = time.monotonic() + away_s
+        while time.monotonic() < until:
+            for container in ("c1", "c2", "c3"):
+                for name, addresses in echo.items():
+                    assert app.answers(container, name) == addresses != [], f"{name} in {container}"
+            time.sleep(1.0)
+        begin(app, app.hosts)
+        # Each has held the others dead, as far as it can tell: their kernels answered.
+        for container in ("c1", "c2", "c3"):
+            assert {name: app.answers(container, name) for name in echo} == echo
 
 
 def test_without_its_journal_an_agent_stays_away_and_removes_nothing(app: Cluster) -> None:

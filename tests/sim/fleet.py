@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 
 from netagent.membership import question
 from netagent.membership.witnessing import look_into
-from netagent.model.ids import HostId
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import Record
 from netagent.probes.echo import TESTIMONY_S
 from netagent.probes.inquiry import Inquiry, Question
 from netagent.probes.liveness import Liveness, Word
+from netagent.registry.schema import encode, key_of, scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.config import GossipConfig
 from netgossip.node import GossipNode
 from netgossip.testing import SimCluster, SimHost
 from netgossip.types import (
     CLUSTER_SCOPE,
+    EntriesChanged,
     Event,
     Member,
     MemberChanged,
@@ -67,10 +70,15 @@ class Whole:
 
 
 def _settle(node: GossipNode) -> None:
-    """As if the node had been together with the others for long: they need not be dialled, nor asked for records."""
+    """As if the node had been together with the others for long: they need not be dialled, nor asked for records.
+
+    They do not greet each other on the record channel either, as hosts of a cluster have; who asks a witness for the
+    first time does so then, which costs a round trip more than it would. 300 hosts meeting at once take minutes here.
+    """
     node._swim._claims.unconfirmed.clear()
     node._replication._exchange.synced(CLUSTER_SCOPE)
     node._replication._exchange._comparisons.clear()
+    node._replication._carriage._greeting.clear()
 
 
 class Fleet:
@@ -134,6 +142,20 @@ class Fleet:
         one.asked.clear()
         self._follow(one)
 
+    def publish(self, name: str, *records: Record) -> None:
+        """Have a host write records of its own."""
+        for record in records:
+            scope, key = key_of(record)
+            self.hosts[name].sim.put(scope, key, encode(record))
+
+    def take_part(self, network_id: NetworkId) -> None:
+        """Every host receives the network's records."""
+        scope, everybody = scope_of(network_id), frozenset(self.by_id)
+        for one in self.hosts.values():
+            one.sim.enter(scope)
+            with one.sim.commanding() as node:
+                node.set_scope_members(scope, everybody, self.cluster.now)
+
     # -- one host's work ---------------------------------------------------------------------------------------
 
     def _take(self, one: Whole, event: Event) -> None:
@@ -142,6 +164,8 @@ class Fleet:
             case MemberChanged(member=member):
                 one.view = one.view.with_member(member)
                 self._follow(one)
+            case EntriesChanged():
+                one.view = one.view.with_entries(event)
             case MemberReaped(node_id=node_id):
                 one.view = one.view.without_member(HostId(node_id))
                 self._follow(one)

@@ -51,7 +51,7 @@ def test_an_unplanned_death_is_hidden_within_five_seconds(hosts: int, loss: floa
     fleet.cluster.run_for(UP_S)
     assert fleet.hidings == []
     times_s = []
-    for victim in rng.sample(sorted(fleet.hosts), 3 if hosts == 30 else 8):
+    for victim in rng.sample(sorted(fleet.hosts), 3 if hosts == 30 else 6):
         fleet.cluster.run_for(rng.uniform(0.0, 5.0))
         times_s += lose_power(fleet, [victim])
     times_s.sort()
