@@ -51,7 +51,7 @@ class _Aim:
 async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
     """Send, count, and say where it gets lost. InputError, NoError."""
     text, port = _split(asked["to"])
-    row = local_endpoint_called(cluster.live, asked["from"]) if asked["from"] else None
+    row = _asker(cluster, asked["from"]) if asked["from"] else None
     aim = _aim_inside(cluster, row, text) if row is not None else _aim_host(cluster, text, port)
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
     tallies: list[Tally] = []
@@ -61,8 +61,9 @@ async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
         else:
             tallies.append(await connect(row, address, port))
     hops: tuple[Hop, ...] = ()
-    if asked["trace"] or any(one.is_lost for one in tallies):
-        hops = tuple(await _hops(cluster, row, aim))
+    is_lost = any(one.is_lost for one in tallies)
+    if asked["trace"] or is_lost:
+        hops = tuple(await _hops(cluster, row, aim, is_lost=is_lost))
     verdict = judge(tallies, hops, asked["to"])
     view = cluster.live.view
     return {
@@ -75,6 +76,13 @@ async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
         "results": [_result(one) for one in tallies],
         "trace": [_hop(one) for one in hops],
     }
+
+
+def _asker(cluster: Cluster, text: str) -> LocalEndpointRow:
+    """A container by one of its endpoints. That it has one of this name in each of several networks is no matter."""
+    named = [row for row in cluster.live.rows.values() if row.name == text]
+    is_one = len({sandbox_of(row) for row in named if row.netns_inode}) == 1
+    return named[0] if is_one else local_endpoint_called(cluster.live, text)
 
 
 def _split(text: str) -> tuple[str, int | None]:
@@ -168,10 +176,12 @@ def _at(view: RegistryView, text: str) -> tuple[EndpointView, ...]:
     return () if found is None else (found,)
 
 
-async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim) -> Sequence[Hop]:
+async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim, *, is_lost: bool) -> Sequence[Hop]:
     """The layers in the order in which a packet needs them."""
     evidence = await gather(cluster)
     view = evidence.view
+    if row is not None and aim.endpoint is not None:
+        row = _within(evidence, row, aim.endpoint)
     hops = [Hop("name", ", ".join(aim.addresses), is_wrong=False, says=aim.named)]
     if row is not None:
         facts = await visit(row)
@@ -183,14 +193,46 @@ async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim) -> Se
     if aim.endpoint is not None:
         lines = why.endpoint_lines(evidence, aim.endpoint, None, (), None)
         hops += [hop_of("kernel", line) for line in lines if line.kind != "name"]
-    if row is not None and aim.endpoint is not None:
-        hops.append(_policy(evidence, row, aim.endpoint))
+    if row is not None:
+        hops.append(_policy(evidence, row, aim.endpoint) if aim.endpoint else _way_out(evidence, row))
     host = view.hosts.get(aim.host_id) if aim.host_id else None
     if host is not None and host.host_id != view.local:
         if row is None:
             hops += [hop_of("kernel", line) for line in why.host_lines(evidence, host)]
-        hops += _far(host, host_text(view, host.host_id), cluster.prober.path(host.host_id))
+        # The probes ask once in a while; whether it answers at this moment tells the way from its end.
+        answers = not is_lost if row is None else await _answers_now(host) if is_lost else True
+        path = cluster.prober.path(host.host_id)
+        hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
     return hops
+
+
+def _within(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> LocalEndpointRow:
+    """The container's endpoint in the other's network, if it has one."""
+    mates = (one for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row))
+    return next((mate for mate in mates if mate.network_id == endpoint.network_id), row)
+
+
+async def _answers_now(host: HostView) -> bool:
+    """Whether the host's kernel answers over the overlay; True where nobody knows by what address."""
+    if host.record is None:
+        return True
+    return not all(one.is_lost for one in await echo(None, host.record.probe_address, [SMALL_BYTES], 2))
+
+
+def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
+    """To what is nobody's in our networks."""
+    networks = [
+        evidence.view.networks.get(one.network_id)
+        for one in evidence.rows.values()
+        if sandbox_of(one) == sandbox_of(row)
+    ]
+    open_ones = [one.unique_name for one in networks if one is not None and not one.record.internal]
+    if not open_ones:
+        says = f"all networks of {row.name} are internal, and have none"
+        fix = f"netagent network connect NETWORK {row.name}, with one that is not internal"
+        return Hop("policy", "way out", is_wrong=True, says=says, fix=fix)
+    says = f"network {open_ones[0]} has one, in the name of this host"
+    return Hop("policy", "way out", is_wrong=False, says=says)
 
 
 def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> Hop:
@@ -215,11 +257,16 @@ def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -
     return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")
 
 
-def _far(host: HostView, name: str, path: PathStatus | None) -> list[Hop]:
+def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: bool) -> list[Hop]:
     """The way to the other host, and what is known of it."""
     address = host.record.underlay if host.record is not None else "an unknown address"
     thing = f"VXLAN to {name} at {address}"
-    if path is None:
+    if not answers_now:
+        says = "not even the host's kernel answers by it at this moment"
+        hop = Hop(
+            "path", thing, is_wrong=True, says=says, fix="`netagent status` names the cure in some seconds"
+        )
+    elif path is None:
         hop = Hop("path", thing, is_wrong=False, says="not tried: no network is on both hosts")
     else:
         size = f", packets of up to {path.size_bytes} bytes pass" if path.size_bytes else ""

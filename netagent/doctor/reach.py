@@ -110,7 +110,10 @@ def judge(tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
     """What the packets and the layers together say."""
     refused = [one for one in tallies if one.is_lost and one.trouble == "refused"]
     if refused:
-        return Verdict("endpoint", f"{to} is reached, and nobody listens at its port {refused[0].port}")
+        where = ", ".join(one.address for one in refused)
+        partly = "" if len(refused) == len(tallies) else f" at {where}"
+        says = f"{to} is reached, and nobody listens at its port {refused[0].port}{partly}"
+        return Verdict("endpoint", says)
     lost = [one for one in tallies if one.is_lost]
     if not lost:
         return Verdict("", f"{to} answers")

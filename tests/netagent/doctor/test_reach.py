@@ -67,6 +67,12 @@ def test_any_bytes_are_a_reply_or_an_error(version: int, message: bytes) -> None
             "endpoint",
             "nobody listens at its port 80",
         ),
+        (
+            [tally(None, port=80), tally(None, port=80, lost=True, trouble="refused")],
+            [FINE],
+            "endpoint",
+            "nobody listens at its port 80 at 10.1.0.3",
+        ),
         ([tally(None, port=80, lost=True, trouble="no answer")], [FINE], "endpoint", "(no answer)"),
     ],
 )
