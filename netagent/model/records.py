@@ -143,6 +143,9 @@ class ForgetRecord:
     settled: bool = False
     """False: only an intention, which others may know or contest. True: every live host had acknowledged it (or an
     operator did not wait for them), and what the host owned is the writer's by grants beside this record."""
+    disputed: tuple[int, int] | None = None
+    """The writer said so once, and has taken it back, because the host lives; but that one had said the same of the
+    writer. Its word does not count up to this version (epoch, sequence) of its log."""
 
 
 Record: TypeAlias = (

@@ -34,7 +34,7 @@ class NetworkIndex:
 
     def __init__(self) -> None:
         self.row: NetworkRow | None = None
-        self.label = b""
+        self.label = self.given = b""
         self._services: _Labelled = {}
         self._names: _Labelled = {}
         self._aliases: _Labelled = {}
@@ -46,6 +46,7 @@ class NetworkIndex:
         """Set what the network is called and where its addresses lie."""
         self.row = row
         self.label = b"" if row is None else row.label.encode()
+        self.given = self.label if row is None or not row.given else row.given.encode()
 
     def add(self, row: EndpointRow) -> None:
         """Make the endpoint findable. An older row of it must have been discarded."""

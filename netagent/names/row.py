@@ -31,7 +31,8 @@ def fields_of(change: Change) -> list[Any]:
         case HostRow():
             return [*head, row.label, row.address]
         case NetworkRow():
-            return [*head, row.label, [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]]
+            subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
+            return [*head, row.label, subnets, row.given]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
             return [*head, list(row.networks), links, row.forward]
@@ -55,8 +56,9 @@ def _row(kind: Kind, identifier: str, fields: list[Any]) -> Row:
             return SettingsRow(_domain(domain))
         case Kind.HOST, [label, address, *_]:
             return HostRow(_name(label), _address(address))
-        case Kind.NETWORK, [label, subnets, *_]:
-            return NetworkRow(_name(label), tuple(_subnet(subnet) for subnet in read_array(subnets)))
+        case Kind.NETWORK, [label, subnets, *given]:  # without the last from an agent of the release before
+            known = tuple(_subnet(subnet) for subnet in read_array(subnets))
+            return NetworkRow(_name(label), known, _name(given[0]) if given and given[0] else "")
         case Kind.SANDBOX, [networks, links, forward, *_]:
             return Sandbox(
                 sandbox_id=SandboxId(identifier),

@@ -7,6 +7,9 @@ Below `<domain>`:
     <host>.node                          a host's underlay address
     _<port>._<protocol>.<any of these>   SRV for a port that is exposed by name
 
+A network that lost its name, because two parts of the cluster were joined that each had one, is called
+`<name>-<4 hex>`; in its own sandboxes it answers to the name as well, unless they are in the other, too.
+
 Without the domain, two forms are ours as well, because people type them:
 
     <label>                  an alias of this sandbox's links, else the first of its networks, in attach order, that
@@ -112,13 +115,19 @@ class Scope:
         *rest, top = labels
         if top == _NODE:
             return self._host(rest)
-        for index in self.networks:
-            if index.label != top:
-                continue
-            if len(rest) == 1 and index is self.networks[0] and rest[0] in self.aliases:
-                return self._alias(rest[0])
-            return _in_network(index, rest)
-        return None
+        index = self._network(top)
+        if index is None:
+            return None
+        if len(rest) == 1 and index is self.networks[0] and rest[0] in self.aliases:
+            return self._alias(rest[0])
+        return _in_network(index, rest)
+
+    def _network(self, label: bytes) -> NetworkIndex | None:
+        """The network of this sandbox that is called so, or was by its maker: where a network of another part of the
+        cluster has taken the name, those inside go on as before. Who is in both means the one that has the name."""
+        named = (one for one in self.networks if one.label == label)
+        given = (one for one in self.networks if one.given == label)
+        return next(named, None) or next(given, None)
 
     def _alias(self, alias: bytes) -> Node | None:
         target = self.aliases[alias]
@@ -133,7 +142,8 @@ class Scope:
         """Resolve without aliases, so that a link to `db.app` under the alias `db` does not mean itself."""
         if labels and labels[-1] == _NODE:
             return self._host(labels[:-1])
-        return next((_in_network(one, labels[:-1]) for one in self.networks if one.label == labels[-1]), None)
+        index = self._network(labels[-1]) if labels else None
+        return None if index is None else _in_network(index, labels[:-1])
 
     def _in_first_network(self, label: bytes) -> Node | None:
         for index in self.networks:

@@ -60,10 +60,12 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """`<label>.<domain>` is above the names of the network's endpoints; `subnets` bound its reverse names."""
+    """`<label>.<domain>` is above the names of the network's endpoints; `subnets` bound its reverse names. `given` is
+    what its maker called it, '' if that is the label."""
 
     label: str
     subnets: tuple[Subnet, ...]
+    given: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ def _network_row(network: NetworkView) -> NetworkRow:
     return NetworkRow(
         _label(network.unique_name),
         tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
+        "" if network.holds_name else network.name,
     )
 
 

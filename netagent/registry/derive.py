@@ -8,6 +8,7 @@ well. `finish` decides these in the order in which they depend on each other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from immutables import Map
 
@@ -158,6 +159,8 @@ class Draft:
                     self._endpoints |= self.s.claims[claim]
             case ForgetRecord(host_id=gone, settled=True):
                 self.s.goodbyes = add(self.s.goodbyes, gone, owner)
+            case ForgetRecord(host_id=gone, disputed=version) if version is not None:
+                self.s.disputes = put(self.s.disputes, gone, owner, version)
             case ForgetRecord(host_id=gone):
                 self.s.intentions = add(self.s.intentions, gone, owner)
 
@@ -187,6 +190,8 @@ class Draft:
                     self.s.claims = remove(self.s.claims, claim, key)
             case ForgetRecord(host_id=gone, settled=True):
                 self.s.goodbyes = remove(self.s.goodbyes, gone, owner)
+            case ForgetRecord(host_id=gone, disputed=version) if version is not None:
+                self.s.disputes = drop(self.s.disputes, gone, owner)
             case ForgetRecord(host_id=gone):
                 self.s.intentions = remove(self.s.intentions, gone, owner)
 
@@ -194,7 +199,8 @@ class Draft:
 
     def finish(self) -> Store:
         """Decide what the edits left open. The draft is spent."""
-        if self.s.goodbyes is not self._before.goodbyes:
+        before = self._before
+        if self.s.goodbyes is not before.goodbyes or self.s.disputes is not before.disputes:
             self._decide_forgotten()
         for host_id in self._hosts:
             self._decide_host(host_id)
@@ -215,7 +221,8 @@ class Draft:
 
     def _decide_forgotten(self) -> None:
         """Who is forgotten: takes their records out of all indexes, and puts back whose word counts again."""
-        judged = rules.forgotten_hosts(self.s.goodbyes)
+        self.s.disputed = frozenset(self._disputed_words())
+        judged = rules.forgotten_hosts(self.s.goodbyes, self.s.disputed)
         changed = {
             host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
         }
@@ -232,6 +239,14 @@ class Draft:
             if owner not in judged:
                 self._index(owner, held)
         self._hosts |= changed
+
+    def _disputed_words(self) -> Iterator[tuple[HostId, HostId]]:
+        for writer, others in self.s.disputes.items():
+            log = self.s.records.get((CLUSTER_SCOPE, writer), Map())
+            for other, version in others.items():
+                held = log.get(key_of(ForgetRecord(other))[1])
+                if held is not None and held.version <= version:
+                    yield writer, other
 
     def _decide_host(self, host_id: HostId) -> None:
         held = self.s.records.get((CLUSTER_SCOPE, host_id), Map()).get(b"h")

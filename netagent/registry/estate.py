@@ -50,11 +50,28 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                     yield record
 
 
-def stale_goodbyes(view: RegistryView, in_work: Collection[HostId]) -> list[ForgetRecord]:
-    """Words of this host on others that it has to take back: intentions that nobody pursues any more, and what it
-    said of hosts that live after all, where one of them says the same of it (netagent.registry.rules)."""
+def amended_goodbyes(
+    view: RegistryView, in_work: Collection[HostId]
+) -> tuple[list[ForgetRecord], list[ForgetRecord]]:
+    """Words of this host on others that it has to change, and to take back.
+
+    Taken back are intentions that nobody pursues any more, and, once two hosts say it of each other, what this one
+    said of hosts that live (netagent.registry.rules). What another said of this host meanwhile is disputed instead:
+    both may do so at once, and whatever of it is heard first, none is alone with a word against it."""
     own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
-    said = {one.host_id for one in own if one.settled}
-    is_contested = bool(view.goodbyes.get(view.local, frozenset()) & said)
+    against = view.goodbyes.get(view.local, frozenset())
+    said = [one.host_id for one in own if one.settled]
+    is_contested = any(one in against or view.is_disputed(view.local, one) for one in said)
     living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()
-    return [one for one in own if (one.host_id in living if one.settled else one.host_id not in in_work)]
+    change = []
+    for host_id in living.intersection(said) & against:
+        version = view.version_of(host_id, ForgetRecord(view.local, settled=True))
+        if version is not None:
+            change.append(ForgetRecord(host_id, disputed=(version.epoch, version.sequence)))
+    take_back = [one for one in own if one.settled and one.host_id in living - against]
+    for one in own:
+        if one.disputed is not None and one.host_id not in view.hosts:
+            take_back.append(one)  # it is gone, and its word with it
+        elif not one.settled and one.disputed is None and one.host_id not in in_work:
+            take_back.append(one)
+    return change, take_back

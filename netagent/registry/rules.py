@@ -10,14 +10,15 @@ at a clock, at arrival order, or at which side of a partition we were on.
   `<name>-<4 hex>`.
 * Of two networks with one VNI, the smaller id is built, the other is not: no traffic is ever mixed.
 * A host is forgotten when somebody says so. But two hosts that each say it of the other were on two sides of a cut,
-  and both lived: then neither word counts, nor what either said of others, until they have taken it back.
+  and both lived: then neither word counts, nor what either said of others. Whoever takes it back goes on to
+  dispute the other's word, up to its present version, or that would stand alone meanwhile, and count.
 * Of two endpoints with one address (or one MAC, or one id), the smaller host id keeps it. An endpoint whose addresses
   are not one offset in its network's subnets is fenced whoever claims them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import EndpointRecord, NetworkRecord
@@ -46,11 +47,17 @@ def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) ->
     return name if host_id == min(namesakes) else f"{name}-{host_id[:4]}"
 
 
-def forgotten_hosts(words: Mapping[HostId, frozenset[HostId]]) -> dict[HostId, frozenset[HostId]]:
+def forgotten_hosts(
+    words: Mapping[HostId, frozenset[HostId]], disputed: Collection[tuple[HostId, HostId]]
+) -> dict[HostId, frozenset[HostId]]:
     """Who is forgotten, and by whom: of the hosts that somebody says are gone (`words`: by host, who says so), those
-    of whom somebody says it who is not contested."""
+    of whom somebody says it who is not contested. `disputed`: writers, and of whom their word does not count."""
     contested = {
-        writer for host, writers in words.items() for writer in writers if host in words.get(writer, ())
+        one
+        for host, writers in words.items()
+        for writer in writers
+        if host in words.get(writer, ()) or (writer, host) in disputed
+        for one in (host, writer)
     }
     found = {host: writers - contested for host, writers in words.items()}
     return {host: writers for host, writers in found.items() if writers}

@@ -144,7 +144,7 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
         case EndpointRecord():
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
-            return _FORGET, [pack_id(record.host_id), record.settled]
+            return _FORGET, [pack_id(record.host_id), record.settled, list(record.disputed or ())]
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -257,7 +257,15 @@ def _read_endpoint(fields: Fields) -> EndpointRecord:
 
 def _read_forget(fields: Fields) -> ForgetRecord:
     host_id = HostId(fields.identifier("host_id"))
-    return ForgetRecord(host_id, settled=fields.boolean("settled") if fields.has_more() else False)
+    settled = fields.boolean("settled") if fields.has_more() else False
+    version = fields.items("disputed", 2, _read_count) if fields.has_more() else ()
+    if len(version) == 1:
+        raise RecordError("disputed: half a version")
+    return ForgetRecord(host_id, settled, (version[0], version[1]) if version else None)
+
+
+def _read_count(fields: Fields, what: str) -> int:
+    return fields.integer(what, 0, 2**63 - 1)
 
 
 def _read_port(fields: Fields, what: str) -> Port:

@@ -50,8 +50,12 @@ class Store:
     """By host that somebody says is gone for good, who says so; contested or not."""
     intentions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """By host that somebody is about to say it of, who is."""
+    disputes: Map[HostId, Map[HostId, tuple[int, int]]] = field(default_factory=Map)
+    """By host whose word on another does not count: that other, and up to which version of the host's log."""
+    disputed: frozenset[tuple[HostId, HostId]] = frozenset()
+    """Of these those whose word is not newer: (host, the other)."""
     forgotten: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
-    """The rules' judgement of `goodbyes`. Of a forgotten host's records only its own goodbyes are in any index."""
+    """The rules' judgement of these. Of a forgotten host's records only its own words on others are in any index."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
     removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)

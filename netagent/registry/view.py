@@ -148,6 +148,10 @@ class RegistryView:
         it of each other."""
         return self._store.goodbyes
 
+    def is_disputed(self, writer: HostId, host_id: HostId) -> bool:
+        """True when the writer's word on the host does not count, because that one disputes it."""
+        return (writer, host_id) in self._store.disputed
+
     def about_to_forget(self, host_id: HostId) -> frozenset[HostId]:
         """Who is about to say that the host is gone for good. Whoever is forgotten says nothing any more."""
         return self._store.intentions.get(host_id, frozenset()).difference(self.forgotten)

@@ -284,7 +284,9 @@ class Forgetting:
 
     async def _take_back(self, gone: Collection[HostId]) -> None:
         own = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
-        intended = [one for one in own if isinstance(one, ForgetRecord) and not one.settled]
+        intended = [
+            one for one in own if isinstance(one, ForgetRecord) and not one.settled and one.disputed is None
+        ]
         await self.publisher.withdraw(*(one for one in intended if one.host_id in gone))
 
     def _name(self, host_id: HostId) -> str:

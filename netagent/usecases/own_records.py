@@ -19,7 +19,7 @@ from netagent.log import Limited
 from netagent.membership.participation import Publishes
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord, NetworkRecord, Record
-from netagent.registry.estate import stale_goodbyes
+from netagent.registry.estate import amended_goodbyes
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -63,9 +63,10 @@ class OwnRecords:
                 await self.allocator.confirm(network_id)
                 covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
             seen[network_id] = grants
-        stale = [*_of_gone_networks(view, self.undecided()), *stale_goodbyes(view, self.pursued()), *covered]
-        if stale:
-            await self.publisher.withdraw(*stale)
+        changed, taken_back = amended_goodbyes(view, self.pursued())
+        stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered]
+        if stale or changed:
+            await self.publisher.change(put=changed, withdraw=stale)
         self._seen = seen
 
 

@@ -335,6 +335,7 @@ class AgentHost:
 
     async def _ask(self, host_id, payload):
         await trio.lowlevel.checkpoint()
+        return None if self.fabric is None else await self.fabric.ask(self, host_id, payload)
 
     def _surroundings(self, view):
         return Surroundings(
@@ -383,12 +384,15 @@ class AgentHost:
 
 
 class Fabric:
-    """Hosts that all see each other alive. Everything that is sent arrives, in order for each pair."""
+    """Hosts that all see each other alive. Everything that is sent arrives, in order for each pair; what a cut keeps,
+    when it heals. Questions across it are not answered."""
 
     def __init__(self, nursery, size, rng=None):
         self._nursery = nursery
         self.rng = rng or random.Random(1)
         self._arrivals = {}
+        self._sides = {}
+        self._kept = []
         self.latency_s = lambda: self.rng.uniform(0.0002, 0.002)
         self.hosts = [AgentHost(number + 1, self) for number in range(size)]
         for one in self.hosts:
@@ -412,8 +416,40 @@ class Fabric:
                 at = self._arrival(sender, target)
                 self._nursery.start_soon(self._carry, sender, target, event, at)
 
+    async def ask(self, sender, host_id, payload):
+        await trio.sleep(self.latency_s())
+        (target,) = (one for one in self.hosts if one.host_id == host_id)
+        if self._is_cut(sender, target):
+            return None
+        return await target.allocator.answer_request(sender.host_id, payload)
+
+    def cut(self, *sides):
+        """Those of different sides see each other die."""
+        self._sides = {one.host_id: number for number, side in enumerate(sides) for one in side}
+        self._see(MemberState.DEAD)
+
+    def heal(self):
+        """They see each other alive, and hear what was kept."""
+        self._see(MemberState.ALIVE)
+        self._sides = {}
+        kept, self._kept = self._kept, []
+        for sender, target, event in kept:
+            self._nursery.start_soon(self._carry, sender, target, event, self._arrival(sender, target))
+
+    def _see(self, state):
+        for one in self.hosts:
+            for other in self.hosts:
+                if self._is_cut(one, other):
+                    one.meet(other.host_id, state)
+
+    def _is_cut(self, one, other):
+        return self._sides.get(one.host_id) != self._sides.get(other.host_id)
+
     async def _carry(self, sender, target, event, at):
         await trio.sleep_until(at)
+        if self._is_cut(sender, target):
+            self._kept.append((sender, target, event))
+            return
         target.hear(event)
         if event.scope == CLUSTER_SCOPE:
             target.node.received[sender.host_id] = event.head

@@ -34,8 +34,8 @@ def subnet(text: str) -> Subnet:
     return Subnet(network.network_address.packed, network.prefixlen)
 
 
-def network(network_id: str, label: str, *subnets: str) -> tuple[Key, Row]:
-    return (Kind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets))
+def network(network_id: str, label: str, *subnets: str, given: str = "") -> tuple[Key, Row]:
+    return (Kind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets), given)
 
 
 def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:

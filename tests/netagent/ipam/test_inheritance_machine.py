@@ -16,7 +16,7 @@ import trio.testing
 from fakes.memory_journal import MemoryJournal
 from fakes.record_node import FakeNode
 from fakes.registry import N1, endpoint, event, host, identifier, network
-from hypothesis import settings
+from hypothesis import reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -131,7 +131,9 @@ def is_lasting(change):
     return record is None or isinstance(record, ForgetRecord | NetworkRecord)
 
 
-class InheritanceMachine(RuleBasedStateMachine):
+class World(RuleBasedStateMachine):
+    """Hosts, and all that may happen to them but for forgetting."""
+
     def __init__(self):
         super().__init__()
         self.hosts, self.by_id = [], {}
@@ -178,6 +180,8 @@ class InheritanceMachine(RuleBasedStateMachine):
     def working(self, number):
         """One that runs and uses what it owns."""
         every = [one for one in self.hosts if one.works]
+        if not every:  # all have learned that they were forgotten, as they may where all forget each other
+            reject()
         return every[number % len(every)]
 
     # -- the schedule --------------------------------------------------------------------------------------------
@@ -286,7 +290,9 @@ class InheritanceMachine(RuleBasedStateMachine):
         for one in self.hosts:
             self.tell_members(one)
 
-    # -- forgetting ----------------------------------------------------------------------------------------------
+
+class InheritanceMachine(World):
+    """Only hosts that do not run are forgotten, and in order."""
 
     @precondition(lambda self: any(not one.is_running for one in self.hosts))
     @rule(heir=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
@@ -382,6 +388,54 @@ class InheritanceMachine(RuleBasedStateMachine):
         assert len(rows) == len(set(rows)), f"an address was given twice: {sorted(rows)}"
 
 
+class CutMachine(World):
+    """Hosts that run are forgotten as well, as after a cut that outlasts `forget_after_s`, or by force: by one or by
+    several, each other too. Two may own an address then, until all have heard all."""
+
+    @rule(heir=names, some=st.integers(1, 2**SIZE - 1))
+    def forget(self, heir, some):
+        one = self.working(heir)
+        gone = {other.host_id for other in self.hosts if some >> other.number & 1}
+        gone -= {one.host_id, *one.live.view.forgotten}
+
+        async def take_over():
+            await one.forgetting._intend(gone)
+            await one.forgetting._take_over(gone)
+            one.forgetting.in_work.clear()
+
+        if gone:
+            self.run(take_over)
+
+    @rule()
+    def heal(self):
+        """All agree in the end; of what is in use nothing is given to anybody else, whoever owns it by now."""
+        for _ in range(4):
+            self.all_hear_all()
+            for one in self.hosts:
+                if one.works:
+                    self.run(one.upkeep.put_in_order)
+        self.all_hear_all()
+        works = [one for one in self.hosts if one.works]
+        fenced = set()
+        owners = {}
+        for one in works:
+            view = one.live.view
+            view.check_invariants()
+            assert set(view.forgotten) == set(works[0].live.view.forgotten), "they disagree on who is gone"
+            assert one.host_id not in view.forgotten
+            for held in one.owned:
+                for offset in range(held.first, held.last + 1):
+                    assert owners.setdefault(offset, one) is one, "two owners after all was heard"
+            fenced |= set(view.fenced)
+        for one in works:
+            self.attach(works.index(one), None, lost=False, reach=True)
+            self.all_hear_all()
+        for one in works:
+            assert set(one.live.view.fenced) <= fenced, "an address that was in use was given away"
+
+
+TestCutMachine = CutMachine.TestCase
+TestCutMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestInheritanceMachine = InheritanceMachine.TestCase
 TestInheritanceMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
@@ -435,3 +489,30 @@ def test_an_heir_that_dies_with_its_word_half_told_is_in_the_way_until_it_is_for
         machine.run(third.forgetting._intend, {gone.host_id, first.host_id})
         machine.go_on(third, is_calm=True)
         assert {gone.host_id, first.host_id} <= set(third.live.view.forgotten)
+
+
+def test_two_sides_that_forgot_each_other_both_live_on():
+    with by_hand(shared=5) as (machine, hosts):
+        machine.all_hear_all()
+        left, right = hosts[:2], hosts[2:]
+        for heir, gone in ((left[1], right), (right[0], left)):
+            machine.run(heir.forgetting._intend, {one.host_id for one in gone})
+            machine.run(heir.forgetting._take_over, {one.host_id for one in gone})
+            heir.forgetting.in_work.clear()
+        for side in (left, right):
+            for one in side:
+                for other in side:
+                    one.hear(other)
+        # The cut heals, and what each takes back is heard by the others one by one.
+        for listener in (*hosts, *reversed(hosts)):
+            for speaker in hosts:
+                listener.hear(speaker)
+                machine.run(listener.upkeep.put_in_order)
+                assert all(one.works for one in hosts), "none is told that it was forgotten"
+        for _ in range(3):
+            machine.all_hear_all()
+            for one in hosts:
+                machine.run(one.upkeep.put_in_order)
+        for one in hosts:
+            assert not one.live.view.forgotten
+            assert not one.live.view.goodbyes

@@ -103,6 +103,7 @@ def test_any_rows_are_rows_or_refused(kind, fields):
         [2, "h", "Not A Label", b"abcd"],
         [2, "h", "h1", b"abcde"],
         [3, "n", "app", [[b"abcd", 33]]],
+        [3, "n", "app-1234", [], "Not A Label"],
         [4, "c", [], [["db..x", "db"]], True],
         [5, "e", "n", "web", "h1", "web", [], [], [["http", 0, "tcp"]]],
         [5, "e", "n", "web", "h1", "web", [], [], [["http", True, "tcp"]]],

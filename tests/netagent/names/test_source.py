@@ -131,6 +131,17 @@ def test_another_network_is_as_absent_as_any_name(source):
     assert ask(source, "web.app.mesh.internal", client="never heard of") == NX
 
 
+def test_a_network_that_lost_its_name_keeps_it_among_its_own():
+    table = world() | dict([names.network(BACK, "app-bbbb", "10.170.0.0/24", given="app")])
+    source = source_of(table)
+    for name in ("db.app.mesh.internal", "db.app-bbbb.mesh.internal", "db.app", "db"):
+        assert ask(source, name, client="only-back") == ["10.170.0.21"]
+    assert ask(source, "web.app.mesh.internal", client="only-back") == NX, "never the other's"
+    assert ask(source, "db.app.mesh.internal") == NX, "who is in both means the one that has the name"
+    assert ask(source, "web.app.mesh.internal") == WEB4
+    assert ask(source, "db.app-bbbb.mesh.internal") == ["10.170.0.21"]
+
+
 def test_a_service_comes_before_a_name_before_an_alias():
     table = world() | dict(
         [

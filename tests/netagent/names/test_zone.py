@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes.names import ask, source_of
-from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
 
 from netagent.model.records import AttachmentRecord, Health, Link
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
@@ -70,6 +70,19 @@ def test_the_table_holds_what_its_sandboxes_may_ask(world):
     assert len(world.table(C, both)) == len(world.table()) + 3
     assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(Kind.ENDPOINT) == 0
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+
+
+def test_containers_go_on_with_the_name_that_their_network_lost(world):
+    inside = Sandbox(sandbox_id=SandboxId("c"), networks=(N3,))
+    # Of another part of the cluster, in use there, and with the larger id.
+    world.put(H3, network(N3, subnets=("10.3.0.0/24",)), AttachmentRecord(N3))
+    world.put(H3, endpoint(4, N3, addresses=("10.3.0.9",)))
+    lost = f"app-{N3[:4]}"
+    assert world.view.networks[N3].unique_name == lost
+    for sandboxes, expected in (((inside,), ["10.3.0.9"]), ((C,), ["10.1.0.11", "10.1.0.12"])):
+        source = source_of(world.table(*sandboxes))
+        assert ask(source, "web.app.mesh.internal") == expected
+    assert ask(source_of(world.table(inside)), f"web.{lost}.mesh.internal") == ["10.3.0.9"]
 
 
 def test_rows_that_did_not_change_are_the_same_objects(world):

@@ -98,7 +98,12 @@ records = st.one_of(
     endpoints,
     st.builds(RemovalRecord, ids),
     st.builds(AttachmentRecord, ids),
-    st.builds(ForgetRecord, ids),
+    st.builds(
+        ForgetRecord,
+        ids,
+        settled=st.booleans(),
+        disputed=st.none() | st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    ),
 )
 
 HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))

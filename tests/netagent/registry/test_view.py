@@ -226,6 +226,24 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
     assert dict(view.forgotten) == {H3: {H1}, H1: {H2}}
 
 
+def test_a_word_that_is_disputed_does_not_count_and_a_newer_one_does(writers):
+    w1, w2 = writers[H1], writers[H2]
+    both = see(
+        RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w2.put(ForgetRecord(H1, settled=True))
+    )
+    # The first to take it back; the other has not yet, and others hear of the two in any order.
+    taken_back = see(both, w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))))
+    for view in (both, taken_back):
+        assert not view.forgotten
+        view.check_invariants()
+    assert taken_back.is_disputed(H1, H2)
+    assert not taken_back.goodbyes.get(H1)
+    # Much later it goes, and is forgotten for good.
+    gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
+    assert dict(gone.forgotten) == {H2: {H1}}
+    gone.check_invariants()
+
+
 def test_a_network_that_was_taken_over_is_in_use(writers):
     taken = network(N2, revision=1)
     view = see(RegistryView(H3), writers[H1].put(network(N1)), writers[H2].put(taken))

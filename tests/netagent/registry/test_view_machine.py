@@ -24,6 +24,7 @@ records = st.one_of(
     st.builds(RemovalRecord, network_ids),
     st.builds(AttachmentRecord, network_ids),
     st.builds(ForgetRecord, hosts, settled=st.booleans()),
+    st.builds(ForgetRecord, hosts, disputed=st.tuples(st.just(1), st.integers(0, 9))),
     st.builds(grant, network_ids, st.sampled_from([0, 128]), st.just(200), hosts, st.integers(1, 2)),
     st.builds(
         endpoint,
