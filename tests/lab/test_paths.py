@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,30 +40,29 @@ TRANSFER_BYTES = 20_000_000
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two hosts with a container each, c1 and c2, where `bulk.py` serves; healed before each test."""
-    lab = Lab(Path(f"/run/natlab-{tmp_path_factory.mktemp('paths').parent.parent.name[-8:]}-paths"))
-    try:
-        lab.up(of_hosts(2))
-        with ThreadPoolExecutor(8) as pool:
-            cluster = Cluster(lab, pool)
-            cluster.netagent("h1", "network", "create", "app")
-            for number in (1, 2):
-                cluster.attach(f"h{number}", f"c{number}", command=("python3", BULK, "serve"))
-            for container, other in (("c1", "c2"), ("c2", "c1")):
-                cluster.wait(
-                    lambda c=container, o=other: cluster.ask(c, o).status == "NOERROR", 5.0, "unknown names"
-                )
-            yield cluster
-    finally:
-        lab.down()
+def shared(new_lasting_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+    """Two hosts with a container each, c1 and c2, where `bulk.py` serves."""
+    lab = new_lasting_lab()
+    lab.up(of_hosts(2))
+    with ThreadPoolExecutor(8) as pool:
+        cluster = Cluster(lab, pool)
+        cluster.netagent("h1", "network", "create", "app")
+        for number in (1, 2):
+            cluster.attach(f"h{number}", f"c{number}", command=("python3", BULK, "serve"))
+        yield cluster
 
 
 @pytest.fixture
 def app(shared: Cluster) -> Cluster:
+    """Nothing is wrong at the beginning of a test."""
     shared.lab.heal()
-    for host in shared.hosts:
-        shared.wait(lambda h=host: path(shared, h)["path"] == "ok", CLEARED_S, f"{host}'s path is not well")
+    for host, box, other in (("h1", "c1", "c2"), ("h2", "c2", "c1")):
+        shared.wait(
+            lambda h=host: set(shared.agents(h).values()) == {"alive"} and path(shared, h)["path"] == "ok",
+            CLEARED_S,
+            f"{host} is not well",
+        )
+        shared.wait(lambda b=box, o=other: shared.ask(b, o).status == "NOERROR", 5.0, "unknown names")
     return shared
 
 
@@ -176,6 +175,9 @@ def test_ping_says_where_packets_stay(app: Cluster) -> None:
     app.netagent("h1", "network", "create", "closed", "--internal")
     app.attach("h1", "inner", "--network", "closed")
     assert "all networks of inner are internal" in fails(1, "inner", "192.0.2.254")
+    app.lab.remove_container("inner")
+    for network in ("other", "closed"):
+        app.netagent("h1", "network", "rm", network)
     shrink(app, 1400)
     said = fails(1, "c1", "c2")
     assert "those of 1450 bytes are lost: degraded, packets of up to 1350 bytes pass (lost at: path)" in said
