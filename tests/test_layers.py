@@ -35,6 +35,7 @@ PERFORMS = {
     # the agent as a whole
     "netagent.agent",
     "netagent.config",  # reads files
+    "netagent.pieces",  # lets others run between two pieces of what a pure function does
     "netagent.log",
     "netagent.service",
     "netagent.state_dir",
@@ -191,7 +192,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.supervision": {"netagent.errors"},
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
-    "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model"},
+    "netagent.pieces": set(),
+    "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model", "netagent.pieces"},
     "netagent.firewall": {"netagent.errors"},
     "netagent.firewall.translation": {"netagent.datapath.nftables"},
     "netagent.firewall.driver": {"netagent.datapath.nftables", "netagent.errors", "netagent.firewall"},
@@ -204,7 +206,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
     "netagent.projection": {
         "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
-        "netagent.names.supervisor", "netagent.names.table", "netagent.registry", "netgossip.types",
+        "netagent.names.supervisor", "netagent.names.table", "netagent.pieces", "netagent.registry",
+        "netgossip.types",
     },
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
@@ -221,7 +224,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.membership.cluster": {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.ipam",
         "netagent.membership", "netagent.model", "netagent.names.supervisor", "netagent.names.zone",
-        "netagent.probes",
+        "netagent.pieces", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
     },
     "netagent.integrations": {
@@ -298,8 +301,8 @@ KNOWS = {
     "zeroconf": {"netgossip.discovery"},
     "shtab": {"netagent.cli.installing"},
     "immutables": {
-        "netagent.ipam.holding", "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store",
-        "netagent.registry.view",
+        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding", "netagent.registry.derive",
+        "netagent.registry.index", "netagent.registry.store", "netagent.registry.view",
     },
     "cryptography": {
         "netgossip.entry", "netgossip.frame", "netgossip.identity", "netgossip.seal",

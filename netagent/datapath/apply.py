@@ -57,6 +57,9 @@ _PUT = NLM_F_CREATE | NLM_F_REPLACE
 _APPEND = NLM_F_CREATE | NLM_F_APPEND
 """A flood entry beside those that are there: the kernel refuses to replace the zero MAC's."""
 
+OPERATIONS_A_PIECE = 128
+"""Written down and handed to the kernel before others run: some two milliseconds."""
+
 _REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
 # What the kernel says of something that is not there, by kind of object; for a removal that is success.
 _ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
@@ -98,6 +101,21 @@ async def _run(
     netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
 ) -> list[Failure]:
     failures = await _rename(netlink, operations, indexes)
+    unmade: set[str] = set()
+    for start in range(0, len(operations), OPERATIONS_A_PIECE):
+        piece = operations[start : start + OPERATIONS_A_PIECE]
+        if unmade:
+            piece = [one for one in piece if unmade.isdisjoint({device_of(one), getattr(one, "port", "")})]
+        refused = await _run_piece(netlink, piece, indexes)
+        unmade |= {device_of(f.operation) for f in refused if isinstance(f.operation, CreateDevice)}
+        failures += refused
+    return failures
+
+
+async def _run_piece(
+    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
+) -> list[Failure]:
+    failures: list[Failure] = []
     requests: list[Request] = []
     owners: list[Operation] = []
     for operation in operations:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeAlias
 
-from netagent.datapath.state import Device, KernelState, Kind
+from immutables import Map
+
+from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Table
+from netagent.pieces import Pieces, at_once
 
 SHOWN = 3
 """Things named in one line of the log; more are counted."""
+
+_TABLES: Final[tuple[Table, ...]] = ("neighbour", "self", "flood", "master")
+_ENTRIES_A_PIECE: Final = 1024
 
 Entries: TypeAlias = Mapping[tuple[str, str], str]
 
@@ -81,12 +88,50 @@ def _enumerated(things: list[str]) -> str:
     return ", ".join(things[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def damages_between(
-    believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()
-) -> Iterator[Damage]:
+def damages_between(believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()) -> list[Damage]:
     """What was done to `believed`, so that `seen` is left; nothing is said of `doubtful` devices."""
+    return at_once(comparing(believed, seen, doubtful))
+
+
+def comparing(
+    believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()
+) -> Pieces[list[Damage]]:
+    """The same in pieces."""
+    found, whole = _all_device_damages(believed, seen, doubtful)
+    found += _address_damages(believed, seen, whole)
+    # What a bridge knows behind a port goes with the port.
+    masters = {name: device.master for name, device in seen.devices.items()}
+    for table in _TABLES:
+        before, now = believed.table(table), seen.table(table)
+        yield
+        if before == now:
+            continue
+        could_stand = partial(_could_stand, whole, masters if table == "master" else None)
+        for number, damage in enumerate(_entry_damages(before, now, could_stand)):
+            if damage is not None:
+                found.append(damage)
+            if number % _ENTRIES_A_PIECE == 0:
+                yield
+    return found
+
+
+def damages_within(
+    believed: KernelState, seen: KernelState, keys: Iterable[EntryKey], doubtful: Collection[str] = ()
+) -> list[Damage]:
+    """The same, of devices and these entries alone: costs no more than they are."""
+    keys = set(keys)
+    none = replace(believed, neighbours=Map(), masters=Map(), selves=Map(), floods=Map())
+    before = none.with_entries({key: believed.entry(key) for key in keys})
+    now = none.with_entries({key: seen.entry(key) for key in keys})
+    return damages_between(before, replace(now, devices=seen.devices, addresses=seen.addresses), doubtful)
+
+
+def _all_device_damages(
+    believed: KernelState, seen: KernelState, doubtful: Collection[str]
+) -> tuple[list[Damage], set[str]]:
+    """And the devices of which something can be said."""
     renamed = renames(believed, seen)
-    yield from (Damage(DamageKind.DEVICE_RENAMED, f"{old} is now {new}") for new, old in renamed.items())
+    found = [Damage(DamageKind.DEVICE_RENAMED, f"{old} is now {new}") for new, old in renamed.items()]
     whole: set[str] = set()
     for name, device in believed.devices.items():
         present = seen.devices.get(name)
@@ -94,19 +139,31 @@ def damages_between(
             continue
         if present is not None:
             whole.add(name)
-            yield from _device_damages(device, present, seen)
+            found += _device_damages(device, present, seen)
         elif device.kind is not Kind.VETH and name not in renamed.values():
-            yield Damage(DamageKind.DEVICE_DELETED, name)
-    yield from _address_damages(believed, seen, whole)
-    yield from _entry_damages(believed.neighbours, seen.neighbours, lambda key, _value: key[0] in whole)
-    yield from _entry_damages(believed.selves, seen.selves, lambda key, _value: key[0] in whole)
-    floods = (dict.fromkeys(believed.floods, ""), dict.fromkeys(seen.floods, ""))
-    yield from _entry_damages(*floods, lambda key, _value: key[0] in whole)
-    # What a bridge knows behind a port goes with the port.
-    masters = {name: device.master for name, device in seen.devices.items()}
-    yield from _entry_damages(
-        believed.masters, seen.masters, lambda key, port: key[0] in whole and masters.get(port) == key[0]
-    )
+            found.append(Damage(DamageKind.DEVICE_DELETED, name))
+    return found, whole
+
+
+def may_cost_entries(before: KernelState, after: KernelState) -> bool:
+    """Whether what happened to devices may have taken entries along. Of a veth there is one, its guest's."""
+    if before.addresses != after.addresses:
+        return True
+    names = {*before.devices, *after.devices}
+    pairs = ((before.devices.get(name), after.devices.get(name)) for name in names)
+    return any(old != new and Kind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
+
+
+def guest_keys(
+    desired: KernelState, before: Mapping[str, Device], after: Mapping[str, Device]
+) -> set[EntryKey]:
+    """The entries that go with the veths that changed."""
+    changed = (desired.devices.get(n) for n in {*before, *after} if before.get(n) != after.get(n))
+    return {
+        ("master", (veth.master, veth.guest_mac))
+        for veth in changed
+        if veth and veth.master and veth.guest_mac
+    }
 
 
 def renames(wanted: KernelState, seen: KernelState) -> dict[str, str]:
@@ -155,18 +212,24 @@ def _address_damages(believed: KernelState, seen: KernelState, whole: set[str]) 
             yield Damage(DamageKind.ADDRESS_ADDED, f"{cidr} to {name}")
 
 
+def _could_stand(
+    whole: set[str], masters: Mapping[str, str | None] | None, key: tuple[str, str], value: str
+) -> bool:
+    """Of an entry that is missing, whether what it sat on is still there."""
+    return key[0] in whole and (masters is None or masters.get(value) == key[0])
+
+
 def _entry_damages(
     before: Entries, after: Entries, could_stand: Callable[[tuple[str, str], str], bool]
-) -> Iterator[Damage]:
-    """`could_stand`: of an entry that is missing, whether what it sat on is still there."""
-    if before == after:
-        return
+) -> Iterator[Damage | None]:
+    """One for each entry; None: it is as it was."""
     for key, value in before.items():
         now = after.get(key)
         if now == value or not could_stand(key, value):
+            yield None
             continue
         kind = DamageKind.ENTRY_DELETED if now is None else DamageKind.ENTRY_ALTERED
         yield Damage(kind, f"{key[1]} on {key[0]}")
     for key, value in after.items():
-        if key not in before and could_stand(key, value):
-            yield Damage(DamageKind.ENTRY_ADDED, f"{key[1]} on {key[0]}")
+        is_added = key not in before and could_stand(key, value)
+        yield Damage(DamageKind.ENTRY_ADDED, f"{key[1]} on {key[0]}") if is_added else None

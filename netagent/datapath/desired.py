@@ -15,7 +15,9 @@ from netagent.datapath.state import (
     CONTAINER_PORT,
     FLOODED_TUNNEL_PORT,
     TUNNEL_PORT,
+    AddressKey,
     Device,
+    EntryKey,
     KernelState,
     Kind,
     Tunnel,
@@ -82,7 +84,7 @@ def desired_state(
     vxlan_port: int,
     cluster_id: ClusterId,
 ) -> KernelState:
-    """All that this host's kernel should hold.
+    """All that this host's kernel should hold, made anew; netagent.projection.desired keeps the same up to date.
 
     A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this
     host has none. Where two endpoints claim one address or MAC, the later one in order wins; deciding clashes is the
@@ -91,56 +93,69 @@ def desired_state(
     # The underlay address may change, and containers remember the bridge's MAC.
     seed = underlay if probe is None else probe.mac
     devices: dict[str, Device] = {}
-    neighbours: dict[tuple[str, str], str] = {}
-    masters: dict[tuple[str, str], str] = {}
-    selves: dict[tuple[str, str], str] = {}
-    floods: set[tuple[str, str]] = set()
-    addresses: set[tuple[str, str]] = set()
+    entries: dict[EntryKey, str | None] = {}
+    addresses: set[AddressKey] = set()
     for network in networks:
-        bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
-        for device in _network_devices(network, underlay, vxlan_port, cluster_id):
-            devices[device.name] = replace(device, mac=device_mac(device.name, seed))
-        addresses |= {(bridge, cidr) for cidr in network.gateways}
+        own = network_devices(network, seed, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
+        devices |= {device.name: device for device in own}
+        addresses |= network_addresses(network)
         for remote in network.remotes:
-            for address in remote.addresses:
-                neighbours[bridge, address] = remote.mac
-            masters[bridge, remote.mac] = tunnel
-            selves[tunnel, remote.mac] = remote.underlay
-        if network.multicast:
-            floods |= {(tunnel, remote.underlay) for remote in network.remotes}
+            entries |= remote_entries(network, remote) | flood_entries(network, remote.underlay)
         for local in network.locals:
-            veth = veth_name(local.endpoint_id)
-            devices[veth] = _veth(veth, local, network.mtu_bytes, bridge)
-            masters[bridge, local.mac] = veth
-            if network.gateways:
-                neighbours |= _answered(bridge, local)
-    if probe is not None:
-        host = probe_state(probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
-        devices |= host.devices
-        neighbours |= host.neighbours
-        selves |= host.selves
-        addresses |= host.addresses
-    return KernelState(
-        devices=devices,
-        addresses=frozenset(addresses),
-        neighbours=neighbours,
-        masters=masters,
-        selves=selves,
-        floods=frozenset(floods),
+            veth = veth_device(network, local)
+            devices[veth.name] = veth
+            entries |= local_entries(network, local)
+    state = KernelState(devices=devices, addresses=frozenset(addresses)).with_entries(entries)
+    if probe is None:
+        return state
+    host = probe_state(probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
+    return replace(
+        state,
+        devices={**state.devices, **host.devices},
+        addresses=state.addresses | host.addresses,
+        neighbours={**state.neighbours, **host.neighbours},
+        selves={**state.selves, **host.selves},
     )
 
 
-def _answered(bridge: str, local: LocalEndpoint) -> dict[tuple[str, str], str]:
-    """Where the host sends what it routes to one of its own containers.
+def remote_entries(network: NetworkInput, remote: RemoteEndpoint) -> dict[EntryKey, str]:
+    """The way to an endpoint of another host."""
+    bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
+    entries: dict[EntryKey, str] = {
+        ("neighbour", (bridge, address)): remote.mac for address in remote.addresses
+    }
+    entries["master", (bridge, remote.mac)] = tunnel
+    entries["self", (tunnel, remote.mac)] = remote.underlay
+    return entries
 
-    It need not ask: its table of what it asked for has room for a thousand, and to ask by IPv6 it would need a
-    link-local address."""
-    return {(bridge, cidr.partition("/")[0]): local.mac for cidr in local.addresses}
+
+def local_entries(network: NetworkInput, local: LocalEndpoint) -> dict[EntryKey, str]:
+    """The way to an endpoint of this host.
+
+    Where the host routes for its containers it is told where to send what comes for one: its table of what it asked
+    for has room for a thousand, and to ask by IPv6 it would need a link-local address.
+    """
+    bridge = bridge_name(network.vni)
+    entries: dict[EntryKey, str] = {("master", (bridge, local.mac)): veth_name(local.endpoint_id)}
+    for cidr in local.addresses if network.gateways else ():
+        entries["neighbour", (bridge, cidr.partition("/")[0])] = local.mac
+    return entries
 
 
-def _network_devices(
-    network: NetworkInput, underlay: str, vxlan_port: int, cluster_id: ClusterId
+def network_addresses(network: NetworkInput) -> set[AddressKey]:
+    """The bridge's own."""
+    return {(bridge_name(network.vni), cidr) for cidr in network.gateways}
+
+
+def flood_entries(network: NetworkInput, underlay: str) -> dict[EntryKey, str]:
+    """Broadcast and multicast to a host that has endpoints in the network; nothing where it carries none."""
+    return {("flood", (vxlan_name(network.vni), underlay)): ""} if network.multicast else {}
+
+
+def network_devices(
+    network: NetworkInput, seed: str, *, underlay: str, vxlan_port: int, cluster_id: ClusterId
 ) -> tuple[Device, Device]:
+    """Bridge and VXLAN device, with MACs that follow from their names and `seed`."""
     bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
     alias = network_alias(network.network_id, cluster_id)
     return (
@@ -149,11 +164,13 @@ def _network_devices(
             kind=Kind.BRIDGE,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
+            mac=device_mac(bridge, seed),
         ),
         Device(
             name=tunnel,
             kind=Kind.VXLAN,
             alias=alias,
+            mac=device_mac(tunnel, seed),
             mtu_bytes=network.mtu_bytes,
             master=bridge,
             port=FLOODED_TUNNEL_PORT if network.multicast else TUNNEL_PORT,
@@ -162,14 +179,16 @@ def _network_devices(
     )
 
 
-def _veth(name: str, local: LocalEndpoint, mtu_bytes: int, bridge: str) -> Device:
+def veth_device(network: NetworkInput, local: LocalEndpoint) -> Device:
+    """The host's side of a local endpoint's interface."""
     return Device(
-        name=name,
+        name=veth_name(local.endpoint_id),
         kind=Kind.VETH,
         alias=endpoint_alias(local.endpoint_id),
-        mtu_bytes=mtu_bytes,
-        master=bridge,
+        mtu_bytes=network.mtu_bytes,
+        master=bridge_name(network.vni),
         port=CONTAINER_PORT,
+        guest_mac=local.mac,
     )
 
 

@@ -50,17 +50,19 @@ class NeighbourMessage(NamedTuple):
     """The neighbour's IP, or the underlay address of a VXLAN FDB entry."""
     mac: str | None
     master: int | None
-    """Index of the bridge, in dumps of a bridge's FDB."""
+    """Index of the bridge, in what is read of a bridge's FDB."""
 
 
 def encode(message: NeighbourMessage) -> bytes:
-    """The body of an RTM_*NEIGH message; `master` is never sent."""
+    """The body of an RTM_*NEIGH message."""
     parts = [_HEADER.pack(message.family, message.ifindex, message.state, message.flags, 0)]
     if message.address is not None:
         raw = _address_bytes(message.address)
         parts.append(_ATTRIBUTE.pack(4 + len(raw), _NDA_DST) + raw)
     if message.mac is not None:
         parts.append(_ATTRIBUTE.pack(10, _NDA_LLADDR) + bytes.fromhex(message.mac.replace(":", "")) + b"\0\0")
+    if message.master is not None:
+        parts.append(_ATTRIBUTE.pack(8, _NDA_MASTER) + message.master.to_bytes(4, NATIVE))
     return b"".join(parts)
 
 

@@ -112,7 +112,7 @@ class Netlink:
         raise InterruptedError(errno.EINTR, "the kernel's tables changed under every attempt to read them")
 
     async def find(self, request: Request) -> Message | None:
-        """The one object that a request names; None when the kernel has none of that name or index. OSError."""
+        """The one object that a request names; None when the kernel has none of that name, index or key. OSError."""
         async with self._lock:
             await self._socket.send(self._framed(request, 0))
             while True:
@@ -122,7 +122,7 @@ class Netlink:
                     if kind != _NLMSG_ERROR:
                         return Message(kind, body)
                     error = _error_of(body, flags)
-                    if error is not None and error.errno != errno.ENODEV:
+                    if error is not None and error.errno not in {errno.ENODEV, errno.ENOENT}:
                         raise error
                     return None
 
@@ -135,12 +135,20 @@ class Netlink:
         answers: dict[int, OSError | None] = {}
         await self._send(b"".join(frames), is_slow=any(r.type == _RTM_DELLINK for r in requests))
         while waiting:
-            for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
+            for kind, flags, sequence, body in _split(await self._receive()):
                 # Others are answers that a cancelled call did not wait for.
                 if kind == _NLMSG_ERROR and sequence in waiting:
                     waiting.remove(sequence)
                     answers[sequence] = _error_of(body, flags)
         return [answers[sequence] for sequence in sequences]
+
+    async def _receive(self) -> bytes:
+        """One datagram. Each acknowledgement is one, and nearly always there already: going through trio for each
+        would cost more than all the rest."""
+        try:
+            return self._plain.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return await self._socket.recv(_RECEIVE_BYTES)
 
     async def _send(self, data: bytes, *, is_slow: bool) -> None:
         """The kernel does what it is asked while it takes the message: removing a link, which waits until no packet

@@ -7,9 +7,10 @@ that the kernel makes by itself (a bridge's own MACs, MACs learnt from container
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, TypeAlias
 
 from netagent.datapath.link import (
     RTM_DELADDR,
@@ -34,11 +35,14 @@ from netagent.datapath.neighbour import (
     NeighbourMessage,
     decode,
     encode,
+    family_of,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
-from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, is_ours
+from netagent.datapath.state import ZERO_MAC, Device, EntryKey, KernelState, Kind, is_ours
+from netagent.pieces import Pieces, piece_by_piece
 
 _KINDS = {kind.value: kind for kind in Kind}
+_ENTRIES_A_PIECE: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,28 +61,45 @@ class Observation:
 class Entry(NamedTuple):
     """One neighbour or FDB entry on a device of ours."""
 
-    table: Literal["neighbour", "master", "self", "flood"]
-    key: tuple[str, str]
+    key: EntryKey
     value: str
     """Empty for a flood, which is all key."""
 
 
+class Extent(enum.Enum):
+    """How much of the kernel to look at again."""
+
+    DEVICES = enum.auto()
+    """Links and their addresses."""
+    ALL = enum.auto()
+
+
+News: TypeAlias = EntryKey | Extent
+
+
 async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
     """Read links, addresses, neighbours and FDB. `known`: indexes of what was ours. OSError as Netlink.dump."""
+    seen = await observe_devices(netlink, known)
+    if not seen.names:
+        return seen
+    state = seen.state
+    for family in (0, AF_BRIDGE):
+        request = Request(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
+        state = await piece_by_piece(_read(await netlink.dump(request), state, seen.names))
+    return replace(seen, state=state)
+
+
+async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Observation:
+    """The same without neighbours and FDB."""
     links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
     ours = [link for link in links if link.kind in _KINDS and (is_ours(link.alias) or link.index in known)]
     names = {link.index: link.name for link in ours}
-    devices = {link.name: device_of_link(link, names) for link in ours}
     foreign = [link for link in links if link.index not in names]
-    tables = await _observe_entries(netlink, names, devices)
+    addresses = [decode_address(message.body) for message in await netlink.dump(address_dump())]
     return Observation(
         state=KernelState(
-            devices=devices,
-            addresses=await _observe_addresses(netlink, names),
-            neighbours=tables["neighbour"],
-            masters=tables["master"],
-            selves=tables["self"],
-            floods=frozenset(tables["flood"]),
+            devices={link.name: device_of_link(link, names) for link in ours},
+            addresses=frozenset((names[index], cidr) for index, cidr in addresses if index in names),
         ),
         names=names,
         strangers=frozenset(link.name for link in foreign),
@@ -86,24 +107,44 @@ async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
     )
 
 
-async def _observe_addresses(netlink: Netlink, names: Mapping[int, str]) -> frozenset[tuple[str, str]]:
-    found = [decode_address(message.body) for message in await netlink.dump(address_dump())]
-    return frozenset((names[index], cidr) for index, cidr in found if index in names)
+async def observe_entries(
+    netlink: Netlink, seen: Observation, keys: Collection[EntryKey]
+) -> dict[EntryKey, str | None]:
+    """What there is at each key, on the devices as they were seen; not for floods. OSError."""
+    indexes = {name: index for index, name in seen.names.items()}
+    found: dict[EntryKey, str | None] = {}
+    for key in keys:
+        table, (device, what) = key
+        index = indexes.get(device)
+        found[key] = None
+        if index is None:
+            continue
+        match table:
+            case "neighbour":
+                question = NeighbourMessage(family_of(what), index, 0, 0, what, None, None)
+            case "master":
+                question = NeighbourMessage(AF_BRIDGE, 0, 0, 0, None, what, index)
+            case _:
+                question = NeighbourMessage(AF_BRIDGE, index, 0, NTF_SELF, None, what, None)
+        message = await netlink.find(Request(RTM_GETNEIGH, 0, encode(question)))
+        entry = (
+            entry_of(decode(message.body), seen.names, seen.state.devices) if message is not None else None
+        )
+        if entry is not None and entry.key == key:
+            found[key] = entry.value
+    return found
 
 
-async def _observe_entries(
-    netlink: Netlink, names: Mapping[int, str], devices: Mapping[str, Device]
-) -> dict[str, dict[tuple[str, str], str]]:
-    tables: dict[str, dict[tuple[str, str], str]] = {"neighbour": {}, "master": {}, "self": {}, "flood": {}}
-    if not names:
-        return tables
-    for family in (0, AF_BRIDGE):
-        request = Request(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
-        for message in await netlink.dump(request):
-            entry = entry_of(decode(message.body), names, devices)
-            if entry is not None:
-                tables[entry.table][entry.key] = entry.value
-    return tables
+def _read(messages: Sequence[Message], state: KernelState, names: Mapping[int, str]) -> Pieces[KernelState]:
+    entries: dict[EntryKey, str | None] = {}
+    for message in messages:
+        entry = entry_of(decode(message.body), names, state.devices)
+        if entry is not None:
+            entries[entry.key] = entry.value
+        if len(entries) >= _ENTRIES_A_PIECE:
+            state, entries = state.with_entries(entries), {}
+        yield
+    return state.with_entries(entries)
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
@@ -138,42 +179,47 @@ def entry_of(
     if message.family != AF_BRIDGE:
         if message.address is None or not (deleted or message.state & NUD_PERMANENT):
             return None
-        return Entry("neighbour", (name, message.address), message.mac or "")
+        return Entry(("neighbour", (name, message.address)), message.mac or "")
     if message.mac is None:
         return None
     if message.flags & NTF_SELF:
         if device is None or device.kind is not Kind.VXLAN:
             return None
         if message.mac == ZERO_MAC:
-            return Entry("flood", (name, message.address or ""), "")
-        return Entry("self", (name, message.mac), message.address or "")
+            return Entry(("flood", (name, message.address or "")), "")
+        return Entry(("self", (name, message.mac)), message.address or "")
     bridge = names.get(message.master) if message.master is not None else None
     if bridge is None or message.state & NUD_PERMANENT or not (deleted or message.state & NUD_NOARP):
         return None
-    return Entry("master", (bridge, message.mac), name)
+    return Entry(("master", (bridge, message.mac)), name)
 
 
-def is_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
-    """False for a notification that tells what is believed already, or that is not about us.
+def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:
+    """What to look at again; None for a notification that tells what is believed already, or that is not about us.
 
-    Most notifications are echoes of our own writes; without this every write would cost a dump.
+    Most notifications are echoes of our own writes; without this every write would cost a look.
     """
     if message.type in {RTM_NEWNEIGH, RTM_DELNEIGH}:
-        deleted = message.type == RTM_DELNEIGH
-        entry = entry_of(decode(message.body), names, belief.devices, deleted=deleted)
-        if entry is None:
-            return False
-        if entry.table == "flood":
-            return (entry.key in belief.floods) is deleted
-        table = {"neighbour": belief.neighbours, "master": belief.masters, "self": belief.selves}[entry.table]
-        return table.get(entry.key) != (None if deleted else entry.value)
+        return _entry_news(message, names, belief)
     if message.type in {RTM_NEWLINK, RTM_DELLINK}:
-        return _is_link_news(message, names, belief)
+        return Extent.DEVICES if _is_link_news(message, names, belief) else None
     if message.type in {RTM_NEWADDR, RTM_DELADDR}:
         index, cidr = decode_address(message.body)
         known = (names.get(index), cidr) in belief.addresses
-        return index in names and known is not (message.type == RTM_NEWADDR)
-    return False
+        return Extent.DEVICES if index in names and known is not (message.type == RTM_NEWADDR) else None
+    return None
+
+
+def _entry_news(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:
+    decoded = decode(message.body)
+    place = entry_of(decoded, names, belief.devices, deleted=True)
+    if place is None:
+        return None
+    is_there = message.type == RTM_NEWNEIGH and entry_of(decoded, names, belief.devices) is not None
+    if belief.entry(place.key) == (place.value if is_there else None):
+        return None
+    # Of the many entries of the zero MAC the kernel shows a single one to who asks for it.
+    return Extent.ALL if place.key[0] == "flood" else place.key
 
 
 def _is_link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:

@@ -9,7 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, PortFlags
+from netagent.datapath.state import (
+    ZERO_MAC,
+    AddressKey,
+    Device,
+    EntryKey,
+    KernelState,
+    Kind,
+    PortFlags,
+    assigned,
+)
+from netagent.pieces import Pieces, at_once
+
+_ENTRIES_A_PIECE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,93 +147,110 @@ Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | EntryOpera
 
 def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
     """The state once all of them are done, as the kernel does them."""
-    draft = _Draft(state)
+    return at_once(doing(state, operations))
+
+
+def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelState]:
+    """The same in pieces. Costs the operations; a device that goes, is renamed or changes its master costs all
+    entries."""
+    entries: dict[EntryKey, str | None] = {}
+    addresses: set[AddressKey] | None = None
     for operation in operations:
         match operation:
             case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
-                draft.change_device(operation)
+                state = _with_addresses(state.with_entries(entries), addresses)
+                entries, addresses = {}, None
+                state = _after_device(state, operation)
+                yield
             case SetAddress(name, cidr):
-                draft.addresses.add((name, cidr))
+                addresses = {*(state.addresses if addresses is None else addresses), (name, cidr)}
             case DeleteAddress(name, cidr):
-                draft.addresses.discard((name, cidr))
+                addresses = {*(state.addresses if addresses is None else addresses)} - {(name, cidr)}
             case _:
-                draft.change_entry(operation)
+                key, value = entry_after(operation)
+                # What leads somewhere else by now is not what was to be deleted.
+                there = entries[key] if key in entries else state.entry(key)
+                if not isinstance(operation, DeleteMaster) or there == operation.port:
+                    entries[key] = value
+                if len(entries) >= _ENTRIES_A_PIECE:
+                    state, entries = state.with_entries(entries), {}
+                    yield
+    return _with_addresses(state.with_entries(entries), addresses)
+
+
+def entry_after(operation: EntryOperation) -> tuple[EntryKey, str | None]:
+    """Which entry an operation is about, and what it is afterwards; None: nothing."""
+    match operation:
+        case SetSelf(name, mac, underlay):
+            return ("self", (name, mac)), underlay
+        case DeleteSelf(name, mac):
+            return ("self", (name, mac)), None
+        case AddFlood(name, underlay):
+            return ("flood", (name, underlay)), ""
+        case DeleteFlood(name, underlay):
+            return ("flood", (name, underlay)), None
+        case SetMaster(name, mac, port):
+            return ("master", (name, mac)), port
+        case DeleteMaster(name, mac, _):
+            return ("master", (name, mac)), None
+        case SetNeighbour(name, address, mac):
+            return ("neighbour", (name, address)), mac
+        case DeleteNeighbour(name, address):
+            return ("neighbour", (name, address)), None
+
+
+def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> KernelState:
+    return state if addresses is None else replace(state, addresses=frozenset(addresses))
+
+
+def _after_device(state: KernelState, operation: DeviceOperation) -> KernelState:
+    match operation:
+        case CreateDevice(device):
+            bare = replace(device, master=None, port=None, up=False)
+            return replace(state, devices=assigned(state.devices, {device.name: bare}))
+        case RenameDevice(name, wanted):
+            return _renamed(state, name, wanted)
+        case SetDevice(device, fields):
+            changed = {field: getattr(device, field) for field in fields}
+            present = replace(state.devices[device.name], **changed)
+            if "master" in fields:  # the bridge that it leaves forgets what was behind it
+                lost = {key: None for key, port in state.masters.items() if port == device.name}
+                state = replace(state, masters=assigned(state.masters, lost))
+            return replace(state, devices=assigned(state.devices, {device.name: present}))
+        case DeleteDevice(name):
+            return _without(state, name)
+
+
+def _without(state: KernelState, name: str) -> KernelState:
+    devices = {key: _released(device, name) for key, device in state.devices.items() if key != name}
+    masters = dict.fromkeys(key for key, port in state.masters.items() if name in {key[0], port})
     return KernelState(
-        devices=draft.devices,
-        addresses=frozenset(draft.addresses),
-        neighbours=draft.neighbours,
-        masters=draft.masters,
-        selves=draft.selves,
-        floods=frozenset(draft.floods),
+        devices=devices,
+        addresses=frozenset(key for key in state.addresses if key[0] != name),
+        neighbours=assigned(
+            state.neighbours, dict.fromkeys(key for key in state.neighbours if key[0] == name)
+        ),
+        masters=assigned(state.masters, masters),
+        selves=assigned(state.selves, dict.fromkeys(key for key in state.selves if key[0] == name)),
+        floods=assigned(state.floods, dict.fromkeys(key for key in state.floods if key[0] == name)),
     )
 
 
-class _Draft:
-    """A KernelState in the making."""
-
-    def __init__(self, state: KernelState) -> None:
-        self.devices = dict(state.devices)
-        self.addresses = set(state.addresses)
-        self.neighbours = dict(state.neighbours)
-        self.masters = dict(state.masters)
-        self.selves = dict(state.selves)
-        self.floods = set(state.floods)
-
-    def change_device(self, operation: DeviceOperation) -> None:
-        match operation:
-            case CreateDevice(device):
-                self.devices[device.name] = replace(device, master=None, port=None, up=False)
-            case RenameDevice(name, wanted):
-                self._rename(name, wanted)
-            case SetDevice(device, fields):
-                changed = {field: getattr(device, field) for field in fields}
-                self.devices[device.name] = replace(self.devices[device.name], **changed)
-                if "master" in fields:  # the bridge that it leaves forgets what was behind it
-                    self.masters = {key: port for key, port in self.masters.items() if port != device.name}
-            case DeleteDevice(name):
-                self.devices.pop(name, None)
-                self.devices = {key: _released(device, name) for key, device in self.devices.items()}
-                self.addresses = {key for key in self.addresses if key[0] != name}
-                self.neighbours = {key: mac for key, mac in self.neighbours.items() if key[0] != name}
-                self.masters = {key: port for key, port in self.masters.items() if name not in {key[0], port}}
-                self.selves = {key: underlay for key, underlay in self.selves.items() if key[0] != name}
-                self.floods = {key for key in self.floods if key[0] != name}
-
-    def _rename(self, name: str, wanted: str) -> None:
-        new = {name: wanted}
-        self.devices = {
+def _renamed(state: KernelState, name: str, wanted: str) -> KernelState:
+    new = {name: wanted}
+    return KernelState(
+        devices={
             new.get(key, key): replace(
                 device, name=new.get(key, key), master=new.get(device.master or "", device.master)
             )
-            for key, device in self.devices.items()
-        }
-        self.addresses = {(new.get(key, key), cidr) for key, cidr in self.addresses}
-        self.neighbours = {(new.get(key, key), one): mac for (key, one), mac in self.neighbours.items()}
-        self.masters = {
-            (new.get(key, key), mac): new.get(port, port) for (key, mac), port in self.masters.items()
-        }
-        self.selves = {(new.get(key, key), mac): underlay for (key, mac), underlay in self.selves.items()}
-        self.floods = {(new.get(key, key), underlay) for key, underlay in self.floods}
-
-    def change_entry(self, operation: EntryOperation) -> None:
-        match operation:
-            case SetSelf(name, mac, underlay):
-                self.selves[name, mac] = underlay
-            case DeleteSelf(name, mac):
-                self.selves.pop((name, mac), None)
-            case AddFlood(name, underlay):
-                self.floods.add((name, underlay))
-            case DeleteFlood(name, underlay):
-                self.floods.discard((name, underlay))
-            case SetMaster(name, mac, port):
-                self.masters[name, mac] = port
-            case DeleteMaster(name, mac, port):
-                if self.masters.get((name, mac)) == port:
-                    del self.masters[name, mac]
-            case SetNeighbour(name, address, mac):
-                self.neighbours[name, address] = mac
-            case DeleteNeighbour(name, address):
-                self.neighbours.pop((name, address), None)
+            for key, device in state.devices.items()
+        },
+        addresses=frozenset((new.get(key, key), cidr) for key, cidr in state.addresses),
+        neighbours={(new.get(key, key), one): mac for (key, one), mac in state.neighbours.items()},
+        masters={(new.get(key, key), mac): new.get(port, port) for (key, mac), port in state.masters.items()},
+        selves={(new.get(key, key), mac): underlay for (key, mac), underlay in state.selves.items()},
+        floods={(new.get(key, key), underlay): "" for key, underlay in state.floods},
+    )
 
 
 def _released(device: Device, master: str) -> Device:

@@ -11,9 +11,9 @@ not there yet is left out together with its entries; a superfluous one is left a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final
 
 from netagent.datapath.damage import renames
 from netagent.datapath.operations import (
@@ -32,52 +32,109 @@ from netagent.datapath.operations import (
     SetMaster,
     SetNeighbour,
     SetSelf,
-    after,
+    doing,
 )
-from netagent.datapath.state import Device, KernelState, Kind
-
-K = TypeVar("K")
-V = TypeVar("V")
+from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Table, assigned
+from netagent.pieces import Pieces, at_once
 
 # In this order: a port gets its flags before it is up, and its bridge before its flags.
 _FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", "mcast_snooping", "master", "port", "up")
 
+_ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
+"""In which entries are set; they are removed the other way round."""
+_ENTRIES_A_PIECE: Final = 1024
+
 
 def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
-    """Operations that turn `observed` into `desired`; empty when they agree."""
+    """Operations that turn `observed` into `desired`; empty when they agree. Sorted, for people."""
+    return at_once(planning(desired, observed, is_sorted=True))
+
+
+def planning(
+    desired: KernelState, observed: KernelState, *, is_sorted: bool = False
+) -> Pieces[list[Operation]]:
+    """The same in pieces, sorted or not. Costs all that the two hold."""
     operations: list[Operation] = [
         RenameDevice(stray, name) for stray, name in sorted(renames(desired, observed).items())
     ]
-    if operations:
-        observed = after(observed, operations)
+    observed = yield from doing(observed, operations)
     desired = reachable(desired, observed)
+    yield
     unfit: list[Operation] = [
         DeleteDevice(name)
         for name, device in observed.devices.items()
         if name in desired.devices and _must_be_made_anew(desired.devices[name], device)
     ]
-    if unfit:
-        observed = after(observed, unfit)
-        operations += unfit
-    changes = _device_changes(desired, observed)
-    if changes:
-        observed = after(observed, changes)
-        operations += changes
-    operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
-    operations += [SetSelf(*key, value) for key, value in _changed(desired.selves, observed.selves)]
-    operations += [SetMaster(*key, value) for key, value in _changed(desired.masters, observed.masters)]
-    operations += [
-        SetNeighbour(*key, value) for key, value in _changed(desired.neighbours, observed.neighbours)
-    ]
-    operations += [AddFlood(*key) for key in sorted(desired.floods - observed.floods)]
+    observed = yield from doing(observed, unfit)
+    changes = _device_changes(desired.devices, observed)
+    observed = yield from doing(observed, changes)
+    operations += [*unfit, *changes]
     superfluous = {
         name
         for name, device in observed.devices.items()
         if name not in desired.devices and device.kind is not Kind.VETH
     }
-    operations += _entry_removals(desired, observed, superfluous)
+    additions, removals = yield from _entry_changes(desired, observed, superfluous, is_sorted=is_sorted)
+    operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
+    operations += additions
+    operations += removals
+    operations += [
+        DeleteAddress(*key)
+        for key in sorted(observed.addresses - desired.addresses)
+        if key[0] not in superfluous
+    ]
     operations += [DeleteDevice(name) for name in sorted(superfluous)]
     return operations
+
+
+def plan_within(
+    desired: KernelState,
+    observed: KernelState,
+    keys: Iterable[EntryKey],
+    *,
+    are_devices_settled: bool = False,
+) -> list[Operation] | None:
+    """The same where devices agree or nearly so, and only these entries can differ; costs no more than these and the
+    devices. None: it takes a whole plan.
+
+    `are_devices_settled`: it is known that there is nothing to do for devices.
+    """
+    if desired.addresses != observed.addresses:
+        return None
+    if not are_devices_settled and not _are_devices_akin(desired, observed):
+        return None
+    additions: list[tuple[EntryKey, str]] = []
+    removals: list[tuple[EntryKey, str]] = []
+    for key in keys:
+        wanted, there = desired.entry(key), observed.entry(key)
+        if key[0] == "master" and wanted not in observed.devices:
+            wanted = None  # a veth that is not there yet
+        if wanted is not None and wanted != there:
+            additions.append((key, wanted))
+        elif wanted is None and there is not None:
+            removals.append((key, there))
+    present = () if are_devices_settled else set(desired.devices) & set(observed.devices)
+    return [
+        *_device_changes({name: desired.devices[name] for name in present}, observed),
+        *(_addition(*one) for one in sorted(additions, key=lambda one: _ORDER.index(one[0][0]))),
+        *(_removal(*one) for one in sorted(removals, key=lambda one: -_ORDER.index(one[0][0]))),
+    ]
+
+
+def _are_devices_akin(desired: KernelState, observed: KernelState) -> bool:
+    """True when nothing that happens to a device costs entries, or makes room for some."""
+    for name, device in desired.devices.items():
+        present = observed.devices.get(name)
+        if present is device or present == device:
+            continue
+        if present is None:
+            if device.kind is not Kind.VETH:
+                return False
+        elif present.master != device.master or _must_be_made_anew(device, present):
+            return False
+    return all(
+        name in desired.devices or device.kind is Kind.VETH for name, device in observed.devices.items()
+    ) and not renames(desired, observed)
 
 
 def reachable(desired: KernelState, observed: KernelState) -> KernelState:
@@ -89,10 +146,11 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
     }
     if not missing:
         return desired
+    unreached = dict.fromkeys(key for key, port in desired.masters.items() if port in missing)
     return replace(
         desired,
-        devices={name: device for name, device in desired.devices.items() if name not in missing},
-        masters={key: port for key, port in desired.masters.items() if port not in missing},
+        devices=assigned(desired.devices, dict.fromkeys(missing)),
+        masters=assigned(desired.masters, unreached),
     )
 
 
@@ -106,13 +164,11 @@ def _must_be_made_anew(desired: Device, observed: Device) -> bool:
     return (new.vni, new.port, ":" in new.local) != (old.vni, old.port, ":" in old.local)
 
 
-def _device_changes(desired: KernelState, observed: KernelState) -> list[Operation]:
+def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> list[Operation]:
     """All creations, then all settings; bridges before their ports."""
     creations: list[Operation] = []
     settings: list[Operation] = []
-    for device in sorted(
-        desired.devices.values(), key=lambda device: (device.kind is not Kind.BRIDGE, device.name)
-    ):
+    for device in sorted(desired.values(), key=lambda device: (device.kind is not Kind.BRIDGE, device.name)):
         present = observed.devices.get(device.name)
         if present == device:
             continue
@@ -132,29 +188,48 @@ def _differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
     return tuple(field for field in _FIELDS if field in fields)
 
 
-def _changed(desired: Mapping[K, V], observed: Mapping[K, V]) -> list[tuple[K, V]]:
-    return [(key, value) for key, value in desired.items() if observed.get(key) != value]
+def _entry_changes(
+    desired: KernelState, observed: KernelState, going: set[str], *, is_sorted: bool
+) -> Pieces[tuple[list[Operation], list[Operation]]]:
+    """Entries to set, and those that should not be; what sits on a device that is removed goes with it."""
+    additions: list[Operation] = []
+    removals: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
+    for table in _ORDER:
+        wanted, there = desired.table(table), observed.table(table)
+        for number, (place, value) in enumerate(sorted(wanted.items()) if is_sorted else wanted.items()):
+            if there.get(place) != value:
+                additions.append(_addition((table, place), value))
+            if number % _ENTRIES_A_PIECE == 0:
+                yield
+        for number, (place, value) in enumerate(sorted(there.items()) if is_sorted else there.items()):
+            if place not in wanted and place[0] not in going and value not in going:
+                removals[table].append(_removal((table, place), value))
+            if number % _ENTRIES_A_PIECE == 0:
+                yield
+    return additions, [operation for table in reversed(_ORDER) for operation in removals[table]]
 
 
-def _entry_removals(desired: KernelState, observed: KernelState, going: set[str]) -> list[Operation]:
-    """Entries that should not be; those on a device that is removed go with it."""
-    operations: list[Operation] = [
-        DeleteFlood(*key) for key in sorted(observed.floods - desired.floods) if key[0] not in going
-    ]
-    operations += [
-        DeleteNeighbour(*key)
-        for key in observed.neighbours
-        if key not in desired.neighbours and key[0] not in going
-    ]
-    operations += [
-        DeleteMaster(*key, port)
-        for key, port in observed.masters.items()
-        if key not in desired.masters and key[0] not in going and port not in going
-    ]
-    operations += [
-        DeleteSelf(*key) for key in observed.selves if key not in desired.selves and key[0] not in going
-    ]
-    operations += [
-        DeleteAddress(*key) for key in sorted(observed.addresses - desired.addresses) if key[0] not in going
-    ]
-    return operations
+def _addition(key: EntryKey, value: str) -> Operation:
+    table, (device, what) = key
+    match table:
+        case "self":
+            return SetSelf(device, what, value)
+        case "master":
+            return SetMaster(device, what, value)
+        case "neighbour":
+            return SetNeighbour(device, what, value)
+        case "flood":
+            return AddFlood(device, what)
+
+
+def _removal(key: EntryKey, value: str) -> Operation:
+    table, (device, what) = key
+    match table:
+        case "self":
+            return DeleteSelf(device, what)
+        case "master":
+            return DeleteMaster(device, what, value)
+        case "neighbour":
+            return DeleteNeighbour(device, what)
+        case "flood":
+            return DeleteFlood(device, what)

@@ -13,7 +13,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 
-from netagent.datapath.state import Device, KernelState, Kind, Tunnel, probe_alias
+from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Tunnel, probe_alias
 from netagent.model.ids import ClusterId, HostId, vxlan_name
 
 
@@ -70,6 +70,13 @@ def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id
     return KernelState(
         devices={name: device},
         addresses=frozenset({(name, f"{probe.address}/64")}),
-        neighbours={(name, peer.probe_address): peer.probe_mac for peer in probe.peers},
-        selves={(name, peer.probe_mac): peer.underlay for peer in probe.peers},
-    )
+    ).with_entries({key: value for peer in probe.peers for key, value in peer_entries(probe, peer).items()})
+
+
+def peer_entries(probe: ProbeInput, peer: ProbePeer) -> dict[EntryKey, str]:
+    """The way to another host's probe device."""
+    name = vxlan_name(probe.vni)
+    return {
+        ("neighbour", (name, peer.probe_address)): peer.probe_mac,
+        ("self", (name, peer.probe_mac)): peer.underlay,
+    }

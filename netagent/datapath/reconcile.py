@@ -1,9 +1,11 @@
 """The loop that keeps the kernel equal to the desired state, whoever changed either.
 
 Three things wake it: a new desired state, a notification from the kernel that is not what we believe, and a timer. A
-new desired state is compared with what we believe to be there, which costs no dump; the other two look first. What
-failed stays dirty, is shown with its reason, and is tried again with growing pauses. Nothing is touched before the
-first desired state has been given, and nothing when the loop ends: the kernel keeps what it has.
+new desired state is compared with what we believe to be there, and only where it may differ: one endpoint costs no
+more among ten thousand than alone. News lead to a look at the very entries that they are about, or at the devices;
+the timer, and whatever failed, to a look at everything. That takes long, so it is done in pieces. What failed stays
+dirty, is shown with its reason, and is tried again with growing pauses. Nothing is touched before the first desired
+state has been given, and nothing when the loop ends: the kernel keeps what it has.
 """
 
 from __future__ import annotations
@@ -12,27 +14,48 @@ import errno
 import logging
 import math
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 
 import trio
 
 from netagent.datapath.apply import Failure, apply, names_after
-from netagent.datapath.damage import Drift, damages_between
+from netagent.datapath.damage import Damage, Drift, comparing, damages_within, guest_keys, may_cost_entries
 from netagent.datapath.link import RTM_DELLINK
 from netagent.datapath.netlink import Message, Netlink, split_messages
-from netagent.datapath.observe import Observation, is_news, observe
-from netagent.datapath.operations import CreateDevice, RenameDevice, SetDevice, after, device_of, render
-from netagent.datapath.plan import plan
+from netagent.datapath.observe import (
+    Extent,
+    News,
+    Observation,
+    news_of,
+    observe,
+    observe_devices,
+    observe_entries,
+)
+from netagent.datapath.operations import (
+    EntryOperation,
+    device_of,
+    doing,
+    entry_after,
+    render,
+)
+from netagent.datapath.plan import plan_within, planning
+from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
-from netagent.datapath.state import Device, KernelState, Kind, endpoint_of
+from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Wanted, endpoint_of
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
+from netagent.pieces import piece_by_piece
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)
 """Who changes the same thing all the time must not fill the log."""
 
+MOST_NEWS = 500
+"""Beyond these looking at everything is less work than looking at each."""
+NOTIFICATIONS_AT_ONCE = 64
+"""Read before others run: each is a datagram of its own, and an echo of ours for every entry that we write."""
 _SHOWN_FAILURES = 100
 _NOTIFICATION_BYTES = 1 << 16
 
@@ -76,17 +99,24 @@ class Reconciler:
         interval_s: float = INTERVAL_S,
     ) -> None:
         notifications.setblocking(False)
+        self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
         self._desired: KernelState | None = None
+        self._open: set[EntryKey] | None = None
+        """Entries in which what is desired and what we believe may differ; None: any."""
+        self._news: set[News] = set()
+        """What to look at again."""
         self._generation = -1
         self._programmed_generation = -1
         self._belief = Observation()
         """What we saw last, and what we did since."""
         self._is_sound = False
         """Whether it can be told from the belief what somebody else did."""
+        self._settled: tuple[object, object] = (None, None)
+        """Devices desired and believed, as long as what could be done about their differences was done."""
         self._standing: Mapping[str, Device] = {}
         """Devices of ours as of the end of the last pass."""
         self._at_work: KernelState | None = None
@@ -109,10 +139,17 @@ class Reconciler:
                     await self._wait_work()
                     await self._pass()
 
-    def set_desired(self, state: KernelState, generation: int) -> None:
+    def set_desired(self, wanted: Wanted, generation: int) -> None:
         """What the kernel should hold from now on; `generation` grows from call to call."""
-        self._desired, self._generation = state, generation
+        self._desired, self._generation = wanted.state, generation
+        self._reopen(wanted.touched)
         self._schedule.wake()
+
+    def _reopen(self, keys: Iterable[EntryKey] | None) -> None:
+        if keys is None:
+            self._open = None
+        elif self._open is not None:
+            self._open.update(keys)
 
     @property
     def programmed_generation(self) -> int:
@@ -173,7 +210,7 @@ class Reconciler:
             generation=self._generation,
             programmed_generation=self._programmed_generation,
             devices=len(state.devices),
-            entries=len(state.neighbours) + len(state.masters) + len(state.selves) + len(state.floods),
+            entries=state.entry_count,
             looks=self._schedule.looks,
             looked_at=self._looked_at,
             drift=self.drift.kinds,
@@ -187,18 +224,31 @@ class Reconciler:
         while True:
             try:
                 data = await self._notifications.recv(_NOTIFICATION_BYTES)
+                for _ in range(NOTIFICATIONS_AT_ONCE):
+                    for message in split_messages(data):
+                        self._heed(message)
+                    data = self._plain_notifications.recv(_NOTIFICATION_BYTES)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._schedule.look_soon()  # some were lost
-                continue
-            if any(map(self._is_news, split_messages(data))):
-                self._schedule.look_soon()
+                self._look_soon(Extent.ALL)  # some were lost
 
-    def _is_news(self, message: Message) -> bool:
-        # What was in the way of something may be the device that has just gone.
-        is_way_free = bool(self._failures) and message.type == RTM_DELLINK
-        return is_way_free or is_news(message, self._belief.names, self._belief.state)
+    def _heed(self, message: Message) -> None:
+        news = news_of(message, self._belief.names, self._belief.state)
+        if news is not None:
+            self._look_soon(news)
+        elif self._failures and message.type == RTM_DELLINK:
+            self._look_soon(
+                Extent.ALL
+            )  # what was in the way of something may be the device that has just gone
+
+    def _look_soon(self, news: News) -> None:
+        self._news.add(news)
+        if len(self._news) > MOST_NEWS:
+            self._news = {Extent.ALL}
+        self._schedule.look_soon()
 
     async def _wait_work(self) -> None:
         while self._desired is None or not self._schedule.is_due():
@@ -212,14 +262,16 @@ class Reconciler:
             return
         self._schedule.is_desired_new = False
         self._at_work = desired
+        open_, self._open = self._open, set()
         is_looking = self._schedule.is_look_due()
         try:
             if is_looking:
-                await self._look()
-            await self._program(desired)
+                looked_at = await self._look(desired)
+                open_ = None if open_ is None or looked_at is None else open_ | looked_at
+            await self._program(desired, open_)
         except OSError as error:
             # The socket or a dump failed as a whole; nothing is known of what was done.
-            self._is_sound = False
+            self._open, self._is_sound = None, False
             self._schedule.failed(str(error))
             _log.warning("datapath: %s", error)
             return
@@ -231,40 +283,110 @@ class Reconciler:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _look(self) -> None:
+    async def _look(self, desired: KernelState) -> set[EntryKey] | None:
+        """At the news alone, if they are why; the entries that were looked at, None: at everything."""
+        started_at, must_be_whole = self._schedule.start_look()
+        news, self._news = self._news, set()
+        keys = None
+        if not must_be_whole and self._is_sound:
+            keys = await self._look_closely(news, desired)
+        if keys is None:
+            await self._look_at_all()
+        self._schedule.end_look(started_at, self._interval_s, is_whole=keys is None)
+        return keys
+
+    async def _look_at_all(self) -> None:
         before = self._belief.state
-        started_at = self._schedule.start_look()
         self._belief = await observe(self._netlink, self._belief.names.keys())
         self._looked_at = trio.current_time()
-        self._schedule.end_look(started_at, self._interval_s)
         was_sound, self._is_sound = self._is_sound, True
-        if was_sound and before != self._belief.state:
-            # Of what failed we believe what we do not know.
-            failing = {device_of(failure.operation) for failure in (*self._failures, *self._vanished)}
-            for sentence in self.drift.note(damages_between(before, self._belief.state, failing)):
-                _limited.warning(
-                    sentence, f"datapath: somebody else changed what is ours; put right: {sentence}"
-                )
+        if was_sound:
+            self._tell(await piece_by_piece(comparing(before, self._belief.state, self._doubtful())))
 
-    async def _program(self, desired: KernelState) -> None:
-        operations = plan(desired, self._belief.state)
+    async def _look_closely(self, news: set[News], desired: KernelState) -> set[EntryKey] | None:
+        """None: something has happened to a device that may have cost entries."""
+        if Extent.ALL in news:
+            return None
+        before = self._belief.state
         seen = self._belief
+        keys = {one for one in news if not isinstance(one, Extent)}
+        if Extent.DEVICES in news:
+            seen = await observe_devices(self._netlink, self._belief.names.keys())
+            if may_cost_entries(before, seen.state):
+                return None
+            seen = replace(
+                seen, state=replace(before, devices=seen.state.devices, addresses=seen.state.addresses)
+            )
+            keys |= guest_keys(desired, before.devices, seen.state.devices)
+        try:
+            entries = await observe_entries(self._netlink, seen, keys)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:  # Linux before 5.0
+                return None
+            raise
+        # News that came meanwhile are about what we believed until now.
+        self._belief = replace(seen, state=seen.state.with_entries(entries))
+        self._tell(damages_within(before, self._belief.state, keys, self._doubtful()))
+        return keys
+
+    def _doubtful(self) -> set[str]:
+        """Of what failed we believe what we do not know."""
+        return {device_of(failure.operation) for failure in (*self._failures, *self._vanished)}
+
+    def _tell(self, damages: Iterable[Damage]) -> None:
+        for sentence in self.drift.note(damages):
+            _limited.warning(sentence, f"datapath: somebody else changed what is ours; put right: {sentence}")
+
+    async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
+        seen = self._belief
+        operations = None
+        if keys is not None:
+            is_settled = all(map(is_, self._settled, (desired.devices, seen.state.devices)))
+            operations = plan_within(desired, seen.state, keys, are_devices_settled=is_settled)
+        if operations is None:
+            keys = None
+            operations = await piece_by_piece(planning(desired, seen.state))
         if operations:
             # Believed before it is done, so that the notifications of our own writes are no news.
             names = names_after(operations, seen.names)
-            self._belief = replace(seen, state=after(seen.state, operations), names=names)
-        failures = [_explained(f, seen) for f in await apply(self._netlink, operations, self._belief.names)]
+            state = await piece_by_piece(doing(seen.state, operations))
+            self._belief = replace(seen, state=state, names=names)
+        failures = [explained(f, seen) for f in await apply(self._netlink, operations, self._belief.names)]
+        self._settled = desired.devices, self._belief.state.devices
+        self._note_failures(failures, seen.state, keys)
+
+    def _note_failures(
+        self, failures: list[Failure], before: KernelState, keys: set[EntryKey] | None
+    ) -> None:
+        """Of a plan for `keys` (None: for everything), made when `before` was believed."""
         known = [*self._failures, *self._vanished]
         self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
         confirmed = [f for f in failures if f not in self._vanished]
         for failure in confirmed:
             if failure not in self._failures:
                 _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
-        self._failures = confirmed
-        if failures:
+        refused = {entry_after(f.operation)[0] for f in confirmed if isinstance(f.operation, EntryOperation)}
+        if self._vanished or len(refused) < len(confirmed):
+            self._failures, self._open = confirmed, None
             self._schedule.failed("")
-        else:
+            return
+        # Only entries: the rest is as we believe, and these are tried again by themselves.
+        self._failures = [
+            *(f for f in self._failures if keys is not None and not _is_about(f, keys)),
+            *confirmed,
+        ]
+        if refused:
+            unchanged = self._belief.state.with_entries({key: before.entry(key) for key in refused})
+            self._belief = replace(self._belief, state=unchanged)
+            self._news |= {Extent.ALL if key[0] == "flood" else key for key in refused}
+            self._schedule.retry()
+        elif not self._failures:
             self._schedule.succeeded()
+
+
+def _is_about(failure: Failure, keys: set[EntryKey]) -> bool:
+    operation = failure.operation
+    return isinstance(operation, EntryOperation) and entry_after(operation)[0] in keys
 
 
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:
@@ -274,21 +396,3 @@ def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[
         if device.kind is Kind.VETH and name not in observed.devices
     )
     return frozenset(EndpointId(endpoint_id) for endpoint_id in missing if endpoint_id is not None)
-
-
-def _explained(failure: Failure, seen: Observation) -> Failure:
-    """The kernel's `File exists` and `Address in use` with the name of what is in the way."""
-    operation = failure.operation
-    if isinstance(operation, SetDevice) and failure.errno == errno.EADDRINUSE and operation.device.tunnel:
-        port = operation.device.tunnel.port
-        return replace(failure, reason=f"UDP port {port} is used by another program or device")
-    if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
-        return failure
-    name = device_of(operation)
-    if name in seen.strangers:
-        return replace(failure, reason=f"a device named {name} exists that is not ours")
-    tunnel = operation.device.tunnel if isinstance(operation, CreateDevice) else None
-    if tunnel is not None and tunnel.vni in seen.foreign_tunnels:
-        holder = seen.foreign_tunnels[tunnel.vni]
-        return replace(failure, reason=f"VNI {tunnel.vni} is used by {holder}, which is not ours")
-    return failure

@@ -1,7 +1,7 @@
 """When the reconciler works, and whether it looks at the kernel first.
 
 Looks come on news, on a timer, and after failures with growing pauses; however much news there is, looking takes at
-most a fifth of the time.
+most a fifth of the time. The timer's look is at everything, and so is that after a failure that leaves us ignorant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Schedule:
     earliest_look_at: float = -math.inf
     """Looking takes at most a fifth of the time, however much news there is."""
     must_look: bool = True
-    """What we believe is unsound: look before planning, whatever the reason for planning."""
+    """What we believe is unsound: look at everything before planning, whatever the reason for planning."""
+    whole_at: float = -math.inf
+    """When the timer asks for a look at everything."""
     retry_s: float = RETRY_MIN_S
     looks: int = 0
     trouble: str = ""
@@ -60,24 +62,32 @@ class Schedule:
         """True when there is something to do now."""
         return self.is_desired_new or trio.current_time() >= self.look_at
 
-    def start_look(self) -> float:
-        """The time. From now on news calls for another look: it may be of a table that has been read already."""
+    def start_look(self) -> tuple[float, bool]:
+        """The time, and whether to look at everything. From now on news calls for another look: it may be of a table
+        that has been read already."""
+        now = trio.current_time()
         self.look_at = math.inf
-        return trio.current_time()
+        return now, self.must_look or now >= self.whole_at
 
-    def end_look(self, started_at: float, interval_s: float) -> None:
+    def end_look(self, started_at: float, interval_s: float, *, is_whole: bool) -> None:
         """It went well; the next is the timer's, if no news came meanwhile."""
         now = trio.current_time()
         self.looks += 1
-        self.must_look = False
         self.trouble = ""
+        if is_whole:
+            self.must_look = False
+            self.whole_at = now + interval_s
         self.earliest_look_at = now + 4 * (now - started_at)
-        self.look_at = max(min(self.look_at, now + interval_s), self.earliest_look_at)
+        self.look_at = max(min(self.look_at, self.whole_at), self.earliest_look_at)
 
     def failed(self, trouble: str) -> None:
-        """Look and try again after a pause that doubles."""
+        """Look at everything and try again after a pause that doubles."""
         self.trouble = trouble
         self.must_look = True
+        self.retry()
+
+    def retry(self) -> None:
+        """Look and try again after a pause that doubles."""
         self.look_at = min(self.look_at, trio.current_time() + self.retry_s)
         self.retry_s = min(2 * self.retry_s, RETRY_MAX_S)
 

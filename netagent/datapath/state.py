@@ -18,9 +18,11 @@ Whatever sits on a device that carries our alias is ours; nothing else is ever l
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias, TypeVar
+
+from immutables import Map
 
 MARK = "netagent "
 """Every device of ours has an alias that begins so."""
@@ -94,6 +96,9 @@ class Device:
     mcast_snooping: bool = False
     """Of a BRIDGE. Snooping needs a querier, which an overlay has not; without one it drops multicast."""
     up: bool = True
+    guest_mac: str | None = field(default=None, compare=False)
+    """Of a desired VETH: the MAC of the end inside, which the bridge is to know behind this one. The entry itself
+    is in `masters`; this leads there."""
 
 
 NeighbourKey: TypeAlias = tuple[str, str]
@@ -111,20 +116,98 @@ ZERO_MAC = "00:00:00:00:00:00"
 """At a VXLAN device: whatever has no entry of its own."""
 
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Table: TypeAlias = Literal["neighbour", "master", "self", "flood"]
+EntryKey: TypeAlias = tuple[Table, tuple[str, str]]
+"""A neighbour or an FDB entry: which table, and its key there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
-    """All of ours in the kernel, desired or observed. Never changed after it was made."""
+    """All of ours in the kernel, desired or observed. Never changed after it was made.
 
-    devices: Mapping[str, Device] = field(default_factory=dict)
+    Any mappings will do to make one; it holds persistent ones, so that a state that differs in little from another
+    costs little more than it.
+    """
+
+    devices: Mapping[str, Device] = field(default_factory=Map)
     addresses: frozenset[AddressKey] = frozenset()
-    neighbours: Mapping[NeighbourKey, str] = field(default_factory=dict)
+    neighbours: Mapping[NeighbourKey, str] = field(default_factory=Map)
     """-> MAC"""
-    masters: Mapping[MasterKey, str] = field(default_factory=dict)
+    masters: Mapping[MasterKey, str] = field(default_factory=Map)
     """-> the port's device name"""
-    selves: Mapping[SelfKey, str] = field(default_factory=dict)
+    selves: Mapping[SelfKey, str] = field(default_factory=Map)
     """-> underlay address"""
-    floods: frozenset[FloodKey] = frozenset()
-    """In the kernel one FDB entry of the zero MAC with many destinations."""
+    floods: Mapping[FloodKey, str] = field(default_factory=Map)
+    """-> nothing, an empty text. In the kernel one FDB entry of the zero MAC with many destinations."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "neighbours", "masters", "selves", "floods"):
+            object.__setattr__(self, name, persistent(getattr(self, name)))
+
+    def entry(self, key: EntryKey) -> str | None:
+        """The value at the key (empty for a flood, which is all key); None when there is none."""
+        return self.table(key[0]).get(key[1])
+
+    def table(self, name: Table) -> Mapping[tuple[str, str], str]:
+        """One of the tables by its name."""
+        match name:
+            case "neighbour":
+                return self.neighbours
+            case "master":
+                return self.masters
+            case "self":
+                return self.selves
+            case "flood":
+                return self.floods
+
+    def with_entries(self, entries: Mapping[EntryKey, str | None]) -> KernelState:
+        """With these values, without the keys whose value is None. Costs what they are."""
+        parts: dict[Table, dict[tuple[str, str], str | None]] = {}
+        for (table, place), value in entries.items():
+            parts.setdefault(table, {})[place] = value
+        return replace(
+            self,
+            neighbours=assigned(self.neighbours, parts.get("neighbour", {})),
+            masters=assigned(self.masters, parts.get("master", {})),
+            selves=assigned(self.selves, parts.get("self", {})),
+            floods=assigned(self.floods, parts.get("flood", {})),
+        )
+
+    @property
+    def entry_count(self) -> int:
+        """Neighbours and FDB entries."""
+        return len(self.neighbours) + len(self.masters) + len(self.selves) + len(self.floods)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A desired state, and where it differs from the one before."""
+
+    state: KernelState
+    touched: frozenset[EntryKey] | None = None
+    """Entries that can be others than in the state that was wanted before; None: any. Devices are compared anyway."""
+
+
+def persistent(mapping: Mapping[K, V]) -> Map[K, V]:
+    """The mapping itself, if it is one of these."""
+    return mapping if isinstance(mapping, Map) else Map(mapping)
+
+
+def assigned(mapping: Mapping[K, V], values: Mapping[K, V | None]) -> Map[K, V]:
+    """With these values, without the keys whose value is None."""
+    found = persistent(mapping)
+    if not values:
+        return found
+    draft = found.mutate()
+    for key, value in values.items():
+        if value is not None:
+            draft[key] = value
+        else:
+            draft.pop(key, None)
+    return draft.finish()
 
 
 def network_alias(network_id: str, cluster_id: str) -> str:

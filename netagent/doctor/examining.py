@@ -129,7 +129,7 @@ async def _gather_intent(
         "networks": len({row.network_id for row in known.rows.values()}),
         "containers": len({(row.netns_dev, row.netns_inode) for row in known.rows.values()}) - unseen,
         "devices": len(state.devices),
-        "entries": len(state.neighbours) + len(state.masters) + len(state.selves) + len(state.floods),
+        "entries": state.entry_count,
         "questions": asked,
     }
     dirty = cluster.reconciler.status().dirty

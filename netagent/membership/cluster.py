@@ -28,14 +28,13 @@ from netagent import __version__
 from netagent.config import Config
 from netagent.datapath import nftables
 from netagent.datapath.attach import Attacher
-from netagent.datapath.desired import desired_state
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import boot_id
 from netagent.datapath.offload import OffloadKeeper
 from netagent.datapath.probe_device import probe_address
 from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import Wanted
 from netagent.datapath.underlay import host_routes
 from netagent.datapath.uplink import Underlay, is_fixed
 from netagent.errors import FailedError, NetagentError, NoError
@@ -55,6 +54,7 @@ from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name, vxlan_
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
+from netagent.pieces import Pieces
 from netagent.probes.checksum import Checksums
 from netagent.probes.echo import EchoProber, Listeners, Machines
 from netagent.probes.liveness import Liveness
@@ -62,8 +62,9 @@ from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus
 from netagent.projection import announcing
 from netagent.projection.announcing import Announcer
+from netagent.projection.desired import DesiredMaker
 from netagent.projection.guarding import firewall_input, limits_of
-from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
+from netagent.projection.intent import networks_here, path_targets, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal, JournalError
@@ -247,6 +248,7 @@ class Cluster:
         self.forwarding = Forwarding(
             SETTINGS, state.run_dir / FORWARDING_FILE, self.ways_out, self._tell_firewall
         )
+        self._maker = DesiredMaker(self._cluster_id, vxlan_port=self.config.vxlan_port)
         self.projection = Projection(
             self.live,
             self.reconciler,
@@ -463,14 +465,8 @@ class Cluster:
 
     # -- what the rooms ask for --------------------------------------------------------------------------------
 
-    def _desired(self, known: Moment) -> KernelState:
-        return desired_state(
-            network_inputs(known.view, known.rows.values()),
-            probe_input(known.view, self._cluster_id, self.underlay.mtu_bytes, self.underlay.address),
-            underlay=self.underlay.address,
-            vxlan_port=self.config.vxlan_port,
-            cluster_id=self._cluster_id,
-        )
+    def _desired(self, known: Moment) -> Pieces[Wanted]:
+        return self._maker.make(known, self.underlay)
 
     @property
     def guarded_now(self) -> FirewallInput:
@@ -492,8 +488,8 @@ class Cluster:
         )
 
     def _routed(self, known: Moment) -> list[str]:
-        inputs = network_inputs(known.view, known.rows.values())
-        return [bridge_name(network.vni) for network in inputs if network.gateways]
+        networks = networks_here(known.view, {row.network_id for row in known.rows.values()})
+        return [bridge_name(network.record.vni) for network in networks if network.record.gateways]
 
     async def _tell_firewall(self) -> str:
         self.live.note_change()

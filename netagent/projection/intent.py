@@ -7,38 +7,60 @@ cut off by an agent's or a link's trouble; they go when the owner deletes the re
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, ProbePeer, RemoteEndpoint
 from netagent.datapath.probe_device import probe_address, probe_mac, probe_vni
-from netagent.model.ids import ClusterId, HostId
+from netagent.model.ids import ClusterId, HostId, NetworkId
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import AgentState, NetworkView, RegistryView
+from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
 def network_inputs(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> list[NetworkInput]:
     """The networks of which this host has endpoints, each with all its endpoints."""
-    by_network: dict[str, list[LocalEndpointRow]] = {}
+    by_network = rows_by_network(rows)
+    return [_network_input(view, one, by_network[one.network_id]) for one in networks_here(view, by_network)]
+
+
+def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:
+    """This host's endpoints, sorted into their networks."""
+    found: dict[NetworkId, list[LocalEndpointRow]] = {}
     for row in rows:
-        by_network.setdefault(row.network_id, []).append(row)
-    inputs = []
-    for network_id in sorted(by_network):
-        network = view.networks.get(by_network[network_id][0].network_id)
-        # A network whose VNI is another one's must not be built: its packets would reach the other one's containers.
-        if network is not None and network.holds_vni:
-            inputs.append(_network_input(view, network, by_network[network_id]))
-    return inputs
+        found.setdefault(row.network_id, []).append(row)
+    return found
+
+
+def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[NetworkView]:
+    """Those of the networks that are to be built, by id.
+
+    One whose VNI is another one's must not be: its packets would reach the other one's containers.
+    """
+    found = (view.networks.get(network_id) for network_id in sorted(network_ids))
+    return [network for network in found if network is not None and network.holds_vni]
 
 
 def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow]) -> NetworkInput:
+    remotes = (
+        remote_endpoint(endpoint, way)
+        for _, endpoint in sorted(view.endpoints_in(network.network_id).items())
+        if (way := way_to(view, endpoint.owner)) is not None
+    )
+    return replace(
+        bare_network(network),
+        # Also those that are being attached: an interface that is there before its row says so is not a leftover.
+        locals=tuple(local_endpoint(row, network) for row in sorted(rows, key=lambda row: row.endpoint_id)),
+        remotes=tuple(remotes),
+    )
+
+
+def bare_network(network: NetworkView) -> NetworkInput:
+    """The network without its endpoints."""
     return NetworkInput(
         network_id=network.network_id,
         vni=network.record.vni,
         mtu_bytes=network.record.mtu_bytes,
         multicast=network.record.multicast,
         gateways=network.record.gateways,
-        # Also those that are being attached: an interface that is there before its row says so is not a leftover.
-        locals=tuple(local_endpoint(row, network) for row in rows),
-        remotes=tuple(_remotes(view, network)),
     )
 
 
@@ -59,21 +81,21 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
     )
 
 
-def _remotes(view: RegistryView, network: NetworkView) -> Iterable[RemoteEndpoint]:
+def way_to(view: RegistryView, host_id: HostId) -> str | None:
+    """The underlay address of another host that we send containers' packets to; None: we send it none."""
     if view.local in view.forgotten:
-        return  # our containers have addresses that others may have by now: until they end, they are alone
-    for endpoint_id, endpoint in sorted(view.endpoints_in(network.network_id).items()):
-        host = view.hosts.get(endpoint.owner)
-        if (
-            endpoint.owner == view.local
-            or host is None
-            or host.record is None
-            or host.agent is AgentState.LEFT
-        ):
-            continue
-        yield RemoteEndpoint(
-            endpoint_id, endpoint.record.mac, endpoint.record.addresses, host.record.underlay
+        return (
+            None  # our containers have addresses that others may have by now: until they end, they are alone
         )
+    host = view.hosts.get(host_id)
+    if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
+        return None
+    return host.record.underlay
+
+
+def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
+    """An endpoint of the host at `way`."""
+    return RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, way)
 
 
 def probe_input(

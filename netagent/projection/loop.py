@@ -16,9 +16,10 @@ import trio
 
 from netagent.datapath.forwarding import Forwarding
 from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Live, Moment
 
 PROGRAM_GRACE_S = 2.0
@@ -30,7 +31,7 @@ CLEAR_S = 2.0
 class Steps:
     """What the loop does, as functions of what is known at one moment."""
 
-    desired: Callable[[Moment], KernelState]
+    desired: Callable[[Moment], Pieces[Wanted]]
     guarded: Callable[[Moment], FirewallInput]
     routed: Callable[[Moment], Collection[str]]
     publish_names: Callable[[Moment], Awaitable[None]]
@@ -65,7 +66,7 @@ class Projection:
         """End, and take everything of ours out of the kernel: this host leaves for good."""
         self._running.cancel()
         last = self._live.revision + 1
-        self._reconciler.set_desired(KernelState(), last)
+        self._reconciler.set_desired(Wanted(KernelState()), last)
         with trio.move_on_after(CLEAR_S):
             await self._reconciler.wait_programmed(last)
         self._forwarding.set_desired((), last)
@@ -78,7 +79,8 @@ class Projection:
     async def _lead_kernel(self) -> None:
         while True:
             known = self._live.now
-            self._reconciler.set_desired(self._steps.desired(known), known.revision)
+            wanted = await piece_by_piece(self._steps.desired(known))
+            self._reconciler.set_desired(wanted, known.revision)
             self._guard.set_desired(self._steps.guarded(known), known.revision)
             self._steps.probe(known)
             self._given = known.revision

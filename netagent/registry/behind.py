@@ -90,13 +90,14 @@ class Behind:
     def take(self) -> list[Statement]:
         """All that waits. Nothing is given twice, unless `settle` says that it failed."""
         with self._lock:
-            statements = [one for key in self._to_drop for one in drop_log("replica", *key)]
-            for key, notes in self._logs.items():
-                statements += notes.statements(key)
-            statements += [one for group in self._latest.values() for one in group]
-            self._taken = (set(self._logs) | self._to_drop, self._latest)
+            logs, latest, to_drop = self._logs, self._latest, self._to_drop
+            self._taken = (set(logs) | to_drop, latest)
             self._logs, self._latest, self._to_drop, self._entry_count = {}, {}, set(), 0
-            return statements
+        # What was taken is ours alone: the event loop must not wait while thousands of statements are made.
+        statements = [one for key in to_drop for one in drop_log("replica", *key)]
+        for key, notes in logs.items():
+            statements += notes.statements(key)
+        return statements + [one for group in latest.values() for one in group]
 
     def settle(self, *, written: bool) -> None:
         """What became of the last `take`."""

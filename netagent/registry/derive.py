@@ -28,6 +28,7 @@ from netagent.registry.facts import EndpointView, HostView, NetworkView, short_i
 from netagent.registry.index import add, assign, drop, put, remove
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import Claim, EndpointKey, Held, LogKey, Store
+from netagent.registry.trail import Place
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 
@@ -218,6 +219,10 @@ class Draft:
             or new.answers is not old.answers
             or new.silent is not old.silent
         )
+
+    def touched(self) -> tuple[set[HostId], set[Place]]:
+        """Hosts and endpoints that may be others than before."""
+        return self._hosts, {(network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints}
 
     def _decide_forgotten(self) -> None:
         """Who is forgotten: takes their records out of all indexes, and puts back whose word counts again."""

@@ -36,6 +36,7 @@ from netagent.registry.facts import (
 )
 from netagent.registry.schema import key_of
 from netagent.registry.store import EndpointKey, Held, Store
+from netagent.registry.trail import Step, Touched, Trail, longer, touched_between
 from netgossip.types import EntriesChanged, Member, Scope, Version
 
 __all__ = [
@@ -61,6 +62,7 @@ class RegistryView:
     local: HostId
     generation: int = 0
     _store: Store = field(default_factory=Store, repr=False)
+    _trail: Trail = field(default_factory=lambda: (Step(),), repr=False)
 
     # -- the next view -----------------------------------------------------------------------------------------
 
@@ -119,7 +121,12 @@ class RegistryView:
         store = draft.finish()
         if not draft.changes():
             return self
-        return dataclasses.replace(self, generation=self.generation + 1, _store=store)
+        trail = longer(self._trail, *draft.touched())
+        return dataclasses.replace(self, generation=self.generation + 1, _store=store, _trail=trail)
+
+    def touched_since(self, earlier: RegistryView) -> Touched | None:
+        """Which hosts and endpoints can be others than in `earlier`; None: any. See netagent.registry.trail."""
+        return touched_between(earlier._trail, self._trail)
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
@@ -207,6 +214,11 @@ class RegistryView:
     def attachments(self, network_id: NetworkId) -> frozenset[HostId]:
         """Hosts that take part in the network."""
         return self._store.attachments.get(network_id, frozenset())
+
+    @property
+    def participants(self) -> Map[NetworkId, frozenset[HostId]]:
+        """The same for all networks: the very same object as long as none of it changes."""
+        return self._store.attachments
 
     def grants(self, network_id: NetworkId) -> tuple[tuple[HostId, GrantRecord], ...]:
         """All grants of the network's space with their writers, sorted by range and hop."""

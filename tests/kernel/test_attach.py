@@ -31,6 +31,7 @@ from kernel.overlay import (
 from netagent.datapath.desired import LocalEndpoint, desired_state
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
 from netagent.datapath.removal import Removal
+from netagent.datapath.state import Wanted
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
 
@@ -49,7 +50,7 @@ def with_host(
             state = desired_state(
                 [network(local)], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
             )
-            host.reconciler.set_desired(state, 1)
+            host.reconciler.set_desired(Wanted(state), 1)
             with trio.fail_after(10):
                 await host.reconciler.wait_programmed(1)
             await body(host)
@@ -105,7 +106,7 @@ def test_scenario_01_what_a_container_sends_at_once_leaves_the_host(
             state = desired_state(
                 [network(ends, (far,))], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
             )
-            host.reconciler.set_desired(state, 1)
+            host.reconciler.set_desired(Wanted(state), 1)
             with trio.fail_after(10):
                 await host.reconciler.wait_programmed(1)
             for end in ends:

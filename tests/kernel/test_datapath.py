@@ -28,7 +28,7 @@ from netagent.datapath.desired import NetworkInput, desired_state
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import KernelState, Wanted
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
 
 pytestmark = pytest.mark.kernel
@@ -57,7 +57,7 @@ def probe_of(own: HostId, other: HostId, other_underlay: str) -> ProbeInput:
 
 async def program(host: Host, state: KernelState) -> None:
     generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(state, generation)
+    host.reconciler.set_desired(Wanted(state), generation)
     with trio.fail_after(10):
         await host.reconciler.wait_programmed(generation)
     assert host.reconciler.status().dirty == ()
@@ -234,7 +234,7 @@ def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespa
         wire[0].run(f"ip link add {bridge_name(VNI + 2)} type bridge")
         third = NetworkInput(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
         async with open_host(wire[0], "192.0.2.1") as h1:
-            h1.reconciler.set_desired(desired(h1, network(), other, third), 1)
+            h1.reconciler.set_desired(Wanted(desired(h1, network(), other, third)), 1)
             with trio.fail_after(10):
                 await h1.reconciler.wait_programmed(1)
             assert h1.reconciler.trouble_with(TUNNEL) == f"VNI {VNI} is used by vx-foreign, which is not ours"

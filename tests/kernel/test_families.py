@@ -26,6 +26,7 @@ from kernel.overlay import (
 )
 
 from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.state import Wanted
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.model.ids import veth_name
 
@@ -37,7 +38,7 @@ UNDERLAYS, UNDERLAYS6 = ("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2
 async def program(host: Host, wanted: NetworkInput) -> None:
     state = desired_state([wanted], None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
     generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(state, generation)
+    host.reconciler.set_desired(Wanted(state), generation)
     with trio.fail_after(10):
         await host.reconciler.wait_programmed(generation)
     assert host.reconciler.status().dirty == ()

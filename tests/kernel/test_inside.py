@@ -16,6 +16,7 @@ from kernel.overlay import CLUSTER, PORT, Host, Namespace, NamespaceFactory, ope
 
 from netagent.datapath.desired import desired_state
 from netagent.datapath.netns import boot_id
+from netagent.datapath.state import Wanted
 from netagent.model.ids import EndpointId, veth_name
 from netagent.projection.intent import local_endpoint, network_inputs
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -75,7 +76,7 @@ def with_world(
         async with open_host(wire[0], "192.0.2.1") as host:
             inputs = network_inputs(agent.live.view, [row])
             state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
-            host.reconciler.set_desired(state, 1)
+            host.reconciler.set_desired(Wanted(state), 1)
             await host.reconciler.wait_programmed(1)
             ifname = await host.attacher.bind(
                 local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes

@@ -30,7 +30,7 @@ from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoin
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
 from netagent.model.ids import EndpointId, NetworkId, veth_name, vni_of, vxlan_name
@@ -51,7 +51,7 @@ def desired_of(host: Host, *networks: NetworkInput) -> KernelState:
 
 async def program(host: Host, *networks: NetworkInput) -> None:
     generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(desired_of(host, *networks), generation)
+    host.reconciler.set_desired(Wanted(desired_of(host, *networks)), generation)
     with trio.fail_after(10):
         await host.reconciler.wait_programmed(generation)
     assert host.reconciler.status().dirty == ()
@@ -180,7 +180,7 @@ def test_hosts_come_and_go_one_by_one(
         async with open_host(wire[0], UNDERLAYS[0]) as host:
             for numbers in [(2,), (2, 3, 4), (3,), (4, 5), ()]:
                 await program(host, remotes(*numbers))
-                floods = (await observe(host.netlink)).state.floods
+                floods = set((await observe(host.netlink)).state.floods)
                 assert floods == {(TUNNEL, f"192.0.2.{n}") for n in numbers}
             wanted = remotes(7, 8)
             await program(host, wanted)

@@ -8,6 +8,7 @@ from kernel.overlay import CLUSTER, MTU_BYTES, Namespace, NamespaceFactory, netw
 
 from netagent.datapath.desired import ProbeInput, desired_state
 from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.state import Wanted
 from netagent.datapath.underlay import find_underlay, host_routes
 from netagent.datapath.underlay_watch import SETTLE_S, UnderlayWatch
 from netagent.datapath.uplink import Underlay
@@ -62,7 +63,7 @@ def test_routes_of_others_are_reported_and_ours_are_not(wire: tuple[Namespace, N
             state = desired_state(
                 [network()], probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER
             )
-            host.reconciler.set_desired(state, 1)
+            host.reconciler.set_desired(Wanted(state), 1)
             with trio.fail_after(10):
                 await host.reconciler.wait_programmed(1)
             assert await host_routes(host.netlink) == (

@@ -33,7 +33,7 @@ from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
 from netagent.datapath.desired import LocalEndpoint, desired_state, device_mac
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import bridge_name, veth_name
@@ -109,7 +109,7 @@ class Router:
         """Kernel, firewall and switches, in the order of the projection."""
         self.generation += 1
         self.given = given
-        self.host.reconciler.set_desired(state, self.generation)
+        self.host.reconciler.set_desired(Wanted(state), self.generation)
         with trio.fail_after(10):
             await self.host.reconciler.wait_programmed(self.generation)
             await self.follow()
@@ -340,7 +340,7 @@ def test_a_default_route_of_somebody_else_comes_first(
     async def main() -> None:
         end = with_way_out(endpoint(2, container))
         async with open_host(wire[0], UNDERLAY) as host:
-            host.reconciler.set_desired(state_of(end), 1)
+            host.reconciler.set_desired(Wanted(state_of(end)), 1)
             with trio.fail_after(10):
                 await host.reconciler.wait_programmed(1)
             await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)

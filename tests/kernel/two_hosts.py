@@ -23,6 +23,7 @@ from kernel.overlay import (
 )
 
 from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.state import Wanted
 
 UNDERLAYS = ("192.0.2.1", "192.0.2.2")
 ADDRESSES = ("10.66.0.2", "10.66.0.3", "fd66::2", "fd66::3")
@@ -51,7 +52,7 @@ async def open_overlay(hosts: Sequence[Namespace], containers: Sequence[Namespac
 async def _program(host: Host, *networks: NetworkInput) -> None:
     state = desired_state(networks, None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
     generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(state, generation)
+    host.reconciler.set_desired(Wanted(state), generation)
     with trio.fail_after(10):
         await host.reconciler.wait_programmed(generation)
 

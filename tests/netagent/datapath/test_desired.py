@@ -76,7 +76,7 @@ def test_a_network_with_multicast_floods_once_to_each_host() -> None:
 
 
 def test_a_network_without_multicast_floods_to_nobody() -> None:
-    assert state(NET).floods == frozenset()
+    assert not state(NET).floods
     assert state(NET).devices["nx-90"].port == TUNNEL_PORT
 
 

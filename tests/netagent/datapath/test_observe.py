@@ -21,7 +21,7 @@ from netagent.datapath.neighbour import (
     encode,
 )
 from netagent.datapath.netlink import Message
-from netagent.datapath.observe import Entry, entry_of, is_news
+from netagent.datapath.observe import Entry, Extent, entry_of, news_of
 from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
@@ -43,35 +43,32 @@ BELIEF = KernelState(
     neighbours={("na-1", "10.0.0.1"): MAC},
     masters={("na-1", MAC): "nx-1"},
     selves={("nx-1", MAC): "192.0.2.2"},
-    floods=frozenset({("nx-1", "192.0.2.2")}),
+    floods={("nx-1", "192.0.2.2"): ""},
 )
 
 NEIGHBOUR = NeighbourMessage(socket.AF_INET, 1, NUD_PERMANENT, 0, "10.0.0.1", MAC, None)
 SELF = NeighbourMessage(AF_BRIDGE, 2, NUD_PERMANENT, NTF_SELF, "192.0.2.2", MAC, None)
 FLOOD = SELF._replace(mac=ZERO_MAC)
 MASTER = NeighbourMessage(AF_BRIDGE, 2, NUD_NOARP, 0, None, MAC, 1)
-LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, MAC, 1)
+LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, "02:00:00:00:00:07", 1)
 
 
 def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message:
-    body = encode(message)
-    if message.master is not None:
-        body += b"\x08\x00\x09\x00" + message.master.to_bytes(4, "little")
-    return Message(RTM_DELNEIGH if deleted else RTM_NEWNEIGH, body)
+    return Message(RTM_DELNEIGH if deleted else RTM_NEWNEIGH, encode(message))
 
 
 def test_entries_are_told_apart() -> None:
-    assert entry_of(NEIGHBOUR, NAMES, DEVICES) == Entry("neighbour", ("na-1", "10.0.0.1"), MAC)
-    assert entry_of(SELF, NAMES, DEVICES) == Entry("self", ("nx-1", MAC), "192.0.2.2")
-    assert entry_of(FLOOD, NAMES, DEVICES) == Entry("flood", ("nx-1", "192.0.2.2"), "")
-    assert entry_of(MASTER, NAMES, DEVICES) == Entry("master", ("na-1", MAC), "nx-1")
+    assert entry_of(NEIGHBOUR, NAMES, DEVICES) == Entry(("neighbour", ("na-1", "10.0.0.1")), MAC)
+    assert entry_of(SELF, NAMES, DEVICES) == Entry(("self", ("nx-1", MAC)), "192.0.2.2")
+    assert entry_of(FLOOD, NAMES, DEVICES) == Entry(("flood", ("nx-1", "192.0.2.2")), "")
+    assert entry_of(MASTER, NAMES, DEVICES) == Entry(("master", ("na-1", MAC)), "nx-1")
 
 
 @pytest.mark.parametrize(
     "message",
     [
         NEIGHBOUR._replace(ifindex=9),  # on somebody else's device
-        NEIGHBOUR._replace(state=0x02),  # resolved, not put there
+        NEIGHBOUR._replace(state=0x02, address="10.0.0.7"),  # resolved, not put there
         LEARNT,
         MASTER._replace(state=NUD_PERMANENT),  # the bridge's own address
         MASTER._replace(master=9),
@@ -82,21 +79,31 @@ def test_entries_are_told_apart() -> None:
 )
 def test_what_is_not_ours_is_passed_over(message: NeighbourMessage) -> None:
     assert entry_of(message, NAMES, DEVICES) is None
-    assert not is_news(notification(message), NAMES, BELIEF)
+    assert news_of(notification(message), NAMES, BELIEF) is None
 
 
 @pytest.mark.parametrize("message", [NEIGHBOUR, SELF, FLOOD, MASTER])
 def test_an_echo_is_no_news_and_a_difference_is(message: NeighbourMessage) -> None:
-    assert not is_news(notification(message), NAMES, BELIEF)
-    assert is_news(notification(message, deleted=True), NAMES, BELIEF)
-    assert is_news(notification(message), NAMES, KernelState(devices=DEVICES))
-    assert not is_news(notification(message, deleted=True), NAMES, KernelState(devices=DEVICES))
+    assert news_of(notification(message), NAMES, BELIEF) is None
+    assert news_of(notification(message, deleted=True), NAMES, BELIEF) is not None
+    assert news_of(notification(message), NAMES, KernelState(devices=DEVICES)) is not None
+    assert news_of(notification(message, deleted=True), NAMES, KernelState(devices=DEVICES)) is None
 
 
-def test_a_changed_value_is_news() -> None:
-    assert is_news(notification(NEIGHBOUR._replace(mac="02:00:00:00:00:99")), NAMES, BELIEF)
-    assert is_news(notification(SELF._replace(address="192.0.2.3")), NAMES, BELIEF)
-    assert is_news(notification(MASTER._replace(ifindex=3)), NAMES, BELIEF)
+def test_a_changed_value_is_news_of_its_entry() -> None:
+    changed = NEIGHBOUR._replace(mac="02:00:00:00:00:99")
+    assert news_of(notification(changed), NAMES, BELIEF) == ("neighbour", ("na-1", "10.0.0.1"))
+    moved = SELF._replace(address="192.0.2.3")
+    assert news_of(notification(moved), NAMES, BELIEF) == ("self", ("nx-1", MAC))
+    elsewhere = MASTER._replace(ifindex=3)
+    assert news_of(notification(elsewhere), NAMES, BELIEF) == ("master", ("na-1", MAC))
+    assert news_of(notification(FLOOD._replace(address="192.0.2.3")), NAMES, BELIEF) is Extent.ALL
+
+
+def test_what_is_no_longer_permanent_is_news() -> None:
+    ageing = NEIGHBOUR._replace(state=0x02)
+    assert news_of(notification(ageing), NAMES, BELIEF) == ("neighbour", ("na-1", "10.0.0.1"))
+    assert news_of(notification(MASTER._replace(state=0x02)), NAMES, BELIEF) == ("master", ("na-1", MAC))
 
 
 def test_addresses() -> None:
@@ -105,10 +112,10 @@ def test_addresses() -> None:
         set_address(2, "fd00::9/64"),
         set_address(9, "fd00::9/64"),
     )
-    assert not is_news(Message(RTM_NEWADDR, ours.body), NAMES, BELIEF)
-    assert is_news(Message(RTM_DELADDR, ours.body), NAMES, BELIEF)
-    assert is_news(Message(RTM_NEWADDR, foreign.body), NAMES, BELIEF)
-    assert not is_news(Message(RTM_NEWADDR, elsewhere.body), NAMES, BELIEF)
+    assert news_of(Message(RTM_NEWADDR, ours.body), NAMES, BELIEF) is None
+    assert news_of(Message(RTM_DELADDR, ours.body), NAMES, BELIEF) is not None
+    assert news_of(Message(RTM_NEWADDR, foreign.body), NAMES, BELIEF) is not None
+    assert news_of(Message(RTM_NEWADDR, elsewhere.body), NAMES, BELIEF) is None
 
 
 @given(
@@ -121,7 +128,7 @@ def test_addresses() -> None:
         address=st.none()
         | st.sampled_from(["10.0.0.1", "255.255.255.255", "fd00::1", "::", "2001:db8::ffff"]),
         mac=st.none() | st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":")),
-        master=st.none(),
+        master=st.none() | st.integers(0, 2**31 - 1),
     )
 )
 def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -26,17 +27,21 @@ from netagent.datapath.operations import (
     device_of,
     render,
 )
-from netagent.datapath.plan import plan, reachable
+from netagent.datapath.plan import plan, plan_within, reachable
 from netagent.datapath.state import (
     CONTAINER_PORT,
     FLOODED_TUNNEL_PORT,
     TUNNEL_PORT,
     Device,
+    EntryKey,
     KernelState,
     Kind,
     PortFlags,
+    Table,
     Tunnel,
 )
+
+TABLES: tuple[Table, ...] = ("neighbour", "master", "self", "flood")
 
 # A small world, so that two states often speak of the same things.
 BRIDGES, TUNNELS, VETHS = ("na-1", "na-2"), ("nx-1", "nx-2"), ("nv1", "nv2")
@@ -73,9 +78,9 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
             for name in tunnels
             for mac in draw(st.sets(st.sampled_from(MACS)))
         },
-        floods=frozenset(
-            (name, underlay) for name in tunnels for underlay in draw(st.sets(st.sampled_from(UNDERLAYS)))
-        ),
+        floods={
+            (name, underlay): "" for name in tunnels for underlay in draw(st.sets(st.sampled_from(UNDERLAYS)))
+        },
     )
     astray = draw(st.sets(st.sampled_from(sorted(devices)))) if devices and not is_desired else ()
     return after(state, [RenameDevice(name, f"x{name}") for name in astray])
@@ -196,9 +201,49 @@ def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observe
     operations = plan(desired, observed)
     removed = {(o.device, o.underlay) for o in operations if isinstance(o, DeleteFlood)}
     added = {(o.device, o.underlay) for o in operations if isinstance(o, AddFlood)}
-    assert not removed & (desired.floods | added)
+    assert not removed & ({*desired.floods} | added)
     rebuilt = {device_of(o) for o in operations if isinstance(o, DeleteDevice)}
-    assert {key for key in added & observed.floods if key[0] not in rebuilt} == set()
+    assert {key for key in added & {*observed.floods} if key[0] not in rebuilt} == set()
+
+
+def entry_keys(*states: KernelState) -> set[EntryKey]:
+    return {(table, place) for table in TABLES for state in states for place in state.table(table)}
+
+
+@given(DESIRED, OBSERVED, st.sets(st.sampled_from([*BRIDGES, *TUNNELS, *VETHS])))
+def test_a_plan_for_the_entries_that_differ_is_the_plan(
+    desired: KernelState, observed: KernelState, missing: set[str]
+) -> None:
+    """Where devices agree, but for veths that are not there yet."""
+    devices = {n: d for n, d in desired.devices.items() if d.kind is not Kind.VETH or n not in missing}
+    standing = replace(observed, devices=devices, addresses=desired.addresses)
+    on_nothing: dict[EntryKey, None] = {
+        key: None
+        for key in entry_keys(standing)
+        if key[1][0] not in devices or (key[0] == "master" and standing.entry(key) not in devices)
+    }
+    standing = standing.with_entries(on_nothing)
+    keys = entry_keys(desired, standing)
+    differing = {key for key in keys if desired.entry(key) != standing.entry(key)}
+    whole = plan(desired, standing)
+    for asked in (keys, differing):
+        for is_settled in (True, False):
+            within = plan_within(desired, standing, asked, are_devices_settled=is_settled)
+            assert within is not None
+            assert Counter(within) == Counter(whole)
+            order = [type(operation) for operation in whole]
+            assert [type(operation) for operation in within] == order
+    assert plan_within(desired, standing, ()) == []
+
+
+@given(DESIRED, OBSERVED)
+def test_a_plan_for_some_entries_never_leaves_a_device_wrong(
+    desired: KernelState, observed: KernelState
+) -> None:
+    """It is refused, or does all that there is to do."""
+    within = plan_within(desired, observed, entry_keys(desired, observed))
+    if within is not None:
+        assert plan(desired, after(observed, within)) == []
 
 
 @given(DESIRED, OBSERVED)

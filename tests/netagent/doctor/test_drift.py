@@ -176,8 +176,8 @@ def test_flood_entries_of_a_network_that_carries_multicast(world, names):
     world.put(H1, network(multicast=True))
     kernel = world.kernel()
     assert kernel.floods
-    missing = only(world, replace(kernel, floods=frozenset()))
+    missing = only(world, replace(kernel, floods={}))
     assert (missing.part, missing.key, missing.state) == (Part.FLOOD, "192.0.2.2", State.MISSING)
     assert "bridge fdb append 00:00:00:00:00:00" in missing.fix
-    extra = only(world, replace(kernel, floods=kernel.floods | {(names[1], "203.0.113.9")}))
+    extra = only(world, replace(kernel, floods={**kernel.floods, (names[1], "203.0.113.9"): ""}))
     assert (extra.part, extra.state) == (Part.FLOOD, State.LEFT_OVER)

@@ -49,7 +49,7 @@ def test_a_remote_endpoint_is_all_there(world):
 def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world):
     world.put(H1, network(multicast=True))
     assert ("flood entry", State.PRESENT) in states(lines_of(world))
-    wrong = [o for o in lines_of(world, observed=world.kernel(floods=frozenset())) if o.is_wrong]
+    wrong = [o for o in lines_of(world, observed=world.kernel(floods={})) if o.is_wrong]
     assert [one.thing for one in wrong] == ["multicast of nx-1161 to 192.0.2.2"]
 
 

@@ -8,7 +8,7 @@ import trio.lowlevel
 from fakes.registry import H1, Writer, endpoint, network
 from fakes.virtual import virtual
 
-from netagent.datapath.state import KernelState
+from netagent.datapath.state import KernelState, Wanted
 from netagent.projection.loop import PROGRAM_GRACE_S, Projection, Steps
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
@@ -23,8 +23,8 @@ class Kernel:
         self.programmed = 0
         self._changed = trio.Event()
 
-    def set_desired(self, state, generation):
-        self.given.append((state, generation))
+    def set_desired(self, wanted, generation):
+        self.given.append((wanted.state, generation))
 
     async def wait_programmed(self, generation):
         if self.delay_s is None:
@@ -63,6 +63,12 @@ class Forwarding:
         await trio.lowlevel.checkpoint()
 
 
+def desired_of(_known):
+    """In two pieces."""
+    yield
+    return Wanted(KernelState())
+
+
 class World:
     def __init__(self):
         self.live = Live(RegistryView(H1), {})
@@ -72,7 +78,7 @@ class World:
         self.writer = Writer(H1)
         self.guard = Guard()
         steps = Steps(
-            desired=lambda known: known,
+            desired=desired_of,
             guarded=lambda known: known.revision,
             routed=lambda known: known.revision,
             publish_names=self._publish,

@@ -91,3 +91,40 @@ def whole(view, written):
             view = view.with_entries(event(owner, *entries, replaced=True, scope=scope))
     view.check_invariants()
     return view
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(hosts, records, st.booleans()) | members | st.tuples(hosts, st.booleans() | st.none()),
+        max_size=14,
+    )
+)
+def test_what_no_change_touched_is_as_it_was(changes):
+    """Between any two views; that is what `touched_since` promises."""
+    views = [RegistryView(H1)]
+    for number, change in enumerate(changes, 1):
+        view = views[-1]
+        if isinstance(change, Member):
+            views.append(view.with_member(change))
+        elif len(change) == 2:
+            views.append(view.with_host_answer(*change))
+        else:
+            owner, record, gone = change
+            views.append(view.with_entries(event(owner, entry(owner, record, number, deleted=gone))))
+    for at, old in enumerate(views):
+        for new in views[at:]:
+            touched = new.touched_since(old)
+            assert touched is not None
+            assert {
+                one for one in {*old.hosts, *new.hosts} if differs(old.hosts, new.hosts, one)
+            } <= touched.hosts
+            for network_id in (N1, N2):
+                before, after = old.endpoints_in(network_id), new.endpoints_in(network_id)
+                changed = {one for one in {*before, *after} if differs(before, after, one)}
+                assert {(network_id, one) for one in changed} <= touched.endpoints
+        assert old.touched_since(views[-1]) is None or old is views[-1]
+
+
+def differs(old, new, key):
+    return old.get(key) != new.get(key)

@@ -1,0 +1,67 @@
+"""Where to look for what changed since an earlier view. Pure.
+
+A view is a level, and nobody needs to have seen the ones between. But whoever has made something of an earlier view
+need not walk through ten thousand endpoints to find the one that differs: each view remembers what the last few
+changes touched. That is where to look and nothing more, so it may name too much. Who comes after longer than is
+remembered, or with a view of another descent, looks everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+
+MAX_STEPS: Final = 1024
+MAX_KEYS: Final = 50_000
+"""Of all steps together: the first sync of a large network, in as many steps as it likes."""
+
+Place: TypeAlias = tuple[NetworkId, EndpointId]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """All that can differ between two views, apart from networks, which are few."""
+
+    hosts: frozenset[HostId] = frozenset()
+    endpoints: frozenset[Place] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What led to one view from the one before."""
+
+    touched: Touched = Touched()
+    keys: int = 0
+    """In this step and all before it."""
+
+
+Trail: TypeAlias = tuple[Step, ...]
+"""Oldest first, never empty; the last step led to the view that holds it."""
+
+
+def longer(trail: Trail, hosts: Collection[HostId], endpoints: Collection[Place]) -> Trail:
+    """The trail of the next view."""
+    keys = trail[-1].keys + len(hosts) + len(endpoints)
+    step = Step(Touched(frozenset(hosts), frozenset(endpoints)), keys)
+    first = max(0, len(trail) + 1 - MAX_STEPS)
+    while first < len(trail) and keys - trail[first].keys > MAX_KEYS:
+        first += 1
+    return (*trail[first:], step)
+
+
+def touched_between(earlier: Trail, later: Trail) -> Touched | None:
+    """What the steps from the one view to the other touched; None: that is not remembered."""
+    end = earlier[-1]
+    for back in range(len(later) - 1, -1, -1):
+        if later[back] is end:
+            steps = later[back + 1 :]
+            if len(steps) == 1:
+                return steps[0].touched
+            return Touched(
+                frozenset().union(*(step.touched.hosts for step in steps)),
+                frozenset().union(*(step.touched.endpoints for step in steps)),
+            )
+    return None
