@@ -83,6 +83,7 @@ PERFORMS = {
     "netagent.datapath.apply",
     "netagent.datapath.attach",
     "netagent.datapath.connection",
+    "netagent.datapath.conntrack",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
     "netagent.datapath.forwarding",
     "netagent.datapath.inside",
@@ -196,7 +197,9 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model", "netagent.pieces"},
     "netagent.firewall": {"netagent.errors"},
     "netagent.firewall.translation": {"netagent.datapath.nftables"},
-    "netagent.firewall.driver": {"netagent.datapath.nftables", "netagent.errors", "netagent.firewall"},
+    "netagent.firewall.driver": {
+        "netagent.datapath.conntrack", "netagent.datapath.nftables", "netagent.errors", "netagent.firewall",
+    },
     "netagent.probes": {"netagent.model"},
     "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
     "netagent.names.process": {

@@ -77,7 +77,17 @@ class Presenter:
             "endpoint_count": len(self.view.endpoints_in(network.network_id)),
             "hosts": sorted(self.host_name(host) for host in attached),
             "clash": clash,
+            "published": self._published(network),
         }
+
+    def _published(self, network: NetworkView) -> list[str]:
+        endpoints = ((self.view.endpoints.get(one), facts) for one, facts in self.local.items())
+        return sorted(
+            f"{publication.text} to {endpoint.record.name}"
+            for endpoint, facts in endpoints
+            if endpoint is not None and endpoint.network_id == network.network_id
+            for publication in facts.publish
+        )
 
     def endpoint(self, endpoint: EndpointView) -> schema.Endpoint:
         """An endpoint, with its state and why."""

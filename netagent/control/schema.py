@@ -324,6 +324,8 @@ class Network(TypedDict):
     """Names of the hosts that take part."""
     clash: str
     """Why it is not used as it stands (name, VNI or subnet taken by another one), `""` when all is well."""
+    published: list[str]
+    """`PORTS to ENDPOINT` for each published port of this host."""
     created: NotRequired[bool]
     """Only in the answer of `network create`: false when it existed with the same options."""
     warnings: NotRequired[list[Notice]]

@@ -105,6 +105,14 @@ def dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> list
     return found
 
 
+def exchange(
+    sock: socket.socket, kind: int, flags: int, family: int, attributes: bytes
+) -> list[tuple[int, bytes]]:
+    """A message of any part of netfilter; (kind, body) of each that comes back."""
+    sock.send(_frame(kind, flags, struct.pack("=BBH", family, 0, 0) + attributes))
+    return [(answer, body) for answer, _, body in _received(sock)]
+
+
 def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(number, value) of each attribute, without the flags in the number."""
     offset = 0

@@ -18,7 +18,7 @@ import hashlib
 import logging
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from typing import Final, TypeAlias
 
 import trio
 
-from netagent.datapath import nftables
+from netagent.datapath import conntrack, nftables
 from netagent.datapath.nftables import Change, attribute, nest, split_attributes, text
 from netagent.errors import FailedError
+from netagent.firewall import publishing
 from netagent.firewall.element import Family, SetKind, encode
 from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
@@ -68,6 +69,8 @@ class Tables:
     sock: socket.socket
     nft: tuple[str, ...] = ("nft",)
     memory: Path | None = None
+    another: Callable[[], socket.socket] = nftables.open_socket
+    """Makes a socket like `sock`, in any thread."""
     _rules: tuple[bytes, ...] = ()
     """As they read when we had made them."""
     _elements: dict[str, _Raw] = field(default_factory=dict)
@@ -167,6 +170,21 @@ class Tables:
             if new.elements[kind] is not old.elements[kind]:
                 self._elements[kind.name] = _raw(kind, new.elements[kind])
         return True
+
+    async def forget_datagrams(self, old: Ruleset, new: Ruleset) -> None:
+        """Have flows to published ports that lead elsewhere by now be looked at anew."""
+        ports = publishing.datagram_ports(old.elements, new.elements)
+        if not ports:
+            return
+
+        def look() -> None:
+            with self.another() as sock:
+                conntrack.forget_datagrams(sock, ports)
+
+        try:
+            await trio.to_thread.run_sync(look)  # there may be a hundred thousand flows
+        except OSError as error:
+            _log.warning("firewall: flows to published ports go on to where they led: %s", error.strerror)
 
     def are_whole(self) -> bool:
         """Whether the tables are there as we made them. OSError EINTR: they were being changed; ask again."""

@@ -120,6 +120,7 @@ class Guard:
                 await self._tables.remove()
             self._standing, self._programmed_generation = None, generation
             return
+        before = self._standing
         if self._standing is None and not self._is_tried:
             self._standing, self._seen = self._tables.adopt(wanted) or (None, -1)
         self._is_tried = True
@@ -134,6 +135,8 @@ class Guard:
             self._standing = wanted
             self._silent_until = trio.current_time() + self._silent_s
             self._silent_s = min(2 * self._silent_s, RETRY_MAX_S) if self._tables.silent else RETRY_MIN_S
+        if before is not None and before is not wanted:
+            await self._tables.forget_datagrams(before, wanted)
         self._restored += is_disturbed
         self._programmed_generation = generation
 

@@ -7,6 +7,8 @@ own address, where the container would answer past us: the host's own programs (
 there), other containers (on the same bridge it would answer directly), and everybody, for an endpoint that does not
 give its container the way out. All others are seen as who they are.
 
+Others' translations of the destination come first: Podman's own networks publish the same ports again.
+
 For 127.0.0.1 the bridge has route_localnet (netagent.datapath.forwarding). That would let containers reach the host's
 own 127.0.0.0/8, so what they send there is dropped first of all. IPv6 has no such switch: ::1 leads nowhere, and is
 refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
@@ -14,11 +16,14 @@ refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
 
 from netagent.firewall.element import Family, Field, SetKind, Words
 from netagent.firewall.inputs import Door
+
+Ruled: TypeAlias = Mapping[SetKind, Mapping[Words, Words]]
+"""What each set holds."""
 
 _INET: Final = Family.INET
 _TO4, _TO6 = (Field.IPV4, Field.PORT), (Field.IPV6, Field.PORT)
@@ -46,11 +51,11 @@ CHAINS: Final = """
 		iifname "na-*" ip daddr 127.0.0.0/8 counter name crossed drop
 	}
 	chain arriving {
-		type nat hook prerouting priority dstnat - 5; policy accept;
+		type nat hook prerouting priority dstnat + 5; policy accept;
 		fib daddr type local jump doors
 	}
 	chain calling {
-		type nat hook output priority -105; policy accept;
+		type nat hook output priority -95; policy accept;
 		ip6 daddr ::1 return
 		fib daddr type local jump doors
 	}
@@ -72,6 +77,17 @@ CHAINS: Final = """
 		ip6 daddr @beside6 masquerade
 	}
 """
+
+
+def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
+    """Ports of the host whose datagrams go elsewhere by one than by the other."""
+    changed: set[int] = set()
+    for kind in (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6):
+        before, after = old.get(kind, {}), new.get(kind, {})
+        for key in before.keys() | after.keys():
+            if key[-2] == "udp" and before.get(key) != after.get(key):
+                changed.add(int(key[-1]))
+    return frozenset(changed)
 
 
 def elements(doors: Iterable[Door], residents: Iterable[str]) -> dict[SetKind, dict[Words, Words]]:

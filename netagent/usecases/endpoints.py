@@ -62,12 +62,18 @@ class Endpoints:
     # -- attach ----------------------------------------------------------------------------------------------
 
     async def attach(
-        self, request: AttachRequest, *, origin: str = "", target: targets.Target | None = None
+        self,
+        request: AttachRequest,
+        *,
+        origin: str = "",
+        target: targets.Target | None = None,
+        holds_ports: bool = False,
     ) -> tuple[LocalEndpointRow, bool]:
         """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left.
 
         A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
         endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
+        `holds_ports`: it sees by itself that nobody else listens at the ports to be published, and may do so itself.
         """
         self.steps.refuse_if_closed(request.target)
         target = target or await targets.resolve(request.target, self._parts.runtimes)
@@ -101,7 +107,8 @@ class Endpoints:
                 for link in request.links:
                     refuse_alias_in_use(self._live.rows.values(), sandbox_of(wanted), link)
                 refuse_unreachable(wanted.publish, network)
-                await refuse_if_listening(wanted.publish)
+                if not holds_ports:
+                    await refuse_if_listening(wanted.publish)
                 with self._claimed_name(wanted), self._claimed_ports(wanted, wanted.publish):
                     return await self._attach_new(wanted, request, fd), True
 

@@ -41,6 +41,7 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "endpoint_count": 0,
         "hosts": ["h1"],
         "clash": "",
+        "published": [],
         "use": use_of(),
     }
 

@@ -10,7 +10,7 @@ import trio
 from kernel.overlay import Namespace
 
 from netagent.datapath import nftables
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
@@ -19,7 +19,12 @@ from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetw
 async def tables_of(namespace: Namespace, memory: Path | None = None) -> Tables:
     with opened_netns(namespace.path) as fd:
         sock = await run_in_netns(fd, nftables.open_socket)
-    return Tables(sock, nft=("nsenter", f"--net={namespace.path}", "nft"), memory=memory)
+    return Tables(
+        sock,
+        nft=("nsenter", f"--net={namespace.path}", "nft"),
+        memory=memory,
+        another=lambda: call_beside(sock, nftables.open_socket),
+    )
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -173,5 +173,52 @@ def test_one_address_of_the_host_and_a_container_whose_way_out_is_another(
             await give(guard, dataclasses.replace(given, doors=()), 2)
             with pytest.raises(OSError, match="refused"):
                 await seen_by(outside, "192.0.2.1", HOST_PORT, socket.SOCK_STREAM)
+
+    trio.run(main)
+
+
+def test_a_flow_of_datagrams_follows_its_port(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """Also one that began before the port was published, and one that never pauses."""
+    host, outside, web, cli, _ = place(wire, namespaces)
+    to_cli = tuple(
+        dataclasses.replace(door, container=other, port=door.port + 10)
+        for door in DOORS
+        for one, other in zip(WEB.addresses, CLI.addresses, strict=True)
+        if door.container == one
+    )
+
+    async def asked(sock: trio.socket.SocketType) -> str:
+        with suppress(OSError):  # the refusal of one before
+            await sock.send(b"x")
+        with trio.move_on_after(0.2), suppress(OSError):
+            return (await sock.recv(100)).decode()
+        return ""
+
+    async def until(sock: trio.socket.SocketType, wanted: str) -> None:
+        with trio.fail_after(SOON_S):
+            while await asked(sock) != wanted:
+                await trio.sleep(0.05)
+
+    async def main() -> None:
+        async with (
+            guarding(host, dataclasses.replace(GIVEN, doors=())) as guard,
+            serving(web, range(PORT, PORT + 1), WEB.addresses),
+            serving(cli, range(PORT + 10, PORT + 11), CLI.addresses),
+        ):
+            for number, (outer, client) in enumerate(
+                (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2"))
+            ):
+                sock = await sock_in(outside, socket.SOCK_DGRAM, client)
+                with sock:
+                    await sock.connect((outer, HOST_PORT))
+                    assert await asked(sock) == ""
+                    await give(guard, GIVEN, 3 * number + 2)
+                    await until(sock, f"{PORT} {client}")
+                    await give(guard, dataclasses.replace(GIVEN, doors=to_cli), 3 * number + 3)
+                    await until(sock, f"{PORT + 10} {client}")
+                    await give(guard, dataclasses.replace(GIVEN, doors=()), 3 * number + 4)
+                    await until(sock, "")
 
     trio.run(main)

@@ -32,6 +32,7 @@ def test_scenario_47_ports_are_published_and_taken_back_however_often(cluster: C
     cluster.attach("h2", "far")
     gateway = cluster.netagent("h1", "network", "inspect", "app")["gateways"][0]
     cluster.wait(lambda: from_host(cluster, "h2", H1, 8080) == H2, 5.0, "nobody answers for the host")
+    assert cluster.netagent("h1", "network", "inspect", "app")["published"] == ["8080:80/tcp to web"]
     assert from_host(cluster, "h1", H1, 8080) == gateway
     assert from_host(cluster, "h1", "127.0.0.1", 8080) == gateway
     assert from_container(cluster, "near", H1, 8080) == gateway, "a container of the same network and host"

@@ -2,7 +2,7 @@
 
 In the order of who wins:
 
-    runtimeConfig   ips, mac, aliases: by the capabilities that the configuration declares
+    runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
     args.cni        the same, and name, service, links, expose, labels; Multus fills it from a pod's annotation
     CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, and what kubelet says of the pod
 
@@ -83,12 +83,6 @@ def request_untrusted(
     _refuse_unknown(configuration)
     arguments = arguments_untrusted(cni_args)
     runtime = _object(configuration, "runtimeConfig")
-    if runtime.get("portMappings"):
-        raise InputError(
-            "netagent publishes no ports for CNI",
-            code=BAD_FIELD,
-            hint="have it done on another network of the container, such as one of the plug-ins bridge and portmap",
-        )
     given = _object(_object(configuration, "args"), "cni")
     network = configuration["name"]
     aliases = _object(runtime, "aliases").get(network)
@@ -101,6 +95,7 @@ def request_untrusted(
         + _texts({"aliases": aliases}, "aliases"),
         "links": [_link(one) for source in (configuration, given) for one in _texts(source, "links")],
         "ports": [_port(one) for source in (configuration, given) for one in _texts(source, "expose")],
+        "publish": _publications(runtime.get("portMappings")),
         "labels": _labels(given, arguments),
         "ip": [
             one.partition("/")[0]
@@ -140,6 +135,27 @@ def _texts(source: Mapping[str, Any], field: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError(f"{field} is no list of texts", thing=field, hint=f'write "{field}": ["…"]')
     return value
+
+
+def _publications(mappings: object) -> list[str]:
+    """`runtimeConfig.portMappings`: what kubelet calls hostPort. A port 0 of the host means none."""
+    if mappings is None:
+        return []
+    if not isinstance(mappings, list) or not all(isinstance(one, dict) for one in mappings):
+        raise InputError(
+            "portMappings is no list of objects",
+            thing="portMappings",
+            code=BAD_FIELD,
+            hint='write [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]',
+        )
+    texts = []
+    for one in mappings:
+        address, protocol = one.get("hostIP") or "", one.get("protocol") or "tcp"
+        if one.get("hostPort") == 0:
+            continue
+        place = f"[{address}]:" if address else ""
+        texts.append(f"{place}{one.get('hostPort')}:{one.get('containerPort')}/{protocol}")
+    return texts
 
 
 def _split(text: str) -> list[str]:

@@ -126,7 +126,8 @@ def test_wrong_variables_have_a_code_of_their_own(verb: str, variables: dict[str
         ({"netwrok": "app"}, 2, "did you mean 'network'"),
         ({"ipam": {"type": "host-local"}}, 2, "gives addresses"),
         ({"ipMasq": True}, 2, "ipMasq"),
-        ({"runtimeConfig": {"portMappings": [{}]}}, 2, "portmap"),
+        ({"runtimeConfig": {"portMappings": [{}]}}, 7, "does not say a port"),
+        ({"runtimeConfig": {"portMappings": "80"}}, 2, "no list of objects"),
         ({"network": 5}, 7, "network"),
         ({"service": "Web"}, 7, "did you mean 'web'"),
         ({"aliases": "db"}, 7, "aliases is no list"),
@@ -210,6 +211,21 @@ def test_the_guides_configurations_are_understood() -> None:
     for one in found:
         (ours,) = (plugin for plugin in one["plugins"] if plugin["type"] == "netagent")
         assert add({**ours, "name": one["name"], "cniVersion": one["cniVersion"]}).request.network == "app"
+
+
+def test_ports_of_the_host_come_by_their_capability() -> None:
+    mappings = [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1"},
+        {"hostPort": 54, "containerPort": 5353, "protocol": "udp", "hostIP": "2001:db8::1"},
+        {"hostPort": 0, "containerPort": 9000},
+    ]
+    asked = add({**CONFIGURATION, "runtimeConfig": {"portMappings": mappings}}).request.publish
+    assert [one.text for one in asked] == [
+        "192.0.2.1:53:5353/udp",
+        "[2001:db8::1]:54:5353/udp",
+        "8080:80/tcp",
+    ]
 
 
 # -- the container ---------------------------------------------------------------------------------------------------
