@@ -220,6 +220,26 @@ def test_a_second_network_of_podman_gives_the_way_out_and_published_ports(hosts:
     assert inside.stdout.strip() == "hello"
 
 
+def test_a_container_in_our_network_alone_publishes_its_ports(hosts: PodmanHosts) -> None:
+    hosts.start("web", "-p", "8081:80")
+    serve = "mkdir /tmp/w && echo hello >/tmp/w/index.html && httpd -h /tmp/w"
+    hosts.podman("exec", "web", "sh", "-c", serve)
+
+    def fetched(host: str, address: str) -> str:
+        url = f"http://{address}:8081/"
+        return hosts.lab.host(host).run(["busybox", "wget", "-T", "2", "-q", "-O", "-", url]).stdout.strip()
+
+    hosts.until(lambda: fetched("h2", "192.0.2.1") == "hello", "the other host does not reach it")
+    assert fetched("h1", "127.0.0.1") == "hello"
+    [web] = [one for one in hosts.netagent("h1", "endpoints") if one["name"] == "web"]
+    assert web["published"] == ["8081:80/tcp"]
+    hosts.podman("restart", "-t", "0", "web")
+    hosts.podman("exec", "web", "sh", "-c", serve.partition("&& ")[2])
+    hosts.until(lambda: fetched("h2", "192.0.2.1") == "hello", "it is not reached after a restart")
+    hosts.podman("rm", "-f", "-t", "0", "web")
+    assert fetched("h2", "192.0.2.1") == ""
+
+
 def test_pruned_networks_come_back_and_foreign_ones_are_left(hosts: PodmanHosts) -> None:
     hosts.podman("network", "create", "mine")
     hosts.netagent("h1", "network", "create", "mine")

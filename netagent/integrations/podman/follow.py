@@ -211,7 +211,7 @@ class Follower:
         one.container, one.members, one.is_unknown = container, members, container is None
         if container is None:
             return
-        trouble = _unpublished(container, len(rows))
+        trouble = "" if any(row.publish for row in rows) else _unpublished(container, len(rows))
         if trouble and trouble != one.trouble:
             logger.warning("%s", trouble)
         one.trouble = trouble
@@ -293,10 +293,10 @@ async def _tell_labels(member: Member, row: LocalEndpointRow, container: Contain
 
 
 def _unpublished(container: Container, ours: int) -> str:
-    """What is wrong when it publishes ports and all its networks are `ours`, of which none forwards them."""
+    """What is wrong when it publishes ports, and all its networks are `ours`, of which none leads to it."""
     if not container.published or len(container.networks) > ours:
         return ""
     return (
-        f"container {container.name} publishes {', '.join(container.published)}, which netagent's networks don't do;"
-        f" give it a network of Podman's as well: `podman network connect podman {container.name}`"
+        f"container {container.name} publishes {', '.join(container.published)}, and is in networks only that nobody"
+        f" outside may reach; give it another as well: `podman network connect podman {container.name}`"
     )

@@ -23,7 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netagent.control.request import publications_untrusted
 from netagent.errors import InputError
+from netagent.model.publication import Publication
 
 API_VERSION = "1.0.0"
 """Of the plug-in protocol; netavark has known no other since plug-ins came with 1.3."""
@@ -69,6 +71,8 @@ class Plugging:
     addresses: tuple[str, ...] = ()
     """Canonical; what `--ip` and `--ip6` ask for."""
     mac: str = ""
+    publish: tuple[Publication, ...] = ()
+    """`-p`; netavark tells them to each of the container's networks."""
 
     @property
     def origin(self) -> str:
@@ -139,7 +143,26 @@ def plugging_untrusted(body: bytes) -> Plugging:
         aliases=_texts(options, "aliases")[:MAX_ALIASES],
         addresses=tuple(_address(text) for text in _texts(options, "static_ips")),
         mac=mac,
+        publish=_publications(given),
     )
+
+
+def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
+    """TCP and UDP; Podman has seen to it that no port is named twice."""
+    mappings = given.get("port_mappings") or []
+    if not isinstance(mappings, list) or not all(isinstance(one, dict) for one in mappings):
+        raise InputError("the field port_mappings is not a list of objects")
+    texts = []
+    for one in mappings:
+        host_port, port, count = (one.get(key) for key in ("host_port", "container_port", "range"))
+        count = count or 1
+        if not all(isinstance(number, int) for number in (host_port, port, count)):
+            raise InputError("a port in port_mappings is no number")
+        address = f"[{_text(one, 'host_ip')}]:" if one.get("host_ip") else ""
+        ports = f"{host_port}-{host_port + count - 1}:{port}-{port + count - 1}"
+        protocols = (_text(one, "protocol") or "tcp").split(",")
+        texts += [f"{address}{ports}/{protocol}" for protocol in protocols if protocol in {"tcp", "udp"}]
+    return publications_untrusted(texts)
 
 
 def created(creation: Creation, network_id: str, subnets: Sequence[str], *, internal: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from netagent.integrations.podman.netavark import (
 from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
 from netagent.model.ids import NetworkId, nearest_name
+from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView
@@ -142,10 +143,23 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
         addresses=plugging.addresses,
         mac=plugging.mac,
         ifname=plugging.ifname,
+        publish=() if network.record.internal else _not_yet_published(member, plugging),
     )
     target = Target(text, path, name)
-    row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target)
+    # Podman listens at the ports itself, so that nobody else does.
+    row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target, holds_ports=True)
     return row
+
+
+def _not_yet_published(member: Member, plugging: Plugging) -> tuple[Publication, ...]:
+    """Without what an earlier network of the container has published."""
+    rows = [
+        row
+        for row in member.live.rows.values()
+        if container_of(row.origin) == plugging.container_id and row.origin != plugging.origin
+    ]
+    done = {one for row in rows for one in row.publish}
+    return tuple(one for one in plugging.publish if one not in done)
 
 
 def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> dict[str, Any]:

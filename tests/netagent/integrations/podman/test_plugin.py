@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fakes.podman import C1, C2, N1, N2, PodmanHost, netavark_call, plugging
-from fakes.registry import H2, Writer, endpoint, host
+from fakes.registry import H2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import RefusedError
@@ -91,6 +91,35 @@ async def test_a_container_that_was_never_torn_down_starts_again_in_another_name
     status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging())
     (row,) = one.live.rows.values()
     assert (status, row.netns_path) == (0, one.path("ns2"))
+
+
+MAPPINGS = [
+    {"host_ip": "", "host_port": 18080, "container_port": 80, "range": 1, "protocol": "tcp"},
+    {"host_ip": "192.0.2.1", "host_port": 15000, "container_port": 5000, "range": 3, "protocol": "tcp,udp"},
+    {"host_ip": "", "host_port": 19000, "container_port": 9000, "range": 1, "protocol": "sctp"},
+]
+
+
+@virtual
+async def test_what_podman_publishes_its_first_network_that_may_be_reached_publishes(namespaces):
+    one = await PodmanHost.started(namespaces, "ns1", "ns2")
+    await one.publisher.put(network(N3, "deep", subnets=("10.3.0.0/24",), internal=True))
+    plugin = NetavarkPlugin(lambda: one)
+    for network_id, ifname in ((N3, "eth0"), (N1, "eth1"), (N2, "eth2")):
+        given = {**plugging(network_id=network_id, ifname=ifname), "port_mappings": MAPPINGS}
+        assert (await ask(plugin, "setup", one.path("ns1"), **given))[0] == 0
+    published = {row.ifname: [port.text for port in row.publish] for row in one.live.rows.values()}
+    udp = "192.0.2.1:15000-15002:5000-5002/udp"
+    every = [udp.replace("udp", "tcp"), udp, "18080:80/tcp"]
+    assert published == {"eth0": [], "eth1": every, "eth2": []}
+    given = {**plugging(container_id=C2, name="other"), "port_mappings": MAPPINGS[:1]}
+    status, said = await ask(plugin, "setup", one.path("ns2"), **given)
+    assert status == 1
+    assert "published by web (18080:80/tcp)" in said["error"]
+    assert len(one.live.rows) == 3
+    for wrong in ("x", [{"host_port": "80", "container_port": 80}], [{"host_port": 0, "container_port": 80}]):
+        given = {**plugging(container_id=C2, name="other"), "port_mappings": wrong}
+        assert (await ask(plugin, "setup", one.path("ns2"), **given))[0] == 1
 
 
 @virtual
