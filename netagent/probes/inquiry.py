@@ -13,7 +13,7 @@ A kernel that was silent long before its agent was suspected says nothing new (a
 membership decides alone. So what is agreed on needs three faults at once to be wrong, and can't come and go with an
 agent that is merely slow: before the next time the kernel must have answered.
 
-Questions are few whatever happens: WITNESSES each round, each about all hosts that are in question.
+Questions are few whatever happens: WITNESSES each TOGETHER_S, each about all hosts that are in question.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ QUORUM: Final = 2
 """Hosts that hear nothing, beside ourselves; one where there is only one other."""
 ROUND_S: Final = 0.5
 """Until others are asked as well."""
+TOGETHER_S: Final = 0.1
+"""From one round to the next at least: of hosts that die together all are in one question."""
 HEARD_PAUSE_S: Final = 2.0
 """After somebody heard a host, until anybody is asked about it again; each time twice as long."""
 LONGEST_PAUSE_S: Final = 60.0
@@ -72,6 +74,7 @@ class Inquiry:
         self._cases: dict[HostId, _Case] = {}
         self._others = 0
         """How many could be asked when somebody last was."""
+        self._not_before = float("-inf")
         self._open: set[Question] = set()
         self._questions: list[Question] = []
 
@@ -115,8 +118,9 @@ class Inquiry:
         """Ask, if a round is due. Early or repeated calls do nothing. `witnesses` gives the hosts of which nothing is
         wrong; it is called only when some are needed."""
         due = [host_id for host_id, case in self._cases.items() if self._is_open(case) and case.ask_at <= now]
-        if not due or len(self._open) > MAX_OPEN - WITNESSES:
+        if not due or now < self._not_before or len(self._open) > MAX_OPEN - WITNESSES:
             return
+        self._not_before = now + TOGETHER_S
         due.sort(key=lambda host_id: (self._cases[host_id].missing.since, host_id))
         hosts = tuple(due[:MAX_HOSTS])
         for host_id in hosts:
@@ -134,10 +138,10 @@ class Inquiry:
         """When handle_deadline may have something to do."""
         if len(self._open) > MAX_OPEN - WITNESSES:
             return float("inf")  # until a testimony comes
-        return min(
-            (case.ask_at for case in self._cases.values() if self._is_open(case)),
-            default=float("inf"),
+        due_at = min(
+            (case.ask_at for case in self._cases.values() if self._is_open(case)), default=float("inf")
         )
+        return max(due_at, self._not_before)
 
     def drain(self) -> list[Question]:
         """Questions to ask; each must be followed by a `handle_testimony`, with or without words."""

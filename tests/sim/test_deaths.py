@@ -64,7 +64,7 @@ def test_an_unplanned_death_is_hidden_within_five_seconds(hosts: int, loss: floa
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("hosts", "deaths"),
-    [(30, 10), pytest.param(300, 100, marks=pytest.mark.long)],
+    [(30, 10), pytest.param(150, 50, marks=pytest.mark.long)],
     ids=str,
 )
 def test_a_third_that_dies_at_once_is_hidden_without_a_storm(hosts: int, deaths: int) -> None:
