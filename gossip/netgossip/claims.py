@@ -209,9 +209,9 @@ class Claims:
                 return
             self._clash_reported_at = now
             self._counts["identity_clashes"] += 1
+            # Refuted once more, or the other would not find out; and not again for a while, or we would outbid each
+            # other for ever.
             self._outgoing.event(IdentityClash(claim.address))
-            if claim.address < own.address:
-                return  # of the two, the smaller address is the one that goes on refuting
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
 
@@ -240,11 +240,17 @@ class Claims:
         self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser), is_live=False)
 
     def move_refused(self, sequence: int) -> bool:
-        """The old address answered the ping of `sequence`: who claims the new one is somebody else."""
+        """The old address answered the ping of `sequence`: who claims the new one is somebody else.
+
+        Each of the two is told of the other, because nobody else will: what we refuse we do not pass on, and neither
+        ever dials what it takes for itself."""
         for node_id, move in self.moves.items():
             if move.sequence == sequence:
                 del self.moves[node_id]
                 self._counts["refused_address"] += 1
+                held = self._table.view[node_id]
+                self._outgoing.send(held.address, move.claim)
+                self._outgoing.send(move.claim.address, _alive(held), is_live=False)
                 return True
         return False
 

@@ -226,6 +226,27 @@ def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:
     assert machine.swim.incarnation < 15
 
 
+@pytest.mark.parametrize("incarnation", [10, 50, 90])
+def test_scenario_26_two_hosts_with_one_identity_learn_of_each_other_and_nobody_else_notices(
+    incarnation: int,
+) -> None:
+    net = SwimNet(3)
+    a, b, c = net.cluster(3, incarnation=50)
+    for host in (a, b, c):
+        host.events.clear()
+    clone = net.add(8, seeds=(1,), node_id=b.node_id, incarnation=incarnation)
+    net.run_for(90)
+    assert IdentityClash(clone.address) in b.events
+    assert IdentityClash(b.address) in clone.events
+    for other in (a, c):
+        assert other.swim.members()[b.node_id].address == b.address
+        assert net.seen(other, MemberState.ALIVE) == {a.node_id, b.node_id, c.node_id}
+        assert not [e for e in other.events if isinstance(e, IdentityClash)]
+        told = [e for e in other.events if isinstance(e, MemberChanged) and e.member.node_id != b.node_id]
+        assert not told, "of the others nothing was told"
+    assert b.swim.incarnation < 200, "they do not outbid each other for ever"
+
+
 def test_our_own_former_address_is_no_clone() -> None:
     machine = Machine()
     output = machine.hear(alive(2), alive(1, 30, address=address_of(99)))
