@@ -20,6 +20,7 @@ our port is matched, so that other overlays on the host are not touched.
 **Networks are apart.** Bridges have nothing in common, so what is left is the host's routing: whatever it would pass
 from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
 sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
+They are most of what passes there, so they are asked about first, and about little.
 
 **The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
 of this host (netagent.firewall.translation); what comes back is known by its connection. Nobody outside may begin. A
@@ -156,15 +157,19 @@ _INET_CHAINS: Final = """
 	}
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
+		iifname "na-*" oifname "na-*" goto within
 		udp dport $PORT ip daddr @members4 ip saddr != @members4 counter name strangers drop
 		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
-		iifname "na-*" oifname "na-*" ct status dnat accept
-		iifname "na-*" oifname "na-*" iifname . ether daddr @gateways counter name crossed drop
 		meta mark $MARK drop
 		iifname "na-*" oifname != "na-*" goto leaving
 		iifname != "na-*" oifname "na-*" goto entering
 		meta nfproto ipv4 iifname @lent4 goto entering
 		meta nfproto ipv6 iifname @lent6 goto entering
+	}
+	chain within {
+		ct status dnat accept
+		iifname . ether daddr @gateways counter name crossed drop
+		meta mark $MARK drop
 	}
 	chain leaving {
 		oifname "nx-*" counter name crossed drop

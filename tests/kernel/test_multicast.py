@@ -253,13 +253,8 @@ def test_floods_are_bounded_and_ask_for_nobody(
                     calm.sendto(b"x", (GROUP, UDP_PORT))
                     calm.sendto(b"x", ("10.66.0.8", UDP_PORT))
                 dropped = STORM_FRAMES - passed
-                assert guard.status().dropped == {
-                    "spoofed": 0,
-                    "floods": dropped,
-                    "refused": 0,
-                    "strangers": 0,
-                    "crossed": 0,
-                }
+                drops = {cause: count for cause, count in guard.status().dropped.items() if count}
+                assert drops == {"floods": dropped}
                 # Nobody is asked for an address that is in no record.
                 with closing(await packets_at(host.namespace, TUNNEL)) as tunnel:
                     for unknown in ("10.66.0.77", "fd66::77"):
