@@ -108,7 +108,6 @@ class Reconciler:
         self._open: set[EntryKey] | None = None
         """Entries in which what is desired and what we believe may differ; None: any."""
         self._news: set[News] = set()
-        """What to look at again."""
         self._generation = -1
         self._programmed_generation = -1
         self._belief = Observation()
@@ -339,7 +338,7 @@ class Reconciler:
 
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief
-        operations = None
+        before, operations = seen.state, None
         if keys is not None:
             is_settled = all(map(is_, self._settled, (desired.devices, seen.state.devices)))
             operations = plan_within(desired, seen.state, keys, are_devices_settled=is_settled)
@@ -351,9 +350,13 @@ class Reconciler:
             names = names_after(operations, seen.names)
             state = await piece_by_piece(doing(seen.state, operations))
             self._belief = replace(seen, state=state, names=names)
-        failures = [explained(f, seen) for f in await apply(self._netlink, operations, self._belief.names)]
+        failures = await apply(self._netlink, operations, self._belief.names)
+        if any(failure.errno == errno.EEXIST for failure in failures):
+            # What is in the way may have come since we looked, and whose it is, is part of the reason.
+            seen = await observe_devices(self._netlink, self._belief.names)
+        failures = [explained(failure, seen) for failure in failures]
         self._settled = desired.devices, self._belief.state.devices
-        self._note_failures(failures, seen.state, keys)
+        self._note_failures(failures, before, keys)
 
     def _note_failures(
         self, failures: list[Failure], before: KernelState, keys: set[EntryKey] | None
@@ -362,9 +365,8 @@ class Reconciler:
         known = [*self._failures, *self._vanished]
         self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
         confirmed = [f for f in failures if f not in self._vanished]
-        for failure in confirmed:
-            if failure not in self._failures:
-                _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
+        for failure in (f for f in confirmed if f not in self._failures):
+            _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
         refused = {entry_after(f.operation)[0] for f in confirmed if isinstance(f.operation, EntryOperation)}
         if self._vanished or len(refused) < len(confirmed):
             self._failures, self._open = confirmed, None
