@@ -197,8 +197,9 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
     fields = Fields(value, "ttl_s uses")
     ttl_s = value.get("ttl_s", 3600.0)
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
+        shown = f"{ttl_s:.0f}" if isinstance(ttl_s, float) else str(ttl_s)[:80]
         raise InputError(
-            f"an invitation cannot live for {str(ttl_s)[:80]} seconds",
+            f"an invitation cannot live for {shown} seconds",
             thing="ttl_s",
             hint="give --ttl 1s to 30d",
         )

@@ -62,6 +62,17 @@ class Explanation:
     """One sentence."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked for."""
+
+    rtype: str
+    address: str
+    """In place of a name; empty otherwise."""
+    others: tuple[str, ...]
+    """Types of address that the name has, where it has none of `rtype`."""
+
+
 def explain(
     view: RegistryView,
     sandboxes: Mapping[SandboxId, Sandbox],
@@ -90,12 +101,25 @@ def explain(
         for one in _search(name, scope)
     ]
     final, answer = _best(asked)
+    others = [
+        text
+        for text in ("A", "AAAA")
+        if isinstance(answer, NoData)
+        and isinstance(_ask(source, final, TYPES[text], sandbox, behind_runtime=behind_runtime), Found)
+    ]
     return Explanation(
         name=to_text(final),
         rtype=rtype,
         status=_status(answer, forwarded=sandbox.forward or behind_runtime),
         records=tuple(_records(final, answer)),
-        reason=_reason(view, scope, final, answer, rtype, address=address, behind_runtime=behind_runtime),
+        reason=_reason(
+            view,
+            scope,
+            final,
+            answer,
+            _Question(rtype, address, tuple(others)),
+            behind_runtime=behind_runtime,
+        ),
     )
 
 
@@ -179,9 +203,8 @@ def _reason(
     scope: Scope,
     name: Name,
     answer: Answer,
-    rtype: str,
+    asked: _Question,
     *,
-    address: str,
     behind_runtime: bool,
 ) -> str:
     if isinstance(answer, NotOurs) and not behind_runtime:
@@ -189,7 +212,7 @@ def _reason(
             return "the name is not ours; the host's name servers are asked"
         return "the name is not ours, and all networks of this container are internal"
     label, via = _label_meant(scope, name)
-    hidden = _left_out(view, scope, address or label.decode("ascii", "replace"))
+    hidden = _left_out(view, scope, asked.address or label.decode("ascii", "replace"))
     parts: list[str] = []
     if via:
         parts.append(via)
@@ -199,9 +222,11 @@ def _reason(
             if rrset.count < len(rrset.rdatas):
                 parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
         case NoData():
-            parts.append(f"the name exists, without records of type {rtype}")
+            parts.append(f"the name exists, without records of type {asked.rtype}")
+            if asked.others:
+                parts.append(f"ask for {' or '.join(asked.others)}")
         case NoSuchName():
-            parts.append(_missing_text(scope, label, address))
+            parts.append(_missing_text(scope, label, asked.address))
         case NotOurs():
             parts.append("the name is not ours; Docker's own resolver in the container is asked")
     if hidden:

@@ -161,7 +161,7 @@ def test_reasons_for_no(world):
     assert (missing.status, missing.records) == ("NXDOMAIN", ())
     assert "did you mean web?" in missing.reason
     assert world.explain("web", "TXT").status == "NOERROR"
-    assert "without records of type TXT" in world.explain("web", "TXT").reason
+    assert "without records of type TXT; ask for A" in world.explain("web", "TXT").reason
     assert world.explain("example.com").status == "FORWARDED"
     assert world.explain("localhost").status == "NOERROR"
     with pytest.raises(KeyError):
