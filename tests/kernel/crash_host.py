@@ -41,6 +41,7 @@ from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
 from netagent.model.ids import peer_name
+from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.names.channel import Channel
 from netagent.registry.row import LocalEndpointRow
@@ -110,8 +111,9 @@ async def delete(cluster: Cluster, network: str) -> str:
     return (await cluster.networks.remove(network, force=False)).network_id
 
 
-async def attach(cluster: Cluster, network: str, box: str, name: str) -> list[str]:
-    request = AttachRequest(target=f"netns:{box}", network=network, name=name)
+async def attach(cluster: Cluster, network: str, box: str, name: str, port: int = 0) -> list[str]:
+    publish = (Publication(port, 80),) if port else ()
+    request = AttachRequest(target=f"netns:{box}", network=network, name=name, publish=publish)
     row, _ = await cluster.endpoints.attach(request)
     return [row.endpoint_id, *row.addresses]
 
@@ -185,6 +187,7 @@ def _row(row: LocalEndpointRow) -> dict[str, Any]:
         "stage": row.stage.value,
         "addresses": row.addresses,
         "origin": row.origin,
+        "ports": [one.host_port for one in row.publish],
         "plugged": has_link(peer_name(row.endpoint_id)),
     }
 

@@ -177,7 +177,9 @@ class World:
         probe = {name for name in self.h1.links() if name.startswith("nx-")} - devices
         compare("probe devices", len(probe), 1)
         compare("devices", self.h1.links() - {"lo", "wire"} - probe, devices)
-        guarded = {word for word in words(self.h1.namespace.run("nft list ruleset")) if word[:2] == "nv"}
+        rules = words(self.h1.namespace.run("nft list ruleset"))
+        guarded = {word for word in rules if word[:2] == "nv"}
+        compare("published", str(PORT) in rules, any(PORT in row["ports"] for row in rows.values()))
         compare("endpoints in the firewall", guarded - {"nv*"}, {veth_name(EndpointId(i)) for i in rows})
 
 
@@ -267,10 +269,13 @@ def kill_everywhere(host: Host, operation: tuple[Any, ...], after: Callable[[], 
 
 
 ORIGIN = "docker:f00d"
+PORT = 18080
+"""Published by the container that comes and goes."""
 
 
 def test_scenario_42_killed_anywhere_in_attach_and_detach(world: World) -> None:
-    attach, detach = ("attach", "app", world.boxes["web"].name, "web"), ("detach", "web")
+    attach = ("attach", "app", world.boxes["web"].name, "web", PORT)
+    detach = ("detach", "web")
 
     def after_attach() -> None:
         there = world.rest()
