@@ -166,6 +166,8 @@ class Service:
         free, owned = allocator.free_count(network_id)
         cooling = allocator.cooling_count(network_id)
         used = sum(1 for row in self._rows() if row.network_id == network_id)
+        view = self._cluster().live.view
+        used += view.local in view.host_addresses(network_id)
         return {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
 
     async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:

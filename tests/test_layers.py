@@ -148,6 +148,7 @@ PERFORMS = {
     "netagent.usecases.endpoints",
     "netagent.usecases.fencing",
     "netagent.usecases.forgetting",
+    "netagent.usecases.host_access",
     "netagent.usecases.interfaces",
     "netagent.usecases.janitor",
     "netagent.usecases.networks",

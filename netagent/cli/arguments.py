@@ -168,7 +168,7 @@ def network_create(parser: argparse.ArgumentParser) -> None:
         "--multicast", action="store_true", help="carry multicast and broadcast to the other hosts"
     )
     parser.add_argument(
-        "--host-access", action="store_true", help="let the hosts themselves take part (in a later version)"
+        "--host-access", action="store_true", help="let the hosts themselves take part, each with an address"
     )
 
 

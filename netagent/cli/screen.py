@@ -215,6 +215,8 @@ def _part(value: Any) -> str:
         return str(value)
     if value.keys() == {"service", "alias"}:
         return f"{value['alias']} is {value['service']}"
+    if value.keys() == {"host", "addresses"}:
+        return f"{value['host']} {' '.join(value['addresses'])}"
     if value.keys() == {"name", "number", "protocol"}:
         return f"{value['name']}={value['number']}/{value['protocol']}"
     return ", ".join(f"{key.replace('_', ' ')} {part}" for key, part in value.items())

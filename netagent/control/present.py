@@ -14,6 +14,7 @@ from netagent.control import schema
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
+from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
@@ -71,6 +72,7 @@ class Presenter:
             "policy": record.policy.value,
             "multicast": record.multicast,
             "host_access": record.host_access,
+            "host_addresses": self._host_addresses(network),
             "created_by": self.host_name(network.creator or network.owner),
             "revision": record.revision,
             "attached": self.view.local in attached,
@@ -88,6 +90,18 @@ class Presenter:
             if endpoint is not None and endpoint.network_id == network.network_id
             for publication in facts.publish
         )
+
+    def _host_addresses(self, network: NetworkView) -> list[schema.HostAddress]:
+        hosts = self.view.host_addresses(network.network_id).items()
+        found: list[schema.HostAddress] = [
+            {
+                "host": self.host_name(host),
+                "addresses": list(addresses_of(network.record.subnets, one.offset)),
+            }
+            for host, one in hosts
+            if one.offset < offset_count(network.record.subnets)
+        ]
+        return sorted(found, key=lambda one: one["host"])
 
     def endpoint(self, endpoint: EndpointView) -> schema.Endpoint:
         """An endpoint, with its state and why."""

@@ -298,6 +298,14 @@ class SpaceUse(TypedDict):
     """The largest first."""
 
 
+class HostAddress(TypedDict):
+    """What a host has itself in a network made with `--host-access`."""
+
+    host: str
+    addresses: list[str]
+    """One for each subnet."""
+
+
 class Network(TypedDict):
     """A network. `endpoint_count` and `hosts` are known for networks this host takes part in, else 0 and []."""
 
@@ -314,6 +322,7 @@ class Network(TypedDict):
     policy: Literal["open", "links"]
     multicast: bool
     host_access: bool
+    host_addresses: list[HostAddress]
     created_by: str
     """Host name."""
     revision: int

@@ -23,6 +23,7 @@ def space_use(present: Presenter, network: NetworkView, space: Space, *, is_know
     view = present.view
     owned = space.usable_counts()
     used = Counter(one.owner for one in view.endpoints_in(network.network_id).values())
+    used.update(view.host_addresses(network.network_id).keys())
     hosts = sorted(owned.keys() | used.keys(), key=lambda host: (-owned.get(host, 0), host))
     shares = [
         _share(present, network, space, host, used=used[host] if is_known else None)

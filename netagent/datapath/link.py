@@ -41,7 +41,9 @@ _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
 _IF_OPER_UP = 6
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 4, 6
+_CACHEINFO = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid, in seconds; two times
+_FOR_EVER = 0xFFFFFFFF
 _PORT_ATTRIBUTES = (
     ("learning", 8),
     ("flood", 9),
@@ -313,9 +315,12 @@ def decode_address(body: bytes) -> tuple[int, str]:
 def set_address(index: int, cidr: str, broadcast: str | None = None) -> Request:
     """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and we know that it is unique.
 
-    `broadcast` is the IPv4 address that reaches everybody on the link.
+    `broadcast` is the IPv4 address that reaches everybody on the link. An IPv6 address without a subnet is not
+    preferred: the host answers for it, and sends from another if it has one.
     """
     body = _address_body(index, cidr)
+    if cidr.endswith("/128"):
+        body += _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, _FOR_EVER, 0, 0))
     if broadcast is not None:
         body += _attribute(_IFA_BROADCAST, ipaddress.IPv4Address(broadcast).packed)
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)

@@ -34,6 +34,8 @@ class GuardedNetwork:
     """Only linked services may be reached in it (netagent.firewall.policy)."""
     has_way_out: bool = True
     """Containers may begin to talk with whatever is not in our networks."""
+    host_addresses: tuple[str, ...] = ()
+    """Of this host itself, in a network made with `--host-access`: by these it talks with containers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

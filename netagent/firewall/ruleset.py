@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from netagent.firewall import policy, publishing
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, Way
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, Way
 
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
@@ -38,6 +38,9 @@ GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
 """Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
 WAYS: Final = SetKind(_INET, "ways", (Field.IFNAME,))
 """Our bridges whose containers may leave for elsewhere."""
+HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
+"""(Bridge, address of this host by which it takes part in the network)."""
+HOSTED6: Final = SetKind(_INET, "hosted6", (Field.IFNAME, Field.IPV6))
 LENT4: Final = SetKind(_INET, "lent4", (Field.IFNAME,))
 """Devices by which nobody may come who only passes through: they route because we have them do so."""
 LENT6: Final = SetKind(_INET, "lent6", (Field.IFNAME,))
@@ -52,6 +55,8 @@ KINDS: Final = (
     MEMBERS6,
     GATEWAYS,
     WAYS,
+    HOSTED4,
+    HOSTED6,
     LENT4,
     LENT6,
     *policy.KINDS,
@@ -98,6 +103,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             MEMBERS6: _keys((address,) for address in members6),
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
             WAYS: _keys((network.bridge,) for network in given.networks if network.has_way_out),
+            **_hosted(given.networks),
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),
@@ -132,6 +138,14 @@ def _ways(ways: Iterable[Way]) -> tuple[list[Way], list[Way]]:
     for way in ways:
         (six if ":" in way[1] else four).append(way)
     return four, six
+
+
+def _hosted(networks: Iterable[GuardedNetwork]) -> dict[SetKind, Elements]:
+    split = [(network.bridge, _by_version(network.host_addresses)) for network in networks]
+    return {
+        HOSTED4: _keys((bridge, one) for bridge, (four, _) in split for one in four),
+        HOSTED6: _keys((bridge, one) for bridge, (_, six) in split for one in six),
+    }
 
 
 def _collapsed(subnets: Iterable[str]) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ neighbours.
 
 **The host is not part of a network.** It is the way out by an address that it has on the bridge, and nothing else:
 between itself and containers passes what belongs to something that was begun otherwise, errors above all, and the
-question who has an address.
+question who has an address. In a network made with `--host-access` it has an address of its own, by which it takes
+part like a container.
 
 **Floods are few.** In a network that carries multicast each frame to many is copied once for each other host, so a
 network has a budget of them on each host. Questions for addresses that the bridge answers itself never leave by the
@@ -146,6 +147,10 @@ _INET_CHAINS: Final = """
 		ct state established,related accept
 		ct status dnat accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		iifname . ip daddr @hosted4 accept
+		iifname . ip6 daddr @hosted6 accept
+		oifname . ip saddr @hosted4 accept
+		oifname . ip6 saddr @hosted6 accept
 		ip daddr 224.0.0.0/4 drop
 		ip6 daddr ff00::/8 drop
 		counter name hostward reject with icmpx admin-prohibited

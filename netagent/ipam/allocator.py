@@ -31,7 +31,7 @@ from netagent.ipam.request import (
 )
 from netagent.ipam.space import Space, grant_one, inherit, split_for
 from netagent.model.ids import HostId, NetworkId, mac_of
-from netagent.model.records import GrantRecord
+from netagent.model.records import GrantRecord, HostAddressRecord
 from netagent.model.subnet import addresses_of, is_reserved
 from netagent.registry import statement
 from netagent.registry.facts import AgentState, short_id
@@ -86,6 +86,8 @@ class Allocator:
         self._used: dict[NetworkId, list[int]] = {}
         for row in rows:
             self._used.setdefault(row.network_id, []).append(row.offset)
+        for own in view().own_host_addresses:
+            self._used.setdefault(own.network_id, []).append(own.offset)
         self._cooling: dict[NetworkId, list[int]] = {}
         for network_id, offset in journal.load_cooling():
             self._cooling.setdefault(network_id, []).append(offset)
@@ -150,6 +152,23 @@ class Allocator:
             self._holding(row.network_id).pool.release(row.offset, self._clock())
         elif self._view().is_removed(row.network_id):
             self._journal.note_network_gone(row.network_id)  # removed while we wrote: nothing else would
+
+    async def keep_for_host(self, record: HostAddressRecord) -> None:
+        """Tell everybody of a held offset that this host has itself. What it raises is `Publisher.put`'s; the offset
+        is free then."""
+        try:
+            await self._publisher.put(record)
+        except BaseException:
+            self.let_go(record.network_id, record.offset)
+            raise
+
+    async def release_host(self, record: HostAddressRecord) -> None:
+        """This host has it no longer; it cools down, unless the network is gone."""
+        is_there = record.network_id in self._view().networks
+        also = [statement.cool(record.network_id, record.offset)] if is_there else []
+        await self._publisher.change(withdraw=[record], also=also)
+        if record.network_id in self._view().networks:
+            self._holding(record.network_id).pool.release(record.offset, self._clock())
 
     def forget_removed(self) -> None:
         """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""
@@ -236,7 +255,10 @@ class Allocator:
     def _is_foreign(self, holding: Holding, offset: int) -> bool:
         view = self._view()
         claimants = view.claimants(holding.network_id, self._address(holding, offset))
-        return any(host != view.local for host in claimants)
+        hosts = view.host_addresses(holding.network_id)
+        return any(host != view.local for host in claimants) or any(
+            one.offset == offset for host, one in hosts.items() if host != view.local
+        )
 
     async def _claim(self, holding: Holding, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:

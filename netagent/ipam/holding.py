@@ -104,6 +104,9 @@ class Holding:
         for endpoint in view.endpoints_in(self.network_id).values():
             if endpoint.owner in free:
                 free[endpoint.owner] -= 1
+        for host in view.host_addresses(self.network_id):
+            if host in free:
+                free[host] -= 1
         others = ((host, left) for host, left in free.items() if host != self.local)
         live = {host for host in free if host in view.hosts and view.hosts[host].is_live}
         return sorted(others, key=lambda pair: (pair[0] not in live, -pair[1], pair[0]))

@@ -28,11 +28,12 @@ from netagent import __version__
 from netagent.config import Config
 from netagent.datapath import nftables
 from netagent.datapath.attach import Attacher
+from netagent.datapath.desired import device_mac
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import boot_id
 from netagent.datapath.offload import OffloadKeeper
-from netagent.datapath.probe_device import probe_address
+from netagent.datapath.probe_device import probe_address, probe_mac
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import Wanted
 from netagent.datapath.underlay import host_routes
@@ -64,7 +65,7 @@ from netagent.projection import announcing
 from netagent.projection.announcing import Announcer
 from netagent.projection.desired import DesiredMaker
 from netagent.projection.guarding import firewall_input, limits_of
-from netagent.projection.intent import networks_here, path_targets, probe_targets
+from netagent.projection.intent import networks_here, networks_wanted, path_targets, probe_targets
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
 from netagent.registry.journal import DiskFullError, Journal, JournalError
@@ -79,6 +80,7 @@ from netagent.usecases.endpoint_rules import gives_way_out, sandboxes
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.fencing import fence_all
 from netagent.usecases.forgetting import Forgetting
+from netagent.usecases.host_access import HostAccess
 from netagent.usecases.interfaces import Interfaces
 from netagent.usecases.janitor import Janitor
 from netagent.usecases.network_plan import Surroundings
@@ -298,6 +300,14 @@ class Cluster:
             surroundings=self._surroundings,
             sweep=self.janitor.sweep,
         )
+        self.host_access = HostAccess(
+            live=self.live,
+            participation=self.participation,
+            allocator=self.allocator,
+            undecided=lambda: self.networks.in_work,
+            is_closed=lambda: self.endpoints.steps.is_closed,
+            mac_in=lambda network: device_mac(bridge_name(network.record.vni), probe_mac(self._local)),
+        )
         self._build_forgetting()
         self._own_host = OwnHost(
             live=self.live,
@@ -376,6 +386,7 @@ class Cluster:
                     self._own_host.run,
                     self._keep_space,
                     self._own_records.run,
+                    self.host_access.run,
                     self._burial.run,
                     self._vigil.run,
                 ):
@@ -409,6 +420,7 @@ class Cluster:
             async with self._own_host.going_down():
                 await self._retreat(drain_s)
                 detached = await self.endpoints.remove_all()
+                await self.host_access.withdraw_all()
                 await self.participation.withdraw_all()
                 await self._hand_space_on()
                 await self._wait_heard()
@@ -488,8 +500,9 @@ class Cluster:
         )
 
     def _routed(self, known: Moment) -> list[str]:
-        networks = networks_here(known.view, {row.network_id for row in known.rows.values()})
-        return [bridge_name(network.record.vni) for network in networks if network.record.gateways]
+        networks = networks_here(known.view, networks_wanted(known.view, known.rows.values()))
+        closed = _internal(known.view)
+        return [bridge_name(one.record.vni) for one in networks if one.network_id not in closed]
 
     async def _tell_firewall(self) -> str:
         self.live.note_change()

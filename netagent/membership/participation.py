@@ -190,6 +190,7 @@ class Participation:
     async def _leave_unused(self) -> None:
         view, now = self._live.view, trio.current_time()
         used = {row.network_id for row in self._live.rows.values()} | self._guests.keys()
+        used |= {one.network_id for one in view.own_host_addresses}
         for network_id in list(self._synced):
             if network_id in used:
                 self._unused_since.pop(network_id, None)

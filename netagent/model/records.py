@@ -4,7 +4,7 @@ On the wire a record is a msgpack array `[kind, version, …]` (netagent.registr
 Every record has exactly one writer, the host under whose id it is replicated. `owner` is therefore not part of a
 record: the registry adds it.
 
-    scope 0 (every host)          host, network, removal, attachment, grant, forget
+    scope 0 (every host)          host, network, removal, attachment, grant, host address, forget
     scope = a network's id        endpoint
 """
 
@@ -71,8 +71,16 @@ class NetworkRecord:
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """The way out of the network on every host, "address/prefix length"; empty: it is internal."""
-        return () if self.internal else gateways_of(self.subnets)
+        """The way out of the network on every host, "address/prefix length"; empty: it is internal.
+
+        Where hosts have addresses of their own it is beside these, without the subnet."""
+        if self.internal:
+            return ()
+        cidrs = gateways_of(self.subnets)
+        if not self.host_access:
+            return cidrs
+        addresses = (cidr.partition("/")[0] for cidr in cidrs)
+        return tuple(f"{address}/{128 if ':' in address else 32}" for address in addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,16 @@ class GrantRecord:
     last: int
     to: HostId
     hop: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddressRecord:
+    """The owner has an address of its own in a network made with `--host-access`: at `offset` of each subnet."""
+
+    network_id: NetworkId
+    offset: int
+    mac: str
+    """Of its bridge in that network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +172,7 @@ Record: TypeAlias = (
     | RemovalRecord
     | AttachmentRecord
     | GrantRecord
+    | HostAddressRecord
     | EndpointRecord
     | ForgetRecord
 )

@@ -32,8 +32,10 @@ from netagent.projection.intent import (
     bare_network,
     local_endpoint,
     networks_here,
+    networks_wanted,
     probe_input,
     remote_endpoint,
+    remote_host,
     rows_by_network,
     way_to,
 )
@@ -43,7 +45,7 @@ from netagent.registry.trail import Touched
 from netagent.registry.view import NetworkView, RegistryView
 
 # Of two that ask for one entry the one of the higher rank has it, then the one with the higher id.
-_REMOTE, _LOCAL, _PROBE = range(3)
+_REMOTE, _HOST, _LOCAL, _PROBE = range(4)
 
 _ENTRIES_A_PIECE: Final = 1024
 
@@ -57,6 +59,8 @@ class _Built:
     owners: dict[EndpointId, HostId] = field(default_factory=dict)
     by_owner: dict[HostId, set[EndpointId]] = field(default_factory=dict)
     locals: frozenset[EndpointId] = frozenset()
+    hosts: frozenset[HostId] = frozenset()
+    """Other hosts that have an address of their own in it."""
     devices: Mapping[str, Device] = field(default_factory=dict)
 
     def move(self, endpoint_id: EndpointId, owner: HostId | None) -> set[HostId]:
@@ -144,6 +148,7 @@ class DesiredMaker:
                     self._follow_endpoint(view, built, endpoint_id)
                     yield
                 self._follow_flood(built, host_id)
+                self._follow_host_inside(view, built, host_id)
 
     def _follow_probe(self, view: RegistryView, underlay: Underlay) -> None:
         probe = probe_input(view, self._cluster_id, underlay.mtu_bytes, underlay.address)
@@ -163,17 +168,20 @@ class DesiredMaker:
 
     def _follow_networks(self, known: Moment, underlay: Underlay) -> Pieces[None]:
         rows = rows_by_network(known.rows.values())
-        wanted = {network.network_id: network for network in networks_here(known.view, rows)}
+        here = networks_here(known.view, networks_wanted(known.view, known.rows.values()))
+        wanted = {network.network_id: network for network in here}
         for network_id, built in tuple(self._built.items()):
             if wanted.get(network_id) != built.network:
                 yield from self._clear(built)
         for network_id, network in wanted.items():
             if network_id not in self._built:
-                self._built[network_id] = _Built(network, bare_network(network))
+                built = self._built[network_id] = _Built(network, bare_network(known.view, network))
+                for host_id in known.view.host_addresses(network_id):
+                    self._follow_host_inside(known.view, built, host_id)
                 for endpoint_id in known.view.endpoints_in(network_id):
                     self._follow_endpoint(known.view, self._built[network_id], endpoint_id)
                     yield
-            self._follow_locals(self._built[network_id], rows[network_id], known.view.local, underlay)
+            self._follow_locals(self._built[network_id], rows.get(network_id, []), known.view.local, underlay)
 
     def _clear(self, built: _Built) -> Pieces[None]:
         for endpoint_id in built.owners:
@@ -181,6 +189,8 @@ class DesiredMaker:
             yield
         for host_id in built.by_owner:
             self._ledger.put(built.claimant(_REMOTE, host_id), {})
+        for host_id in built.hosts:
+            self._ledger.put(built.claimant(_HOST, host_id), {})
         for endpoint_id in built.locals:
             self._ledger.put(built.claimant(_LOCAL, endpoint_id), {})
         del self._built[built.bare.network_id]
@@ -220,6 +230,17 @@ class DesiredMaker:
         entries = flood_entries(built.bare, way) if way is not None else {}
         self._ledger.put(built.claimant(_REMOTE, host_id), entries)
 
+    def _follow_host_inside(self, view: RegistryView, built: _Built, host_id: HostId) -> None:
+        """The way to another host's own address in the network. Of a host whose record came or went everything is
+        made anew (`_touched_since`)."""
+        own, way = view.host_addresses(built.bare.network_id).get(host_id), self._ways.get(host_id)
+        entries: Mapping[EntryKey, str] = {}
+        if own is not None and way is not None:
+            entries = remote_entries(built.bare, remote_host(built.network, host_id, own, way))
+            entries = {**entries, **flood_entries(built.bare, way)}
+        self._ledger.put(built.claimant(_HOST, host_id), entries)
+        built.hosts |= {host_id}
+
     # -- the outcome -------------------------------------------------------------------------------------------
 
     def _gather_devices(self) -> None:
@@ -244,4 +265,6 @@ def _touched_since(seen: tuple[Moment, Underlay] | None, known: Moment, underlay
     """None: begin anew."""
     if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
         return None
+    if seen[0].view.hosts_inside is not known.view.hosts_inside:
+        return None  # once for each host and network that is made for it
     return known.view.touched_since(seen[0].view)

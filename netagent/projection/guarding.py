@@ -14,6 +14,7 @@ from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
 from netagent.model.records import Policy
+from netagent.projection.intent import own_cidrs
 from netagent.projection.linking import ways
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import AgentState, NetworkView, RegistryView
@@ -37,14 +38,16 @@ def firewall_input(
     what is not in our networks.
     """
     rows, seed = list(rows), probe_mac(view.local)
-    known = [view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows})]
+    hosted = {one for one in view.networks if view.local in view.host_addresses(one)}
+    here = sorted({row.network_id for row in rows} | hosted)
+    known = [view.networks.get(network_id) for network_id in here]
     networks = {network.network_id: network for network in known if network is not None and network.holds_vni}
     requests, answers = ways(view, rows, networks)
     return FirewallInput(
         vxlan_port=vxlan_port,
         # Also those that are being attached: what comes out of an interface is judged from its first packet.
         endpoints=tuple(_endpoint(row, networks.get(row.network_id)) for row in rows),
-        networks=tuple(_network(network, seed) for network in networks.values()),
+        networks=tuple(_network(view, network, seed) for network in networks.values()),
         members=members(view),
         subnets=tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets})),
         lent4=lent[IPV4],
@@ -118,7 +121,7 @@ def limits_of(view: RegistryView, clamps: Mapping[tuple[str, str], int]) -> dict
     return limits
 
 
-def _network(network: NetworkView, seed: str) -> GuardedNetwork:
+def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetwork:
     bridge = bridge_name(network.record.vni)
     return GuardedNetwork(
         bridge=bridge,
@@ -126,4 +129,5 @@ def _network(network: NetworkView, seed: str) -> GuardedNetwork:
         tunnel=vxlan_name(network.record.vni),
         restricted=network.record.policy is Policy.LINKS,
         has_way_out=not network.record.internal,
+        host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),
     )

@@ -11,15 +11,26 @@ from dataclasses import replace
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, ProbePeer, RemoteEndpoint
 from netagent.datapath.probe_device import probe_address, probe_mac, probe_vni
-from netagent.model.ids import ClusterId, HostId, NetworkId
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.records import HostAddressRecord
+from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
 def network_inputs(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> list[NetworkInput]:
-    """The networks of which this host has endpoints, each with all its endpoints."""
+    """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints."""
     by_network = rows_by_network(rows)
-    return [_network_input(view, one, by_network[one.network_id]) for one in networks_here(view, by_network)]
+    wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
+    return [
+        _network_input(view, one, by_network.get(one.network_id, [])) for one in networks_here(view, wanted)
+    ]
+
+
+def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
+    """The networks that this host takes part in itself, or by its endpoints."""
+    hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
+    return hosted | {row.network_id for row in rows}
 
 
 def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:
@@ -45,22 +56,37 @@ def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEnd
         for _, endpoint in sorted(view.endpoints_in(network.network_id).items())
         if (way := way_to(view, endpoint.owner)) is not None
     )
+    hosts = (
+        remote_host(network, host_id, one, way)
+        for host_id, one in sorted(view.host_addresses(network.network_id).items())
+        if (way := way_to(view, host_id)) is not None
+    )
     return replace(
-        bare_network(network),
+        bare_network(view, network),
         # Also those that are being attached: an interface that is there before its row says so is not a leftover.
         locals=tuple(local_endpoint(row, network) for row in sorted(rows, key=lambda row: row.endpoint_id)),
-        remotes=tuple(remotes),
+        remotes=(*remotes, *hosts),
     )
 
 
-def bare_network(network: NetworkView) -> NetworkInput:
+def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:
     """The network without its endpoints."""
     return NetworkInput(
         network_id=network.network_id,
         vni=network.record.vni,
         mtu_bytes=network.record.mtu_bytes,
         multicast=network.record.multicast,
-        gateways=network.record.gateways,
+        gateways=(*network.record.gateways, *own_cidrs(view, network)),
+    )
+
+
+def own_cidrs(view: RegistryView, network: NetworkView) -> tuple[str, ...]:
+    """What this host has itself in a network made with `--host-access`, with prefix lengths."""
+    own = view.host_addresses(network.network_id).get(view.local)
+    addresses = addresses_inside(network, own) if own is not None else ()
+    return tuple(
+        f"{address}/{subnet.rpartition('/')[2]}"
+        for address, subnet in zip(addresses, network.record.subnets, strict=False)
     )
 
 
@@ -96,6 +122,17 @@ def way_to(view: RegistryView, host_id: HostId) -> str | None:
 def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
     """An endpoint of the host at `way`."""
     return RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, way)
+
+
+def remote_host(network: NetworkView, host_id: HostId, own: HostAddressRecord, way: str) -> RemoteEndpoint:
+    """Another host itself, reached at `way`."""
+    return RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), way)
+
+
+def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:
+    """What the record gives its host in the network; nothing for a place that the network has not got."""
+    subnets = network.record.subnets
+    return addresses_of(subnets, own.offset) if own.offset < offset_count(subnets) else ()
 
 
 def probe_input(

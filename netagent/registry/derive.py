@@ -18,6 +18,7 @@ from netagent.model.records import (
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
+    HostAddressRecord,
     HostRecord,
     NetworkRecord,
     Record,
@@ -151,6 +152,8 @@ class Draft:
             case GrantRecord():
                 self.s.grants = put(self.s.grants, record.network_id, (owner, key_of(record)[1]), record)
                 self._networks.add(record.network_id)
+            case HostAddressRecord():
+                self.s.host_addresses = put(self.s.host_addresses, record.network_id, owner, record)
             case EndpointRecord():
                 view = EndpointView(record, owner, held.version)
                 key = (owner, record.endpoint_id, record.network_id)
@@ -182,6 +185,8 @@ class Draft:
             case GrantRecord():
                 self.s.grants = drop(self.s.grants, record.network_id, (owner, key_of(record)[1]))
                 self._networks.add(record.network_id)
+            case HostAddressRecord():
+                self.s.host_addresses = drop(self.s.host_addresses, record.network_id, owner)
             case EndpointRecord():
                 key = (owner, record.endpoint_id, record.network_id)
                 self._withdraw(key, self.s.claimed[record.network_id][key])

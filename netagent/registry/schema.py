@@ -13,7 +13,7 @@ Keys, unique within (scope, owner):
     h                      the host itself          r + network id             removal
     n + network id         network                  a + network id             attachment
     g + network id + first (4) + hop (4)  grant     e + endpoint id            endpoint
-    f + host id            forget
+    f + host id            forget                   o + network id             host address
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from netagent.model.records import (
     ForgetRecord,
     GrantRecord,
     Health,
+    HostAddressRecord,
     HostRecord,
     NetworkRecord,
     Policy,
@@ -55,7 +56,7 @@ MAX_RECORD_BYTES: Final = 32 * 1024
 a host by being stored twice."""
 
 _VERSION: Final = 1
-_HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET = range(1, 8)
+_HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
         case GrantRecord():
             where = record.first.to_bytes(4, "big") + record.hop.to_bytes(4, "big")
             return CLUSTER_SCOPE, b"g" + pack_id(record.network_id) + where
+        case HostAddressRecord():
+            return CLUSTER_SCOPE, b"o" + pack_id(record.network_id)
         case EndpointRecord():
             return scope_of(record.network_id), b"e" + pack_id(record.endpoint_id)
         case ForgetRecord():
@@ -141,6 +144,8 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
         case GrantRecord():
             where = [record.first, record.last, pack_id(record.to), record.hop]
             return _GRANT, [pack_id(record.network_id), *where]
+        case HostAddressRecord():
+            return _HOST_ADDRESS, [pack_id(record.network_id), record.offset, pack_mac(record.mac)]
         case EndpointRecord():
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
@@ -255,6 +260,14 @@ def _read_endpoint(fields: Fields) -> EndpointRecord:
     )
 
 
+def _read_host_address(fields: Fields) -> HostAddressRecord:
+    return HostAddressRecord(
+        network_id=NetworkId(fields.identifier("network_id")),
+        offset=fields.integer("offset", 2, 2**32 - 1),
+        mac=fields.mac("mac"),
+    )
+
+
 def _read_forget(fields: Fields) -> ForgetRecord:
     host_id = HostId(fields.identifier("host_id"))
     settled = fields.boolean("settled") if fields.has_more() else False
@@ -286,4 +299,5 @@ _READERS: Final[dict[int, Callable[[Fields], Record]]] = {
     _GRANT: _read_grant,
     _ENDPOINT: _read_endpoint,
     _FORGET: _read_forget,
+    _HOST_ADDRESS: _read_host_address,
 }

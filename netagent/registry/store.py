@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import GrantRecord, NetworkRecord, Record
+from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
 from netagent.registry.facts import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
@@ -60,6 +60,7 @@ class Store:
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
     removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
     attachments: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
+    host_addresses: Map[NetworkId, Map[HostId, HostAddressRecord]] = field(default_factory=Map)
     grants: Map[NetworkId, Map[tuple[HostId, bytes], GrantRecord]] = field(default_factory=Map)
 
     candidates: Map[NetworkId, NetworkView] = field(default_factory=Map)

@@ -16,13 +16,14 @@ and `clashes` tells people.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import GrantRecord, Health, Record
+from netagent.model.records import GrantRecord, Health, HostAddressRecord, Record
 from netagent.registry.clash import find_clashes
 from netagent.registry.derive import Draft, rebuild
 from netagent.registry.facts import (
@@ -37,7 +38,7 @@ from netagent.registry.facts import (
 from netagent.registry.schema import key_of
 from netagent.registry.store import EndpointKey, Held, Store
 from netagent.registry.trail import Step, Touched, Trail, longer, touched_between
-from netgossip.types import EntriesChanged, Member, Scope, Version
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
 __all__ = [
     "AgentState",
@@ -219,6 +220,21 @@ class RegistryView:
     def participants(self) -> Map[NetworkId, frozenset[HostId]]:
         """The same for all networks: the very same object as long as none of it changes."""
         return self._store.attachments
+
+    def host_addresses(self, network_id: NetworkId) -> Mapping[HostId, HostAddressRecord]:
+        """Hosts that have an address of their own in the network."""
+        return self._store.host_addresses.get(network_id, Map())
+
+    @property
+    def hosts_inside(self) -> Map[NetworkId, Map[HostId, HostAddressRecord]]:
+        """The same for all networks: the very same object as long as none of it changes."""
+        return self._store.host_addresses
+
+    @property
+    def own_host_addresses(self) -> list[HostAddressRecord]:
+        """What this host's records say that it has itself, whether or not the networks are still there."""
+        own = self.records_of(self.local, CLUSTER_SCOPE)
+        return [record for record in own if isinstance(record, HostAddressRecord)]
 
     def grants(self, network_id: NetworkId) -> tuple[tuple[HostId, GrantRecord], ...]:
         """All grants of the network's space with their writers, sorted by range and hop."""

@@ -77,7 +77,7 @@ class Networks:
 
     async def create(self, request: NetworkRequest) -> tuple[NetworkView, bool]:
         """The network and whether it is new. RefusedError when it exists with other options or does not fit."""
-        _refuse_unsupported(request)
+        _refuse_contradiction(request)
         async with self._creating:
             for _ in range(CHOICE_ATTEMPTS):
                 existing = await self._existing(request.name)
@@ -240,22 +240,24 @@ class Networks:
             )
 
 
-def _refuse_unsupported(request: NetworkRequest) -> None:
-    """RefusedError for what belongs to later versions, InputError for options that contradict each other: recorded
-    without effect they would be a lie."""
-    if request.host_access:
-        raise RefusedError(
-            "this version does not have --host-access",
-            code="not-supported",
-            thing=request.name,
-            hint="make the network without it",
-        )
-    if request.multicast and request.policy is Policy.LINKS:
-        raise InputError(
-            "multicast reaches everybody in a network, --policy links only lets linked services be reached",
-            thing=request.name,
-            hint="leave one of --multicast and --policy links away",
-        )
+def _refuse_contradiction(request: NetworkRequest) -> None:
+    """InputError for options that contradict each other: recorded without effect they would be a lie."""
+    if request.policy is not Policy.LINKS:
+        return
+    for option, asked, what in (
+        ("--multicast", request.multicast, "multicast reaches everybody in a network"),
+        (
+            "--host-access",
+            request.host_access,
+            "with --host-access every container and every host reach each other",
+        ),
+    ):
+        if asked:
+            raise InputError(
+                f"{what}, --policy links only lets linked services be reached",
+                thing=request.name,
+                hint=f"leave one of {option} and --policy links away",
+            )
 
 
 def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:

@@ -18,7 +18,7 @@ from netagent.ipam.space import superseded
 from netagent.log import Limited
 from netagent.membership.participation import Publishes
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import GrantRecord, NetworkRecord, Record
+from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
 from netagent.registry.estate import amended_goodbyes
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
@@ -75,6 +75,6 @@ def _of_gone_networks(view: RegistryView, undecided: Collection[NetworkId]) -> l
     return [
         record
         for record in view.records_of(view.local, CLUSTER_SCOPE)
-        if isinstance(record, NetworkRecord | GrantRecord)
+        if isinstance(record, NetworkRecord | GrantRecord | HostAddressRecord)
         and (view.is_removed(record.network_id) or record.network_id in yielded)
     ]

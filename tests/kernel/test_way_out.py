@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,17 +26,18 @@ from kernel.overlay import (
     endpoint,
     network,
     open_host,
+    seen_from_elsewhere,
     wait_until,
 )
 from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
 
-from netagent.datapath.desired import LocalEndpoint, desired_state, device_mac
+from netagent.datapath.desired import LocalEndpoint, RemoteEndpoint, desired_state, device_mac
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.model.ids import bridge_name, veth_name
+from netagent.model.ids import EndpointId, bridge_name, veth_name
 
 pytestmark = pytest.mark.kernel
 
@@ -491,5 +492,62 @@ def test_the_table_for_nat_outlasts_flushes_and_agents(namespaces: NamespaceFact
             assert "masquerade" in nat()
             await give(guard, None, 2)
             assert namespace.run("nft list ruleset") == ""
+
+    trio.run(main)
+
+
+def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """Both ways, both families, on one host and across two; each by its own address, and by nothing else."""
+    containers = (namespaces("c1"), namespaces("c2"))
+    ends = [endpoint(2, containers[0]), endpoint(3, containers[1])]
+    underlays = (UNDERLAY, "192.0.2.2")
+    own = (("10.66.0.8", "fd66::8"), ("10.66.0.9", "fd66::9"))
+    macs = [device_mac(BRIDGE, underlay) for underlay in underlays]
+
+    def state(number: int) -> KernelState:
+        far = 1 - number
+        remotes = (
+            RemoteEndpoint(EndpointId("f" * 32), macs[far], own[far], underlays[far]),
+            seen_from_elsewhere(ends[far], underlays[far]),
+        )
+        four, six = own[number]
+        cidrs = ("10.66.0.1/32", "fd66::1/128", f"{four}/20", f"{six}/64")
+        one = network((ends[number],), remotes, gateways=cidrs)
+        return desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
+
+    def given(number: int) -> FirewallInput:
+        hosted = GuardedNetwork(bridge=BRIDGE, bridge_mac=macs[number], host_addresses=own[number])
+        made = replace(firewall_of(ends[number]), networks=(hosted,))
+        return replace(made, members=frozenset({underlays[1 - number]}))
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            for number in (0, 1):
+                host = await stack.enter_async_context(open_host(wire[number], underlays[number]))
+                host.reconciler.set_desired(Wanted(state(number)), 1)
+                with trio.fail_after(10):
+                    await host.reconciler.wait_programmed(1)
+                await host.attacher.bind(with_way_out(ends[number]), vni=VNI, mtu_bytes=MTU_BYTES)
+                await stack.enter_async_context(guarding(wire[number], given(number)))
+            for one in (*wire, *containers):
+                stack.enter_context(serving(one))
+            await in_thread(check)
+
+    def check() -> None:
+        for family, (first, second) in enumerate(
+            zip(("10.66.0.2", "fd66::2"), ("10.66.0.3", "fd66::3"), strict=True)
+        ):
+            for number in (0, 1):
+                mine, theirs = own[number][family], own[1 - number][family]
+                for address in (first, second):
+                    assert ask(wire[number], address) == mine, f"host {number} to {address}"
+                me = (first, second)[number]
+                assert ask(containers[number], mine) == me, "a container to its own host"
+                assert ask(containers[number], theirs) == me, "and to the other one"
+                assert ask(wire[number], theirs) == mine, "host to host"
+        for address in ("10.66.0.1", UNDERLAY, "fd66::1", "2001:db8::1"):
+            assert ask(containers[0], address) == "", f"{address} is no address for containers"
 
     trio.run(main)

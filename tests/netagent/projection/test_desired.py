@@ -13,7 +13,7 @@ from netagent.datapath.desired import desired_state
 from netagent.datapath.state import EntryKey, KernelState, Wanted
 from netagent.datapath.uplink import Underlay
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
-from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
+from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, RemovalRecord
 from netagent.pieces import at_once
 from netagent.projection.desired import DesiredMaker
 from netagent.projection.intent import network_inputs, probe_input
@@ -130,6 +130,11 @@ class StepByStep(RuleBasedStateMachine):
     @rule(owner=HOSTS, network_id=NETWORKS, is_in=st.booleans())
     def attachment(self, owner: str, network_id: str, *, is_in: bool) -> None:
         (self.world.put if is_in else self.world.delete)(owner, AttachmentRecord(NetworkId(network_id)))
+
+    @rule(owner=HOSTS, network_id=NETWORKS, offset=st.integers(2, 6), is_in=st.booleans())
+    def host_inside(self, owner: str, network_id: str, offset: int, *, is_in: bool) -> None:
+        record = HostAddressRecord(NetworkId(network_id), offset, f"06:00:00:00:00:{offset:02x}")
+        (self.world.put if is_in else self.world.delete)(owner, record)
 
     @rule(owner=HOSTS, gone=st.sampled_from([H1, H2, H3]), is_said=st.booleans())
     def forget(self, owner: str, gone: str, *, is_said: bool) -> None:

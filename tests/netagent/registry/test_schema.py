@@ -16,6 +16,7 @@ from netagent.model.records import (
     ForgetRecord,
     GrantRecord,
     Health,
+    HostAddressRecord,
     HostRecord,
     NetworkRecord,
     Policy,
@@ -76,6 +77,7 @@ grants = st.builds(
     ids,
     st.integers(1, 1000),
 )
+host_addresses = st.builds(HostAddressRecord, ids, st.integers(2, 2**32 - 1), macs)
 ports = st.builds(Port, names, st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"]))
 endpoints = st.builds(
     EndpointRecord,
@@ -95,6 +97,7 @@ records = st.one_of(
     hosts,
     networks,
     grants,
+    host_addresses,
     endpoints,
     st.builds(RemovalRecord, ids),
     st.builds(AttachmentRecord, ids),
@@ -190,6 +193,7 @@ def test_keys():
     assert key_of(NETWORK) == (CLUSTER_SCOPE, b"n" + network)
     assert key_of(RemovalRecord("ab" * 16)) == (CLUSTER_SCOPE, b"r" + network)
     assert key_of(AttachmentRecord("ab" * 16)) == (CLUSTER_SCOPE, b"a" + network)
+    assert key_of(HostAddressRecord("ab" * 16, 5, "06:00:00:00:00:01")) == (CLUSTER_SCOPE, b"o" + network)
     assert key_of(ENDPOINT) == (network, b"e" + bytes.fromhex("cd" * 16))
     assert key_of(ForgetRecord("cd" * 16)) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
     grant = GrantRecord("ab" * 16, 0x102, 0x1FF, "cd" * 16, 3)

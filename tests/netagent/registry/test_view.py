@@ -22,7 +22,7 @@ from fakes.registry import (
     network,
 )
 
-from netagent.model.records import AttachmentRecord, ForgetRecord, Health, RemovalRecord
+from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
 from netagent.registry.view import AgentState, ClashKind, RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
 
@@ -202,6 +202,19 @@ def test_of_a_forgotten_host_nothing_counts(writers):
     back = see(late, w1.delete(ForgetRecord(H2)))
     assert set(back.hosts) == {H2}
     assert len(back.endpoints) == 2
+
+
+def test_hosts_have_addresses_of_their_own_until_they_are_forgotten(writers):
+    own = HostAddressRecord(N1, 5, "06:00:00:00:00:01")
+    view = see(RegistryView(H1), writers[H2].put(own))
+    view.check_invariants()
+    assert dict(view.host_addresses(N1)) == {H2: own}
+    assert view.own_host_addresses == []
+    assert see(RegistryView(H2), writers[H2].put(own)).own_host_addresses == [own]
+    gone = see(view, writers[H1].put(ForgetRecord(H2, settled=True)))
+    gone.check_invariants()
+    assert not gone.host_addresses(N1)
+    assert not see(view, writers[H2].delete(own)).host_addresses(N1)
 
 
 def test_a_forgotten_host_sees_what_it_wrote_itself(writers):
