@@ -247,14 +247,26 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
     trio.run(main)
 
 
+@pytest.mark.parametrize(
+    ("own", "member", "stranger", "elsewhere"),
+    [
+        ("192.0.2.1", "192.0.2.2", "192.0.2.3/24", "198.51.100.3/32"),
+        ("2001:db8::1", "2001:db8::2", "2001:db8::3/64", "2001:db8:51::3/128"),
+    ],
+    ids=["over-ipv4", "over-ipv6"],
+)
 def test_vxlan_comes_from_members_and_by_their_device(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+    wire: tuple[Namespace, Namespace], own: str, member: str, stranger: str, elsewhere: str
 ) -> None:
     host, other = wire
-    host.run("ip link add nx-8388609 type vxlan id 8388609 dstport 4799 local 192.0.2.1 nolearning")
+    host.run(f"ip link add nx-8388609 type vxlan id 8388609 dstport 4799 local {own} nolearning")
     host.run("ip link set nx-8388609 up")
-    other.run("ip addr add 192.0.2.3/24 dev wire")
-    other.run("ip addr add 198.51.100.3/32 dev lo")
+    other.run(f"ip addr add {stranger} dev wire {'nodad' if ':' in own else ''}")
+    other.run(f"ip addr add {elsewhere} dev lo")
+    other.run(f"ping -c1 -w5 {own}")  # the hosts have found each other
+    stranger, elsewhere = (cidr.partition("/")[0] for cidr in (stranger, elsewhere))
+
+    family = "AF_INET6" if ":" in own else "AF_INET"
 
     def received() -> int:
         return int(host.run("cat /sys/class/net/nx-8388609/statistics/rx_packets"))
@@ -264,21 +276,21 @@ def test_vxlan_comes_from_members_and_by_their_device(
             "08000000" + f"{8388609:06x}" + "00" + "ffffffffffff" + "020a00000009" + "0800" + "45" + "00" * 45
         )
         code = (
-            "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
-            f"s.bind(('{source}', 0)); s.sendto(bytes.fromhex('{frame}'), ('192.0.2.1', 4799))"
+            f"import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM);"
+            f"s.bind(('{source}', 0)); s.sendto(bytes.fromhex('{frame}'), ('{own}', 4799))"
         )
         other.run_code(code)
 
     async def main() -> None:
-        given = FirewallInput(vxlan_port=4799, members=frozenset({"192.0.2.2", "198.51.100.3"}))
-        send("192.0.2.3")
+        given = FirewallInput(vxlan_port=4799, members=frozenset({member, elsewhere}))
+        send(stranger)
         await wait_until(lambda: received() == 1, "without rules anybody is heard")
         async with guarding(host, given) as guard:
-            send("192.0.2.3")
-            send("198.51.100.3")  # a member's, but no way leads back there by that device
+            send(stranger)
+            send(elsewhere)  # a member's, but no way leads back there by that device
             assert received() == 1
             assert guard.status().dropped["strangers"] == 2
-            send("192.0.2.2")
+            send(member)
             await wait_until(lambda: received() == 2, "a member is heard")
 
     trio.run(main)
