@@ -62,8 +62,17 @@ def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable
 def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:
     member = present.member(host, sight)
     name, path = member["name"], sight.path
-    if path is None or host.agent is not AgentState.ALIVE:
+    if host.agent is not AgentState.ALIVE:
         return None  # a dead agent has a notice of its own
+    if member["address"] and (":" in member["address"]) != (":" in place.address):
+        return {
+            "code": "underlay-family",
+            "message": f"{name} is reached at {member['address']} and this host at {place.address}: a tunnel has one "
+            "family of addresses at both ends, so nothing passes between their containers",
+            "cure": f"set `advertise` on {name} or here, so that both are of one family, the same on all hosts",
+        }
+    if path is None:
+        return None
     ends = f"{place.address} and {member['address']}"
     match member["path"]:
         case "degraded":

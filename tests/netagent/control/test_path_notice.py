@@ -59,6 +59,13 @@ def test_a_dead_agent_has_its_own_notice() -> None:
     assert list(path_notices(present, {H2: path(Quality.DOWN)}, PLACE)) == []
 
 
+def test_hosts_of_two_families_are_told_apart() -> None:
+    (notice,) = path_notices(presenter(H2), {H2: path(Quality.DOWN)}, Place("2001:db8::1", 4799))
+    assert notice["code"] == "underlay-family"
+    assert "h2 is reached at 192.0.2.2 and this host at 2001:db8::1" in notice["message"]
+    assert "`advertise`" in notice["cure"]
+
+
 def test_hundreds_of_paths_are_counted_not_listed() -> None:
     others = [HostId(f"{number:08x}" * 4) for number in range(100, 300)]
     notices = list(path_notices(presenter(*others), dict.fromkeys(others, path(Quality.DOWN)), PLACE))
