@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from lab.harness import Cluster
 
 from netagent.model.ids import bridge_name, vxlan_name
+
+pytestmark = pytest.mark.lab
 
 
 def doctor(cluster: Cluster, host: str, status: int) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from lab.harness import Cluster
+
+pytestmark = pytest.mark.lab
 
 COUNT = """
 import sqlite3, sys

@@ -32,7 +32,7 @@ MEASURED = (
 """Settings that are measurements."""
 OUR_DEVICES = (".na-", ".nx-", ".nv")
 """The agents are members when the first look is taken, and not when the last is."""
-OUR_TABLE = re.compile(r"table \w+ netagent\w* \{")
+OUR_TABLE = re.compile(r"table \w+ netagent[\w-]* \{.*")
 """The same: only the first look may see these."""
 
 
