@@ -203,6 +203,12 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the kernel refuses `{command}`: {reason}",
             "cure": "remove what is in the way; it is tried again by itself",
         }
+    if not cluster.journal.has_room:
+        yield {
+            "code": "disk-full",
+            "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
+            "cure": "free space there; it works again by itself",
+        }
     if cluster.guard.trouble:
         yield {
             "code": "firewall",

@@ -89,6 +89,11 @@ class Journal:
         early on a nearly full disk, so that room is left for deleting."""
         return await self._writer.write(statements, grows=grows)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for more, as of this moment."""
+        return self._writer.has_room()
+
     def require_owner(self, owner: NodeId) -> None:
         """Raises JournalError if the file is another host's, mixed up when it was restored: its endpoints are not
         ours, and ours, which run here, would be taken for left-overs."""

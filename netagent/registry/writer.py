@@ -182,7 +182,7 @@ class Writer:
         statements = self._behind.take()
         written = False
         try:
-            if not statements or self._has_headroom():
+            if not statements or self.has_room():
                 self._transaction([lambda: self._execute(statements)])
                 written = True
         except _ERRORS:
@@ -208,7 +208,7 @@ class Writer:
             job.finish()
 
     def _admit(self, job: _Job) -> bool:
-        if job.grows and not self._has_headroom():
+        if job.grows and not self.has_room():
             job.error = translate(_full(), self._path)
         return job.error is None
 
@@ -242,6 +242,7 @@ class Writer:
     def _execute(self, statements: Sequence[Statement]) -> list[int]:
         return [self._connection.execute(*statement).rowcount for statement in statements]
 
-    def _has_headroom(self) -> bool:
+    def has_room(self) -> bool:
+        """Whether what adds to the journal is taken."""
         space = os.statvfs(self._path.parent)
         return space.f_bavail * space.f_frsize >= HEADROOM_BYTES

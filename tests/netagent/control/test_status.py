@@ -91,7 +91,8 @@ def cluster_of():
             status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
         ),
         underlay=SimpleNamespace(address="192.0.2.1"),
-        config=SimpleNamespace(vxlan_port=4799),
+        config=SimpleNamespace(vxlan_port=4799, state_dir="/var/lib/netagent"),
+        journal=SimpleNamespace(has_room=True),
         prober=SimpleNamespace(
             rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
         ),
@@ -130,6 +131,15 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     assert agent.foreign_rules.asked == [True]
     cluster.live.drop_row(endpoint().endpoint_id)
     assert "foreign-firewall" not in codes(await status_of(agent)), "there are none that it could stop"
+
+
+@virtual
+async def test_a_full_disk_is_told_before_somebody_is_refused():
+    cluster = cluster_of()
+    cluster.journal.has_room = False
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert notice["code"] == "disk-full"
+    assert "/var/lib/netagent is full" in notice["message"]
 
 
 @virtual

@@ -45,8 +45,10 @@ async def is_refused(operation, *args) -> bool:  # type: ignore[no-untyped-def]
 async def main() -> None:
     journal = Journal.open(FOLDER / "state.db")
     await journal.save_endpoint(row(1))
+    assert journal.has_room
 
     fill(HEADROOM_BYTES // 2)
+    assert not journal.has_room
     assert await is_refused(journal.save_endpoint, row(2))
     assert journal.load_endpoints() == [row(1)]
     await journal.delete_endpoint(row(1).endpoint_id)
@@ -64,6 +66,7 @@ async def main() -> None:
     print("full")
 
     FILLER.unlink()
+    assert journal.has_room
     await journal.save_endpoint(row(3))
     await journal.append_own([Entry(CLUSTER_SCOPE, "a" * 32, b"k", b"v", Version(1, number + 1))])
     journal.close()
