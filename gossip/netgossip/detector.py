@@ -142,6 +142,9 @@ class Detector:
 
     def _fail_probe(self, probe: Probe, target: Member, now: float) -> None:
         self._counts["probes_failed"] += 1
+        self.prober.order.was_preferred = (
+            False  # if it came out of turn, then with good reason: on with the next
+        )
         self._awareness.apply(probe.health_delta())
         self._end_stream(probe)
         self._claims.suspect(Suspect(target.node_id, target.incarnation, self._table.own_id), now)

@@ -65,7 +65,8 @@ class Relay:
 class RoundRobin:
     """Whoever is wanted, one after the other, in an order that is shuffled anew each round.
 
-    Whoever is preferred comes first, but never twice in a row: a wrong hint must not keep anybody from being asked.
+    Whoever is preferred comes first, but not twice in a row unless the hint was right (`was_preferred` is then taken
+    back): wrong ones must not keep anybody from being asked.
     """
 
     def __init__(self, rng: random.Random) -> None:

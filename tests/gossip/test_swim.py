@@ -28,7 +28,18 @@ from netgossip.types import (
     StreamClose,
     StreamOpen,
 )
-from netgossip.wire import Alive, Dead, Message, Ping, PushPull, Suspect, UserMessage, encode, encode_compound
+from netgossip.wire import (
+    Ack,
+    Alive,
+    Dead,
+    Message,
+    Ping,
+    PushPull,
+    Suspect,
+    UserMessage,
+    encode,
+    encode_compound,
+)
 
 OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
 NOW = 1000.0
@@ -97,6 +108,10 @@ def said(output: Output, to: int | None = None) -> list[Message]:
             open_datagram_untrusted(datagram.payload, keyring=Keyring([KEY]), label=LABEL)
         )
     ]
+
+
+def pinged(outputs: list[Output]) -> list[str]:
+    return [m.node for output in outputs for m in said(output) if isinstance(m, Ping)]
 
 
 def alive(number: int, incarnation: int = 1, **changes: object) -> Alive:
@@ -293,6 +308,27 @@ def test_lateness_makes_us_doubt_ourselves_and_gives_everybody_time() -> None:
     assert machine.swim.statistics()["health_score"] >= 1
     machine.hear(alive(2, 2))
     assert machine.state_of(PEER) is MemberState.ALIVE
+
+
+def test_members_in_doubt_are_probed_at_once_and_on_end_only_while_the_hints_are_right() -> None:
+    crowd = [alive(number) for number in range(2, 40)]
+    machine = Machine()
+    machine.hear(*crowd)
+    for number in (7, 9):
+        machine.swim.probe_soon(id_of(number), machine.now)
+    assert pinged(machine.run_until(NOW)) == [id_of(7)]
+    assert pinged(machine.run_until(NOW + 4))[0] == id_of(9), "7 did not answer"
+
+    machine = Machine()
+    machine.hear(*crowd)
+    for number in (7, 9):
+        machine.swim.probe_soon(id_of(number), machine.now)
+    (probe,) = [m for one in machine.run_until(NOW) for m in said(one) if isinstance(m, Ping)]
+    machine.hear(Ack(probe.sequence), source=7)
+    machine.swim.probe_soon(id_of(9), machine.now)
+    assert pinged(machine.run_until(NOW + 0.9)) == [], "a wrong hint costs no further probe"
+    (other,) = pinged(machine.run_until(NOW + 1.0))
+    assert other not in {id_of(7), id_of(9)}, "nor anybody's turn"
 
 
 def test_noted_lag_lowers_health() -> None:
