@@ -78,8 +78,11 @@ def with_world(
             state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
             host.reconciler.set_desired(Wanted(state), 1)
             await host.reconciler.wait_programmed(1)
+            gateways = tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
             ifname = await host.attacher.bind(
-                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+                replace(local_endpoint(row, network), gateways=gateways),
+                vni=network.record.vni,
+                mtu_bytes=network.record.mtu_bytes,
             )
             interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.steps, host.reconciler.drift)
             async with trio.open_nursery() as nursery:
