@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+"""How fast does a host's kernel learn of endpoints elsewhere, and how long does the agent's event loop stand still?
+
+In a network namespace of its own. First the reconciler alone writes a network of N endpoints (two neighbours, an FDB
+entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch` write
+the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall), with one
+container in the network, is handed the records of N endpoints on 200 hosts, host by host, as from the gossip; then
+one endpoint after the other; then it is left alone for its timer. Of each part it prints the longest time for which
+the event loop did nothing else: by the wall clock, and in CPU seconds of its own thread, which other programs on the
+machine do not lengthen.
+
+    sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from netagent import config as configuration  # noqa: E402
+from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state  # noqa: E402
+from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket  # noqa: E402
+from netagent.datapath.operations import EntryOperation, render  # noqa: E402
+from netagent.datapath.plan import plan  # noqa: E402
+from netagent.datapath.reconcile import Reconciler  # noqa: E402
+from netagent.datapath.state import KernelState, Wanted  # noqa: E402
+from netagent.datapath.uplink import Underlay  # noqa: E402
+from netagent.integrations.targets import HostTargets  # noqa: E402
+from netagent.membership.cluster import Cluster  # noqa: E402
+from netagent.model.ids import ClusterId, EndpointId, NetworkId  # noqa: E402
+from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, Record  # noqa: E402
+from netagent.model.request import AttachRequest, NetworkRequest  # noqa: E402
+from netagent.registry.schema import encode, key_of  # noqa: E402
+from netagent.state_dir import ClusterKeys, StateDir  # noqa: E402
+from netgossip.identity import Identity  # noqa: E402
+from netgossip.types import EntriesChanged, Entry, Version  # noqa: E402
+
+INSIDE = "NATBENCH_INSIDE"
+HOSTS = 200
+ADDRESS = "192.0.2.1"
+TICK_S = 0.001
+REST_S = 2.0
+TIMER_S = 11.0
+"""A little more than the reconciler's."""
+
+
+class Ticks:
+    """A task that wants to run every millisecond, and notes how long it was kept from it."""
+
+    def __init__(self) -> None:
+        self._wall_s = self._cpu_s = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            began_s, cpu_s = time.monotonic(), time.thread_time()
+            await trio.sleep(TICK_S)
+            self._wall_s = max(self._wall_s, time.monotonic() - began_s - TICK_S)
+            self._cpu_s = max(self._cpu_s, time.thread_time() - cpu_s)
+
+    def taken(self) -> str:
+        """The longest block since the last call."""
+        wall_s, cpu_s, self._wall_s, self._cpu_s = self._wall_s, self._cpu_s, 0.0, 0.0
+        return f"longest block {wall_s * 1000:.1f} ms, of which CPU {cpu_s * 1000:.1f} ms"
+
+
+def offset_of(number: int) -> tuple[str, str, str]:
+    """IPv4, IPv6 and MAC of an endpoint elsewhere."""
+    at = number + 600
+    mac = bytes([2, 0x22, 0, *at.to_bytes(3, "big")]).hex(":")
+    return f"10.160.{at >> 8}.{at & 255}", f"fd00:1::{at:x}", mac
+
+
+def state_of(count: int) -> KernelState:
+    """A network of `count` endpoints elsewhere."""
+    remotes = tuple(
+        RemoteEndpoint(EndpointId(f"{number:032x}"), mac, (four, six), f"192.0.2.{number % HOSTS + 10}")
+        for number in range(count)
+        for four, six, mac in [offset_of(number)]
+    )
+    network = NetworkInput(network_id=NetworkId("0a" * 16), vni=90, mtu_bytes=1400, remotes=remotes)
+    return desired_state([network], None, underlay=ADDRESS, vxlan_port=4798, cluster_id=ClusterId("c1" * 16))
+
+
+async def measure_reconciler(count: int) -> float:
+    """Entries a second by the reconciler alone."""
+    state = state_of(count)
+    bare = KernelState(devices=state.devices)
+    netlink, ticks = Netlink(open_socket()), Ticks()
+    reconciler = Reconciler(netlink, open_notification_socket())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reconciler.run)
+        reconciler.set_desired(Wanted(bare), 1)
+        await reconciler.wait_programmed(1)
+        nursery.start_soon(ticks.run)
+        await trio.sleep(0.1)
+        ticks.taken()
+        began_s, cpu_s = time.monotonic(), time.thread_time()
+        reconciler.set_desired(Wanted(state), 2)
+        await reconciler.wait_programmed(2)
+        took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
+        print(
+            f"reconciler alone: {state.entry_count} entries in {took_s:.2f} s ({cpu_s:.2f} s CPU): "
+            f"{state.entry_count / took_s:,.0f} a second; {ticks.taken()}"
+        )
+        reconciler.set_desired(Wanted(KernelState()), 3)
+        await reconciler.wait_programmed(3)
+        nursery.cancel_scope.cancel()
+    netlink.close()
+    return state.entry_count / took_s
+
+
+def measure_batches(count: int, folder: Path) -> float:
+    """Entries a second by `ip -batch` and `bridge -batch`: the very same, on devices made by hand."""
+    state = state_of(count)
+    for line in ("na-90 type bridge", f"nx-90 type vxlan id 90 dstport 4798 local {ADDRESS} nolearning"):
+        run(f"ip link add {line}")
+    run("ip link set nx-90 master na-90")
+    run("ip link set na-90 up")
+    run("ip link set nx-90 up")
+    operations = plan(state, KernelState(devices=state.devices))
+    lines = [render(one) for one in operations if isinstance(one, EntryOperation)]
+    took_s = 0.0
+    for program in ("bridge", "ip"):
+        batch = folder / program
+        own = [line.removeprefix(f"{program} ") for line in lines if line.startswith(f"{program} ")]
+        batch.write_text("\n".join(own) + "\n", encoding="ascii")
+        began_s = time.monotonic()
+        run(f"{program} -batch {batch}")
+        took_s += time.monotonic() - began_s
+    run("ip link del na-90")
+    run("ip link del nx-90")
+    print(
+        f"ip -batch and bridge -batch: {len(lines)} entries in {took_s:.2f} s: {len(lines) / took_s:,.0f} a second"
+    )
+    return len(lines) / took_s
+
+
+class Elsewhere:
+    """200 hosts, and what each of them says."""
+
+    def __init__(self, network_id: NetworkId) -> None:
+        self._network_id = network_id
+        self._identities = [Identity((number + 7).to_bytes(32, "big")) for number in range(HOSTS)]
+        self._sequences = [0] * HOSTS
+
+    def hosts(self) -> Iterator[EntriesChanged]:
+        """Their records, and that they are in the network."""
+        for number, identity in enumerate(self._identities):
+            record = HostRecord(
+                name=f"x{number}",
+                public_key=identity.public_key,
+                underlay=f"192.0.2.{number + 10}",
+                vxlan_port=4799,
+                probe_address=f"fd00::{number + 10:x}",
+                probe_mac=bytes([2, 0x11, 0, 0, 0, number]).hex(":"),
+            )
+            yield self._said(number, [record, AttachmentRecord(self._network_id)])
+
+    def endpoints(self, numbers: range) -> Iterator[EntriesChanged]:
+        """Shared out to the hosts, one delta for each."""
+        for number in range(HOSTS):
+            records = [self._endpoint(one) for one in numbers if one % HOSTS == number]
+            if records:
+                yield self._said(number, records)
+
+    def _endpoint(self, number: int) -> EndpointRecord:
+        four, six, mac = offset_of(number)
+        return EndpointRecord(
+            endpoint_id=EndpointId(f"{number + 0xE0000:032x}"),
+            network_id=self._network_id,
+            name=f"web{number}",
+            service=f"web{number % 50}",
+            addresses=(four, six),
+            mac=mac,
+        )
+
+    def _said(self, number: int, records: Sequence[Record]) -> EntriesChanged:
+        owner, entries = self._identities[number].node_id, []
+        for record in records:
+            self._sequences[number] += 1
+            scope, key = key_of(record)
+            entries.append(Entry(scope, owner, key, encode(record), Version(1, self._sequences[number])))
+        return EntriesChanged(scope, owner, 1, self._sequences[number], 0, tuple(entries), replaced=False)
+
+
+async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: str) -> None:
+    """The whole agent, growing from size to size."""
+    settings = {"advertise": ADDRESS, "bind": ADDRESS, "name": "h1"}
+    settings |= {"state_dir": f"{folder}/state", "run_dir": f"{folder}/run"}
+    config = configuration.load(
+        None, {}, {f"NETAGENT_{key.upper()}": value for key, value in settings.items()}
+    )
+    state = StateDir(folder / "state", folder / "run", folder / "state" / "keyring")
+    cluster = Cluster(
+        config,
+        ClusterKeys("ab" * 16, "mesh", "mesh.internal", (bytes(32),)),
+        identity=Identity(b"1" * 32),
+        state=state,
+        underlay=Underlay(ADDRESS, "up0", 1500),
+        ways_out=lambda: frozenset({"up0"}),
+        runtimes=HostTargets(),
+    )
+    ticks = Ticks()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cluster.run)
+        nursery.start_soon(ticks.run)
+        await cluster.networks.create(NetworkRequest(name="app", subnets=("10.160.0.0/16", "fd00:1::/64")))
+        await cluster.endpoints.attach(AttachRequest(target=box, network="app", name="me"))
+        network = cluster.live.view.network_named("app")
+        assert network is not None
+        elsewhere = Elsewhere(network.network_id)
+        await told(cluster, list(elsewhere.hosts()))
+        count = 0
+        for size in sizes:
+            await trio.sleep(REST_S)
+            ticks.taken()
+            await measure_fill(cluster, list(elsewhere.endpoints(range(count, size))), size)
+            await trio.sleep(REST_S)
+            print(f"    meanwhile: {ticks.taken()}")
+            count = size
+            await measure_changes(cluster, elsewhere, range(count, count + changes))
+            count += changes
+            print(f"    meanwhile: {ticks.taken()}")
+        await trio.sleep(TIMER_S)
+        print(f"left alone with {count} endpoints for {TIMER_S:.0f} s: {ticks.taken()}")
+        await cluster.supervisor.stop()
+        nursery.cancel_scope.cancel()
+    state.close()
+
+
+async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
+    """Each is one step of the gossip; others run between two."""
+    for event in events:
+        cluster.inbox.handle((event,))
+        await trio.lowlevel.checkpoint()
+    await cluster.projection.wait_followed(cluster.live.revision)
+
+
+async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size: int) -> None:
+    """All at once, from the first record to the last entry."""
+    before, cpu_s = cluster.reconciler.status().entries, time.thread_time()
+    began_s = time.monotonic()
+    for event in events:
+        cluster.inbox.handle((event,))
+        await trio.lowlevel.checkpoint()
+    await cluster.projection.wait_programmed(cluster.live.revision)
+    took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
+    entries = cluster.reconciler.status().entries - before
+    await cluster.projection.wait_followed(cluster.live.revision)
+    print(
+        f"agent, first fill to {size} endpoints: {entries} entries from record to kernel in {took_s:.2f} s "
+        f"({cpu_s:.2f} s CPU): {entries / took_s:,.0f} a second, {entries / cpu_s:,.0f} a CPU second"
+    )
+
+
+async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range) -> None:
+    """One endpoint after the other, each with time to settle."""
+    kernel_s, cpus_s = [], []
+    for number in numbers:
+        (event,) = elsewhere.endpoints(range(number, number + 1))
+        await trio.sleep(0.1)
+        began_s, cpu_s = time.monotonic(), time.thread_time()
+        cluster.inbox.handle((event,))
+        await cluster.projection.wait_programmed(cluster.live.revision)
+        kernel_s.append(time.monotonic() - began_s)
+        await cluster.projection.wait_followed(cluster.live.revision)
+        cpus_s.append(time.thread_time() - cpu_s)
+    print(
+        f"agent, one more among {numbers.start}: from the record to its kernel entries "
+        f"{statistics.median(kernel_s) * 1000:.2f} ms (worst {max(kernel_s) * 1000:.1f}); "
+        f"with its names {statistics.median(cpus_s) * 1000:.2f} ms CPU"
+    )
+
+
+def run(command: str) -> None:
+    """A command that must succeed."""
+    subprocess.run(command.split(), check=True, timeout=120)
+
+
+@contextmanager
+def a_box() -> Iterator[str]:
+    """The path of an empty namespace."""
+    with subprocess.Popen(["unshare", "-n", "sleep", "infinity"]) as sleeper:
+        own = Path("/proc/self/ns/net").readlink()
+        path = Path(f"/proc/{sleeper.pid}/ns/net")
+        while path.readlink() == own:
+            time.sleep(0.01)
+        try:
+            yield str(path)
+        finally:
+            sleeper.kill()
+
+
+def main() -> None:
+    """Enter a namespace, measure, and leave nothing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="100,1000,10000")
+    parser.add_argument("--changes", type=int, default=20)
+    arguments = parser.parse_args()
+    if INSIDE not in os.environ:
+        os.execvpe("unshare", ["unshare", "-n", sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
+    # Not every kernel has dummy devices.
+    run("ip link add up0 type bridge")
+    for line in ("link set lo up", f"addr add {ADDRESS}/24 dev up0", "link set up0 up"):
+        run(f"ip {line}")
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    with tempfile.TemporaryDirectory(prefix="natbench-") as name, a_box() as box:
+        ours = trio.run(measure_reconciler, max(sizes))
+        theirs = measure_batches(max(sizes), Path(name))
+        print(f"the reconciler writes {ours / theirs:.2f} times as many entries a second")
+        trio.run(measure_agent, sizes, arguments.changes, Path(name), box)
+
+
+if __name__ == "__main__":
+    main()
