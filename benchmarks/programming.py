@@ -40,6 +40,7 @@ from netagent.datapath.state import KernelState, Wanted  # noqa: E402
 from netagent.datapath.uplink import Underlay  # noqa: E402
 from netagent.integrations.targets import HostTargets  # noqa: E402
 from netagent.membership.cluster import Cluster  # noqa: E402
+from netagent.memory import keep_collections_short  # noqa: E402
 from netagent.model.ids import ClusterId, EndpointId, NetworkId  # noqa: E402
 from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, Record  # noqa: E402
 from netagent.model.request import AttachRequest, NetworkRequest  # noqa: E402
@@ -102,6 +103,7 @@ async def measure_reconciler(count: int) -> float:
     netlink, ticks = Netlink(open_socket()), Ticks()
     reconciler = Reconciler(netlink, open_notification_socket())
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_collections_short)
         nursery.start_soon(reconciler.run)
         reconciler.set_desired(Wanted(bare), 1)
         await reconciler.wait_programmed(1)
@@ -216,6 +218,7 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
     )
     ticks = Ticks()
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_collections_short)
         await nursery.start(cluster.run)
         nursery.start_soon(ticks.run)
         await cluster.networks.create(NetworkRequest(name="app", subnets=("10.160.0.0/16", "fd00:1::/64")))
@@ -226,9 +229,10 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
         await told(cluster, list(elsewhere.hosts()))
         count = 0
         for size in sizes:
+            events = list(elsewhere.endpoints(range(count, size)))
             await trio.sleep(REST_S)
             ticks.taken()
-            await measure_fill(cluster, list(elsewhere.endpoints(range(count, size))), size)
+            await measure_fill(cluster, events, size)
             await trio.sleep(REST_S)
             print(f"    meanwhile: {ticks.taken()}")
             count = size

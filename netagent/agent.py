@@ -36,6 +36,7 @@ from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
 from netagent.membership.rebirth import begin_anew, wait_forgotten
+from netagent.memory import keep_collections_short
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.supervision import Supervision
@@ -90,6 +91,7 @@ class Agent:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._follow_signals, signals)
                 self._nursery.start_soon(self._supervision.run_watchdog)
+                self._nursery.start_soon(keep_collections_short)
                 wanted = self.config.advertise or self.config.bind
                 self.underlay = await find_underlay(wanted)
                 self.uplinks = UnderlayWatch(

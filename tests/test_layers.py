@@ -35,6 +35,7 @@ PERFORMS = {
     # the agent as a whole
     "netagent.agent",
     "netagent.config",  # reads files
+    "netagent.memory",
     "netagent.pieces",  # lets others run between two pieces of what a pure function does
     "netagent.log",
     "netagent.service",
@@ -194,6 +195,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.supervision": {"netagent.errors"},
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
+    "netagent.memory": set(),
     "netagent.pieces": set(),
     "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model", "netagent.pieces"},
     "netagent.firewall": {"netagent.errors"},
@@ -206,7 +208,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.names.process": {
         "netagent.datapath.netns", "netagent.datapath.redirect", "netagent.model", "netagent.names", "netdns",
     },
-    "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.registry.view"},
+    "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view"},
     "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
     "netagent.projection": {
         "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
@@ -267,8 +269,8 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.foreign", "netagent.errors",
-        "netagent.integrations", "netagent.log", "netagent.membership", "netagent.service", "netagent.state_dir",
-        "netagent.supervision", "netagent.usecases.drain", "netgossip",
+        "netagent.integrations", "netagent.log", "netagent.membership", "netagent.memory", "netagent.service",
+        "netagent.state_dir", "netagent.supervision", "netagent.usecases.drain", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors"},
     "netagent.install": {"netagent.errors"},

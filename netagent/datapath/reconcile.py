@@ -49,11 +49,11 @@ from netagent.model.ids import EndpointId
 from netagent.pieces import piece_by_piece
 
 _log = logging.getLogger(__name__)
-_limited = Limited(_log, period_s=INTERVAL_S)
-"""Who changes the same thing all the time must not fill the log."""
-
+_limited = Limited(_log, period_s=INTERVAL_S)  # who changes the same thing all the time must not fill the log
 MOST_NEWS = 500
 """Beyond these looking at everything is less work than looking at each."""
+MOST_OPEN = 2_000
+"""Beyond these all entries are compared, which is done in pieces."""
 NOTIFICATIONS_AT_ONCE = 64
 """Read before others run: each is a datagram of its own, and an echo of ours for every entry that we write."""
 _SHOWN_FAILURES = 100
@@ -144,10 +144,10 @@ class Reconciler:
         self._reopen(wanted.touched)
         self._schedule.wake()
 
-    def _reopen(self, keys: Iterable[EntryKey] | None) -> None:
-        if keys is None:
+    def _reopen(self, keys: Collection[EntryKey] | None) -> None:
+        if keys is None or self._open is None or len(keys) + len(self._open) > MOST_OPEN:
             self._open = None
-        elif self._open is not None:
+        else:
             self._open.update(keys)
 
     @property
@@ -352,7 +352,7 @@ class Reconciler:
             self._belief = replace(seen, state=state, names=names)
         failures = await apply(self._netlink, operations, self._belief.names)
         if any(failure.errno == errno.EEXIST for failure in failures):
-            # What is in the way may have come since we looked, and whose it is, is part of the reason.
+            # What is in the way may have come since we looked.
             seen = await observe_devices(self._netlink, self._belief.names)
         failures = [explained(failure, seen) for failure in failures]
         self._settled = desired.devices, self._belief.state.devices

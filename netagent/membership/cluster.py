@@ -55,7 +55,7 @@ from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name, vxlan_
 from netagent.model.records import HostRecord
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
-from netagent.pieces import Pieces
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.checksum import Checksums
 from netagent.probes.echo import EchoProber, Listeners, Machines
 from netagent.probes.liveness import Liveness
@@ -510,7 +510,8 @@ class Cluster:
 
     async def _publish_names(self, known: Moment) -> None:
         boxes = sandboxes(known.rows.values(), _internal(known.view))
-        await self.resolvers.publish(self._zones.table(known.view, boxes.values()))
+        table = await piece_by_piece(self._zones.making(known.view, boxes.values()))
+        await self.resolvers.publish(table)
 
     def _set_probe_targets(self, known: Moment) -> None:
         self.prober.set_peers(probe_targets(known.view))

@@ -18,7 +18,9 @@ and must not sweep away what it does not know yet.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from netagent.model.sandbox import SandboxId
@@ -92,7 +94,7 @@ class Feed:
         self._release = release
         self._phase = _Phase.AWAY
         self._sequence = 0
-        self._outgoing: list[Outgoing] = []
+        self._outgoing: list[Iterable[Outgoing]] = []
         self._waiting: dict[int, Hello | Close | Fetch | Count | _SentSockets | _SentTable] = {}
         self._asked: set[SandboxId] = set()  # of which a request is on its way
         self._fetching: set[SandboxId] = set()
@@ -201,10 +203,11 @@ class Feed:
         self._sent = None
         self.replies = 0
 
-    def drain(self) -> list[Outgoing]:
-        """Return what to send, in order. A second call returns nothing."""
+    def drain(self) -> Iterator[Outgoing]:
+        """What to send, in order. A second call gives nothing. A message is written down when it is asked for: a
+        table of thousands of rows is many, and others may run between two."""
         outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        return chain.from_iterable(outgoing)
 
     def handle_reply_untrusted(self, payload: bytes, *, has_sockets: bool) -> SandboxId | None:
         """Take an answer. Returns the sandbox whose sockets came with it and are now ours to keep.
@@ -293,7 +296,7 @@ class Feed:
             listen = Listen(self._next(), sandbox_id, held.behind_runtime)
             self._asked.add(sandbox_id)
             self._waiting[listen.sequence] = _SentSockets(sandbox_id, held)
-            self._outgoing.append(Outgoing(request_bytes(listen), sandbox_id))
+            self._outgoing.append([Outgoing(request_bytes(listen), sandbox_id)])
         for sandbox_id in sorted(self._dropped - self._asked):
             self._ask_about(sandbox_id, Close(self._next(), sandbox_id))
 
@@ -304,17 +307,16 @@ class Feed:
             self._settled = self._revision
             return
         if self._sent is None:
-            self._outgoing.append(Outgoing(request_bytes(Begin(self._next()))))
+            self._outgoing.append([Outgoing(request_bytes(Begin(self._next())))])
             changes: list[Change] = list(self._table.items())
         else:
             changes = changes_between(self._sent, self._table)
             if not changes:
                 self._sent, self._settled = self._table, self._revision
                 return
-        for payload in rows_messages(self._next(), changes):
-            self._outgoing.append(Outgoing(payload))
+        self._outgoing.append(map(Outgoing, rows_messages(self._next(), changes)))
         commit = Commit(self._next())
-        self._outgoing.append(Outgoing(request_bytes(commit)))
+        self._outgoing.append([Outgoing(request_bytes(commit))])
         self._waiting[commit.sequence] = _SentTable(self._table, self._revision)
         self._table_on_its_way = True
 
@@ -324,7 +326,7 @@ class Feed:
 
     def _ask(self, request: Hello | Close | Fetch | Count) -> None:
         self._waiting[request.sequence] = request
-        self._outgoing.append(Outgoing(request_bytes(request)))
+        self._outgoing.append([Outgoing(request_bytes(request))])
 
     def _next(self) -> int:
         self._sequence += 1

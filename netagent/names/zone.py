@@ -25,6 +25,7 @@ from netagent.names.table import (
     Subnet,
     Table,
 )
+from netagent.pieces import Pieces, at_once
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 
 _MAX_LABEL = 63
@@ -48,6 +49,10 @@ class ZoneMaker:
 
     def table(self, view: RegistryView, sandboxes: Iterable[Sandbox]) -> Table:
         """Return all rows for these sandboxes. Equal to what a new maker would make."""
+        return at_once(self.making(view, sandboxes))
+
+    def making(self, view: RegistryView, sandboxes: Iterable[Sandbox]) -> Pieces[Table]:
+        """The same in pieces."""
         rows: dict[Key, Row] = {SETTINGS_KEY: self._settings}
         rows.update(_host_rows(view))
         wanted: set[NetworkId] = set()
@@ -58,12 +63,12 @@ class ZoneMaker:
         for network_id in wanted:
             network = view.networks.get(network_id)
             if network is not None:
-                made[network_id] = self._network(view, network)
+                made[network_id] = yield from self._network(view, network)
                 rows.update(made[network_id].rows)
         self._made = made
         return rows
 
-    def _network(self, view: RegistryView, network: NetworkView) -> _Made:
+    def _network(self, view: RegistryView, network: NetworkView) -> Pieces[_Made]:
         endpoints = view.endpoints_in(network.network_id)
         inputs = (network, endpoints, view.hosts, view.forgotten)
         before = self._made.get(network.network_id)
@@ -73,6 +78,7 @@ class ZoneMaker:
         rows: dict[Key, Row] = {(Kind.NETWORK, network.network_id): _network_row(network)}
         views: dict[EndpointId, EndpointView] = {}
         for endpoint_id, endpoint in endpoints.items():
+            yield
             if not view.is_visible(endpoint):
                 continue
             key = (Kind.ENDPOINT, endpoint_id)

@@ -17,6 +17,7 @@ from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoin
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.schedule import INTERVAL_S
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -72,11 +73,13 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(namespace: Namespace, underlay: str) -> AsyncIterator[Host]:
+async def open_host(
+    namespace: Namespace, underlay: str, *, interval_s: float = INTERVAL_S
+) -> AsyncIterator[Host]:
     with opened_netns(namespace.path) as fd:
         netlink = Netlink(await run_in_netns(fd, open_socket))
         notifications = await run_in_netns(fd, open_notification_socket)
-    reconciler = Reconciler(netlink, notifications)
+    reconciler = Reconciler(netlink, notifications, interval_s=interval_s)
     with closing(netlink):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)

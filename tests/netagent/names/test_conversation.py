@@ -191,7 +191,7 @@ def test_sockets_that_are_refused_are_not_offered_again():
     feed.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
     assert feed.refused == {"s": "bad"}
     assert feed.sandbox_ids == frozenset()
-    assert feed.drain() == []
+    assert list(feed.drain()) == []
 
 
 def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
@@ -208,4 +208,4 @@ def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
     taken = feed.handle_reply_untrusted(reply_bytes(protocol.Sockets(asked.sequence, "s")), has_sockets=True)
     assert taken == "s"
     assert feed.must_replace
-    assert feed.drain() == []
+    assert list(feed.drain()) == []
