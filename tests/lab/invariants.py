@@ -271,11 +271,13 @@ def _kernel_flaws(
             if endpoint["network_id"] != network_id:
                 continue
             mac = endpoint["mac"]
+            # A bridge that leads out asks nobody, so it knows its own as well.
+            if i not in one.local or not one.networks[network_id]["internal"]:
+                neighbours |= {(bridge, address): mac for address in endpoint["addresses"]}
             if i in one.local:
                 devices.add(veth_name(EndpointId(i)))
                 masters[bridge, mac] = veth_name(EndpointId(i))
             else:
-                neighbours |= {(bridge, address): mac for address in endpoint["addresses"]}
                 masters[bridge, mac] = tunnel
                 selves[tunnel, mac] = underlay_of[endpoint["host"]]
     probe = {name for name in one.devices - devices if name.startswith("nx-")}
