@@ -16,7 +16,7 @@ go; latency is what ping sees, echo after echo, with the far kernel answering.
 All of it twice: with bridge netfilter on, where what a bridge of the host passes goes through everybody's iptables,
 Docker's foremost (the bridge of Docker's overlay is in a namespace of its own, with no rules), and with it off.
 
-    sudo apt-get install iperf3
+    sudo .ci/packages benchmark
     sudo .venv/bin/python benchmarks/datapath.py [--rounds 6] [--seconds 1]
 """
 
