@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, desired_state
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.neighbour import RTM_NEWNEIGH
 from netagent.datapath.netlink import HEADER, Message, Request
 from netagent.datapath.reconcile import Reconciler
@@ -30,6 +30,8 @@ class StandIn:
         self.executed: list[Request] = []
         self.found: list[Request] = []
         self.refusal: OSError | None = None
+        self.refused_type: int | None = None
+        """Only of these messages; None: of all."""
         self.dump_error: OSError | None = None
 
     async def dump(self, request: Request) -> list[Message]:
@@ -47,7 +49,7 @@ class StandIn:
     async def execute(self, requests: Sequence[Request]) -> list[OSError | None]:
         await trio.lowlevel.checkpoint()
         self.executed += requests
-        return [self.refusal] * len(requests)
+        return [self.refusal if self.refused_type in {None, one.type} else None for one in requests]
 
 
 def state(*vnis: int, local: LocalEndpoint | None = None) -> KernelState:
@@ -162,6 +164,39 @@ def test_a_refusal_is_shown_and_tried_again_with_growing_pauses() -> None:
         kernel.refusal = None
         await trio.sleep(RETRY_MAX_S + 1)
         assert reconciler.status().dirty == ()
+
+    run(body)
+
+
+def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
+    """One bad record must not make every change of others cost a look at everything."""
+    remote = RemoteEndpoint(EndpointId("00000003" * 4), "02:0a:00:00:00:03", (), "192.0.2.2")
+
+    def with_remotes(*remotes: RemoteEndpoint) -> KernelState:
+        network = NetworkInput(network_id=NetworkId("0a" * 16), vni=1, mtu_bytes=1400, remotes=remotes)
+        return desired_state(
+            [network], None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
+        )
+
+    async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
+        reconciler.set_desired(Wanted(with_remotes()), 1)
+        await reconciler.wait_programmed(1)
+        keys = frozenset({("self", ("nx-1", remote.mac)), ("master", ("na-1", remote.mac))})
+        kernel.refusal, kernel.refused_type = OSError(errno.EINVAL, "not this one"), RTM_NEWNEIGH
+        reconciler.set_desired(Wanted(with_remotes(remote), keys), 2)
+        await reconciler.wait_programmed(2)
+        assert {reason for _, reason in reconciler.status().dirty} == {"not this one"}
+        dumps = kernel.dumps
+        await trio.sleep(RETRY_MIN_S + 0.1)
+        assert kernel.found, "it was looked at"
+        assert kernel.dumps == dumps, "and nothing else"
+        kernel.refusal = None
+        reconciler.set_desired(Wanted(with_remotes(remote), frozenset()), 3)
+        await reconciler.wait_programmed(3)
+        assert len(reconciler.status().dirty) == 2, "a change of something else does not hide it"
+        await trio.sleep(4 * RETRY_MIN_S)
+        assert reconciler.status().dirty == ()
+        assert reconciler.status().entries == 2
 
     run(body)
 
