@@ -131,6 +131,13 @@ class Forgetting:
             raise InputError(
                 f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
             )
+        if host.host_id in self.live.view.goodbyes.get(self.live.view.local, ()):
+            raise RefusedError(
+                f"{name} says itself that this host is gone for good: neither's word counts",
+                code="contested",
+                thing=name,
+                hint="forget it on another host",
+            )
         silent_s = self.silence.silent_s(host.host_id, trio.current_time())
         if silent_s < dead_for_s:
             raise RefusedError(

@@ -72,7 +72,10 @@ class Vigil:
         if not after_s or view.local in view.forgotten or min(living, default=view.local) != view.local:
             return set()
         found = set()
+        against = view.goodbyes.get(view.local, frozenset())  # our word on them would not count
         for host_id, host in view.hosts.items():
+            if host_id in against:
+                continue
             silent_s = self.silence.silent_s(host_id, now)
             if host.agent is AgentState.LEFT:
                 if silent_s >= min(after_s, LEFT_S):

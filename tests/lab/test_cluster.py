@@ -106,8 +106,21 @@ def test_scenario_27_leave_gives_back_the_space_and_the_names(app: Cluster) -> N
     assert app.netagent("h3", "status")["cluster"] is None
     assert app.pings("c1", "c2")
     # What came back can be had.
-    (network,) = app.netagent("h1", "network", "inspect", "app")["subnets"][:1]
-    assert app.attach("h1", "late", "--ip", str(ip_network(network)[-2]))["state"] == "up"
+    subnet = app.netagent("h1", "network", "inspect", "app")["subnets"][0]
+    assert app.attach("h1", "late", "--ip", str(ip_network(subnet)[-2]))["state"] == "up"
+
+    # Where it is configured so, a stop is a leave.
+    with app.agent_of("h2") as second:
+        with second.path("/etc/netagent/netagent.toml").open("a") as configuration:
+            configuration.write("leave_on_shutdown = true\n")
+        second.stop_agent()
+    assert owned("h1").keys() == {"h1", "h2"}, "that agent was started before: a stop is a stop"
+    with app.agent_of("h2") as second:
+        second.start_agent()
+        second.stop_agent()
+    assert app.ask("c1", "c2").status == "NXDOMAIN"
+    assert owned("h1").keys() == {"h1"}
+    app.wait(lambda: app.agents("h1").get("h2", "left") == "left", 5.0, "it is not seen to leave")
 
 
 @pytest.mark.parametrize("port", [7956, 7957])

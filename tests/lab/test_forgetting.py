@@ -89,3 +89,17 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
     members = f"SELECT count(*) FROM member WHERE node_id = '{former}'"
     app.wait(lambda: journal_rows(app, "h2", members) == 0, 20.0, "h2 keeps its place")
     assert sorted(app.agents("h2")) == ["h1", "h2", "h3"]
+
+    # Now it goes for good, and nobody types anything.
+    for host in ("h1", "h2"):
+        with app.agent_of(host) as changing:
+            with changing.path("/etc/netagent/netagent.toml").open("a") as configuration:
+                configuration.write("forget_after_s = 4\n")
+            changing.stop_agent()
+            changing.start_agent()
+    app.lab.power_off("h3")
+    app.wait(lambda: sorted(app.agents("h2")) == ["h1", "h2"], 40.0, "it is not forgotten by itself")
+    for host in ("h1", "h2"):
+        (network,) = app.netagent(host, "network", "ls")
+        assert {share["host"] for share in network["use"]["owners"]} == {"h1", "h2"}
+        assert (network["use"]["away"], network["use"]["unowned"]) == (0, 0)

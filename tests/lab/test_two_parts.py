@@ -1,4 +1,4 @@
-"""Two parts that were started apart under one cluster key, and meet."""
+"""Hosts that meet under one cluster key: two parts that were started apart, and two hosts with one identity."""
 
 from __future__ import annotations
 
@@ -112,3 +112,48 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
     client, server = ("c5", "c1") if owner == "h1" else ("c5", "c3")
     assert served_by(parts, client, fixed[server][1]) == server
     assert parts.answers(client, "web") == [fixed[server][1], before[server]["addresses"][1]]
+
+
+def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
+    """A machine is cloned, state and all: both copies name each other, and nobody else notices."""
+    cluster.netagent("h1", "network", "create", "app")
+    for container in ("c1", "d1"):
+        cluster.attach("h1", container)
+    cluster.netagent("h3", "leave")
+    for host in ("h2", "h3"):
+        with cluster.agent_of(host) as changing:
+            changing.stop_agent()
+    shutil.rmtree(cluster.lab.host("h3").path(STATE))
+    shutil.copytree(cluster.lab.host("h2").path(STATE), cluster.lab.host("h3").path(STATE))
+    for host in ("h2", "h3"):
+        with cluster.agent_of(host) as changing:
+            changing.start_agent()
+    stream = cluster.in_background(cluster.ping_stream, "c1", "d1", 8.0)
+    for host, other in (("h2", "192.0.2.3"), ("h3", "192.0.2.2")):
+        cluster.wait(
+            lambda h=host, o=other: (
+                warnings(cluster, h, "identity")
+                == [f"the machine at {o} uses this host's identity: it was cloned"]
+            ),
+            30.0,
+            f"{host} does not name {other}",
+        )
+    assert not warnings(cluster, "h1", "identity")
+    assert cluster.netagent("h1", "lookup", "d1", "--from", "c1")["status"] == "NOERROR"
+    assert cluster.attach("h1", "e1")["state"] == "up"
+    sent, lost = stream.result()
+    assert (sent > 100, lost) == (True, 0)
+
+    # The cure that `status` names, on one of the two.
+    token = cluster.netagent("h1", "invite")["token"]
+    with cluster.agent_of("h3") as third:
+        third.stop_agent()
+        shutil.rmtree(third.path(STATE))
+        third.path(STATE).mkdir(mode=0o700)
+        third.start_agent()
+    cluster.netagent("h3", "join", "--token-file", "-", stdin=token)
+    cluster.wait(lambda: not warnings(cluster, "h2", "identity"), 30.0, "h2 still sees a clone")
+    cluster.wait(lambda: set(cluster.agents("h1").values()) <= {"alive", "left"}, 20.0, "somebody is dead")
+    cluster.attach("h2", "c2")
+    cluster.attach("h3", "c3")
+    cluster.wait(lambda: cluster.pings("c2", "c3"), 5.0, "the two do not reach each other")

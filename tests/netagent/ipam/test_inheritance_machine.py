@@ -100,8 +100,10 @@ class Host:
                 view = view.with_entries(event(other.host_id, entry, scope=entry.scope))
             known.add(number)
         self.live.set_view(view)
-        if self.host_id in view.forgotten:
-            self.is_out = True
+        if self.host_id in view.forgotten and not self.is_out:  # it ends, and begins anew as another
+            self.is_running, self.is_out = False, True
+            for one in self.world.hosts:
+                self.world.tell_members(one)
 
     def knows_all_of(self, other):
         return len(self.known.get(other.host_id, ())) == len(other.node.heard)
@@ -448,6 +450,8 @@ class CutMachine(World):
                     self.run(one.upkeep.put_in_order)
         self.whoever_runs_hears_all()
         works = [one for one in self.hosts if one.works]
+        if any(one.live.view.goodbyes.get(other.host_id) for one in works for other in works):
+            return  # one that is gone by now says it of one that lives: contested until a third forgets it
         fenced = set()
         owners = {}
         for one in works:
