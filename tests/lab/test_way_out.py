@@ -121,3 +121,48 @@ def endpoint_of(cluster: Cluster, name: str) -> dict[str, list[str]]:
         cluster.lab.host("h1").must(["netagent", "endpoints", "--json"])
     )["items"]
     return next(one for one in found if one["name"] == name)
+
+
+def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster) -> None:
+    """Every host has an address of its own in the network, whether or not it has containers there."""
+    refused = cluster.try_netagent("h1", "network", "create", "x", "--host-access", "--policy", "links")
+    assert refused.status == 2
+    cluster.netagent("h1", "network", "create", "app", "--host-access")
+    web = cluster.attach("h2", "web", command=("python3", WHOAMI, "80"))
+    cluster.wait(lambda: len(own_addresses(cluster, "h1")) == 3, 5.0, "not every host has an address")
+    own = own_addresses(cluster, "h3")
+    assert not {one for addresses in own.values() for one in addresses} & set(web["addresses"])
+    for address in web["addresses"]:
+        for host in ("h1", "h2", "h3"):
+            family = ":" in address
+            mine = next(one for one in own[host] if (":" in one) is family)
+            curl = ["curl", "-s", "--max-time", "2", f"http://{f'[{address}]' if family else address}/"]
+            cluster.wait(
+                lambda host=host, curl=curl, mine=mine: cluster.lab.host(host).run(curl).stdout == mine,
+                5.0,
+                f"{host} does not reach {address} as {mine}",
+            )
+    with served(cluster, "h1"), served(cluster, "h2"):
+        for address in (*own["h1"], *own["h2"]):
+            assert seen_as(cluster, "web", address) in web["addresses"], (
+                f"the container does not reach {address}"
+            )
+        assert seen_as(cluster, "web", "192.0.2.2") == "", "not by another address of its host"
+    assert cluster.endpoint_names("h1") == ["web"], "hosts are no endpoints"
+
+    with cluster.agent_of("h3") as host:
+        host.stop_agent()
+        host.start_agent()
+    assert own_addresses(cluster, "h3") == own, "it keeps the same one"
+    cluster.netagent("h3", "leave", "--drain", "0s")
+    cluster.wait(lambda: set(own_addresses(cluster, "h1")) == {"h1", "h2"}, 5.0, "h3 keeps its address")
+    cluster.netagent("h1", "network", "rm", "app", "--force")
+    cluster.wait(
+        lambda: not any(name.startswith("na-") for _, name in cluster.devices("h1")), 5.0, "a bridge is left"
+    )
+
+
+def own_addresses(cluster: Cluster, host: str) -> dict[str, list[str]]:
+    """Of each host in the network, as this one sees it."""
+    found = cluster.netagent(host, "network", "inspect", "app")["host_addresses"]
+    return {one["host"]: one["addresses"] for one in found}
