@@ -83,7 +83,7 @@ def test_scenario_40_a_foreign_device_with_our_vni_and_port(world: World) -> Non
     # It comes while the network is in use: containers of one host go on, and the tunnel returns with all on it.
     tunnel = next(name for name in names_of(app) if name.startswith("nx-"))
     host.run_code(f"import os; os.system('ip link del {tunnel}; {make}')")
-    wait_for(lambda: tunnel not in world.h1.links(), GONE_S, "it is in the way")
+    wait_for(lambda: tunnel not in host.run("ip -br link"), GONE_S, "it is in the way")
     host.run("ip link del vx-foreign")
     wait_for(
         lambda: sorted(x for x in host.run("bridge fdb").splitlines() if "dst 192.0.2.2" in x) == whole,
