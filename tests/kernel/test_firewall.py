@@ -14,7 +14,6 @@ from kernel.guarded import bridge, give, guarding, plug, tables_of
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.firewall.ruleset import ruleset_of
 
 pytestmark = pytest.mark.kernel
 
@@ -325,28 +324,5 @@ def test_the_host_routes_nothing_between_our_networks(namespaces: NamespaceFacto
             # By the host instead of by the bridge: a detour around every rule for a network.
             web.run("ip route add 10.66.0.3 via 10.66.0.1")
             assert not pings(web, "10.66.0.3")
-
-    trio.run(main)
-
-
-def test_an_attach_costs_less_than_a_program_takes_to_start(namespaces: NamespaceFactory) -> None:
-    host = namespaces("h")
-
-    async def main() -> None:
-        tables = await tables_of(host)
-        with tables.sock:
-            many = tuple(
-                dataclasses.replace(
-                    WEB, veth=f"nv{number:08x}", addresses=(f"10.66.{number >> 8}.{number & 255}",)
-                )
-                for number in range(1000)
-            )
-            old = ruleset_of(dataclasses.replace(GIVEN, endpoints=many))
-            await tables.install(old)
-            new = ruleset_of(dataclasses.replace(GIVEN, endpoints=(*many, CLI)))
-            started_at = trio.current_time()
-            assert tables.change(old, new)
-            assert trio.current_time() - started_at < 0.1
-            assert tables.are_whole()
 
     trio.run(main)
