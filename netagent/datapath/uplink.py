@@ -44,7 +44,7 @@ def choose(uplinks: Uplinks, wanted: str | None, present: Underlay | None = None
     kept = with_address(uplinks, present.address) if present is not None else None
     for source in uplinks.sources:
         found = with_address(uplinks, source)
-        if found is not None and (kept is None or _family(found) == _family(kept)):
+        if found is not None and (kept is None or is_one_family(found.address, kept.address)):
             return found
     if kept is not None:
         return kept
@@ -83,5 +83,6 @@ def listed(candidates: Collection[Underlay]) -> str:
     return ", ".join(candidate.address for candidate in candidates) or "none"
 
 
-def _family(underlay: Underlay) -> bool:
-    return ":" in underlay.address
+def is_one_family(address: str, other: str) -> bool:
+    """Whether a tunnel can have these two as its ends."""
+    return (":" in address) == (":" in other)

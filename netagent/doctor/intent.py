@@ -31,7 +31,7 @@ class Situation:
 def intended_state(view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation) -> KernelState:
     """All that the records and this host's endpoints ask of the kernel."""
     return desired_state(
-        network_inputs(view, rows),
+        network_inputs(view, rows, situation.underlay),
         probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
         underlay=situation.underlay,
         vxlan_port=situation.vxlan_port,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from netagent.datapath.probe_device import probe_vni
+from netagent.datapath.uplink import is_one_family
 from netagent.doctor.answers import Replies, leads_to, questions_about
 from netagent.doctor.drift import State
 from netagent.doctor.inside import InsideFacts, inside_lines
@@ -129,10 +130,23 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
         return f"no container of this host is in network {network.unique_name}"
     if endpoint.owner == view.local:
         return ""
-    name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
+    host = view.hosts.get(endpoint.owner)
     if host is None or host.record is None:
-        return f"where host {name} is has not been told yet"
-    return f"host {name} has left the cluster" if host.agent is AgentState.LEFT else ""
+        return f"where host {host_text(view, endpoint.owner)} is has not been told yet"
+    return why_no_way(evidence, host)
+
+
+def why_no_way(evidence: Evidence, host: HostView) -> str:
+    """Why no packet is sent to another host, although its record is known; empty when they are."""
+    name, own = host.unique_name or host.name, evidence.situation.underlay
+    if host.agent is AgentState.LEFT:
+        return f"host {name} has left the cluster"
+    if host.record is not None and not is_one_family(host.record.underlay, own):
+        return (
+            f"host {name} is reached at {host.record.underlay} and this host at {own}: a tunnel has one family of "
+            "addresses at both ends, which `advertise` chooses"
+        )
+    return ""
 
 
 def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[Line]:
@@ -186,7 +200,7 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[Line]:
             "record", host.name, State.MISSING, "it has not arrived yet", "wait, or see `netagent members`"
         )
         return
-    idle = f"host {host.name} has left the cluster" if host.agent is AgentState.LEFT else ""
+    idle = why_no_way(evidence, host)
     yield neighbour_line(evidence, (tunnel, host.record.probe_address), host.record.probe_mac, idle)
     yield self_line(evidence, (tunnel, host.record.probe_mac), idle)
     yield from _uses(evidence, host.host_id, host.record.underlay)

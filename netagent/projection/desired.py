@@ -107,13 +107,13 @@ class DesiredMaker:
         touched = _touched_since(seen, known, underlay)
         if seen is None or touched is None:
             self._begin_anew()
-            yield from self._follow_hosts(known.view, known.view.hosts)
+            yield from self._follow_hosts(known.view, known.view.hosts, underlay)
             yield from self._follow_networks(known, underlay)
             self._follow_probe(known.view, underlay)
             self._gather_devices()
         else:
             before = seen[0]
-            yield from self._follow_hosts(known.view, touched.hosts)
+            yield from self._follow_hosts(known.view, touched.hosts, underlay)
             has_other_networks = known.view.networks is not before.view.networks
             has_other_devices = has_other_networks or known.rows is not before.rows
             if has_other_devices:
@@ -134,9 +134,9 @@ class DesiredMaker:
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
-    def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId]) -> Pieces[None]:
+    def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId], underlay: Underlay) -> Pieces[None]:
         for host_id in hosts:
-            way = way_to(view, host_id)
+            way = way_to(view, host_id, underlay.address)
             if way == self._ways.get(host_id):
                 continue
             if way is None:

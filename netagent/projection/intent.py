@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, ProbePeer, RemoteEndpoint
 from netagent.datapath.probe_device import probe_address, probe_mac, probe_vni
+from netagent.datapath.uplink import is_one_family
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count
@@ -18,12 +19,14 @@ from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
-def network_inputs(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> list[NetworkInput]:
-    """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints."""
+def network_inputs(view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str) -> list[NetworkInput]:
+    """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints that
+    can be reached from its address `underlay`."""
     by_network = rows_by_network(rows)
     wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
     return [
-        _network_input(view, one, by_network.get(one.network_id, [])) for one in networks_here(view, wanted)
+        _network_input(view, one, by_network.get(one.network_id, []), underlay)
+        for one in networks_here(view, wanted)
     ]
 
 
@@ -50,16 +53,18 @@ def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[
     return [network for network in found if network is not None and network.holds_vni]
 
 
-def _network_input(view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow]) -> NetworkInput:
+def _network_input(
+    view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow], underlay: str
+) -> NetworkInput:
     remotes = (
         remote_endpoint(endpoint, way)
         for _, endpoint in sorted(view.endpoints_in(network.network_id).items())
-        if (way := way_to(view, endpoint.owner)) is not None
+        if (way := way_to(view, endpoint.owner, underlay)) is not None
     )
     hosts = (
         remote_host(network, host_id, one, way)
         for host_id, one in sorted(view.host_addresses(network.network_id).items())
-        if (way := way_to(view, host_id)) is not None
+        if (way := way_to(view, host_id, underlay)) is not None
     )
     return replace(
         bare_network(view, network),
@@ -107,8 +112,12 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
     )
 
 
-def way_to(view: RegistryView, host_id: HostId) -> str | None:
-    """The underlay address of another host that we send containers' packets to; None: we send it none."""
+def way_to(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
+    """The underlay address of another host that we send containers' packets to; None: we send it none.
+
+    One that is reached by the other family than our own `underlay` can be at no tunnel's other end: the kernel would
+    refuse its entries for ever.
+    """
     if view.local in view.forgotten:
         return (
             None  # our containers have addresses that others may have by now: until they end, they are alone
@@ -116,7 +125,7 @@ def way_to(view: RegistryView, host_id: HostId) -> str | None:
     host = view.hosts.get(host_id)
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
-    return host.record.underlay
+    return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
 
 
 def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
@@ -144,6 +153,7 @@ def probe_input(
         ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, host.record.underlay)
         for host_id, host in sorted(view.hosts.items())
         if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
+        if is_one_family(host.record.underlay, underlay)  # as in way_to
     ]
     return ProbeInput(
         vni=probe_vni(cluster_id),

@@ -74,7 +74,7 @@ def with_world(
             boot_id=boot_id(),
         )
         async with open_host(wire[0], "192.0.2.1") as host:
-            inputs = network_inputs(agent.live.view, [row])
+            inputs = network_inputs(agent.live.view, [row], "192.0.2.1")
             state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
             host.reconciler.set_desired(Wanted(state), 1)
             await host.reconciler.wait_programmed(1)

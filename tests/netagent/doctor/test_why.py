@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes.registry import H1, H2, N1, N2, endpoint, grant, network
+from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
 
 from netagent.doctor import why
 from netagent.doctor.answers import Said, questions_about
@@ -119,6 +119,17 @@ def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world):
     left = [one for one in lines_of(world, observed=before) if one.kind != "name"]
     assert {line.state for line in left} == {State.LEFT_OVER}
     assert all(line.fix for line in left)
+
+
+def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(world):
+    world.put(H2, host("h2", underlay="2001:db8::2", probe_address="fd00::2"))
+    lines = [line for line in lines_of(world) if line.kind != "name"]
+    lines += why.host_lines(world.evidence(), world.view.hosts[H2])
+    assert {line.state for line in lines} == {State.NOT_NEEDED}
+    (reason,) = {line.reason for line in lines}
+    assert reason.startswith("host h2 is reached at 2001:db8::2 and this host at 192.0.2.1: ")
+    assert "`advertise`" in reason
+    assert not world.kernel().selves
 
 
 def test_a_silent_host_keeps_its_paths_and_loses_its_names(world):

@@ -28,13 +28,15 @@ PORT = 4799
 HOME = Underlay("192.0.2.1", "eth0", 1500)
 HOSTS = st.sampled_from([H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
+NETS = st.sampled_from(["192.0.2.", "2001:db8::"])
+"""Of the underlay: a host of the other family is at no tunnel's other end."""
 TABLES = ("neighbour", "master", "self", "flood")
 
 
 def scratch(known: Moment, underlay: Underlay) -> KernelState:
     """The oracle: everything from all records, by other code."""
     return desired_state(
-        network_inputs(known.view, known.rows.values()),
+        network_inputs(known.view, known.rows.values(), underlay.address),
         probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
         underlay=underlay.address,
         vxlan_port=PORT,
@@ -104,9 +106,9 @@ class StepByStep(RuleBasedStateMachine):
         self.network_record(N2, 8, multicast=False)
         self.world.live.set_row(row(1, N1))
 
-    @rule(owner=HOSTS, number=st.integers(1, 4))
-    def host_record(self, owner: str, number: int) -> None:
-        own = {"underlay": f"192.0.2.{number}", "probe_address": f"fd00::{number}"}
+    @rule(owner=HOSTS, number=st.integers(1, 4), net=NETS)
+    def host_record(self, owner: str, number: int, net: str = "192.0.2.") -> None:
+        own = {"underlay": f"{net}{number}", "probe_address": f"fd00::{number}"}
         self.world.put(owner, host(f"h{number}", probe_mac=f"02:11:00:00:00:{number:02x}", **own))
 
     @rule(network_id=NETWORKS, vni=st.sampled_from([7, 8]), multicast=st.booleans())
@@ -152,9 +154,9 @@ class StepByStep(RuleBasedStateMachine):
     def local_gone(self, number: int) -> None:
         self.world.live.drop_row(own_id(number))
 
-    @rule(last=st.sampled_from(["192.0.2.1", "192.0.2.5"]))
-    def moved(self, last: str) -> None:
-        self.underlay = replace(self.underlay, address=last)
+    @rule(address=st.sampled_from(["192.0.2.1", "192.0.2.5", "2001:db8::1"]))
+    def moved(self, address: str) -> None:
+        self.underlay = replace(self.underlay, address=address)
 
     @rule(pieces=st.integers(0, 20))
     def made_in_part(self, pieces: int) -> None:

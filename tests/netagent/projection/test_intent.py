@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, network
 
 from netagent.model.ids import ClusterId
-from netagent.model.records import AttachmentRecord
+from netagent.model.records import AttachmentRecord, HostAddressRecord
 from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
@@ -20,6 +20,7 @@ ROW = LocalEndpointRow(
     mac="02::1",
 )
 CLUSTER = ClusterId("c1" * 16)
+HERE = "192.0.2.1"
 
 
 class World:
@@ -38,24 +39,24 @@ class World:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
     def remotes(self):
-        (one,) = network_inputs(self.view, [ROW])
+        (one,) = network_inputs(self.view, [ROW], HERE)
         return [remote.underlay for remote in one.remotes]
 
 
 def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else():
     world = World()
-    assert network_inputs(world.view, []) == []
-    (one,) = network_inputs(world.view, [ROW])
+    assert network_inputs(world.view, [], HERE) == []
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.locals[0].addresses == ("10.1.0.2/24", "fd00:1::2/64")
     assert [remote.addresses for remote in one.remotes] == [("10.1.0.3", "fd00:1::3")]
 
 
 def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
     world = World()
-    (one,) = network_inputs(world.view, [ROW])
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.gateways == ("10.1.0.1/24", "fd00:1::1/64")
     world.put(H1, network(internal=True, revision=1))
-    (one,) = network_inputs(world.view, [ROW])
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.gateways == ()
 
 
@@ -75,7 +76,23 @@ def test_a_host_that_left_or_an_endpoint_without_host_has_no_path():
     world.member(H2, MemberState.LEFT)
     assert world.remotes() == []
     assert probe_targets(world.view) == {}
-    assert probe_input(world.view, CLUSTER, 1500, "192.0.2.1").peers == ()
+    assert probe_input(world.view, CLUSTER, 1500, HERE).peers == ()
+
+
+def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one():
+    world = World()
+    assert network_inputs(world.view, [ROW], "2001:db8::1")[0].remotes == ()
+    probe = probe_input(world.view, CLUSTER, 1300, "2001:db8::1")
+    assert (probe.mtu_bytes, probe.peers) == (1280, ())
+    world.put(
+        H2,
+        host("h2", underlay="2001:db8::2", probe_address="fd00::2"),
+        HostAddressRecord(N1, 9, "06:00:00:00:00:09"),
+    )
+    assert world.remotes() == []
+    (one,) = network_inputs(world.view, [ROW], "2001:db8::1")
+    assert [remote.underlay for remote in one.remotes] == ["2001:db8::2"] * 2
+    assert probe_targets(world.view) == {H2: ("fd00::2", False)}, "its silence is known, and shown"
 
 
 def test_of_two_networks_with_one_vni_only_the_holder_is_built():
@@ -85,12 +102,12 @@ def test_of_two_networks_with_one_vni_only_the_holder_is_built():
     other = LocalEndpointRow(
         endpoint_id="f" * 32, network_id=N2, name="b", service="b", addresses=("10.2.0.2",)
     )
-    assert [one.network_id for one in network_inputs(world.view, [ROW, other])] == [N1]
+    assert [one.network_id for one in network_inputs(world.view, [ROW, other], HERE)] == [N1]
 
 
 def test_the_probe_network_has_everybody_and_room_for_ipv6():
     world = World()
-    probe = probe_input(world.view, CLUSTER, 1300, "2001:db8::1")
+    probe = probe_input(world.view, CLUSTER, 1300, HERE)
     assert probe.mtu_bytes == 1280
     assert [peer.underlay for peer in probe.peers] == ["192.0.2.2"]
     assert probe_targets(world.view) == {H2: ("fd00::2", False)}
@@ -109,6 +126,6 @@ def test_hosts_that_share_a_network_are_probed_at_its_size():
     world.put(H1, network(N2, "jumbo", subnets=("10.2.0.0/24",), mtu_bytes=8000), AttachmentRecord(N2))
     world.put(H2, AttachmentRecord(N2))
     assert path_targets(world.view) == {H2: ("fd00::2", 8000)}
-    assert probe_input(world.view, CLUSTER, 1500, "192.0.2.1").mtu_bytes == 8000
+    assert probe_input(world.view, CLUSTER, 1500, HERE).mtu_bytes == 8000
     world.member(H2, MemberState.LEFT)
     assert path_targets(world.view) == {}

@@ -88,7 +88,7 @@ async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
     assert patience.cancelled_caught
     host.hear(Writer(H2).put(ForgetRecord(host.host_id, settled=True)))
     await wait_forgotten(host.live)
-    (network,) = network_inputs(host.live.view, host.live.rows.values())
+    (network,) = network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1")
     assert network.locals
     assert not network.remotes
 
