@@ -240,12 +240,12 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
     "netagent.doctor": {
         "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names", "netagent.projection.intent",
-        "netagent.firewall", "netagent.projection.guarding", "netagent.registry",
+        "netagent.firewall", "netagent.pieces", "netagent.projection.guarding", "netagent.registry",
         "netagent.usecases.endpoint_rules", "netdns", "netgossip.types",
     },
     "netagent.doctor.alone": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor", "netagent.errors",
-        "netagent.membership.inbox", "netagent.model", "netagent.registry",
+        "netagent.membership.inbox", "netagent.model", "netagent.pieces", "netagent.registry",
     },
     "netagent.control": {
         "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain",

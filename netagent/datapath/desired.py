@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_state
+from netagent.datapath.probe_device import ProbeInput, ProbePeer, peer_entries, probe_state
 from netagent.datapath.state import (
     CONTAINER_PORT,
     FLOODED_TUNNEL_PORT,
@@ -25,6 +25,7 @@ from netagent.datapath.state import (
     network_alias,
 )
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.pieces import Pieces, at_once
 
 __all__ = ["LocalEndpoint", "NetworkInput", "ProbeInput", "ProbePeer", "RemoteEndpoint", "desired_state"]
 
@@ -84,6 +85,18 @@ def desired_state(
     vxlan_port: int,
     cluster_id: ClusterId,
 ) -> KernelState:
+    """The same as `desiring`, in one go."""
+    return at_once(desiring(networks, probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id))
+
+
+def desiring(
+    networks: Iterable[NetworkInput],
+    probe: ProbeInput | None,
+    *,
+    underlay: str,
+    vxlan_port: int,
+    cluster_id: ClusterId,
+) -> Pieces[KernelState]:
     """All that this host's kernel should hold, made anew; netagent.projection.desired keeps the same up to date.
 
     A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this
@@ -93,28 +106,31 @@ def desired_state(
     # The underlay address may change, and containers remember the bridge's MAC.
     seed = underlay if probe is None else probe.mac
     devices: dict[str, Device] = {}
-    entries: dict[EntryKey, str | None] = {}
     addresses: set[AddressKey] = set()
+    state = KernelState()
     for network in networks:
         own = network_devices(network, seed, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
         devices |= {device.name: device for device in own}
         addresses |= network_addresses(network)
         for remote in network.remotes:
-            entries |= remote_entries(network, remote) | flood_entries(network, remote.underlay)
+            entries = remote_entries(network, remote) | flood_entries(network, remote.underlay)
+            state = state.with_entries(entries)
+            yield
         for local in network.locals:
             veth = veth_device(network, local)
             devices[veth.name] = veth
-            entries |= local_entries(network, local)
-    state = KernelState(devices=devices, addresses=frozenset(addresses)).with_entries(entries)
+            state = state.with_entries(local_entries(network, local))
+            yield
+    state = replace(state, devices=devices, addresses=frozenset(addresses))
     if probe is None:
         return state
-    host = probe_state(probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
+    for peer in probe.peers:
+        state = state.with_entries(peer_entries(probe, peer))
+        yield
+    lone = replace(probe, peers=())
+    host = probe_state(lone, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
     return replace(
-        state,
-        devices={**state.devices, **host.devices},
-        addresses=state.addresses | host.addresses,
-        neighbours={**state.neighbours, **host.neighbours},
-        selves={**state.selves, **host.selves},
+        state, devices={**state.devices, **host.devices}, addresses=state.addresses | host.addresses
     )
 
 

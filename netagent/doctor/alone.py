@@ -35,6 +35,7 @@ from netagent.doctor.records import journal_findings
 from netagent.errors import NetagentError
 from netagent.membership.inbox import first_view
 from netagent.model.ids import ClusterId, EndpointId, HostId
+from netagent.pieces import at_once
 from netagent.registry.live import Moment
 from netagent.registry.reading import Written, read_apart
 from netagent.registry.row import LocalEndpointRow
@@ -132,11 +133,11 @@ async def _gather(known: Moment, situation: Situation, written: Written, seen: O
     view = known.view
     lines, unseen = await look_inside(known)
     is_placed = bool(situation.underlay and ipaddress.ip_address(situation.underlay))
-    desired = intended_state(view, known.rows.values(), situation) if is_placed else seen.state
+    desired = at_once(intended_state(view, known.rows.values(), situation)) if is_placed else seen.state
     return IntentFacts(
         behind="",
-        differences=tuple(differences(desired, seen.state)),
-        owners=owners(view),
+        differences=tuple(at_once(differences(desired, seen.state))),
+        owners=at_once(owners(view)),
         refusals={},
         firewall=SILENT,
         inside=tuple(lines),

@@ -9,16 +9,21 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.source import ZoneSource
 from netagent.names.zone import ZoneMaker
+from netagent.pieces import Pieces
 from netagent.registry.view import EndpointView, RegistryView
 from netdns import constants
 from netdns.errors import FormatError
 from netdns.message import message_untrusted
 from netdns.name import from_text
 from netdns.source import Answer, Found, Name, NoData
+
+_ROWS_A_PIECE: Final = 64
 
 _CODES = {
     constants.NOERROR: "NOERROR",
@@ -68,10 +73,14 @@ def said_untrusted(payload: bytes, question: Question) -> Said:
     return Said(message.flags & 0xF, data, bool(message.flags & constants.TC))
 
 
-def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> ZoneSource:
+def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
     """The resolver's source over this view."""
     source = ZoneSource()
-    source.apply(ZoneMaker(domain).table(view, sandboxes).items())
+    table = yield from ZoneMaker(domain).making(view, sandboxes)
+    rows = iter(table.items())
+    while piece := tuple(islice(rows, _ROWS_A_PIECE)):
+        source.apply(piece)
+        yield
     return source
 
 

@@ -31,8 +31,9 @@ from netagent.datapath.operations import (
     device_of,
     render,
 )
-from netagent.datapath.plan import plan
+from netagent.datapath.plan import planning
 from netagent.datapath.state import Device, KernelState, Kind, PortFlags, Tunnel
+from netagent.pieces import Pieces
 
 _PORT_FIELDS = ("master", "port")
 
@@ -47,6 +48,9 @@ class Part(enum.Enum):
     BRIDGE_ENTRY = "bridge entry"
     TUNNEL_ENTRY = "tunnel entry"
     FLOOD = "flood entry"
+
+
+_PARTS = tuple(Part)
 
 
 class State(enum.Enum):
@@ -75,9 +79,9 @@ class Difference:
     """The command that does it by hand, several separated by `; `."""
 
 
-def differences(desired: KernelState, observed: KernelState) -> list[Difference]:
+def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Difference]]:
     """What the kernel has otherwise than `desired`; empty when they agree."""
-    operations = plan(desired, observed)
+    operations = yield from planning(desired, observed)
     unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}
     along = Counter(_place(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
     anew = {one.name for one in operations if isinstance(one, DeleteDevice)} & unmade
@@ -92,6 +96,8 @@ def differences(desired: KernelState, observed: KernelState) -> list[Difference]
             found.append(_missing_device(operation, along[operation.device.name]))
         elif _place(operation) not in unmade:
             found += _of(operation, observed)
+        yield
+    found.sort(key=lambda one: (_PARTS.index(one.part), one.device, one.key))
     return [*_missing_veths(desired, observed), *found]
 
 

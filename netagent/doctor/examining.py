@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -39,6 +40,7 @@ from netagent.firewall.ruleset import ruleset_of
 from netagent.model.ids import EndpointId
 from netagent.model.sandbox import Sandbox
 from netagent.names.source import ZoneSource
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Moment
 from netagent.registry.reading import read_apart
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -69,7 +71,7 @@ async def diagnose(agent: Agent) -> Diagnosis:
             return Diagnosis(tuple(examine(HOST_CHECKS, host)), absent="this host is in no cluster")
         facts, seen, counts = await _gather_intent(cluster, netlink)
         host = await gather_host(_place(agent, cluster, seen), netlink, seen)
-    outcomes = await trio.to_thread.run_sync(examine, INTENT_CHECKS, facts)
+    outcomes = examine(INTENT_CHECKS, facts)
     return Diagnosis(tuple(examine(HOST_CHECKS, host)), tuple(outcomes), counts)
 
 
@@ -120,7 +122,8 @@ async def _gather_intent(
     behind = await _wait_settled(cluster, known)
     seen = await observe(netlink)
     found = await _differences(cluster, known, seen)
-    firewall = _firewall_findings(cluster, known.view)
+    whose = await piece_by_piece(owners(known.view))
+    firewall = _firewall_findings(cluster, known.view, whose)
     lines, unseen = await look_inside(known)
     faults, asked = await _ask_names(cluster)
     journal = await _compare_journal(cluster)
@@ -136,7 +139,7 @@ async def _gather_intent(
     facts = IntentFacts(
         behind=behind,
         differences=tuple(found),
-        owners=owners(known.view) if found else {},
+        owners=whose,
         refusals={commands.replace("\n", "; "): reason for commands, reason in dirty},
         firewall=firewall,
         inside=tuple(lines),
@@ -160,20 +163,23 @@ async def _differences(cluster: Cluster, known: Moment, seen: Observation) -> li
     """Those that are there whether one goes by what was known before the look or by what is known after it."""
     situation = situation_of(cluster)
 
-    def compare(moment: Moment) -> list[Difference]:
-        return differences(intended_state(moment.view, moment.rows.values(), situation), seen.state)
+    def compare(moment: Moment) -> Pieces[list[Difference]]:
+        desired = yield from intended_state(moment.view, moment.rows.values(), situation)
+        return (yield from differences(desired, seen.state))
 
-    found = await trio.to_thread.run_sync(compare, known)
+    found = await piece_by_piece(compare(known))
     later = cluster.live.now
     if not found or later.revision == known.revision:
         return found
-    still = set(await trio.to_thread.run_sync(compare, later))
+    still = set(await piece_by_piece(compare(later)))
     return [one for one in found if one in still]
 
 
-def _firewall_findings(cluster: Cluster, view: RegistryView) -> tuple[Finding, ...]:
+def _firewall_findings(
+    cluster: Cluster, view: RegistryView, owned: Mapping[tuple[str, str], str]
+) -> tuple[Finding, ...]:
     ruleset = ruleset_of(cluster.guarded_now)
-    whose = _whose(view)
+    whose = _whose(view, owned)
     found: list[Finding] = []
     with closing(nftables.open_socket()) as sock:
         tables = Tables(sock)
@@ -191,10 +197,10 @@ def _firewall_findings(cluster: Cluster, view: RegistryView) -> tuple[Finding, .
     return tuple(found)
 
 
-def _whose(view: RegistryView) -> Callable[[str], str]:
+def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable[[str], str]:
     """Owners of underlay addresses, and of what endpoints have."""
     hosts = {h.record.underlay: f"host {host_text(view, i)}" for i, h in view.hosts.items() if h.record}
-    things = {key: text for (_, key), text in owners(view).items() if key}
+    things = {key: text for (_, key), text in owned.items() if key}
     return lambda word: hosts.get(word) or things.get(word, "")
 
 
@@ -254,7 +260,7 @@ def _boxes(known: Moment) -> dict[str, Sandbox]:
 async def _source(cluster: Cluster) -> ZoneSource:
     known = cluster.live.now
     boxes = tuple(_boxes(known).values())
-    return await trio.to_thread.run_sync(source_of, known.view, boxes, cluster.keys.domain)
+    return await piece_by_piece(source_of(known.view, boxes, cluster.keys.domain))
 
 
 def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[Question]:
@@ -298,7 +304,7 @@ async def _compare_journal(cluster: Cluster) -> tuple[Finding, ...] | str:
         if attempt:
             await trio.sleep(_AGAIN_S)
         try:
-            written = await trio.to_thread.run_sync(read_apart, cluster.journal.path)
+            written = await trio.to_thread.run_sync(partial(read_apart, is_whole=False), cluster.journal.path)
         except NetagentError as error:
             return str(error)
         known = cluster.live.now

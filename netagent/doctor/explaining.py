@@ -18,6 +18,7 @@ from netagent.doctor.line import Line
 from netagent.doctor.objects import Evidence
 from netagent.doctor.visiting import visit
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.pieces import piece_by_piece
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import EndpointView
 
@@ -51,7 +52,7 @@ async def gather(cluster: Cluster) -> Evidence:
     with closing(Netlink(open_socket())) as netlink:
         seen = await observe(netlink)
     rows = tuple(known.rows.values())
-    desired = await trio.to_thread.run_sync(intended_state, known.view, rows, situation)
+    desired = await piece_by_piece(intended_state(known.view, rows, situation))
     dirty = cluster.reconciler.status().dirty
     return Evidence(
         view=known.view,

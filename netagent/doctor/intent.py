@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from netagent.datapath.desired import desired_state
+from netagent.datapath.desired import desiring
 from netagent.datapath.state import KernelState
 from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.pieces import Pieces
 from netagent.projection.intent import network_inputs, probe_input
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import EndpointView, RegistryView
@@ -28,14 +29,18 @@ class Situation:
     vxlan_port: int
 
 
-def intended_state(view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation) -> KernelState:
+def intended_state(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation
+) -> Pieces[KernelState]:
     """All that the records and this host's endpoints ask of the kernel."""
-    return desired_state(
-        network_inputs(view, rows, situation.underlay),
-        probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
-        underlay=situation.underlay,
-        vxlan_port=situation.vxlan_port,
-        cluster_id=situation.cluster_id,
+    return (
+        yield from desiring(
+            (yield from network_inputs(view, rows, situation.underlay)),
+            probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
+            underlay=situation.underlay,
+            vxlan_port=situation.vxlan_port,
+            cluster_id=situation.cluster_id,
+        )
     )
 
 
@@ -50,7 +55,7 @@ def endpoint_text(view: RegistryView, endpoint: EndpointView) -> str:
     return f"{endpoint.record.name} on {host_text(view, endpoint.owner)}"
 
 
-def owners(view: RegistryView) -> Mapping[tuple[str, str], str]:
+def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
     """Whose an object in the kernel is, in words, by (device, address or MAC); devices themselves by (device, "")."""
     found: dict[tuple[str, str], str] = {}
     for network_id, network in view.networks.items():
@@ -63,4 +68,5 @@ def owners(view: RegistryView) -> Mapping[tuple[str, str], str]:
                 found[bridge, address] = text
             if endpoint.owner == view.local:
                 found[veth_name(endpoint.endpoint_id), ""] = text
+            yield
     return found

@@ -15,19 +15,23 @@ from netagent.datapath.uplink import is_one_family
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count
+from netagent.pieces import Pieces
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
-def network_inputs(view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str) -> list[NetworkInput]:
+def network_inputs(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str
+) -> Pieces[list[NetworkInput]]:
     """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints that
     can be reached from its address `underlay`."""
     by_network = rows_by_network(rows)
     wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
-    return [
-        _network_input(view, one, by_network.get(one.network_id, []), underlay)
-        for one in networks_here(view, wanted)
-    ]
+    inputs: list[NetworkInput] = []
+    for network in networks_here(view, wanted):
+        own = by_network.get(network.network_id, [])
+        inputs.append((yield from _network_input(view, network, own, underlay)))
+    return inputs
 
 
 def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
@@ -55,12 +59,15 @@ def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[
 
 def _network_input(
     view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow], underlay: str
-) -> NetworkInput:
-    remotes = (
-        remote_endpoint(endpoint, way)
-        for _, endpoint in sorted(view.endpoints_in(network.network_id).items())
-        if (way := way_to(view, endpoint.owner, underlay)) is not None
-    )
+) -> Pieces[NetworkInput]:
+    remotes: list[RemoteEndpoint] = []
+    endpoints = view.endpoints_in(network.network_id)
+    for endpoint_id in sorted(endpoints):
+        endpoint = endpoints[endpoint_id]
+        way = way_to(view, endpoint.owner, underlay)
+        if way is not None:
+            remotes.append(remote_endpoint(endpoint, way))
+        yield
     hosts = (
         remote_host(network, host_id, one, way)
         for host_id, one in sorted(view.host_addresses(network.network_id).items())

@@ -42,8 +42,11 @@ class Written:
         }
 
 
-def read_apart(path: Path) -> Written:
-    """Blocks for the length of a few queries. JournalError names the file and what is wrong with it."""
+def read_apart(path: Path, *, is_whole: bool = True) -> Written:
+    """Blocks for the length of a few queries. JournalError names the file and what is wrong with it.
+
+    `is_whole`: with other hosts' logs, which may be long.
+    """
     if not path.exists():
         raise JournalError(f"{path}: there is no journal", thing=str(path))
     try:
@@ -57,7 +60,7 @@ def read_apart(path: Path) -> Written:
             return Written(
                 tuple(endpoint_from_json(text) for (text,) in rows),
                 _logs(connection, "own"),
-                _logs(connection, "replica"),
+                _logs(connection, "replica") if is_whole else (),
                 _members(connection),
             )
     except sqlite3.Error as error:

@@ -18,6 +18,7 @@ from netagent.datapath.desired import desired_state
 from netagent.datapath.netns import boot_id
 from netagent.datapath.state import Wanted
 from netagent.model.ids import EndpointId, veth_name
+from netagent.pieces import at_once
 from netagent.projection.intent import local_endpoint, network_inputs
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases.interfaces import Interfaces
@@ -74,7 +75,7 @@ def with_world(
             boot_id=boot_id(),
         )
         async with open_host(wire[0], "192.0.2.1") as host:
-            inputs = network_inputs(agent.live.view, [row], "192.0.2.1")
+            inputs = at_once(network_inputs(agent.live.view, [row], "192.0.2.1"))
             state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
             host.reconciler.set_desired(Wanted(state), 1)
             await host.reconciler.wait_programmed(1)

@@ -12,6 +12,7 @@ from netagent.doctor.intent import Situation, intended_state
 from netagent.doctor.objects import Evidence
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
+from netagent.pieces import at_once
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -41,10 +42,10 @@ class World:
 
     def kernel(self, **changes) -> KernelState:
         """As it should be, but for the changes."""
-        return replace(intended_state(self.view, self.rows.values(), SITUATION), **changes)
+        return replace(at_once(intended_state(self.view, self.rows.values(), SITUATION)), **changes)
 
     def evidence(self, observed=None, **more) -> Evidence:
-        desired = intended_state(self.view, self.rows.values(), SITUATION)
+        desired = at_once(intended_state(self.view, self.rows.values(), SITUATION))
         return Evidence(
             view=self.view,
             rows=self.rows,
@@ -89,3 +90,8 @@ def world() -> World:
         stage=Stage.PUBLISHED,
     )
     return made
+
+
+@pytest.fixture
+def situation() -> Situation:
+    return SITUATION

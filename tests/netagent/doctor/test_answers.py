@@ -21,6 +21,7 @@ from netagent.doctor.answers import (
 )
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.pieces import at_once
 from netdns import constants
 from netdns.errors import FormatError
 from netdns.message import Reply, query_untrusted, render, render_query
@@ -32,7 +33,7 @@ BOX = SandboxId("box")
 
 def answer_of(world, question=WEB):
     sandbox = Sandbox(sandbox_id=BOX, networks=tuple(world.view.networks))
-    return expected(source_of(world.view, [sandbox], "mesh.internal"), question, BOX)
+    return expected(at_once(source_of(world.view, [sandbox], "mesh.internal")), question, BOX)
 
 
 def rendered(question, answer):

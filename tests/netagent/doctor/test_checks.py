@@ -17,6 +17,7 @@ from netagent.doctor.line import Line
 from netagent.firewall.element import Family, encode
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.ruleset import MEMBERS4, SENDERS, ruleset_of
+from netagent.pieces import at_once
 from netagent.registry.facts import Clash
 
 SOUND = IntentFacts(
@@ -93,13 +94,13 @@ def test_without_an_agent_names_and_firewall_are_not_known():
 
 
 def test_a_kernel_that_lost_everything_is_one_finding_for_each_device(world):
-    found = differences(world.kernel(), KernelState())
+    found = at_once(differences(world.kernel(), KernelState()))
     assert all(one.part is Part.DEVICE for one in found), "entries are counted with their device"
     assert len(found) == len(world.kernel().devices)
 
 
 def test_owners_are_told_by_address_mac_and_device(world):
-    known = owners(world.view)
+    known = at_once(owners(world.view))
     assert known["na-1161", "10.1.0.3"] == known["nx-1161", endpoint(2).mac] == "web2 on h2"
     assert known["na-1161", ""] == "network app"
 

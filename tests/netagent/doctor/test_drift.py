@@ -10,6 +10,7 @@ from fakes.registry import H1, endpoint, network
 from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, Kind
 from netagent.doctor.drift import Part, State, differences
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
+from netagent.pieces import at_once
 
 WEB2 = endpoint(2, offset=3)
 
@@ -25,12 +26,12 @@ def without(mapping, key):
 
 
 def only(world, observed):
-    (found,) = differences(world.kernel(), observed)
+    (found,) = at_once(differences(world.kernel(), observed))
     return found
 
 
 def test_a_kernel_that_has_what_the_records_say_has_no_difference(world):
-    assert differences(world.kernel(), world.kernel()) == []
+    assert at_once(differences(world.kernel(), world.kernel())) == []
 
 
 def test_a_missing_neighbour(world, names):
@@ -62,7 +63,7 @@ def test_a_missing_and_a_foreign_address(world):
     device, cidr = next(one for one in kernel.addresses if one[0].startswith("nx-"))
     others = kernel.addresses - {(device, cidr)}
     missing, extra = sorted(
-        differences(kernel, replace(kernel, addresses=others | {(device, "10.9.9.9/24")})),
+        at_once(differences(kernel, replace(kernel, addresses=others | {(device, "10.9.9.9/24")}))),
         key=lambda one: one.state is State.LEFT_OVER,
     )
     assert (missing.part, missing.key, missing.state) == (Part.ADDRESS, cidr, State.MISSING)
@@ -93,7 +94,7 @@ def test_a_port_that_was_taken_out_of_its_bridge(world, names):
     loose = replace(kernel.devices[tunnel], master=None, port=None)
     masters = {key: port for key, port in kernel.masters.items() if port != tunnel}
     observed = replace(kernel, devices={**kernel.devices, tunnel: loose}, masters=masters)
-    port, entry = differences(kernel, observed)
+    port, entry = at_once(differences(kernel, observed))
     assert (port.part, port.detail) == (
         Part.PORT,
         f"it is in no bridge instead of {bridge}; its port flags have to be set",
@@ -105,7 +106,7 @@ def test_a_port_that_was_taken_out_of_its_bridge(world, names):
 def test_one_device_with_two_kinds_of_damage_is_two_findings(world, names):
     kernel = world.kernel()
     device = replace(kernel.devices[names[1]], up=False, port=replace(TUNNEL_PORT, flood=True))
-    found = differences(kernel, replace(kernel, devices={**kernel.devices, names[1]: device}))
+    found = at_once(differences(kernel, replace(kernel, devices={**kernel.devices, names[1]: device})))
     assert {one.part for one in found} == {Part.DEVICE, Part.PORT}
 
 

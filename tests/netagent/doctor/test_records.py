@@ -106,6 +106,7 @@ def test_a_journal_is_read_beside_the_agent_that_writes_it(tmp_path, world):
     trio.run(write)
     before = path.read_bytes()
     assert read_apart(path).members[0].incarnation == 3
+    assert read_apart(path, is_whole=False).own == read_apart(path).own
     assert path.read_bytes() == before
 
 

@@ -36,7 +36,7 @@ TABLES = ("neighbour", "master", "self", "flood")
 def scratch(known: Moment, underlay: Underlay) -> KernelState:
     """The oracle: everything from all records, by other code."""
     return desired_state(
-        network_inputs(known.view, known.rows.values(), underlay.address),
+        at_once(network_inputs(known.view, known.rows.values(), underlay.address)),
         probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
         underlay=underlay.address,
         vxlan_port=PORT,

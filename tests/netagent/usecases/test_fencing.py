@@ -15,6 +15,7 @@ from netagent.errors import NoError
 from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.model.records import ForgetRecord
 from netagent.model.request import AttachRequest, NetworkRequest
+from netagent.pieces import at_once
 from netagent.projection.intent import network_inputs
 from netagent.registry import statement
 from netagent.registry.journal import Journal
@@ -88,7 +89,7 @@ async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
     assert patience.cancelled_caught
     host.hear(Writer(H2).put(ForgetRecord(host.host_id, settled=True)))
     await wait_forgotten(host.live)
-    (network,) = network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1")
+    (network,) = at_once(network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1"))
     assert network.locals
     assert not network.remotes
 

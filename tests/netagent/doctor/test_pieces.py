@@ -1,0 +1,68 @@
+"""The doctor among ten thousand endpoints: nothing that it works out holds the agent's event loop up for long."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import replace
+
+from fakes.registry import H2, N2, endpoint, network
+
+from netagent.doctor.answers import source_of
+from netagent.doctor.drift import Part, State, differences
+from netagent.doctor.intent import intended_state, owners
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.pieces import Pieces, T
+
+SUBNETS = ("10.2.0.0/16", "fd00:2::/64")
+ENDPOINTS = 10_000
+LOST = 2_000
+"""Neighbours. With a whole table goes its device, which is one difference."""
+PIECE_S = 0.02
+"""Of CPU, so that a busy machine makes no difference; collections of garbage are netagent.memory's affair."""
+
+
+def timed(pieces: Pieces[T]) -> tuple[T, float]:
+    """The result, and the seconds of CPU of the longest piece."""
+    longest = 0.0
+    gc.collect()
+    gc.disable()
+    try:
+        while True:
+            began = time.thread_time()
+            try:
+                next(pieces)
+            except StopIteration as end:
+                result: T = end.value
+                return result, max(longest, time.thread_time() - began)
+            longest = max(longest, time.thread_time() - began)
+    finally:
+        gc.enable()
+
+
+def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
+    world.put(H2, network(N2, "large", subnets=SUBNETS))
+    world.rows = {one: replace(row, network_id=N2) for one, row in world.rows.items()}
+    for number in range(256, 256 + ENDPOINTS):
+        high, low = divmod(number, 256)
+        addresses = (f"10.2.{high}.{low}", f"fd00:2::{number:x}")
+        world.put(H2, endpoint(number, N2, addresses=addresses, mac=f"02:00:00:01:{high:02x}:{low:02x}"))
+    desired, longest_s = timed(intended_state(world.view, world.rows.values(), situation))
+    assert len(desired.selves) > ENDPOINTS
+    assert longest_s < PIECE_S
+    lost = set(list(desired.neighbours)[:LOST])
+    observed = replace(
+        desired,
+        neighbours={place: mac for place, mac in desired.neighbours.items() if place not in lost},
+    )
+    found, longest_s = timed(differences(desired, observed))
+    assert [one.state for one in found if one.part is Part.NEIGHBOUR] == [State.MISSING] * LOST
+    assert len(found) == LOST
+    assert longest_s < PIECE_S
+    whose, longest_s = timed(owners(world.view))
+    assert len(whose) > ENDPOINTS
+    assert longest_s < PIECE_S
+    box = Sandbox(sandbox_id=SandboxId("4:7"), networks=tuple(world.view.networks))
+    source, longest_s = timed(source_of(world.view, [box], "mesh.internal"))
+    assert len(source.rows) > ENDPOINTS
+    assert longest_s < PIECE_S
