@@ -98,6 +98,7 @@ PERFORMS = {
     "netagent.datapath.reconcile",
     "netagent.datapath.schedule",
     "netagent.datapath.removal",
+    "netagent.datapath.settings",  # /proc/sys
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",
@@ -218,9 +219,10 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.usecases": {
         "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
         "netagent.datapath.desired",
-        "netagent.datapath.inside", "netagent.datapath.listening", "netagent.datapath.netns", "netagent.errors",
-        "netagent.ipam", "netagent.log",
-        "netagent.membership.participation", "netagent.model", "netagent.projection.intent", "netagent.registry",
+        "netagent.datapath.inside", "netagent.datapath.listening", "netagent.datapath.netns",
+        "netagent.datapath.settings", "netagent.errors", "netagent.ipam", "netagent.log",
+        "netagent.membership.participation", "netagent.model", "netagent.pieces", "netagent.projection.intent",
+        "netagent.registry",
         "netgossip.types",
     },
     "netagent.membership": {

@@ -60,10 +60,10 @@ from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.readiness import wait_ready
 from netagent.datapath.removal import Removal
 from netagent.datapath.route import RTM_NEWROUTE, default_body, on_link_body
+from netagent.datapath.settings import Setting, ipv6_settings
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_alias, endpoint_of
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name, peer_name, veth_name
-from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 _UNDO_LIMIT_S = 5.0
 """Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""
@@ -247,7 +247,7 @@ class _Binding:
             mac=self.endpoint.mac,
             mtu_bytes=self.mtu_bytes,
             writes=[*self._addresses(peer.index), *self._routes(peer.index)],
-            settings=self._ipv6_settings(ifname),
+            settings=self._settings(ifname),
         )
         return await damages_inside(self.inside, peer, wanted)
 
@@ -332,7 +332,7 @@ class _Binding:
         ]
         _raise_first([*await self.outside.execute(outside), *await self.inside.netlink.execute(inside)])
         # After the MTU: a link whose MTU is too small for IPv6 has no such settings.
-        self.inside.write(self._ipv6_settings(ifname))
+        self.inside.settings.write(self._settings(ifname))
         addresses = [*self._addresses(link.index), set_link(ifname, up=True)]
         _raise_first(await self.inside.netlink.execute(addresses))
         for error in await self.inside.netlink.execute(self._routes(link.index)):
@@ -354,17 +354,8 @@ class _Binding:
             requests.append(set_address(index, f"{one.ip}/32", everybody))
         return requests
 
-    def _ipv6_settings(self, ifname: str) -> list[tuple[str, bytes]]:
-        """Let the interface have IPv6, and believe no router but us.
-
-        Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused
-        because any container of the network could send them and draw the others' traffic.
-        """
-        if self.mtu_bytes < MIN_IPV6_MTU_BYTES:
-            return []
-        has_ipv6 = any(":" in address for address in self.endpoint.addresses)
-        on = [(f"{ifname}/disable_ipv6", b"0\n")] if has_ipv6 else []
-        return [*on, (f"{ifname}/accept_ra", b"0\n")]
+    def _settings(self, ifname: str) -> Sequence[Setting]:
+        return ipv6_settings(ifname, self.endpoint.addresses, self.mtu_bytes)
 
     def _routes(self, index: int) -> list[Request]:
         """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program

@@ -4,18 +4,17 @@ Only what is ours must be there: whatever else a container gives itself stays. W
 requests that make it (netagent.datapath.attach), so that the two can't differ.
 
 News come by one socket for each sandbox, made in its namespace: at rest they cost nothing, and a look of a
-millisecond follows only what changed. A namespace lives as long as a socket in it; the owner of the news closes it
-when the endpoint goes.
+millisecond follows only what changed. Settings, of which no news come, are read beside. A namespace lives as long as
+a socket in it; the owner of the news closes it when the endpoint goes.
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -32,6 +31,7 @@ from netagent.datapath.link import (
 )
 from netagent.datapath.netlink import Netlink, Request, open_socket
 from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.settings import Setting, Settings, open_settings
 
 _MARK = "netagent-inside "
 """Before the endpoint's id, on the container's end. Not the host side's mark: a runtime may take the end back into
@@ -57,8 +57,7 @@ class Wanted:
     mtu_bytes: int
     writes: Sequence[Request]
     """The requests that give it its addresses and routes."""
-    settings: Sequence[tuple[str, bytes]]
-    """Under /proc/sys/net/ipv6/conf, as text with a line feed."""
+    settings: Sequence[Setting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,56 +65,23 @@ class Inside:
     """What a namespace is worked on with from outside. Close it."""
 
     netlink: Netlink
-    settings_fd: int | None
-    """The folder of its interfaces' IPv6 settings; None: no IPv6. It goes on showing those of the namespace in which
-    it was opened."""
+    settings: Settings
 
     def close(self) -> None:
         """Both."""
         self.netlink.close()
-        if self.settings_fd is not None:
-            os.close(self.settings_fd)
-
-    def differing(self, settings: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        """Those that are not as given, or not there, as when the link's MTU is too small for IPv6."""
-        for name, value in settings if self.settings_fd is not None else ():
-            if self._read(name) != value:
-                yield name, value
-
-    def write(self, settings: Iterable[tuple[str, bytes]]) -> None:
-        """Only those that are others: the kernel waits for the lock of all links to take one. OSError."""
-        for name, value in list(self.differing(settings)):
-            with self._setting(name, os.O_WRONLY) as fd:
-                os.write(fd, value)
-
-    def _read(self, name: str) -> bytes:
-        try:
-            with self._setting(name, os.O_RDONLY) as fd:
-                return os.read(fd, 16)
-        except FileNotFoundError:
-            return b""
-
-    @contextmanager
-    def _setting(self, name: str, flags: int) -> Iterator[int]:
-        fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self.settings_fd)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        self.settings.close()
 
 
 async def open_inside(netns_fd: int) -> Inside:
     """OSError when the namespace can't be entered."""
-    sock, settings_fd = await run_in_netns(netns_fd, _open)
-    return Inside(Netlink(sock), settings_fd)
+    sock, settings = await run_in_netns(netns_fd, lambda: _with_settings(open_socket(strict=True)))
+    return Inside(Netlink(sock), settings)
 
 
-def _open() -> tuple[socket.socket, int | None]:
-    sock = open_socket(strict=True)
+def _with_settings(sock: socket.socket) -> tuple[socket.socket, Settings]:
     try:
-        return sock, os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # a kernel without IPv6
-        return sock, None
+        return sock, open_settings()
     except BaseException:
         sock.close()
         raise
@@ -136,7 +102,9 @@ async def damages_inside(inside: Inside, peer: LinkMessage, wanted: Wanted) -> l
     found += [Damage(DamageKind.DEVICE_DOWN, name) for name in down]
     found += await _missing(inside.netlink, peer.index, wanted, is_up=not down)
     if peer.name == wanted.ifname:
-        found += [Damage(DamageKind.DEVICE_ALTERED, name) for name, _ in inside.differing(wanted.settings)]
+        found += [
+            Damage(DamageKind.DEVICE_ALTERED, name) for name, _ in inside.settings.differing(wanted.settings)
+        ]
     return found
 
 
@@ -162,8 +130,9 @@ async def _missing(netlink: Netlink, index: int, wanted: Wanted, *, is_up: bool)
 class InsideNews:
     """Says when anything changed in a namespace. Close it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, settings: Settings) -> None:
         sock.setblocking(False)
+        self._settings = settings
         self._plain = sock
         self._socket = trio.socket.from_stdlib_socket(sock)
 
@@ -183,18 +152,26 @@ class InsideNews:
                 if error.errno != errno.ENOBUFS:
                     return
 
+    def are_altered(self, settings: Sequence[Setting]) -> bool:
+        """Whether these are not as given, of which nothing is told; also where they can't be read."""
+        try:
+            return any(True for _ in self._settings.differing(settings))
+        except OSError:
+            return True
+
     def close(self) -> None:
         """The namespace is held no longer."""
         self._socket.close()
+        self._settings.close()
 
 
 async def open_news(netns_path: str, identity: tuple[int, int]) -> InsideNews:
     """News of the namespace at `netns_path`. RefusedError when it is not the one it was; OSError."""
     with opened_netns(netns_path, identity) as fd:
-        return InsideNews(await run_in_netns(fd, _open_news))
+        return InsideNews(*await run_in_netns(fd, _open_news))
 
 
-def _open_news() -> socket.socket:
+def _open_news() -> tuple[socket.socket, Settings]:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.bind((0, _GROUPS))
-    return sock
+    return _with_settings(sock)

@@ -1,9 +1,9 @@
 """Keeps every endpoint's interface as attach left it, on both sides, whoever changes it.
 
 What happens inside a sandbox is told by news from its namespace (netagent.datapath.inside), what happens to the
-host's end by the reconciler; a slow timer sees what neither tells. Each leads to a look at the endpoints of that
-sandbox, and what is ours is put right. What can't be put right is shown with its reason, and tried again with growing
-pauses.
+host's end by the reconciler; settings are read each second; a slow timer sees what none of them tells. Each leads to
+a look at the endpoints of that sandbox, and what is ours is put right. What can't be put right is shown with its
+reason, and tried again with growing pauses.
 
 While an attach or a detach works in a sandbox, nobody else does: a look waits for it, and then finds what it left.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import TypeAlias
 
 import trio
@@ -21,9 +21,11 @@ import trio
 from netagent.datapath.attach import Attacher
 from netagent.datapath.damage import Drift
 from netagent.datapath.inside import InsideNews
+from netagent.datapath.settings import ipv6_settings
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases.steps import Steps, netns_is
@@ -33,7 +35,9 @@ SETTLE_S = 0.05
 PAUSE_S = 0.25
 """Between two looks into one sandbox, however much its own programs change there."""
 VERIFY_S = 30.0
-"""Between looks when nothing is told: settings under /proc/sys change without a word."""
+"""Between looks when nothing is told, should a piece of news ever be missing."""
+SETTINGS_S = 1.0
+"""Between readings of the settings under /proc/sys, which change without a word."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 """Pauses before what could not be put right is tried again: those of the reconciler."""
 
@@ -60,6 +64,7 @@ class Interfaces:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_absent, wait_absent_changed)
+            nursery.start_soon(self._heed_settings)
             rows: Mapping[EndpointId, LocalEndpointRow] = {}
             revision, is_start = 0, True
             while True:
@@ -105,6 +110,24 @@ class Interfaces:
                     sandbox.look.set()
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
+    async def _heed_settings(self) -> None:
+        while True:
+            await trio.sleep(SETTINGS_S)
+            await piece_by_piece(self._reading_settings())
+
+    def _reading_settings(self) -> Pieces[None]:
+        for row in self._live.rows.values():
+            yield
+            sandbox = self._sandboxes.get((row.netns_dev, row.netns_inode))
+            network = self._live.view.networks.get(row.network_id)
+            if sandbox is None or sandbox.news is None or network is None or row.stage is not Stage.PUBLISHED:
+                continue
+            if row.endpoint_id in self._troubles:
+                continue  # it is looked at again with growing pauses
+            wanted = ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
+            if sandbox.news.are_altered(wanted):
+                sandbox.look.set()
+
     async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
         """One sandbox, as long as it has endpoints. Its news hold the namespace in being no longer than that."""
         with sandbox.scope:
@@ -112,7 +135,7 @@ class Interfaces:
             while news is None:
                 await trio.sleep(RETRY_MAX_S)  # the namespace is going, and with it the endpoint
                 news = await self._open_news(identity)
-            with closing(news):
+            with closing(news), sandbox.hearing(news):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(sandbox.pass_on, news)
                     await self._look_again_and_again(identity, sandbox, news)
@@ -178,6 +201,17 @@ class _Sandbox:
         self.scope = trio.CancelScope()
         self.look = trio.Event()
         """Set when there is a reason to look."""
+        self.news: InsideNews | None = None
+        """While they are open."""
+
+    @contextmanager
+    def hearing(self, news: InsideNews) -> Iterator[None]:
+        """For the length of a block."""
+        self.news = news
+        try:
+            yield
+        finally:
+            self.news = None
 
     async def pass_on(self, news: InsideNews) -> None:
         """Each piece of news is a reason."""

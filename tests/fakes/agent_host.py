@@ -187,6 +187,8 @@ class FakeNews:
     def __init__(self, every, identity):
         self._every, self._identity = every, identity
         self._news = trio.Event()
+        self.alterations = 0
+        """Readings of the settings that will show others than wanted."""
 
     def tell(self):
         self._news.set()
@@ -197,6 +199,10 @@ class FakeNews:
 
     def clear(self):
         self._news = trio.Event()
+
+    def are_altered(self, settings):
+        self.alterations -= 1
+        return self.alterations >= 0
 
     def close(self):
         self._every.pop(self._identity, None)

@@ -114,6 +114,7 @@ INSIDE = [
     ("ip -6 route del fd00:1::/64 dev eth0", "route-deleted"),
     ("ip link set eth0 name eth7", "device-renamed"),
     ("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1", "address-deleted"),
+    ("sysctl -qw net.ipv6.conf.eth0.accept_ra=2", "device-altered"),
     ("ip link del eth0", "device-deleted"),
     ("ip link set eth0 netns {elsewhere}", "device-moved"),
 ]
@@ -171,8 +172,9 @@ def shown(box: Namespace) -> list[str]:
     routes = sorted(box.try_run("ip route show proto 78").stdout.splitlines())
     routes += sorted(box.try_run("ip -6 route show dev eth0 proto kernel").stdout.splitlines())
     loopback = box.try_run("ip -br link show dev lo").stdout.split()[1:2]
-    mtu = box.try_run("cat /sys/class/net/eth0/mtu").stdout.strip()
-    return [link[0].partition("@")[0] if link else "", *link[1:3], mtu, *addresses, *routes, *loopback]
+    files = "/sys/class/net/eth0/mtu /proc/sys/net/ipv6/conf/eth0/accept_ra"
+    numbers = box.try_run(f"cat {files}").stdout.split()
+    return [link[0].partition("@")[0] if link else "", *link[1:3], *numbers, *addresses, *routes, *loopback]
 
 
 def test_a_container_keeps_what_it_gives_itself(

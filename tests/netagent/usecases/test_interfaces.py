@@ -13,7 +13,7 @@ from fakes.virtual import virtual
 from netagent.datapath.damage import Damage, DamageKind
 from netagent.errors import FailedError, RefusedError
 from netagent.model.request import AttachRequest
-from netagent.usecases.interfaces import RETRY_MAX_S, VERIFY_S
+from netagent.usecases.interfaces import RETRY_MAX_S, SETTINGS_S, VERIFY_S
 
 
 class Looks:
@@ -74,6 +74,14 @@ async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespace
         await trio.sleep(0.1)
         assert one.steps.done == ["mend"]
         assert one.drift.kinds == {"mtu-changed": 1}
+
+
+@virtual
+async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(namespaces):
+    async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
+        news_of(one, web).alterations = 1
+        await trio.sleep(SETTINGS_S + 0.1)
+        assert one.steps.done == ["mend"]
 
 
 @virtual
@@ -143,10 +151,12 @@ async def test_what_can_not_be_put_right_is_shown_and_tried_again_with_growing_p
         with monkeypatch.context() as patched:
             patched.setattr(one.attacher, "mend", mend)
             news_of(one, web).tell()
+            news_of(one, web).alterations = 100  # no reason to try more often
             await trio.sleep(30)
             assert "no" in one.interfaces.troubles[web.endpoint_id]
         assert tried_at[0] < 0.1
         assert tried_at[1] - tried_at[0] < 1.0
         assert 5 <= len(tried_at) <= 9
+        news_of(one, web).alterations = 0
         await trio.sleep(RETRY_MAX_S + 1)
         assert one.interfaces.troubles == {}

@@ -1,0 +1,77 @@
+"""IPv6 settings of a container's interface: what they must be, and the folder that shows them.
+
+They change without a word: no notification of the kernel tells of `accept_ra`, inotify sees only who writes through
+the very same mount of /proc, and a container has its own. So they are read every now and then, 4 µs each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from netagent.model.subnet import MIN_IPV6_MTU_BYTES
+
+Setting: TypeAlias = tuple[str, bytes]
+"""A name under /proc/sys/net/ipv6/conf, and the value as text with a line feed."""
+
+
+def ipv6_settings(ifname: str, addresses: Iterable[str], mtu_bytes: int) -> Sequence[Setting]:
+    """Let the interface have IPv6, and believe no router but us.
+
+    Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused because
+    any container of the network could send them and draw the others' traffic.
+    """
+    if mtu_bytes < MIN_IPV6_MTU_BYTES:
+        return ()
+    has_ipv6 = any(":" in address for address in addresses)
+    on = ((f"{ifname}/disable_ipv6", b"0\n"),) if has_ipv6 else ()
+    return (*on, (f"{ifname}/accept_ra", b"0\n"))
+
+
+class Settings:
+    """Those of a namespace, from outside. Close it."""
+
+    def __init__(self, folder_fd: int | None) -> None:
+        self._folder_fd = folder_fd
+
+    def close(self) -> None:
+        """Of no more use then."""
+        if self._folder_fd is not None:
+            os.close(self._folder_fd)
+
+    def differing(self, settings: Iterable[Setting]) -> Iterator[Setting]:
+        """Those that are not as given, or not there, as when the link's MTU is too small for IPv6. OSError."""
+        for name, value in settings if self._folder_fd is not None else ():
+            if self._read(name) != value:
+                yield name, value
+
+    def write(self, settings: Iterable[Setting]) -> None:
+        """Only those that are others: the kernel waits for the lock of all links to take one. OSError."""
+        for name, value in list(self.differing(settings)):
+            with self._opened(name, os.O_WRONLY) as fd:
+                os.write(fd, value)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with self._opened(name, os.O_RDONLY) as fd:
+                return os.read(fd, 16)
+        except FileNotFoundError:
+            return b""
+
+    @contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[int]:
+        fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self._folder_fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def open_settings() -> Settings:
+    """Of the calling thread's namespace; the folder goes on showing those. OSError."""
+    try:
+        return Settings(os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    except FileNotFoundError:  # a kernel without IPv6
+        return Settings(None)
