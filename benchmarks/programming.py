@@ -5,24 +5,28 @@ In a network namespace of its own. First the reconciler alone writes a network o
 entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch` write
 the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall), with one
 container in the network, is handed the records of N endpoints on 200 hosts, host by host, as from the gossip; then
-one endpoint after the other; then it is left alone for its timer. Of each part it prints the longest time for which
-the event loop did nothing else: by the wall clock, and in CPU seconds of its own thread, which other programs on the
-machine do not lengthen.
+one endpoint after the other; then it is left alone for its timer. Before all that another agent gets the whole of a
+large network from a node in a process of its own, which joins the cluster, over the gossip's sealed streams: N
+endpoints of 200 hosts, then half as many of one host. Of each part it prints the longest time for which the event
+loop did nothing else: by the wall clock, and in CPU seconds of its own thread, which other programs on the machine do
+not lengthen.
 
-    sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20]
+    sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20] [--only-sync]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
@@ -44,14 +48,23 @@ from netagent.memory import keep_collections_short  # noqa: E402
 from netagent.model.ids import ClusterId, EndpointId, NetworkId  # noqa: E402
 from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, Record  # noqa: E402
 from netagent.model.request import AttachRequest, NetworkRequest  # noqa: E402
-from netagent.registry.schema import encode, key_of  # noqa: E402
+from netagent.registry.schema import encode, key_of, scope_of  # noqa: E402
 from netagent.state_dir import ClusterKeys, StateDir  # noqa: E402
+from netgossip.config import GossipConfig  # noqa: E402
+from netgossip.driver import Driver, open_sockets  # noqa: E402
 from netgossip.identity import Identity  # noqa: E402
-from netgossip.types import EntriesChanged, Entry, Version  # noqa: E402
+from netgossip.node import GossipNode  # noqa: E402
+from netgossip.seal import Keyring  # noqa: E402
+from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: E402
 
 INSIDE = "NATBENCH_INSIDE"
 HOSTS = 200
 ADDRESS = "192.0.2.1"
+TELLER = "192.0.2.2"
+"""Where the node with all the records is."""
+CLUSTER = "ab" * 16
+RING_KEY = bytes(32)
+SYNC_BOUND_S = 120.0
 TICK_S = 0.001
 REST_S = 2.0
 TIMER_S = 11.0
@@ -152,32 +165,33 @@ def measure_batches(count: int, folder: Path) -> float:
 
 
 class Elsewhere:
-    """200 hosts, and what each of them says."""
+    """Some hosts, 200 unless told otherwise, and what each of them says."""
 
-    def __init__(self, network_id: NetworkId) -> None:
+    def __init__(self, network_id: NetworkId, hosts: range = range(HOSTS)) -> None:
         self._network_id = network_id
-        self._identities = [Identity((number + 7).to_bytes(32, "big")) for number in range(HOSTS)]
-        self._sequences = [0] * HOSTS
+        self._hosts = hosts
+        self.identities = [Identity((number + 7).to_bytes(32, "big")) for number in hosts]
+        self._sequences: Counter[tuple[int, Scope]] = Counter()
 
     def hosts(self) -> Iterator[EntriesChanged]:
         """Their records, and that they are in the network."""
-        for number, identity in enumerate(self._identities):
+        for at, number in enumerate(self._hosts):
             record = HostRecord(
                 name=f"x{number}",
-                public_key=identity.public_key,
+                public_key=self.identities[at].public_key,
                 underlay=f"192.0.2.{number + 10}",
                 vxlan_port=4799,
                 probe_address=f"fd00::{number + 10:x}",
                 probe_mac=bytes([2, 0x11, 0, 0, 0, number]).hex(":"),
             )
-            yield self._said(number, [record, AttachmentRecord(self._network_id)])
+            yield self._said(at, [record, AttachmentRecord(self._network_id)])
 
     def endpoints(self, numbers: range) -> Iterator[EntriesChanged]:
         """Shared out to the hosts, one delta for each."""
-        for number in range(HOSTS):
-            records = [self._endpoint(one) for one in numbers if one % HOSTS == number]
+        for at in range(len(self._hosts)):
+            records = [self._endpoint(one) for one in numbers if one % len(self._hosts) == at]
             if records:
-                yield self._said(number, records)
+                yield self._said(at, records)
 
     def _endpoint(self, number: int) -> EndpointRecord:
         four, six, mac = offset_of(number)
@@ -190,17 +204,21 @@ class Elsewhere:
             mac=mac,
         )
 
-    def _said(self, number: int, records: Sequence[Record]) -> EntriesChanged:
-        owner, entries = self._identities[number].node_id, []
+    def _said(self, at: int, records: Sequence[Record]) -> EntriesChanged:
+        owner, entries = self.identities[at].node_id, []
+        scope = key_of(records[0])[0]
         for record in records:
-            self._sequences[number] += 1
-            scope, key = key_of(record)
-            entries.append(Entry(scope, owner, key, encode(record), Version(1, self._sequences[number])))
-        return EntriesChanged(scope, owner, 1, self._sequences[number], 0, tuple(entries), replaced=False)
+            self._sequences[at, scope] += 1
+            version = Version(1, self._sequences[at, scope])
+            entries.append(Entry(scope, owner, key_of(record)[1], encode(record), version))
+        return EntriesChanged(
+            scope, owner, 1, entries[-1].version.sequence, 0, tuple(entries), replaced=False
+        )
 
 
-async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: str) -> None:
-    """The whole agent, growing from size to size."""
+@asynccontextmanager
+async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, NetworkId, Ticks]]:
+    """The whole agent, with one container in a network."""
     settings = {"advertise": ADDRESS, "bind": ADDRESS, "name": "h1"}
     settings |= {"state_dir": f"{folder}/state", "run_dir": f"{folder}/run"}
     config = configuration.load(
@@ -209,7 +227,7 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
     state = StateDir(folder / "state", folder / "run", folder / "state" / "keyring")
     cluster = Cluster(
         config,
-        ClusterKeys("ab" * 16, "mesh", "mesh.internal", (bytes(32),)),
+        ClusterKeys(CLUSTER, "mesh", "mesh.internal", (RING_KEY,)),
         identity=Identity(b"1" * 32),
         state=state,
         underlay=Underlay(ADDRESS, "up0", 1500),
@@ -225,7 +243,16 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
         await cluster.endpoints.attach(AttachRequest(target=box, network="app", name="me"))
         network = cluster.live.view.network_named("app")
         assert network is not None
-        elsewhere = Elsewhere(network.network_id)
+        yield cluster, network.network_id, ticks
+        await cluster.supervisor.stop()
+        nursery.cancel_scope.cancel()
+    state.close()
+
+
+async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: str) -> None:
+    """The whole agent, growing from size to size."""
+    async with an_agent(folder, box) as (cluster, network_id, ticks):
+        elsewhere = Elsewhere(network_id)
         await told(cluster, list(elsewhere.hosts()))
         count = 0
         for size in sizes:
@@ -241,9 +268,90 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
             print(f"    meanwhile: {ticks.taken()}")
         await trio.sleep(TIMER_S)
         print(f"left alone with {count} endpoints for {TIMER_S:.0f} s: {ticks.taken()}")
-        await cluster.supervisor.stop()
-        nursery.cancel_scope.cancel()
-    state.close()
+
+
+async def measure_sync(size: int, folder: Path, box: str) -> None:
+    """The first sync of a network over the gossip: of 200 hosts, then of one with half as many endpoints."""
+    async with an_agent(folder, box) as (cluster, network_id, ticks):
+        for hosts, numbers in (
+            (range(HOSTS), range(size)),
+            (range(HOSTS, HOSTS + 1), range(size, size + size // 2)),
+        ):
+            await trio.sleep(REST_S)
+            ticks.taken()
+            wanted = len(cluster.live.view.endpoints_in(network_id)) + len(numbers)
+            arguments = [
+                network_id,
+                hosts.start,
+                hosts.stop,
+                numbers.start,
+                numbers.stop,
+                cluster.config.gossip_port,
+            ]
+            arguments += [cluster.config.record_port]
+            with a_teller([str(one) for one in arguments]), trio.fail_after(SYNC_BOUND_S):
+                while len(cluster.live.view.endpoints_in(network_id)) <= 1 + numbers.start:
+                    await trio.sleep(TICK_S)
+                began_s = time.monotonic()
+                while len(cluster.live.view.endpoints_in(network_id)) < wanted:
+                    await trio.sleep(TICK_S)
+                known_s = time.monotonic() - began_s
+                await cluster.projection.wait_programmed(cluster.live.revision)
+                took_s = time.monotonic() - began_s
+                await cluster.projection.wait_followed(cluster.live.revision)
+            print(
+                f"first sync over streams, {len(numbers)} endpoints of {len(hosts)} hosts: known after {known_s:.2f} "
+                f"s, in the kernel after {took_s:.2f} s; {ticks.taken()}"
+            )
+
+
+@contextmanager
+def a_teller(arguments: Sequence[str]) -> Iterator[None]:
+    """Another process with a node that holds all the records and joins the agent."""
+    with subprocess.Popen([sys.executable, __file__, "--tell", *arguments]) as teller:
+        try:
+            yield
+        finally:
+            teller.kill()
+
+
+async def tell(
+    network_id: NetworkId, hosts: range, numbers: range, gossip_port: int, record_port: int
+) -> None:
+    """Be the first of some hosts, hold what all of them say, and join the agent, until killed."""
+    elsewhere, scope = Elsewhere(network_id, hosts), scope_of(network_id)
+    said = [*elsewhere.hosts(), *elsewhere.endpoints(numbers)]
+    logs = [Log(e.scope, e.owner, e.epoch, e.head, 0, {one.key: one for one in e.entries}) for e in said]
+    own = elsewhere.identities[0].node_id
+    sockets = open_sockets(TELLER, gossip_port, record_port)
+    node = GossipNode(
+        config=GossipConfig.lan(),
+        node_id=own,
+        address=(TELLER, gossip_port),
+        record_port=record_port,
+        meta=b"teller",
+        incarnation=1,
+        boot_epoch=1,
+        keyring=Keyring([RING_KEY]),
+        label=bytes.fromhex(CLUSTER),
+        rng=random.SystemRandom(),
+        now=trio.current_time(),
+        seeds=[(ADDRESS, gossip_port)],
+        own_logs=[log for log in logs if log.owner == own],
+        replicas=[log for log in logs if log.owner != own],
+    )
+    node.set_scope_members(scope, frozenset(one.node_id for one in elsewhere.identities), trio.current_time())
+    node.enter_scope(scope, trio.current_time())
+    driver = Driver(
+        node,
+        gossip_udp=sockets.gossip_udp,
+        gossip_tcp=sockets.gossip_tcp,
+        record_udp=sockets.record_udp,
+        record_tcp=sockets.record_tcp,
+        clock=trio.current_time,
+        on_events=lambda _: None,
+    )
+    await driver.run()
 
 
 async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
@@ -314,14 +422,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="100,1000,10000")
     parser.add_argument("--changes", type=int, default=20)
+    parser.add_argument("--only-sync", action="store_true", help="only the first sync over the gossip")
+    parser.add_argument("--tell", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.tell is not None:
+        network_id, *rest = arguments.tell
+        first, last, low, high, gossip_port, record_port = map(int, rest)
+        trio.run(tell, NetworkId(network_id), range(first, last), range(low, high), gossip_port, record_port)
+        return
     if INSIDE not in os.environ:
         os.execvpe("unshare", ["unshare", "-n", sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
     # Not every kernel has dummy devices.
     run("ip link add up0 type bridge")
-    for line in ("link set lo up", f"addr add {ADDRESS}/24 dev up0", "link set up0 up"):
+    for line in (
+        "link set lo up",
+        f"addr add {ADDRESS}/24 dev up0",
+        f"addr add {TELLER}/24 dev up0",
+        "link set up0 up",
+    ):
         run(f"ip {line}")
     sizes = [int(size) for size in arguments.sizes.split(",")]
+    with tempfile.TemporaryDirectory(prefix="natbench-") as name, a_box() as box:
+        trio.run(measure_sync, max(sizes), Path(name), box)
+    if arguments.only_sync:
+        return
     with tempfile.TemporaryDirectory(prefix="natbench-") as name, a_box() as box:
         ours = trio.run(measure_reconciler, max(sizes))
         theirs = measure_batches(max(sizes), Path(name))

@@ -135,6 +135,7 @@ PERFORMS = {
     "netagent.membership.asking",
     "netagent.membership.burial",
     "netagent.membership.cluster",
+    "netagent.membership.intake",  # lets others run between two pieces
     "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
     "netagent.membership.own_host",

@@ -26,7 +26,8 @@ __all__ = ["Driver", "Sockets", "open_sockets"]
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
 """Datagrams taken from a socket before others get their turn: some 3 ms of work."""
-READ_BYTES: Final = 64 * 1024
+READ_BYTES: Final = 16 * 1024
+"""Taken from a stream before others get their turn: some 140 records of a first sync."""
 QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
 DIAL_TIMEOUT_S: Final = 10.0
@@ -62,6 +63,7 @@ class Driver:
         self._nursery: trio.Nursery | None = None
         self._timer = trio.Event()
         self._flushing = False
+        self._turn = trio.Lock()
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -228,8 +230,10 @@ class Driver:
                 return str(broken.__cause__ or broken)
             if not data:
                 return None
-            self._node.handle_stream_data(stream_id, data, self._clock())
-            self.flush_nowait()
+            # All peers send a newcomer what they hold, at the same time: without turns all that would be one go.
+            async with self._turn:
+                self._node.handle_stream_data(stream_id, data, self._clock())
+                self.flush_nowait()
 
     def _end(self, stream_id: StreamId, error: str | None) -> None:
         """Forget a stream, and tell the machine unless it asked for it."""

@@ -47,6 +47,7 @@ from netagent.membership.answering import Answering
 from netagent.membership.asking import Asking
 from netagent.membership.burial import Burial
 from netagent.membership.inbox import Inbox, first_view
+from netagent.membership.intake import Intake
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.participation import Participation, own_networks
 from netagent.membership.retreat import Retreat
@@ -212,7 +213,10 @@ class Cluster:
             asking=self.asking,
             on_request=self._note_request,
             on_raised=self._note_raised,
+            on_taken=self._announcer.note,
+            is_held=lambda scope, owner: scope in self.node.scopes_of(owner),
         )
+        self._intake = Intake(self.inbox)
 
     def _load_logs(self) -> tuple[list[Log], list[Log]]:
         """Ours, and the others'. Without those of networks that this host has left, should a crash have kept them on
@@ -362,6 +366,7 @@ class Cluster:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for task in (
+                    self._intake.run,
                     self.driver.run,
                     self.reconciler.run,
                     self.guard.run,
@@ -549,6 +554,7 @@ class Cluster:
         logger.info("let %s (%s) into the cluster", name, node_id[:8])
 
     def _forget_replicas(self, scope: Scope) -> None:
+        self.inbox.forget_scope(scope)
         for log in self.node.logs(scope):
             if log.owner != self._local:
                 self.journal.note_replica_dropped(scope, log.owner)
@@ -564,8 +570,7 @@ class Cluster:
         self.live.set_limit(host_id, status.limit_bytes)
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
-        self.inbox.handle(events)
-        self._announcer.note(events)
+        self._intake.handle(events)
         # A refutation raises it, and the next start must begin above.
         if self.node.incarnation != self._incarnation:
             self._incarnation = self.node.incarnation

@@ -2,13 +2,21 @@
 
 Called by the gossip's driver with the events of one step, on the event loop, and never blocks. Records and members
 become the next view at once; whoever wants to act on them reads it.
+
+Only many endpoints of others at once (the first sync of a network, a host that was long away) wait and are taken in
+PIECE_ENTRIES at a time (intake.py), so that the event loop does not stand still for thousands of them. What tells
+that they are all there, or asks for what they say, waits behind them. A delta that is taken in so is seen in its
+owner's order, as if it had come in several; of a log that replaces another, what is no longer in it goes first. What
+this host said itself, and the cluster's own scope, never wait: who wrote or caught up reads it in the view at once.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from netagent.log import Limited
 from netagent.membership.asking import Asking
@@ -21,6 +29,7 @@ from netagent.registry.vouch import without_false_hosts
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
+    Entry,
     Event,
     IdentityClash,
     Log,
@@ -28,14 +37,22 @@ from netgossip.types import (
     MemberChanged,
     MemberReaped,
     MemberState,
+    NodeId,
     OwnLogRaised,
     RequestReceived,
     ResponseReceived,
+    Scope,
     ScopeSynced,
     StrangerHeard,
+    Version,
 )
 
 MAX_STRANGERS = 64
+PIECE_ENTRIES: Final = 50
+"""Taken into the view in one go: some 2 ms. The names', the kernel's and the collector's pieces may come in the same
+round of the event loop."""
+MAX_WAITING: Final = 50_000
+"""Entries that wait for the view: five first syncs of 10,000 endpoints. The records themselves are the gossip's."""
 logger = logging.getLogger("netagent.gossip")
 
 
@@ -54,7 +71,8 @@ class Heard:
 
 
 class Inbox:
-    """One for each run of the cluster."""
+    """One for each run of the cluster. `on_taken` hears of all events once the view has them; `is_held` tells whether
+    the gossip still holds an owner's log of a scope."""
 
     def __init__(
         self,
@@ -65,6 +83,8 @@ class Inbox:
         asking: Asking,
         on_request: Callable[[RequestReceived], None],
         on_raised: Callable[[OwnLogRaised], None],
+        on_taken: Callable[[tuple[Event, ...]], None],
+        is_held: Callable[[Scope, NodeId], bool],
     ) -> None:
         self._live = live
         self._journal = journal
@@ -72,29 +92,130 @@ class Inbox:
         self._asking = asking
         self._on_request = on_request
         self._on_raised = on_raised
+        self._on_taken = on_taken
+        self._is_held = is_held
+        self._waiting: deque[Event] = deque()
+        self._waiting_entries = 0
         self._limited = Limited(logger)
         self.heard = Heard()
         self.synced = False
         """Whether scope 0 is known to be complete."""
 
     def handle(self, events: tuple[Event, ...]) -> None:
-        """All events of one step make one new view, so that nobody sees half of them."""
+        """The events of one step; those that need not wait make one new view, so that nobody sees half of them."""
+        at_once: list[Event] = []
+        room = PIECE_ENTRIES
+        for event in events:
+            if isinstance(event, EntriesChanged):
+                if not self._noted(event):
+                    continue
+                room -= len(event.entries)
+            if self._must_wait(event, room):
+                self._waiting.append(event)
+                self._waiting_entries += _size(event)
+            else:
+                at_once.append(event)
+        self._take_in(at_once)
+        while self._waiting_entries > MAX_WAITING:
+            self.take_piece()
+
+    @property
+    def is_behind(self) -> bool:
+        """True while something waits: call `take_piece` until it is not so, and let others run in between."""
+        return bool(self._waiting)
+
+    def take_piece(self) -> None:
+        """The oldest of what waits, at most PIECE_ENTRIES entries of it, becomes one new view."""
+        piece: list[Event] = []
+        room = PIECE_ENTRIES
+        while self._waiting and room > 0:
+            event = self._waiting[0]
+            if isinstance(event, EntriesChanged):
+                if event.replaced and piece:
+                    break  # it is compared with the view that the piece leads to
+                piece += self._cut(event, room)
+            else:
+                self._waiting.popleft()
+                self._waiting_entries -= 1
+                piece.append(event)
+            room = PIECE_ENTRIES - sum(map(_size, piece))
+        self._take_in(piece)
+
+    def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
+        """At most `room` entries of the oldest event, of which the rest waits on; nothing when it is not wanted."""
+        self._waiting.popleft()
+        self._waiting_entries -= _size(event)
+        if not self._is_held(event.scope, event.owner):
+            return []  # the owner was forgotten since
+        event = self._as_delta(event)
+        if len(event.entries) <= room:
+            return [event]
+        rest = replace(event, entries=event.entries[room:])
+        self._waiting.appendleft(rest)
+        self._waiting_entries += _size(rest)
+        return [replace(event, entries=event.entries[:room])]
+
+    def forget_scope(self, scope: Scope) -> None:
+        """This host has left a network: neither what waits of its records counts, nor that they were complete."""
+        kept = [
+            one
+            for one in self._waiting
+            if not (isinstance(one, EntriesChanged | ScopeSynced) and one.scope == scope)
+        ]
+        self._waiting = deque(kept)
+        self._waiting_entries = sum(map(_size, kept))
+
+    def _must_wait(self, event: Event, room: int) -> bool:
+        match event:
+            case EntriesChanged(scope=scope, owner=owner):
+                is_others = scope != CLUSTER_SCOPE and owner != self._live.view.local
+                return is_others and (room < 0 or bool(self._waiting))
+            case ScopeSynced() | RequestReceived() | ResponseReceived():
+                return bool(self._waiting)
+            case _:
+                return False
+
+    def _as_delta(self, event: EntriesChanged) -> EntriesChanged:
+        """The same for a whole log, as what it changes in the one that the view has. It can be cut anywhere."""
+        if not event.replaced:
+            return event
+        held = self._live.view.keys_of(HostId(event.owner), event.scope)
+        version = Version(event.epoch, event.head)
+        gone = [
+            Entry(event.scope, event.owner, key, None, version)
+            for key in sorted(held.difference(entry.key for entry in event.entries))
+        ]
+        return replace(event, entries=(*gone, *event.entries), replaced=False)
+
+    def _take_in(self, events: list[Event]) -> None:
         view = self._live.view
         for event in events:
             try:
                 view = self._handle(view, event)
-            except Exception:
-                # One record that trips us must not end the agent, nor, since it is in the journal by then, keep it
-                # from starting again. What the record said is not used.
-                self.heard.unusable += 1
-                logger.exception("an event of the gossip could not be used: %s", type(event).__name__)
+            except Exception as error:
+                self._note_unusable(event, error)
         self._live.set_view(view)
+        self._on_taken(tuple(events))
+
+    def _note_unusable(self, event: Event, error: Exception) -> None:
+        # One record that trips us must not end the agent, nor, since it is in the journal by then, keep it from
+        # starting again. What the record said is not used.
+        self.heard.unusable += 1
+        logger.error("an event of the gossip could not be used: %s", type(event).__name__, exc_info=error)
+
+    def _noted(self, event: EntriesChanged) -> bool:
+        """Once, and whole, however it is cut for the view: a log on disk must not end in the middle."""
+        try:
+            if event.owner != self._live.view.local:
+                self._journal.note_replica(event)
+        except Exception as error:
+            self._note_unusable(event, error)
+            return False
+        return True
 
     def _handle(self, view: RegistryView, event: Event) -> RegistryView:
         match event:
             case EntriesChanged():
-                if event.owner != view.local:
-                    self._journal.note_replica(event)
                 return view.with_entries(self._believed(event))
             case MemberChanged(member=member):
                 return self._with_member(view, member)
@@ -153,6 +274,11 @@ class Inbox:
             case IdentityClash(address=address):
                 self.heard.clash = address[0]
                 self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
+
+
+def _size(event: Event) -> int:
+    """What an event counts while it waits."""
+    return max(len(event.entries), 1) if isinstance(event, EntriesChanged) else 1
 
 
 def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) -> RegistryView:

@@ -341,6 +341,11 @@ class RegistryView:
         log = self._store.records.get((scope, owner), Map())
         return tuple(log[key].record for key in sorted(log))
 
+    def keys_of(self, owner: HostId, scope: Scope) -> frozenset[bytes]:
+        """Under which keys one host wrote anything in one scope, also what was refused."""
+        where = (scope, owner)
+        return frozenset(self._store.records.get(where, ())) | frozenset(self._store.refused.get(where, ()))
+
     def version_of(self, owner: HostId, record: Record) -> Version | None:
         """The version under which the owner's log has this very record; None when it says otherwise by now."""
         scope, key = key_of(record)

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, open_sockets
+from netgossip.driver import READ_BYTES, Driver, open_sockets
 from netgossip.errors import UsageError
 from netgossip.node import GossipNode
 from netgossip.seal import Keyring
@@ -107,6 +107,46 @@ async def run_until_told(
         stop_of[host.node.node_id] = scope
         task_status.started()
         await host.driver.run()
+
+
+class Batches(trio.abc.Instrument):
+    """Bytes of streams that a node is given, by what the event loop does between two looks for I/O."""
+
+    def __init__(self, node: GossipNode) -> None:
+        self.sizes: list[int] = []
+        self._now = 0
+        handle = node.handle_stream_data
+
+        def counting(stream_id: int, data: bytes, now: float) -> None:
+            self._now += len(data)
+            handle(stream_id, data, now)
+
+        node.handle_stream_data = counting  # type: ignore[method-assign]
+
+    def before_io_wait(self, timeout: float) -> None:
+        del timeout
+        self.sizes.append(self._now)
+        self._now = 0
+
+
+def test_many_streams_at_once_are_taken_in_turn() -> None:
+    async def main() -> None:
+        hosts = [Host(1)]
+        hosts += [Host(number, seeds=(hosts[0].address,)) for number in range(2, 7)]
+        for host in hosts[1:]:
+            changes = [(CLUSTER_SCOPE, b"%d" % at, bytes(40_000)) for at in range(20)]
+            host.node.commit(host.node.prepare(changes), trio.current_time())
+        batches = Batches(hosts[0].node)
+        trio.lowlevel.add_instrument(batches)
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                nursery.start_soon(host.driver.run)
+            await wait_until(lambda: len(hosts[0].node.logs(CLUSTER_SCOPE)) == 5)
+            nursery.cancel_scope.cancel()
+        assert sum(batches.sizes) >= 5 * 20 * 40_000
+        assert max(batches.sizes) <= READ_BYTES
+
+    trio.run(main)
 
 
 def test_ipv6() -> None:

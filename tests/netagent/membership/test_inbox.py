@@ -43,7 +43,7 @@ def inbox():
     parts = SimpleNamespace(
         live=Live(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
     )
-    parts.requests, parts.raised = [], []
+    parts.requests, parts.raised, parts.taken = [], [], []
     parts.inbox = Inbox(
         live=parts.live,
         journal=parts.journal,
@@ -51,6 +51,8 @@ def inbox():
         asking=parts.asking,
         on_request=parts.requests.append,
         on_raised=parts.raised.append,
+        on_taken=parts.taken.extend,
+        is_held=lambda _scope, _owner: True,
     )
     return parts
 

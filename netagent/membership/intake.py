@@ -1,0 +1,31 @@
+"""The task beside the inbox: what waits there is taken in piece by piece, and others run in between."""
+
+from __future__ import annotations
+
+import trio
+
+from netagent.membership.inbox import Inbox
+from netgossip.types import Event
+
+
+class Intake:
+    """For the gossip's driver, one for each inbox."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._came = trio.Event()
+
+    def handle(self, events: tuple[Event, ...]) -> None:
+        """The events of one step; see Inbox."""
+        self._inbox.handle(events)
+        if self._inbox.is_behind:
+            self._came.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            while self._inbox.is_behind:
+                await trio.lowlevel.checkpoint()
+                self._inbox.take_piece()
