@@ -310,8 +310,8 @@ KNOWS = {
     "zeroconf": {"netgossip.discovery"},
     "shtab": {"netagent.cli.installing"},
     "immutables": {
-        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding", "netagent.registry.derive",
-        "netagent.registry.index", "netagent.registry.store", "netagent.registry.view",
+        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding", "netagent.names.zone",
+        "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store", "netagent.registry.view",
     },
     "cryptography": {
         "netgossip.entry", "netgossip.frame", "netgossip.identity", "netgossip.seal",

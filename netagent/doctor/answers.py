@@ -14,7 +14,7 @@ from typing import Final
 
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.source import ZoneSource
-from netagent.names.zone import ZoneMaker
+from netagent.names.zone import every_row
 from netagent.pieces import Pieces
 from netagent.registry.view import EndpointView, RegistryView
 from netdns import constants
@@ -76,8 +76,7 @@ def said_untrusted(payload: bytes, question: Question) -> Said:
 def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
     """The resolver's source over this view."""
     source = ZoneSource()
-    table = yield from ZoneMaker(domain).making(view, sandboxes)
-    rows = iter(table.items())
+    rows = every_row(view, sandboxes, domain)
     while piece := tuple(islice(rows, _ROWS_A_PIECE)):
         source.apply(piece)
         yield

@@ -18,7 +18,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
@@ -54,6 +54,7 @@ from netagent.membership.retreat import Retreat
 from netagent.membership.witnessing import Witnessing
 from netagent.model.ids import ClusterId, HostId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import HostRecord
+from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.supervisor import Supervisor
 from netagent.names.zone import ZoneMaker
 from netagent.pieces import Pieces, piece_by_piece
@@ -251,6 +252,8 @@ class Cluster:
         self.supervisor = Supervisor(state.run_dir, release=__version__)
         self.resolvers = Resolvers(self.supervisor)
         self._zones = ZoneMaker(self.keys.domain)
+        self._boxes: tuple[object, object, Mapping[SandboxId, Sandbox]] = (None, None, {})
+        """This host's endpoints and the networks of one moment, and the sandboxes that follow from them."""
         self.forwarding = Forwarding(
             SETTINGS, state.run_dir / FORWARDING_FILE, self.ways_out, self._tell_firewall
         )
@@ -514,9 +517,16 @@ class Cluster:
         return await self.projection.wait_guarded(self.live.revision)
 
     async def _publish_names(self, known: Moment) -> None:
-        boxes = sandboxes(known.rows.values(), _internal(known.view))
-        table = await piece_by_piece(self._zones.making(known.view, boxes.values()))
-        await self.resolvers.publish(table)
+        made = await piece_by_piece(self._zones.making(known.view, self._sandboxes(known)))
+        await self.resolvers.publish(made.table, made.touched)
+
+    def _sandboxes(self, known: Moment) -> Mapping[SandboxId, Sandbox]:
+        """The same object again as long as neither this host's endpoints nor the networks change."""
+        rows, networks, boxes = self._boxes
+        if rows is not known.rows or networks is not known.view.networks:
+            boxes = sandboxes(known.rows.values(), _internal(known.view))
+            self._boxes = known.rows, known.view.networks, boxes
+        return boxes
 
     def _set_probe_targets(self, known: Moment) -> None:
         self.prober.set_peers(probe_targets(known.view))

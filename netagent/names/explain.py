@@ -17,7 +17,7 @@ from netagent.model.records import Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.scope import Scope
 from netagent.names.source import ZoneSource
-from netagent.names.zone import ZoneMaker, host_label
+from netagent.names.zone import host_label, whole_table
 from netagent.registry.view import EndpointView, RegistryView
 from netdns import constants, special
 from netdns.name import from_text, is_within, labels, to_text
@@ -91,7 +91,7 @@ def explain(
     number = TYPES[rtype]
     sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view)
     source = ZoneSource()
-    source.apply(ZoneMaker(domain).table(view, [sandbox]).items())
+    source.apply(whole_table(view, [sandbox], domain).items())
     scope = source.scope(sandbox.sandbox_id)
     address = _address_in(name)
     if address:

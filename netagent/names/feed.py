@@ -18,7 +18,7 @@ and must not sweep away what it does not know yet.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -44,7 +44,7 @@ from netagent.names.protocol import (
     request_bytes,
     rows_messages,
 )
-from netagent.names.table import Change, Table, changes_between
+from netagent.names.table import Change, Key, Table, changes_between
 
 _EMPTY: Final[Table] = {}
 
@@ -101,6 +101,8 @@ class Feed:
         self._table_on_its_way = False
         self._table: Table | None = None
         self._sent: Table | None = None
+        self._touched: set[Key] | None = None
+        """Where the wanted table can differ from the one sent last; None: anywhere."""
         self._revision = 0
         self._settled = 0
         self._held: dict[SandboxId, _Held] = {}
@@ -118,8 +120,13 @@ class Feed:
 
     # --- what is wanted -----------------------------------------------------------------------------------------
 
-    def set_table(self, table: Table) -> int:
-        """Want this table. Returns its revision, to be compared with `settled_revision`."""
+    def set_table(self, table: Table, touched: Collection[Key] | None = None) -> int:
+        """Want this table, which differs from the one wanted before at `touched` keys alone (None: anywhere). Returns
+        its revision, to be compared with `settled_revision`."""
+        if touched is None:
+            self._touched = None
+        elif self._touched is not None:
+            self._touched.update(touched)
         self._table = table
         self._revision += 1
         self._pump()
@@ -200,7 +207,7 @@ class Feed:
         self._fetching.clear()
         self._table_on_its_way = False
         self._there.clear()
-        self._sent = None
+        self._sent = self._touched = None
         self.replies = 0
 
     def drain(self) -> Iterator[Outgoing]:
@@ -310,15 +317,16 @@ class Feed:
             self._outgoing.append([Outgoing(request_bytes(Begin(self._next())))])
             changes: list[Change] = list(self._table.items())
         else:
-            changes = changes_between(self._sent, self._table)
+            changes = changes_between(self._sent, self._table, self._touched)
             if not changes:
+                self._touched = set()
                 self._sent, self._settled = self._table, self._revision
                 return
         self._outgoing.append(map(Outgoing, rows_messages(self._next(), changes)))
         commit = Commit(self._next())
         self._outgoing.append([Outgoing(request_bytes(commit))])
         self._waiting[commit.sequence] = _SentTable(self._table, self._revision)
-        self._table_on_its_way = True
+        self._table_on_its_way, self._touched = True, set()
 
     def _ask_about(self, sandbox_id: SandboxId, request: Close | Fetch) -> None:
         self._asked.add(sandbox_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,7 @@ from netagent.names.channel import Channel, SocketPair, connect
 from netagent.names.feed import Feed
 from netagent.names.launch import end_process, kill_process, start_process
 from netagent.names.protocol import SOCKET_NAME, ProtocolError
-from netagent.names.table import Table
+from netagent.names.table import Key, Table
 
 PATIENCE_S: Final = 2.0
 """How long a command waits for the process. A start takes about 0.3 s."""
@@ -66,15 +66,16 @@ class Supervisor:
 
     # --- commands -----------------------------------------------------------------------------------------------
 
-    def publish_nowait(self, table: Table) -> int:
-        """Want this table answered from; it must not change any more. Returns its revision."""
-        revision = self._feed.set_table(table)
+    def publish_nowait(self, table: Table, touched: Collection[Key] | None = None) -> int:
+        """Want this table answered from; it must not change any more. Returns its revision. It differs from the one
+        before at `touched` keys alone; None: anywhere."""
+        revision = self._feed.set_table(table, touched)
         self._to_send.set()
         return revision
 
-    async def publish(self, table: Table) -> bool:
-        """Want this table answered from, and wait until it is, at most PATIENCE_S. False: it will be later."""
-        revision = self.publish_nowait(table)
+    async def publish(self, table: Table, touched: Collection[Key] | None = None) -> bool:
+        """The same, and wait until it is, at most PATIENCE_S. False: it will be later."""
+        revision = self.publish_nowait(table, touched)
         return await self._wait(lambda: self._feed.settled_revision >= revision)
 
     async def add_sandbox(

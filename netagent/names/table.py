@@ -12,7 +12,7 @@ What is hidden (an endpoint of a dead host, an unhealthy one) simply has no row.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -96,15 +96,16 @@ Change: TypeAlias = tuple[Key, Row | None]
 SETTINGS_KEY: Key = (Kind.SETTINGS, "")
 
 
-def changes_between(old: Table, new: Table) -> list[Change]:
+def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> list[Change]:
     """Return what turns `old` into `new`: new and altered rows first, then what goes.
 
-    In this order a name that moves from one endpoint to another is at no time without an address.
+    In this order a name that moves from one endpoint to another is at no time without an address. They differ at
+    `touched` keys alone, and only these are looked at; None: anywhere.
     """
     changes: list[Change] = []
-    for key, row in new.items():
-        before = old.get(key)
-        if before is not row and before != row:
+    for key in new if touched is None else touched:
+        before, row = old.get(key), new.get(key)
+        if row is not None and before is not row and before != row:
             changes.append((key, row))
-    changes += [(key, None) for key in old if key not in new]
+    changes += [(key, None) for key in (old if touched is None else touched) if key in old and key not in new]
     return changes

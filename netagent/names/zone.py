@@ -1,20 +1,24 @@
-"""From the registry's view to the table the resolver process answers from. Pure, apart from a memory of rows made.
+"""From the registry's view to the table the resolver process answers from. Pure, apart from a memory of what it made.
 
 Only what this host's sandboxes may ask for goes into the table: the networks they are in, with their visible
-endpoints, and the hosts. `ZoneMaker` keeps the rows it made, so that a change in a network of thousands costs a walk
-over that network's persistent map and the making of the rows that differ; untouched networks cost nothing.
+endpoints, and the hosts. `every_row` derives it from scratch. `ZoneMaker` remembers the table that it made last and
+derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
+however many there are. A test compares the two.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from immutables import Map
+
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.sandbox import Sandbox
+from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.table import (
     SETTINGS_KEY,
+    Change,
     EndpointRow,
     HostRow,
     Key,
@@ -25,69 +29,128 @@ from netagent.names.table import (
     Subnet,
     Table,
 )
-from netagent.pieces import Pieces, at_once
+from netagent.pieces import Pieces
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 
 _MAX_LABEL = 63
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """The rows of one network, and the very objects that they were made from."""
+def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Iterator[Change]:
+    """The whole table for these sandboxes, key by key; None: that has no row."""
+    boxes = tuple(sandboxes)
+    networks = _networks_of(view, boxes)
+    yield SETTINGS_KEY, SettingsRow(domain)
+    for box in boxes:
+        yield (Kind.SANDBOX, box.sandbox_id), box
+    for host_id in view.hosts:
+        yield (Kind.HOST, host_id), _host_row(view, host_id)
+    for network in networks.values():
+        yield (Kind.NETWORK, network.network_id), _network_row(network)
+        for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
+            yield (Kind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
 
-    inputs: tuple[object, ...]
-    rows: dict[Key, Row]
-    views: dict[EndpointId, EndpointView]
+
+def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
+    """All rows for these sandboxes, for whoever asks once."""
+    return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A table, and where it can differ from the one that the same maker made before."""
+
+    table: Table
+    touched: frozenset[Key] | None
+    """None: anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a table was made of."""
+
+    view: RegistryView
+    sandboxes: Mapping[SandboxId, Sandbox]
+    networks: Mapping[NetworkId, NetworkView]
+    """Those that the sandboxes are in."""
 
 
 class ZoneMaker:
     """Makes tables from successive views of one registry."""
 
     def __init__(self, domain: str) -> None:
-        self._settings = SettingsRow(domain)
-        self._made: dict[NetworkId, _Made] = {}
+        self._domain = domain
+        self._seen: _Seen | None = None
+        """What `_rows` were made of; None: of nothing, or not to the end."""
+        self._rows: Map[Key, Row] = Map()
+        self._touched: set[Key] = set()
 
-    def table(self, view: RegistryView, sandboxes: Iterable[Sandbox]) -> Table:
-        """Return all rows for these sandboxes. Equal to what a new maker would make."""
-        return at_once(self.making(view, sandboxes))
+    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[Made]:
+        """The table for these sandboxes. They must not change any more; the same object again is the least work.
 
-    def making(self, view: RegistryView, sandboxes: Iterable[Sandbox]) -> Pieces[Table]:
-        """The same in pieces."""
-        rows: dict[Key, Row] = {SETTINGS_KEY: self._settings}
-        rows.update(_host_rows(view))
-        wanted: set[NetworkId] = set()
-        for sandbox in sandboxes:
-            rows[Kind.SANDBOX, sandbox.sandbox_id] = sandbox
-            wanted.update(sandbox.networks)
-        made: dict[NetworkId, _Made] = {}
-        for network_id in wanted:
-            network = view.networks.get(network_id)
-            if network is not None:
-                made[network_id] = yield from self._network(view, network)
-                rows.update(made[network_id].rows)
-        self._made = made
-        return rows
-
-    def _network(self, view: RegistryView, network: NetworkView) -> Pieces[_Made]:
-        endpoints = view.endpoints_in(network.network_id)
-        inputs = (network, endpoints, view.hosts, view.forgotten)
-        before = self._made.get(network.network_id)
-        if before is not None and all(a is b for a, b in zip(inputs, before.inputs, strict=True)):
-            return before
-        labels: dict[HostId, str] = {host_id: host_label(host) for host_id, host in view.hosts.items()}
-        rows: dict[Key, Row] = {(Kind.NETWORK, network.network_id): _network_row(network)}
-        views: dict[EndpointId, EndpointView] = {}
-        for endpoint_id, endpoint in endpoints.items():
+        If it is not run to its end, the next one begins anew.
+        """
+        seen, self._seen = self._seen, None
+        touched = view.touched_since(seen.view) if seen is not None else None
+        if seen is None or touched is None:
+            self._rows = Map()
+            for key, row in every_row(view, sandboxes.values(), self._domain):
+                self._put(key, row)
+                yield
+            self._touched.clear()
+            self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+            return Made(self._rows, None)
+        now = _Seen(view, sandboxes, seen.networks)
+        if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks:
+            now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+            yield from self._follow_sandboxes(seen, now)
+        for host_id in touched.hosts:
+            yield from self._follow_host(seen.view, now, host_id)
+        for _, endpoint_id in touched.endpoints:
+            self._follow_endpoint(now, endpoint_id)
             yield
-            if not view.is_visible(endpoint):
-                continue
-            key = (Kind.ENDPOINT, endpoint_id)
-            label = labels.get(endpoint.owner) or host_label(HostView(endpoint.owner))
-            old = before.rows.get(key) if before and before.views.get(endpoint_id) is endpoint else None
-            kept = isinstance(old, EndpointRow) and old.host_label == label
-            rows[key] = old if old is not None and kept else _endpoint_row(endpoint, label)
-            views[endpoint_id] = endpoint
-        return _Made(inputs, rows, views)
+        self._seen = now
+        keys, self._touched = frozenset(self._touched), set()
+        return Made(self._rows, keys)
+
+    def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
+        """What they are and which networks they are in. All rows of a network come and go with its first and its last
+        sandbox."""
+        for sandbox_id in seen.sandboxes.keys() | now.sandboxes.keys():
+            self._put((Kind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
+        for network_id in seen.networks.keys() | now.networks.keys():
+            before, network = seen.networks.get(network_id), now.networks.get(network_id)
+            self._put((Kind.NETWORK, network_id), _network_row(network) if network is not None else None)
+            if (before is None) != (network is None):
+                holder = seen.view if network is None else now.view
+                for endpoint_id in holder.endpoints_in(network_id):
+                    self._follow_endpoint(now, endpoint_id)
+                    yield
+
+    def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Pieces[None]:
+        self._put((Kind.HOST, host_id), _host_row(now.view, host_id))
+        if _standing(before, host_id) == _standing(now.view, host_id):
+            return
+        for network_id in now.networks:
+            for endpoint_id in now.view.endpoints_said(host_id, network_id):
+                self._follow_endpoint(now, endpoint_id)
+                yield
+
+    def _follow_endpoint(self, now: _Seen, endpoint_id: EndpointId) -> None:
+        endpoint = now.view.endpoints.get(endpoint_id)
+        is_asked_for = endpoint is not None and endpoint.network_id in now.networks
+        row = _endpoint_row(now.view, endpoint) if endpoint is not None and is_asked_for else None
+        self._put((Kind.ENDPOINT, endpoint_id), row)
+
+    def _put(self, key: Key, row: Row | None) -> None:
+        if self._rows.get(key) == row:
+            return
+        self._rows = self._rows.set(key, row) if row is not None else self._rows.delete(key)
+        self._touched.add(key)
+
+
+def _networks_of(view: RegistryView, sandboxes: Iterable[Sandbox]) -> dict[NetworkId, NetworkView]:
+    wanted = {network_id for box in sandboxes for network_id in box.networks}
+    return {network_id: view.networks[network_id] for network_id in wanted if network_id in view.networks}
 
 
 def host_label(host: HostView) -> str:
@@ -100,13 +163,20 @@ def _label(name: str) -> str:
     return name if len(name) <= _MAX_LABEL else name[: _MAX_LABEL - 5] + name[-5:]
 
 
-def _host_rows(view: RegistryView) -> Iterable[tuple[Key, HostRow]]:
-    for host_id, host in view.hosts.items():
-        if host.record is not None and not view.is_host_hidden(host_id):
-            yield (
-                (Kind.HOST, host_id),
-                HostRow(host_label(host), ipaddress.ip_address(host.record.underlay).packed),
-            )
+def _label_of(view: RegistryView, host_id: HostId) -> str:
+    return host_label(view.hosts.get(host_id) or HostView(host_id))
+
+
+def _standing(view: RegistryView, host_id: HostId) -> str | None:
+    """All of a host that the rows of its endpoints depend on: its label; None: they are hidden with it."""
+    return None if view.is_host_hidden(host_id) else _label_of(view, host_id)
+
+
+def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
+    host = view.hosts.get(host_id)
+    if host is None or host.record is None or view.is_host_hidden(host_id):
+        return None
+    return HostRow(host_label(host), ipaddress.ip_address(host.record.underlay).packed)
 
 
 def _network_row(network: NetworkView) -> NetworkRow:
@@ -118,13 +188,15 @@ def _network_row(network: NetworkView) -> NetworkRow:
     )
 
 
-def _endpoint_row(endpoint: EndpointView, label: str) -> EndpointRow:
+def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:
+    if not view.is_visible(endpoint):
+        return None
     record = endpoint.record
     return EndpointRow(
         endpoint_id=record.endpoint_id,
         network_id=record.network_id,
         name=record.name,
-        host_label=label,
+        host_label=_label_of(view, endpoint.owner),
         service=record.service,
         aliases=record.aliases,
         addresses=tuple(ipaddress.ip_address(address).packed for address in record.addresses),

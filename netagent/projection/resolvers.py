@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Set
+from collections.abc import Collection, Set
 from weakref import WeakValueDictionary
 
 import trio
@@ -13,7 +13,7 @@ from netagent.datapath.netns import make_resolver_sockets
 from netagent.errors import FailedError, RefusedError
 from netagent.model.sandbox import SandboxId
 from netagent.names.supervisor import Supervisor
-from netagent.names.table import Table
+from netagent.names.table import Key, Table
 
 
 class Resolvers:
@@ -55,6 +55,7 @@ class Resolvers:
             for sandbox in await self._supervisor.known_sandboxes() - wanted:
                 await self._supervisor.remove_sandbox(sandbox)
 
-    async def publish(self, table: Table) -> None:
-        """Answer from this table; waits until the process has it, or is known to be slow."""
-        await self._supervisor.publish(table)
+    async def publish(self, table: Table, touched: Collection[Key] | None) -> None:
+        """Answer from this table, which differs from the one before at `touched` keys alone (None: anywhere); waits
+        until the process has it, or is known to be slow."""
+        await self._supervisor.publish(table, touched)

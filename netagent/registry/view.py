@@ -23,7 +23,7 @@ from functools import cached_property
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import GrantRecord, Health, HostAddressRecord, Record
+from netagent.model.records import EndpointRecord, GrantRecord, Health, HostAddressRecord, Record
 from netagent.registry.clash import find_clashes
 from netagent.registry.derive import Draft, rebuild
 from netagent.registry.facts import (
@@ -35,7 +35,7 @@ from netagent.registry.facts import (
     NetworkView,
     ServiceView,
 )
-from netagent.registry.schema import key_of
+from netagent.registry.schema import key_of, scope_of
 from netagent.registry.store import EndpointKey, Held, Store
 from netagent.registry.trail import Step, Touched, Trail, longer, touched_between
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
@@ -345,6 +345,11 @@ class RegistryView:
         """Under which keys one host wrote anything in one scope, also what was refused."""
         where = (scope, owner)
         return frozenset(self._store.records.get(where, ())) | frozenset(self._store.refused.get(where, ()))
+
+    def endpoints_said(self, owner: HostId, network_id: NetworkId) -> list[EndpointId]:
+        """Which endpoints the host says it has in the network, whether or not they count. Costs these."""
+        log = self._store.records.get((scope_of(network_id), owner), _NO_RECORDS)
+        return [held.record.endpoint_id for held in log.values() if isinstance(held.record, EndpointRecord)]
 
     def version_of(self, owner: HostId, record: Record) -> Version | None:
         """The version under which the owner's log has this very record; None when it says otherwise by now."""

@@ -16,7 +16,7 @@ from sim.fleet import Fleet
 
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.names.zone import ZoneMaker
+from netagent.names.zone import whole_table
 from netagent.registry.view import AgentState, RegistryView
 from netdns.resolver import Resolver, Transport
 
@@ -28,7 +28,7 @@ EXPECTED |= {"web": set().union(*EXPECTED.values())}
 
 
 def table(view: RegistryView) -> dict[object, object]:
-    return dict(ZoneMaker("mesh.internal").table(view, (BOX,)))
+    return dict(whole_table(view, (BOX,), "mesh.internal"))
 
 
 def answers(resolver: Resolver, name: str, now: float) -> set[str]:

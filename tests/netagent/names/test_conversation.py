@@ -78,10 +78,12 @@ class Conversation(RuleBasedStateMachine):
 
     # --- what happens to them ---
 
-    @rule(numbers=st.sets(st.integers(1, 5)))
-    def publish(self, numbers):
-        self.table = table_of(numbers)
-        self.feed.set_table(self.table)
+    @rule(numbers=st.sets(st.integers(1, 5)), is_step=st.booleans())
+    def publish(self, numbers, *, is_step):
+        before, self.table = self.table or {}, table_of(numbers)
+        keys = {*before, *self.table}
+        touched = {key for key in keys if before.get(key) != self.table.get(key)} if is_step else None
+        self.feed.set_table(self.table, touched)
         self.collect()
 
     @rule(one=IDS, behind_runtime=st.booleans())
@@ -209,3 +211,32 @@ def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
     assert taken == "s"
     assert feed.must_replace
     assert list(feed.drain()) == []
+
+
+def rows_of(outgoing):
+    """The rows that are sent, and the number of their COMMIT."""
+    requests = [protocol.parse_request_untrusted(one.payload) for one in outgoing]
+    rows = [change for one in requests if isinstance(one, protocol.Rows) for change in one.changes]
+    return dict(rows), requests[-1].sequence
+
+
+def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at():
+    feed = Feed("r")
+    feed.connected()
+    welcome = protocol.Welcome(1, protocol.VERSION, "r", False, ())
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    feed.drain()
+    keys = [next(iter(table_of({one}).keys() - names.world().keys())) for one in (1, 2, 3)]
+    feed.set_table(names.world())
+    whole, sequence = rows_of(feed.drain())
+    assert whole == names.world()
+    feed.set_table(table_of({1}), keys[:1])
+    feed.set_table(table_of({1, 2}), keys[1:2])
+    assert list(feed.drain()) == []
+    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    rows, sequence = rows_of(feed.drain())
+    assert rows.keys() == set(keys[:2])
+    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    feed.set_table(table_of({3}), keys[2:])  # the first two are gone, which is not said
+    rows, _ = rows_of(feed.drain())
+    assert rows.keys() == {keys[2]}

@@ -10,7 +10,8 @@ from netagent.model.records import AttachmentRecord, Health, Link
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.names.explain import explain
 from netagent.names.table import Kind
-from netagent.names.zone import ZoneMaker
+from netagent.names.zone import ZoneMaker, whole_table
+from netagent.pieces import at_once
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -40,8 +41,9 @@ class World:
         self.view = self.view.with_member(Member(owner, ("192.0.2.1", 7956), state, 1))
 
     def table(self, *sandboxes):
-        made = self.maker.table(self.view, sandboxes or (C,))
-        assert made == ZoneMaker("mesh.internal").table(self.view, sandboxes or (C,))
+        boxes = {one.sandbox_id: one for one in sandboxes or (C,)}
+        made = at_once(self.maker.making(self.view, boxes)).table
+        assert dict(made) == whole_table(self.view, boxes.values(), "mesh.internal")
         return made
 
     def ask(self, name, rtype="A"):
