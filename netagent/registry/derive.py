@@ -206,7 +206,8 @@ class Draft:
     def finish(self) -> Store:
         """Decide what the edits left open. The draft is spent."""
         before = self._before
-        if self.s.goodbyes is not before.goodbyes or self.s.disputes is not before.disputes:
+        said, said_before = ((store.goodbyes, store.intentions, store.disputes) for store in (self.s, before))
+        if any(new is not old for new, old in zip(said, said_before, strict=True)):
             self._decide_forgotten()
         for host_id in self._hosts:
             self._decide_host(host_id)

@@ -257,6 +257,14 @@ def test_a_word_that_is_disputed_does_not_count_and_a_newer_one_does(writers):
     gone.check_invariants()
 
 
+def test_a_word_may_be_disputed_before_it_is_heard(writers):
+    w1, w2 = writers[H1], writers[H2]
+    intention = w1.put(ForgetRecord(H2))
+    view = see(RegistryView(H3), w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))), intention)
+    assert view.is_disputed(H1, H2)
+    view.check_invariants()
+
+
 def test_a_network_that_was_taken_over_is_in_use(writers):
     taken = network(N2, revision=1)
     view = see(RegistryView(H3), writers[H1].put(network(N1)), writers[H2].put(taken))
