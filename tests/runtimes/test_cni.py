@@ -43,6 +43,9 @@ BEHIND_BRIDGE = [
     {"type": "portmap", "capabilities": {"portMappings": True}},
     {"type": "netagent", "network": "app", "ifname": "net1"},
 ]
+PUBLISHING = [{"type": "netagent", "network": "app", "capabilities": {"portMappings": True}}]
+WHOAMI = str(Path(__file__).parents[1] / "lab" / "whoami.py")
+H1, H2 = "192.0.2.1", "192.0.2.2"
 
 
 class CniHosts:
@@ -73,6 +76,11 @@ class CniHosts:
         wait_until(
             lambda: self.endpoints(host) == names, within_s, lambda: f"{host} shows {self.endpoints(host)}"
         )
+
+    def serve(self, host: str, name: str) -> None:
+        """A web server at port 80 of a container, until the lab ends."""
+        log = self.folder / f"{name}.log"
+        self.lab.host(host).start(["ip", "netns", "exec", name, "python3", WHOAMI, "80"], log)
 
     def inside(self, host: str, name: str, *argv: str) -> Finished:
         return self.lab.host(host).run(["ip", "netns", "exec", name, *argv])
@@ -141,6 +149,12 @@ def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CniHosts]:
 def hosts(two_hosts: CniHosts) -> Iterator[CniHosts]:
     yield two_hosts
     two_hosts.clear()
+
+
+def web_server_sees(hosts: CniHosts, host: str, address: str) -> str:
+    """As whom the web server behind port 8080 sees a host; "" when nobody answers."""
+    command = ["curl", "-s", "--max-time", "2", f"http://{address}:8080/"]
+    return hosts.lab.host(host).run(command).stdout
 
 
 def addresses_of(result: dict[str, Any], ifname: str = "eth0") -> set[str]:
@@ -239,3 +253,23 @@ def test_behind_bridge_and_portmap_a_container_is_in_both_networks(hosts: CniHos
     done = hosts.client("h2", "del", BEHIND_BRIDGE, "both", netns, PUBLISHED)
     assert done.status == 0, done.stderr
     assert hosts.endpoints("h2") == []
+
+
+def test_without_portmap_our_own_network_publishes_a_port(hosts: CniHosts) -> None:
+    netns = hosts.netns("h1", "shown")
+    added = hosts.client("h1", "add", PUBLISHING, "shown", netns, PUBLISHED)
+    assert added.status == 0, added.stderr
+    hosts.serve("h1", "shown")
+    wait_until(lambda: web_server_sees(hosts, "h2", H1) == H2, 5.0, "nobody answers for the host")
+    network = json.loads(hosts.lab.host("h1").must(["netagent", "network", "inspect", "app", "--json"]))
+    assert web_server_sees(hosts, "h1", "127.0.0.1") == network["gateways"][0]
+    assert hosts.client("h1", "check", PUBLISHING, "shown", netns, PUBLISHED).status == 0
+
+    late = hosts.client("h1", "add", PUBLISHING, "late", hosts.netns("h1", "late"), PUBLISHED)
+    assert late.status != 0
+    assert "published by shown" in late.stderr
+    assert hosts.endpoints("h1") == ["shown"], "nothing is left of an ADD that was refused"
+
+    done = hosts.client("h1", "del", PUBLISHING, "shown", netns, PUBLISHED)
+    assert done.status == 0, done.stderr
+    assert web_server_sees(hosts, "h2", H1) == ""
