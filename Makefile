@@ -17,7 +17,7 @@ CACHES := $(CURDIR)/.venv/cache
 export RUFF_CACHE_DIR := $(CACHES)/ruff
 export MYPY_CACHE_DIR := $(CACHES)/mypy
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHES)/hypothesis
-PYTEST := pytest -o 'cache_dir=$(CACHES)/pytest'
+export CACHES
 
 .NOTPARALLEL:
 
@@ -44,12 +44,12 @@ lint: setup ## style and types
 .PHONY: test
 test: setup lint ## all but the long tests
 	@echo "== pytest (without the long ones)"
-	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
+	@.ci/tests "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup lint ## all tests; the long cuts and soaks take many minutes
 	@echo "== pytest (all)"
-	@$(PYTEST) $(PYTEST_ARGS)
+	@.ci/tests "" $(PYTEST_ARGS)
 
 .PHONY: deb
 deb: packages-demo .venv/.product ## a Debian package with a Python environment of its own, in dist/
