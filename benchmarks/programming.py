@@ -244,7 +244,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         network = cluster.live.view.network_named("app")
         assert network is not None
         yield cluster, network.network_id, ticks
-        await cluster.supervisor.stop()
+        await cluster.following.supervisor.stop()
         nursery.cancel_scope.cancel()
     state.close()
 
@@ -296,9 +296,9 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
                 while len(cluster.live.view.endpoints_in(network_id)) < wanted:
                     await trio.sleep(TICK_S)
                 known_s = time.monotonic() - began_s
-                await cluster.projection.wait_programmed(cluster.live.revision)
+                await cluster.following.projection.wait_programmed(cluster.live.revision)
                 took_s = time.monotonic() - began_s
-                await cluster.projection.wait_followed(cluster.live.revision)
+                await cluster.following.projection.wait_followed(cluster.live.revision)
             print(
                 f"first sync over streams, {len(numbers)} endpoints of {len(hosts)} hosts: known after {known_s:.2f} "
                 f"s, in the kernel after {took_s:.2f} s; {ticks.taken()}"
@@ -357,22 +357,22 @@ async def tell(
 async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
     """Each is one step of the gossip; others run between two."""
     for event in events:
-        cluster.inbox.handle((event,))
+        cluster.gossip.inbox.handle((event,))
         await trio.lowlevel.checkpoint()
-    await cluster.projection.wait_followed(cluster.live.revision)
+    await cluster.following.projection.wait_followed(cluster.live.revision)
 
 
 async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size: int) -> None:
     """All at once, from the first record to the last entry."""
-    before, cpu_s = cluster.reconciler.status().entries, time.thread_time()
+    before, cpu_s = cluster.kernel.reconciler.status().entries, time.thread_time()
     began_s = time.monotonic()
     for event in events:
-        cluster.inbox.handle((event,))
+        cluster.gossip.inbox.handle((event,))
         await trio.lowlevel.checkpoint()
-    await cluster.projection.wait_programmed(cluster.live.revision)
+    await cluster.following.projection.wait_programmed(cluster.live.revision)
     took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
-    entries = cluster.reconciler.status().entries - before
-    await cluster.projection.wait_followed(cluster.live.revision)
+    entries = cluster.kernel.reconciler.status().entries - before
+    await cluster.following.projection.wait_followed(cluster.live.revision)
     print(
         f"agent, first fill to {size} endpoints: {entries} entries from record to kernel in {took_s:.2f} s "
         f"({cpu_s:.2f} s CPU): {entries / took_s:,.0f} a second, {entries / cpu_s:,.0f} a CPU second"
@@ -386,10 +386,10 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
         (event,) = elsewhere.endpoints(range(number, number + 1))
         await trio.sleep(0.1)
         began_s, cpu_s = time.monotonic(), time.thread_time()
-        cluster.inbox.handle((event,))
-        await cluster.projection.wait_programmed(cluster.live.revision)
+        cluster.gossip.inbox.handle((event,))
+        await cluster.following.projection.wait_programmed(cluster.live.revision)
         kernel_s.append(time.monotonic() - began_s)
-        await cluster.projection.wait_followed(cluster.live.revision)
+        await cluster.following.projection.wait_followed(cluster.live.revision)
         cpus_s.append(time.thread_time() - cpu_s)
     print(
         f"agent, one more among {numbers.start}: from the record to its kernel entries "

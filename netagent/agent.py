@@ -210,7 +210,9 @@ class Agent:
         cluster = self.member()
         addresses: Sequence[Address] = [(cluster.underlay.address, self.config.record_port)]
         try:
-            return cluster.invitations.create(tuple(addresses), trio.current_time(), ttl_s=ttl_s, uses=uses)
+            return cluster.gossip.invitations.create(
+                tuple(addresses), trio.current_time(), ttl_s=ttl_s, uses=uses
+            )
         except ValueError as error:
             raise RefusedError(
                 f"no further invitation: {error}", code="too-many", hint="wait until some expire"
@@ -262,7 +264,7 @@ class Agent:
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Leave for good: the number of endpoints that were detached."""
         async with self._changing:
-            detached = await self.member().leave(drain_s)
+            detached = await self.member().departure.leave(drain_s)
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             self._state.forget_cluster()
@@ -291,7 +293,7 @@ class Agent:
                 return
             former, self._begins_anew = self.identity.node_id, True
             logger.warning("the cluster has forgotten this host (%s): it begins anew", former[:8])
-            count = await cluster.fence()
+            count = await cluster.departure.fence()
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             # In this order: a crash between the two finds the old identity, which is forgotten once more.

@@ -111,7 +111,7 @@ class Service:
 
     async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
         """Take this host's names back everywhere."""
-        told = await self._cluster().withdraw(DRAIN_S if drain_s is None else drain_s)
+        told = await self._cluster().departure.withdraw(DRAIN_S if drain_s is None else drain_s)
         return {"name": self._agent.config.name, "told": told}
 
     async def members(self) -> list[schema.Member]:
@@ -120,7 +120,7 @@ class Service:
         return [present.member(host, self._sight(i)) for i, host in cluster.live.view.hosts.items()]
 
     def _sight(self, host_id: HostId) -> Sight:
-        prober = self._cluster().prober
+        prober = self._cluster().probing.prober
         return Sight(prober.rtt_s(host_id), prober.path(host_id))
 
     # -- networks ------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class Service:
         """One network: its endpoints are counted also where this host takes no part, if those who do answer."""
         cluster = self._cluster()
         network_id = network_called(cluster.live.view, network).network_id
-        known = cluster.participation
+        known = cluster.gossip.participation
         async with AsyncExitStack() as looking:
             if not known.is_synced(network_id):
                 with suppress(FailedError):
@@ -157,7 +157,7 @@ class Service:
 
     def _with_use(self, present: Presenter, network: NetworkView) -> schema.Network:
         cluster, network_id = self._cluster(), network.network_id
-        is_known = cluster.participation.is_synced(network_id)
+        is_known = cluster.gossip.participation.is_synced(network_id)
         use = space_use(present, network, cluster.allocator.space(network_id), is_known=is_known)
         return {**present.network(network), "use": use}
 

@@ -109,6 +109,7 @@ PERFORMS = {
     "netagent.probes.echo",
     # what is known, and who knows it
     "netagent.ipam.allocator",
+    "netagent.ipam.stock",
     "netagent.registry.behind",  # a lock: filled by the event loop, emptied by the writer's thread
     "netagent.registry.journal",
     "netagent.registry.live",
@@ -135,11 +136,16 @@ PERFORMS = {
     "netagent.membership.asking",
     "netagent.membership.burial",
     "netagent.membership.cluster",
+    "netagent.membership.departure",
+    "netagent.membership.following",
+    "netagent.membership.gossip",
+    "netagent.membership.kernel",
     "netagent.membership.intake",  # lets others run between two pieces
     "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
     "netagent.membership.own_host",
     "netagent.membership.participation",
+    "netagent.membership.probing",
     "netagent.membership.rebirth",
     "netagent.membership.retreat",
     "netagent.membership.witnessing",
@@ -231,10 +237,28 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.probes", "netagent.registry", "netgossip",
     },
     "netagent.membership.cluster": {
-        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.ipam",
-        "netagent.membership", "netagent.model", "netagent.names.supervisor", "netagent.names.zone",
-        "netagent.pieces", "netagent.probes",
-        "netagent.projection", "netagent.registry", "netagent.state_dir", "netagent.usecases", "netgossip",
+        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.ipam", "netagent.membership",
+        "netagent.model", "netagent.projection.guarding", "netagent.registry", "netagent.state_dir",
+        "netagent.usecases", "netgossip",
+    },
+    "netagent.membership.departure": {
+        "netagent.ipam", "netagent.membership", "netagent.registry", "netagent.usecases",
+    },
+    "netagent.membership.following": {
+        "netagent.datapath", "netagent.firewall", "netagent.membership.kernel", "netagent.model",
+        "netagent.names.supervisor", "netagent.names.zone", "netagent.pieces", "netagent.projection",
+        "netagent.registry", "netagent.state_dir", "netagent.usecases.endpoint_rules",
+    },
+    "netagent.membership.gossip": {
+        "netagent.config", "netagent.errors", "netagent.membership", "netagent.model", "netagent.registry",
+        "netagent.state_dir", "netgossip",
+    },
+    "netagent.membership.kernel": {
+        "netagent.datapath", "netagent.firewall", "netagent.projection.announcing",
+    },
+    "netagent.membership.probing": {
+        "netagent.datapath", "netagent.membership", "netagent.model", "netagent.probes",
+        "netagent.projection.intent", "netagent.registry",
     },
     "netagent.integrations": {
         "netagent.config", "netagent.control", "netagent.datapath.netns", "netagent.errors", "netagent.log",

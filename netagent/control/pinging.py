@@ -141,7 +141,7 @@ def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
         raise InputError(f"{text!r} is on this host", thing=text, hint="name another host's, or a container")
     if host.record is None:
         raise NoError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
-    path = cluster.prober.path(host.host_id)
+    path = cluster.probing.prober.path(host.host_id)
     full_bytes = None if path is None else path.wanted_bytes
     return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes)
 
@@ -201,7 +201,7 @@ async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim, *, is
             hops += [hop_of("kernel", line) for line in why.host_lines(evidence, host)]
         # The probes ask once in a while; whether it answers at this moment tells the way from its end.
         answers = not is_lost if row is None else await _answers_now(host) if is_lost else True
-        path = cluster.prober.path(host.host_id)
+        path = cluster.probing.prober.path(host.host_id)
         hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
     return hops
 

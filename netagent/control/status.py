@@ -83,15 +83,15 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
 async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
-    sights = {i: Sight(cluster.prober.rtt_s(i), cluster.prober.path(i)) for i in view.hosts}
+    sights = {i: Sight(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts}
     members = [present.member(host, sights[host_id]) for host_id, host in view.hosts.items()]
     endpoints = list(view.endpoints.values())
-    datapath, guard = cluster.reconciler.status(), cluster.guard.status()
+    datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
     with trio.move_on_after(STATISTICS_S) as patience:
-        counters = await cluster.supervisor.statistics()
-    resolver = cluster.supervisor.status()
+        counters = await cluster.following.supervisor.statistics()
+    resolver = cluster.following.supervisor.status()
     status["cluster"] = {
         "id": cluster.keys.cluster_id,
         "name": cluster.keys.cluster,
@@ -126,7 +126,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = Place(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
-    status["warnings"] += checksum_notices(present, cluster.prober.broken_checksums)
+    status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
 
@@ -145,13 +145,15 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
     """Every counter of something refused, at all ports."""
     refused = {
         name: int(value)
-        for name, value in cluster.node.statistics().items()
+        for name, value in cluster.gossip.node.statistics().items()
         if value and ("refused" in name or "malformed" in name)
     }
     refused |= {f"dns_{name}": value for name, value in counters.items() if value and "refused" in name}
-    heard = cluster.inbox.heard
+    heard = cluster.gossip.inbox.heard
     bad_records = len(cluster.live.view.refused) + heard.false_hosts + heard.unusable
-    dropped = {f"packets_{name}": count for name, count in cluster.guard.status().dropped.items() if count}
+    dropped = {
+        f"packets_{name}": count for name, count in cluster.kernel.guard.status().dropped.items() if count
+    }
     return refused | dropped | ({"records": bad_records} if bad_records else {})
 
 
@@ -162,7 +164,7 @@ def _heard(agent: Agent) -> Iterable[schema.Heard]:
             cluster = neighbour.cluster or neighbour.cluster_id[:8]
             yield {"name": neighbour.name, "address": neighbour.gossip[0], "cluster": cluster, "how": "mdns"}
     if agent.cluster is not None:
-        for address in agent.cluster.inbox.heard.strangers:
+        for address in agent.cluster.gossip.inbox.heard.strangers:
             yield {"name": "", "address": address, "cluster": "", "how": "gossip"}
 
 
@@ -209,16 +211,16 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
             "cure": "free space there; it works again by itself",
         }
-    if cluster.guard.trouble:
+    if cluster.kernel.guard.trouble:
         yield {
             "code": "firewall",
-            "message": f"the firewall: {cluster.guard.trouble}",
+            "message": f"the firewall: {cluster.kernel.guard.trouble}",
             "cure": "it is tried again by itself; containers that run go on, none can be attached",
         }
-    if cluster.forwarding.trouble:
+    if cluster.following.forwarding.trouble:
         yield {
             "code": "routing",
-            "message": cluster.forwarding.trouble,
+            "message": cluster.following.forwarding.trouble,
             "cure": "it is tried again by itself; until then containers may not reach what is outside",
         }
     for endpoint_id, reason in list(cluster.interfaces.troubles.items())[:5]:
@@ -228,7 +230,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the interface of {row.name if row else endpoint_id[:8]} can't be put right: {reason}",
             "cure": "remove what is in the way inside the container; it is tried again by itself",
         }
-    trouble = cluster.supervisor.status()["trouble"]
+    trouble = cluster.following.supervisor.status()["trouble"]
     if trouble:
         yield {
             "code": "resolver",
@@ -237,16 +239,16 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         }
     for clash in view.clashes:
         yield {"code": clash.kind, "message": clash.text, "cure": "remove or rename one of them"}
-    for address, reason in cluster.inbox.heard.strangers.items():
+    for address, reason in cluster.gossip.inbox.heard.strangers.items():
         yield {
             "code": "stranger",
             "message": f"packets from {address} are refused: {reason}",
             "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
         }
-    if cluster.inbox.heard.clash:
+    if cluster.gossip.inbox.heard.clash:
         yield {
             "code": "identity",
-            "message": f"the machine at {cluster.inbox.heard.clash} uses this host's identity: it was cloned",
+            "message": f"the machine at {cluster.gossip.inbox.heard.clash} uses this host's identity: it was cloned",
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
     for host in view.hosts.values():

@@ -81,7 +81,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> P
     resolver = None
     if cluster is not None:
         networks = network_facts(cluster.live.view, cluster.live.rows.values())
-        status = cluster.supervisor.status()
+        status = cluster.following.supervisor.status()
         resolver = "" if status["running"] else str(status["trouble"] or "it does not answer")
     return Place(
         state_dir=config.state_dir,
@@ -135,7 +135,7 @@ async def _gather_intent(
         "entries": state.entry_count,
         "questions": asked,
     }
-    dirty = cluster.reconciler.status().dirty
+    dirty = cluster.kernel.reconciler.status().dirty
     facts = IntentFacts(
         behind=behind,
         differences=tuple(found),
@@ -154,7 +154,7 @@ async def _gather_intent(
 
 async def _wait_settled(cluster: Cluster, known: Moment) -> str:
     with trio.move_on_after(SETTLE_S):
-        await cluster.projection.wait_followed(known.revision)
+        await cluster.following.projection.wait_followed(known.revision)
         return ""
     return f"kernel or resolver had not followed what the agent knows after {SETTLE_S:g} s"
 
@@ -178,7 +178,7 @@ async def _differences(cluster: Cluster, known: Moment, seen: Observation) -> li
 def _firewall_findings(
     cluster: Cluster, view: RegistryView, owned: Mapping[tuple[str, str], str]
 ) -> tuple[Finding, ...]:
-    ruleset = ruleset_of(cluster.guarded_now)
+    ruleset = ruleset_of(cluster.following.guarded_now)
     whose = _whose(view, owned)
     found: list[Finding] = []
     with closing(nftables.open_socket()) as sock:
@@ -191,7 +191,7 @@ def _firewall_findings(
             found.append(Finding("tables", "a table of ours is missing in the firewall", RESTORE))
         except OSError as error:
             found.append(Finding("tables", f"the firewall cannot be read: {error.strerror}", RESTORE))
-    trouble = cluster.guard.status().trouble
+    trouble = cluster.kernel.guard.status().trouble
     if trouble:
         found.append(Finding("tables", f"the firewall is not as it should be: {trouble}", RESTORE))
     return tuple(found)

@@ -48,12 +48,12 @@ async def gather(cluster: Cluster) -> Evidence:
     """Records and kernel at one moment, or as near to one as two things can be."""
     known, situation = cluster.live.now, situation_of(cluster)
     with trio.move_on_after(SETTLE_S):
-        await cluster.projection.wait_programmed(known.revision)
+        await cluster.following.projection.wait_programmed(known.revision)
     with closing(Netlink(open_socket())) as netlink:
         seen = await observe(netlink)
     rows = tuple(known.rows.values())
     desired = await piece_by_piece(intended_state(known.view, rows, situation))
-    dirty = cluster.reconciler.status().dirty
+    dirty = cluster.kernel.reconciler.status().dirty
     return Evidence(
         view=known.view,
         rows=known.rows,

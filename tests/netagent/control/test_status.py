@@ -83,24 +83,29 @@ def cluster_of():
     return SimpleNamespace(
         live=Live(view, {row.endpoint_id: row}),
         keys=KEYS,
-        supervisor=Names(),
-        reconciler=SimpleNamespace(status=lambda: datapath),
+        kernel=SimpleNamespace(
+            reconciler=SimpleNamespace(status=lambda: datapath),
+            guard=SimpleNamespace(
+                status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
+            ),
+        ),
+        following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
-        guard=SimpleNamespace(
-            status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
-        ),
         underlay=SimpleNamespace(address="192.0.2.1"),
         config=SimpleNamespace(vxlan_port=4799, state_dir="/var/lib/netagent"),
         journal=SimpleNamespace(has_room=True),
-        prober=SimpleNamespace(
-            rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
+        probing=SimpleNamespace(
+            prober=SimpleNamespace(
+                rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
+            )
         ),
-        forwarding=SimpleNamespace(trouble=""),
-        node=SimpleNamespace(
-            statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
+        gossip=SimpleNamespace(
+            node=SimpleNamespace(
+                statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
+            ),
+            inbox=SimpleNamespace(heard=Heard()),
         ),
-        inbox=SimpleNamespace(heard=Heard()),
     )
 
 
@@ -125,7 +130,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     cluster = cluster_of()
     agent = agent_of(cluster)
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
-    cluster.forwarding.trouble = "can't have the host route for containers: no such luck"
+    cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
     status = await status_of(agent)
     assert {"foreign-firewall", "routing"} <= set(codes(status))
     assert agent.foreign_rules.asked == [True]
@@ -180,9 +185,9 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
         live.set_view(live.view.with_entries(peer.put(record)))
     live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
-    cluster.supervisor.trouble = "it died"
-    cluster.inbox.heard.strangers["198.51.100.1"] = "wrong label"
-    cluster.inbox.heard.clash = "192.0.2.77"
+    cluster.following.supervisor.trouble = "it died"
+    cluster.gossip.inbox.heard.strangers["198.51.100.1"] = "wrong label"
+    cluster.gossip.inbox.heard.clash = "192.0.2.77"
     status = await status_of(agent_of(cluster))
     wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "agent-dead", "overlap"]
     assert codes(status) == wrong, "both addresses clash"
@@ -219,7 +224,7 @@ async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
 @virtual
 async def test_a_resolver_that_hangs_does_not_hang_status():
     cluster = cluster_of()
-    cluster.supervisor.delay_s = 1000.0
+    cluster.following.supervisor.delay_s = 1000.0
     status = await status_of(agent_of(cluster))
     assert trio.current_time() == pytest.approx(STATISTICS_S)
     assert status["dns"]["queries"] == 0

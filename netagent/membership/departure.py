@@ -1,0 +1,81 @@
+"""How this host goes: for good, because the cluster has forgotten it, or until its agent starts again.
+
+What is common to all: names lead away first, requests that are under way may end, and the last word is heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netagent.ipam.allocator import Allocator
+from netagent.ipam.stock import hand_on
+from netagent.membership.following import Following
+from netagent.membership.gossip import Gossip
+from netagent.membership.own_host import OwnHost
+from netagent.membership.retreat import Retreat
+from netagent.registry.journal import Journal
+from netagent.registry.live import Live
+from netagent.registry.row import Stage
+from netagent.registry.view import AgentState
+from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
+from netagent.usecases.endpoints import Endpoints
+from netagent.usecases.fencing import fence_all
+from netagent.usecases.host_access import HostAccess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """Of a host whose rooms are running."""
+
+    live: Live
+    journal: Journal
+    gossip: Gossip
+    following: Following
+    allocator: Allocator
+    endpoints: Endpoints
+    host_access: HostAccess
+    own_host: OwnHost
+    retreat: Retreat
+
+    async def leave(self, drain_s: float = DRAIN_S) -> int:
+        """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
+        with self.endpoints.closed():
+            async with self.own_host.going_down():
+                await self._retreat(drain_s)
+                detached = await self.endpoints.remove_all()
+                await self.host_access.withdraw_all()
+                await self.gossip.participation.withdraw_all()
+                await hand_on(self.live, self.allocator)
+                await self.gossip.wait_heard()
+        await self._end()
+        return detached
+
+    async def fence(self) -> int:
+        """The cluster has forgotten this host: take everything down but for a note of each endpoint; how many."""
+        with self.endpoints.closed():
+            count = await fence_all(self.live, self.journal, self.endpoints)
+        await self._end()
+        return count
+
+    async def withdraw(self, drain_s: float = DRAIN_S) -> int:
+        """Lead names away from this host until the agent starts again, and let requests under way end.
+
+        The number of live hosts that know of it.
+        """
+        async with self.own_host.going_down():
+            await self._retreat(drain_s)
+            lacking = await self.gossip.wait_heard()
+        view = self.live.view
+        alive = {h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local}
+        return len(alive - lacking)
+
+    async def _retreat(self, drain_s: float) -> None:
+        """Until nobody is led here any more and those who were have done. At once when nobody can be."""
+        rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
+        if rows and self.retreat.others():
+            await self.retreat.wait_host_hidden()
+            await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
+
+    async def _end(self) -> None:
+        await self.gossip.leave()
+        await self.following.end()

@@ -1,0 +1,135 @@
+"""What follows on this host from what is known: kernel state, firewall, routing and names, as functions of a moment.
+
+The order of the steps is the projection's (netagent.projection.loop). Here stands what each of them makes of the
+registry and this host's endpoints, and who carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from netagent import __version__
+from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
+from netagent.datapath.state import Wanted
+from netagent.datapath.uplink import Underlay
+from netagent.firewall.inputs import FirewallInput
+from netagent.membership.kernel import Kernel
+from netagent.model.ids import ClusterId, NetworkId, bridge_name
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.names.supervisor import Supervisor
+from netagent.names.zone import ZoneMaker
+from netagent.pieces import Pieces, piece_by_piece
+from netagent.projection.announcing import Announcer
+from netagent.projection.desired import DesiredMaker
+from netagent.projection.guarding import firewall_input
+from netagent.projection.intent import networks_here, networks_wanted
+from netagent.projection.loop import Projection, Steps
+from netagent.projection.resolvers import Resolvers
+from netagent.registry.live import Live, Moment
+from netagent.registry.view import RegistryView
+from netagent.state_dir import ClusterKeys
+from netagent.usecases.endpoint_rules import gives_way_out, sandboxes
+
+FORWARDING_FILE = "forwarding.json"
+
+
+class Following:
+    """Kernel and resolver follow what is known."""
+
+    def __init__(
+        self,
+        live: Live,
+        kernel: Kernel,
+        keys: ClusterKeys,
+        *,
+        run_dir: Path,
+        vxlan_port: int,
+        underlay: Callable[[], Underlay],
+        ways_out: Callable[[], frozenset[str]],
+        probe: Callable[[Moment], None],
+    ) -> None:
+        self._live = live
+        self._vxlan_port = vxlan_port
+        self._underlay = underlay
+        self._maker = DesiredMaker(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
+        self._zones = ZoneMaker(keys.domain)
+        self._boxes: tuple[object, object, Mapping[SandboxId, Sandbox]] = (None, None, {})
+        """This host's endpoints and the networks of one moment, and the sandboxes that follow from them."""
+        self.supervisor = Supervisor(run_dir, release=__version__)
+        self.resolvers = Resolvers(self.supervisor)
+        self.forwarding = Forwarding(SETTINGS, run_dir / FORWARDING_FILE, ways_out, self._tell_firewall)
+        self.projection = Projection(
+            live,
+            kernel.reconciler,
+            kernel.guard,
+            self.forwarding,
+            Steps(
+                desired=self._desired,
+                guarded=self._guarded,
+                routed=self._routed,
+                publish_names=self._publish_names,
+                probe=probe,
+            ),
+        )
+        self.announcer = Announcer(live, self.projection.wait_programmed, kernel.send_frame)
+
+    async def run(self) -> None:
+        """Until cancelled; kernel and resolver go on with what they have."""
+        async with trio.open_nursery() as nursery:
+            for task in (self.forwarding.run, self.supervisor.run, self.projection.run, self.announcer.run):
+                nursery.start_soon(task)
+
+    async def end(self) -> None:
+        """Take the resolver down, and everything of ours out of the kernel: this host leaves for good."""
+        await self.supervisor.stop()
+        await self.projection.clear()
+
+    @property
+    def guarded_now(self) -> FirewallInput:
+        """What the firewall should follow from at this moment."""
+        return self._guarded(self._live.now)
+
+    def _desired(self, known: Moment) -> Pieces[Wanted]:
+        return self._maker.make(known, self._underlay())
+
+    def _guarded(self, known: Moment) -> FirewallInput:
+        return firewall_input(
+            known.view,
+            known.rows.values(),
+            vxlan_port=self._vxlan_port,
+            limits=known.limits,
+            lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
+            leading_out=[
+                row.endpoint_id
+                for row in known.rows.values()
+                if row.publish and gives_way_out(row, known.rows.values(), _internal(known.view))
+            ],
+        )
+
+    def _routed(self, known: Moment) -> list[str]:
+        networks = networks_here(known.view, networks_wanted(known.view, known.rows.values()))
+        closed = _internal(known.view)
+        return [bridge_name(one.record.vni) for one in networks if one.network_id not in closed]
+
+    async def _tell_firewall(self) -> str:
+        self._live.note_change()
+        return await self.projection.wait_guarded(self._live.revision)
+
+    async def _publish_names(self, known: Moment) -> None:
+        made = await piece_by_piece(self._zones.making(known.view, self._sandboxes(known)))
+        await self.resolvers.publish(made.table, made.touched)
+
+    def _sandboxes(self, known: Moment) -> Mapping[SandboxId, Sandbox]:
+        """The same object again as long as neither this host's endpoints nor the networks change."""
+        rows, networks, boxes = self._boxes
+        if rows is not known.rows or networks is not known.view.networks:
+            boxes = sandboxes(known.rows.values(), _internal(known.view))
+            self._boxes = known.rows, known.view.networks, boxes
+        return boxes
+
+
+def _internal(view: RegistryView) -> frozenset[NetworkId]:
+    return frozenset(known for known, network in view.networks.items() if network.record.internal)

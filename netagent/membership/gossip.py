@@ -1,0 +1,217 @@
+"""This host among the others: what it says, what it hears, who asks whom, and who gets in.
+
+The gossip's node and its driver, made from what the journal remembers and under its raised counters, with what
+stands on them: records that are published, networks that are taken part in, questions, invitations. What the gossip
+reports goes to the inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from netagent.config import Config
+from netagent.errors import FailedError
+from netagent.membership.asking import Asking
+from netagent.membership.inbox import Inbox
+from netagent.membership.intake import Intake
+from netagent.membership.participation import Participation
+from netagent.membership.recollection import Recollection
+from netagent.model.ids import HostId
+from netagent.registry.journal import DiskFullError, Journal, JournalError
+from netagent.registry.live import Live
+from netagent.registry.publish import Publisher
+from netagent.state_dir import ClusterKeys
+from netgossip.config import GossipConfig
+from netgossip.driver import Driver, Sockets, open_sockets
+from netgossip.entry import Credentials, Invitations
+from netgossip.errors import UsageError
+from netgossip.identity import Identity
+from netgossip.node import GossipNode
+from netgossip.seal import Keyring
+from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived, Scope
+
+_PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
+MAX_INTRODUCED = 16
+"""Members whose addresses a newcomer is given."""
+HEARD_S = 1.0
+"""For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
+
+logger = logging.getLogger("netagent.membership.gossip")
+
+
+class Gossip:
+    """One for each run of the cluster. `sockets` are those of `open_ports`; who opened them closes them."""
+
+    def __init__(
+        self,
+        config: Config,
+        keys: ClusterKeys,
+        *,
+        identity: Identity,
+        sockets: Sockets,
+        host: str,
+        journal: Journal,
+        remembered: Recollection,
+        live: Live,
+        note: Callable[[tuple[Event, ...]], None],
+        answer: Callable[[HostId, bytes], Awaitable[bytes]],
+    ) -> None:
+        """`host`: the address that others reach us by. `note` hears of all events once the view has them, `answer`
+        gives what a peer's question is answered."""
+        self._config = config
+        self._keys = keys
+        self._host = host
+        self._journal = journal
+        self._live = live
+        self._answer = answer
+        self._local = HostId(identity.node_id)
+        self._incarnation = 0
+        self._nursery: trio.Nursery
+        self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
+        self.node = GossipNode(
+            config=_PROFILES[config.timing](),
+            node_id=self._local,
+            address=(host, config.gossip_port),
+            record_port=config.record_port,
+            meta=config.name.encode(),
+            incarnation=journal.load_incarnation(),
+            boot_epoch=journal.boot_epoch,
+            keyring=Keyring(keys.keys),
+            label=bytes.fromhex(keys.cluster_id),
+            rng=random.SystemRandom(),
+            now=trio.current_time(),
+            remembered=remembered.members,
+            own_logs=remembered.own_logs,
+            replicas=remembered.replicas,
+            join_handler=self.invitations.converse,
+        )
+        self._driver = Driver(
+            self.node,
+            gossip_udp=sockets.gossip_udp,
+            gossip_tcp=sockets.gossip_tcp,
+            record_udp=sockets.record_udp,
+            record_tcp=sockets.record_tcp,
+            clock=trio.current_time,
+            on_events=self._note_events,
+        )
+        self.flush = self._driver.flush_nowait
+        """Sends what the node has to say now."""
+        self.publisher = Publisher(self.node, journal, self.flush)
+        self.participation = Participation(
+            self.node, self.publisher, live, self.flush, forget=self._forget_replicas
+        )
+        self.asking = Asking(self.node, self.flush)
+        self.inbox = Inbox(
+            live=live,
+            journal=journal,
+            participation=self.participation,
+            asking=self.asking,
+            on_request=self._note_request,
+            on_raised=self._note_raised,
+            on_taken=note,
+            is_held=lambda scope, owner: scope in self.node.scopes_of(owner),
+        )
+        self._intake = Intake(self.inbox)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._intake.run)
+            self._nursery.start_soon(self._driver.run)
+            self._nursery.start_soon(self.participation.run)
+            # The gossip reports others; ourselves we put into the view.
+            self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
+
+    def set_seeds(self, seeds: Sequence[Address]) -> None:
+        """Gossip addresses to try for ever."""
+        self.node.set_seeds(seeds, trio.current_time())
+        self.flush()
+
+    def move(self, host: str, sockets: Sockets | None) -> None:
+        """Be reached at another address, by these sockets if they are other ones than before."""
+        if sockets is not None:
+            self._driver.rebind(sockets)
+        self.node.set_address((host, self._config.gossip_port), trio.current_time())
+        self.flush()
+        self._host = host
+
+    def probe_soon(self, host_id: HostId) -> None:
+        """Its kernel does not answer: does its agent?"""
+        self.node.probe_soon(host_id, trio.current_time())
+        self.flush()
+
+    async def wait_synced(self) -> None:
+        """Until a peer has told us all that it knows of what concerns everybody."""
+        while not self.inbox.synced:
+            await trio.sleep(0.02)
+
+    async def wait_heard(self) -> frozenset[str]:
+        """Until every live host has what we wrote for all, at most HEARD_S. Those that still lack it."""
+        with trio.move_on_after(HEARD_S):
+            while self.node.unacknowledged(CLUSTER_SCOPE):
+                await trio.sleep(0.01)
+        return self.node.unacknowledged(CLUSTER_SCOPE)
+
+    async def leave(self) -> None:
+        """Be no member any more, and have told the others."""
+        self.node.leave(trio.current_time())
+        self.flush()
+        while not self.node.has_left(trio.current_time()):
+            await trio.sleep(0.02)
+
+    # -- what the gossip asks for ------------------------------------------------------------------------------
+
+    def _credentials(self) -> Credentials:
+        keys = self._keys
+        members = [m.address for m in self.node.members().values() if m.node_id != self._local]
+        own = (self._host, self._config.gossip_port)
+        introduced = (own, *members[: MAX_INTRODUCED - 1])
+        return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
+
+    def _forget_replicas(self, scope: Scope) -> None:
+        self.inbox.forget_scope(scope)
+        for log in self.node.logs(scope):
+            if log.owner != self._local:
+                self._journal.note_replica_dropped(scope, log.owner)
+
+    def _note_events(self, events: tuple[Event, ...]) -> None:
+        self._intake.handle(events)
+        # A refutation raises it, and the next start must begin above.
+        if self.node.incarnation != self._incarnation:
+            self._incarnation = self.node.incarnation
+            self._journal.note_incarnation(self._incarnation)
+
+    def _note_request(self, event: RequestReceived) -> None:
+        self.asking.note_request(event, self._nursery, self._answer)
+
+    def _note_raised(self, event: OwnLogRaised) -> None:
+        self._nursery.start_soon(self._write_raised, event)
+
+    async def _write_raised(self, event: OwnLogRaised) -> None:
+        try:
+            await self.publisher.own_log_raised(event)
+        except (DiskFullError, JournalError) as error:
+            # Peers raise it once more after the next start, which then begins below.
+            logger.warning("cannot write down the raised log of scope %s: %s", event.scope.hex()[:8], error)
+
+
+def open_ports(config: Config, host: str) -> Sockets:
+    """The gossip's, on the configured address or else on `host`. FailedError when somebody has them."""
+    try:
+        return open_sockets(config.bind or host, config.gossip_port, config.record_port)
+    except UsageError as error:
+        raise FailedError(
+            str(error),
+            code="port-in-use",
+            thing="ports",
+            hint="stop that program, or set gossip_port and record_port",
+        ) from None
+
+
+def _note_admitted(node_id: str, name: str) -> None:
+    logger.info("let %s (%s) into the cluster", name, node_id[:8])

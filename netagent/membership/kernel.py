@@ -1,0 +1,57 @@
+"""This host's kernel: the sockets by which it is looked at and changed, and what keeps our part of it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import trio
+
+from netagent.datapath import nftables
+from netagent.datapath.attach import Attacher
+from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
+from netagent.datapath.offload import OffloadKeeper
+from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.underlay import host_routes
+from netagent.firewall.driver import Tables
+from netagent.firewall.guard import Guard
+from netagent.projection import announcing
+
+
+class Kernel:
+    """For the network namespace of the calling thread. It knows no registry: others tell it what there is to be.
+
+    `memory`: the file by which the firewall's tables are known again.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        with ExitStack() as undo:
+            self._netlink = undo.enter_context(closing(Netlink(open_socket())))
+            frames = undo.enter_context(closing(announcing.open_socket()))
+            notifications = undo.enter_context(closing(open_notification_socket()))
+            rules = undo.enter_context(closing(nftables.open_socket()))
+            any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            tables = Tables(rules, memory=memory)
+            self.clamps_found = tables.clamps()
+            """What an earlier agent had found out about paths, as the tables still hold it."""
+            self.guard = Guard(tables)
+            self.reconciler = Reconciler(self._netlink, notifications)
+            self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
+            self.attacher = Attacher(self._netlink)
+            self.send_frame = announcing.sending(frames)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """The sockets; everything in the kernel stays."""
+        self._undo.close()
+
+    async def run(self) -> None:
+        """Until cancelled; leaves the kernel as it is."""
+        async with trio.open_nursery() as nursery:
+            for task in (self.reconciler.run, self.guard.run, self.offload.run):
+                nursery.start_soon(task)
+
+    async def routes(self) -> tuple[str, ...]:
+        """The prefixes that this host has routes to."""
+        return await host_routes(self._netlink)
