@@ -83,6 +83,7 @@ PERFORMS = {
     # kernel
     "netagent.datapath.apply",
     "netagent.datapath.attach",
+    "netagent.datapath.binding",
     "netagent.datapath.connection",
     "netagent.datapath.conntrack",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
@@ -94,6 +95,7 @@ PERFORMS = {
     "netagent.datapath.netns",
     "netagent.datapath.observe",
     "netagent.datapath.offload",
+    "netagent.datapath.pair",
     "netagent.datapath.readiness",
     "netagent.datapath.reconcile",
     "netagent.datapath.schedule",

@@ -1,0 +1,65 @@
+"""An endpoint's veth pair: its ends found again by name, alias and each other; the host's end set up."""
+
+from __future__ import annotations
+
+from netagent.datapath.desired import LocalEndpoint
+from netagent.datapath.link import (
+    LinkMessage,
+    decode_link,
+    link_at,
+    link_dump,
+    link_named,
+    set_link,
+    set_port,
+)
+from netagent.datapath.netlink import Netlink, Request
+from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_of
+from netagent.errors import FailedError
+from netagent.model.ids import EndpointId, bridge_name
+
+
+async def bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> LinkMessage:
+    """What the host's end goes into. FailedError `network-not-programmed`."""
+    bridge = await link_called(netlink, bridge_name(vni))
+    if bridge is None:
+        raise FailedError(
+            f"the network's bridge {bridge_name(vni)} does not exist",
+            code="network-not-programmed",
+            thing=endpoint.network_id,
+            hint="`netagent status` says why the datapath could not make it",
+        )
+    return bridge
+
+
+def host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[Request]:
+    """Put the host's end into the bridge, each step harmless when done again."""
+    return [
+        set_link(name, mtu_bytes=mtu_bytes, master=bridge_index),
+        set_port(name, CONTAINER_PORT),
+        set_link(name, up=True),
+    ]
+
+
+def endpoint_on(link: LinkMessage) -> EndpointId | None:
+    """Whose interface it is, by its alias."""
+    endpoint_id = endpoint_of(link.alias) if link.kind == Kind.VETH.value else None
+    return None if endpoint_id is None else EndpointId(endpoint_id)
+
+
+async def peer_of(link: LinkMessage, inside: Netlink) -> LinkMessage | None:
+    """The other end of a pair, if that is in the namespace of `inside`: each names the other's index."""
+    found = None if link.peer is None else await inside.find(link_at(link.peer))
+    peer = None if found is None else decode_link(found.body)
+    return peer if peer is not None and (peer.kind, peer.peer) == (link.kind, link.index) else None
+
+
+async def link_called(netlink: Netlink, name: str) -> LinkMessage | None:
+    """One link, however many there are."""
+    found = await netlink.find(link_named(name))
+    link = None if found is None else decode_link(found.body)
+    return link if link is not None and link.name == name else None
+
+
+async def all_links(netlink: Netlink) -> list[LinkMessage]:
+    """Of a namespace."""
+    return [decode_link(message.body) for message in await netlink.dump(link_dump())]
