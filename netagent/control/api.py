@@ -38,6 +38,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from netagent.control import request as requests
+from netagent.control.fields import Fields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
@@ -161,17 +162,17 @@ class _Face:
         return _one(await self._service.network_remove(request.path_params["network"], force=force))
 
     async def network_prune(self, request: Request) -> Response:
-        requests.Fields(await _body(request), "")
+        Fields(await _body(request), "")
         removed = sorted(await self._service.network_prune(), key=lambda one: (one["name"], one["id"]))
         return _json({"schema": SCHEMA, "items": removed})
 
     async def network_connect(self, request: Request) -> Response:
-        target = requests.Fields(await _body(request), "target").text("target", required=True)
+        target = Fields(await _body(request), "target").text("target", required=True)
         answer = await self._service.network_connect(request.path_params["network"], target)
         return _one(answer, created=answer.get("created", False))
 
     async def network_disconnect(self, request: Request) -> Response:
-        target = requests.Fields(await _body(request), "target").text("target", required=True)
+        target = Fields(await _body(request), "target").text("target", required=True)
         return _one(await self._service.network_disconnect(request.path_params["network"], target))
 
     async def endpoints(self, request: Request) -> Response:
@@ -214,7 +215,7 @@ class _Face:
 
     async def inspect(self, request: Request) -> Response:
         query = _query(request, "thing why")
-        fields = requests.Fields(_without(query, "why"), "thing")
+        fields = Fields(_without(query, "why"), "thing")
         thing = fields.text("thing", required=True)
         return _one(await self._service.inspect(thing, why=_flag(query, "why")))
 
@@ -224,7 +225,7 @@ class _Face:
 
     async def ping(self, request: Request) -> Response:
         query = _query(request, "from to count trace")
-        fields = requests.Fields(_without(query, "trace"), "from to count")
+        fields = Fields(_without(query, "trace"), "from to count")
         asked: PingRequest = {
             "from": fields.text("from"),
             "to": fields.text("to", required=True),
@@ -234,7 +235,7 @@ class _Face:
         return _one(await self._service.ping(asked))
 
     async def lookup(self, request: Request) -> Response:
-        fields = requests.Fields(_query(request, "name type from"), "name type from")
+        fields = Fields(_query(request, "name type from"), "name type from")
         name, rtype = fields.text("name", required=True), fields.text("type") or "A"
         return _one(await self._service.lookup(name, rtype.upper(), fields.text("from")))
 
@@ -356,7 +357,7 @@ async def _body(request: Request) -> dict[str, Any]:
 def _query(request: Request, known: str = "") -> dict[str, str]:
     """The query's parameters; unknown ones are refused."""
     query = dict(request.query_params)
-    requests.Fields(query, known)
+    Fields(query, known)
     return query
 
 
