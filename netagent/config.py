@@ -292,7 +292,7 @@ KEYS: tuple[Key, ...] = (
         "forget_after_s",
         _number(0, 10**9),
         7 * 86400,
-        "a host silent for so long is forgotten by itself, from a later version on; 0 = never",
+        "a host silent for so long is forgotten by itself; 0 = never",
         "SECONDS",
         reloads=True,
     ),
