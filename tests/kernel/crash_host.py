@@ -34,8 +34,8 @@ import trio
 from netagent import config as configuration
 from netagent.datapath import nftables
 from netagent.datapath.forwarding import Forwarding
-from netagent.datapath.inside import Inside
 from netagent.datapath.netlink import Netlink
+from netagent.datapath.settings import Settings
 from netagent.datapath.underlay import find_underlay
 from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
@@ -79,7 +79,7 @@ def lay_fuses() -> None:
     for owner, name in (
         (Netlink, "_send"),
         (nftables, "commit"),
-        (Inside, "write"),
+        (Settings, "write"),
         (Forwarding, "_turn"),
         (Forwarding, "_note"),
         (Writer, "_commit"),

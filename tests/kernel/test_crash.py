@@ -256,9 +256,12 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def kill_everywhere(host: Host, operation: tuple[Any, ...], after: Callable[[], None]) -> None:
+def kill_everywhere(
+    host: Host, operation: tuple[Any, ...], after: Callable[[], None], *, least: int = 3
+) -> None:
     """Do it with the agent dying before its first effect, its second, …; after each death a new life, and `after`,
-    which undoes what was done. Ends when it is done without a death."""
+    which undoes what was done. Ends when it is done without a death. `least`: effects that it surely has, of the
+    journal, the kernel and the resolver."""
     for number in range(1, MAX_EFFECTS):
         survived = host.do(*operation, fuse=number) is not None
         if not survived:
@@ -266,7 +269,7 @@ def kill_everywhere(host: Host, operation: tuple[Any, ...], after: Callable[[], 
         after()
         if survived:
             print(f"{operation[0]}: killed before each of {number - 1} effects")
-            assert number > 3, "it has at least a journal, a kernel and a resolver"
+            assert number > least
             return
     pytest.fail("it never ends")
 
@@ -364,7 +367,8 @@ def test_scenario_42_killed_anywhere_while_a_network_is_made_and_removed(world: 
 
     kill_everywhere(world.h1, create, after_create)
     world.h1.do(*create)
-    kill_everywhere(world.h1, delete, after_delete)
+    # It is done when the journal and the gossip have it; the kernel follows, sometimes while it still runs.
+    kill_everywhere(world.h1, delete, after_delete, least=2)
 
 
 THOUSAND = [
