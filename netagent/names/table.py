@@ -103,9 +103,10 @@ def changes_between(old: Table, new: Table, touched: Collection[Key] | None = No
     `touched` keys alone, and only these are looked at; None: anywhere.
     """
     changes: list[Change] = []
-    for key in new if touched is None else touched:
+    gone: list[Change] = []
+    for key in {**old, **new} if touched is None else touched:
         before, row = old.get(key), new.get(key)
-        if row is not None and before is not row and before != row:
-            changes.append((key, row))
-    changes += [(key, None) for key in (old if touched is None else touched) if key in old and key not in new]
-    return changes
+        if before is row or before == row:
+            continue
+        (gone if row is None else changes).append((key, row))
+    return changes + gone
