@@ -21,20 +21,33 @@ PIECE_S: Final = 0.004
 """How long the event loop waits for a piece: a fifth of what it may stand still in all."""
 
 
+_turn: Final[trio.lowlevel.RunVar[trio.Lock]] = trio.lowlevel.RunVar("turn")
+
+
+def turn() -> trio.Lock:
+    """Held for one piece of any long work of this event loop. Without it a round of the loop would have a piece of
+    each work that is under way, and whoever waits for the round would wait for all of them together."""
+    try:
+        return _turn.get()
+    except LookupError:
+        _turn.set(lock := trio.Lock())
+        return lock
+
+
 async def piece_by_piece(pieces: Pieces[T]) -> T:
     """The result. Lets others run once before it begins and whenever PIECE_S have been used up. What is done is never
     lost: nothing can be cancelled after the last piece."""
-    await trio.lowlevel.checkpoint()
-    began = time.perf_counter()
     while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        if time.perf_counter() - began > PIECE_S:
-            await trio.lowlevel.checkpoint()
+        async with turn():
             began = time.perf_counter()
+            while True:
+                try:
+                    next(pieces)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                if time.perf_counter() - began > PIECE_S:
+                    break
 
 
 def at_once(pieces: Pieces[T]) -> T:

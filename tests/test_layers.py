@@ -238,6 +238,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.log", "netagent.model",
         "netagent.probes", "netagent.registry", "netgossip",
     },
+    "netagent.membership.intake": {"netagent.membership.inbox", "netagent.pieces", "netgossip.types"},
     "netagent.membership.cluster": {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.ipam", "netagent.membership",
         "netagent.model", "netagent.projection.guarding", "netagent.registry", "netagent.state_dir",

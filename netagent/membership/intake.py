@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from netagent.membership.inbox import Inbox
+from netagent.pieces import turn
 from netgossip.types import Event
 
 
@@ -27,5 +28,5 @@ class Intake:
             await self._came.wait()
             self._came = trio.Event()
             while self._inbox.is_behind:
-                await trio.lowlevel.checkpoint()
-                self._inbox.take_piece()
+                async with turn():
+                    self._inbox.take_piece()

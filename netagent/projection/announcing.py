@@ -11,7 +11,7 @@ Looked at is what the gossip says has changed, so a change of one endpoint costs
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -20,6 +20,7 @@ import trio
 from netagent.datapath.announcement import announcement
 from netagent.model.ids import EndpointId, veth_name
 from netagent.model.records import EndpointRecord
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.projection.chosen_mac import ChosenMacs
 from netagent.registry.live import Live
 from netagent.registry.row import Stage
@@ -63,15 +64,25 @@ class Announcer:
             changed, self._changed = self._changed, set()
             view = self._live.view
             self._chosen.keep_only(view.networks)
-            found = (view.endpoints.get(endpoint_id) for endpoint_id in changed)
-            to_tell = [(one.record, self._chosen.learn(one.record)) for one in found if one is not None]
-            to_tell = [(record, addresses) for record, addresses in to_tell if addresses]
+            to_tell = await piece_by_piece(self._learning(view, changed))
             if to_tell:
                 with trio.move_on_after(GRACE_S):
                     await self._wait_programmed(self._live.revision)
             for record, addresses in to_tell:
                 self._tell(record, addresses)
                 await trio.lowlevel.checkpoint()
+
+    def _learning(
+        self, view: RegistryView, changed: Iterable[EndpointId]
+    ) -> Pieces[list[tuple[EndpointRecord, list[str]]]]:
+        """Endpoints with those of their addresses that have another MAC now."""
+        to_tell = []
+        for endpoint_id in changed:
+            yield
+            endpoint = view.endpoints.get(endpoint_id)
+            if endpoint is not None and (addresses := self._chosen.learn(endpoint.record)):
+                to_tell.append((endpoint.record, addresses))
+        return to_tell
 
     def _tell(self, record: EndpointRecord, addresses: list[str]) -> None:
         frames = [announcement(address, record.mac) for address in addresses]
