@@ -92,9 +92,14 @@ class Detector:
         """Probe the next member, unless a probe is in flight."""
         if self.prober.current is not None or self._claims.is_leaving:
             return
+        get = self._table.get
         target_id = self.prober.order.take(
             lambda: [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)],
-            lambda node_id: (member := self._table.get(node_id)) is not None and is_live(member),
+            lambda node_id: (member := get(node_id)) is not None and is_live(member),
+            # Where many die at once, a probe out of turn is better spent on one that nobody suspects yet.
+            preferable=lambda node_id: (
+                (member := get(node_id)) is not None and member.state is MemberState.ALIVE
+            ),
         )
         if target_id is None:
             return

@@ -89,13 +89,20 @@ class RoundRobin:
             self._order.insert(self._rng.randint(0, len(self._order)), node_id)
 
     def take(
-        self, candidates: Callable[[], Iterable[NodeId]], wanted: Callable[[NodeId], bool]
+        self,
+        candidates: Callable[[], Iterable[NodeId]],
+        wanted: Callable[[NodeId], bool],
+        *,
+        preferable: Callable[[NodeId], bool] | None = None,
     ) -> NodeId | None:
-        """The next one that is still `wanted`; a round that ends begins anew with all `candidates`."""
+        """The next one that is still `wanted`; a round that ends begins anew with all `candidates`.
+
+        Of those that are preferred only such that are still `preferable`, without it all that are wanted.
+        """
         while self._preferred and not self.was_preferred:
             node_id = next(iter(self._preferred))
             del self._preferred[node_id]
-            if wanted(node_id):
+            if (preferable or wanted)(node_id):
                 self.was_preferred = True
                 return node_id
         self.was_preferred = False

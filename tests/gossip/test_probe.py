@@ -53,6 +53,14 @@ def test_whoever_is_preferred_comes_next_but_not_twice_in_a_row() -> None:
     )
 
 
+def test_whoever_is_preferred_no_longer_makes_way() -> None:
+    order = RoundRobin(random.Random(1))
+    for name in ("suspected", "doubted"):
+        order.prefer(name)
+    taken = order.take(list, lambda _: True, preferable=lambda name: name != "suspected")
+    assert taken == "doubted"
+
+
 def test_places_of_newcomers_are_uniform() -> None:
     places: Counter[int] = Counter()
     for seed in range(2000):
