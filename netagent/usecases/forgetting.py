@@ -156,7 +156,7 @@ class Forgetting:
                 thing=name,
                 hint="type `netagent leave` there; or add --force, which fences it",
             )
-        if host.answers and host.agent is not AgentState.LEFT:
+        if host.answers and not host.is_gone and host.agent is not AgentState.LEFT:
             raise RefusedError(
                 f"the agent of {name} is away but its kernel answers: its containers go on, and "
                 f"others would get their "

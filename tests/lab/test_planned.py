@@ -82,4 +82,4 @@ def test_a_reboot_fails_no_request(web: Cluster) -> None:
         web.wait(lambda: web.inside("web-h3", "ss", "-Hltn", "sport = :7001").stdout != "", 10.0, "no server")
     # The lab starts a container's program after its attach, so its name is there a moment before it listens.
     assert [text for text in coming["failed"] if "refused" not in text] == []
-    assert coming["done"] > 200
+    assert coming["done"] > 50, "it takes as long as a host needs to come back"

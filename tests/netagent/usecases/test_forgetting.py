@@ -132,6 +132,16 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
 
 
 @on_hosts(3)
+async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster):
+    h1, _, h3 = cluster.hosts
+    cluster.kill(h3)
+    view = h1.live.view.with_host_answer(h3.host_id, answers=True)
+    h1.live.set_view(view.with_silent(frozenset({h3.host_id})))
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    assert h3.host_id in h1.live.view.forgotten
+
+
+@on_hosts(3)
 async def test_who_lives_is_not_forgotten(cluster):
     h1, h2, h3 = cluster.hosts
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
