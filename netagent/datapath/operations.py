@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from netagent.datapath.state import (
     ZERO_MAC,
@@ -17,11 +17,17 @@ from netagent.datapath.state import (
     KernelState,
     Kind,
     PortFlags,
+    Table,
     assigned,
 )
 from netagent.pieces import Pieces, at_once
 
-_ENTRIES_A_PIECE = 1024
+_TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
+_ENTRIES_A_PIECE: Final = 1024
+
+_Place: TypeAlias = tuple[str, str]
+_Revise: TypeAlias = Callable[[Table, _Place, str], tuple[_Place, str] | None]
+"""An entry as it is afterwards; None: gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
             case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
                 state = _with_addresses(state.with_entries(entries), addresses)
                 entries, addresses = {}, None
-                state = _after_device(state, operation)
+                state = yield from _doing_to_device(state, operation)
                 yield
             case SetAddress(name, cidr):
                 addresses = {*(state.addresses if addresses is None else addresses), (name, cidr)}
@@ -203,54 +209,72 @@ def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> Ke
     return state if addresses is None else replace(state, addresses=frozenset(addresses))
 
 
-def _after_device(state: KernelState, operation: DeviceOperation) -> KernelState:
+def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[KernelState]:
     match operation:
         case CreateDevice(device):
             bare = replace(device, master=None, port=None, up=False)
             return replace(state, devices=assigned(state.devices, {device.name: bare}))
         case RenameDevice(name, wanted):
-            return _renamed(state, name, wanted)
+            return (yield from _renaming(state, name, wanted))
         case SetDevice(device, fields):
             changed = {field: getattr(device, field) for field in fields}
             present = replace(state.devices[device.name], **changed)
             if "master" in fields:  # the bridge that it leaves forgets what was behind it
-                lost = {key: None for key, port in state.masters.items() if port == device.name}
-                state = replace(state, masters=assigned(state.masters, lost))
+                state = yield from _revising(
+                    state,
+                    lambda table, place, value: (
+                        None if table == "master" and value == device.name else (place, value)
+                    ),
+                )
             return replace(state, devices=assigned(state.devices, {device.name: present}))
         case DeleteDevice(name):
-            return _without(state, name)
+            return (yield from _deleting(state, name))
 
 
-def _without(state: KernelState, name: str) -> KernelState:
+def _deleting(state: KernelState, name: str) -> Pieces[KernelState]:
     devices = {key: _released(device, name) for key, device in state.devices.items() if key != name}
-    masters = dict.fromkeys(key for key, port in state.masters.items() if name in {key[0], port})
-    return KernelState(
-        devices=devices,
-        addresses=frozenset(key for key in state.addresses if key[0] != name),
-        neighbours=assigned(
-            state.neighbours, dict.fromkeys(key for key in state.neighbours if key[0] == name)
-        ),
-        masters=assigned(state.masters, masters),
-        selves=assigned(state.selves, dict.fromkeys(key for key in state.selves if key[0] == name)),
-        floods=assigned(state.floods, dict.fromkeys(key for key in state.floods if key[0] == name)),
-    )
+    addresses = frozenset(key for key in state.addresses if key[0] != name)
+
+    def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str] | None:
+        return None if place[0] == name or (table == "master" and value == name) else (place, value)
+
+    state = yield from _revising(state, revised)
+    return replace(state, devices=devices, addresses=addresses)
 
 
-def _renamed(state: KernelState, name: str, wanted: str) -> KernelState:
+def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]:
     new = {name: wanted}
-    return KernelState(
-        devices={
-            new.get(key, key): replace(
-                device, name=new.get(key, key), master=new.get(device.master or "", device.master)
-            )
-            for key, device in state.devices.items()
-        },
-        addresses=frozenset((new.get(key, key), cidr) for key, cidr in state.addresses),
-        neighbours={(new.get(key, key), one): mac for (key, one), mac in state.neighbours.items()},
-        masters={(new.get(key, key), mac): new.get(port, port) for (key, mac), port in state.masters.items()},
-        selves={(new.get(key, key), mac): underlay for (key, mac), underlay in state.selves.items()},
-        floods={(new.get(key, key), underlay): "" for key, underlay in state.floods},
-    )
+    devices = {
+        new.get(key, key): replace(
+            device, name=new.get(key, key), master=new.get(device.master or "", device.master)
+        )
+        for key, device in state.devices.items()
+    }
+    addresses = frozenset((new.get(key, key), cidr) for key, cidr in state.addresses)
+
+    def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str]:
+        return (new.get(place[0], place[0]), place[1]), new.get(value, value) if table == "master" else value
+
+    state = yield from _revising(state, revised)
+    return replace(state, devices=devices, addresses=addresses)
+
+
+def _revising(before: KernelState, revise: _Revise) -> Pieces[KernelState]:
+    """Every entry as it is afterwards."""
+    state = before
+    for table in _TABLES:
+        changes: dict[EntryKey, str | None] = {}
+        for number, (place, value) in enumerate(before.table(table).items(), 1):
+            revised = revise(table, place, value)
+            if revised != (place, value):
+                changes[table, place] = None
+            if revised is not None and revised != (place, value):
+                changes[table, revised[0]] = revised[1]
+            if number % _ENTRIES_A_PIECE == 0:
+                state, changes = state.with_entries(changes), {}
+                yield
+        state = state.with_entries(changes)
+    return state
 
 
 def _released(device: Device, master: str) -> Device:

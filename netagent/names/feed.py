@@ -315,13 +315,15 @@ class Feed:
             return
         if self._sent is None:
             self._outgoing.append([Outgoing(request_bytes(Begin(self._next())))])
-            changes: list[Change] = list(self._table.items())
+            changes: Iterator[Change] = iter(self._table.items())
         else:
-            changes = changes_between(self._sent, self._table, self._touched)
-            if not changes:
+            rest = changes_between(self._sent, self._table, self._touched)
+            first = next(rest, None)
+            if first is None:
                 self._touched = set()
                 self._sent, self._settled = self._table, self._revision
                 return
+            changes = chain([first], rest)
         self._outgoing.append(map(Outgoing, rows_messages(self._next(), changes)))
         commit = Commit(self._next())
         self._outgoing.append([Outgoing(request_bytes(commit))])

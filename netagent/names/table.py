@@ -12,7 +12,7 @@ What is hidden (an endpoint of a dead host, an unhealthy one) simply has no row.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -96,17 +96,19 @@ Change: TypeAlias = tuple[Key, Row | None]
 SETTINGS_KEY: Key = (Kind.SETTINGS, "")
 
 
-def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> list[Change]:
-    """Return what turns `old` into `new`: new and altered rows first, then what goes.
+def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> Iterator[Change]:
+    """What turns `old` into `new`, found as it is asked for: new and altered rows first, then what goes.
 
     In this order a name that moves from one endpoint to another is at no time without an address. They differ at
     `touched` keys alone, and only these are looked at; None: anywhere.
     """
-    changes: list[Change] = []
     gone: list[Change] = []
     for key in {**old, **new} if touched is None else touched:
         before, row = old.get(key), new.get(key)
         if before is row or before == row:
             continue
-        (gone if row is None else changes).append((key, row))
-    return changes + gone
+        if row is None:
+            gone.append((key, row))
+        else:
+            yield key, row
+    yield from gone

@@ -269,6 +269,25 @@ def test_changes_add_before_they_remove():
     assert [change[1] is None for change in changes_between(old, new)] == [False, True]
 
 
+class LookedAt(dict):
+    """Counts how many of its rows somebody looked at."""
+
+    looks = 0
+
+    def get(self, key, default=None):
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_what_changed_among_many_is_looked_for_as_it_is_asked_for():
+    new = LookedAt({(Kind.ENDPOINT, f"{n:032x}"): object() for n in range(1000)})
+    changes = changes_between({}, new, list(new))
+    assert new.looks == 0
+    next(changes)
+    assert new.looks == 1
+    assert len(list(changes)) == 999
+
+
 def test_several_ipv6_addresses_are_answered_one_at_a_time_beside_all_ipv4(source):
     both = source.lookup(from_text("web.app.mesh.internal"), 1, "c")
     six = source.lookup(from_text("web.app.mesh.internal"), 28, "c")

@@ -94,7 +94,7 @@ def test_rows_may_come_in_any_order(table, random):
 
 @given(TABLES, TABLES)
 def test_what_is_sent_is_what_arrives(old, new):
-    changes = changes_between(old, new)
+    changes = list(changes_between(old, new))
     received = []
     for payload in rows_messages(7, changes):
         request = parse_request_untrusted(payload)

@@ -214,7 +214,7 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
         assert pieces == 1
         assert kinds(made) == [Kind.ENDPOINT]
         looked_at = LookedAt(made.table)
-        changes = changes_between(world.table, looked_at, made.touched)
+        changes = list(changes_between(world.table, looked_at, made.touched))
         assert len(looked_at.keys_read) <= 2
         world.source.apply(changes)
         assert {row.endpoint_id for row in indexed} == {record.endpoint_id}
