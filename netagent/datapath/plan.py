@@ -155,12 +155,19 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
 
 
 def _must_be_made_anew(desired: Device, observed: Device) -> bool:
-    """True where the kernel refuses the change: another kind, VNI, port, or address family of the underlay."""
+    """True where the kernel refuses the change: another kind, VNI, port, or address family of the underlay.
+
+    And where it takes it and does not follow: over IPv6 each forwarding entry remembers the source with its route
+    and goes on sending from the old address, which the others no longer accept. Over IPv4 any change of a device
+    makes it forget these.
+    """
     if desired.kind is not observed.kind:
         return True
     new, old = desired.tunnel, observed.tunnel
     if new is None or old is None:
         return False
+    if ":" in new.local and new.local != old.local:
+        return True
     return (new.vni, new.port, ":" in new.local) != (old.vni, old.port, ":" in old.local)
 
 

@@ -67,7 +67,7 @@ CONTAINER_PORT = PortFlags(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """What makes a link a VXLAN device. Only `local`, within its address family, and the
+    """What makes a link a VXLAN device. Only `local`, from one IPv4 address to another, and the
     switches can be changed later."""
 
     vni: int

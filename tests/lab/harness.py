@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,16 @@ class DnsAnswer:
 
     status: str
     data: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """What came of a stream of pings."""
+
+    sent: int
+    lost: int
+    silent_s: float
+    """For how long at most no answer came; 0 where none is missing."""
 
 
 class Cluster:
@@ -107,14 +119,19 @@ class Cluster:
         """One packet, no second try."""
         return self.inside(container, "ping", "-c", "1", "-W", "1", address).status == 0
 
-    def ping_stream(self, container: str, address: str, seconds: float) -> tuple[int, int]:
-        """100 pings a second for so long: (sent, lost)."""
+    def ping_stream(self, container: str, address: str, seconds: float) -> Pings:
+        """Up to 100 pings a second for so long; fewer where nothing answers."""
+        begun = time.time()
         done = self.inside(
-            container, "ping", "-q", "-i", "0.01", "-w", f"{seconds:.0f}", address, timeout_s=seconds + 20
+            container, "ping", "-D", "-i", "0.01", "-w", f"{seconds:.0f}", address, timeout_s=seconds + 20
         )
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
         assert counts, done
-        return int(counts[1]), int(counts[1]) - int(counts[2])
+        answers = re.findall(r"^\[([\d.]+)\] .*seq=(\d+) ", done.stdout, re.MULTILINE)
+        sent = int(counts[1])
+        moments = [(0, begun), *((int(seq), float(at)) for at, seq in answers), (sent + 1, time.time())]
+        silences = [after[1] - before[1] for before, after in pairwise(moments) if after[0] - before[0] > 1]
+        return Pings(sent, sent - int(counts[2]), max(silences, default=0.0))
 
     def tcp_stream(self, container: str, address: str, seconds: float) -> dict[str, Any]:
         """An exchange of 100 lines a second with `stream.py serve`; see there."""

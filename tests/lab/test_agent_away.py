@@ -90,9 +90,9 @@ def streams(app: Cluster, seconds: float, *, flood: bool = True) -> Iterator[Non
         for one in datagrams:
             counted = one.result()
             assert counted["came"] == counted["sent"] == 1000 * seconds, (way, counted)
-        sent, lost = pings.result()
-        assert sent > 50 * seconds, way
-        assert lost == 0, way
+        pinged = pings.result()
+        assert pinged.sent > 50 * seconds, way
+        assert pinged.lost == 0, way
 
 
 @pytest.fixture(scope="module")

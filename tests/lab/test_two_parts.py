@@ -85,8 +85,8 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
             10.0,
             f"{host} does not know both networks",
         )
-    sent, lost = stream.result()
-    assert (sent > 100, lost) == (True, 0), "links stay up"
+    pinged = stream.result()
+    assert (pinged.sent > 100, pinged.lost) == (True, 0), "links stay up"
     winner, loser = sorted(ids.values())
     for host in parts.hosts:
         shown = {one["id"]: one for one in parts.netagent(host, "network", "ls")}
@@ -141,8 +141,8 @@ def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
     assert not warnings(cluster, "h1", "identity")
     assert cluster.netagent("h1", "lookup", "d1", "--from", "c1")["status"] == "NOERROR"
     assert cluster.attach("h1", "e1")["state"] == "up"
-    sent, lost = stream.result()
-    assert (sent > 100, lost) == (True, 0)
+    pinged = stream.result()
+    assert (pinged.sent > 100, pinged.lost) == (True, 0)
 
     # The cure that `status` names, on one of the two.
     token = cluster.netagent("h1", "invite")["token"]

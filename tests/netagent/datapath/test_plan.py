@@ -282,5 +282,20 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
     ]
 
 
+def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
+    tunnel = Tunnel(vni=1, port=4799, local="2001:db8::1")
+    old = Device(name="nx-1", kind=Kind.VXLAN, alias="netagent a", mtu_bytes=1400, mac=MACS[0], tunnel=tunnel)
+    new = replace(old, tunnel=replace(tunnel, local="2001:db8::9"))
+    entries = {"selves": {("nx-1", MACS[1]): "2001:db8::2"}}
+    before, wanted = (KernelState(devices={"nx-1": one}, **entries) for one in (old, new))
+    assert plan(wanted, before) == [
+        DeleteDevice("nx-1"),
+        CreateDevice(new),
+        SetDevice(new, ("up",)),
+        SetSelf("nx-1", MACS[1], "2001:db8::2"),
+    ]
+    assert plan_within(wanted, before, [("self", ("nx-1", MACS[1]))]) is None
+
+
 def test_the_world_is_in_canonical_text() -> None:
     assert all(str(ip_address(address)) == address for address in (*ADDRESSES, *UNDERLAYS))
