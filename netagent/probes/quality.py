@@ -15,6 +15,9 @@ Loss must not look like a limit: full size is only given up after DRY_ROUNDS rou
 small ones, and a search tries each size twice and full size again in every round. At 20 % loss each way that happens
 by chance once in a million checks; and a limit that was found too low by chance shows in the next calm round, because
 one byte more passes. What is known of a path changes only with the end of a check or search.
+
+An interruption is not loss either: rounds in a row in which nothing at all is answered say nothing of the packets
+that a path loses while it carries others, and would make it lossy for as long as the window remembers them.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ LOSS_WINDOW = 40
 MIN_LOSS_SAMPLES = 16
 LOSSY_FROM, LOSSY_TO = 0.1, 0.03
 """Lost exchanges, from which on a path counts as lossy, and down to which it goes on doing so."""
+INTERRUPTION_ROUNDS = 2
+"""In a row without any answer, from which on they don't count as lost packets."""
 HEARD_S = 3.0
 """A host that misses our answers asks twice a second; three seconds of silence are not chance."""
 
@@ -142,6 +147,10 @@ class Path:
     """Of a search: the largest that passed, the smallest that did not."""
     _is_lossy: bool = False
     _outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=LOSS_WINDOW))
+    _blank_rounds: int = 0
+    """Up to now without any answer, in a row."""
+    _blank_packets: int = 0
+    """Of these, as long as they may be lost ones."""
 
     def retarget(self, target: PathTarget) -> None:
         """Another size is wanted."""
@@ -217,12 +226,23 @@ class Path:
         self._rounds = self._clear_rounds = self._dry_rounds = self._dry_answers = 0
         if phase in {Phase.SEARCH, Phase.DOWN}:
             self._outcomes.clear()  # what was lost was not lost by chance
+            self._blank_rounds = self._blank_packets = 0
             self._is_lossy = False
 
     def _note_outcomes(self, done: Round) -> None:
-        for sequence, size_bytes in done.sizes.items():
-            if size_bytes in {SMALLEST_BYTES, self._large_bytes}:
-                self._outcomes.append(sequence in done.answered)
+        outcomes = [
+            sequence in done.answered
+            for sequence, size_bytes in done.sizes.items()
+            if size_bytes in {SMALLEST_BYTES, self._large_bytes}
+        ]
+        if not done.answered:
+            self._blank_rounds += 1
+            self._blank_packets += len(outcomes)
+            return
+        if self._blank_rounds < INTERRUPTION_ROUNDS:
+            outcomes = [False] * self._blank_packets + outcomes
+        self._blank_rounds = self._blank_packets = 0
+        self._outcomes.extend(outcomes)
         loss = self._loss
         if loss is not None:
             self._is_lossy = loss >= LOSSY_FROM or (self._is_lossy and loss > LOSSY_TO)

@@ -191,6 +191,20 @@ def test_a_cut_path_is_down_and_back_within_seconds() -> None:
     assert not wire.machine.is_listening
 
 
+@given(st.integers(0, 2**32), st.floats(0.5, 6.0), st.floats(0.0, CALM_INTERVAL_S))
+@settings(max_examples=100)
+def test_an_interruption_leaves_no_path_lossy(seed: int, cut_s: float, after_s: float) -> None:
+    wire = Wire(seed=seed)
+    wire.run_for(10 * CALM_INTERVAL_S + after_s)
+    wire.limits[A] = 0
+    wire.machine.handle_liveness(A, wire.now)  # as sudden silence is seen
+    wire.run_for(cut_s)
+    del wire.limits[A]
+    wire.run_for(3.0)
+    assert wire.status.quality is Quality.OK
+    assert Quality.LOSSY not in wire.words
+
+
 def test_what_the_liveness_sees_is_looked_at_now() -> None:
     wire = Wire()
     wire.run_for(1.0)
