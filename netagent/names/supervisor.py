@@ -28,7 +28,11 @@ from netagent.names.protocol import SOCKET_NAME, ProtocolError
 from netagent.names.table import Key, Table
 
 PATIENCE_S: Final = 2.0
-"""How long a command waits for the process. A start takes about 0.3 s."""
+"""How long a command waits for the process."""
+
+START_PATIENCE_S: Final = 4.0
+"""The same where nothing can go on without it. A start takes about 0.3 s of processor time, which a busy host may
+not have for seconds; an attach answers within five."""
 
 _SIGN_OF_LIFE_S: Final = 10.0
 """How often the process is asked for its counters, and how long it may take. It never works for longer than some
@@ -87,8 +91,8 @@ class Supervisor:
         queries to us for as long as it lives, and asks that resolver for what is not ours.
 
         Answers begin when the sandbox has a row in a published table; until then the kernel keeps the queries.
-        Raises FailedError if the process can't be told in PATIENCE_S, or will not have them; then the sockets are
-        closed and forgotten.
+        Raises FailedError if the process can't be told in START_PATIENCE_S, or will not have them; then the sockets
+        are closed and forgotten.
         """
         self._forget_sockets(sandbox_id)
         self._sockets[sandbox_id] = SocketPair(udp, tcp)
@@ -96,7 +100,8 @@ class Supervisor:
         self._to_send.set()
         try:
             told = await self._wait(
-                lambda: self._feed.is_served(sandbox_id) or sandbox_id in self._feed.refused
+                lambda: self._feed.is_served(sandbox_id) or sandbox_id in self._feed.refused,
+                START_PATIENCE_S,
             )
         except trio.Cancelled:
             self._take_back(sandbox_id)
@@ -105,7 +110,7 @@ class Supervisor:
         if told and refusal is None:
             return
         self._take_back(sandbox_id)
-        reason = refusal or self._trouble or f"it did not answer in {PATIENCE_S:g} s"
+        reason = refusal or self._trouble or f"it did not answer in {START_PATIENCE_S:g} s"
         raise FailedError(
             f"the resolver process did not take the sockets of sandbox {sandbox_id}: {reason}",
             code="resolver-unreachable",
@@ -126,9 +131,9 @@ class Supervisor:
     async def known_sandboxes(self) -> frozenset[SandboxId]:
         """Return the sandboxes whose sockets are held, those included that a former agent added.
 
-        Waits until a process is there and has told of its own; raises FailedError after PATIENCE_S.
+        Waits until a process is there and has told of its own; raises FailedError after START_PATIENCE_S.
         """
-        if not await self._wait(lambda: self._feed.is_talking):
+        if not await self._wait(lambda: self._feed.is_talking, START_PATIENCE_S):
             reason = self._trouble or "it does not answer"
             raise FailedError(f"the resolver process can't be reached: {reason}", code="resolver-unreachable")
         return self._feed.sandbox_ids
@@ -283,8 +288,8 @@ class Supervisor:
         self._news.set()
         self._news = trio.Event()
 
-    async def _wait(self, condition: Callable[[], bool]) -> bool:
-        with trio.move_on_after(PATIENCE_S):
+    async def _wait(self, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+        with trio.move_on_after(patience_s):
             while not condition():
                 await self._news.wait()
         return condition()
