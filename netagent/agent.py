@@ -27,7 +27,7 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
-from netagent.datapath.uplink import Underlay, ways_out
+from netagent.datapath.uplink import Underlay, choose, is_fixed, is_one_family, version_of, ways_out
 from netagent.doctor.foreign import ForeignRules
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
@@ -35,6 +35,7 @@ from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
+from netagent.membership.own_host import version_of_others
 from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.memory import keep_collections_short
 from netagent.service import Service
@@ -95,7 +96,11 @@ class Agent:
                 wanted = self.config.advertise or self.config.bind
                 self.underlay = await find_underlay(wanted)
                 self.uplinks = UnderlayWatch(
-                    wanted, self.underlay, move=self._move, note_look=self.neighbours.note_change
+                    wanted,
+                    self.underlay,
+                    move=self._move,
+                    note_look=self.neighbours.note_change,
+                    version=self._version_of_others,
                 )
                 keys = self._state.cluster_keys()
                 if keys is not None:
@@ -126,6 +131,9 @@ class Agent:
 
     def _ways_out(self) -> frozenset[str]:
         return ways_out(self.uplinks.uplinks, self.underlay)
+
+    def _version_of_others(self) -> int | None:
+        return version_of_others(self.cluster.live.view) if self.cluster is not None else None
 
     def _situation(self) -> str:
         """For `systemctl status`."""
@@ -225,11 +233,17 @@ class Agent:
                 if self.cluster.keys.cluster_id == token.cluster_id:
                     return ""
                 raise self._in_a_cluster()
-            given = [await _resolve(text) for text in addresses]
+            given = [one for text in addresses for one in await _resolve(text)]
             heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
+            known = dict.fromkeys([*given, *token.addresses, *heard])
+            ways = {address: self._way_to(address[0]) for address in known}
+            if known and not any(ways.values()):
+                raise self._of_other_family(token, [host for host, _ in known])
             tried: list[str] = []
             refused = False
-            for address in dict.fromkeys([*given, *token.addresses, *heard]):
+            for address, underlay in ways.items():
+                if underlay is None:
+                    continue
                 try:
                     credentials = await redeem(address, token, self.identity, self.config.name)
                 except EntryError as error:
@@ -237,7 +251,7 @@ class Agent:
                     # A refusal is plain text until the member has proven itself: it ends nothing.
                     refused = refused or error.final
                     continue
-                await self._admitted(credentials)
+                await self._admitted(credentials, underlay)
                 return address[0]
             text = f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})"
             if refused:
@@ -246,9 +260,39 @@ class Agent:
             hint = "check that the agent of the member runs and that its record port (7957) can be reached from here"
             raise FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
 
-    async def _admitted(self, credentials: Credentials) -> None:
+    def _way_to(self, member: str) -> Underlay | None:
+        """What this host would be reached by in a member's cluster: an address of the same family."""
+        if is_one_family(member, self.underlay.address):
+            return self.underlay
+        wanted = self.config.advertise or self.config.bind
+        found = choose(self.uplinks.uplinks, wanted, self.underlay, version_of(member))
+        return found if found is not None and is_one_family(member, found.address) else None
+
+    def _of_other_family(self, token: Token, members: Sequence[str]) -> RefusedError:
+        own, other = version_of(self.underlay.address), version_of(members[0])
+        is_told = is_fixed(self.config.advertise or self.config.bind)
+        way = (
+            f"`advertise` an IPv{other} address here" if is_told else f"give this host an IPv{other} address"
+        )
+        return RefusedError(
+            f"the cluster {token.cluster} is reached by IPv{other} ({', '.join(members)}), and this host by "
+            f"IPv{own} ({self.underlay.address}): hosts of a cluster are reached by one family of addresses",
+            code="underlay-family",
+            thing=token.cluster,
+            hint=f"{way}, or `advertise` IPv{own} addresses on all members, then join again",
+        )
+
+    async def _admitted(self, credentials: Credentials, underlay: Underlay) -> None:
+        """`underlay`: what this host is to be reached by in the cluster."""
         keys = ClusterKeys(credentials.cluster_id, credentials.cluster, credentials.domain, credentials.keys)
-        await self._become_member(keys, seeds=credentials.members)
+        before = self.underlay
+        if underlay != before:
+            await self._move(underlay)
+        try:
+            await self._become_member(keys, seeds=credentials.members)
+        except BaseException:
+            self.underlay = before
+            raise
         logger.info("entered the cluster %s", keys.cluster)
 
     async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
@@ -346,8 +390,8 @@ class Agent:
         )
 
 
-async def _resolve(text: str) -> Address:
-    """`HOST[:PORT]` as the record port's address."""
+async def _resolve(text: str) -> list[Address]:
+    """`HOST[:PORT]` as the record port's addresses."""
     host, port = configuration.parse_seed(text)
     try:
         found = await trio.socket.getaddrinfo(host, port or 7957, type=trio.socket.SOCK_STREAM)
@@ -355,7 +399,7 @@ async def _resolve(text: str) -> Address:
         raise FailedError(
             f"{host} is not known: {error.strerror}", thing=host, hint="give an IP address"
         ) from None
-    return str(found[0][4][0]), int(found[0][4][1])
+    return [(str(address[0]), int(address[1])) for *_, address in found]
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -364,6 +364,13 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
     if values["gossip_port"] == values["record_port"]:
         hint = "give them two ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
+    bind, advertise = values["bind"], values["advertise"]
+    if bind and advertise and (":" in bind) != (":" in advertise):
+        raise InputError(
+            f"advertise is {advertise} and bind is {bind}: nobody could reach the one at the other",
+            thing="advertise",
+            hint="give both of one family, or one of them alone",
+        )
     values["name"] = values["name"] or _default_name()
     return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
 

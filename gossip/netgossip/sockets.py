@@ -60,12 +60,15 @@ def open_sockets(address: str, gossip_port: int, record_port: int) -> Sockets:
 
 
 async def dial(destination: Address, own: Sockets) -> trio.SocketStream:
-    """Connect from the address that datagrams are sent from, whatever others the host has. Raises OSError."""
+    """Connect from the address that datagrams are sent from, whatever others the host has. Raises OSError, also for
+    an address of the other family: whom streams reach and datagrams do not would be alive and dead by turns."""
     family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
+    if family != own.gossip_udp.family:
+        raise OSError(errno.EAFNOSUPPORT, "it is reached by the other family of addresses")
     dialled = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         source = own.gossip_udp.getsockname()[0]
-        if own.gossip_udp.family == family and not ipaddress.ip_address(source).is_unspecified:
+        if not ipaddress.ip_address(source).is_unspecified:
             # Its port is chosen together with the destination, so that none is used up by being bound.
             dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             await dialled.bind((source, 0))

@@ -31,6 +31,8 @@ def path_notices(present: Presenter, sights: Mapping[HostId, Sight], place: Plac
     """One for each path in trouble, the first SHOWN of each kind."""
     found: dict[str, list[schema.Notice]] = {}
     for host_id, host in present.view.hosts.items():
+        if host_id == present.view.local:
+            continue
         notice = _notice(present, host, sights.get(host_id, Sight()), place)
         if notice is not None:
             found.setdefault(notice["code"], []).append(notice)
@@ -59,20 +61,26 @@ def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable
         }
 
 
+def is_of_other_family(host: HostView, address: str) -> bool:
+    """Whether a host that should be there can't be reached from `address`, by what both tell others."""
+    if host.agent is AgentState.LEFT or not host.address:
+        return False
+    return (":" in host.address) != (":" in address)
+
+
 def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:
     member = present.member(host, sight)
     name, path = member["name"], sight.path
-    if host.agent is not AgentState.ALIVE:
-        return None  # a dead agent has a notice of its own
-    if member["address"] and (":" in member["address"]) != (":" in place.address):
+    if is_of_other_family(host, place.address):
         return {
             "code": "underlay-family",
-            "message": f"{name} is reached at {member['address']} and this host at {place.address}: a tunnel has one "
-            "family of addresses at both ends, so nothing passes between their containers",
-            "cure": f"set `advertise` on {name} or here, so that both are of one family, the same on all hosts",
+            "message": f"{name} is reached at {member['address']} and this host at {place.address}: hosts of a "
+            "cluster are reached by one family of addresses, so nothing passes between these two, not even between "
+            "their agents",
+            "cure": f"give this host or {name} an address of the other's family, which `advertise` chooses",
         }
-    if path is None:
-        return None
+    if host.agent is not AgentState.ALIVE or path is None:
+        return None  # a dead agent has a notice of its own
     ends = f"{place.address} and {member['address']}"
     match member["path"]:
         case "degraded":

@@ -193,19 +193,23 @@ class Presenter:
     def member(self, host: HostView, sight: Sight) -> schema.Member:
         """A host of the cluster. A host that left shows as left although its records may linger."""
         local = host.host_id == self.view.local
+        here = self._address_here()
+        is_apart = bool(here and host.address) and (":" in here) != (":" in host.address)
         answers: schema.HostWord = (
             "unknown" if host.answers is None else "answers" if host.answers else "silent"
         )
         if host.is_gone:
             answers = "silent"
         path = _path_word(host, sight)
+        if is_apart:  # a tunnel has one family of addresses at both ends
+            path = "down"
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"
         record, found = host.record, sight.path
         return {
             "id": host.host_id,
             "name": host.unique_name or host.name,
-            "address": record.underlay if record else host.member.address[0] if host.member else "",
+            "address": host.address,
             "agent": "alive" if local else host.agent.value,
             "host": "answers" if local else answers,
             "version": record.agent_version if record else "",
@@ -216,6 +220,10 @@ class Presenter:
             "loss_percent": round(100 * found.loss, 1) if found and found.loss is not None else None,
             "local": local,
         }
+
+    def _address_here(self) -> str:
+        here = self.view.hosts.get(self.view.local)
+        return "" if here is None else here.address
 
     def gone(self, host: HostView) -> schema.ForgottenHost:
         """A host that was forgotten, as it was known before."""

@@ -11,7 +11,7 @@ import trio
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.path_notice import Place, checksum_notices, path_notices
+from netagent.control.path_notice import Place, checksum_notices, is_of_other_family, path_notices
 from netagent.control.present import Presenter, Sight
 from netagent.registry.view import AgentState
 
@@ -252,7 +252,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
     for host in view.hosts.values():
-        if host.agent is AgentState.DEAD:
+        if host.agent is AgentState.DEAD and not is_of_other_family(host, cluster.underlay.address):
             yield {
                 "code": "agent-dead",
                 "message": f"the agent of {host.unique_name} does not answer; {_KERNEL[host.answers]}",

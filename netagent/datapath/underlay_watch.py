@@ -37,7 +37,8 @@ logger = logging.getLogger("netagent.underlay")
 class UnderlayWatch:
     """`present` is the address in use; `move` makes another one so, and may fail.
 
-    `note_look` hears of every change of the host's addresses.
+    `note_look` hears of every change of the host's addresses; `version` tells by which version of IP the others of
+    the cluster are reached, None while that is not known.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class UnderlayWatch:
         *,
         move: Callable[[Underlay], Awaitable[None]],
         note_look: Callable[[], None],
+        version: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._wanted = wanted
         self._present = present
         self._move = move
         self._note_look = note_look
+        self._version = version
         self._news = trio.Event()
         self.uplinks = Uplinks((present,))
         """As last seen."""
@@ -94,7 +97,7 @@ class UnderlayWatch:
         if uplinks != self.uplinks:
             self.uplinks = uplinks
             self._note_look()
-        chosen = choose(uplinks, self._wanted, self._present)
+        chosen = choose(uplinks, self._wanted, self._present, self._version())
         if chosen is None:
             self._note_problem(self._missing())
             return LOOK_S

@@ -1,18 +1,21 @@
 """Which of a host's addresses others reach it by: a function of what the host has now. Pure.
 
     configured (`advertise`, else `bind`)     that address, or none while the host has not got it
+                                              (of `0.0.0.0` and `::` only the family counts)
     else                                      the source of the default route
                                               while there is none: the present one, as long as the host has it
                                               else the host's first address, IPv4 first
+    of all this only those of the family by which the other hosts of the cluster are reached, while there are any
 
 The same state leads to the same choice, whatever came before, with one exception: an address that works is not left
-for another family, nor for want of a default route.
+for another family that is not the cluster's, nor for want of a default route.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -37,10 +40,17 @@ class Uplinks:
     """Devices with an address that lead out of this host by their kind: no switch, and no cable of a container."""
 
 
-def choose(uplinks: Uplinks, wanted: str | None, present: Underlay | None = None) -> Underlay | None:
-    """The address to advertise; None when the host has none, or not the one `wanted`."""
+def choose(
+    uplinks: Uplinks, wanted: str | None, present: Underlay | None = None, version: int | None = None
+) -> Underlay | None:
+    """The address to advertise; None when the host has none, or not the one `wanted`. `version`: 4 or 6, of the other
+    hosts' addresses; None while that is not known."""
     if is_fixed(wanted):
         return with_address(uplinks, str(ipaddress.ip_address(wanted or "")))
+    if wanted is not None:  # our ports are opened on all addresses of that family
+        uplinks = _of_version(uplinks, version_of(wanted))
+    elif _of_version(uplinks, version).candidates:
+        uplinks = _of_version(uplinks, version)
     kept = with_address(uplinks, present.address) if present is not None else None
     for source in uplinks.sources:
         found = with_address(uplinks, source)
@@ -49,6 +59,11 @@ def choose(uplinks: Uplinks, wanted: str | None, present: Underlay | None = None
     if kept is not None:
         return kept
     return uplinks.candidates[0] if uplinks.candidates else None
+
+
+def _of_version(uplinks: Uplinks, version: int | None) -> Uplinks:
+    alike = tuple(one for one in uplinks.candidates if version_of(one.address) == version)
+    return Uplinks(alike, uplinks.sources)
 
 
 def ways_out(uplinks: Uplinks, present: Underlay) -> frozenset[str]:
@@ -85,4 +100,15 @@ def listed(candidates: Collection[Underlay]) -> str:
 
 def is_one_family(address: str, other: str) -> bool:
     """Whether a tunnel can have these two as its ends."""
-    return (":" in address) == (":" in other)
+    return version_of(address) == version_of(other)
+
+
+def version_of(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
+
+
+def common_version(addresses: Iterable[str]) -> int | None:
+    """That of most of these addresses; None when there are none, or as many of the one as of the other."""
+    counts = Counter(map(version_of, addresses))
+    return None if counts[4] == counts[6] else max(counts, key=counts.__getitem__)

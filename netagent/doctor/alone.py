@@ -26,7 +26,7 @@ from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.observe import Observation, observe
 from netagent.doctor.checks import INTENT_CHECKS, IntentFacts
 from netagent.doctor.drift import differences
-from netagent.doctor.examining import look_inside, network_facts
+from netagent.doctor.examining import addresses_of_others, look_inside, network_facts
 from netagent.doctor.finding import Diagnosis, examine
 from netagent.doctor.gathering import Place, gather_host, has_resolver, processes_of
 from netagent.doctor.host import HOST_CHECKS
@@ -122,6 +122,7 @@ def _place(config: Config, known: tuple[Moment, Situation, Written] | None, seen
         underlay=situation.underlay if situation else "",
         underlay_device="the device with it",
         underlay_mtu_bytes=situation.underlay_mtu_bytes if situation else 0,
+        others=addresses_of_others(view) if view is not None else {},
         networks=network_facts(view, known[0].rows.values()) if view is not None and known else (),
         wanted_links=frozenset(seen.state.devices),
         resolver=("" if has_resolver(config.run_dir) else "it does not run") if known else None,

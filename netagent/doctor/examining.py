@@ -44,7 +44,7 @@ from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Moment
 from netagent.registry.reading import read_apart
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.registry.view import EndpointView, RegistryView
+from netagent.registry.view import AgentState, EndpointView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ async def diagnose(agent: Agent) -> Diagnosis:
 def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> Place:
     config = agent.config
     networks: tuple[NetworkFacts, ...] = ()
+    others: Mapping[str, str] = {}
     resolver = None
     if cluster is not None:
+        others = addresses_of_others(cluster.live.view)
         networks = network_facts(cluster.live.view, cluster.live.rows.values())
         status = cluster.following.supervisor.status()
         resolver = "" if status["running"] else str(status["trouble"] or "it does not answer")
@@ -91,12 +93,21 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> P
         underlay=agent.underlay.address,
         underlay_device=agent.underlay.device,
         underlay_mtu_bytes=agent.underlay.mtu_bytes,
+        others=others,
         networks=networks,
         wanted_links=frozenset(seen.state.devices) if seen is not None else frozenset(),
         resolver=resolver,
         own_pids=frozenset({os.getpid()}),
         is_agent=True,
     )
+
+
+def addresses_of_others(view: RegistryView) -> dict[str, str]:
+    """Where the other hosts are reached, by name; not those that left."""
+    hosts = (
+        (host_text(view, host_id), host) for host_id, host in view.hosts.items() if host_id != view.local
+    )
+    return {name: host.address for name, host in hosts if host.address and host.agent is not AgentState.LEFT}
 
 
 def network_facts(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> tuple[NetworkFacts, ...]:

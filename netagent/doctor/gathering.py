@@ -12,9 +12,9 @@ import resource
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,7 @@ class Place:
     underlay: str
     underlay_device: str
     underlay_mtu_bytes: int
+    others: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[NetworkFacts, ...] = ()
     wanted_links: frozenset[str] = frozenset()
     resolver: str | None = None
@@ -113,6 +114,7 @@ def _gather_plain(place: Place) -> HostFacts:
         underlay=place.underlay,
         underlay_device=place.underlay_device,
         underlay_mtu_bytes=place.underlay_mtu_bytes,
+        others=place.others,
         state_dir=str(place.state_dir),
         free_bytes=free_bytes,
         free_inodes=free_inodes,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from netagent.datapath.uplink import is_one_family
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
 from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings
 
@@ -85,6 +86,8 @@ class HostFacts:
     """Empty: not chosen yet."""
     underlay_device: str
     underlay_mtu_bytes: int
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Where the cluster's other hosts are reached, by name; not those that left."""
     state_dir: str
     free_bytes: int | None
     free_inodes: int | None
@@ -204,6 +207,16 @@ def _mtu(facts: HostFacts) -> Iterator[Finding]:
             )
 
 
+def _family(facts: HostFacts) -> Iterator[Finding]:
+    apart = {name: one for name, one in facts.others.items() if not is_one_family(one, facts.underlay)}
+    for name, address in apart.items() if facts.underlay else ():
+        yield Finding(
+            name,
+            f"{name} is reached at {address} and this host at {facts.underlay}: nothing passes between these two",
+            f"give this host or {name} an address of the other's family, which `advertise` chooses",
+        )
+
+
 def _disk(facts: HostFacts) -> Iterator[Finding]:
     if facts.free_bytes is None:
         raise NotKnownError(f"{facts.state_dir} is not there, or may not be looked at")
@@ -257,6 +270,7 @@ HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
     Check("device-names", "nobody else's device has a name that we need", _names),
     Check("routes", "no route of this host overlaps a network", _routes),
     Check("mtu", "this host's device carries the networks' packets", _mtu),
+    Check("address-family", "all hosts are reached by one family of addresses", _family),
     Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
     Check("input-rules", "no foreign rule keeps other hosts out", _input),
     Check("disk-space", "the journal has room", _disk),

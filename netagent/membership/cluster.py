@@ -25,7 +25,7 @@ from netagent.config import Config
 from netagent.datapath.desired import device_mac
 from netagent.datapath.netns import boot_id
 from netagent.datapath.probe_device import probe_mac
-from netagent.datapath.uplink import Underlay, is_fixed
+from netagent.datapath.uplink import Underlay
 from netagent.errors import NetagentError
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.stock import keep_stocked
@@ -289,8 +289,7 @@ class Cluster:
         moves the tunnels of all others. The membership believes in the move once the old address is silent.
         """
         if underlay.address != self.underlay.address:
-            is_bound = is_fixed(self.config.bind)
-            sockets = None if is_bound else open_ports(self.config, underlay.address)
+            sockets = None if self.config.bind else open_ports(self.config, underlay.address)
             self.gossip.move(underlay.address, sockets)
         self.underlay = underlay
         self.live.note_change()  # our own devices follow

@@ -11,11 +11,13 @@ import trio
 
 from netagent import __version__
 from netagent.datapath.probe_device import probe_address, probe_mac
+from netagent.datapath.uplink import common_version
 from netagent.errors import NetagentError
 from netagent.membership.participation import Publishes
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
 from netagent.registry.live import Live
+from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
 LOOK_S = 2.0
@@ -93,3 +95,10 @@ def host_record(
         zone=zone,
         agent_version=__version__,
     )
+
+
+def version_of_others(view: RegistryView) -> int | None:
+    """The version of IP by which the cluster's other hosts are reached, also those that do not answer now. None:
+    there are none, or as many of the one as of the other."""
+    others = (host for host_id, host in view.hosts.items() if host_id not in {view.local, *view.forgotten})
+    return common_version(one.address for one in others if one.address and one.agent is not AgentState.LEFT)

@@ -72,6 +72,13 @@ class HostView:
         return self.agent in (AgentState.ALIVE, AgentState.SUSPECT)
 
     @property
+    def address(self) -> str:
+        """That it is reached at: of its record, or the membership's while there is none; "" when neither is known."""
+        if self.record is not None:
+            return self.record.underlay
+        return "" if self.member is None else self.member.address[0]
+
+    @property
     def name(self) -> str:
         """The name the host gave itself, or its short id while that is not known."""
         return short_id(self.host_id) if self.record is None else self.record.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from fakes.virtual import at_end, virtual
 from netagent import agent as module
 from netagent import config
 from netagent.agent import Agent
+from netagent.datapath.uplink import Underlay, Uplinks
 from netagent.errors import FailedError, RefusedError
 from netgossip.entry import Credentials
 from netgossip.entry_driver import EntryError
@@ -20,10 +22,15 @@ FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2
 TOKEN = Token("mesh", "d2" * 16, (("192.0.2.1", 7957), ("192.0.2.2", 7957)), b"f" * 32, b"i" * 16, b"s" * 16)
 
 
+FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0", 1500)
+
+
 class Pretended(Agent):
     """Enters a cluster by noting it, or fails as `trouble` says."""
 
     trouble = None
+    underlay = FOUR
+    uplinks = SimpleNamespace(uplinks=Uplinks((FOUR,)))
 
     async def _enter(self, keys, seeds=()):
         await trio.lowlevel.checkpoint()
@@ -147,6 +154,47 @@ async def test_a_join_that_fails_says_what_each_of_them_said(load, monkeypatch):
         await one.join([], TOKEN)
     assert caught.value.exit_status == 5
     assert one._state.cluster_keys() is None
+
+
+@virtual
+async def test_a_host_of_the_other_family_asks_nobody_and_stays_as_it_is(load, monkeypatch):
+    one = agent(load)
+    asked = redeeming(monkeypatch, {})
+    one.underlay = SIX
+    for advertise, way in ((None, "give this host an IPv4 address"), ("2001:db8::9", "`advertise` an IPv4")):
+        one.config = replace(one.config, advertise=advertise)
+        one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX) if advertise else (SIX,)))
+        with pytest.raises(RefusedError) as caught:
+            await one.join([], TOKEN)
+        assert caught.value.code == "underlay-family"
+        assert "IPv4 (192.0.2.1, 192.0.2.2), and this host by IPv6 (2001:db8::9)" in caught.value.message
+        assert way in str(caught.value)
+    assert asked == []
+    assert one._state.cluster_keys() is None
+
+
+@virtual
+async def test_a_host_with_both_families_enters_by_the_cluster_s(load, monkeypatch):
+    one = agent(load)
+    asked = redeeming(monkeypatch, {"2001:db8::1": FOUND, "192.0.2.2": FOUND})
+    one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX)))
+    one.trouble = FailedError("the disk is full")
+    six = replace(TOKEN, addresses=(("2001:db8::1", 7957),))
+    with pytest.raises(FailedError):
+        await one.join([], six)
+    assert one.underlay == FOUR, "as before"
+    one.trouble = None
+    assert await one.join([], six) == "2001:db8::1"
+    assert one.underlay == SIX
+    assert asked == ["2001:db8::1"] * 2
+
+
+@virtual
+async def test_of_a_member_s_addresses_only_those_that_can_reach_us_are_tried(load, monkeypatch):
+    one = agent(load)
+    asked = redeeming(monkeypatch, {"192.0.2.2": FOUND})
+    assert await one.join(["2001:db8::1", "192.0.2.2"], replace(TOKEN, addresses=())) == "192.0.2.2"
+    assert asked == ["192.0.2.2"]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -39,6 +39,7 @@ def test_every_default_is_itself_a_valid_value(tmp_path: Path) -> None:
         ("gossip_port = 70000", ["gossip_port", "65535"]),
         ("gossip_port = true", ["gossip_port", "whole number"]),
         ('bind = "300.1.1.1"', ["bind"]),
+        ('bind = "0.0.0.0"\nadvertise = "2001:db8::1"', ["advertise", "bind", "of one family"]),
         ('address_pools = ["10.0.0.0/24"]', ["address_pools", "/20"]),
         ('seeds = ["a:b:c]"]', ["seeds"]),
         ('seeds = ["h1:99999"]', ["seeds", "65535"]),

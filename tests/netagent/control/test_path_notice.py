@@ -59,11 +59,26 @@ def test_a_dead_agent_has_its_own_notice() -> None:
     assert list(path_notices(present, {H2: path(Quality.DOWN)}, PLACE)) == []
 
 
-def test_hosts_of_two_families_are_told_apart() -> None:
-    (notice,) = path_notices(presenter(H2), {H2: path(Quality.DOWN)}, Place("2001:db8::1", 4799))
+@pytest.mark.parametrize("state", [MemberState.ALIVE, MemberState.DEAD])
+def test_hosts_of_two_families_are_told_apart(state: MemberState) -> None:
+    """Also when the agent does not answer, as it can't."""
+    (notice,) = path_notices(presenter(H2, state=state), {H2: path(Quality.DOWN)}, Place("2001:db8::1", 4799))
     assert notice["code"] == "underlay-family"
     assert "h2 is reached at 192.0.2.2 and this host at 2001:db8::1" in notice["message"]
     assert "`advertise`" in notice["cure"]
+
+
+def test_a_host_that_left_may_have_been_of_any_family() -> None:
+    present = presenter(H2, state=MemberState.LEFT)
+    assert list(path_notices(present, {}, Place("2001:db8::1", 4799))) == []
+
+
+def test_the_path_to_a_host_of_the_other_family_is_down() -> None:
+    writer = Writer(H1)
+    writer.put(host("h1"))
+    view = presenter(H2).view.with_entries(writer.put(host("h1", underlay="2001:db8::1")))
+    shown = Presenter(view, "mesh.internal").member(view.hosts[H2], Sight())
+    assert shown["path"] == "down"
 
 
 def test_hundreds_of_paths_are_counted_not_listed() -> None:

@@ -65,6 +65,12 @@ UNFIT = [
     ("kernel-features", {"features": {"vxlan": "Operation not supported"}}, "no vxlan", "modprobe vxlan"),
     ("programs", {"programs": {"ip": True, "bridge": True, "nsenter": True}}, "no program nft", "nftables"),
     (
+        "address-family",
+        {"others": {"h2": "192.0.2.2", "h3": "2001:db8::3"}},
+        "h3 is reached at 2001:db8::3 and this host at 192.0.2.1",
+        "`advertise`",
+    ),
+    (
         "kernel-settings",
         {"settings": {"net/ipv6/conf/all/disable_ipv6": "1"}},
         "net.ipv6.conf.all.disable_ipv6 is 1",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import trio
 from fakes.agent_host import AgentHost
-from fakes.registry import host
+from fakes.registry import H1, H2, H3, Writer, host
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
-from netagent.membership.own_host import LOOK_S, MAX_ROUTES, OwnHost, host_record
+from netagent.membership.own_host import LOOK_S, MAX_ROUTES, OwnHost, host_record, version_of_others
 from netagent.model.ids import ClusterId
+from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
 
 
 class Routes:
@@ -111,3 +113,14 @@ def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
     ]
     assert records[0].probe_address != records[1].probe_address
     assert records[0].probe_mac != records[1].probe_mac
+
+
+def test_the_others_family_is_that_of_those_who_did_not_leave():
+    view = RegistryView(H1).with_entries(Writer(H1).put(host("h1", underlay="2001:db8::1")))
+    assert version_of_others(view) is None, "nobody is there"
+    view = view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
+    assert version_of_others(view) == 4
+    view = view.with_member(Member(H3, ("2001:db8::3", 7956), MemberState.ALIVE, 1))
+    assert version_of_others(view) is None, "one of each"
+    assert version_of_others(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1))) is None
+    assert version_of_others(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.LEFT, 2))) == 6
