@@ -24,6 +24,7 @@ PERFORMS = {
     # netgossip
     "netgossip.discovery",  # mDNS
     "netgossip.driver",  # sockets and the timer
+    "netgossip.labour",
     "netgossip.outflow",
     "netgossip.entry_driver",  # dials the inviter
     "netgossip.sockets",
@@ -253,8 +254,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.registry", "netagent.state_dir", "netagent.usecases.endpoint_rules",
     },
     "netagent.membership.gossip": {
-        "netagent.config", "netagent.errors", "netagent.membership", "netagent.model", "netagent.registry",
-        "netagent.state_dir", "netgossip",
+        "netagent.config", "netagent.errors", "netagent.membership", "netagent.model", "netagent.pieces",
+        "netagent.registry", "netagent.state_dir", "netgossip",
     },
     "netagent.membership.kernel": {
         "netagent.datapath", "netagent.firewall", "netagent.projection.announcing",
@@ -360,6 +361,8 @@ MEMBERSHIP_SIDE = SWIM_PARTS | {
 MEMBERSHIP_SIDE |= {"swim", "wire"}
 RECORD_SIDE = RECORD_PARTS | {
     "frame",
+    "merge",
+    "pieces",
     "reception",
     "record_log",
     "record_streams",

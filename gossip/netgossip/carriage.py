@@ -27,7 +27,8 @@ from netgossip.frame import (
     Sealer,
     parse_header_untrusted,
 )
-from netgossip.record_streams import AcceptedStreams, JoinHandler, count_refusal
+from netgossip.pieces import Pieces, Worklist, at_once
+from netgossip.record_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.record_wire import (
     IDEMPOTENT,
     NONCE_BYTES,
@@ -36,7 +37,9 @@ from netgossip.record_wire import (
     Message,
     Welcome,
     decode_untrusted,
+    decoding_untrusted,
     encode,
+    encoding,
 )
 from netgossip.seal import Keyring
 from netgossip.types import (
@@ -59,6 +62,8 @@ SLOWEST_BYTES_S: Final = 1_000_000
 """Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
 UNKNOWN_LIMIT: Final = 64
 """Senders that are not members yet: more do not join within the second that the word of them takes."""
+FRAMES_A_PIECE: Final = 8
+"""Sealed before others run: 512 KiB, up to 1 ms."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
 NEVER: Final = float("inf")
@@ -82,6 +87,8 @@ class _Peer:
     outbox_bytes: int = 0
     backlog: list[bytes] = field(default_factory=list)
     backlog_bytes: int = 0
+    being_written: int = 0
+    """Messages for it of which a part is encoded."""
     stream: StreamId | None = None
     nonce: bytes | None = None
     hello_wait_s: float = HELLO_MIN_S
@@ -107,8 +114,10 @@ class Carriage:
         rng: random.Random,
         new_stream_id: Callable[[], StreamId],
         join_handler: JoinHandler | None,
+        works: Worklist,
     ) -> None:
         self._config = config
+        self._works = works
         self._rng = rng
         self._new_stream_id = new_stream_id
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
@@ -171,15 +180,25 @@ class Carriage:
         return node_id in self._peers
 
     def is_streaming(self, node_id: NodeId) -> bool:
-        """True while a stream to the peer is under way."""
+        """True while a stream to the peer is under way, or what it is to carry is being written."""
         peer = self._peers.get(node_id)
-        return peer is not None and peer.stream is not None
+        return peer is not None and (peer.stream is not None or peer.being_written > 0)
 
     def send(self, node_id: NodeId, message: Message) -> None:
         """Queue a message; to unknown peers nothing is sent."""
+        at_once(self.sending(node_id, message))
+
+    def sending(self, node_id: NodeId, message: Message) -> Pieces[None]:
+        """The same in pieces."""
         peer = self._peers.get(node_id)
-        if peer is not None:
-            encoded = encode(message)
+        if peer is None:
+            return
+        peer.being_written += 1
+        try:
+            encoded = yield from encoding(message)
+        finally:
+            peer.being_written -= 1
+        if self._peers.get(node_id) is peer:
             peer.outbox.append((encoded, isinstance(message, IDEMPOTENT)))
             peer.outbox_bytes += len(encoded)
             self._ready[node_id] = None
@@ -218,8 +237,10 @@ class Carriage:
     def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
         """Answer Hello and Welcome, and drop what needs a proof that is missing."""
         fresh, proven = opened.fresh, opened.proven
-        received = []
-        peer = self._peers[opened.sender]
+        received: list[Received] = []
+        peer = self._peers.get(opened.sender)
+        if peer is None:
+            return received  # forgotten since
         for message in messages:
             match message:
                 case Hello(nonce):
@@ -246,13 +267,25 @@ class Carriage:
         self._now = now
         self._accepted.accept(stream_id, address, now)
 
-    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Received]:
-        """The messages completed by these bytes. A stream that is refused is closed and counted."""
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
+        """What these bytes complete: `reading` says what it is, `finish` when that was heeded. A stream that is
+        refused is closed and counted."""
         self._now = now
-        received = []
-        for opened, messages in self._accepted.receive(stream_id, data, now):
-            received += self._believe(opened, messages, now)
-        return received
+        return self._accepted.receive(stream_id, data, now)
+
+    def reading(self, arrived: Arrived, now: float) -> Pieces[list[Received]]:
+        """The messages in it. If there are none, the stream is refused."""
+        try:
+            messages = yield from decoding_untrusted(arrived.body)
+        except WireError as error:
+            self._accepted.refuse(arrived.stream_id, error)
+            return []
+        return self._believe(arrived.opened, messages, now)
+
+    def finish(self, arrived: Arrived) -> None:
+        """All that it led to is done: if it was the last, tell the peer by closing the stream."""
+        if arrived.is_last:
+            self._accepted.end(arrived.stream_id)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer closed, or the stream broke."""
@@ -338,14 +371,24 @@ class Carriage:
         self._dialled[stream_id] = _Dialled(node_id, self._now + patience_s)
         self._commands.append(StreamOpen(stream_id, Channel.RECORD, peer.address))
         backlog, peer.backlog, peer.backlog_bytes = peer.backlog, [], 0
+        self._works.begin(self._sealing(stream_id, node_id, backlog))
+        self.counts["streams_dialled"] += 1
+
+    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Pieces[None]:
+        """All that one stream carries, as long as it stands."""
+        frames = 0
         for number, message in enumerate(backlog, 1):
             final = LAST if number == len(backlog) else 0
             for start in range(0, len(message), BODY_LIMIT_BYTES):
+                if stream_id not in self._dialled:
+                    return
                 end = start + BODY_LIMIT_BYTES
                 flags = MORE if end < len(message) else final
                 frame = self._sealer.seal(node_id, message[start:end], flags=flags)
                 self._commands.append(StreamSend(stream_id, frame))
-        self.counts["streams_dialled"] += 1
+                frames += 1
+                if frames % FRAMES_A_PIECE == 0:
+                    yield
 
     def _end_dialled(self, stream_id: StreamId) -> None:
         node_id = self._dialled.pop(stream_id).peer

@@ -1,6 +1,7 @@
 """trio around a GossipNode: four sockets, one timer, a task for each stream. No decision is made here.
 
-The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. The
+The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. What is
+too long for one input goes on in pieces (labour.py), and until it is done no stream brings more. The
 application's callback for events may command the node; what that causes is flushed in the same call.
 
 A datagram that the kernel has no room for is dropped and counted: the machine repeats what matters.
@@ -16,6 +17,7 @@ from typing import Final
 
 import trio
 
+from netgossip.labour import Labour
 from netgossip.node import GossipNode
 from netgossip.outflow import Outflow
 from netgossip.sockets import Sockets, dial, open_sockets
@@ -26,8 +28,8 @@ __all__ = ["Driver", "Sockets", "open_sockets"]
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
 """Datagrams taken from a socket before others get their turn: some 3 ms of work."""
-READ_BYTES: Final = 16 * 1024
-"""Taken from a stream before others get their turn: some 140 records of a first sync."""
+READ_BYTES: Final = 64 * 1024
+"""Taken from a stream before others get their turn: a frame. What it says is looked at piece by piece (labour.py)."""
 QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
 DIAL_TIMEOUT_S: Final = 10.0
@@ -39,7 +41,8 @@ class Driver:
     """Runs a node on its sockets. `on_events` is called in the loop and must not block.
 
     The sockets belong to the driver from now on; `run` closes them when it ends. `clock` is the monotonic clock of
-    every `now` given to the node, ordinarily `trio.current_time`.
+    every `now` given to the node, ordinarily `trio.current_time`. `turn` is held by whatever takes long in this event
+    loop, if the application has such a lock as well.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Driver:
         record_tcp: socket.socket,
         clock: Callable[[], float],
         on_events: Callable[[tuple[Event, ...]], None],
+        turn: trio.Lock | None = None,
     ) -> None:
         self._node = node
         self._sockets = Sockets(gossip_udp, gossip_tcp, record_udp, record_tcp)
@@ -63,7 +67,7 @@ class Driver:
         self._nursery: trio.Nursery | None = None
         self._timer = trio.Event()
         self._flushing = False
-        self._turn = trio.Lock()
+        self._labour = Labour(node, trio.Lock() if turn is None else turn)
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -73,6 +77,7 @@ class Driver:
                 self._nursery = nursery
                 nursery.start_soon(self._listen, self._sockets, self._listening, nursery)
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._labour.run, self.flush_nowait)
                 self.flush_nowait()
         finally:
             self._nursery = None
@@ -121,6 +126,7 @@ class Driver:
         finally:
             self._flushing = False
         self._timer.set()
+        self._labour.note()
 
     def _send(self, udp: socket.socket, payload: bytes, destination: Address) -> None:
         try:
@@ -230,10 +236,10 @@ class Driver:
                 return str(broken.__cause__ or broken)
             if not data:
                 return None
-            # All peers send a newcomer what they hold, at the same time: without turns all that would be one go.
-            async with self._turn:
+            async with self._labour.turn:  # all peers send a newcomer what they hold, at the same time
                 self._node.handle_stream_data(stream_id, data, self._clock())
                 self.flush_nowait()
+            await self._labour.wait_done()
 
     def _end(self, stream_id: StreamId, error: str | None) -> None:
         """Forget a stream, and tell the machine unless it asked for it."""

@@ -5,9 +5,7 @@ out the numbers of streams, tells them apart by channel, and passes on who is wh
 
     MemberChanged, MemberReaped (swim)  ->  set_peer (replication)
 
-A member's meta on the wire is ours around the application's: msgpack `[1, record port, application's bytes]`.
-Outside only the application's part is seen. A node without our wrapping (a plain memberlist node) is a member like
-any other, its meta shown as it is; it has no record address and gets no records.
+Outside only the application's part of a member's meta is seen (meta.py).
 """
 
 from __future__ import annotations
@@ -15,13 +13,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
-
-import msgpack
 
 from netgossip.config import GossipConfig
-from netgossip.errors import UsageError, WireError
+from netgossip.meta import recalled, record_address, shown, wrap_meta
 from netgossip.record_streams import JoinHandler
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
@@ -45,33 +39,6 @@ from netgossip.types import (
     StreamCommand,
     StreamId,
 )
-
-META_LIMIT_BYTES: Final = 400
-"""The application's part; memberlist allows 512 in all (MetaMaxSize)."""
-
-META_VERSION: Final = 1
-
-
-def wrap_meta(record_port: int, meta: bytes) -> bytes:
-    """What goes on the wire. Raises UsageError."""
-    if len(meta) > META_LIMIT_BYTES:
-        raise UsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
-    return bytes(msgpack.packb([META_VERSION, record_port, meta]))
-
-
-def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
-    """Record port and the application's part. Raises WireError for a meta that is not ours.
-
-    Positions after the third are of a later version, and skipped.
-    """
-    try:
-        fields = msgpack.unpackb(meta, max_array_len=16, max_map_len=0, max_bin_len=512)
-    except (msgpack.UnpackException, ValueError, TypeError) as error:
-        raise WireError(f"foreign meta: {error}") from None
-    match fields:
-        case [int(version), int(port), bytes(own), *_] if version >= 1 and 1 <= port <= 65535:
-            return port, own
-    raise WireError("foreign meta")
 
 
 class GossipNode:
@@ -122,7 +89,7 @@ class GossipNode:
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
-            remembered=[_recalled(member, record_port) for member in remembered],
+            remembered=[recalled(member, record_port) for member in remembered],
             seeds=seeds,
         )
         self._replication = Replication(
@@ -192,6 +159,15 @@ class GossipNode:
         self._replication.handle_deadline(now)
         self._pass_on(now)
 
+    @property
+    def is_behind(self) -> bool:
+        """True while something is too long to be done in one go: call `take_piece`, and let others run in between."""
+        return self._replication.is_behind
+
+    def take_piece(self) -> None:
+        """Do another millisecond of what is left to do."""
+        self._replication.take_piece()
+
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
         return min(self._swim.next_deadline(), self._replication.next_deadline())
@@ -217,7 +193,7 @@ class GossipNode:
             match event:
                 case MemberChanged(member, previous):
                     self._introduce(member, now)
-                    self._events.append(MemberChanged(self._shown(member), previous))
+                    self._events.append(MemberChanged(shown(member), previous))
                 case MemberReaped(node_id):
                     self._replication.set_peer(node_id, None, now, live=False)
                     self._events.append(event)
@@ -234,18 +210,11 @@ class GossipNode:
             return
         self._replication.set_peer(
             member.node_id,
-            _record_address(member),
+            record_address(member),
             now,
             live=member.state in (MemberState.ALIVE, MemberState.SUSPECT),
             suspect=member.state is MemberState.SUSPECT,
         )
-
-    def _shown(self, member: Member) -> Member:
-        """The member with the application's part of its meta."""
-        try:
-            return replace(member, meta=unwrap_meta_untrusted(member.meta)[1])
-        except WireError:
-            return member
 
     # Membership
 
@@ -289,12 +258,12 @@ class GossipNode:
 
     def members(self) -> Mapping[NodeId, Member]:
         """All nodes known, ourselves among them, with the application's part of their meta."""
-        return {node_id: self._shown(member) for node_id, member in self._swim.members().items()}
+        return {node_id: shown(member) for node_id, member in self._swim.members().items()}
 
     def member(self, node_id: NodeId) -> Member | None:
         """One of `members()`, at less cost."""
         member = self._swim.members().get(node_id)
-        return None if member is None else self._shown(member)
+        return None if member is None else shown(member)
 
     @property
     def incarnation(self) -> int:
@@ -308,7 +277,7 @@ class GossipNode:
     def record_address(self, node_id: NodeId) -> Address | None:
         """Where a member takes records; None if it takes none or is not known."""
         member = self._swim.members().get(node_id)
-        return None if member is None else _record_address(member)
+        return None if member is None else record_address(member)
 
     # Records: see Replication for each
 
@@ -401,21 +370,3 @@ class GossipNode:
         """Raise AssertionError if the state contradicts itself."""
         self._swim.check_invariants()
         self._replication.check_invariants()
-
-
-def _recalled(member: Member, record_port: int) -> Member:
-    """A member from before our restart, on whose shown meta we put our wrapping again.
-
-    Its record port was not kept; ours is the best guess. With one incarnation less, what it says itself prevails.
-    """
-    if len(member.meta) > META_LIMIT_BYTES:
-        return member
-    meta = wrap_meta(record_port, member.meta)
-    return replace(member, meta=meta, incarnation=max(member.incarnation - 1, 0))
-
-
-def _record_address(member: Member) -> Address | None:
-    try:
-        return member.address[0], unwrap_meta_untrusted(member.meta)[0]
-    except WireError:
-        return None

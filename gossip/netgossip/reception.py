@@ -12,12 +12,16 @@ input.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from netgossip.carriage import Carriage, Received
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.exchange import Exchange
+from netgossip.merge import Merge
+from netgossip.pieces import ENTRIES_A_PIECE, Pieces, Worklist
 from netgossip.presence import Presence
+from netgossip.record_streams import Arrived
 from netgossip.record_wire import (
     NO_VERSION,
     Ack,
@@ -31,8 +35,11 @@ from netgossip.record_wire import (
     Want,
 )
 from netgossip.requests import Requests
-from netgossip.table import Merge, Table
+from netgossip.table import Table
 from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
+
+PUSHES_A_PIECE: Final = 32
+"""Peers that are told before others run: up to 1 ms."""
 
 
 class Reception:
@@ -51,6 +58,7 @@ class Reception:
         presence: Presence,
         events: list[Event],
         counts: Counter[str],
+        works: Worklist,
         expect_peers: bool,
     ) -> None:
         self._config = config
@@ -63,48 +71,68 @@ class Reception:
         self._presence = presence
         self._events = events
         self._counts = counts
+        self._works = works
         self._expect_peers = expect_peers
         self._look_at: float | None = None
         """The time of the last input after which a scope may have become synced."""
+        self._written = 0
+        """Entries that went out since a piece was long enough for that."""
 
     def handle(self, received: list[Received], now: float) -> None:
-        """What came in one datagram or piece of a stream."""
+        """What came in one datagram."""
         for peer in self._carriage.take_admitted():
             # A new start: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
             if self._presence.is_live(peer):
                 for scope in self.shared_with(peer):
                     self._exchange.compare(scope, peer, now)
+        if received:
+            self._works.begin(self._handling(received, now))
+
+    def handle_stream(self, arrived: list[Arrived], now: float) -> None:
+        """What came on a stream, after all that came on streams before."""
+        if arrived:
+            self._works.queue(self._handling_stream(arrived, now))
+
+    def _handling_stream(self, arrived: list[Arrived], now: float) -> Pieces[None]:
+        for one in arrived:
+            received = yield from self._carriage.reading(one, now)
+            yield from self._handling(received, now)
+            self._carriage.finish(one)
+            yield
+
+    def _handling(self, received: list[Received], now: float) -> Pieces[None]:
         for item in received:
-            self._handle(item, now)
+            if not self._carriage.knows(item.sender):
+                return  # forgotten since
+            match item.message:
+                case Delta():
+                    yield from self._taking_delta(item.sender, item.message, now)
+                case Ack():
+                    yield from self._taking_ack(item.sender, item.message, now)
+                case Digest():
+                    self._on_digest(item.sender, item.message, now)
+                case Same():
+                    self._on_same(item.sender, item.message, now)
+                case Vector():
+                    yield from self._taking_vector(item.sender, item.message, now)
+                case Want(scope, rows):
+                    for owner, since in rows:
+                        yield from self._sending_delta(item.sender, scope, owner, since, now)
+                case Request():
+                    asked = self._requests.handle_request(item.sender, item.epoch, item.message)
+                    self._events += [asked] if asked is not None else []
+                case Response():
+                    answered: ResponseReceived | None = self._requests.handle_response(
+                        item.sender, item.message
+                    )
+                    self._events += [answered] if answered is not None else []
 
-    def _handle(self, item: Received, now: float) -> None:
-        match item.message:
-            case Delta():
-                self._on_delta(item.sender, item.message, now)
-            case Ack():
-                self._on_ack(item.sender, item.message, now)
-            case Digest():
-                self._on_digest(item.sender, item.message, now)
-            case Same():
-                self._on_same(item.sender, item.message, now)
-            case Vector():
-                self._on_vector(item.sender, item.message, now)
-            case Want(scope, rows):
-                for owner, since in rows:
-                    self._send_delta(item.sender, scope, owner, since, now)
-            case Request():
-                asked = self._requests.handle_request(item.sender, item.epoch, item.message)
-                self._events += [asked] if asked is not None else []
-            case Response():
-                answered: ResponseReceived | None = self._requests.handle_response(item.sender, item.message)
-                self._events += [answered] if answered is not None else []
-
-    def _on_delta(self, sender: NodeId, delta: Delta, now: float) -> None:
+    def _taking_delta(self, sender: NodeId, delta: Delta, now: float) -> Pieces[None]:
         if delta.owner == self._node_id:
             self._hear_of_own(delta.scope, delta.version, None, now)
             return
-        result, event = self._table.merge(delta, from_owner=sender == delta.owner)
+        result, event = yield from self._table.merging(delta, from_owner=sender == delta.owner)
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
@@ -116,7 +144,7 @@ class Reception:
         if sender == delta.owner:
             holding = self._table.holds(delta.scope)
             self._carriage.send(sender, Ack(delta.scope, holding, held, self._table.own_version(delta.scope)))
-            if self._table.concerns(delta.scope):
+            if self._table.concerns(delta.scope) and self._carriage.knows(sender):
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
@@ -124,13 +152,13 @@ class Reception:
             self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
             self.look_for_synced(now)
 
-    def _on_ack(self, sender: NodeId, ack: Ack, now: float) -> None:
+    def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
         self._hear_of_own(ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
         ours = self._table.own_version(ack.scope)
         if self._dissemination.handle_ack(sender, ack, ours, now):
-            self._push(sender, ack.scope, ack.held, now)
+            yield from self._pushing(sender, ack.scope, ack.held, now)
         elif ack.held == ours:
             self._dissemination.settled(sender, ack.scope)
         if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
@@ -165,7 +193,7 @@ class Reception:
         self._exchange.confirm(scope, sender)
         self.look_for_synced(now)
 
-    def _on_vector(self, sender: NodeId, vector: Vector, now: float) -> None:
+    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
         self._exchange.answered(scope, sender)
         rows = {row.owner: row for row in vector.rows}
@@ -183,13 +211,13 @@ class Reception:
         wanted = self._wanted_of(sender, scope, rows) if self._table.holds(scope) else {}
         if wanted:
             self._carriage.send(sender, Want(scope, tuple(wanted.items())))
-        if vector.holding:
-            self._bring_up(sender, vector, now)
-            if wanted:
-                self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
-            else:
-                self._exchange.confirm(scope, sender)
+        if vector.holding and wanted:
+            self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
+        elif vector.holding:
+            self._exchange.confirm(scope, sender)
         self.look_for_synced(now)
+        if vector.holding:
+            yield from self._bringing_up(sender, vector, now)
 
     def _wanted_of(self, sender: NodeId, scope: Scope, rows: dict[NodeId, Row]) -> dict[NodeId, Version]:
         """Logs that the peer holds further than we do, and from where on we need each."""
@@ -207,13 +235,13 @@ class Reception:
                 wanted[owner] = NO_VERSION
         return wanted
 
-    def _bring_up(self, peer: NodeId, vector: Vector, now: float) -> None:
+    def _bringing_up(self, peer: NodeId, vector: Vector, now: float) -> Pieces[None]:
         """Send a peer what we hold beyond its vector."""
         theirs = {row.owner: row.version for row in vector.rows}
         for row in self._table.vector(vector.scope):
             since = theirs.get(row.owner, NO_VERSION)
             if since < row.version:
-                self._send_delta(peer, vector.scope, row.owner, since, now)
+                yield from self._sending_delta(peer, vector.scope, row.owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
         """A peer holds our own log so: jump above a past that we lost. In a scope in which we have no log and no part
@@ -230,10 +258,17 @@ class Reception:
 
     def push_due(self, now: float) -> None:
         """Tell of our own changes whoever is due to hear of them."""
-        for peer, scope, held in self._dissemination.take_due(now):
-            self._push(peer, scope, held, now)
+        if due := self._dissemination.take_due(now):
+            self._works.begin(self._pushing_due(due, now))
 
-    def _push(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> None:
+    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
+        for number, (peer, scope, held) in enumerate(due, 1):
+            if self._carriage.knows(peer) and self._table.concerns(scope):
+                yield from self._pushing(peer, scope, held, now)
+            if number % PUSHES_A_PIECE == 0:
+                yield
+
+    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
         """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
         ours = self._table.own_version(scope)
         if held is not None and held >= ours:
@@ -242,16 +277,23 @@ class Reception:
         if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
             return  # a stream takes longer than the wait for an ack
         since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
-        self._send_delta(peer, scope, self._node_id, since, now)
+        yield from self._sending_delta(peer, scope, self._node_id, since, now)
 
-    def _send_delta(self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float) -> None:
+    def _sending_delta(
+        self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
+    ) -> Pieces[None]:
         if not self._carriage.has_room(peer):
             return  # what is under way first; the next comparison asks for the rest
         delta = self._table.delta(scope, owner, since)
-        if delta is not None:
-            self._carriage.send(peer, delta)
-            if owner == self._node_id:
-                self._dissemination.sent(peer, scope, since, delta.version, now)
+        if delta is None:
+            return
+        if owner == self._node_id:
+            self._dissemination.sent(peer, scope, since, delta.version, now)
+        yield from self._carriage.sending(peer, delta)
+        self._written += len(delta.entries)
+        if self._written >= ENTRIES_A_PIECE:
+            self._written = 0
+            yield
 
     # Who is where
 

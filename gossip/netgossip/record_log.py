@@ -7,9 +7,11 @@ out (with 128 of them, by elimination); against a sum that takes a search that n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
+from netgossip.pieces import ENTRIES_A_PIECE, Pieces
 from netgossip.types import Entry, Log, Version
 
 MODULUS: Final = 1 << 128
@@ -39,6 +41,14 @@ class RecordLog:
         log.collected = saved.collected
         return log
 
+    def copy(self) -> RecordLog:
+        """Another one with the same content."""
+        log = RecordLog(self.epoch, self._hash_key)
+        log.head, log.collected = self.head, self.collected
+        log.digest, log.size_bytes = self.digest, self.size_bytes
+        log.entries = self.entries.copy()
+        return log
+
     @property
     def version(self) -> Version:
         """Names the content."""
@@ -46,6 +56,8 @@ class RecordLog:
 
     def since(self, sequence: int) -> tuple[Entry, ...]:
         """The entries above `sequence`, in order; costs in proportion to their number."""
+        if sequence == 0:
+            return tuple(self.entries.values())
         found = []
         for entry in reversed(self.entries.values()):
             if entry.version.sequence <= sequence:
@@ -59,6 +71,13 @@ class RecordLog:
         self.entries.pop(entry.key, None)
         self.entries[entry.key] = entry
 
+    def putting(self, entries: Sequence[Entry]) -> Pieces[None]:
+        """Put many, in pieces."""
+        for number, entry in enumerate(entries, 1):
+            self.put(entry)
+            if number % ENTRIES_A_PIECE == 0:
+                yield
+
     def outlook(self, entries: tuple[Entry, ...]) -> tuple[int, int]:
         """Digest and size once entries of different keys were put."""
         digest, size_bytes = self.digest, self.size_bytes
@@ -67,6 +86,12 @@ class RecordLog:
             digest += self._hash(entry) - self._hash(old)
             size_bytes += _size_bytes(entry) - _size_bytes(old)
         return digest % MODULUS, size_bytes
+
+    def reach(self, head: int, collected: int) -> None:
+        """The entries have been put; this is how far they lead."""
+        self.head = head
+        if collected > self.collected:
+            self.bury(collected)
 
     def bury(self, collected: int) -> None:
         """Drop the tombstones up to `collected`."""

@@ -15,7 +15,6 @@ from typing import Final, Protocol, TypeAlias
 from netgossip.config import GossipConfig
 from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.frame import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
-from netgossip.record_wire import Message, decode_untrusted
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -37,6 +36,18 @@ class JoinConversation(Protocol):
 JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The body of one message, whole and authentic but not looked at yet."""
+
+    stream_id: StreamId
+    opened: Opened
+    """Its last frame."""
+    body: bytearray
+    is_last: bool
+    """The peer has no more to say on this stream."""
+
+
 @dataclass(slots=True)
 class _Accepted:
     address: Address
@@ -47,6 +58,8 @@ class _Accepted:
     speaker: tuple[NodeId, int] | None = None
     """Sender and epoch of its frames."""
     last_counter: int = 0
+    is_over: bool = False
+    """The peer has no more to say; closed once that has been looked at, which tells it so."""
 
 
 def count_refusal(counts: Counter[str], error: WireError) -> None:
@@ -86,11 +99,11 @@ class AcceptedStreams:
         else:
             self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
 
-    def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[tuple[Opened, list[Message]]]:
-        """The messages that these bytes complete, each group with its last frame. A stream that is refused is
-        closed and counted."""
+    def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
+        """The messages that these bytes complete. A stream that is refused is closed and counted. The caller ends a
+        stream (`end`, `refuse`) once it has done with its last message."""
         stream = self._streams.get(stream_id)
-        if stream is None or not data:
+        if stream is None or stream.is_over or not data:
             return []
         try:
             if stream.reader is None and stream.join is None:
@@ -100,9 +113,13 @@ class AcceptedStreams:
                 return []
             return self._read_frames(stream_id, stream, data, now)
         except WireError as error:
-            count_refusal(self._counts, error)
-            self.end(stream_id)
+            self.refuse(stream_id, error)
             return []
+
+    def refuse(self, stream_id: StreamId, error: WireError) -> None:
+        """Count what came on a stream as refused, and close it."""
+        count_refusal(self._counts, error)
+        self.end(stream_id)
 
     def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
         """Tell by the first byte what a stream is."""
@@ -120,11 +137,9 @@ class AcceptedStreams:
         if close:
             self.end(stream_id)
 
-    def _read_frames(
-        self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float
-    ) -> list[tuple[Opened, list[Message]]]:
+    def _read_frames(self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float) -> list[Arrived]:
         assert stream.reader is not None
-        received = []
+        arrived: list[Arrived] = []
         for header, frame in stream.reader.feed_untrusted(data):
             opened = self._opener.open_untrusted(header, frame, stream=True)
             if stream.speaker not in (None, (opened.sender, opened.epoch)):
@@ -136,13 +151,13 @@ class AcceptedStreams:
             stream.partial += opened.body
             if len(stream.partial) > MESSAGE_LIMIT_BYTES:
                 raise WireError("message too large")
-            if not header.flags & MORE:
-                received.append((opened, decode_untrusted(bytes(stream.partial))))
-                stream.partial.clear()
-            if header.flags & LAST:
-                self.end(stream_id)
+            stream.is_over = bool(header.flags & LAST)
+            if stream.is_over or not header.flags & MORE:
+                arrived.append(Arrived(stream_id, opened, stream.partial, stream.is_over))
+                stream.partial = bytearray()
+            if stream.is_over:
                 break
-        return received
+        return arrived
 
     def end(self, stream_id: StreamId) -> None:
         """Close a stream, if it is open."""

@@ -18,13 +18,14 @@ epoch, head, digest), so that what a third host relays can be proven; it is empt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import msgpack
 
 from netgossip.errors import WireError
+from netgossip.pieces import ENTRIES_A_PIECE, Pieces, at_once
 from netgossip.types import Entry, NodeId, Scope, Version
 
 COUNTER_LIMIT: Final = 1 << 63
@@ -155,75 +156,87 @@ _Field: TypeAlias = int | bytes | bool | None
 
 def encode(message: Message) -> bytes:
     """The bytes of one message."""
-    return bytes(msgpack.packb(_fields(message)))
+    return at_once(encoding(message))
 
 
-def _fields(message: Message) -> list[_Field]:
+def encoding(message: Message) -> Pieces[bytes]:
+    """The same in pieces."""
+    head = _head(message)
+    if not isinstance(message, Delta | Vector | Want):
+        return bytes(msgpack.packb(head))
+    rows = message.entries if isinstance(message, Delta) else message.rows
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_array_header(len(head) + len(rows) * _ROW_FIELDS[type(message)])
+    for one in head:
+        packer.pack(one)
+    for number, row in enumerate(_rows(message), 1):
+        for one in row:
+            packer.pack(one)
+        if number % ENTRIES_A_PIECE == 0:
+            yield
+    return bytes(packer.bytes())
+
+
+_ROW_FIELDS: Final = {Delta: 3, Vector: 4, Want: 3}
+
+
+def _head(message: Message) -> list[_Field]:
+    """All but the rows."""
     match message:
         case Hello(nonce):
             return [1, nonce]
         case Welcome(nonce):
             return [2, nonce]
-        case Delta():
-            return _delta_fields(message)
-        case Ack(scope, holding, held, own):
-            return [4, scope, holding, *held, *own]
+        case Delta(scope, owner, epoch, base, head, collected, digest, entries, signature):
+            own: list[_Field] = [3, scope, bytes.fromhex(owner), epoch, base, head, collected]
+            return [*own, _digest(digest), signature, len(entries)]
+        case Ack(scope, holding, held, own_version):
+            return [4, scope, holding, *held, *own_version]
         case Digest(scope, fingerprint):
             return [5, scope, _digest(fingerprint)]
         case Same(scope, fingerprint):
             return [6, scope, _digest(fingerprint)]
-        case Vector() | Want():
-            return _row_fields(message)
+        case Vector(scope, holding, rows):
+            return [7, scope, holding, len(rows)]
+        case Want(scope, wanted):
+            return [8, scope, len(wanted)]
         case Request(request_id, payload):
             return [9, request_id, payload]
         case Response(request_id, payload):
             return [10, request_id, payload]
 
 
+def _rows(message: Delta | Vector | Want) -> Iterator[tuple[_Field, ...]]:
+    match message:
+        case Delta():
+            return ((entry.key, entry.version.sequence, entry.value) for entry in message.entries)
+        case Vector():
+            return ((bytes.fromhex(row.owner), *row.version, _digest(row.digest)) for row in message.rows)
+        case Want():
+            return ((bytes.fromhex(owner), *version) for owner, version in message.rows)
+
+
 def _digest(value: int) -> bytes:
     return value.to_bytes(DIGEST_BYTES, "big")
 
 
-def _row_fields(message: Vector | Want) -> list[_Field]:
-    if isinstance(message, Vector):
-        fields: list[_Field] = [7, message.scope, message.holding, len(message.rows)]
-        for row in message.rows:
-            fields += (bytes.fromhex(row.owner), *row.version, _digest(row.digest))
-        return fields
-    fields = [8, message.scope, len(message.rows)]
-    for owner, version in message.rows:
-        fields += (bytes.fromhex(owner), *version)
-    return fields
-
-
-def _delta_fields(delta: Delta) -> list[_Field]:
-    fields: list[_Field] = [
-        3,
-        delta.scope,
-        bytes.fromhex(delta.owner),
-        delta.epoch,
-        delta.base,
-        delta.head,
-        delta.collected,
-        _digest(delta.digest),
-        delta.signature,
-        len(delta.entries),
-    ]
-    for entry in delta.entries:
-        fields += (entry.key, entry.version.sequence, entry.value)
-    return fields
-
-
-def decode_untrusted(body: bytes) -> list[Message]:
+def decode_untrusted(body: bytes | bytearray) -> list[Message]:
     """All messages of a body that we know, in order. Raises WireError; then nothing of the body counts."""
+    return at_once(decoding_untrusted(body))
+
+
+def decoding_untrusted(body: bytes | bytearray) -> Pieces[list[Message]]:
+    """The same in pieces."""
     reader = _Reader(body)
-    messages = []
+    messages: list[Message] = []
     try:
         while reader.begin():
-            parse = _PARSERS.get(reader.integer())
-            if parse is not None:
-                messages.append(parse(reader))
-            reader.finish()
+            kind = reader.integer()
+            if kind in _PARSERS:
+                messages.append(_PARSERS[kind](reader))
+            elif kind in _LONG_PARSERS:
+                messages.append((yield from _LONG_PARSERS[kind](reader)))
+            yield from reader.finishing()
     except (msgpack.UnpackException, ValueError, TypeError, OverflowError) as error:
         raise WireError(f"malformed message: {error}") from None
     return messages
@@ -232,7 +245,7 @@ def decode_untrusted(body: bytes) -> list[Message]:
 class _Reader:
     """Cursor over a body. Containers inside a message are refused by the unpacker's limits of 0."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | bytearray) -> None:
         limit = max(len(body), 1)
         self._unpacker: Any = msgpack.Unpacker(
             None,
@@ -254,12 +267,14 @@ class _Reader:
         self._left = self._unpacker.read_array_header()
         return True
 
-    def finish(self) -> None:
+    def finishing(self) -> Pieces[None]:
         """Skip the positions that we do not know."""
         if self._left > self._size:
             raise WireError("more positions than bytes")
-        for _ in range(self._left):
+        for number in range(1, self._left + 1):
             self._unpacker.skip()
+            if number % ENTRIES_A_PIECE == 0:
+                yield
 
     def _next(self) -> object:
         if self._left <= 0:
@@ -314,50 +329,63 @@ class _Reader:
         return count
 
 
-def _parse_delta(reader: _Reader) -> Delta:
+def _parse_delta(reader: _Reader) -> Pieces[Message]:
     scope, owner, epoch = reader.scope(), reader.node(), reader.integer()
     base, head, collected, digest = reader.integer(), reader.integer(), reader.integer(), reader.digest()
     signature = reader.data(most=SIGNATURE_LIMIT_BYTES)
     if not (epoch >= 1 and base <= head and collected <= head and (base == 0 or collected <= base)):
         raise WireError("a delta whose bounds contradict each other")
-    entries = []
+    entries: dict[bytes, Entry] = {}
     last = base
-    for _ in range(reader.count(3)):
+    for number in range(1, reader.count(3) + 1):
         key = reader.data(least=1, most=KEY_LIMIT_BYTES)
         sequence = reader.integer()
         if not last < sequence <= head:
             raise WireError("a delta out of order")
         last = sequence
         value = reader.optional(most=VALUE_LIMIT_BYTES)
-        entries.append(Entry(scope, owner, key, value, Version(epoch, sequence)))
-    if len({entry.key for entry in entries}) != len(entries):
-        raise WireError("a delta that names a key twice")
-    return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries), signature)
+        if key in entries:
+            raise WireError("a delta that names a key twice")
+        entries[key] = Entry(scope, owner, key, value, Version(epoch, sequence))
+        if number % ENTRIES_A_PIECE == 0:
+            yield
+    return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries.values()), signature)
 
 
-def _parse_vector(reader: _Reader) -> Vector:
+def _parse_vector(reader: _Reader) -> Pieces[Message]:
     scope, holding = reader.scope(), reader.flag()
-    rows = tuple(Row(reader.node(), reader.version(), reader.digest()) for _ in range(reader.count(4)))
-    return Vector(scope, holding, rows)
+    rows = []
+    for number in range(1, reader.count(4) + 1):
+        rows.append(Row(reader.node(), reader.version(), reader.digest()))
+        if number % ENTRIES_A_PIECE == 0:
+            yield
+    return Vector(scope, holding, tuple(rows))
 
 
-def _parse_want(reader: _Reader) -> Want:
+def _parse_want(reader: _Reader) -> Pieces[Message]:
     scope = reader.scope()
-    rows = tuple((reader.node(), reader.version()) for _ in range(reader.count(3)))
-    if len({owner for owner, _ in rows}) != len(rows):
-        raise WireError("a want that names a log twice")
-    return Want(scope, rows)
+    rows: dict[NodeId, Version] = {}
+    for number in range(1, reader.count(3) + 1):
+        owner = reader.node()
+        if owner in rows:
+            raise WireError("a want that names a log twice")
+        rows[owner] = reader.version()
+        if number % ENTRIES_A_PIECE == 0:
+            yield
+    return Want(scope, tuple(rows.items()))
 
 
 _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     1: lambda r: Hello(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
     2: lambda r: Welcome(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
-    3: _parse_delta,
     4: lambda r: Ack(r.scope(), r.flag(), r.version(), r.version()),
     5: lambda r: Digest(r.scope(), r.digest()),
     6: lambda r: Same(r.scope(), r.digest()),
-    7: _parse_vector,
-    8: _parse_want,
     9: lambda r: Request(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
     10: lambda r: Response(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
+}
+_LONG_PARSERS: Final[dict[int, Callable[[_Reader], Pieces[Message]]]] = {
+    3: _parse_delta,
+    7: _parse_vector,
+    8: _parse_want,
 }

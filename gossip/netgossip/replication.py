@@ -21,6 +21,7 @@ from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.errors import UsageError
 from netgossip.exchange import Exchange
+from netgossip.pieces import Worklist
 from netgossip.presence import Presence
 from netgossip.reception import Reception
 from netgossip.record_streams import JoinHandler
@@ -80,6 +81,7 @@ class Replication:
             own_logs=own_logs,
             replicas=replicas,
         )
+        self._works = Worklist()
         self._carriage = Carriage(
             config=config,
             node_id=node_id,
@@ -89,6 +91,7 @@ class Replication:
             rng=rng,
             new_stream_id=new_stream_id,
             join_handler=join_handler,
+            works=self._works,
         )
         self._dissemination = Dissemination(config=config)
         self._exchange = Exchange(config=config, rng=rng)
@@ -107,6 +110,7 @@ class Replication:
             presence=self._presence,
             events=self._events,
             counts=self._counts,
+            works=self._works,
             expect_peers=expect_peers,
         )
         self._exchange.enter(CLUSTER_SCOPE, now)
@@ -125,7 +129,7 @@ class Replication:
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
         """Bytes of a stream, in any cut."""
-        self._reception.handle(self._carriage.handle_stream_data(stream_id, data, now), now)
+        self._reception.handle_stream(self._carriage.handle_stream_data(stream_id, data, now), now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer half-closed, or the stream broke."""
@@ -139,6 +143,15 @@ class Replication:
             self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
         self._reception.look_for_synced(now)
+
+    @property
+    def is_behind(self) -> bool:
+        """True while `take_piece` has something to do."""
+        return len(self._works) > 0
+
+    def take_piece(self) -> None:
+        """Go on with what was too long for one input."""
+        self._works.take_piece()
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""

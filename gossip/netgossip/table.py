@@ -24,13 +24,14 @@ newer version does.
 
 from __future__ import annotations
 
-import enum
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final
 
 from netgossip.errors import UsageError
+from netgossip.merge import LOG_LIMIT_BYTES, Merge, contradiction, uselessness
+from netgossip.pieces import ENTRIES_A_PIECE, Pieces, at_once
 from netgossip.record_log import MODULUS, RecordLog
 from netgossip.record_wire import COUNTER_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
@@ -44,24 +45,6 @@ from netgossip.types import (
     Scope,
     Version,
 )
-
-LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
-"""Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
-host is planned to carry."""
-
-
-class Merge(enum.Enum):
-    """What became of a delta."""
-
-    APPLIED = "applied"
-    KNOWN = "known"
-    """Nothing new in it."""
-    GAP = "gap"
-    """We hold less than its base: ask from our version on."""
-    DIVERGED = "diverged"
-    """It does not lead to the content it announces: ask for the whole log."""
-    REFUSED = "refused"
-    """Of a scope that we do not hold, of our own log, or of a log that is too large."""
 
 
 class Table:
@@ -290,56 +273,74 @@ class Table:
                 self._dropped[scope, owner] = log.version
 
     def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
-        """Apply a delta of another owner's log, if it brings us forward.
+        """Apply a delta of another owner's log, if it brings us forward (merge.py)."""
+        return at_once(self.merging(delta, from_owner=from_owner))
 
-        The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk
-        left two contents of one version and the owner is gone, the higher digest wins, so that all agree.
-        """
-        if delta.owner == self._node_id or delta.scope not in self._held:
-            return Merge.REFUSED, None
-        have = self.version(delta.scope, delta.owner)
-        log = self._logs.get(delta.scope, {}).get(delta.owner)
-        corrects = (
-            delta.base == 0
-            and log is not None
-            and (delta.digest != log.digest if from_owner else delta.digest > log.digest)
-        )
-        if delta.version < have or (delta.version == have and not corrects):
-            return Merge.KNOWN, None
+    def merging(self, delta: Delta, *, from_owner: bool) -> Pieces[tuple[Merge, EntriesChanged | None]]:
+        """The same in pieces. Nobody sees a part: what is long is prepared beside the table, and put there as a whole
+        if it still fits by then. So it has the effect that `merge` has at its last piece."""
         if delta.base == 0:
-            return self._replace(delta)
-        if log is None or delta.epoch != log.epoch or delta.base > log.head:
-            return Merge.GAP, None
-        return self._extend(log, delta)
+            log = RecordLog(delta.epoch, self._hash_key)
+            if (useless := self._useless(delta, from_owner=from_owner)) is None:
+                yield from log.putting(delta.entries)
+                log.head, log.collected = delta.head, delta.collected
+                useless = self._useless(delta, from_owner=from_owner)
+            return (useless, None) if useless is not None else self._replace(delta, log)
+        while (useless := self._useless(delta, from_owner=from_owner)) is None:
+            held = self._logs[delta.scope][delta.owner]
+            head = held.head
+            # They are in order of sequence.
+            at = bisect_right(delta.entries, head, key=lambda entry: entry.version.sequence)
+            fresh = delta.entries[at:]
+            if len(fresh) <= ENTRIES_A_PIECE:
+                return self._extend(held, delta, fresh)
+            log = held.copy()
+            yield from log.putting(fresh)
+            if self._logs.get(delta.scope, {}).get(delta.owner) is held and held.head == head:
+                return self._supersede(log, delta, fresh)
+        return useless, None
 
-    def _replace(self, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
-        log = RecordLog(delta.epoch, self._hash_key)
-        for entry in delta.entries:
-            log.put(entry)
-        log.head, log.collected = delta.head, delta.collected
-        if log.digest != delta.digest or log.size_bytes > LOG_LIMIT_BYTES:
+    def _useless(self, delta: Delta, *, from_owner: bool) -> Merge | None:
+        if delta.owner == self._node_id or delta.scope not in self._held:
+            return Merge.REFUSED
+        log = self._logs.get(delta.scope, {}).get(delta.owner)
+        return uselessness(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
+
+    def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
+        """`log` is made of the delta alone."""
+        if contradiction(delta, log.digest, log.size_bytes) is not None:
             return Merge.REFUSED, None
+        self._dropped.pop((delta.scope, delta.owner), None)
+        self._put(delta, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
+
+    def _supersede(
+        self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
+    ) -> tuple[Merge, EntriesChanged | None]:
+        """`log` is a copy of the one that we hold, with `fresh`."""
+        if (refused := contradiction(delta, log.digest, log.size_bytes)) is not None:
+            return refused, None
+        log.reach(delta.head, delta.collected)
+        self._put(delta, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
+
+    def _put(self, delta: Delta, log: RecordLog) -> None:
         logs = self._logs.setdefault(delta.scope, {})
         if delta.owner in logs:
             self._subtract(delta.scope, delta.owner, logs[delta.owner])
         logs[delta.owner] = log
-        self._dropped.pop((delta.scope, delta.owner), None)
         self._add(delta.scope, delta.owner, log)
-        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
 
-    def _extend(self, log: RecordLog, delta: Delta) -> tuple[Merge, EntriesChanged | None]:
-        fresh = tuple(entry for entry in delta.entries if entry.version.sequence > log.head)
-        digest, size_bytes = log.outlook(fresh)
-        if digest != delta.digest:
-            return Merge.DIVERGED, None
-        if size_bytes > LOG_LIMIT_BYTES:
-            return Merge.REFUSED, None
+    def _extend(
+        self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
+    ) -> tuple[Merge, EntriesChanged | None]:
+        """A few, in place: a copy of a large log would cost more."""
+        if (refused := contradiction(delta, *log.outlook(fresh))) is not None:
+            return refused, None
         self._subtract(delta.scope, delta.owner, log)
         for entry in fresh:
             log.put(entry)
-        log.head = delta.head
-        if delta.collected > log.collected:
-            log.bury(delta.collected)
+        log.reach(delta.head, delta.collected)
         self._add(delta.scope, delta.owner, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
 

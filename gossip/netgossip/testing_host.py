@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from netgossip.testing import SimCluster
 
 PORTS: Final = {Channel.GOSSIP: 7956, Channel.RECORD: 7957}
+PIECE_S: Final = 0.001
+"""Virtual time between two pieces of long work, in which other things happen."""
 CHECK_EVERY: Final = 64
 """Inputs of a host between two looks at its invariants."""
 
@@ -79,6 +81,8 @@ class SimHost:
         self._cluster = cluster
         self._wake_at = float("inf")
         self._inputs = 0
+        self._is_planned = False
+        """Another piece of what the node is behind with."""
 
     @property
     def running(self) -> GossipNode:
@@ -163,10 +167,20 @@ class SimHost:
         self._inputs += 1
         if self._inputs % CHECK_EVERY == 0:
             node.check_invariants()
+        if node.is_behind and not self._is_planned:
+            self._is_planned = True
+            cluster.at(cluster.now + PIECE_S, lambda: self._go_on(node))
         deadline = max(node.next_deadline(), cluster.now)
         if deadline != self._wake_at and deadline != float("inf"):
             self._wake_at = deadline
             cluster.at(deadline, lambda: self._wake(deadline, node))
+
+    def _go_on(self, node: GossipNode) -> None:
+        self._is_planned = False
+        if self.node is node and not self.paused:
+            node.take_piece()
+        if self.node is not None:
+            self.flush()
 
     def _wake(self, deadline: float, node: GossipNode) -> None:
         if self.node is node and self._wake_at == deadline:

@@ -6,6 +6,8 @@ A machine never touches a socket. It is fed bytes with the time at which they ca
     machine.handle_deadline(now)            # early or repeated calls do nothing
     output = machine.drain()                # datagrams may be lost, events and stream commands may not
     machine.next_deadline()                 # ask again after every call above
+    while machine.is_behind:                # what was too long for one input, of a node and its records
+        machine.take_piece()                # a millisecond of it; drain, and let others run in between
 
 Streams are the same idea for TCP. The machine names a stream by a number; the driver owns the socket:
 

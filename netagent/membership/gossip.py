@@ -22,6 +22,7 @@ from netagent.membership.intake import Intake
 from netagent.membership.participation import Participation
 from netagent.membership.recollection import Recollection
 from netagent.model.ids import HostId
+from netagent.pieces import turn
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.live import Live
 from netagent.registry.publish import Publisher
@@ -98,6 +99,7 @@ class Gossip:
             record_tcp=sockets.record_tcp,
             clock=trio.current_time,
             on_events=self._note_events,
+            turn=turn(),
         )
         self.flush = self._driver.flush_nowait
         """Sends what the node has to say now."""

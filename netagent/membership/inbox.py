@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from netagent.log import Limited
@@ -147,13 +148,10 @@ class Inbox:
         self._waiting_entries -= _size(event)
         if not self._is_held(event.scope, event.owner):
             return []  # the owner was forgotten since
-        event = self._as_delta(event)
-        if len(event.entries) <= room:
-            return [event]
-        rest = replace(event, entries=event.entries[room:])
-        self._waiting.appendleft(rest)
-        self._waiting_entries += _size(rest)
-        return [replace(event, entries=event.entries[:room])]
+        now, *later = _slices(self._as_delta(event), room)
+        self._waiting.extendleft(reversed(later))
+        self._waiting_entries += sum(map(_size, later))
+        return [now]
 
     def forget_scope(self, scope: Scope) -> None:
         """This host has left a network: neither what waits of its records counts, nor that they were complete."""
@@ -279,6 +277,14 @@ class Inbox:
 def _size(event: Event) -> int:
     """What an event counts while it waits."""
     return max(len(event.entries), 1) if isinstance(event, EntriesChanged) else 1
+
+
+def _slices(event: EntriesChanged, first: int) -> list[EntriesChanged]:
+    """The first entries of an event, and the others in pieces, so that none is copied again for each."""
+    if len(event.entries) <= first:
+        return [event]
+    cuts = [0, *range(first, len(event.entries), PIECE_ENTRIES), len(event.entries)]
+    return [replace(event, entries=event.entries[start:end]) for start, end in pairwise(cuts)]
 
 
 def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) -> RegistryView:

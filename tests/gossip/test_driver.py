@@ -11,12 +11,15 @@ import pytest
 import trio
 import trio.testing
 
+from netgossip import labour
 from netgossip.config import GossipConfig
 from netgossip.driver import READ_BYTES, Driver, open_sockets
 from netgossip.errors import UsageError
 from netgossip.node import GossipNode
+from netgossip.pieces import ENTRIES_A_PIECE
+from netgossip.record_log import RecordLog
 from netgossip.seal import Keyring
-from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Event, MemberState
+from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0
 
@@ -127,6 +130,75 @@ class Batches(trio.abc.Instrument):
         del timeout
         self.sizes.append(self._now)
         self._now = 0
+
+
+class Puts(trio.abc.Instrument):
+    """Entries that are put into one node's logs, by what the event loop does between two looks for I/O."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        self._now = 0
+        put = RecordLog.put
+
+        def counting(log: RecordLog, entry: Entry) -> None:
+            self._now += 1
+            put(log, entry)
+
+        monkeypatch.setattr(RecordLog, "put", counting)
+
+    def before_io_wait(self, timeout: float) -> None:
+        del timeout
+        self.sizes.append(self._now)
+        self._now = 0
+
+
+def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labour, "PIECE_S", 0.0)
+
+    async def main() -> None:
+        one = Host(1)
+        two = Host(2, seeds=(one.address,))
+        for start in range(0, 4000, 250):
+            changes = [(CLUSTER_SCOPE, b"%d" % at, bytes(100)) for at in range(start, start + 250)]
+            two.node.commit(two.node.prepare(changes), trio.current_time())
+        puts = Puts(monkeypatch)
+        trio.lowlevel.add_instrument(puts)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.driver.run)
+            nursery.start_soon(two.driver.run)
+            await wait_until(lambda: any(map(len, (log.entries for log in one.node.logs(CLUSTER_SCOPE)))))
+            await wait_until(lambda: not two.node.unacknowledged(CLUSTER_SCOPE))
+            nursery.cancel_scope.cancel()
+        (log,) = one.node.logs(CLUSTER_SCOPE)
+        assert len(log.entries) == 4000
+        assert max(puts.sizes) <= ENTRIES_A_PIECE
+
+    trio.run(main)
+
+
+def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
+    class Behind:
+        is_behind = True
+        pieces = 0
+
+        def take_piece(self) -> None:
+            self.pieces += 1
+            self.is_behind = self.pieces < 3
+
+    async def main() -> None:
+        node = Behind()
+        work = labour.Labour(node, trio.Lock())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work.run, lambda: None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert node.pieces == 0, "nobody has said that there is something to do"
+            work.note()
+            with trio.fail_after(BOUND_S):
+                await work.wait_done()
+            assert node.pieces == 3
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
 
 
 def test_many_streams_at_once_are_taken_in_turn() -> None:

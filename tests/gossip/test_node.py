@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError, WireError
-from netgossip.node import META_LIMIT_BYTES, GossipNode, unwrap_meta_untrusted, wrap_meta
+from netgossip.meta import META_LIMIT_BYTES, unwrap_meta_untrusted, wrap_meta
+from netgossip.node import GossipNode
 from netgossip.seal import Keyring
 from netgossip.testing import SimCluster
 from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, Output, ScopeSynced

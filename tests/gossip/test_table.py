@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from netgossip.errors import UsageError
+from netgossip.merge import LOG_LIMIT_BYTES, Merge
 from netgossip.record_wire import COUNTER_LIMIT, NO_VERSION, Delta
-from netgossip.table import LOG_LIMIT_BYTES, Merge, Table
+from netgossip.table import Table
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Log, OwnLogRaised, Scope, Version
 
 OWNER, READER, THIRD = "0a" * 16, "0b" * 16, "0c" * 16

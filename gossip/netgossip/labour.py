@@ -1,0 +1,58 @@
+"""The driver's side of a node's long work: it is done piece by piece, and others run in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+PIECE_S: Final = 0.002
+"""How long the event loop waits for what is done of it in one go."""
+
+
+class Labourer(Protocol):
+    """A machine that may be behind."""
+
+    @property
+    def is_behind(self) -> bool:
+        """True while `take_piece` has something to do."""
+
+    def take_piece(self) -> None:
+        """Do a millisecond of it."""
+
+
+class Labour:
+    """`note` after every input; `run` beside that. All that takes long has one `turn`."""
+
+    def __init__(self, node: Labourer, turn: trio.Lock) -> None:
+        self._node = node
+        self._came = trio.Event()
+        self._done = trio.Event()
+        self.turn = turn
+
+    def note(self) -> None:
+        """The node may be behind now."""
+        if self._node.is_behind:
+            self._came.set()
+
+    async def wait_done(self) -> None:
+        """Until the node is not behind: who brings it more of what takes long should wait for that."""
+        while self._node.is_behind:
+            await self._done.wait()
+
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Until cancelled; `flush` carries out what a piece led to."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            while self._node.is_behind:
+                async with self.turn:
+                    began = time.perf_counter()
+                    self._node.take_piece()
+                    while self._node.is_behind and time.perf_counter() - began < PIECE_S:
+                        self._node.take_piece()
+                    flush()
+            self._done.set()
+            self._done = trio.Event()

@@ -1,0 +1,53 @@
+"""Whether a delta of another's log brings us forward: the rule by which logs merge, and what becomes of a delta."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from netgossip.record_log import RecordLog
+from netgossip.record_wire import Delta
+from netgossip.types import Version
+
+LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
+host is planned to carry."""
+
+
+class Merge(enum.Enum):
+    """What became of a delta."""
+
+    APPLIED = "applied"
+    KNOWN = "known"
+    """Nothing new in it."""
+    GAP = "gap"
+    """We hold less than its base: ask from our version on."""
+    DIVERGED = "diverged"
+    """It does not lead to the content it announces: ask for the whole log."""
+    REFUSED = "refused"
+    """Of a scope that we do not hold, of our own log, or of a log that is too large."""
+
+
+def uselessness(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:
+    """Why a delta can't be applied to the log that we hold, which is at `have`; None: it can.
+
+    The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk
+    left two contents of one version and the owner is gone, the higher digest wins, so that all agree.
+    """
+    corrects = (
+        delta.base == 0
+        and log is not None
+        and (delta.digest != log.digest if from_owner else delta.digest > log.digest)
+    )
+    if delta.version < have or (delta.version == have and not corrects):
+        return Merge.KNOWN
+    if delta.base > 0 and (log is None or delta.epoch != log.epoch or delta.base > log.head):
+        return Merge.GAP
+    return None
+
+
+def contradiction(delta: Delta, digest: int, size_bytes: int) -> Merge | None:
+    """Why a delta that led to this content must not be applied; None: it may."""
+    if digest != delta.digest:
+        return Merge.DIVERGED
+    return Merge.REFUSED if size_bytes > LOG_LIMIT_BYTES else None

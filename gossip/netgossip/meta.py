@@ -1,0 +1,69 @@
+"""A member's meta on the wire is ours around the application's: msgpack `[1, record port, application's bytes]`.
+
+A node without our wrapping (a plain memberlist node) is a member like any other, its meta shown as it is; it has no
+record address and gets no records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import msgpack
+
+from netgossip.errors import UsageError, WireError
+from netgossip.types import Address, Member
+
+META_LIMIT_BYTES: Final = 400
+"""The application's part; memberlist allows 512 in all (MetaMaxSize)."""
+
+META_VERSION: Final = 1
+
+
+def wrap_meta(record_port: int, meta: bytes) -> bytes:
+    """What goes on the wire. Raises UsageError."""
+    if len(meta) > META_LIMIT_BYTES:
+        raise UsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+    return bytes(msgpack.packb([META_VERSION, record_port, meta]))
+
+
+def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
+    """Record port and the application's part. Raises WireError for a meta that is not ours.
+
+    Positions after the third are of a later version, and skipped.
+    """
+    try:
+        fields = msgpack.unpackb(meta, max_array_len=16, max_map_len=0, max_bin_len=512)
+    except (msgpack.UnpackException, ValueError, TypeError) as error:
+        raise WireError(f"foreign meta: {error}") from None
+    match fields:
+        case [int(version), int(port), bytes(own), *_] if version >= 1 and 1 <= port <= 65535:
+            return port, own
+    raise WireError("foreign meta")
+
+
+def shown(member: Member) -> Member:
+    """The member with the application's part of its meta."""
+    try:
+        return replace(member, meta=unwrap_meta_untrusted(member.meta)[1])
+    except WireError:
+        return member
+
+
+def recalled(member: Member, record_port: int) -> Member:
+    """A member from before our restart, on whose shown meta we put our wrapping again.
+
+    Its record port was not kept; ours is the best guess. With one incarnation less, what it says itself prevails.
+    """
+    if len(member.meta) > META_LIMIT_BYTES:
+        return member
+    meta = wrap_meta(record_port, member.meta)
+    return replace(member, meta=meta, incarnation=max(member.incarnation - 1, 0))
+
+
+def record_address(member: Member) -> Address | None:
+    """Where a member takes records; None if it takes none."""
+    try:
+        return member.address[0], unwrap_meta_untrusted(member.meta)[0]
+    except WireError:
+        return None
