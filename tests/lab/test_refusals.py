@@ -27,14 +27,20 @@ def refused(app: Cluster) -> Callable[..., str]:
 
     def run(status: int, host: str, *arguments: str) -> str:
         before = app.traces()
-        done = app.try_netagent(host, *arguments)
-        assert done.status == status, (arguments, done.status, done.stdout, done.stderr)
-        assert done.stdout == ""
-        assert len(done.stderr.strip().splitlines()) <= 3, "one sentence, and a hint"
+        said = complaint(app, status, host, *arguments)
         assert app.traces() == before
-        return done.stderr
+        return said
 
     return run
+
+
+def complaint(app: Cluster, status: int, host: str, *arguments: str) -> str:
+    """What a command says that must be refused with this status."""
+    done = app.try_netagent(host, *arguments)
+    assert done.status == status, (arguments, done.status, done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) <= 3, "one sentence, and a hint"
+    return done.stderr
 
 
 def attach(target: str, *options: str) -> tuple[str, ...]:
@@ -153,15 +159,14 @@ def test_scenario_34_static_address_and_mac(app: Cluster, refused: Callable[...,
     assert_has("h2", "moved2")
 
 
-def test_bad_names(refused: Callable[..., str]) -> None:
+def test_bad_words_are_refused_before_anything_is_done(app: Cluster) -> None:
+    app.lab.add_container("bare", "h1", [])
+    before = app.traces()
     for name in ("Upper", "-dash", "under_", "dot.ted", "x" * 64, "", "späße", "a b", "a\nb", "../up"):
         if name:  # an empty option is one not given
-            refused(2, "h1", *attach("netns:bare", f"--name={name}"))
-            refused(2, "h1", *attach("netns:bare", "--name=good", f"--service={name}"))
-        refused(2, "h1", "network", "create", f"--subnet={SMALL}", "--", name)
-
-
-def test_bad_values(refused: Callable[..., str]) -> None:
+            complaint(app, 2, "h1", *attach("netns:bare", f"--name={name}"))
+            complaint(app, 2, "h1", *attach("netns:bare", "--name=good", f"--service={name}"))
+        complaint(app, 2, "h1", "network", "create", f"--subnet={SMALL}", "--", name)
     for arguments in (
         ("network", "create", "other", "--subnet", "10.0.0.0/33"),
         ("network", "create", "other", "--subnet", "10.0.0.1/24"),
@@ -173,7 +178,8 @@ def test_bad_values(refused: Callable[..., str]) -> None:
         attach("netns:bare", "--ifname", "a/b"),
         attach("netns:bare", "--label", "no-value"),
     ):
-        refused(2, "h1", *arguments)
+        complaint(app, 2, "h1", *arguments)
+    assert app.traces() == before
 
 
 @pytest.fixture
