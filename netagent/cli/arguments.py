@@ -71,7 +71,7 @@ def forget(parser: argparse.ArgumentParser) -> None:
 
 def endpoint(parser: argparse.ArgumentParser) -> None:
     """Commands about one endpoint."""
-    parser.add_argument("endpoint", metavar="ENDPOINT", help="its name or id")
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="its name, NAME.NETWORK, or id")
 
 
 def drain(parser: argparse.ArgumentParser) -> None:

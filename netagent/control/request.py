@@ -159,7 +159,7 @@ def _publication_address(text: str) -> str:
             thing=text,
             hint="use 127.0.0.1, or no address",
         )
-    return "" if address.is_unspecified else str(address)
+    return str(address)
 
 
 def filter_untrusted(value: Mapping[str, Any]) -> ListFilter:

@@ -8,6 +8,10 @@ MAX_PORTS = 1000
 """Of one range. Each port is an element of a set in the kernel."""
 
 
+ANYWHERE = frozenset({"0.0.0.0", "::"})
+"""All addresses of a host of one family."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Publication:
     """`count` ports from `host_port` on lead to as many from `port` on."""
@@ -18,7 +22,8 @@ class Publication:
     """`tcp` or `udp`."""
     count: int = 1
     address: str = ""
-    """Of the host, canonical; empty: all that it has, of both families, also later ones."""
+    """Of the host, canonical. Empty: all that it has, of both families, later ones too. One of `ANYWHERE`: all of one
+    family."""
 
     @property
     def text(self) -> str:
@@ -41,8 +46,15 @@ class Publication:
             self.protocol == other.protocol
             and self.host_port < other.host_port + other.count
             and other.host_port < self.host_port + self.count
-            and (not self.address or not other.address or self.address == other.address)
+            and self._shares_address(other)
         )
+
+    def _shares_address(self, other: Publication) -> bool:
+        """Whether somebody can come to both by one address of the host."""
+        one, two = self.address, other.address
+        if not one or not two or one == two:
+            return True
+        return (":" in one) == (":" in two) and not ANYWHERE.isdisjoint({one, two})
 
 
 def _range(first: int, count: int) -> str:

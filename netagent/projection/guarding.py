@@ -13,6 +13,7 @@ from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
 from netagent.projection.intent import own_cidrs
 from netagent.projection.linking import ways
@@ -71,7 +72,7 @@ def _doors(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterat
                     host_port=one.host_port + number,
                     container=address,
                     port=one.port + number,
-                    address=one.address,
+                    address="" if one.address in ANYWHERE else one.address,
                     is_beside=row.endpoint_id not in leading_out,
                 )
 

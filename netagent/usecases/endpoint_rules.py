@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from netagent.errors import RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
@@ -96,6 +97,17 @@ def without_names(record: EndpointRecord) -> EndpointRecord:
     return dataclasses.replace(record, health=Health.UNHEALTHY)
 
 
+_OPTIONS: Final = {
+    "--name": "name",
+    "--service": "service",
+    "--alias": "aliases",
+    "--expose": "ports",
+    "--label": "labels",
+    "--publish": "publish",
+}
+"""Option -> what it says of an endpoint. Who leaves it away gets the default, which is not what another one gave."""
+
+
 def existing_endpoint(
     rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, request: AttachRequest
 ) -> LocalEndpointRow | None:
@@ -103,22 +115,32 @@ def existing_endpoint(
     for row in rows:
         if row.network_id != wanted.network_id or sandbox_of(row) != sandbox_of(wanted):
             continue
-        same = all(
-            getattr(row, one) == getattr(wanted, one)
-            for one in ("name", "service", "aliases", "ports", "labels", "publish")
-        ) and set(wanted.links) <= set(row.links)
-        same = same and (not request.addresses or set(request.addresses) <= set(row.addresses))
-        same = same and (not request.ifname or request.ifname == row.ifname)
-        same = same and (not request.mac or request.mac == row.mac)
-        if same and row.stage is Stage.PUBLISHED:
+        others = _other_options(row, wanted, request)
+        if not others and row.stage is Stage.PUBLISHED:
             return row
+        otherwise = f", with another {' and '.join(others)}" if others else ""
         raise RefusedError(
-            f"{request.target} is in network {request.network} already, as {row.name} ({', '.join(row.addresses)})",
+            f"{request.target} is in network {request.network} already, as {row.name} "
+            f"({', '.join(row.addresses)}){otherwise}",
             code="already-attached",
             thing=request.target,
             hint=f"`netagent detach {row.name}` first",
         )
     return None
+
+
+def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: AttachRequest) -> list[str]:
+    """Options of `attach` by which an endpoint would come out otherwise than it is."""
+    others = [option for option, one in _OPTIONS.items() if getattr(row, one) != getattr(wanted, one)]
+    if not set(wanted.links) <= set(row.links):
+        others.append("--link")
+    if not set(request.addresses) <= set(row.addresses):
+        others.append("--ip")
+    if request.ifname not in {"", row.ifname}:
+        others.append("--ifname")
+    if request.mac not in {"", row.mac}:
+        others.append("--mac")
+    return others
 
 
 def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpointRow:

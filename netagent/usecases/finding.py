@@ -50,21 +50,31 @@ def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:
 
 
 def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
-    """An endpoint of this host by id, beginning of an id, or name."""
-    rows = live.rows
+    """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK."""
+    rows, view = live.rows, live.view
     exact = rows.get(EndpointId(text))
     if exact is not None:
         return exact
-    found = [row for row in rows.values() if row.name == text]
+    name = text.partition(".")[0]
+    found = [
+        row
+        for row in rows.values()
+        if row.name == name and _is_called(view, text, row.name, view.local, row.network_id)
+    ]
     if not found and len(text) >= 6:
         found = [row for row in rows.values() if row.endpoint_id.startswith(text)]
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({_place(live.view, row)})" for row in found))
-        raise InputError(f"{len(found)} endpoints are called {text!r}: {ids}", thing=text, hint="give the id")
-    view = live.view
-    for endpoint in view.endpoints_named(text):
+        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({_place(view, row)})" for row in found))
+        raise InputError(
+            f"{len(found)} endpoints are called {text!r}: {ids}",
+            thing=text,
+            hint=f"give the id, or {name}.NETWORK",
+        )
+    for endpoint in view.endpoints_named(name):
+        if not _is_called(view, text, name, endpoint.owner, endpoint.record.network_id):
+            continue
         host = host_called(view, endpoint.owner)
         raise RefusedError(
             f"the endpoint {text!r} is on host {host}",
@@ -78,3 +88,12 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
         thing=text,
         hint="see `netagent endpoints`",
     )
+
+
+def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_id: NetworkId) -> bool:
+    """Whether an endpoint's name, alone or with its place behind, is this."""
+    network = view.networks.get(network_id)
+    if text == name or network is None:
+        return text == name
+    place = network.unique_name
+    return text in {f"{name}.{place}", f"{name}.{host_called(view, owner)}.{place}"}

@@ -292,7 +292,8 @@ def test_whatever_comes_is_a_request_or_an_input_error(body: bytes) -> None:
             Publication(1, 1, "udp", 3, "2001:db8::1"),
             "[2001:db8::1]:1-3:1-3/udp",
         ),
-        ("0.0.0.0:8080:80", Publication(8080, 80), "8080:80/tcp"),
+        ("0.0.0.0:8080:80/tcp", Publication(8080, 80, address="0.0.0.0"), None),
+        ("[::0]:8080:80", Publication(8080, 80, address="::"), "[::]:8080:80/tcp"),
         (
             "127.0.0.1:65535:65535",
             Publication(65535, 65535, address="127.0.0.1"),

@@ -7,6 +7,7 @@ import dataclasses
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
 from netagent.firewall.inputs import FirewallInput
+from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, DOORS4, DOORS6, elements
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
@@ -86,3 +87,19 @@ def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_
     ]
     assert not any(one.is_beside for one in given.doors)
     assert all(one.is_beside for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).doors)
+
+
+def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_other() -> None:
+    four, six = (Publication(80, 8080, address=one) for one in ("0.0.0.0", "::"))
+    assert not four.meets(six)
+    for address, is_four in (("0.0.0.0", True), ("192.0.2.1", True), ("::", False), ("2001:db8::1", False)):
+        other = Publication(80, 1, address=address)
+        assert (four.meets(other), six.meets(other)) == (is_four, not is_four)
+        assert (other.meets(four), other.meets(six)) == (is_four, not is_four)
+    for publish in ((four,), (six,), (four, six)):
+        row = dataclasses.replace(ROWS[0], stage=Stage.PUBLISHED, publish=publish)
+        sets = elements(firewall_input(known(), [row], vxlan_port=4799, limits={}).doors, [])
+        assert sets[ANYWHERE4] == ({("tcp", "80"): ("10.1.0.2", "8080")} if four in publish else {})
+        assert sets[ANYWHERE6] == ({("tcp", "80"): ("fd00:1::2", "8080")} if six in publish else {})
+        assert not sets[DOORS4]
+        assert not sets[DOORS6]

@@ -571,8 +571,15 @@ async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces):
     await other_host(one, endpoint(7, offset=40))
     await one.endpoints.attach(request())
     second, _ = await one.endpoints.attach(request("netns:other", "back", name="web"))
-    with refused(InputError, "bad-input", "2 endpoints", "netns:web", "netns:other"):
+    with refused(InputError, "bad-input", "2 endpoints", "netns:web", "netns:other", "web.NETWORK"):
         await one.endpoints.detach("web")
+    with refused(RefusedError, "other-host", "'web7.h2.app'", "host h2"):
+        await one.endpoints.detach("web7.h2.app")
+    for absent in ("web.nowhere", "web.h2.app", "web7.h1.app", "web.", "web.app.h1", ".app"):
+        with refused(NoError, "no-such-endpoint", repr(absent)):
+            await one.endpoints.detach(absent)
+    assert await one.endpoints.publish("web.app", HTTP) == await one.endpoints.publish("web.h1.app", HTTP)
+    assert [row.name for row in one.live.rows.values() if row.publish] == ["web"]
     with refused(RefusedError, "other-host", "'web7'", "host h2"):
         await one.endpoints.detach("web7")
     with refused(NoError, "no-such-endpoint", "'nobody'"):
@@ -624,7 +631,12 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
 async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request(publish=(HTTP,)))
-    for wanted in (HTTP, Publication(18000, 8000, "tcp", 100), Publication(18080, 80, address="127.0.0.1")):
+    for wanted in (
+        HTTP,
+        Publication(18000, 8000, "tcp", 100),
+        Publication(18080, 80, address="127.0.0.1"),
+        Publication(18080, 80, address="::"),
+    ):
         with refused(RefusedError, "port-in-use", "18", "published by web (18080:80/tcp)"):
             await one.endpoints.attach(request("netns:other", publish=(wanted,)))
     assert len(one.live.rows) == 1
@@ -633,7 +645,7 @@ async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
         await one.endpoints.publish("other", HTTP)
     with refused(RefusedError, "port-in-use", "leads to other otherwise", "netagent unpublish other"):
         await one.endpoints.publish("other", Publication(18080, 81, "udp"))
-    with refused(RefusedError, "already-attached", "netagent detach web"):
+    with refused(RefusedError, "already-attached", "with another --publish;", "netagent detach web"):
         await one.endpoints.attach(request(publish=(DNS,)))
     await one.endpoints.detach("web")
     assert (await one.endpoints.publish("other", HTTP)).publish == (HTTP, *row.publish)
