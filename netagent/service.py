@@ -290,7 +290,7 @@ class Service:
 
     async def ping(self, asked: schema.PingRequest) -> schema.Ping:
         """Does a packet get there?"""
-        return await ping(self._cluster(), asked)
+        return await ping(self._cluster(), asked, self._agent.foreign_rules)
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
         """What the resolver would answer."""

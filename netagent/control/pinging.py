@@ -11,6 +11,7 @@ from netagent.control import schema
 from netagent.control.lookup import look_up
 from netagent.doctor import why
 from netagent.doctor.explaining import gather
+from netagent.doctor.foreign import ForeignRules
 from netagent.doctor.inside import inside_lines
 from netagent.doctor.intent import host_text
 from netagent.doctor.objects import Evidence
@@ -48,7 +49,7 @@ class _Aim:
     """As large as packets there may be; None where that is not known."""
 
 
-async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
+async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
     """Send, count, and say where it gets lost. InputError, NoError."""
     text, port = _split(asked["to"])
     row = _asker(cluster, asked["from"]) if asked["from"] else None
@@ -63,7 +64,7 @@ async def ping(cluster: Cluster, asked: schema.PingRequest) -> schema.Ping:
     hops: tuple[Hop, ...] = ()
     is_lost = any(one.is_lost for one in tallies)
     if asked["trace"] or is_lost:
-        hops = tuple(await _hops(cluster, row, aim, is_lost=is_lost))
+        hops = tuple(await _hops(cluster, row, aim, foreign_rules, is_lost=is_lost))
     verdict = judge(tallies, hops, asked["to"])
     view = cluster.live.view
     return {
@@ -176,7 +177,14 @@ def _at(view: RegistryView, text: str) -> tuple[EndpointView, ...]:
     return () if found is None else (found,)
 
 
-async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim, *, is_lost: bool) -> Sequence[Hop]:
+async def _hops(
+    cluster: Cluster,
+    row: LocalEndpointRow | None,
+    aim: _Aim,
+    foreign_rules: ForeignRules,
+    *,
+    is_lost: bool,
+) -> Sequence[Hop]:
     """The layers in the order in which a packet needs them."""
     evidence = await gather(cluster)
     view = evidence.view
@@ -195,6 +203,10 @@ async def _hops(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim, *, is
         hops += [hop_of("kernel", line) for line in lines if line.kind != "name"]
     if row is not None:
         hops.append(_policy(evidence, row, aim.endpoint) if aim.endpoint else _way_out(evidence, row))
+    if row is not None and is_lost:
+        is_inside = aim.endpoint is not None
+        found = await foreign_rules.in_the_way(is_routing=not is_inside, is_bridging=is_inside)
+        hops += [Hop("policy", "foreign firewall", is_wrong=True, says=o.message, fix=o.fix) for o in found]
     host = view.hosts.get(aim.host_id) if aim.host_id else None
     if host is not None and host.host_id != view.local:
         if row is None:

@@ -166,11 +166,13 @@ def forward_findings(
                 yield _closed_way_out(chain, way)
             continue
         dotted = " and ".join(switch.replace("/", ".") for switch in on)
-        because = f", and {dotted} has it judge bridged packets" if on else ""
+        has = "have" if len(on) > 1 else "has"
+        because = f", and {dotted} {has} it judge bridged packets" if on else ""
         fixes = [
             f"nft insert rule {chain.family} {chain.table} {chain.name} {_bridged(chain.family)} {_ACCEPT}"
         ]
-        fixes += [f"sysctl -w {switch.replace('/', '.')}=0" for switch in on]
+        if on:
+            fixes.append("sysctl -w " + " ".join(f"{switch.replace('/', '.')}=0" for switch in on))
         yield Finding(
             chain.text, f"{chain.text} drops {way} what our bridges pass{because}", ", or ".join(fixes)
         )

@@ -116,6 +116,10 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     assert "chain FORWARD of table ip filter drops by its policy what our bridges pass" in message
     assert "bridge-nf-call-iptables" in message
     assert ("forward-rules", "chain FORWARD of table ip filter") in findings(doctor(app, "h1", 1))
+    lost = json.loads(app.try_netagent("h1", "ping", "c1", far["addresses"][0], "--json").stdout)
+    assert lost["lost_at"] == "policy"
+    assert message in lost["says"], "not the other end's fault"
+    assert [one["fix"] for one in lost["trace"] if not one["ok"]] == [cure]
     for words in cure.split(", or ")[1:]:
         h1.must(words.split())
     assert app.pings("c1", far["addresses"][0]), "the cure is one"

@@ -101,6 +101,15 @@ UNFIT = [
 ]
 
 
+def test_a_chain_for_both_families_is_cured_by_one_command_for_both_switches():
+    switches = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+    both = replace(FORWARD, family="inet")
+    (finding,) = outcomes(chains=(both,), settings=dict.fromkeys(switches, "1"))["forward-rules"].findings
+    first, second = (switch.replace("/", ".") for switch in switches)
+    assert f"{first} and {second} have it judge bridged packets" in finding.message
+    assert finding.fix.split(", or ")[1:] == [f"sysctl -w {first}=0 {second}=0"]
+
+
 @pytest.mark.parametrize(("name", "changes", "says", "fix"), UNFIT)
 def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
     found = outcomes(**changes)
