@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import subprocess
 import sys
@@ -75,6 +76,74 @@ def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory) -> No
             assert guard.status().dropped["spoofed"] == before + 1, (
                 "a VLAN tag would carry the rest past the rules"
             )
+
+    trio.run(main)
+
+
+SAY = """
+import socket
+IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS, IPV6_HOPOPTS = 16, 18, 54
+with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+    for option in (IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS):
+        sock.setsockopt(socket.IPPROTO_IPV6, option, 255)
+    if {behind_options}:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_HOPOPTS, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+    sock.sendto(bytes.fromhex("{message}"), ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+"""
+
+
+def say_by_icmpv6(container: Namespace, message: str, *, behind_options: bool = False) -> None:
+    """To all on the link, in the container's own name. `behind_options`: of IPv6, before ICMPv6's header."""
+    container.run_code(SAY.format(message=message, behind_options=behind_options))
+
+
+@pytest.mark.parametrize("behind_options", [False, True])
+def test_a_container_speaks_for_no_other_by_neighbour_discovery(
+    namespaces: NamespaceFactory, *, behind_options: bool
+) -> None:
+    """Neither for an address, nor as the link's router; and its link-local address is its own, too."""
+    host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
+    bridge(host, NET)
+    plug(host, web, WEB, NET)
+    plug(host, cli, CLI, NET)
+    gateway, first = "fd66::1", "02:0a:00:00:00:01"
+    target, hardware = ipaddress.IPv6Address(gateway).packed.hex(), CLI.mac.replace(":", "")
+    advertisement = "8800000020000000" + target + "0201" + hardware  # it overrides what is known
+    router = "86000000" + "40000708" + "0000000000000000" + "0101" + hardware  # for half an hour
+    redirect = "8900000000000000" + target + ipaddress.IPv6Address("fd66::2").packed.hex()
+
+    def believed() -> tuple[bool, bool]:
+        """What web takes for the gateway's MAC is cli's; its router is cli."""
+        return CLI.mac in web.run(f"ip neigh show {gateway}"), "via" in web.run("ip -6 route show default")
+
+    def say(message: str) -> None:
+        say_by_icmpv6(cli, message, behind_options=behind_options)
+
+    async def main() -> None:
+        web.run(f"ip neigh replace {gateway} lladdr {first} dev eth0 nud stale")
+        say(advertisement)
+        say(router)
+        await wait_until(lambda: believed() == (True, True), "without rules it is believed")
+        web.run("ip -6 route flush default")
+        async with guarding(host, GIVEN) as guard:
+            web.run(f"ip neigh replace {gateway} lladdr {first} dev eth0 nud stale")
+            for number, message in enumerate((advertisement, router, redirect), start=1):
+                say(message)
+                await wait_until(lambda n=number: guard.status().dropped["spoofed"] == n, "it is dropped")
+            assert believed() == (False, False)
+            say(advertisement.replace(target, ipaddress.IPv6Address(CLI.addresses[1]).packed.hex()))
+            say("8500000000000000")
+            assert pings(cli, "fe80::a:ff:fe00:2%eth0")
+            assert guard.status().dropped["spoofed"] == 3, "of itself it may speak, and ask for routers"
+            # From a link-local address that is not its own, and from none at all.
+            cli.run("ip addr add fe80::77/64 dev eth0 nodad")
+            assert not pings(cli, "fe80::a:ff:fe00:2%eth0", "-I fe80::77")
+            before = guard.status().dropped["spoofed"]
+            header = (
+                "60000000" + "0008" + "11" + "40" + "00" * 16 + ipaddress.IPv6Address("fd66::2").packed.hex()
+            )
+            send_frame(cli, WEB.mac.replace(":", "") + hardware + "86dd" + header + "0009000900080000")
+            await wait_until(lambda: guard.status().dropped["spoofed"] == before + 1, "it is dropped")
 
     trio.run(main)
 
@@ -211,6 +280,12 @@ def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, net
     trio.run(main)
 
 
+def tables(host: Namespace) -> list[str]:
+    """All of ours, whether they are there or not."""
+    names = ("bridge netagent", "inet netagent", "netdev netagent", "inet netagent-nat")
+    return [host.try_run(f"nft list table {name}").stdout for name in names]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -232,12 +307,11 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
     async def main() -> None:
         host.run("nft add table ip somebody")
         async with guarding(host, GIVEN) as guard:
-            whole = host.run("nft list table bridge netagent") + host.run("nft list table inet netagent")
+            whole = tables(host)
             host.run(f"nft {damage}")
+            assert tables(host) != whole
             await wait_until(lambda: guard.status().restored == 1, "they are put back", 2.0)
-            assert (
-                host.run("nft list table bridge netagent") + host.run("nft list table inet netagent") == whole
-            )
+            assert tables(host) == whole
             host.run("nft add table ip another")
             await trio.sleep(1.2)
             assert guard.status().restored == 1, "what others do with their own tables is nothing to us"
@@ -299,30 +373,37 @@ def test_the_host_routes_nothing_between_our_networks(namespaces: NamespaceFacto
     """Scenario 3: two networks can't reach each other, whatever ip_forward says, bridge netfilter on or off."""
     host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     other = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02")
-    there = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:02", addresses=("10.67.0.2",))
+    there = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:02", addresses=("10.67.0.2", "fd67::2"))
     for network, number in ((NET, 66), (other, 67)):
         bridge(host, network)
         host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")
+        host.run(f"ip addr add fd{number}::1/64 dev {network.bridge} nodad")
     third = namespaces("c3")
     plug(host, web, WEB, NET)
     plug(host, cli, CLI, NET)
     plug(host, third, there, other)
     for container, gateway in ((web, "10.66.0.1"), (cli, "10.66.0.1"), (third, "10.67.0.1")):
         container.run(f"ip route add default via {gateway}")
-    host.run("sysctl -qw net.ipv4.ip_forward=1")
-    assert pings(web, "10.67.0.2"), "without rules the host routes"
+        container.run(f"ip route add default via fd{gateway[3:5]}::1")
+    host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    for address in there.addresses:
+        assert pings(web, address), "without rules the host routes"
 
     async def main() -> None:
         given = dataclasses.replace(GIVEN, networks=(NET, other), endpoints=(WEB, CLI, there))
         async with guarding(host, given) as guard:
             for setting in (0, 1):
-                host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={setting}")
-                assert not pings(web, "10.67.0.2")
-                assert not pings(third, "10.66.0.2")
-                assert pings(web, "10.66.0.3"), "what the bridge passes is not routed"
-            assert guard.status().dropped["crossed"] >= 4
+                for name in ("iptables", "ip6tables"):
+                    host.run(f"sysctl -qw net.bridge.bridge-nf-call-{name}={setting}")
+                for far, near, neighbour in zip(there.addresses, WEB.addresses, CLI.addresses, strict=True):
+                    before = guard.status().dropped["crossed"]
+                    assert not pings(web, far)
+                    assert not pings(third, near)
+                    assert guard.status().dropped["crossed"] >= before + 2
+                    assert pings(web, neighbour), "what the bridge passes is not routed"
             # By the host instead of by the bridge: a detour around every rule for a network.
-            web.run("ip route add 10.66.0.3 via 10.66.0.1")
-            assert not pings(web, "10.66.0.3")
+            for neighbour, gateway in zip(CLI.addresses, ("10.66.0.1", "fd66::1"), strict=True):
+                web.run(f"ip route add {neighbour} via {gateway}")
+                assert not pings(web, neighbour)
 
     trio.run(main)

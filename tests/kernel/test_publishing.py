@@ -123,10 +123,18 @@ def test_a_published_port_is_reached_from_everywhere(
                     await seen_by(host, "::1", HOST_PORT, kind)
             assert guard.status().dropped["crossed"] == 0
             # What is not published stays shut, and a network stays apart.
-            with pytest.raises(OSError, match="refused"):
-                await seen_by(outside, "192.0.2.1", HOST_PORT + COUNT, socket.SOCK_STREAM)
-            with pytest.raises(trio.TooSlowError):
-                await seen_by(far, "10.66.0.2", PORT, socket.SOCK_STREAM)
+            async with serving(web, range(PORT + COUNT, PORT + COUNT + 1), WEB.addresses):
+                for inner, outer in OUTER.items():
+                    with pytest.raises(OSError, match="refused"):
+                        await seen_by(outside, outer, HOST_PORT + COUNT, socket.SOCK_STREAM)
+                    with pytest.raises(trio.TooSlowError):
+                        await seen_by(far, inner, PORT, socket.SOCK_STREAM)
+            # The same port of others is theirs, whoever asks.
+            async with serving(outside, range(HOST_PORT, HOST_PORT + 1), ("192.0.2.2", "2001:db8::2")):
+                for client in (host, cli):
+                    for there, here in (("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")):
+                        for kind in BOTH:
+                            assert await seen_by(client, there, HOST_PORT, kind) == (HOST_PORT, here)
 
     trio.run(main)
 

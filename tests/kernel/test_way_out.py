@@ -72,6 +72,12 @@ with socket.create_connection((sys.argv[1], 80), timeout=2) as connection:
     print(connection.recv(100).decode(), end="")
 """
 
+TO_TUNNEL = f"""
+import socket
+family = socket.AF_INET6 if ":" in "{{address}}" else socket.AF_INET
+socket.socket(family, socket.SOCK_DGRAM).sendto(bytes(60), ("{{address}}", {PORT}))
+"""
+
 
 @contextmanager
 def serving(namespace: Namespace) -> Iterator[None]:
@@ -203,16 +209,18 @@ def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
     async def main() -> None:
         ends = [endpoint(2, container), endpoint(3, second)]
         async with routing(namespace, tmp_path / "notes") as router:
-            await router.program(state_of(*ends), firewall_of(*ends))
+            members = frozenset({OUTSIDE4, OUTSIDE6})
+            await router.program(state_of(*ends), replace(firewall_of(*ends), members=members))
             bind = router.host.attacher.bind
             await bind(with_way_out(ends[0]), vni=VNI, mtu_bytes=MTU_BYTES)
             await bind(ends[1], vni=VNI, mtu_bytes=MTU_BYTES)
             with serving(outside), serving(container), serving(namespace):
                 await in_thread(check_traffic)
             dropped = router.guard.status().dropped
+            assert dropped["strangers"] == 2
             assert dropped["uninvited"] >= 2
             assert dropped["hostward"] >= 4
-            assert dropped["crossed"] >= 1
+            assert dropped["crossed"] >= 2
 
     def check_traffic() -> None:
         assert ask(container, OUTSIDE4) == UNDERLAY
@@ -220,6 +228,9 @@ def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
         assert ask(second, "10.66.0.2") == "10.66.0.3", "inside the network everybody is himself"
         assert ask(second, "fd66::2") == "fd66::3"
         assert ask(second, OUTSIDE4) == "", "nobody gave it a default route"
+        # In the host's name it could put packets into any network.
+        for member in (OUTSIDE4, OUTSIDE6):
+            container.run_code(TO_TUNNEL.format(address=member))
         # From outside, by a route that somebody made; and between host and container, either way.
         for there, address in (
             (outside, "10.66.0.2"),
@@ -231,15 +242,11 @@ def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
             (container, UNDERLAY),
         ):
             assert ask(there, address) == "", f"{there.name} reached {address}"
-        for address in OTHER_SUBNETS:
-            prefix = address.partition("/")[0]
-            outside.run(
-                f"ip addr add {prefix}{'9' if ':' in prefix else ''}/128 dev lo"
-                if ":" in prefix
-                else "ip addr add 10.77.0.9/32 dev lo"
-            )
-        namespace.run(f"ip route add 10.77.0.0/20 via {OUTSIDE4}")
-        assert ask(container, "10.77.0.9") == "", "another network, whatever routes the host has"
+        for address, via in (("10.77.0.9", OUTSIDE4), ("fd77::9", OUTSIDE6)):
+            outside.run(f"ip addr add {address} dev lo")
+            namespace.run(f"ip route add {address} via {via}")
+            assert ask(namespace, address) != "", "the host reaches it"
+            assert ask(container, address) == "", "another network, whatever routes the host has"
 
     trio.run(main)
 
@@ -303,13 +310,19 @@ def test_switches_are_turned_back_with_the_last_network(
             with serving(outside):
                 assert await trio.to_thread.run_sync(ask, container, OUTSIDE4) == UNDERLAY
             # The host is no router for its neighbours.
-            outside.run(f"ip route add 198.51.100.9 via {UNDERLAY}")
-            namespace.run("ip route add 198.51.100.9 dev wire")
-            assert outside.try_run("ping -c1 -W1 198.51.100.9").returncode != 0
-            assert router.guard.status().dropped["uninvited"] == 1
+            for number, (beyond, via) in enumerate(
+                (("198.51.100.9", UNDERLAY), ("2001:db8:9::9", "2001:db8::1")), start=1
+            ):
+                outside.run(f"ip route add {beyond} via {via}")
+                namespace.run(f"ip route add {beyond} dev wire")
+                assert outside.try_run(f"ping -c1 -W1 {beyond}").returncode != 0
+                assert router.guard.status().dropped["uninvited"] == number
             # Somebody turns one off.
-            namespace.run("sysctl -qw net.ipv4.conf.wire.forwarding=0")
-            await wait_until(lambda: setting(namespace, switches[1]) == "1", "it is on again", 2.0)
+            for name, switch in (("ipv4.conf.wire.forwarding", 1), ("ipv6.conf.wire.force_forwarding", 3)):
+                namespace.run(f"sysctl -qw net.{name}=0")
+                await wait_until(
+                    lambda n=switch: setting(namespace, switches[n]) == "1", f"{name} is on again", 2.0
+                )
         assert notes.exists(), "an agent that stops leaves all as it is"
         async with routing(namespace, notes) as router:
             await router.program(state_of(end), given)
@@ -432,10 +445,11 @@ def echoing(namespace: Namespace) -> Iterator[None]:
 def test_scenario_50_the_firewall_is_restored_while_streams_run(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:
-    """One stream inside the network, one out of it in the host's name. In the moment without rules nobody translates
-    addresses, were the table for that not its owner's (netagent.firewall.translation)."""
+    """Streams inside the network, and out of it in the host's name, in both families. In the moment without rules
+    nobody translates addresses, were the table for that not its owner's (netagent.firewall.translation)."""
     namespace, outside = wire
     near, far = namespaces("c1"), namespaces("c2")
+    namespace.run(f"ping -c1 -w5 {OUTSIDE6}")  # the two have found each other
 
     async def main() -> None:
         ends = [endpoint(2, near), endpoint(3, far)]
@@ -448,18 +462,20 @@ def test_scenario_50_the_firewall_is_restored_while_streams_run(
                     await wait_until(lambda one=one: one.run("ss -Hltn sport = :7000") != "", "it serves", 10)
                 reports: dict[str, dict[str, float]] = {}
                 async with trio.open_nursery() as nursery:
-                    for there in ("10.66.0.3", OUTSIDE4):
+                    for there in ("10.66.0.3", "fd66::3", OUTSIDE4, OUTSIDE6):
                         nursery.start_soon(send, near, there, reports)
                     await wait_until(
-                        lambda: near.run("ss -Htn state established").count("\n") == 2, "they run", 10
+                        lambda: near.run("ss -Htn state established").count("\n") == 4, "they run", 10
                     )
-                    assert outside.run("ss -Htn state established").count(UNDERLAY) == 1, "in the host's name"
+                    seen = outside.run("ss -Htn state established")
+                    for own in (UNDERLAY, "2001:db8::1"):
+                        assert seen.count(f"{own}]:") == 1, "in the host's name"
                     namespace.run("nft flush ruleset")
                     await wait_until(lambda: router.guard.status().restored == 1, "the tables are back", 2.0)
         for report in reports.values():
             assert report["echoed"] == report["sent"] > 50 * STREAM_S
             assert report["lost"] == 0
-        assert len(reports) == 2
+        assert len(reports) == 4
 
     trio.run(main)
 
