@@ -393,7 +393,8 @@ def _files(file: Path | None) -> list[Path]:
     else:
         main = DEFAULT_FILE
     fragments = sorted((main.parent / "conf.d").glob("*.toml"))
-    return ([main] if main.is_file() else []) + fragments
+    # A folder in its place or a link that leads nowhere is read as well, and refused: it was meant to say something.
+    return ([main] if main.exists() or main.is_symlink() else []) + fragments
 
 
 def _read(path: Path) -> dict[str, Any]:

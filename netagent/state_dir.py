@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -173,9 +174,11 @@ def _make_folder(folder: Path, mode: int) -> None:
         folder.chmod(mode)
     except OSError as error:
         raise FailedError(
-            f"cannot make the folder {folder}: {error.strerror}",
+            f"cannot make or use the folder {folder}: {error.strerror}",
             thing=str(folder),
-            hint="run the agent as root",
+            hint="run the agent as root"
+            if error.errno in {errno.EPERM, errno.EACCES}
+            else "name another folder",
         ) from None
 
 

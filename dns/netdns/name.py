@@ -79,7 +79,7 @@ def from_labels(parts: Iterable[bytes]) -> Name:
     name = bytearray()
     for part in parts:
         if not 0 < len(part) <= MAX_LABEL_BYTES:
-            raise UsageError(f"label {part!r} has {len(part)} octets; 1 to {MAX_LABEL_BYTES} are possible")
+            raise UsageError(f"a label of {len(part)} octets; 1 to {MAX_LABEL_BYTES} are possible")
         name.append(len(part))
         name += part
     name.append(0)

@@ -9,6 +9,7 @@ msgpack and cryptography stay out. Only `netagent agent` loads the daemon.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ UNEXPECTED = 5
 WRONG_USAGE = 2
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for it."""
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 PIPE_CLOSED = 141
 """128 + SIGPIPE: the reader has left, as `head` does. Nothing to complain about."""
 
@@ -47,18 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NetagentError as error:
         if debug:
             raise
-        print(clean(f"netagent: {error}"), file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except Exception as error:
         if debug:
             raise
-        print(
-            clean(
-                f"netagent: failed unexpectedly ({type(error).__name__}: {error}); run it again with --debug"
-            ),
-            file=sys.stderr,
-        )
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            _complain(f"cannot write the output: {error.strerror}; send it where there is room")
+        else:
+            _complain(f"failed unexpectedly ({type(error).__name__}: {error}); run it again with --debug")
         return UNEXPECTED
+
+
+def _complain(sentence: str) -> None:
+    print(clean(f"netagent: {sentence}"), file=sys.stderr)
 
 
 def _run(words: Sequence[str]) -> int:

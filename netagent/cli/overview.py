@@ -16,12 +16,13 @@ Cluster
   members     the hosts of the cluster
 
 Networks and containers
-  network     create, ls, inspect, rm, connect, disconnect
+  network     create, ls, inspect, rm, connect, disconnect, prune
   attach      put a container into a network
   detach      take it out again
   link        make a service known under an alias inside one container
-  publish     have a port of this host lead to a container     (unpublish: the reverse)
   unlink      the reverse
+  publish     have a port of this host lead to a container
+  unpublish   the reverse
 
 Look; when something is wrong: status, then doctor, then inspect --why
   status      this host in one screen

@@ -63,6 +63,7 @@ class Printer:
         plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
         self._colour = self.is_terminal and not plain
         self._columns = environment.get("COLUMNS", "")
+        self._has_drawn = False
 
     @property
     def is_machine(self) -> bool:
@@ -103,7 +104,11 @@ class Printer:
 
     def redraw(self, lines: Iterable[str]) -> None:
         """The screen anew; off a terminal, one table below the other."""
-        self._out.write("\x1b[H\x1b[J" if self.is_terminal else "\n")
+        if self.is_terminal:
+            self._out.write("\x1b[H\x1b[J")
+        elif self._has_drawn:
+            self._out.write("\n")
+        self._has_drawn = True
         self.lines(lines)
         self._out.flush()
 

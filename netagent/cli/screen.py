@@ -23,7 +23,7 @@ _REFUSED = {
     "packets_floods": "of multicast beyond its budget",
     "packets_refused": "between containers without a link",
 }
-"""What our firewall counts, in words; other counters are shown as they are called."""
+"""What our firewall counts, in words; other counters are shown by the words they are called."""
 
 
 def status(answer: Item) -> Iterator[str]:
@@ -47,7 +47,9 @@ def status(answer: Item) -> Iterator[str]:
         yield from _cluster(answer)
     if answer["refused"]:
         total = sum(answer["refused"].values())
-        causes = {_REFUSED.get(cause, cause): count for cause, count in answer["refused"].items()}
+        causes = {
+            _REFUSED.get(cause, cause.replace("_", " ")): count for cause, count in answer["refused"].items()
+        }
         yield _line("refused", f"{counted(total, 'packet')} since the start ({_tally(causes)})")
     if cluster is None or answer["heard"]:
         yield from _heard(answer)
@@ -95,7 +97,9 @@ def _heard(answer: Item) -> Iterator[str]:
     yield ""
     yield "heard nearby:" if heard else "Nobody was heard on the local network."
     for one in heard:
-        belongs = f"cluster {one['cluster']}" if one["cluster"] else "in no cluster either"
+        nowhere = "in no cluster" if answer["cluster"] else "in no cluster either"
+        unknown = "not of this cluster" if one["how"] == "gossip" else nowhere
+        belongs = f"cluster {one['cluster']}" if one["cluster"] else unknown
         way = "mDNS" if one["how"] == "mdns" else one["how"]
         yield "  " + clean(
             GAP.join(part for part in (one["name"], one["address"], belongs, f"by {way}") if part)

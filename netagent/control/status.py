@@ -14,6 +14,7 @@ from netagent.control import schema
 from netagent.control.path_notice import Place, checksum_notices, is_of_other_family, path_notices
 from netagent.control.present import Presenter, Sight
 from netagent.registry.view import AgentState
+from netagent.registry.writer import HEADROOM_BYTES
 
 if TYPE_CHECKING:
     from netagent.agent import Agent
@@ -209,7 +210,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         yield {
             "code": "disk-full",
             "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
-            "cure": "free space there; it works again by itself",
+            "cure": f"free {HEADROOM_BYTES >> 20} MiB there; it works again by itself",
         }
     if cluster.kernel.guard.trouble:
         yield {

@@ -75,6 +75,12 @@ class Journal:
                 journal = cls(path, lock_fd, reader, writing)
             except sqlite3.Error as error:
                 raise translate(error, path) from error
+            except OSError as error:
+                raise JournalError(
+                    f"cannot open the journal {path}: {error.strerror}",
+                    thing=str(path),
+                    hint="mend the file system, or restore the file from a backup",
+                ) from error
             undo.pop_all()
             return journal
 

@@ -66,7 +66,10 @@ def translate(error: sqlite3.Error, path: Path) -> NetagentError:
     number = getattr(error, "sqlite_errorcode", None)
     if number in _FULL:
         return DiskFullError(
-            f"{path.parent}: the disk is full", thing=str(path), hint="free space and try again"
+            f"{path.parent}: the disk is full, or has less than the {HEADROOM_BYTES >> 20} MiB free that is kept for "
+            "detaching",
+            thing=str(path),
+            hint="free space and try again",
         )
     if number is not None and number & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return JournalError(

@@ -238,7 +238,8 @@ class Endpoints:
         """The reverse; NoError when there is no such link."""
         async with self._called(text) as row:
             if link not in row.links:
-                raise NoError(f"{row.name} has no link {link.service}:{link.alias}", thing=row.name)
+                text = link.service if link.alias == link.service else f"{link.service}:{link.alias}"
+                raise NoError(f"{row.name} has no link {text}", thing=row.name)
             return await self._set_links(row, tuple(known for known in row.links if known != link))
 
     async def publish(self, text: str, publication: Publication) -> LocalEndpointRow:

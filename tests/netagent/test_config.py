@@ -63,6 +63,21 @@ def test_a_missing_file_is_refused_when_it_was_asked_for(tmp_path: Path) -> None
         config.load(tmp_path / "nothing.toml", {}, {})
 
 
+def test_what_stands_in_the_default_files_place_and_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "netagent.toml"
+    monkeypatch.setattr(config, "DEFAULT_FILE", file)
+    assert config.load(None, {}, {}).zone == ""
+    file.symlink_to(tmp_path / "gone.toml")
+    with pytest.raises(InputError, match=r"cannot read .*netagent\.toml: .*No such file"):
+        config.load(None, {}, {})
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*netagent\.toml: .*Is a directory"):
+        config.load(None, {}, {})
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -109,7 +109,7 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path):
     with pytest.raises(FailedError, match=r"cannot write .*missing/keyring"):
         write_private(tmp_path / "missing" / "keyring", "x")
     (tmp_path / "file").touch()
-    with pytest.raises(FailedError, match="cannot make the folder"):
+    with pytest.raises(FailedError, match=r"folder .*file/state: Not a directory; name another folder"):
         StateDir(tmp_path / "file" / "state", tmp_path / "run", tmp_path / "keyring")
     (tmp_path / "run" / "agent.lock").mkdir(parents=True)
     with pytest.raises(FailedError, match=r"cannot open .*agent\.lock"):

@@ -345,6 +345,7 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "link",
         "unlink",
         "publish",
+        "unpublish",
         "endpoints",
         "services",
         "inspect",
@@ -390,6 +391,23 @@ def test_the_command_line_starts_light(served: Served, netagent: Run, tmp_path: 
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_output_that_nobody_can_take_is_an_error_in_words(served: Served) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "netagent.cli.main", "services", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+            env={**os.environ, "NETAGENT_SOCKET": str(served.path)},
+        )
+    assert done.returncode == 5
+    assert done.stderr == (
+        "netagent: cannot write the output: No space left on device; send it where there is room\n"
+    )
+
+
 def watching(served: Served, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "netagent.cli.main", *words, "--watch"],
@@ -420,7 +438,6 @@ def test_watch_as_a_table_ends_when_the_agent_does(served: Served, netagent: Run
     with watching(served, "services") as process:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline() == "\n"
         assert process.stdout.readline().startswith("SERVICE")
         assert process.stdout.readline().startswith("web")
         netagent("detach", "web")

@@ -34,7 +34,7 @@ refused:    12 packets since the start (12 label)
 
 heard nearby:
   h2  192.0.2.2  cluster mesh  by mDNS
-  192.0.2.9  in no cluster either  by gossip
+  192.0.2.9  in no cluster either  by mDNS
 
 This host belongs to no cluster. Type one of:
   netagent init           to start a cluster with this host
@@ -65,11 +65,29 @@ def test_status_alone() -> None:
     service.cluster = None
     service.heard = [
         {"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"},
-        {"name": "", "address": "192.0.2.9", "cluster": "", "how": "gossip"},
+        {"name": "", "address": "192.0.2.9", "cluster": "", "how": "mdns"},
     ]
     answer = status_of(service)
     answer["warnings"] = []
     assert "\n".join(screen.status(answer)) + "\n" == ALONE
+
+
+def test_a_member_does_not_say_that_strangers_are_in_no_cluster_either() -> None:
+    service = FakeService()
+    service.heard = [
+        {"name": "h9", "address": "192.0.2.9", "cluster": "", "how": "mdns"},
+        {"name": "", "address": "192.0.2.8", "cluster": "", "how": "gossip"},
+    ]
+    lines = list(screen.status(status_of(service)))
+    assert "  h9  192.0.2.9  in no cluster  by mDNS" in lines
+    assert "  192.0.2.8  not of this cluster  by gossip" in lines, "whether it is in another one nobody knows"
+
+
+def test_other_counters_are_shown_in_their_words() -> None:
+    answer = status_of(FakeService())
+    answer["refused"] = {"record_refused_sender_is_not_a_member": 1}
+    (line,) = [one for one in screen.status(answer) if one.startswith("refused:")]
+    assert line.endswith("(1 record refused sender is not a member)")
 
 
 def test_status_when_things_are_wrong() -> None:

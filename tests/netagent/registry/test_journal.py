@@ -91,6 +91,15 @@ def test_the_boot_epoch_rises_with_every_opening(reopen):
     assert [reopen().boot_epoch for _ in range(3)] == [1, 2, 3]
 
 
+def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
+    path = tmp_path / "state.db"
+    path.mkdir()
+    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; mend"):
+        Journal.open(path)
+    path.rmdir()
+    Journal.open(path).close()  # the lock was let go
+
+
 def test_own_entries_come_back_with_heads_and_tombstones(reopen):
     run(reopen().append_own, [entry(b"k", 1), entry(b"l", 2), entry(b"k", 3, None)])
     (log,) = reopen().load_own_logs()
