@@ -114,7 +114,9 @@ def test_a_host_dies_at_once_and_keeps_its_disk(bare_lab: Lab) -> None:
     assert host.run(["test", "-e", "/run/lost"]).status == 1
     assert host.must(["cat", "/etc/machine-id"]) == machine_id
     assert host.must(["cat", "/proc/sys/kernel/random/boot_id"]) != boot_id
-    assert "sleep" in bare_lab.container("c1").run(["ps", "ax"]).stdout
+    wait_until(
+        lambda: "sleep" in bare_lab.container("c1").run(["ps", "ax"]).stdout, 10.0, "its program is not there"
+    )
     assert reaches(bare_lab, "h2", "192.0.2.1")
 
 
