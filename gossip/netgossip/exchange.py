@@ -16,10 +16,14 @@ nothing itself, so it is enough only after `alone_grace_s`, when somebody who is
 then random peers are asked without waiting for the interval.
 
 Whoever must know all that its live peers know at some later moment has them confirm anew (`catch_up`).
+
+When hundreds of peers meet, hundreds of comparisons are planned. Their deadlines lie in a heap and are never
+cancelled: one that does not equal its comparison's is stale.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -60,8 +64,8 @@ class _Scope:
 class _Comparison:
     __slots__ = ("due_at", "tries")
 
-    def __init__(self, due_at: float) -> None:
-        self.due_at = due_at
+    def __init__(self) -> None:
+        self.due_at = NEVER
         self.tries = 0
 
 
@@ -73,6 +77,9 @@ class Exchange:
         self._rng = rng
         self._scopes: dict[Scope, _Scope] = {}
         self._comparisons: dict[tuple[Scope, NodeId], _Comparison] = {}
+        self._deadlines: list[tuple[float, Scope, NodeId]] = []
+        self._asked: Counter[Scope] = Counter()
+        """First comparisons that wait for an answer."""
 
     def enter(self, scope: Scope, now: float) -> None:
         """Compare the scope from now on, until it is synced without waiting for the interval."""
@@ -82,25 +89,28 @@ class Exchange:
         """Compare it no more."""
         self._scopes.pop(scope, None)
         for key in [key for key in self._comparisons if key[0] == scope]:
-            del self._comparisons[key]
+            self._end(key)
+        del self._asked[scope]
 
     def compare(self, scope: Scope, peer: NodeId, at: float) -> None:
         """Compare the scope with this peer at the given time, and again until it answers."""
         comparison = self._comparisons.get((scope, peer))
         if comparison is None or comparison.due_at > at:
-            self._comparisons[scope, peer] = _Comparison(at)
+            self._end((scope, peer))
+            self._comparisons[scope, peer] = comparison = _Comparison()
+            self._plan(scope, peer, comparison, at)
 
     def forget_peer(self, peer: NodeId) -> None:
         """The peer can't answer any more."""
         for key in [key for key in self._comparisons if key[1] == peer]:
-            del self._comparisons[key]
+            self._end(key)
         for state in self._scopes.values():
             state.confirmed.discard(peer)
             state.targets.pop(peer, None)
 
     def answered(self, scope: Scope, peer: NodeId) -> None:
         """The peer has answered a comparison."""
-        self._comparisons.pop((scope, peer), None)
+        self._end((scope, peer))
 
     def take_due(
         self, now: float, peers_in: Callable[[Scope], Sequence[NodeId]], wait_s: Callable[[NodeId], float]
@@ -109,22 +119,33 @@ class Exchange:
         for scope, state in self._scopes.items():
             if state.next_at <= now:
                 self._plan_round(scope, state, peers_in(scope), now)
-        waiting = Counter(key[0] for key, comparison in self._comparisons.items() if comparison.tries == 1)
         due = []
-        for key in [key for key, comparison in self._comparisons.items() if comparison.due_at <= now]:
-            comparison = self._comparisons[key]
-            if comparison.tries == 0 and waiting[key[0]] >= AT_ONCE:
-                comparison.due_at = now + PACE_S
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due_at, scope, peer = heapq.heappop(self._deadlines)
+            comparison = self._comparisons.get((scope, peer))
+            if comparison is None or comparison.due_at != due_at:
                 continue
-            waiting[key[0]] += comparison.tries == 0
-            due.append(key)
+            if comparison.tries == 0 and self._asked[scope] >= AT_ONCE:
+                self._plan(scope, peer, comparison, now + PACE_S)
+                continue
+            due.append((peer, scope))
+            self._asked[scope] += {0: 1, 1: -1}.get(comparison.tries, 0)
             comparison.tries += 1
             if comparison.tries >= TRIES:
-                del self._comparisons[key]
+                self._end((scope, peer))
             else:
-                wait = max(self._config.sync_retry_s, wait_s(key[1]))
-                comparison.due_at = now + wait * 2 ** (comparison.tries - 1)
-        return [(peer, scope) for scope, peer in due]
+                wait = max(self._config.sync_retry_s, wait_s(peer))
+                self._plan(scope, peer, comparison, now + wait * 2 ** (comparison.tries - 1))
+        return due
+
+    def _plan(self, scope: Scope, peer: NodeId, comparison: _Comparison, due_at: float) -> None:
+        comparison.due_at = due_at
+        heapq.heappush(self._deadlines, (due_at, scope, peer))
+
+    def _end(self, key: tuple[Scope, NodeId]) -> None:
+        comparison = self._comparisons.pop(key, None)
+        if comparison is not None and comparison.tries == 1:
+            self._asked[key[0]] -= 1
 
     def _plan_round(self, scope: Scope, state: _Scope, peers: Sequence[NodeId], now: float) -> None:
         if peers:
@@ -197,5 +218,18 @@ class Exchange:
 
     def next_deadline(self) -> float:
         """When `take_due` has something to give."""
+        while self._deadlines:
+            due_at, scope, peer = self._deadlines[0]
+            comparison = self._comparisons.get((scope, peer))
+            if comparison is not None and comparison.due_at == due_at:
+                break
+            heapq.heappop(self._deadlines)
         rounds = min((state.next_at for state in self._scopes.values()), default=NEVER)
-        return min(rounds, min((c.due_at for c in self._comparisons.values()), default=NEVER))
+        return min(rounds, self._deadlines[0][0] if self._deadlines else NEVER)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if what is kept up step by step is not what the comparisons say."""
+        asked = Counter(scope for (scope, _), one in self._comparisons.items() if one.tries == 1)
+        assert +self._asked == asked
+        planned = {(at, scope, peer) for at, scope, peer in self._deadlines}
+        assert all((one.due_at, *key) in planned for key, one in self._comparisons.items())

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import trio
 
-PIECE_S: Final = 0.002
-"""How long the event loop waits for what is done of it in one go."""
+PIECE_S: Final = 0.001
+"""How long it goes on in one go. What the application makes of the outcome takes longer than that."""
 
 
 class Labourer(Protocol):

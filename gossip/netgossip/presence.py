@@ -12,16 +12,21 @@ class Presence:
         self._node_id = node_id
         self._peers: dict[NodeId, tuple[bool, bool]] = {}
         """(live, suspect)."""
+        self._live_in: dict[Scope, tuple[NodeId, ...]] = {}
+        """What `live_in` found, until something changes."""
         self._members: dict[Scope, frozenset[NodeId]] = {}
 
     def set_peer(self, node_id: NodeId, *, live: bool, suspect: bool) -> tuple[bool, bool]:
         """Note a peer; returns what it was before: (live, suspect)."""
         before = self._peers.get(node_id, (False, False))
         self._peers[node_id] = (live, suspect)
+        if before[0] is not live:
+            self._live_in.clear()
         return before
 
     def forget_peer(self, node_id: NodeId) -> bool:
         """True if the peer was known."""
+        self._live_in.clear()
         return self._peers.pop(node_id, None) is not None
 
     def knows(self, node_id: NodeId) -> bool:
@@ -38,19 +43,23 @@ class Presence:
         """Who takes part in a scope; returns the peers that came and those that went."""
         before = self._members.get(scope, frozenset())
         self._members[scope] = after = node_ids - {self._node_id}
+        self._live_in.pop(scope, None)
         return sorted(after - before), before - after
 
     def drop_scope(self, scope: Scope) -> None:
         """Nobody takes part in the scope any more."""
         self._members.pop(scope, None)
+        self._live_in.pop(scope, None)
 
     def members_of(self, scope: Scope) -> frozenset[NodeId] | None:
         """Other nodes in the scope, known as peers or not; None while that was not set."""
         return frozenset(self._peers) if scope == CLUSTER_SCOPE else self._members.get(scope)
 
-    def live_in(self, scope: Scope) -> list[NodeId]:
+    def live_in(self, scope: Scope) -> tuple[NodeId, ...]:
         """Live peers that take part, in a fixed order."""
-        return sorted(filter(self.is_live, self.members_of(scope) or ()))
+        if scope not in self._live_in:
+            self._live_in[scope] = tuple(sorted(filter(self.is_live, self.members_of(scope) or ())))
+        return self._live_in[scope]
 
     def is_in(self, node_id: NodeId, scope: Scope) -> bool:
         """True when the peer takes part."""

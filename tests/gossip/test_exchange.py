@@ -118,3 +118,35 @@ def test_a_scope_that_was_left_plans_nothing() -> None:
     machine.compare(CLUSTER_SCOPE, A, 0.0)
     machine.leave(CLUSTER_SCOPE)
     assert machine.next_deadline() == NEVER
+
+
+def test_whatever_happens_to_hundreds_of_comparisons_the_next_one_is_known() -> None:
+    rng = random.Random(3)
+    peers = [f"{number:032x}" for number in range(40)]
+    scopes = [CLUSTER_SCOPE, bytes(range(16))]
+    machine, now, taken = exchange(), 0.0, 0
+    for scope in scopes:
+        machine.enter(scope, now)
+    for _ in range(3000):
+        scope, peer = rng.choice(scopes), rng.choice(peers)
+        match rng.randrange(40):
+            case 0:
+                machine.forget_peer(peer)
+            case 1:
+                machine.leave(scope)
+                machine.enter(scope, now)
+            case number if number < 20:
+                machine.compare(scope, peer, now + rng.choice([0.0, 0.0, 1.0]))
+            case number if number < 32:
+                machine.answered(scope, peer)
+            case _:
+                assert machine.next_deadline() < NEVER
+                now = max(now, machine.next_deadline())
+                due = machine.take_due(now, lambda _: peers, at_once)
+                first = Counter(scope for _, scope in due)
+                assert len(set(due)) == len(due)
+                taken += len(due)
+                assert machine.next_deadline() > now, "what was due is planned again, or done"
+                assert max(first.values(), default=0) <= len(peers)
+        machine.check_invariants()
+    assert taken > 200
