@@ -14,7 +14,8 @@ as to the others; what counts is the median of each round's ratio. TCP and UDP a
 go; latency is what ping sees, echo after echo, with the far kernel answering.
 
 All of it twice: with bridge netfilter on, where what a bridge of the host passes goes through everybody's iptables,
-Docker's foremost (the bridge of Docker's overlay is in a namespace of its own, with no rules), and with it off.
+Docker's foremost (the bridge of Docker's overlay is in a namespace of its own, with no rules; netagent keeps it from
+its bridges, netagent.datapath.tagging), and with it off.
 
     sudo .ci/packages benchmark
     sudo .venv/bin/python benchmarks/datapath.py [--rounds 6] [--seconds 1]

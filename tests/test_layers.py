@@ -85,6 +85,7 @@ PERFORMS = {
     "netagent.datapath.apply",
     "netagent.datapath.attach",
     "netagent.datapath.binding",
+    "netagent.datapath.bpf",
     "netagent.datapath.connection",
     "netagent.datapath.conntrack",
     "netagent.datapath.device",  # a codec, but it is pyroute2's
@@ -102,6 +103,7 @@ PERFORMS = {
     "netagent.datapath.schedule",
     "netagent.datapath.removal",
     "netagent.datapath.settings",  # /proc/sys
+    "netagent.datapath.tagging",
     "netagent.datapath.nftables",
     "netagent.datapath.redirect",
     "netagent.datapath.underlay",

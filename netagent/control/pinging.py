@@ -205,7 +205,9 @@ async def _hops(
         hops.append(_policy(evidence, row, aim.endpoint) if aim.endpoint else _way_out(evidence, row))
     if row is not None and is_lost:
         is_inside = aim.endpoint is not None
-        found = await foreign_rules.in_the_way(is_routing=not is_inside, is_bridging=is_inside)
+        found = await foreign_rules.in_the_way(
+            is_routing=not is_inside, is_apart=cluster.kernel.tagger.is_tagging, is_bridging=is_inside
+        )
         hops += [Hop("policy", "foreign firewall", is_wrong=True, says=o.message, fix=o.fix) for o in found]
     host = view.hosts.get(aim.host_id) if aim.host_id else None
     if host is not None and host.host_id != view.local:

@@ -138,7 +138,9 @@ async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
         return []
     networks = (cluster.live.view.networks.get(row.network_id) for row in cluster.live.rows.values())
     is_routing = any(network is not None and network.record.gateways for network in networks)
-    found = await agent.foreign_rules.in_the_way(is_routing=is_routing)
+    found = await agent.foreign_rules.in_the_way(
+        is_routing=is_routing, is_apart=cluster.kernel.tagger.is_tagging
+    )
     return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]
 
 
@@ -197,8 +199,7 @@ def _mdns_warning(agent: Agent) -> Iterable[schema.Notice]:
         yield {"code": "mdns", "message": agent.neighbours.problem, "cure": "name members with --seeds"}
 
 
-def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
-    view = cluster.live.view
+def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
     for commands, reason in list(dirty)[:5]:
         command = commands.replace("\n", "; ")
         yield {
@@ -206,23 +207,36 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the kernel refuses `{command}`: {reason}",
             "cure": "remove what is in the way; it is tried again by itself",
         }
-    if not cluster.journal.has_room:
-        yield {
-            "code": "disk-full",
-            "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
-            "cure": f"free {HEADROOM_BYTES >> 20} MiB there; it works again by itself",
-        }
     if cluster.kernel.guard.trouble:
         yield {
             "code": "firewall",
             "message": f"the firewall: {cluster.kernel.guard.trouble}",
             "cure": "it is tried again by itself; containers that run go on, none can be attached",
         }
+    if cluster.kernel.tagger.trouble:
+        yield {
+            "code": "bridge-netfilter",
+            "message": "bridge netfilter is on, and what our bridges pass goes through the host's rules for routed "
+            f"packets as well: {cluster.kernel.tagger.trouble}",
+            "cure": "where nobody needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
+            "net.bridge.bridge-nf-call-ip6tables=0`",
+        }
     if cluster.following.forwarding.trouble:
         yield {
             "code": "routing",
             "message": cluster.following.forwarding.trouble,
             "cure": "it is tried again by itself; until then containers may not reach what is outside",
+        }
+
+
+def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
+    view = cluster.live.view
+    yield from _kernel_warnings(cluster, dirty)
+    if not cluster.journal.has_room:
+        yield {
+            "code": "disk-full",
+            "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
+            "cure": f"free {HEADROOM_BYTES >> 20} MiB there; it works again by itself",
         }
     for endpoint_id, reason in list(cluster.interfaces.troubles.items())[:5]:
         row = cluster.live.rows.get(endpoint_id)

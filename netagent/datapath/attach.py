@@ -25,6 +25,7 @@ from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.pair import all_links, bridge_of, endpoint_on, host_side, link_called, peer_of
 from netagent.datapath.removal import Removal
 from netagent.datapath.state import endpoint_alias
+from netagent.datapath.tagging import Tagger
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, peer_name, veth_name
 
@@ -40,8 +41,11 @@ class Attacher:
     is `host_netns` (default: the calling thread's); attaching that one is refused.
     """
 
-    def __init__(self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None, tagger: Tagger | None = None
+    ) -> None:
         self._netlink = netlink
+        self._tagger = tagger
         self._removal = Removal(netlink)
         self._host_netns = host_netns or _own_netns()
 
@@ -63,7 +67,8 @@ class Attacher:
                     hint="attach a container's",
                 )
             with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
-                return await Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes).complete(vni)
+                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._tagger)
+                return await binding.complete(vni)
 
     async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
         """See whether a bound endpoint's interface is as `bind` left it, and put right what is not; what that was.
@@ -76,7 +81,7 @@ class Attacher:
             _failing("put right", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
-            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._tagger)
             damages = await binding.damages()
             if damages:
                 await binding.complete(vni)
@@ -115,6 +120,8 @@ class Attacher:
                 code="bind-failed",
                 thing=endpoint.endpoint_id,
             )
+        if self._tagger is not None:
+            self._tagger.cover({index: host_end})
         return peer
 
     async def has_entered(self, endpoint: LocalEndpoint) -> bool:

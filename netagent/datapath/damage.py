@@ -42,6 +42,8 @@ class DamageKind(enum.StrEnum):
     PORT_DETACHED = "port-detached"
     PORT_ALTERED = "port-altered"
     """What a bridge does on a port: learning, flooding, neighbour suppression."""
+    TAG_REMOVED = "tag-removed"
+    """What keeps bridge netfilter away from a port (netagent.datapath.tagging)."""
     ADDRESS_ADDED = "address-added"
     ADDRESS_DELETED = "address-deleted"
     ROUTE_DELETED = "route-deleted"

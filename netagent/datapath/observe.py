@@ -194,6 +194,12 @@ def entry_of(
     return Entry(("master", (bridge, message.mac)), name)
 
 
+def ports_of(seen: Observation) -> dict[int, str]:
+    """Index -> name of our devices that are in a bridge."""
+    devices = seen.state.devices
+    return {index: name for index, name in seen.names.items() if name in devices and devices[name].master}
+
+
 def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:
     """What to look at again; None for a notification that tells what is believed already, or that is not about us.
 

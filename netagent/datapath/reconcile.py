@@ -32,6 +32,7 @@ from netagent.datapath.observe import (
     observe,
     observe_devices,
     observe_entries,
+    ports_of,
 )
 from netagent.datapath.operations import (
     EntryOperation,
@@ -44,6 +45,7 @@ from netagent.datapath.plan import plan_within, planning
 from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Wanted, endpoint_of
+from netagent.datapath.tagging import Tagger
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.pieces import piece_by_piece
@@ -96,12 +98,14 @@ class Reconciler:
         notifications: socket.socket,
         *,
         drift: Drift | None = None,
+        tagger: Tagger | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         notifications.setblocking(False)
         self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
+        self._tagger = tagger
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
         self._desired: KernelState | None = None
@@ -275,6 +279,8 @@ class Reconciler:
             _log.warning("datapath: %s", error)
             return
         self._programmed_generation = generation
+        if self._tagger is not None:
+            self._tagger.set_ports(ports_of(self._belief))
         self._standing = self._belief.state.devices
         absent = _absent_endpoints(desired, self._belief.state)
         # Without a look an interface made a moment ago is not known yet; that must not pass for one that is gone.

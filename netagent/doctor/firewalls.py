@@ -18,6 +18,8 @@ BRIDGE_NETFILTER: Final = {
     "ip": "net/bridge/bridge-nf-call-iptables",
     "ip6": "net/bridge/bridge-nf-call-ip6tables",
 }
+TAGGED_TOO: Final = "net/bridge/bridge-nf-filter-vlan-tagged"
+"""Bridge netfilter sees frames with a VLAN tag as well, and so those that netagent.datapath.tagging keeps from it."""
 _IDLE: Final = {"counter", "comment", "log", "limit"}
 """Parts of a rule that let everything on to the next part."""
 _OURS: Final = "netagent"
@@ -146,10 +148,14 @@ def _numbers(value: object) -> Iterator[int]:
 
 
 def forward_findings(
-    chains: Iterable[ForeignChain], settings: Mapping[str, str], *, is_routing: bool = False
+    chains: Iterable[ForeignChain],
+    settings: Mapping[str, str],
+    *,
+    is_routing: bool = False,
+    is_apart: bool = False,
 ) -> Iterator[Finding]:
     """Chains at `forward` that drop what our bridges pass from port to port; with `is_routing` also those that drop
-    what the host routes for containers."""
+    what the host routes for containers. `is_apart`: bridge netfilter does not see what our bridges pass."""
     for chain in chains:
         if (
             chain.hook != "forward"
@@ -158,7 +164,7 @@ def forward_findings(
         ):
             continue
         families = ("ip", "ip6") if chain.family == "inet" else (chain.family,)
-        switches = [BRIDGE_NETFILTER[one] for one in families if one in BRIDGE_NETFILTER]
+        switches = [BRIDGE_NETFILTER[one] for one in families if one in BRIDGE_NETFILTER and not is_apart]
         on = [switch for switch in switches if settings.get(switch, "0") != "0"]
         way = "by its policy" if chain.drops_by_policy else "by a rule"
         if chain.family != "bridge" and not on:
@@ -176,6 +182,20 @@ def forward_findings(
         yield Finding(
             chain.text, f"{chain.text} drops {way} what our bridges pass{because}", ", or ".join(fixes)
         )
+
+
+def netfilter_finding(settings: Mapping[str, str]) -> Finding | None:
+    """Of a host where bridge netfilter sees what our bridges pass, if it is on."""
+    on = [one.replace("/", ".") for one in BRIDGE_NETFILTER.values() if settings.get(one, "0") != "0"]
+    if not on:
+        return None
+    off = f"sysctl -w {'=0 '.join(on)}=0"
+    what = "what our bridges pass goes through the host's rules for routed packets as well"
+    if settings.get(TAGGED_TOO, "0") != "0":
+        dotted = TAGGED_TOO.replace("/", ".")
+        return Finding(dotted, f"{what}: {dotted} is on", f"sysctl -w {dotted}=0, or {off}", Severity.WARNING)
+    why = "nothing keeps it from them, which takes Linux 6.6 and a running agent"
+    return Finding(on[0], f"{what}: {' and '.join(on)} is on, and {why}", off, Severity.WARNING)
 
 
 def _closed_way_out(chain: ForeignChain, way: str) -> Finding:

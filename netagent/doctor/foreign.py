@@ -46,9 +46,12 @@ class ForeignRules:
         self._seen = -1
         self._seen_at = float("-inf")
 
-    async def in_the_way(self, *, is_routing: bool, is_bridging: bool = True) -> list[Finding]:
+    async def in_the_way(
+        self, *, is_routing: bool, is_apart: bool, is_bridging: bool = True
+    ) -> list[Finding]:
         """Chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host; none
-        when they can't be read. Without `is_bridging` those that judge nothing but bridged packets are left out."""
+        when they can't be read. `is_apart` as netagent.doctor.firewalls has it. Without `is_bridging` those that
+        judge nothing but bridged packets are left out."""
         with closing(nftables.open_socket()) as sock:
             try:
                 generation = nftables.generation(sock)
@@ -59,7 +62,8 @@ class ForeignRules:
             self._chains = chains or ()
             self._seen, self._seen_at = generation, trio.current_time()
         judging = [chain for chain in self._chains if is_bridging or chain.family != "bridge"]
-        return list(forward_findings(judging, settings_of(BRIDGE_NETFILTER.values()), is_routing=is_routing))
+        settings = settings_of(BRIDGE_NETFILTER.values())
+        return list(forward_findings(judging, settings, is_routing=is_routing, is_apart=is_apart))
 
 
 def settings_of(names: Iterable[str]) -> Mapping[str, str]:

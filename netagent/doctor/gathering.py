@@ -26,11 +26,13 @@ from netagent.datapath.link import VethPair, choose_index, create_veth, decode_l
 from netagent.datapath.listening import listeners, owners, program
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import CLONE_NEWNET
-from netagent.datapath.observe import Observation, observe
+from netagent.datapath.observe import Observation, observe, ports_of
 from netagent.datapath.operations import device_of
 from netagent.datapath.plan import plan
 from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, Kind, Tunnel, is_ours
+from netagent.datapath.tagging import are_tagged
 from netagent.datapath.underlay import host_routes
+from netagent.doctor.firewalls import TAGGED_TOO
 from netagent.doctor.foreign import SEARCH_PATH, foreign_chains, settings_of
 from netagent.doctor.host import ForeignTunnel, Holder, HostFacts, ManagerFacts, NetworkFacts
 from netagent.names.protocol import SOCKET_NAME
@@ -39,6 +41,7 @@ _PROGRAMS: Final = ("nft", "ip", "bridge", "nsenter")
 _SETTINGS: Final = (
     "net/bridge/bridge-nf-call-iptables",
     "net/bridge/bridge-nf-call-ip6tables",
+    TAGGED_TOO,
     "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/default/disable_ipv6",
 )
@@ -82,10 +85,16 @@ async def gather_host(place: Place, netlink: Netlink, seen: Observation | None =
     return replace(
         facts,
         features=features,
+        is_apart=_is_apart(seen),
         tunnels=tunnels,
         links=seen.strangers,
         routes=await host_routes(netlink),
     )
+
+
+def _is_apart(seen: Observation) -> bool | None:
+    ports = ports_of(seen)
+    return are_tagged(ports) if ports else None
 
 
 async def _foreign_tunnels(netlink: Netlink) -> tuple[ForeignTunnel, ...]:

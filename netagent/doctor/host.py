@@ -13,7 +13,7 @@ from typing import Final
 
 from netagent.datapath.uplink import is_one_family
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
-from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings
+from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings, netfilter_finding
 
 LEAST_FREE_BYTES: Final = 64 << 20
 """Below this a warning: the journal of 10,000 endpoints has a tenth of it, and the log of a bad day all."""
@@ -93,6 +93,8 @@ class HostFacts:
     free_inodes: int | None
     chains: tuple[ForeignChain, ...] | None
     """Of others at the hooks `forward` and `input`. None: `nft` is not there, or does not answer."""
+    is_apart: bool | None = None
+    """Whether bridge netfilter is kept from what our bridges pass. None: they have no ports."""
     managers: tuple[ManagerFacts, ...]
     resolver: str | None
     """Why the resolver process is not well; empty when it is. None: it has nothing to do here."""
@@ -139,6 +141,9 @@ def _settings(facts: HostFacts) -> Iterator[Finding]:
         yield Finding(
             "ipv6", "this kernel has no IPv6, which the probe network needs", "boot without ipv6.disable=1"
         )
+    judged = netfilter_finding(facts.settings) if facts.is_apart is False else None
+    if judged is not None:
+        yield judged
 
 
 def _files(facts: HostFacts) -> Iterator[Finding]:
@@ -251,7 +256,9 @@ def _forward(facts: HostFacts) -> Iterable[Finding]:
     if facts.chains is None:
         raise NotKnownError("`nft` does not answer")
     is_routing = any(network.is_here and network.has_way_out for network in facts.networks)
-    return forward_findings(facts.chains, facts.settings, is_routing=is_routing)
+    return forward_findings(
+        facts.chains, facts.settings, is_routing=is_routing, is_apart=bool(facts.is_apart)
+    )
 
 
 def _input(facts: HostFacts) -> Iterable[Finding]:

@@ -66,14 +66,15 @@ BRIDGE_CHAINS: Final = """
 		timeout $FLOW_Ss
 	}
 	chain linked {
-		ether type arp accept
-		icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept
+		meta protocol arp accept
+		meta protocol ip6 icmpv6 type { \
+			nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept
 		meta pkttype { broadcast, multicast } drop
 		iifname . ether daddr @own accept
-		ether type ip iifname . ip saddr . ip daddr @requests4 goto request
-		ether type ip6 iifname . ip6 saddr . ip6 daddr @requests6 goto request
-		ether type ip iifname . ip saddr . ip daddr @answers4 jump answer
-		ether type ip6 iifname . ip6 saddr . ip6 daddr @answers6 jump answer
+		meta protocol ip iifname . ip saddr . ip daddr @requests4 goto request
+		meta protocol ip6 iifname . ip6 saddr . ip6 daddr @requests6 goto request
+		meta protocol ip iifname . ip saddr . ip daddr @answers4 jump answer
+		meta protocol ip6 iifname . ip6 saddr . ip6 daddr @answers6 jump answer
 		counter name refused
 		iifname "nx-*" drop
 		meta mark set $MARK ether daddr set iifname map @bridges meta pkttype set host accept
@@ -81,22 +82,24 @@ BRIDGE_CHAINS: Final = """
 	}
 	chain request {
 		meta l4proto != { udp, udplite, dccp, sctp } accept
-		ether type ip update @flows4 { ip daddr . ip saddr . meta l4proto . th dport . th sport }
-		ether type ip6 update @flows6 { ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport }
+		meta protocol ip update @flows4 { ip daddr . ip saddr . meta l4proto . th dport . th sport }
+		meta protocol ip6 update @flows6 { ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport }
 		accept
 	}
 	chain answer {
 		tcp flags & (syn | ack) != syn accept
-		icmp type { echo-reply, destination-unreachable, time-exceeded, parameter-problem, timestamp-reply } accept
-		icmpv6 type { echo-reply, destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
-		ether type ip ip frag-off & 0x1fff != 0 accept
-		ether type ip6 frag frag-off != 0 accept
-		ether type ip ip saddr . ip daddr . meta l4proto . th sport . th dport @flows4 goto answered
-		ether type ip6 ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @flows6 goto answered
+		meta protocol ip icmp type { \
+			echo-reply, destination-unreachable, time-exceeded, parameter-problem, timestamp-reply } accept
+		meta protocol ip6 icmpv6 type { \
+			echo-reply, destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
+		meta protocol ip ip frag-off & 0x1fff != 0 accept
+		meta protocol ip6 frag frag-off != 0 accept
+		meta protocol ip ip saddr . ip daddr . meta l4proto . th sport . th dport @flows4 goto answered
+		meta protocol ip6 ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @flows6 goto answered
 	}
 	chain answered {
-		ether type ip update @flows4 { ip saddr . ip daddr . meta l4proto . th sport . th dport }
-		ether type ip6 update @flows6 { ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport }
+		meta protocol ip update @flows4 { ip saddr . ip daddr . meta l4proto . th sport . th dport }
+		meta protocol ip6 update @flows6 { ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport }
 		accept
 	}
 """

@@ -89,21 +89,26 @@ _BRIDGE_CHAINS: Final = """
 	}
 	chain sender {
 		ether type ip iifname . ether saddr . ip saddr @senders4 return
+		vlan id 0 meta protocol ip iifname . ether saddr . ip saddr @senders4 return
 		ether type ip6 goto sender6
 		ether type arp goto senderarp
+		vlan id 0 meta protocol ip6 goto sender6
+		vlan id 0 meta protocol arp goto senderarp
 		counter name spoofed drop
 	}
 	chain sender6 {
-		icmpv6 type { nd-router-advert, nd-redirect } counter name spoofed drop
-		icmpv6 type nd-neighbor-advert iifname . ether saddr . icmpv6 taddr != @senders6 counter name spoofed drop
+		meta protocol ip6 icmpv6 type { nd-router-advert, nd-redirect } counter name spoofed drop
+		meta protocol ip6 icmpv6 type nd-neighbor-advert \
+			iifname . ether saddr . icmpv6 taddr != @senders6 counter name spoofed drop
 		iifname . ether saddr . ip6 saddr @senders6 return
-		ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } iifname . ether saddr @senders return
+		meta protocol ip6 ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } \
+			iifname . ether saddr @senders return
 		counter name spoofed drop
 	}
 	chain senderarp {
 		iifname . ether saddr != @senders counter name spoofed drop
-		arp saddr ip 0.0.0.0 iifname . arp saddr ether @senders return
-		iifname . arp saddr ether . arp saddr ip @senders4 return
+		meta protocol arp arp saddr ip 0.0.0.0 iifname . arp saddr ether @senders return
+		meta protocol arp iifname . arp saddr ether . arp saddr ip @senders4 return
 		counter name spoofed drop
 	}
 	chain forward {
@@ -112,10 +117,10 @@ _BRIDGE_CHAINS: Final = """
 		meta pkttype { broadcast, multicast } oifname "nx-*" goto flood
 	}
 	chain clamp {
-		ether type ip iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps4
-		ether type ip oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps4
-		ether type ip6 iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps6
-		ether type ip6 oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps6
+		meta protocol ip iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps4
+		meta protocol ip oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps4
+		meta protocol ip6 iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps6
+		meta protocol ip6 oifname "nx-*" tcp option maxseg size set oifname . ether daddr map @clamps6
 	}
 	set budgets {
 		typeof oifname
@@ -124,8 +129,8 @@ _BRIDGE_CHAINS: Final = """
 		timeout 1m
 	}
 	chain flood {
-		ether type arp drop
-		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } icmpv6 taddr != fe80::/10 drop
+		meta protocol arp drop
+		meta protocol ip6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } icmpv6 taddr != fe80::/10 drop
 		update @budgets { oifname limit rate over $FLOODS_PER_S/second burst $FLOODS_BURST packets } goto excess
 	}
 	chain excess {

@@ -10,9 +10,11 @@ import trio
 
 from netagent.datapath import nftables
 from netagent.datapath.attach import Attacher
+from netagent.datapath.damage import Drift
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.offload import OffloadKeeper
 from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.tagging import Tagger
 from netagent.datapath.underlay import host_routes
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
@@ -36,9 +38,11 @@ class Kernel:
             self.clamps_found = tables.clamps()
             """What an earlier agent had found out about paths, as the tables still hold it."""
             self.guard = Guard(tables)
-            self.reconciler = Reconciler(self._netlink, notifications)
+            drift = Drift()
+            self.tagger = Tagger(drift)
+            self.reconciler = Reconciler(self._netlink, notifications, drift=drift, tagger=self.tagger)
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
-            self.attacher = Attacher(self._netlink)
+            self.attacher = Attacher(self._netlink, tagger=self.tagger)
             self.send_frame = announcing.sending(frames)
             self._undo = undo.pop_all()
 
@@ -49,7 +53,7 @@ class Kernel:
     async def run(self) -> None:
         """Until cancelled; leaves the kernel as it is."""
         async with trio.open_nursery() as nursery:
-            for task in (self.reconciler.run, self.guard.run, self.offload.run):
+            for task in (self.reconciler.run, self.tagger.run, self.guard.run, self.offload.run):
                 nursery.start_soon(task)
 
     async def routes(self) -> tuple[str, ...]:

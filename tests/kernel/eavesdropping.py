@@ -37,12 +37,12 @@ def questions(sock: socket.socket) -> list[str]:
             return found
         if kind != socket.PACKET_OUTGOING:
             continue
-        question = _question(_carried(frame) if device == CABLE else frame)
+        question = _question(carried(frame) if device == CABLE else frame)
         if question:
             found.append(question)
 
 
-def _carried(packet: bytes) -> bytes:
+def carried(packet: bytes) -> bytes:
     """The container's frame in a frame of a host's; empty when that is not of a tunnel."""
     protocol = int.from_bytes(packet[12:14], "big")
     udp_at = 34 if protocol == ETH_P_IPV4 else 54

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,3 +65,28 @@ def plug(host: Namespace, container: Namespace, one: GuardedEndpoint, network: G
     for address in one.addresses:
         container.run(f"ip addr add {address}/{64 if ':' in address else 24} dev eth0")
     container.run("ip link set eth0 up")
+
+
+class Netfilter(enum.Enum):
+    """Who judges what a bridge passes, beside our own rules."""
+
+    OFF = "off"
+    ON = "bridge netfilter"
+    TAGGED = "bridge netfilter, which our tags keep away"
+
+    def set(self, host: Namespace) -> None:
+        """At the end, when all ports are there."""
+        for setting in ("iptables", "ip6tables", "arptables"):
+            host.run(f"sysctl -qw net.bridge.bridge-nf-call-{setting}={int(self is not Netfilter.OFF)}")
+        if self is Netfilter.TAGGED:
+            tag(host)
+
+
+def tag(host: Namespace) -> None:
+    """What the agent does at all ports where bridge netfilter is on."""
+    host.run_code(
+        "import socket; from netagent.datapath.damage import Drift; from netagent.datapath.tagging import Tagger;"
+        "tagger = Tagger(Drift());"
+        "tagger.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))});"
+        "assert not tagger.trouble, tagger.trouble"
+    )

@@ -13,11 +13,13 @@ import pytest
 import trio
 
 from netagent.datapath.attach import Attacher
+from netagent.datapath.damage import Drift
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.schedule import INTERVAL_S
+from netagent.datapath.tagging import Tagger
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -70,6 +72,7 @@ class Host:
     netlink: Netlink
     reconciler: Reconciler
     attacher: Attacher
+    tagger: Tagger
 
 
 @asynccontextmanager
@@ -79,12 +82,16 @@ async def open_host(
     with opened_netns(namespace.path) as fd:
         netlink = Netlink(await run_in_netns(fd, open_socket))
         notifications = await run_in_netns(fd, open_notification_socket)
-    reconciler = Reconciler(netlink, notifications, interval_s=interval_s)
-    with closing(netlink):
+        inside = await run_in_netns(fd, open_socket)
+    drift = Drift()
+    tagger = Tagger(drift, within=lambda fn: call_beside(inside, fn))
+    reconciler = Reconciler(netlink, notifications, drift=drift, tagger=tagger, interval_s=interval_s)
+    with closing(netlink), inside:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
-            attacher = Attacher(netlink, host_netns=namespace.identity)
-            yield Host(namespace, underlay, netlink, reconciler, attacher)
+            nursery.start_soon(tagger.run)
+            attacher = Attacher(netlink, host_netns=namespace.identity, tagger=tagger)
+            yield Host(namespace, underlay, netlink, reconciler, attacher, tagger)
             nursery.cancel_scope.cancel()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.guarded import bridge, give, guarding, plug, tables_of
+from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
@@ -45,12 +45,14 @@ def send_frame(container: Namespace, frame: str) -> None:
     container.run_code(code)
 
 
-def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory) -> None:
+@pytest.mark.parametrize("netfilter", [Netfilter.ON, Netfilter.TAGGED])
+def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
     """Scenario 3 begins here: who can't lie about who he is can be kept apart from others."""
     host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     bridge(host, NET)
     plug(host, web, WEB, NET)
     plug(host, cli, CLI, NET)
+    netfilter.set(host)
 
     async def main() -> None:
         async with guarding(host, GIVEN) as guard:
@@ -71,11 +73,19 @@ def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory) -> No
             assert not pings(cli, "10.66.0.2"), "another's MAC, or one that nobody was given"
             cli.run(f"ip link set eth0 address {CLI.mac}")
             assert pings(cli, "10.66.0.2")
-            before = guard.status().dropped["spoofed"]
-            send_frame(cli, "ffffffffffff" + CLI.mac.replace(":", "") + "81000007" + "0806" + "00" * 46)
-            assert guard.status().dropped["spoofed"] == before + 1, (
-                "a VLAN tag would carry the rest past the rules"
-            )
+            # A VLAN tag carries nothing past the rules: not one's own words, nor in VLAN 0 those of others.
+            own = bytes.fromhex("08060001080006040001") + bytes.fromhex(CLI.mac.replace(":", ""))
+            own += bytes.fromhex("0a4200030000000000000a420002") + bytes(18)
+            forged = own.replace(bytes.fromhex("0a420003"), bytes.fromhex("0a420002"))
+            for tag, words in (
+                ("81000007", own),
+                ("88a80000", own),
+                ("81000000" * 2, own),
+                ("81000000", forged),
+            ):
+                before = guard.status().dropped["spoofed"]
+                send_frame(cli, "ffffffffffff" + CLI.mac.replace(":", "") + tag + words.hex())
+                assert guard.status().dropped["spoofed"] == before + 1, tag
 
     trio.run(main)
 
@@ -251,8 +261,8 @@ def agreed_segments(client: Namespace, server: Namespace, address: str) -> tuple
         return int(done.stdout), int(listening.stdout.read())
 
 
-@pytest.mark.parametrize("netfilter", [0, 1])
-def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: int) -> None:
+@pytest.mark.parametrize("netfilter", Netfilter)
+def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
     """In both directions, in both families, whether or not bridge netfilter takes part."""
     host, far, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     tunnel = dataclasses.replace(WEB, veth="nx-8388609")  # whoever is behind it is on another host
@@ -263,8 +273,7 @@ def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, net
     for container, other in ((cli, tunnel), (far, CLI)):
         for address in other.addresses:
             container.run(f"ip neigh replace {address} lladdr {other.mac} dev eth0")
-    host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={netfilter}")
-    host.run(f"sysctl -qw net.bridge.bridge-nf-call-ip6tables={netfilter}")
+    netfilter.set(host)
     stamps = 12  # of each segment, TCP's options take so many bytes
 
     async def main() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterable
 
 import pytest
 import trio
-from kernel.guarded import bridge, give, guarding, plug, tables_of
+from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.netns import opened_netns, run_in_netns
@@ -122,13 +122,12 @@ def place(namespaces: NamespaceFactory, *endpoints: GuardedEndpoint) -> tuple[Na
     return host, containers
 
 
-@pytest.mark.parametrize("bridge_netfilter", [0, 1])
+@pytest.mark.parametrize("bridge_netfilter", Netfilter)
 def test_only_linked_services_are_reached_one_way_and_they_answer(
-    namespaces: NamespaceFactory, bridge_netfilter: int
+    namespaces: NamespaceFactory, bridge_netfilter: Netfilter
 ) -> None:
     host, (db, web, other) = place(namespaces, DB, WEB, OTHER)
-    for setting in ("iptables", "ip6tables"):
-        host.run(f"sysctl -qw net.bridge.bridge-nf-call-{setting}={bridge_netfilter}")
+    bridge_netfilter.set(host)
     given = FirewallInput(vxlan_port=4799, endpoints=(DB, WEB, OTHER), networks=(NET,))
 
     async def main() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
-from kernel.guarded import bridge, give, guarding, plug
+from kernel.guarded import Netfilter, bridge, give, guarding, plug
 from kernel.overlay import Namespace, NamespaceFactory
 from kernel.test_policy import sock_in
 
@@ -96,13 +96,12 @@ def place(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory) -> li
 BOTH = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 
 
-@pytest.mark.parametrize("bridge_netfilter", [0, 1])
+@pytest.mark.parametrize("bridge_netfilter", Netfilter)
 def test_a_published_port_is_reached_from_everywhere(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, bridge_netfilter: int
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, bridge_netfilter: Netfilter
 ) -> None:
     host, outside, web, cli, far = place(wire, namespaces)
-    for setting in ("iptables", "ip6tables"):
-        host.run(f"sysctl -qw net.bridge.bridge-nf-call-{setting}={bridge_netfilter}")
+    bridge_netfilter.set(host)
 
     async def main() -> None:
         async with guarding(host, GIVEN) as guard, serving(web, range(PORT, PORT + COUNT), WEB.addresses):
@@ -115,7 +114,7 @@ def test_a_published_port_is_reached_from_everywhere(
                         assert found == (PORT + number, client), "strangers are seen as who they are"
                     assert await seen_by(host, outer, HOST_PORT, kind) == (PORT, gateway)
                     # Translated on its way over the bridge, a packet does not go back by the port it came from.
-                    for client in (cli, far) if bridge_netfilter else (cli, far, web):
+                    for client in (cli, far) if bridge_netfilter is Netfilter.ON else (cli, far, web):
                         assert await seen_by(client, outer, HOST_PORT + 1, kind) == (PORT + 1, gateway)
                     assert await seen_by(cli, gateway, HOST_PORT, kind) == (PORT, gateway)
                 assert await seen_by(host, "127.0.0.1", HOST_PORT, kind) == (PORT, "10.66.0.1")

@@ -30,7 +30,9 @@ ADDRESSES = ("10.66.0.2", "10.66.0.3", "fd66::2", "fd66::3")
 
 
 @asynccontextmanager
-async def open_overlay(hosts: Sequence[Namespace], containers: Sequence[Namespace]) -> AsyncIterator[None]:
+async def open_overlay(
+    hosts: Sequence[Namespace], containers: Sequence[Namespace]
+) -> AsyncIterator[list[Host]]:
     """The network is there within the block; afterwards no host has anything of it."""
     ends = [endpoint(number, container) for number, container in enumerate(containers, start=2)]
     async with AsyncExitStack() as stack:
@@ -41,7 +43,7 @@ async def open_overlay(hosts: Sequence[Namespace], containers: Sequence[Namespac
             await _program(host, network((own,), (seen_from_elsewhere(other, far),)))
             await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
         try:
-            yield
+            yield opened
         finally:
             with trio.CancelScope(shield=True):
                 for host, own in zip(opened, ends, strict=True):

@@ -111,11 +111,18 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     # What Docker does where it finds bridge netfilter on, without the chain in which it lets others have a say.
     h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
     h1.must(["iptables", "-P", "FORWARD", "DROP"])
-    assert not app.pings("c1", far["addresses"][0])
+    assert app.pings("c1", far["addresses"][0]), "what bridges pass is kept from it"
+    message, _cure = warnings(app, "h1")["foreign-firewall"]
+    assert "drops by its policy what containers send out of this host" in message
+    # As on a kernel where nothing can be kept from it.
+    h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-filter-vlan-tagged=1"])
+    app.wait(lambda: not app.pings("c1", far["addresses"][0]), 5.0, "packets pass the host's rules")
     message, cure = warnings(app, "h1")["foreign-firewall"]
     assert "chain FORWARD of table ip filter drops by its policy what our bridges pass" in message
     assert "bridge-nf-call-iptables" in message
-    assert ("forward-rules", "chain FORWARD of table ip filter") in findings(doctor(app, "h1", 1))
+    found = findings(doctor(app, "h1", 1))
+    assert ("forward-rules", "chain FORWARD of table ip filter") in found
+    assert ("kernel-settings", "net.bridge.bridge-nf-filter-vlan-tagged") in found
     lost = json.loads(app.try_netagent("h1", "ping", "c1", far["addresses"][0], "--json").stdout)
     assert lost["lost_at"] == "policy"
     assert message in lost["says"], "not the other end's fault"
@@ -136,3 +143,4 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     assert app.pings("c1", far["addresses"][0]), "at once, and nobody had to do anything"
     assert "foreign-firewall" not in warnings(app, "h1")
     assert app.devices("h1") == before, "nothing was made anew for it"
+    h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-filter-vlan-tagged=0"])

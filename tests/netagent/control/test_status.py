@@ -45,8 +45,8 @@ class Foreign:
         self.found = []
         self.asked = []
 
-    async def in_the_way(self, *, is_routing):
-        self.asked.append(is_routing)
+    async def in_the_way(self, *, is_routing, is_apart):
+        self.asked.append((is_routing, is_apart))
         return self.found
 
 
@@ -88,6 +88,7 @@ def cluster_of():
             guard=SimpleNamespace(
                 status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
             ),
+            tagger=SimpleNamespace(trouble="", is_tagging=True),
         ),
         following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
@@ -132,8 +133,11 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
     cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
     status = await status_of(agent)
-    assert {"foreign-firewall", "routing"} <= set(codes(status))
-    assert agent.foreign_rules.asked == [True]
+    cluster.kernel.tagger.trouble, cluster.kernel.tagger.is_tagging = "no such luck", False
+    told = codes(await status_of(agent))
+    assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(told)
+    assert "bridge-netfilter" in told
+    assert agent.foreign_rules.asked == [(True, True), (True, False)]
     cluster.live.drop_row(endpoint().endpoint_id)
     assert "foreign-firewall" not in codes(await status_of(agent)), "there are none that it could stop"
 

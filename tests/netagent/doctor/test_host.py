@@ -126,6 +126,12 @@ def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
         ("tunnels", {"tunnels": (ForeignTunnel("vx9", 5, 4799),)}, "uses our UDP port"),
         ("disk-space", {"free_bytes": 2 << 20}, "2 MiB left"),
         ("network-managers", {"managers": (ManagerFacts("NetworkManager", "/etc/x", False),)}, "runs"),
+        ("kernel-settings", {"is_apart": False}, "net.bridge.bridge-nf-call-iptables is on, and nothing"),
+        (
+            "kernel-settings",
+            {"is_apart": False, "settings": {**FIT.settings, "net/bridge/bridge-nf-filter-vlan-tagged": "1"}},
+            "net.bridge.bridge-nf-filter-vlan-tagged is on",
+        ),
         ("input-rules", {"chains": (INPUT,)}, "mentions VXLAN (4799), membership (7956), records (7957)"),
     ],
 )
@@ -161,6 +167,8 @@ def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
         {"chains": (replace(FORWARD, lets_us_pass=True),)},
         {"chains": (replace(FORWARD, family="ip6"),)},  # bridge netfilter leaves IPv6 alone here
         {"chains": (replace(FORWARD, drops_by_policy=False),)},
+        {"chains": (FORWARD,), "is_apart": True},  # it does not see what our bridges pass
+        {"is_apart": False, "settings": {**FIT.settings, "net/bridge/bridge-nf-call-iptables": "0"}},
         {"chains": (replace(INPUT, ports=frozenset({4799, 7956, 7957})),)},
         {"networks": (replace(APP, is_here=False),), "underlay_mtu_bytes": 1400},
     ],

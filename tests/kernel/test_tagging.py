@@ -1,0 +1,217 @@
+"""Bridge netfilter on, and FORWARD chains that drop: our bridges pass what they should, and nobody sees a tag."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+from kernel.eavesdropping import CABLE, carried, packets_at
+from kernel.overlay import Host, Namespace, NamespaceFactory, wait_until
+from kernel.two_hosts import ADDRESSES, answers, open_overlay
+
+from netagent.datapath import bpf, tagging
+from netagent.datapath.bpf import Side
+from netagent.datapath.damage import Drift
+from netagent.datapath.link import decode_link, link_dump
+from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.tagging import Tagger, are_tagged
+
+pytestmark = pytest.mark.kernel
+
+PROMPT_S = 2.0
+"""Within which damage is put right, and a switch of the kernel heeded."""
+SOL_PACKET, PACKET_AUXDATA, STATUS_AT, VLAN_VALID = 263, 8, slice(0, 4), 1 << 4
+ETHERTYPE = slice(12, 14)
+VLAN = b"\x81\x00"
+
+
+@pytest.fixture
+def hosts(wire: tuple[Namespace, Namespace]) -> tuple[Namespace, Namespace]:
+    for host in wire:
+        switch(host, "call-iptables", 1)
+        switch(host, "call-ip6tables", 1)
+        host.run("iptables -P FORWARD DROP")
+        host.run("ip6tables -P FORWARD DROP")
+    return wire
+
+
+def switch(host: Namespace, name: str, value: int) -> None:
+    host.run(f"sysctl -qw net.bridge.bridge-nf-{name}={value}")
+
+
+def pass_both_ways(c1: Namespace, c2: Namespace) -> list[bool]:
+    ways = [(c1, ADDRESSES[1]), (c2, ADDRESSES[0]), (c1, ADDRESSES[3]), (c2, ADDRESSES[2])]
+    return [answers(*way) for way in ways]
+
+
+async def ports_of(host: Host) -> dict[int, str]:
+    links = [decode_link(message.body) for message in await host.netlink.dump(link_dump())]
+    return {link.index: link.name for link in links if link.port is not None}
+
+
+async def look(host: Host) -> tuple[bool, dict[tuple[int, Side], list[int]]]:
+    """Whether all ports are tagged, and what stands at each."""
+    ports = await ports_of(host)
+
+    def visit() -> tuple[bool, dict[tuple[int, Side], list[int]]]:
+        found = {(index, side): bpf.programs_at(index, side) for index in ports for side in Side}
+        return are_tagged(ports), found
+
+    with opened_netns(host.namespace.path) as fd:
+        return await run_in_netns(fd, visit)
+
+
+async def wait_tagged(host: Host, *, is_tagged: bool) -> None:
+    with trio.fail_after(PROMPT_S):
+        while (await look(host))[0] is not is_tagged:
+            await trio.sleep(0.05)
+
+
+def tags_seen(sock: socket.socket) -> Iterator[bool]:
+    """Of each frame of IP or ARP that came in: whether it had a VLAN tag, beside it or in it."""
+    while True:
+        try:
+            frame, told, _flags, (_device, _protocol, kind, *_) = sock.recvmsg(2000, 256)
+        except BlockingIOError:
+            return
+        if kind == socket.PACKET_OUTGOING:
+            continue
+        status = next(data[STATUS_AT] for level, name, data in told if (level, name) == (SOL_PACKET, 8))
+        yield bool(int.from_bytes(status, "little") & VLAN_VALID) or frame[ETHERTYPE] == VLAN
+
+
+def test_no_rule_for_routed_packets_judges_what_a_bridge_passes(
+    hosts: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """From the first packet on, in full size; no container and no cable ever sees the tag."""
+    c1, c2 = namespaces("c1"), namespaces("c2")
+
+    async def main() -> None:
+        async with open_overlay(hosts, (c1, c2)) as (h1, h2):
+            assert pass_both_ways(c1, c2) == [True] * 4
+            inside, outside = await packets_at(c2, "eth0"), await packets_at(hosts[1], CABLE)
+            with inside, outside:
+                inside.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+                c1.run(f"ping -c3 -i0.2 -W1 -M do -s 1372 {ADDRESSES[1]}")
+                c1.run(f"ping -c1 -W1 {ADDRESSES[3]}")
+                seen = list(tags_seen(inside))
+                assert len(seen) >= 4
+                assert not any(seen)
+                frames = []
+                while True:
+                    try:
+                        frames.append(carried(outside.recv(2000)))
+                    except BlockingIOError:
+                        break
+                assert len([frame for frame in frames if frame]) >= 8
+                assert VLAN not in {frame[ETHERTYPE] for frame in frames}
+            assert (h1.tagger.trouble, h2.tagger.trouble) == ("", "")
+
+    trio.run(main)
+
+
+def test_it_follows_the_kernel_s_switches(
+    hosts: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1, c2 = namespaces("c1"), namespaces("c2")
+
+    async def main() -> None:
+        async with open_overlay(hosts, (c1, c2)) as (h1, _h2):
+            await wait_tagged(h1, is_tagged=True)
+            # Bridge netfilter looks at tagged frames, too: a tag would be of no use.
+            switch(hosts[0], "filter-vlan-tagged", 1)
+            await wait_tagged(h1, is_tagged=False)
+            assert not any((await look(h1))[1].values())
+            assert pass_both_ways(c1, c2) == [False] * 4
+            switch(hosts[0], "filter-vlan-tagged", 0)
+            await wait_tagged(h1, is_tagged=True)
+            assert pass_both_ways(c1, c2) == [True] * 4
+            switch(hosts[0], "call-iptables", 0)
+            switch(hosts[0], "call-ip6tables", 0)
+            switch(hosts[0], "call-arptables", 0)
+            await wait_tagged(h1, is_tagged=False)
+            assert not any((await look(h1))[1].values())
+            assert pass_both_ways(c1, c2) == [True] * 4
+            assert h1.reconciler.status().drift == {}
+
+    trio.run(main)
+
+
+def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
+    hosts: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    c1, c2 = namespaces("c1"), namespaces("c2")
+
+    async def main() -> None:
+        async with open_overlay(hosts, (c1, c2)) as (h1, _h2):
+            await wait_tagged(h1, is_tagged=True)
+            there = (await look(h1))[1]
+            (index, side), (program,) = next(iter(there.items()))
+            foreign: list[int] = []
+
+            def tamper() -> None:
+                other = bpf.load("somebody_s", tagging._END)
+                bpf.attach(index, side, other)
+                bpf.detach(index, side, program)
+                foreign.append(other.id)
+
+            with opened_netns(hosts[0].path) as fd:
+                await run_in_netns(fd, tamper)
+            assert not (await look(h1))[0]
+            await wait_tagged(h1, is_tagged=True)
+            assert h1.reconciler.status().drift == {"tag-removed": 1}
+            before = (await look(h1))[1]
+            assert foreign[0] in before[index, side], "somebody else's program is left alone"
+
+            # Another agent, with programs of its own in hand, finds that these do the same.
+            with opened_netns(hosts[0].path) as fd:
+                sock = await run_in_netns(fd, socket.socket)
+            with sock:
+                drift = Drift()
+                another = Tagger(drift, within=lambda fn: call_beside(sock, fn))
+                another.set_ports(await ports_of(h1))
+            assert (await look(h1))[1] == before
+            assert drift.kinds == {}
+
+    trio.run(main)
+
+
+def test_without_the_means_all_is_as_without_it_and_told(
+    hosts: tuple[Namespace, Namespace], namespaces: NamespaceFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c1, c2 = namespaces("c1"), namespaces("c2")
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    async def main() -> None:
+        async with open_overlay(hosts, (c1, c2)) as (h1, h2):
+            await wait_tagged(h1, is_tagged=True)
+            # As on a kernel that can't: what can't be put there is not half there.
+            monkeypatch.setattr(bpf, "load", refuse)
+            monkeypatch.setattr(bpf, "attach", refuse)
+            ports = list(await ports_of(h1))
+
+            def take_one() -> None:
+                for number in bpf.programs_at(ports[0], Side.INGRESS):
+                    bpf.detach(ports[0], Side.INGRESS, number)
+
+            with opened_netns(hosts[0].path) as fd:
+                await run_in_netns(fd, take_one)
+            await wait_until(lambda: h1.tagger.trouble, "it says so")
+            assert "Linux 6.6" in h1.tagger.trouble
+            assert not any((await look(h1))[1].values())
+            assert pass_both_ways(c1, c2) == [False] * 4
+            for host in hosts:
+                host.run("iptables -P FORWARD ACCEPT")
+                host.run("ip6tables -P FORWARD ACCEPT")
+            assert pass_both_ways(c1, c2) == [True] * 4
+            monkeypatch.undo()
+            await wait_until(lambda: not h1.tagger.trouble, "it can again")
+            await wait_tagged(h1, is_tagged=True)
+            assert h2.tagger.trouble == ""
+
+    trio.run(main)
