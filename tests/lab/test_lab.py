@@ -117,7 +117,7 @@ def test_a_host_dies_at_once_and_keeps_its_disk(bare_lab: Lab) -> None:
     wait_until(
         lambda: "sleep" in bare_lab.container("c1").run(["ps", "ax"]).stdout, 10.0, "its program is not there"
     )
-    assert reaches(bare_lab, "h2", "192.0.2.1")
+    wait_until(lambda: reaches(bare_lab, "h2", "192.0.2.1"), 10.0, "it is not reached")
 
 
 def test_containers_are_namespaces_with_their_own_resolv_conf(bare_lab: Lab) -> None:
