@@ -31,7 +31,7 @@ from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.endpoint_rules import noted_endpoint
 from netagent.usecases.finding import local_endpoint_called, network_called
@@ -91,7 +91,9 @@ class Service:
                 str(error), thing="token", hint="make a new one with `netagent invite`"
             ) from None
         via = await self._agent.join(addresses, parsed)
-        return {"cluster": self._cluster_part(), "via": via, "members": len(self._cluster().live.view.hosts)}
+        hosts = self._cluster().live.view.hosts.values()
+        members = sum(host.agent is not AgentState.LEFT for host in hosts)
+        return {"cluster": self._cluster_part(), "via": via, "members": members}
 
     async def leave(self, drain_s: float | None) -> schema.Left:
         """Leave the cluster for good."""

@@ -13,6 +13,7 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.path_notice import Place, checksum_notices, is_of_other_family, path_notices
 from netagent.control.present import Presenter, Sight
+from netagent.probes.quality import Quality
 from netagent.registry.view import AgentState
 from netagent.registry.writer import HEADROOM_BYTES
 
@@ -98,7 +99,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
         "name": cluster.keys.cluster,
         "domain": cluster.keys.domain,
     }
-    status["members"] = dict(Counter(member["agent"] for member in members))
+    status["members"] = _counted((member["agent"] for member in members), AgentState)
     status["networks"] = sorted(
         network.unique_name
         for network in view.networks.values()
@@ -121,7 +122,9 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
         "repaired": sum(kinds.values()),
         "kinds": kinds,
     }
-    status["paths"] = dict(Counter(member["path"] for member in members if not member["local"]))
+    # Nobody tries the way to a host that has left.
+    others = (one for one in members if not one["local"] and one["agent"] != AgentState.LEFT.value)
+    status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters)
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
     status["warnings"] += await _foreign_rules(agent, cluster)
@@ -130,6 +133,13 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
+
+
+def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> dict[str, int]:
+    """How many there are of each: those that are well first, those of which nothing is known last."""
+    counts = Counter(words)
+    known = sorted((one.value for one in order), key=lambda word: word == "unknown")
+    return {word: counts[word] for word in known if counts[word]}
 
 
 async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
@@ -253,7 +263,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "cure": "see the agent's log",
         }
     for clash in view.clashes:
-        yield {"code": clash.kind, "message": clash.text, "cure": "remove or rename one of them"}
+        yield {"code": clash.kind, "message": clash.text, "cure": clash.cure}
     for address, reason in cluster.gossip.inbox.heard.strangers.items():
         yield {
             "code": "stranger",

@@ -118,7 +118,7 @@ def _journal(facts: IntentFacts) -> Iterable[Finding]:
 
 def _clashes(facts: IntentFacts) -> Iterator[Finding]:
     for clash in facts.clashes:
-        yield Finding(clash.loser, clash.text, "remove or rename one of them", Severity.WARNING)
+        yield Finding(clash.loser, clash.text, clash.cure, Severity.WARNING)
 
 
 INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (

@@ -167,3 +167,21 @@ class Clash:
     """Id of the one that keeps what both claim; empty when nobody does (an address outside its network)."""
     text: str
     """One sentence for people."""
+
+    @property
+    def cure(self) -> str:
+        """What somebody can do about it."""
+        return _CURES[ClashKind(self.kind)]
+
+
+_ANEW = "on its host `netagent detach` it and attach it again"
+_CURES = {
+    ClashKind.HOST_NAME: "set another `name` on one of them and restart its agent",
+    ClashKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
+    ClashKind.VNI: "`netagent network rm` it, and create it anew",
+    ClashKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
+    ClashKind.ADDRESS: _ANEW,
+    ClashKind.MAC: _ANEW,
+    ClashKind.OUTSIDE: _ANEW,
+    ClashKind.ENDPOINT_ID: _ANEW,
+}

@@ -229,6 +229,8 @@ class Lab:
 
     def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
         """Nothing passes between two hosts, or from the first to the second only."""
+        if one == other:
+            raise LabError(f"{one} can't be cut from itself: name two hosts", exit_status=2)
         with self._changing_faults(one, other) as faults:
             pairs = [(one, other)] if one_way else [(one, other), (other, one)]
             faults.cuts = sorted({*faults.cuts, *pairs})

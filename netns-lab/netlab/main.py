@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,16 @@ def main(argv: Sequence[str]) -> int:
         programs.require_root()
         lab = Lab(chosen_dir())
         handler: Callable[[Lab, argparse.Namespace, list[str]], int] = arguments.handler
-        return handler(lab, arguments, command)
+        try:
+            return handler(lab, arguments, command)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 5
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_status

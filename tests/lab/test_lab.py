@@ -52,6 +52,25 @@ def test_hosts_reach_each_other_and_share_nothing_else(bare_lab: Lab) -> None:
     assert sorted(h1.must(["ls", "/sys/class/net"]).split()) == ["eth0", "lo"]
 
 
+def test_what_cannot_be_done_is_told_in_a_sentence(bare_lab: Lab) -> None:
+    itself = lab_command(bare_lab, "cut", "h1", "h1")
+    assert (itself.status, itself.stderr) == (2, "lab: h1 can't be cut from itself: name two hosts\n")
+    nowhere = programs.run([sys.executable, LAB, "up"], env={**os.environ, "NETLAB_DIR": "/proc/nowhere"})
+    assert nowhere.status == 5
+    assert re.fullmatch(r"lab: .*No such file or directory: '/proc/nowhere'\n", nowhere.stderr)
+    unread = subprocess.Popen(
+        [sys.executable, LAB, "status"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "NETLAB_DIR": str(bare_lab.folder)},
+    )
+    assert unread.stdout is not None
+    assert unread.stderr is not None
+    unread.stdout.close()
+    with unread.stderr as complaints:
+        assert (complaints.read(), unread.wait(10)) == (b"", 141)
+
+
 def test_nothing_is_added_to_the_machine(new_lab: Callable[[], Lab]) -> None:
     def machine() -> tuple[str, str, str]:
         return (

@@ -202,6 +202,19 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
 
 
 @virtual
+async def test_members_and_paths_are_counted_with_those_first_that_are_well():
+    cluster = cluster_of()
+    live = cluster.live
+    for number, state in ((2, MemberState.LEFT), (3, MemberState.DEAD), (4, MemberState.ALIVE)):
+        peer = Writer(f"{number}" * 32)
+        live.set_view(live.view.with_entries(peer.put(host(f"h{number}", underlay=f"192.0.2.{number}"))))
+        live.set_view(live.view.with_member(Member(peer.owner, (f"192.0.2.{number}", 7956), state, 1)))
+    status = await status_of(agent_of(cluster))
+    assert list(status["members"].items()) == [("alive", 2), ("dead", 1), ("left", 1)]
+    assert status["paths"] == {"unknown": 2}, "to one that has left there is none"
+
+
+@virtual
 async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
     cluster = cluster_of()
     (notice,) = (await status_of(agent_of(cluster, former=["ab" * 16])))["warnings"]

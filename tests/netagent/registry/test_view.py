@@ -23,7 +23,7 @@ from fakes.registry import (
 )
 
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
-from netagent.registry.view import AgentState, ClashKind, RegistryView
+from netagent.registry.view import AgentState, Clash, ClashKind, RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
 
 
@@ -413,6 +413,13 @@ def test_one_address_goes_to_the_smaller_host(writers):
     freed = see(view, writers[H1].delete(endpoint(1)))
     assert [found.owner for found in freed.endpoints.values()] == [H2]
     assert not freed.clashes
+
+
+def test_every_kind_of_clash_has_a_cure_that_exists():
+    for kind in ClashKind:
+        cure = Clash(kind.value, "", "", "").cure
+        assert "rename" not in cure, "nothing can be renamed but a host, by its configuration"
+        assert "`" in cure
 
 
 def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
