@@ -12,6 +12,7 @@ from netagent.datapath.link import (
     delete_address,
     delete_link,
     mark_link,
+    open_port,
     rename_link,
     set_address,
     set_link,
@@ -33,6 +34,7 @@ from netagent.datapath.neighbour import (
 )
 from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request
 from netagent.datapath.operations import (
+    KIND_FIELDS,
     AddFlood,
     CreateDevice,
     DeleteAddress,
@@ -215,12 +217,14 @@ def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]
         requests.append(set_link(device.name, mac=mac, mtu_bytes=device.mtu_bytes))
     if "master" in fields:
         requests.append(set_link(device.name, master=_index(indexes, device.master) if device.master else 0))
-    if "tunnel" in fields or "mcast_snooping" in fields:
+    if KIND_FIELDS.intersection(fields):
         requests.append(set_kind_options(device))
     if "port" in fields and device.port is not None:
         requests.append(set_port(device.name, device.port))
     if "up" in fields:
         requests.append(set_link(device.name, up=device.up))
+    if "forwarding" in fields:
+        requests.append(open_port(device.name))
     return requests
 
 

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from immutables import Map
 
-from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Table
+from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, Kind, Table
 from netagent.pieces import Pieces, at_once
 
 SHOWN = 3
@@ -41,7 +41,7 @@ class DamageKind(enum.StrEnum):
     MTU_CHANGED = "mtu-changed"
     PORT_DETACHED = "port-detached"
     PORT_ALTERED = "port-altered"
-    """What a bridge does on a port: learning, flooding, neighbour suppression."""
+    """What a bridge does on a port: learning, flooding, neighbour suppression, letting pass at all."""
     TAG_REMOVED = "tag-removed"
     """What keeps bridge netfilter away from a port (netagent.datapath.tagging)."""
     ADDRESS_ADDED = "address-added"
@@ -197,11 +197,17 @@ def _device_damages(before: Device, after: Device, seen: KernelState) -> Iterato
     if before.master != after.master:
         if before.master in seen.devices:  # else it lost its bridge, which is told already
             yield Damage(DamageKind.PORT_DETACHED, name)
-    elif before.port != after.port:
+    elif before.port != after.port or (before.forwarding and _is_shut(after, seen)):
         yield Damage(DamageKind.PORT_ALTERED, name)
-    others = ("kind", "alias", "tunnel", "mcast_snooping")
+    others = ("kind", "alias", "tunnel", *BRIDGE_SWITCHES)
     if any(getattr(before, field) != getattr(after, field) for field in others):
         yield Damage(DamageKind.DEVICE_ALTERED, name)
+
+
+def _is_shut(port: Device, seen: KernelState) -> bool:
+    """By its own bridge, and not because something was done to that."""
+    bridge = seen.devices.get(port.master or "")
+    return not port.forwarding and bridge is not None and bridge.up and not bridge.stp
 
 
 def _address_damages(believed: KernelState, seen: KernelState, whole: set[str]) -> Iterator[Damage]:

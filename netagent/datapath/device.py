@@ -32,7 +32,7 @@ def create_link(device: Device, index: int) -> list[Request]:
 
 
 def set_kind_options(device: Device) -> Request:
-    """What can be changed of a bridge (snooping) or a VXLAN device (local address, learning) after it was made."""
+    """What can be changed of a bridge (protocols) or a VXLAN device (local address, learning) after it was made."""
     # The kernel refuses a change that names the port, even the port that it has.
     data = [(name, value) for name, value in _kind_data(device) if name != "IFLA_VXLAN_PORT"]
     return _request(0, [("IFLA_IFNAME", device.name), _link_info(device.kind, data)])
@@ -40,7 +40,10 @@ def set_kind_options(device: Device) -> Request:
 
 def _kind_data(device: Device) -> list[tuple[str, Any]]:
     if device.kind is Kind.BRIDGE:
-        return [("IFLA_BR_MCAST_SNOOPING", int(device.mcast_snooping))]
+        return [
+            ("IFLA_BR_MCAST_SNOOPING", int(device.mcast_snooping)),
+            ("IFLA_BR_STP_STATE", int(device.stp)),
+        ]
     if device.tunnel is None:
         raise ValueError(f"{device.name}: only bridges and VXLAN devices are made from a Device")
     local = "IFLA_VXLAN_LOCAL6" if ":" in device.tunnel.local else "IFLA_VXLAN_LOCAL"

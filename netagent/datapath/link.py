@@ -37,10 +37,11 @@ _IFLA_OPERSTATE, _IFLA_LINKINFO = 16, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 1, 4, 7, 15, 17, 29
-_BR_MCAST_SNOOPING, _VETH_INFO_PEER = 23, 1
+_BR_STP, _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 5, 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
-_IF_OPER_UP = 6
+_IF_OPER_UNKNOWN, _IF_OPER_UP = 0, 6
+_PORT_STATE, _PORT_FORWARDING = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 4, 6
 _CACHEINFO = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid, in seconds; two times
 _FOR_EVER = 0xFFFFFFFF
@@ -50,6 +51,8 @@ _PORT_ATTRIBUTES = (
     ("mcast_flood", 27),
     ("bcast_flood", 30),
     ("neigh_suppress", 32),
+    ("hairpin", 4),
+    ("isolated", 33),
 )
 """Of a bridge port: the field, and IFLA_BRPORT_*."""
 
@@ -99,8 +102,11 @@ class LinkMessage:
     peer: int | None
     """Of a veth: the other end's index, in whatever namespace that is."""
     port: PortFlags | None
+    forwarding: bool
+    """False of a bridge's port that is shut by the bridge alone."""
     tunnel: Tunnel | None
     mcast_snooping: bool
+    stp: bool
 
 
 def link_dump() -> Request:
@@ -125,7 +131,10 @@ def decode_link(body: bytes) -> LinkMessage:
     info = _attributes(found.get(_IFLA_LINKINFO, b""))
     data = _attributes(info.get(_INFO_DATA, b""))
     kind = _text(info.get(_INFO_KIND, b""))
+    is_bridge = kind == "bridge"
+    oper = _number(found.get(_IFLA_OPERSTATE))
     is_port = _text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge"
+    port = _attributes(info.get(_INFO_SLAVE_DATA, b"")) if is_port else {}
     return LinkMessage(
         index=index,
         name=_text(found.get(_IFLA_IFNAME, b"")),
@@ -135,12 +144,15 @@ def decode_link(body: bytes) -> LinkMessage:
         mtu_bytes=_number(found.get(_IFLA_MTU)) or 0,
         up=bool(flags & _IFF_UP),
         has_carrier=bool(flags & _IFF_LOWER_UP),
-        is_operational=_number(found.get(_IFLA_OPERSTATE)) == _IF_OPER_UP,
+        is_operational=oper == _IF_OPER_UP,
         master=_number(found.get(_IFLA_MASTER)),
         peer=_number(found.get(_IFLA_LINK)),
-        port=_decode_port(_attributes(info.get(_INFO_SLAVE_DATA, b""))) if is_port else None,
+        port=_decode_port(port),
+        forwarding=not (port and flags & _IFF_UP and oper in {_IF_OPER_UNKNOWN, _IF_OPER_UP})
+        or _number(port.get(_PORT_STATE)) in {None, _PORT_FORWARDING},
         tunnel=_decode_tunnel(data) if kind == "vxlan" and data else None,
-        mcast_snooping=kind == "bridge" and bool(_number(data.get(_BR_MCAST_SNOOPING))),
+        mcast_snooping=is_bridge and bool(_number(data.get(_BR_MCAST_SNOOPING))),
+        stp=is_bridge and bool(_number(data.get(_BR_STP))),
     )
 
 
@@ -262,6 +274,13 @@ def set_port(name: str, flags: PortFlags) -> Request:
     """Flags of a bridge port."""
     data = [_u8(number, getattr(flags, field)) for field, number in _PORT_ATTRIBUTES]
     info = [_attribute(_INFO_SLAVE_KIND, b"bridge"), _attribute(_INFO_SLAVE_DATA, *data)]
+    return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
+
+
+def open_port(name: str) -> Request:
+    """Let packets pass a bridge port. ENETDOWN where none could pass the device itself."""
+    info = [_attribute(_INFO_SLAVE_KIND, b"bridge")]
+    info.append(_attribute(_INFO_SLAVE_DATA, _u8(_PORT_STATE, _PORT_FORWARDING)))
     return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
 
 

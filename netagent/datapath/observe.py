@@ -159,7 +159,9 @@ def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
         master=names.get(link.master, f"if{link.master}") if link.master is not None else None,
         port=link.port,
         tunnel=link.tunnel,
+        forwarding=link.forwarding,
         mcast_snooping=link.mcast_snooping,
+        stp=link.stp,
         up=link.up,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from netagent.datapath.state import (
+    BRIDGE_SWITCHES,
     ZERO_MAC,
     AddressKey,
     Device,
@@ -24,6 +25,9 @@ from netagent.pieces import Pieces, at_once
 
 _TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
 _ENTRIES_A_PIECE: Final = 1024
+
+KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
+"""Fields of a Device that are options of its kind."""
 
 _Place: TypeAlias = tuple[str, str]
 _Revise: TypeAlias = Callable[[Table, _Place, str], tuple[_Place, str] | None]
@@ -347,7 +351,7 @@ def _render_creation(device: Device) -> str:
 
 def _kind_options(device: Device) -> str:
     if device.kind is Kind.BRIDGE or device.tunnel is None:
-        return f"mcast_snooping {int(device.mcast_snooping)}"
+        return f"mcast_snooping {int(device.mcast_snooping)} stp_state {int(device.stp)}"
     tunnel = device.tunnel
     learning = "learning" if tunnel.learning else "nolearning"
     fragment = " df set" if tunnel.dont_fragment else ""
@@ -367,15 +371,17 @@ def _render_change(device: Device, fields: tuple[str, ...]) -> str:
         words.append(f"master {device.master}" if device.master else "nomaster")
     if words:
         lines.append(f"ip link set {device.name} {' '.join(words)}")
-    if "tunnel" in fields or "mcast_snooping" in fields:
+    if KIND_FIELDS.intersection(fields):
         lines.append(f"ip link set {device.name} type {device.kind.value} {_kind_options(device)}")
     if "port" in fields and device.port is not None:
         lines.append(f"bridge link set dev {device.name} {_port_options(device.port)}")
     if "up" in fields:
         lines.append(f"ip link set {device.name} {'up' if device.up else 'down'}")
+    if "forwarding" in fields:
+        lines.append(f"bridge link set dev {device.name} state forwarding")
     return "\n".join(lines)
 
 
 def _port_options(flags: PortFlags) -> str:
-    names = ("learning", "flood", "mcast_flood", "bcast_flood", "neigh_suppress")
+    names = ("learning", "flood", "mcast_flood", "bcast_flood", "neigh_suppress", "hairpin", "isolated")
     return " ".join(f"{name} {'on' if getattr(flags, name) else 'off'}" for name in names)

@@ -34,11 +34,11 @@ from netagent.datapath.operations import (
     SetSelf,
     doing,
 )
-from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Table, assigned
+from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, Kind, Table, assigned
 from netagent.pieces import Pieces, at_once
 
-# In this order: a port gets its flags before it is up, and its bridge before its flags.
-_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", "mcast_snooping", "master", "port", "up")
+# In this order: a port gets its flags before it is up, and its bridge before its flags; it is opened last.
+_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", *BRIDGE_SWITCHES, "master", "port", "up", "forwarding")
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
 """In which entries are set; they are removed the other way round."""

@@ -49,6 +49,10 @@ class PortFlags:
     bcast_flood: bool
     neigh_suppress: bool
     """The bridge itself answers ARP and ND for the neighbours that it knows behind this port."""
+    hairpin: bool = False
+    """What comes in by the port may leave by it."""
+    isolated: bool = False
+    """Nothing passes between this port and another one that is."""
 
 
 TUNNEL_PORT = PortFlags(
@@ -91,15 +95,23 @@ class Device:
     master: str | None = None
     port: PortFlags | None = None
     """Present exactly when `master` is."""
+    forwarding: bool = True
+    """False of a port that its bridge keeps shut, although packets would pass the device. The kernel opens a port by
+    itself when it and its bridge come up."""
     tunnel: Tunnel | None = None
     """Present exactly for a VXLAN."""
     mcast_snooping: bool = False
     """Of a BRIDGE. Snooping needs a querier, which an overlay has not; without one it drops multicast."""
+    stp: bool = False
+    """Of a BRIDGE. The spanning tree protocol keeps ports shut for half a minute."""
     up: bool = True
     guest_mac: str | None = field(default=None, compare=False)
     """Of a desired VETH: the MAC of the end inside, which the bridge is to know behind this one. The entry itself
     is in `masters`; this leads there."""
 
+
+BRIDGE_SWITCHES = ("mcast_snooping", "stp")
+"""Fields of a BRIDGE."""
 
 NeighbourKey: TypeAlias = tuple[str, str]
 """(device, IP address)."""

@@ -19,7 +19,7 @@ from netagent.datapath.operations import (
     SetSelf,
     render,
 )
-from netagent.datapath.state import Device, KernelState, Kind
+from netagent.datapath.state import BRIDGE_SWITCHES, Device, KernelState, Kind
 from netagent.doctor.drift import State, field_text
 from netagent.doctor.intent import Situation
 from netagent.doctor.line import Line
@@ -27,7 +27,7 @@ from netagent.model.ids import EndpointId
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
-_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", "mcast_snooping", "master", "port", "up")
+_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", *BRIDGE_SWITCHES, "master", "port", "up", "forwarding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,18 +39,24 @@ def state(*networks: NetworkInput, probe: ProbeInput | None = None) -> KernelSta
     return desired_state(networks, probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER)
 
 
+FLAGS = (
+    "bridge link set dev nx-90 learning off flood off mcast_flood {flood} bcast_flood {flood} neigh_suppress on"
+    " hairpin off isolated off"
+)
+
+
 def test_a_network_from_nothing() -> None:
     alias = f"netagent network {NETWORK} cluster {CLUSTER}"
     assert (
         "\n".join(render(operation) for operation in plan(state(NET), KernelState()))
         == f"""\
-ip link add na-90 address 06:d5:6c:5f:db:e8 mtu 1400 type bridge mcast_snooping 0
+ip link add na-90 address 06:d5:6c:5f:db:e8 mtu 1400 type bridge mcast_snooping 0 stp_state 0
 ip link set na-90 alias '{alias}' addrgenmode none
 ip link add nx-90 address 06:6b:8e:b9:d5:71 mtu 1400 type vxlan id 90 dstport 4799 local 192.0.2.1 nolearning
 ip link set nx-90 alias '{alias}' addrgenmode none
 ip link set na-90 up
 ip link set nx-90 master na-90
-bridge link set dev nx-90 learning off flood off mcast_flood off bcast_flood off neigh_suppress on
+{FLAGS.format(flood="off")}
 ip link set nx-90 up
 bridge fdb replace 02:0a:00:00:00:03 dev nx-90 dst 192.0.2.2 self permanent
 bridge fdb replace 02:0a:00:00:00:03 dev nx-90 master static sticky
@@ -67,7 +73,7 @@ def test_a_network_with_multicast_floods_once_to_each_host() -> None:
     quiet = replace(NET, remotes=(REMOTE, neighbour, far))
     loud = replace(quiet, multicast=True)
     assert [render(operation) for operation in plan(state(loud), state(quiet))] == [
-        "bridge link set dev nx-90 learning off flood off mcast_flood on bcast_flood on neigh_suppress on",
+        FLAGS.format(flood="on"),
         "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.2 self permanent",
         "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.3 self permanent",
     ]

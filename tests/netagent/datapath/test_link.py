@@ -61,6 +61,26 @@ def test_what_is_asked_of_a_port_is_what_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
+    ("up", "operstate", "state", "forwarding"),
+    [
+        (1, "UP", 3, True),
+        (1, "UP", 0, False),
+        (1, "UNKNOWN", 1, False),
+        (1, "DOWN", 0, True),
+        (0, "UP", 0, True),
+    ],
+)
+def test_a_port_that_is_shut_by_its_bridge_alone(
+    up: int, operstate: str, state: int, *, forwarding: bool
+) -> None:
+    """A tunnel's operstate is always unknown; of a port's states 3 lets packets pass."""
+    slave = {"attrs": [("IFLA_BRPORT_STATE", state)]}
+    info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", slave)]
+    words: list[Any] = [("IFLA_OPERSTATE", operstate), ("IFLA_LINKINFO", {"attrs": info})]
+    assert decode_link(link(("IFLA_IFNAME", "nv01234567"), *words, flags=up)).forwarding is forwarding
+
+
+@pytest.mark.parametrize(
     ("attribute", "local"), [("IFLA_VXLAN_LOCAL", "192.0.2.1"), ("IFLA_VXLAN_LOCAL6", "fd00::1")]
 )
 def test_a_tunnel(attribute: str, local: str) -> None:
