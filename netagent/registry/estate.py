@@ -43,7 +43,9 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
             case RemovalRecord():
                 yield record
             case ForgetRecord(settled=True):
-                if record.host_id != view.local:
+                # Not of hosts that are there, or were a moment ago: what it said of them did not count, because they
+                # said the same of it.
+                if record.host_id != view.local and record.host_id not in view.hosts:
                     yield record
             case GrantRecord() if record.to not in gone:
                 if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):

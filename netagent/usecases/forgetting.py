@@ -136,7 +136,8 @@ class Forgetting:
                 f"{name} says itself that this host is gone for good: neither's word counts",
                 code="contested",
                 thing=name,
-                hint="forget it on another host",
+                hint="forget it on another host; where there is none, let one join, forget it there, and let that "
+                "one leave",
             )
         silent_s = self.silence.silent_s(host.host_id, trio.current_time())
         if silent_s < dead_for_s:

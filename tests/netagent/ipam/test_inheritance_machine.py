@@ -440,15 +440,41 @@ class CutMachine(World):
         self.run(take_over)
         self.all_hear_all(side)
 
-    @rule()
-    def heal(self):
-        """All agree in the end; of what is in use nothing is given to anybody else, whoever owns it by now."""
+    def settle(self):
+        """All that run hear all, and put in order what they have said."""
         for _ in range(4):
             self.whoever_runs_hears_all()
             for one in self.hosts:
                 if one.works:
                     self.run(one.upkeep.put_in_order)
         self.whoever_runs_hears_all()
+
+    @rule(heir=names, gone=names)
+    def forget_the_dead(self, heir, gone):
+        """Whoever is there stays, whatever the dead one had said of it."""
+        self.settle()
+        one = self.working(heir)
+        view = one.live.view
+        dead = [other.host_id for other in self.hosts if not other.is_running and other.host_id in view.hosts]
+        dead = [other for other in dead if other not in view.goodbyes.get(one.host_id, ())]
+        if not dead:
+            return
+        here = [other for other in self.hosts if other.works]
+
+        async def take_over():
+            await one.forgetting._intend({dead[gone % len(dead)]})
+            await one.forgetting._take_over({dead[gone % len(dead)]})
+            one.forgetting.in_work.clear()
+
+        self.run(take_over)
+        self.all_hear_all(here)
+        for other in here:
+            assert other.works, f"h{other.number} is forgotten with it"
+
+    @rule()
+    def heal(self):
+        """All agree in the end; of what is in use nothing is given to anybody else, whoever owns it by now."""
+        self.settle()
         works = [one for one in self.hosts if one.works]
         if any(one.live.view.goodbyes.get(other.host_id) for one in works for other in works):
             return  # one that is gone by now says it of one that lives: contested until a third forgets it

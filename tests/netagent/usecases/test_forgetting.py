@@ -326,3 +326,44 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
         )
         taken.add((await h1.allocator.reserve(row)).offset)
     assert taken == set(range(2, 15))
+
+
+@on_hosts(3)
+async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gone(cluster):
+    h1, h2, h3 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    await cluster.calm()
+    before = cluster.owners(made.network_id)
+    carry, told = cluster.fabric._carry, {one: len(one.node.heard) for one in (h1, h2)}
+
+    async def cut(sender, target, event, at):
+        """Nothing arrives."""
+
+    cluster.fabric._carry = cut
+    for one, other in ((h1, h2), (h2, h1)):
+        for gone in (other, h3):
+            one.meet(gone.host_id, MemberState.DEAD)
+            one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
+        await one.forgetting.forget([other.name], dead_for_s=0, force=True)
+    # The cut ends; h2 tells what it said, and is gone for good before it hears a word.
+    cluster.fabric._carry = carry
+    h1.meet(h3.host_id, MemberState.ALIVE)
+    for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
+        for said in sender.node.heard[told[sender] :]:
+            for one in hearers:
+                one.hear(said)
+                one.node.received[sender.host_id] = sender.node.head()
+    cluster.kill(h2)
+    await trio.sleep(1)
+    for one in (h1, h3):
+        assert not one.live.view.forgotten, "neither word counts"
+    with pytest.raises(RefusedError, match="on another host; where there is none, let one join") as refused:
+        await h1.forgetting.forget(["h2"], dead_for_s=0, force=True)
+    assert refused.value.code == "contested"
+    await h3.forgetting.forget(["h2"], dead_for_s=0, force=False)
+    await trio.sleep(1)
+    for one in (h1, h3):
+        assert set(one.live.view.forgotten) == {h2.host_id}
+    assert sum(cluster.owners(made.network_id).values()) == sum(before.values()), (
+        "all of the space is somebody's"
+    )
