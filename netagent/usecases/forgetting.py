@@ -35,6 +35,10 @@ SETTLE_S = 5.0
 """Time for every live host to acknowledge: what an attach waits for peers, and above the time in which a dead host is
 suspected and declared dead."""
 POLL_S = 0.01
+TOGETHER_S = 15.0
+"""Hosts that fell silent so close to each other may have handed space on among them of which nobody who lives has
+heard. Further apart, the one that lived on has told: what a host writes is everywhere within a second, and a death is
+noticed within some."""
 
 logger = logging.getLogger("netagent.usecases.forgetting")
 
@@ -93,13 +97,18 @@ class Forgetting:
                 hosts = self.silent_for(dead_for_s)
             for host in hosts:
                 self._refuse_if_here(host, dead_for_s, force=force)
+            self._refuse_if_not_alone(hosts, force=force)
             return await self._forget(hosts, force=force)
 
     async def forget_these(self, hosts: Collection[HostId]) -> Forgotten:
-        """The same without a user: for hosts whose time is over. RefusedError as above."""
+        """The same without a user: for hosts whose time is over, but for those that fell silent together with one
+        whose time is not. RefusedError as above."""
         async with self._turn:
             known = self.live.view.hosts
-            return await self._forget([known[one] for one in sorted(hosts) if one in known], force=False)
+            gone = {one for one in hosts if one in known}
+            while held := {one for one in gone if self._together(one, gone)}:
+                gone -= held
+            return await self._forget([known[one] for one in sorted(gone)], force=False)
 
     def silent_for(self, silent_s: float) -> list[HostView]:
         """Hosts whose agent and kernel have both been silent for at least so long, or that left so long ago."""
@@ -166,6 +175,33 @@ class Forgetting:
                 thing=name,
                 hint="start the agent there; or power it off first; or add --force",
             )
+
+    def _refuse_if_not_alone(self, hosts: Sequence[HostView], *, force: bool) -> None:
+        gone = {host.host_id for host in hosts}
+        for host in hosts if not force else ():
+            others = self._together(host.host_id, gone)
+            if others:
+                names = sorted(map(self._name, others))
+                shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                raise RefusedError(
+                    f"{shown} fell silent together with {host.unique_name}, and may hold addresses of it that nobody "
+                    "else has heard of",
+                    code="not-alone",
+                    thing=host.unique_name,
+                    hint="forget them all in one command; or bring the others back first; or add --force, which "
+                    "risks one address on two containers",
+                )
+
+    def _together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Hosts that fell silent with it, may return, and are not in `gone`."""
+        now = trio.current_time()
+        silent_s = self.silence.silent_s(host_id, now)
+        others = {
+            other: self.silence.silent_s(other, now)
+            for other, host in self.live.view.hosts.items()
+            if other not in gone and not host.is_live and host.agent is not AgentState.LEFT
+        }
+        return {other for other, its_s in others.items() if its_s > 0 and abs(its_s - silent_s) <= TOGETHER_S}
 
     # -- how ---------------------------------------------------------------------------------------------------
 

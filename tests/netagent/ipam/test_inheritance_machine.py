@@ -179,6 +179,11 @@ class World(RuleBasedStateMachine):
             if one.works and any(told - heir.known.get(who, set()) for who, told in one.known.items())
         )
 
+    def is_known(self, host_id):
+        """Whether those who live know all that it wrote, as they do of whoever lived on for a while beside them."""
+        known = (one.known.get(host_id, set()) for one in self.hosts if one.works)
+        return len(set().union(*known)) == len(self.by_id[host_id].node.heard)
+
     def working(self, number):
         """One that runs and uses what it owns."""
         every = [one for one in self.hosts if one.works]
@@ -272,8 +277,10 @@ class World(RuleBasedStateMachine):
                 if found is not None:
                     await one.publisher.withdraw(found.record)
                 await one.allocator.release(row)
-            heir = min(other.host_id for other in self.hosts if other.works and other is not one)
-            await one.allocator.surrender(N1, heir)
+            gone = one.live.view.forgotten
+            heirs = [other.host_id for other in self.hosts if other.works and other is not one]
+            for heir in sorted(set(heirs).difference(gone))[:1]:
+                await one.allocator.surrender(N1, heir)
 
         self.run(go)
         for other in self.hosts if is_heard else ():
@@ -332,6 +339,10 @@ class InheritanceMachine(World):
         one = self.working(heir)
         dark = [other.host_id for other in self.hosts if not other.is_running]
         gone = {host_id for n, host_id in enumerate(dark) if some >> n & 1} - set(one.live.view.forgotten)
+        if any(
+            not self.is_known(host_id) for host_id in gone
+        ):  # those that fell silent together are forgotten so
+            gone |= {other for other in dark if not self.is_known(other)} - set(one.live.view.forgotten)
         if gone and not one.forgetting.in_work:
             self.run(one.forgetting._intend, gone)
             if is_calm:
@@ -513,6 +524,21 @@ def by_hand(shared):
         machine.never_two_endpoints()
     finally:
         machine.teardown()
+
+
+def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
+    """A rack without power: nobody who lives knows of the grant. Who returns is not to share with an heir."""
+    with by_hand(shared=1) as (machine, (giver, taker, third, heir, _)):
+        machine.attach(taker.number, None, lost=False, reach=True)
+        for _ in range(2):
+            machine.switch_power(0, is_returning=False)
+        assert not giver.is_running
+        assert not taker.is_running
+        machine.forget(goes_on=False, heir=1, is_calm=True, some=1)
+        assert set(heir.live.view.forgotten) == {giver.host_id, taker.host_id}
+        machine.switch_power(1, is_returning=True)
+        machine.never_two_owners()
+        assert not third.owned
 
 
 def test_what_a_dying_host_gave_is_not_used_once_its_heir_has_asked_for_silence():

@@ -367,3 +367,34 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
     assert sum(cluster.owners(made.network_id).values()) == sum(before.values()), (
         "all of the space is somebody's"
     )
+
+
+@on_hosts(5)
+async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
+    """What one of them had handed to another may be known to nobody else."""
+    h1, _, h3, h4, h5 = cluster.hosts
+    cluster.kill(h5)
+    await trio.sleep(60)
+    cluster.kill(h3, h4)
+    await trio.sleep(60)
+    for names in (["h3"], ["h4"], ["h4", "h5"]):
+        with pytest.raises(
+            RefusedError, match=r"h[34] fell silent together with h[34], and may hold"
+        ) as refused:
+            await h1.forgetting.forget(names, dead_for_s=0, force=False)
+        assert refused.value.code == "not-alone"
+    assert not goodbyes(h1)
+    assert not (await h1.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.forgetting.forget_these({h3.host_id, h5.host_id})
+    assert [host.host_id for host in done.hosts] == [h5.host_id], "who died alone is not held up"
+    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
+
+
+@on_hosts(4)
+async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
+    h1, _, h3, h4 = cluster.hosts
+    cluster.kill(h3, h4)
+    await trio.sleep(60)
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=True)
+    assert set(h1.live.view.forgotten) == {h3.host_id}
