@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from netagent.datapath import nftables
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.observe import observe
 from netagent.doctor import why
 from netagent.doctor.answers import Replies, questions_about
 from netagent.doctor.asking import ask_inside
+from netagent.doctor.drift import State
+from netagent.doctor.fences import RESTORE, published_lines
 from netagent.doctor.intent import Situation, intended_state
 from netagent.doctor.line import Line
 from netagent.doctor.objects import Evidence
 from netagent.doctor.visiting import visit
+from netagent.firewall.driver import Tables
+from netagent.firewall.ruleset import ruleset_of
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.pieces import piece_by_piece
 from netagent.registry.row import LocalEndpointRow
@@ -77,8 +82,25 @@ async def explain_endpoints(
         inside = await visit(own) if own is not None and endpoint.owner == evidence.view.local else None
         replies = await _replies(evidence, own, endpoint, names)
         lines += why.endpoint_lines(evidence, endpoint, inside, names, replies)
+        if own is not None and own.publish:
+            lines += _published(cluster, own)
     origins = tuple(why.origin_of_endpoint(endpoint) for endpoint in shown)
     return why.Explanation(origins, tuple(lines), len(endpoints) - len(shown))
+
+
+def _published(cluster: Cluster, row: LocalEndpointRow) -> list[Line]:
+    ruleset = ruleset_of(cluster.following.guarded_now)
+    try:
+        with closing(nftables.open_socket()) as sock:
+            return list(published_lines(row, ruleset, Tables(sock).lacking(ruleset)))
+    except FileNotFoundError:
+        reason, state = "the firewall has no table of ours", State.MISSING
+    except OSError as error:
+        reason, state = f"the firewall cannot be read: {error.strerror}", State.NOT_KNOWN
+    return [
+        Line("published port", f"{one.text} leads to {row.name}", state, reason, RESTORE)
+        for one in row.publish
+    ]
 
 
 async def _replies(

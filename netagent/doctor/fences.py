@@ -6,14 +6,20 @@ guard (netagent.firewall.guard) compares them byte by byte with what it made.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from netagent.doctor.drift import State
 from netagent.doctor.finding import Finding
+from netagent.doctor.line import Line
 from netagent.firewall import element
 from netagent.firewall.element import Family, SetKind
+from netagent.firewall.publishing import elements
 from netagent.firewall.ruleset import Ruleset
 from netagent.firewall.text import TABLE, render
+from netagent.projection.guarding import doors_of
+from netagent.registry.row import LocalEndpointRow
 
 RESTORE = "netagent puts its tables back within two seconds; if not, `netagent status` says why"
 
@@ -47,6 +53,28 @@ def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str
     for chain in found.keys() - wanted.keys():
         name = f"chain {chain} of table {family.value} {TABLE}"
         yield Finding(name, f"{name} is not ours: nobody else may keep rules in that table", RESTORE)
+
+
+def published_lines(
+    row: LocalEndpointRow, ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]]
+) -> Iterator[Line]:
+    """Whether the firewall leads the published ports of an endpoint of this host to it."""
+    gone = {(kind, key) for kind, is_wanted, key in lacking if is_wanted}
+    for one in row.publish:
+        doors = doors_of(dataclasses.replace(row, publish=(one,)), ())
+        wanted = [(kind, words) for kind, held in elements(doors, ()).items() if kind.value for words in held]
+        thing = f"{one.text} leads to {row.name}"
+        if not wanted or not all(words in ruleset.elements[kind] for kind, words in wanted):
+            yield Line(
+                "published port", thing, State.NOT_NEEDED, "its network is not built, or it is not whole yet"
+            )
+            continue
+        missing = sum((kind, element.encode(kind.key, words)) in gone for kind, words in wanted)
+        if missing:
+            reason = f"{missing} of {len(wanted)} elements in the maps of table {Family.INET.value} {TABLE}"
+            yield Line("published port", thing, State.MISSING, reason, RESTORE)
+        else:
+            yield Line("published port", thing, State.PRESENT)
 
 
 def element_findings(

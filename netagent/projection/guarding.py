@@ -56,12 +56,14 @@ def firewall_input(
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
         requests=requests,
         answers=answers,
-        doors=tuple(door for row in rows if row.network_id in networks for door in _doors(row, leading_out)),
+        doors=tuple(
+            door for row in rows if row.network_id in networks for door in doors_of(row, leading_out)
+        ),
     )
 
 
-def _doors(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[Door]:
-    """Of an endpoint that is whole: who comes in before would find nobody."""
+def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[Door]:
+    """Published ports, one by one, of an endpoint that is whole: who comes in before would find nobody."""
     if row.stage is not Stage.PUBLISHED:
         return
     for one in row.publish:

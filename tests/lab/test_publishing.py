@@ -39,6 +39,10 @@ def test_scenario_47_ports_are_published_and_taken_back_however_often(cluster: C
     assert from_container(cluster, "far", H1, 8080) == H2, "in the name of its host, like everything outside"
     assert from_host(cluster, "h2", H1, 80) == "", "only what is published"
 
+    why = cluster.netagent("h1", "inspect", made["id"], "--why")["why"]
+    ports = [(one["thing"], one["state"]) for one in why["objects"] if one["kind"] == "published port"]
+    assert ports == [("8080:80/tcp leads to web", "present")]
+
     # The same again changes nothing; another's port, and one at which the host listens, are refused by name.
     again = cluster.netagent("h1", "attach", "netns:web", "--network", "app", "-p", "8080:80")
     assert (again["created"], again["published"]) == (False, ["8080:80/tcp"])

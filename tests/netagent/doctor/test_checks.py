@@ -10,15 +10,19 @@ from fakes.registry import endpoint
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks import INTENT_CHECKS, IntentFacts, NameFault
 from netagent.doctor.drift import Difference, Part, State, differences
-from netagent.doctor.fences import chain_findings, element_findings, rule_counts
+from netagent.doctor.fences import chain_findings, element_findings, published_lines, rule_counts
 from netagent.doctor.finding import Finding, Verdict, examine
 from netagent.doctor.intent import owners
 from netagent.doctor.line import Line
 from netagent.firewall.element import Family, encode
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6
 from netagent.firewall.ruleset import MEMBERS4, SENDERS, ruleset_of
+from netagent.model.publication import Publication
 from netagent.pieces import at_once
+from netagent.projection.guarding import doors_of
 from netagent.registry.facts import Clash
+from netagent.registry.row import LocalEndpointRow, Stage
 
 SOUND = IntentFacts(
     behind="",
@@ -141,3 +145,32 @@ def test_elements_that_are_missing_or_left_over():
     assert missing.fix == "nft add element inet netagent members4 { 192.0.2.2 }"
     (extra,) = element_findings(RULES, [(SENDERS, False, b"\x01")], lambda _: "")
     assert "left over (01)" in extra.message
+
+
+def test_a_published_port_is_there_when_all_its_elements_are():
+    row = LocalEndpointRow(
+        endpoint_id="e" * 32,
+        network_id="a1" * 16,
+        name="web",
+        service="web",
+        addresses=("10.1.0.2", "fd00:1::2"),
+        mac="02::1",
+        stage=Stage.PUBLISHED,
+        publish=(Publication(53, 5353, "udp", 2), Publication(8080, 80, address="0.0.0.0")),
+    )
+    rules = ruleset_of(FirewallInput(vxlan_port=4799, doors=tuple(doors_of(row, ()))))
+    lines = list(published_lines(row, rules, []))
+    assert [(one.kind, one.thing, one.state) for one in lines] == [
+        ("published port", "53-54:5353-5354/udp leads to web", State.PRESENT),
+        ("published port", "0.0.0.0:8080:80/tcp leads to web", State.PRESENT),
+    ]
+    gone = (ANYWHERE6, True, encode(ANYWHERE6.key, ("udp", "54")))
+    extra = (ANYWHERE4, False, encode(ANYWHERE4.key, ("tcp", "8080")))
+    first, second = published_lines(row, rules, [gone, extra])
+    assert (first.state, second.state) == (State.MISSING, State.PRESENT)
+    assert first.reason == "1 of 4 elements in the maps of table inet netagent"
+    assert "two seconds" in first.fix
+    nothing = ruleset_of(FirewallInput(vxlan_port=4799))
+    assert {one.state for one in published_lines(row, nothing, [])} == {State.NOT_NEEDED}
+    half = replace(row, stage=Stage.RESERVED)
+    assert {one.state for one in published_lines(half, rules, [])} == {State.NOT_NEEDED}
