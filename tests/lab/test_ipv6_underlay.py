@@ -7,16 +7,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lab.harness import Cluster
+from lab.origins import seen, watch
 from netlab.lab import Lab
 from netlab.programs import must
 from netlab.topology import of_hosts
 
 pytestmark = pytest.mark.lab
 
+BULK = str(Path(__file__).with_name("bulk.py"))
 MTU_BYTES = 1500 - 70
 """Ethernet 14, VXLAN 8, UDP 8 and IPv6 40 around each packet."""
 
@@ -37,7 +40,7 @@ def test_a_cluster_over_ipv6_alone(six: Cluster) -> None:
     join_by_invitation(six)
     network = six.netagent("h1", "network", "create", "app")
     assert network["mtu_bytes"] == MTU_BYTES
-    one, two = six.attach("h1", "one"), six.attach("h2", "two")
+    one, two = six.attach("h1", "one"), six.attach("h2", "two", command=("python3", BULK, "serve"))
     six.wait(lambda: six.answers("one", "two") == sorted(two["addresses"]), 2.0, "no name")
     six.wait(lambda: six.answers("two", "one") == sorted(one["addresses"]), 2.0, "no name back")
     for address in two["addresses"]:
@@ -60,6 +63,7 @@ def test_a_cluster_over_ipv6_alone(six: Cluster) -> None:
 
     status_tells_of_ipv6(six)
     only_members_are_heard(six)
+    sends_from_the_advertised_address(six)
     address_changes(six)
 
 
@@ -111,6 +115,10 @@ def status_tells_of_ipv6(six: Cluster) -> None:
     assert member(six, "h2")["path_mtu_bytes"] == 1450 - 70
     (warning,) = [one for one in six.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
     assert "packets of 1500 bytes pass between 2001:db8::1 and 2001:db8::2" in warning["cure"]
+    for address in six.answers("one", "two"):
+        moved = json.loads(six.inside("one", "python3", BULK, "move", address, "2000000").stdout)
+        assert moved["moved"] == 2_000_000
+        assert moved["mss_bytes"] == 1450 - 70 - (60 if ":" in address else 40) - 12
     six.lab.heal()
     six.wait(lambda: member(six, "h2")["path"] == "ok", 30.0, "the whole cable goes unnoticed")
 
@@ -133,6 +141,29 @@ def only_members_are_heard(six: Cluster) -> None:
 def strangers(six: Cluster) -> int:
     """VXLAN packets from no member that h1 has dropped; those of members that it did not know yet among them."""
     return int(six.netagent("h1", "status")["refused"].get("packets_strangers", 0))
+
+
+def sends_from_the_advertised_address(six: Cluster) -> None:
+    """Whatever other address the kernel would take; and its hardware address may become another."""
+    h2, addresses = six.lab.host("h2"), six.answers("one", "two")
+    h2.must(["ip", "address", "add", "2001:db8::77/64", "dev", "eth0", "nodad"])
+    h2.must(["ip", "route", "add", "2001:db8::/64", "dev", "eth0", "metric", "1", "src", "2001:db8::77"])
+    assert "src 2001:db8::77" in h2.must(["ip", "route", "get", "2001:db8::1"])
+    watch(six, "h2", "ip6")
+    six.attach("h2", "third")
+    six.wait(
+        lambda: (
+            all(six.pings("one", address) for address in addresses)
+            and six.ask("one", "third").status == "NOERROR"
+            and all(seen(six).values())
+        ),
+        5.0,
+        "nothing passes",
+    )
+    assert seen(six) == {"tunnels": ["2001:db8::2"], "agents": ["2001:db8::2"]}
+    h2.must(["ip", "address", "del", "2001:db8::77/64", "dev", "eth0"])
+    h2.must(["ip", "link", "set", "eth0", "address", "02:bb:00:00:00:02"])
+    six.wait(lambda: all(six.pings("one", address) for address in addresses), 5.0, "its MAC is not found")
 
 
 def address_changes(six: Cluster) -> None:

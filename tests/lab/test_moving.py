@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -10,25 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 from lab.harness import STREAM, Cluster
-from netlab.programs import must
+from lab.origins import seen, watch
 
 pytestmark = pytest.mark.lab
 
 AGAIN_S = 5.0
 """What is promised: traffic continues within this after the underlay address of a host has changed."""
-COUNTED = """
-table bridge watch
-delete table bridge watch
-table bridge watch {
-  set sources { type ipv4_addr; flags dynamic; }
-  set talkers { type ipv4_addr; flags dynamic; }
-  chain look {
-    type filter hook prerouting priority -300;
-    iifname { "h3", "h3-2" } ip version 4 udp dport 4799 add @sources { ip saddr }
-    iifname { "h3", "h3-2" } ip version 4 th dport { 7956, 7957 } add @talkers { ip saddr }
-  }
-}
-"""
 
 
 @pytest.fixture
@@ -38,23 +24,6 @@ def talking(app: Cluster) -> Cluster:
     app.wait(lambda: app.inside("echo", "ss", "-Hltn", "sport = :7000").stdout != "", 10.0, "no echo server")
     app.wait(lambda: app.ask("c1", "echo").status == "NOERROR", 2.0, "h1 does not know it")
     return app
-
-
-def sources(app: Cluster) -> dict[str, list[str]]:
-    """The outer addresses that tunnels (`sources`) and agents (`talkers`) of h3 came from, since the last look."""
-    namespace = f"{app.lab.folder.name}-fabric"
-    listed = json.loads(
-        must(["ip", "netns", "exec", namespace, "nft", "-j", "list", "table", "bridge", "watch"])
-    )
-    found = {
-        one["set"]["name"]: sorted(one["set"].get("elem", [])) for one in listed["nftables"] if "set" in one
-    }
-    forget(app)
-    return found
-
-
-def forget(app: Cluster) -> None:
-    must(["ip", "netns", "exec", f"{app.lab.folder.name}-fabric", "nft", "-f", "-"], stdin=COUNTED)
 
 
 @contextmanager
@@ -89,12 +58,12 @@ def test_scenario_43_the_underlay_address_of_a_host_changes(talking: Cluster) ->
                 f"{host} has not heard of it",
             )
         app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, AGAIN_S, "not alive there")
-        forget(app)
+        watch(app, "h3")
     print(f"nothing passed for at most {report['tcp_s']:.1f} s (TCP), {report['ping_s']:.1f} s (ping)")
     assert report["ping_s"] < AGAIN_S
     assert report["tcp_s"] < 2 * AGAIN_S, "its next repetition may be as far away as the outage was long"
-    seen = sources(app)
-    assert seen == {"sources": ["192.0.2.33"], "talkers": ["192.0.2.33"]}
+    found = seen(app)
+    assert found == {"tunnels": ["192.0.2.33"], "agents": ["192.0.2.33"]}
     assert app.answers("c1", "h3.node.mesh.internal") == ["192.0.2.33"]
     status = app.netagent("h3", "status")
     assert status["host"]["address"] == "192.0.2.33"
@@ -118,18 +87,26 @@ def test_scenario_44_a_secondary_address_and_a_second_uplink_change_no_source(ta
         h3.must(["ip", "address", "add", "192.0.2.77/24", "dev", "eth0"])
         # The kernel would now send from the other address, and by the other uplink, if nobody told it otherwise.
         h3.must(["ip", "route", "replace", "192.0.2.0/24", "dev", "eth0", "src", "192.0.2.77"])
-        forget(app)
+        watch(app, "h3")
         time.sleep(1.0)
-        seen = sources(app)
+        found = seen(app)
         app.netagent("h3", "network", "create", "other")
     assert report["ping_s"] < 0.1, "nobody noticed"
-    assert seen == {"sources": ["192.0.2.3"], "talkers": ["192.0.2.3"]}
+    assert found == {"tunnels": ["192.0.2.3"], "agents": ["192.0.2.3"]}
     assert second == "198.51.100.3"
     assert app.netagent("h3", "status")["host"]["address"] == "192.0.2.3"
 
     # The default route moves to the other uplink: so does what this host tells others, unless it is configured.
     h3.must(["ip", "route", "add", "default", "via", "198.51.100.1", "dev", "eth1"])
     app.wait(lambda: app.netagent("h3", "status")["host"]["address"] == second, AGAIN_S, "it stays")
+    # The first one fails, and all goes by the other: h1, which has that uplink too, is its router there.
+    h3.must(["ip", "link", "set", "eth0", "down"])
+    there = app.endpoint("echo")["addresses"][0]
+    app.wait(lambda: app.pings("c1", there), AGAIN_S, "nothing passes by the other uplink")
+    watch(app, "h3")
+    app.wait(lambda: seen(app)["agents"] != [] and app.pings("c1", there), AGAIN_S, "nobody speaks")
+    assert seen(app) == {"tunnels": [second], "agents": [second]}
+    h3.must(["ip", "link", "set", "eth0", "up"])
     h3.must(["ip", "route", "del", "default"])
     h3.must(["ip", "link", "set", "eth1", "down"])
     app.wait(
