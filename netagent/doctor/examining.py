@@ -93,6 +93,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> P
         underlay=agent.underlay.address,
         underlay_device=agent.underlay.device,
         underlay_mtu_bytes=agent.underlay.mtu_bytes,
+        unreachable=agent.uplinks.problem,
         others=others,
         networks=networks,
         wanted_links=frozenset(seen.state.devices) if seen is not None else frozenset(),

@@ -66,6 +66,7 @@ class Place:
     underlay: str
     underlay_device: str
     underlay_mtu_bytes: int
+    unreachable: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[NetworkFacts, ...] = ()
     wanted_links: frozenset[str] = frozenset()
@@ -123,6 +124,7 @@ def _gather_plain(place: Place) -> HostFacts:
         underlay=place.underlay,
         underlay_device=place.underlay_device,
         underlay_mtu_bytes=place.underlay_mtu_bytes,
+        unreachable=place.unreachable,
         others=place.others,
         state_dir=str(place.state_dir),
         free_bytes=free_bytes,

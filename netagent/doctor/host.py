@@ -86,6 +86,8 @@ class HostFacts:
     """Empty: not chosen yet."""
     underlay_device: str
     underlay_mtu_bytes: int
+    unreachable: str | None = None
+    """Why nobody can reach this host by the address that it tells others; empty when they can. None: nobody knows."""
     others: Mapping[str, str] = field(default_factory=dict)
     """Where the cluster's other hosts are reached, by name; not those that left."""
     state_dir: str
@@ -212,6 +214,14 @@ def _mtu(facts: HostFacts) -> Iterator[Finding]:
             )
 
 
+def _address(facts: HostFacts) -> Iterator[Finding]:
+    if facts.unreachable is None:
+        raise NotKnownError("the agent does not run")
+    if facts.unreachable:
+        fix = "give it back to a device that is up; or correct `advertise` and `bind`, and restart the agent"
+        yield Finding("address", facts.unreachable, fix)
+
+
 def _family(facts: HostFacts) -> Iterator[Finding]:
     apart = {name: one for name, one in facts.others.items() if not is_one_family(one, facts.underlay)}
     for name, address in apart.items() if facts.underlay else ():
@@ -277,6 +287,7 @@ HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
     Check("device-names", "nobody else's device has a name that we need", _names),
     Check("routes", "no route of this host overlaps a network", _routes),
     Check("mtu", "this host's device carries the networks' packets", _mtu),
+    Check("own-address", "this host has the address that it tells others", _address),
     Check("address-family", "all hosts are reached by one family of addresses", _family),
     Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
     Check("input-rules", "no foreign rule keeps other hosts out", _input),

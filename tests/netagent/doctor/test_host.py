@@ -37,6 +37,7 @@ FIT = HostFacts(
     underlay="192.0.2.1",
     underlay_device="eth0",
     underlay_mtu_bytes=1500,
+    unreachable="",
     state_dir="/var/lib/netagent",
     free_bytes=1 << 30,
     free_inodes=None,
@@ -82,6 +83,7 @@ UNFIT = [
         "no IPv6",
         "ipv6.disable",
     ),
+    ("own-address", {"unreachable": "this host has no address"}, "has no address", "give it back"),
     ("open-files", {"open_files": (1000, 1024)}, "1000 open files of 1024", "LimitNOFILE"),
     (
         "ports",
@@ -152,6 +154,7 @@ def test_what_may_be_wrong_is_a_warning(name, changes, says):
         ("disk-space", {"free_bytes": None}),
         ("resolver", {"resolver": None}),
         ("forward-rules", {"chains": None}),
+        ("own-address", {"unreachable": None}),
     ],
 )
 def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
