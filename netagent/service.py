@@ -32,10 +32,12 @@ from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
+from netagent.usecases import resolv_conf
 from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.endpoint_rules import noted_endpoint
 from netagent.usecases.finding import local_endpoint_called, network_called
 from netagent.usecases.network_plan import shortcoming
+from netagent.usecases.targets import netns_name_of
 from netgossip.errors import WireError
 from netgossip.invitation import parse_token_untrusted
 
@@ -219,7 +221,12 @@ class Service:
     async def attach(self, request: AttachRequest) -> schema.Endpoint:
         """Put a sandbox into a network."""
         row, created = await self._cluster().endpoints.attach(request)
-        return {**self._endpoint(row), "created": created}
+        netns_name = "" if row.origin else netns_name_of(row.netns_path)  # a runtime has files of its own
+        found = resolv_conf.shortcoming(netns_name) if netns_name else None
+        warnings: list[schema.Notice] = (
+            [] if found is None else [{"code": "resolv-conf", "message": found[0], "cure": found[1]}]
+        )
+        return {**self._endpoint(row), "created": created, "warnings": warnings}
 
     async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
         """Take an endpoint away."""

@@ -167,9 +167,7 @@ def network_create(session: Session) -> int:
     )
     answer = session.client.call("POST", "/v1/networks", body=body)
     session.printer.one(answer, lambda: screen.network(answer), name=answer["name"])
-    if not session.printer.is_machine:
-        for notice in answer.get("warnings", []):  # an agent of the release before has none
-            print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
+    _warn(session, answer)
     return DONE
 
 
@@ -247,6 +245,7 @@ def attach(session: Session) -> int:
     )
     answer = session.client.call("POST", "/v1/endpoints", body=body)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
+    _warn(session, answer)
     return DONE
 
 
@@ -438,6 +437,13 @@ def _watch(
                 printer.redraw(str(item["name"]) for item in ordered)
             else:
                 printer.redraw(printer.table(ordered, columns) if ordered else [empty])
+
+
+def _warn(session: Session, answer: Mapping[str, Any]) -> None:
+    """On standard error; JSON has it in the answer."""
+    if not session.printer.is_machine:
+        for notice in answer.get("warnings", []):  # an agent of the release before has none
+            print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
 
 def _detached(session: Session, answer: Mapping[str, Any]) -> None:

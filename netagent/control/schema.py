@@ -405,6 +405,8 @@ class Endpoint(TypedDict):
     """Ports of its host that lead to it, as `attach --publish` takes them; only on its own host."""
     created: NotRequired[bool]
     """Only in the answers of `attach` and `network connect`: false when it was there already."""
+    warnings: NotRequired[list[Notice]]
+    """Only in these too: what will not work as one might expect."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 

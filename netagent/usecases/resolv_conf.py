@@ -52,6 +52,22 @@ def write(netns_name: str, text: str) -> None:
     path.write_text(text)
 
 
+def shortcoming(netns_name: str) -> tuple[str, str] | None:
+    """Why programs of a named namespace do not ask our resolver, and the cure: a file that is not ours is there."""
+    path = NETNS_ETC / netns_name / "resolv.conf"
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return None
+    servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    if servers[:1] == [RESOLVER_ADDRESS]:
+        return None
+    return (
+        f"{path} is not netagent's and names another server first: programs there do not find the cluster's names",
+        f"put `nameserver {RESOLVER_ADDRESS}` first in it; or remove it, detach, and attach again",
+    )
+
+
 def remove(netns_name: str) -> None:
     """Take our file away, and its folder when nothing else is in it."""
     path = NETNS_ETC / netns_name / "resolv.conf"

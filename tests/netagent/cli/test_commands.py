@@ -13,6 +13,7 @@ from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
 
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
+from netagent.model.request import AttachRequest
 
 Run = Any
 
@@ -406,6 +407,24 @@ def test_output_that_nobody_can_take_is_an_error_in_words(served: Served) -> Non
     assert done.stderr == (
         "netagent: cannot write the output: No space left on device; send it where there is room\n"
     )
+
+
+def test_an_attach_that_works_otherwise_than_one_might_expect_says_so(
+    served: Served, netagent: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach = served.service.attach
+    notice = {"code": "resolv-conf", "message": "the file names another server", "cure": "remove it"}
+
+    async def warning(request: AttachRequest) -> object:
+        return {**await attach(request), "warnings": [notice]}
+
+    monkeypatch.setattr(served.service, "attach", warning)
+    done = netagent("attach", "netns:web", "--network", "app")
+    assert done.returncode == 0
+    assert done.stdout.startswith("web ")
+    assert done.stderr == "netagent: the file names another server; remove it\n"
+    done = netagent("attach", "netns:db", "--network", "app", "--json")
+    assert (json.loads(done.stdout)["warnings"], done.stderr) == ([notice], "")
 
 
 def watching(served: Served, *words: str) -> "subprocess.Popen[str]":

@@ -70,6 +70,27 @@ def test_only_our_own_resolv_conf_is_rewritten_and_removed(
     assert (tmp_path / "db/resolv.conf").read_text() == "nameserver 192.0.2.9\n"
 
 
+def test_a_file_of_somebody_elses_that_leads_programs_elsewhere_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)
+    resolv_conf.write("web", resolv_conf.render(["app"], "mesh.internal", []))
+    assert resolv_conf.shortcoming("web") is None
+    assert resolv_conf.shortcoming("nobody") is None
+    file = tmp_path / "db" / "resolv.conf"
+    file.parent.mkdir()
+    for text, is_told in (
+        ("nameserver 9.9.9.9\n", True),
+        ("nameserver 9.9.9.9\nnameserver 127.0.0.11\n", True),
+        ("# mine\nnameserver 127.0.0.11\nnameserver 9.9.9.9\n", False),
+        ("nameserver\n", True),
+    ):
+        file.write_text(text)
+        found = resolv_conf.shortcoming("db")
+        assert (found is not None) == is_told, text
+        assert found is None or str(file) in found[0]
+
+
 def test_the_hosts_search_list_is_its_last_one(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("search a.example\nnameserver 192.0.2.9\nsearch b.example .\n")
