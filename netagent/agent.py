@@ -410,6 +410,8 @@ def main(arguments: argparse.Namespace) -> int:
         return configuration.load(file, arguments.flags, os.environ)
 
     log.configure(load().log_level)
+    for sentence in configuration.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
     supervision = Supervision(os.environ)
     try:
         trio.run(_run, load, supervision)

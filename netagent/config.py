@@ -22,6 +22,8 @@ from netagent.model.ids import is_name
 
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
 TIMINGS = ("lan", "wan", "local")
+_PREFIX = "NETAGENT_"
+"""Of the variables: of each key, and of the command line's NETAGENT_SOCKET."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class Key:
     @property
     def variable(self) -> str:
         """The environment form."""
-        return "NETAGENT_" + self.field.upper()
+        return _PREFIX + self.field.upper()
 
     @property
     def field(self) -> str:
@@ -373,6 +375,18 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
         )
     values["name"] = values["name"] or _default_name()
     return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that looks like a key and is none. Others' may begin so: it is no error."""
+    known = {key.field.upper() for key in KEYS}
+    given = {name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX)}
+    sentences = []
+    for word in sorted(given - known - {"SOCKET"}):
+        near = difflib.get_close_matches(word, known, n=1)
+        hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+        sentences.append(f"the variable {_PREFIX}{word} is no key, and is not heeded{hint}")
+    return sentences
 
 
 def changed_keys(old: Config, new: Config) -> tuple[list[str], list[str]]:

@@ -63,6 +63,16 @@ def test_a_missing_file_is_refused_when_it_was_asked_for(tmp_path: Path) -> None
         config.load(tmp_path / "nothing.toml", {}, {})
 
 
+def test_a_variable_that_is_no_key_is_told_with_the_nearest_that_is() -> None:
+    environment = dict.fromkeys(
+        ["NETAGENT_SOCKET", "NETAGENT_GOSIP_PORT", "NETAGENT_ZONE", "NETAGENT_Q", "PATH"], "1"
+    )
+    assert config.unknown_variables(environment) == [
+        "the variable NETAGENT_GOSIP_PORT is no key, and is not heeded; did you mean NETAGENT_GOSSIP_PORT?",
+        "the variable NETAGENT_Q is no key, and is not heeded",
+    ]
+
+
 def test_what_stands_in_the_default_files_place_and_cannot_be_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
