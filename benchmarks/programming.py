@@ -5,11 +5,11 @@ In a network namespace of its own. First the reconciler alone writes a network o
 entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch` write
 the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall), with one
 container in the network, is handed the records of N endpoints on 300 hosts, host by host, as from the gossip; then
-one endpoint after the other; then it is left alone for its timer. Before all that another agent gets the whole of a
-large network from a node in a process of its own, which joins the cluster, over the gossip's sealed streams: N
-endpoints of 300 hosts, then as many of one host. Of each part it prints the longest time for which the event
-loop did nothing else, at the first sync also that of who sends it: by the wall clock, and in CPU seconds of its own
-thread, which other programs on the machine do not lengthen.
+one endpoint after the other; then it lists them all, and is left alone for its timer. Before all that another agent
+gets the whole of a large network from a node in a process of its own, which joins the cluster, over the gossip's
+sealed streams: N endpoints of 300 hosts, then as many of one host. Of each part it prints the longest time for which
+the event loop did nothing else, at the first sync also that of who sends it: by the wall clock, and in CPU seconds of
+its own thread, which other programs on the machine do not lengthen.
 
     sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20] [--only-sync]
 """
@@ -25,9 +25,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -35,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from netagent import config as configuration  # noqa: E402
+from netagent.control.api import build_app  # noqa: E402
 from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state  # noqa: E402
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket  # noqa: E402
 from netagent.datapath.operations import EntryOperation, render  # noqa: E402
@@ -50,6 +53,7 @@ from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord,
 from netagent.model.request import AttachRequest, NetworkRequest  # noqa: E402
 from netagent.pieces import turn  # noqa: E402
 from netagent.registry.schema import encode, key_of, scope_of  # noqa: E402
+from netagent.service import Service  # noqa: E402
 from netagent.state_dir import ClusterKeys, StateDir  # noqa: E402
 from netgossip.config import GossipConfig  # noqa: E402
 from netgossip.driver import Driver, open_sockets  # noqa: E402
@@ -57,6 +61,9 @@ from netgossip.identity import Identity  # noqa: E402
 from netgossip.node import GossipNode  # noqa: E402
 from netgossip.seal import Keyring  # noqa: E402
 from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: E402
+
+if TYPE_CHECKING:
+    from netagent.agent import Agent
 
 INSIDE = "NATBENCH_INSIDE"
 HOSTS = 300
@@ -272,6 +279,8 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
             await measure_changes(cluster, elsewhere, range(count, count + changes))
             count += changes
             print(f"    meanwhile: {ticks.taken()}")
+        await measure_listing(cluster)
+        print(f"    meanwhile: {ticks.taken()}")
         await trio.sleep(TIMER_S)
         print(f"left alone with {count} endpoints for {TIMER_S:.0f} s: {ticks.taken()}")
 
@@ -412,6 +421,22 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
         f"agent, one more among {numbers.start}: from the record to its kernel entries "
         f"{statistics.median(kernel_s) * 1000:.2f} ms (worst {max(kernel_s) * 1000:.1f}); "
         f"with its names {statistics.median(cpus_s) * 1000:.2f} ms CPU"
+    )
+
+
+async def measure_listing(cluster: Cluster) -> None:
+    """All endpoints, as `netagent endpoints --json` is answered."""
+    app = build_app(Service(cast("Agent", SimpleNamespace(member=lambda: cluster))))
+    scope = {"type": "http", "method": "GET", "path": "/v1/endpoints", "query_string": b"", "headers": []}
+    bodies: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        bodies.append(message.get("body", b""))
+
+    began_s = time.monotonic()
+    await app(scope, trio.sleep_forever, send)
+    print(
+        f"a list of all endpoints: {sum(map(len, bodies)):,} bytes after {time.monotonic() - began_s:.2f} s"
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from netagent import __version__
 from netagent.control import schema
@@ -30,6 +30,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases import resolv_conf
@@ -44,6 +45,10 @@ from netgossip.invitation import parse_token_untrusted
 if TYPE_CHECKING:
     from netagent.agent import Agent
     from netagent.membership.cluster import Cluster
+
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Service:
@@ -258,14 +263,17 @@ class Service:
         present, view = self._presenter(), self._cluster().live.view
         rows = self._cluster().live.fenced.values()
         fenced = [noted_endpoint(row, view.local) for row in rows]
-        found = [present.endpoint(endpoint) for endpoint in self._filtered(only, _known(view))]
-        return found + [present.noted(endpoint) for endpoint in self._filtered(only, fenced)]
+        is_wanted = self._filter(only)
+        found = await piece_by_piece(_each(present.endpoint, _known(view), is_wanted))
+        return found + await piece_by_piece(_each(present.noted, fenced, is_wanted))
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
         """The services this host knows."""
         present, view = self._presenter(), self._cluster().live.view
-        keys = dict.fromkeys((e.network_id, e.record.service) for e in self._filtered(only, _known(view)))
-        return [present.service(view.service(*key)) for key in keys]
+        keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(only)))
+        return await piece_by_piece(
+            _each(lambda key: present.service(view.service(*key)), dict.fromkeys(keys))
+        )
 
     async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
         """One thing, everything known."""
@@ -341,7 +349,7 @@ class Service:
         name = network.unique_name if network else row.network_id[:8]
         return {"id": row.endpoint_id, "name": row.name, "network": name}
 
-    def _filtered(self, only: ListFilter, endpoints: Iterable[EndpointView]) -> Iterable[EndpointView]:
+    def _filter(self, only: ListFilter) -> Callable[[EndpointView], bool]:
         view = self._cluster().live.view
         network = network_called(view, only.network).network_id if only.network else ""
         host = ""
@@ -352,11 +360,29 @@ class Service:
                 raise NoError(
                     f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`"
                 )
-        for endpoint in endpoints:
-            wanted = (network, host, only.service)
+        wanted = (network, host, only.service)
+
+        def is_wanted(endpoint: EndpointView) -> bool:
             has = (endpoint.network_id, endpoint.owner, endpoint.record.service)
-            if all(one in {"", value} for one, value in zip(wanted, has, strict=True)):
-                yield endpoint
+            return all(one in {"", value} for one, value in zip(wanted, has, strict=True))
+
+        return is_wanted
+
+
+def _each(
+    show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], bool] | None = None
+) -> Pieces[list[S]]:
+    """As a list, in pieces: there may be ten thousand."""
+    shown = []
+    for thing in things:
+        if is_wanted is None or is_wanted(thing):
+            shown.append(show(thing))
+        yield
+    return shown
+
+
+def _service_key(endpoint: EndpointView) -> tuple[NetworkId, str]:
+    return endpoint.network_id, endpoint.record.service
 
 
 def _known(view: RegistryView) -> list[EndpointView]:

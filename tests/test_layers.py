@@ -281,7 +281,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.membership.inbox", "netagent.model", "netagent.pieces", "netagent.registry",
     },
     "netagent.control": {
-        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain",
+        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.pieces",
         "netagent.probes.quality", "netagent.registry",
         "netagent.usecases", "netdns.errors",
     },
@@ -297,8 +297,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.control.problem": {"netagent.errors"},
     "netagent.integrations.shim": set(),  # runs without us
     "netagent.service": {
-        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.registry",
-        "netagent.usecases", "netgossip.errors", "netgossip.invitation",
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.pieces",
+        "netagent.registry", "netagent.usecases", "netgossip.errors", "netgossip.invitation",
     },
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.foreign", "netagent.errors",

@@ -42,8 +42,9 @@ from netagent.control.fields import Fields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
-from netagent.control.watch import Items, watch
+from netagent.control.watch import Items, watch, writing
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
+from netagent.pieces import piece_by_piece, sorting
 
 MAX_BODY_BYTES = 64 * 1024
 """The largest honest request, an attach with every list full, stays below a quarter of this."""
@@ -245,12 +246,13 @@ class _Face:
         """The items in order, or with `watch` a stream of them. A wrong filter is refused in both cases."""
         fields = order.split()
 
-        async def ordered() -> Items:
-            return sorted(await read(), key=lambda item: [item[field] for field in fields])
+        async def ordered() -> list[Mapping[str, object]]:
+            items: Items = await read()
+            return await piece_by_piece(sorting(items, lambda item: [item[field] for field in fields]))
 
         items = await ordered()
         if not _flag(query, "watch"):
-            return _json({"schema": SCHEMA, "items": items})
+            return Response(await piece_by_piece(writing(items)), media_type="application/json")
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
                 f"{MAX_WATCHERS} clients watch this agent already",

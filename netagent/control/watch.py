@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -17,24 +18,43 @@ from netagent.control.problem import problem_of
 from netagent.control.schema import SCHEMA
 from netagent.control.service import AgentService
 from netagent.errors import FailedError, NetagentError
+from netagent.pieces import Pieces, at_once, piece_by_piece
 
 PAUSE_S = 0.1
 """Least time between two readings: a storm of changes costs a watcher at most ten lists a second."""
 
 Items = Sequence[Mapping[str, object]]
+Event: TypeAlias = dict[str, object]
 _log = logging.getLogger("netagent.control")
 
 
-def changes(before: Mapping[object, Mapping[str, object]], after: Items) -> list[dict[str, object]]:
+def changes(before: Mapping[object, Mapping[str, object]], after: Items) -> list[Event]:
     """What turns one list into the other, items told apart by `id`: additions and changes first."""
-    events: list[dict[str, object]] = []
+    return at_once(changing(dict(before), after))
+
+
+def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces[list[Event]]:
+    """The same in pieces. Empties `before` as it goes: to free ten thousand items at once takes long as well."""
+    events: list[Event] = []
     for item in after:
-        known = before.get(item["id"])
+        known = before.pop(item["id"], None)
         if known != item:
             events.append({"event": "added" if known is None else "changed", "item": item})
-    left = {item["id"] for item in after}
-    events += [{"event": "removed", "item": item} for key, item in before.items() if key not in left]
+        yield
+    for key in tuple(before):
+        events.append({"event": "removed", "item": before.pop(key)})
+        yield
     return events
+
+
+def writing(items: list[Mapping[str, object]]) -> Pieces[str]:
+    """The answer to who does not watch, in pieces: there may be ten thousand items. Empties the list as it goes."""
+    written = []
+    items.reverse()
+    while items:
+        written.append(json.dumps(items.pop()))
+        yield
+    return f'{{"schema": {SCHEMA}, "items": [{", ".join(written)}]}}'
 
 
 async def watch(
@@ -43,24 +63,32 @@ async def watch(
     """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`."""
     known: dict[object, Mapping[str, object]] = {}
     seen = -1
-    synced: list[dict[str, object]] = [{"event": "synced"}]
+    synced: list[Event] = [{"event": "synced"}]
     try:
         while True:
             # The generation first: what changes while the list is read makes the next wait return at once.
             seen = await service.wait_changed(seen)
             items = await read()
-            events = changes(known, items) + synced
+            events = await piece_by_piece(changing(known, items)) + synced
             if events:
-                await emit(_lines(events))
+                await emit(await piece_by_piece(_writing_lines(events)))
             known, synced = {item["id"]: item for item in items}, []
             await trio.sleep(PAUSE_S)
     except NetagentError as error:
-        await emit(_lines([{"event": "ended", "problem": problem_of(error)}]))
+        await emit(_line({"event": "ended", "problem": problem_of(error)}))
     except Exception:
         _log.exception("a watched list failed")
         failed = FailedError("the agent failed to read the list", code="unexpected", hint="its log says why")
-        await emit(_lines([{"event": "ended", "problem": problem_of(failed)}]))
+        await emit(_line({"event": "ended", "problem": problem_of(failed)}))
 
 
-def _lines(events: Iterable[Mapping[str, object]]) -> bytes:
-    return b"".join(json.dumps({"schema": SCHEMA, **event}).encode() + b"\n" for event in events)
+def _writing_lines(events: Iterable[Event]) -> Pieces[bytes]:
+    lines = []
+    for event in events:
+        lines.append(_line(event))
+        yield
+    return b"".join(lines)
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps({"schema": SCHEMA, **event}).encode() + b"\n"

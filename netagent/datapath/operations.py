@@ -226,9 +226,8 @@ def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[K
             if "master" in fields:  # the bridge that it leaves forgets what was behind it
                 state = yield from _revising(
                     state,
-                    lambda table, place, value: (
-                        None if table == "master" and value == device.name else (place, value)
-                    ),
+                    lambda _, place, port: None if port == device.name else (place, port),
+                    tables=("master",),
                 )
             return replace(state, devices=assigned(state.devices, {device.name: present}))
         case DeleteDevice(name):
@@ -263,10 +262,12 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]
     return replace(state, devices=devices, addresses=addresses)
 
 
-def _revising(before: KernelState, revise: _Revise) -> Pieces[KernelState]:
-    """Every entry as it is afterwards."""
+def _revising(
+    before: KernelState, revise: _Revise, *, tables: Iterable[Table] = _TABLES
+) -> Pieces[KernelState]:
+    """Every entry of these tables as it is afterwards."""
     state = before
-    for table in _TABLES:
+    for table in tables:
         changes: dict[EntryKey, str | None] = {}
         for number, (place, value) in enumerate(before.table(table).items(), 1):
             revised = revise(table, place, value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netagent import pieces
-from netagent.pieces import at_once, piece_by_piece
+from netagent.pieces import RUN_ITEMS, at_once, piece_by_piece, sorting
 
 
 class Rounds(trio.abc.Instrument):
@@ -67,3 +69,14 @@ def test_who_is_cancelled_leaves_the_turn_to_the_others():
 
 def test_the_result_is_the_same_at_once():
     assert at_once(counting(Rounds(), Counter(), "done", 3)) == "done"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers())), st.integers(0, 3))
+def test_sorted_in_pieces_is_sorted(items, times):
+    items = items * (times * RUN_ITEMS // max(len(items), 1) + 1)
+    assert at_once(sorting(items, lambda one: one[0])) == sorted(items, key=lambda one: one[0])
+
+
+def test_sorting_stops_at_each_run_and_at_each_item_that_is_merged():
+    count = 10 * RUN_ITEMS
+    assert sum(1 for _ in sorting(range(count, 0, -1), lambda one: one)) == 10 + count
