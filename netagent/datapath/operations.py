@@ -342,6 +342,15 @@ def _render_device(operation: DeviceOperation) -> str:
             return f"ip link del {name}"
 
 
+def takes_ipv6(operation: Operation) -> bool:
+    """Whether it gives a device something of IPv6."""
+    match operation:
+        case SetAddress(_, what) | SetNeighbour(_, what, _):
+            return ":" in what
+        case _:
+            return False
+
+
 def _render_creation(device: Device) -> str:
     mac = f" address {device.mac}" if device.mac else ""
     return (

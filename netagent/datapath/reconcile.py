@@ -36,14 +36,17 @@ from netagent.datapath.observe import (
 )
 from netagent.datapath.operations import (
     EntryOperation,
+    Operation,
     device_of,
     doing,
     entry_after,
     render,
+    takes_ipv6,
 )
 from netagent.datapath.plan import plan_within, planning
 from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
+from netagent.datapath.settings import Settings
 from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Wanted, endpoint_of
 from netagent.datapath.tagging import Tagger
 from netagent.log import Limited
@@ -90,6 +93,7 @@ class Reconciler:
     """Keeps the kernel equal to the desired state. One task: `run`.
 
     `notifications` is a socket of `open_notification_socket`, made in the namespace of `netlink`; owned by this.
+    `settings`: of the same namespace.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Reconciler:
         *,
         drift: Drift | None = None,
         tagger: Tagger | None = None,
+        settings: Settings | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         notifications.setblocking(False)
@@ -106,6 +111,7 @@ class Reconciler:
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
         self._tagger = tagger
+        self._settings = settings
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
         self._desired: KernelState | None = None
@@ -356,13 +362,21 @@ class Reconciler:
             names = names_after(operations, seen.names)
             state = await piece_by_piece(doing(seen.state, operations))
             self._belief = replace(seen, state=state, names=names)
-        failures = await apply(self._netlink, operations, self._belief.names)
+        failures = await self._apply(operations)
         if any(failure.errno == errno.EEXIST for failure in failures):
             # What is in the way may have come since we looked.
             seen = await observe_devices(self._netlink, self._belief.names)
         failures = [explained(failure, seen) for failure in failures]
         self._settled = desired.devices, self._belief.state.devices
         self._note_failures(failures, before, keys)
+
+    async def _apply(self, operations: Sequence[Operation]) -> list[Failure]:
+        """Once more what the kernel refused because IPv6 was off on a device of ours, now that it is on."""
+        failures = await apply(self._netlink, operations, self._belief.names)
+        devices = {device_of(one.operation) for one in failures if takes_ipv6(one.operation)}
+        if not devices or self._settings is None or not self._settings.turn_ipv6_on(devices):
+            return failures
+        return await apply(self._netlink, [one.operation for one in failures], self._belief.names)
 
     def _note_failures(
         self, failures: list[Failure], before: KernelState, keys: set[EntryKey] | None

@@ -1,4 +1,4 @@
-"""IPv6 settings of a container's interface: what they must be, and the folder that shows them.
+"""IPv6 settings of a container's interface and of our own devices: what they must be, and the folder that shows them.
 
 They change without a word: no notification of the kernel tells of `accept_ra`, inotify sees only who writes through
 the very same mount of /proc, and a container has its own. So they are read every now and then, 4 µs each.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
@@ -52,6 +52,17 @@ class Settings:
         for name, value in list(self.differing(settings)):
             with self._opened(name, os.O_WRONLY) as fd:
                 os.write(fd, value)
+
+    def turn_ipv6_on(self, devices: Iterable[str]) -> bool:
+        """Whether it was off on one of these, and no longer is. Many hosts have it off by default, or everywhere."""
+        off = [(f"{device}/disable_ipv6", b"0\n") for device in devices if self._is_ipv6_off(device)]
+        with suppress(OSError):  # nobody may: what needs it fails again, and is told
+            self.write(off)
+            return bool(off)
+        return False
+
+    def _is_ipv6_off(self, device: str) -> bool:
+        return self._folder_fd is not None and self._read(f"{device}/disable_ipv6") == b"1\n"
 
     def _read(self, name: str) -> bytes:
         try:

@@ -43,7 +43,6 @@ _SETTINGS: Final = (
     "net/bridge/bridge-nf-call-ip6tables",
     TAGGED_TOO,
     "net/ipv6/conf/all/disable_ipv6",
-    "net/ipv6/conf/default/disable_ipv6",
 )
 _MANAGERS: Final = (
     ("NetworkManager", "/run/NetworkManager", "NetworkManager/conf.d/netagent.conf"),

@@ -131,14 +131,7 @@ def _programs(facts: HostFacts) -> Iterator[Finding]:
 
 
 def _settings(facts: HostFacts) -> Iterator[Finding]:
-    for name in ("net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"):
-        if facts.settings.get(name, "0") != "0":
-            dotted = name.replace("/", ".")
-            yield Finding(
-                dotted,
-                f"{dotted} is {facts.settings[name]}: hosts ask each other over IPv6 whether they are there",
-                f"sysctl -w {dotted}=0",
-            )
+    # Where it is there and turned off, our own devices have it all the same.
     if facts.settings and "net/ipv6/conf/all/disable_ipv6" not in facts.settings:
         yield Finding(
             "ipv6", "this kernel has no IPv6, which the probe network needs", "boot without ipv6.disable=1"

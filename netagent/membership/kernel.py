@@ -14,6 +14,7 @@ from netagent.datapath.damage import Drift
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.offload import OffloadKeeper
 from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.settings import open_settings
 from netagent.datapath.tagging import Tagger
 from netagent.datapath.underlay import host_routes
 from netagent.firewall.driver import Tables
@@ -40,7 +41,10 @@ class Kernel:
             self.guard = Guard(tables)
             drift = Drift()
             self.tagger = Tagger(drift)
-            self.reconciler = Reconciler(self._netlink, notifications, drift=drift, tagger=self.tagger)
+            settings = undo.enter_context(closing(open_settings()))
+            self.reconciler = Reconciler(
+                self._netlink, notifications, drift=drift, tagger=self.tagger, settings=settings
+            )
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
             self.attacher = Attacher(self._netlink, tagger=self.tagger)
             self.send_frame = announcing.sending(frames)

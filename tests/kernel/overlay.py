@@ -19,6 +19,7 @@ from netagent.datapath.netlink import Netlink, open_notification_socket, open_so
 from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.schedule import INTERVAL_S
+from netagent.datapath.settings import open_settings
 from netagent.datapath.tagging import Tagger
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
@@ -83,10 +84,13 @@ async def open_host(
         netlink = Netlink(await run_in_netns(fd, open_socket))
         notifications = await run_in_netns(fd, open_notification_socket)
         inside = await run_in_netns(fd, open_socket)
+        settings = await run_in_netns(fd, open_settings)
     drift = Drift()
     tagger = Tagger(drift, within=lambda fn: call_beside(inside, fn))
-    reconciler = Reconciler(netlink, notifications, drift=drift, tagger=tagger, interval_s=interval_s)
-    with closing(netlink), inside:
+    reconciler = Reconciler(
+        netlink, notifications, drift=drift, tagger=tagger, settings=settings, interval_s=interval_s
+    )
+    with closing(netlink), inside, closing(settings):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
             nursery.start_soon(tagger.run)

@@ -65,12 +65,27 @@ async def program(host: Host, state: KernelState) -> None:
     assert host.reconciler.status().dirty == ()
 
 
-@pytest.mark.parametrize("underlays", [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")])
+@pytest.mark.parametrize(
+    ("underlays", "has_ipv6"),
+    [
+        (("192.0.2.1", "192.0.2.2"), True),
+        (("2001:db8::1", "2001:db8::2"), True),
+        (("192.0.2.1", "192.0.2.2"), False),
+    ],
+    ids=["over-ipv4", "over-ipv6", "without-ipv6"],
+)
 def test_first_packet_crosses_the_overlay(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, underlays: tuple[str, str]
+    wire: tuple[Namespace, Namespace],
+    namespaces: NamespaceFactory,
+    underlays: tuple[str, str],
+    *,
+    has_ipv6: bool,
 ) -> None:
+    """Also where the hosts themselves are told to do without IPv6."""
     c1, c2 = namespaces("c1"), namespaces("c2")
     first, second = endpoint(2, c1), endpoint(3, c2)
+    for one in wire if not has_ipv6 else ():
+        one.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
     # The cable is not what is tested: wait until its own first packet has gone through.
     wire[0].run(f"ping -c1 -w5 {underlays[1]}")
 
@@ -89,6 +104,7 @@ def test_first_packet_crosses_the_overlay(
             c1.run("ping -c1 -W1 fd66::3")
             c2.run(f"ping -c1 -W1 -M do -s {MTU_BYTES - 28} 10.66.0.2")
             wire[0].run(f"ping -c1 -W1 {probe_address(CLUSTER, H2)}")
+            assert ("inet6" in wire[0].run("ip addr show dev wire")) is has_ipv6, "other devices are not ours"
             await wait_until(lambda: not h1.reconciler.absent_endpoints, "the endpoint is seen")
             # The kernel holds what was asked for, entry by entry.
             want = desired(h1, net1, probe=probe_of(H1, H2, underlays[1]))
@@ -110,6 +126,7 @@ TAMPERING = [
     (f"ip neigh del fd66::3 dev {BRIDGE}", "entry-deleted"),
     (f"ip neigh replace fd66::3 lladdr 02:00:00:00:00:99 dev {BRIDGE} nud permanent", "entry-altered"),
     (f"ip neigh replace fd66::99 lladdr 02:00:00:00:00:99 dev {BRIDGE} nud permanent", "entry-added"),
+    (f"sysctl -qw net.ipv6.conf.{BRIDGE}.disable_ipv6=1", "entry-deleted"),
     (f"ip addr add 10.99.0.1/24 dev {BRIDGE}", "address-added"),
     (f"ip addr add fd99::1/64 dev {BRIDGE}", "address-added"),
     (f"ip link set {TUNNEL} down", "device-down"),

@@ -22,8 +22,7 @@ FIT = HostFacts(
     features={"bridge": "", "vxlan": "", "veth": "", "nf_tables": ""},
     programs={"nft": True, "ip": True, "bridge": True, "nsenter": True},
     settings={
-        "net/ipv6/conf/all/disable_ipv6": "0",
-        "net/ipv6/conf/default/disable_ipv6": "0",
+        "net/ipv6/conf/all/disable_ipv6": "1",
         "net/bridge/bridge-nf-call-iptables": "1",
         "net/bridge/bridge-nf-call-ip6tables": "0",
     },
@@ -70,12 +69,6 @@ UNFIT = [
         {"others": {"h2": "192.0.2.2", "h3": "2001:db8::3"}},
         "h3 is reached at 2001:db8::3 and this host at 192.0.2.1",
         "`advertise`",
-    ),
-    (
-        "kernel-settings",
-        {"settings": {"net/ipv6/conf/all/disable_ipv6": "1"}},
-        "net.ipv6.conf.all.disable_ipv6 is 1",
-        "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
     ),
     (
         "kernel-settings",
