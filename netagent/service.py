@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.inspecting import inspect
+from netagent.control.inspecting import inspect, inspect_noted
 from netagent.control.lookup import look_up
 from netagent.control.pinging import ping
 from netagent.control.present import LocalFacts, Presenter, Sight
@@ -36,7 +36,7 @@ from netagent.registry.view import AgentState, EndpointView, NetworkView, Regist
 from netagent.usecases import resolv_conf
 from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.endpoint_rules import noted_endpoint
-from netagent.usecases.finding import local_endpoint_called, network_called
+from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
 from netagent.usecases.network_plan import shortcoming
 from netagent.usecases.targets import netns_name_of
 from netgossip.errors import WireError
@@ -277,7 +277,14 @@ class Service:
 
     async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
         """One thing, everything known."""
-        found = inspect(self._presenter(), thing, self._sight)
+        present = self._presenter()
+        try:
+            found = inspect(present, thing, self._sight)
+        except NoError:
+            row = fenced_called(self._cluster().live, thing)
+            if row is None:
+                raise
+            found = inspect_noted(present, noted_endpoint(row, present.view.local))
         if why:
             found["why"] = await self._why(found)
         return found

@@ -314,7 +314,8 @@ def inspect(session: Session) -> int:
             yield from session.printer.table(answer["endpoints"], tables.ENDPOINTS)
         if why:
             yield from screen.origins(why)
-            yield from session.printer.table(why["objects"], tables.OBJECTS)
+            if why["objects"]:
+                yield from session.printer.table(why["objects"], tables.OBJECTS)
             yield from screen.fixes(why)
 
     session.printer.one(answer, lines, name=answer["name"])

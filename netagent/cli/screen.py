@@ -170,6 +170,9 @@ def thing(answer: Item, kind: str) -> Iterator[str]:
 def origins(why: Item) -> Iterator[str]:
     """Above the objects of `inspect --why`: the records that they follow from."""
     yield ""
+    if not why["records"] and not why["objects"]:
+        yield "It follows from no record, and makes nothing on this host."
+        return
     for record in why["records"]:
         version = (
             "a record that is not here (any more)"

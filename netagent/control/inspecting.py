@@ -28,7 +28,7 @@ def inspect(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspect
     services = [s for s in view.services() if thing in {s.name, _with_network(present, s)}]
     if services:
         return _service(present, _only(services, thing, [_with_network(present, s) for s in services]))
-    endpoints = view.endpoints_named(thing)
+    endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
     if endpoints:
         return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
     network = view.network_named(thing)
@@ -66,6 +66,22 @@ def _only(found: Iterable[T], thing: str, ids: Iterable[str]) -> T:
             hint="name one of them",
         )
     return every[0]
+
+
+def _endpoints_at(view: RegistryView, thing: str) -> list[EndpointView]:
+    """NAME.HOST.NETWORK, as `attach` prints it."""
+    name, _, place = thing.partition(".")
+    return [endpoint for endpoint in view.endpoints_named(name) if place and place == _place(view, endpoint)]
+
+
+def _place(view: RegistryView, endpoint: EndpointView) -> str:
+    host, network = view.hosts.get(endpoint.owner), view.networks.get(endpoint.network_id)
+    return f"{host.unique_name}.{network.unique_name}" if host is not None and network is not None else ""
+
+
+def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspection:
+    """What is only noted of an endpoint, because this host was forgotten."""
+    return {"kind": "endpoint", **present.noted(endpoint)}
 
 
 def _endpoint_by_address(present: Presenter, thing: str) -> EndpointView | None:

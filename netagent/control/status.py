@@ -295,7 +295,8 @@ def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield {
             "code": "forgotten",
-            "message": f"the cluster forgot this host while it was away: {shown} lost their addresses and are fenced",
+            "message": f"the cluster forgot this host while it was away: {shown} "
+            f"lost {'its address and is' if len(names) == 1 else 'their addresses and are'} fenced",
             "cure": "`netagent attach` them again, or restart their containers; `netagent detach` "
             "drops one of the list",
         }

@@ -153,6 +153,10 @@ def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_mis
     done = netagent("inspect", "web", "--why", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["why"]["objects"][0]["state"] == "missing"
+    served.service.why = {**why_of(), "records": [], "objects": []}
+    done = netagent("inspect", "web", "--why")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n\nIt follows from no record, and makes nothing on this host.\n")
 
 
 def test_ping_shows_what_came_back_and_exits_1_with_the_layer_when_something_did_not(

@@ -165,6 +165,8 @@ def look(world, thing):
         ("web.app", "service"),
         ("web.app.mesh.internal.", "service"),
         ("web2", "endpoint"),
+        ("web2.h2.app", "endpoint"),
+        ("web2.h2.app.mesh.internal", "endpoint"),
         ("10.1.0.3", "endpoint"),
         ("FD00:1:0::3", "endpoint"),
         ("02:00:00:00:00:02", "endpoint"),

@@ -225,6 +225,9 @@ async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
     assert "web0, web1, web2, web3, web4 and 2 more lost their addresses" in notice["message"]
     assert "netagent attach" in notice["cure"]
+    cluster.live.set_fenced({"1": dataclasses.replace(row, name="web1")})
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert notice["message"].endswith(": web1 lost its address and is fenced")
 
 
 @pytest.mark.parametrize(("answers", "words"), [(True, "containers there go on"), (False, "silent as well")])
