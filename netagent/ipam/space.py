@@ -129,12 +129,11 @@ MAX_SHARES = 256
 def share_out(network_id: NetworkId, count: int, hosts: Sequence[HostId]) -> tuple[GrantRecord, ...]:
     """The creator's first grants: one block to each of the other `hosts`, in their order, the rest stays.
 
-    Blocks are equal powers of two, at least twice as many as hosts, so that the creator can serve as many again. In
-    a network too small for that, the creator keeps at least half of what is usable.
+    Blocks are equal, and as large as they can be while the creator keeps half of what is usable: so it can serve as
+    many hosts again, and each side of a cut has about as much as its share of the hosts.
     """
-    wanted = max(2 * (min(len(hosts), MAX_SHARES) + 1), 4)
-    size = _floor_power(max(1, count // _ceil_power(wanted)))
     usable = usable_count(Range(0, count - 1), count)
+    size = _floor_bits(max(1, usable // 2 // max(1, min(len(hosts), MAX_SHARES))))
     grants: list[GrantRecord] = []
     given = 0
     blocks = (Range(first, min(first + size, count) - 1) for first in range(size, count, size))
@@ -225,5 +224,7 @@ def _floor_power(number: int) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-def _ceil_power(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+def _floor_bits(number: int) -> int:
+    """With nothing below its four leading bits: what is handed on later is taken in powers of two."""
+    step = max(1, _floor_power(number) >> 3)
+    return number // step * step

@@ -85,7 +85,14 @@ def test_sharing_out(count, hosts):
 
 
 def test_sharing_out_an_ordinary_network():
-    assert share_out(N1, 4096, [H2, H3]) == (grant(N1, 512, 1023, H2), grant(N1, 1024, 1535, H3))
+    assert share_out(N1, 4096, [H2, H3]) == (grant(N1, 960, 1919, H2), grant(N1, 1920, 2879, H3))
+
+
+@pytest.mark.parametrize("hosts", range(1, 9))
+def test_the_shares_are_as_large_as_they_can_be(hosts):
+    shares = share_out(N1, 1024, [identifier(100 + number) for number in range(hosts)])
+    given = sum(one.last - one.first + 1 for one in shares)
+    assert 1021 // 2 * 0.85 < given <= 1021 // 2
 
 
 def test_at_most_256_shares():

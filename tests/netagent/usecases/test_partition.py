@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
 import trio
 from fakes.agent_host import Fabric
 from fakes.registry import endpoint
@@ -54,16 +57,19 @@ def with_hosts(size):
                 await test(world)
                 nursery.cancel_scope.cancel()
 
-        run.__name__ = test.__name__
         return run
 
     return decorate
 
 
-@with_hosts(6)
-async def test_scenario_28_both_sides_of_a_partition_allocate_200_addresses(world):
+@pytest.mark.parametrize("subnets", [(), (SUBNET,)], ids=["default", "22"])
+def test_scenario_28_both_sides_of_a_partition_allocate_200_addresses(subnets):
+    with_hosts(6)(partial(allocate_on_both_sides, subnets=subnets))()
+
+
+async def allocate_on_both_sides(world, subnets):
     await world.fabric.tell_hosts()
-    made, _ = await world.hosts[0].networks.create(NetworkRequest(name="app"))
+    made, _ = await world.hosts[0].networks.create(NetworkRequest(name="app", subnets=subnets))
     await world.calm()
     sides = world.hosts[:3], world.hosts[3:]
     world.fabric.cut(*sides)
