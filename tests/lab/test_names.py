@@ -98,7 +98,9 @@ def state_inside(cluster: Cluster, container: str) -> tuple[list[str], ...]:
 
 
 def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
-    """Both families name, number and reach the same container, from every host and backwards."""
+    """Both families name, number and reach the same container, from every host and backwards. One host is told to do
+    without IPv6, which its containers need not."""
+    app.lab.host("h2").must(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
     endpoint = app.attach("h2", "both")
     subnets = [ip_network(subnet) for subnet in app.netagent("h1", "network", "inspect", "app")["subnets"]]
     addresses = [ip_address(text) for text in endpoint["addresses"]]
@@ -117,6 +119,8 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
             assert app.pings(container, str(address))
         both = app.inside(container, "getent", "ahosts", "both").stdout.split()
         assert set(map(str, addresses)) <= set(both), "what an ordinary program is told"
+    answering = {member["host"] for member in app.netagent("h1", "members") if not member["local"]}
+    assert answering == {"answers"}, "hosts ask each other by IPv6 whether they are there"
     app.lab.remove_container("both")
     for rtype in ("A", "AAAA"):
         app.wait(lambda r=rtype: app.ask("c1", "both", r).status == "NXDOMAIN", 1.0, "one family stays")
