@@ -107,15 +107,18 @@ def say_by_icmpv6(container: Namespace, message: str, *, behind_options: bool = 
     container.run_code(SAY.format(message=message, behind_options=behind_options))
 
 
-@pytest.mark.parametrize("behind_options", [False, True])
+@pytest.mark.parametrize(
+    ("behind_options", "netfilter"), [(False, Netfilter.OFF), (True, Netfilter.OFF), (True, Netfilter.TAGGED)]
+)
 def test_a_container_speaks_for_no_other_by_neighbour_discovery(
-    namespaces: NamespaceFactory, *, behind_options: bool
+    namespaces: NamespaceFactory, netfilter: Netfilter, *, behind_options: bool
 ) -> None:
     """Neither for an address, nor as the link's router; and its link-local address is its own, too."""
     host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     bridge(host, NET)
     plug(host, web, WEB, NET)
     plug(host, cli, CLI, NET)
+    netfilter.set(host)
     gateway, first = "fd66::1", "02:0a:00:00:00:01"
     target, hardware = ipaddress.IPv6Address(gateway).packed.hex(), CLI.mac.replace(":", "")
     advertisement = "8800000020000000" + target + "0201" + hardware  # it overrides what is known

@@ -158,8 +158,9 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
     trio.run(main)
 
 
+@pytest.mark.parametrize("prefix", ["192.0.2.", "2001:db8::"], ids=["over-ipv4", "over-ipv6"])
 def test_hosts_come_and_go_one_by_one(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, prefix: str
 ) -> None:
     """Each change is of one host; the kernel keeps the others all the time."""
     base = endpoint(3, namespaces("c1"))
@@ -169,7 +170,7 @@ def test_hosts_come_and_go_one_by_one(
             (),
             tuple(
                 replace(
-                    seen_from_elsewhere(base, f"192.0.2.{n}"), mac=f"02:0a:00:00:00:{n:02x}", addresses=()
+                    seen_from_elsewhere(base, f"{prefix}{n}"), mac=f"02:0a:00:00:00:{n:02x}", addresses=()
                 )
                 for n in numbers
             ),
@@ -177,17 +178,17 @@ def test_hosts_come_and_go_one_by_one(
         )
 
     async def main() -> None:
-        async with open_host(wire[0], UNDERLAYS[0]) as host:
+        async with open_host(wire[0], f"{prefix}1") as host:
             for numbers in [(2,), (2, 3, 4), (3,), (4, 5), ()]:
                 await program(host, remotes(*numbers))
                 floods = set((await observe(host.netlink)).state.floods)
-                assert floods == {(TUNNEL, f"192.0.2.{n}") for n in numbers}
+                assert floods == {(TUNNEL, f"{prefix}{n}") for n in numbers}
             wanted = remotes(7, 8)
             await program(host, wanted)
             for damage in (
-                f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.7 self",
+                f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL} dst {prefix}7 self",
                 f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL}",
-                f"bridge fdb append 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.99 self permanent",
+                f"bridge fdb append 00:00:00:00:00:00 dev {TUNNEL} dst {prefix}99 self permanent",
                 f"bridge link set dev {TUNNEL} mcast_flood off",
                 f"bridge link set dev {TUNNEL} flood on",
                 f"ip link del {TUNNEL}",
