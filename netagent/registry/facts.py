@@ -176,7 +176,9 @@ class Clash:
 
 _ANEW = "on its host `netagent detach` it and attach it again"
 _CURES = {
-    ClashKind.HOST_NAME: "set another `name` on one of them and restart its agent",
+    # A machine that was installed anew has its old name, and its old self is still known.
+    ClashKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them and "
+    "restart its agent",
     ClashKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
     ClashKind.VNI: "`netagent network rm` it, and create it anew",
     ClashKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
