@@ -17,6 +17,10 @@ from netagent.errors import FailedError, InputError
 # Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
 _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))
 
+_IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 0x2  # linux/in6.h
+_IFA_F_TEMPORARY, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x20, 0x40
+_FLEETING = _IFA_F_TEMPORARY | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+
 _INDOORS = {"bridge", "veth", "dummy"}
 """Kinds of links that end on this host, as a rule."""
 
@@ -79,26 +83,34 @@ async def host_routes(netlink: Netlink) -> tuple[str, ...]:
 
 
 async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]:
-    """All addresses of the host that others may reach, IPv4 first, in the kernel's order; and the outlets."""
+    """All addresses of the host that others may reach, IPv4 first, in the kernel's order; and the outlets.
+
+    Of IPv6 those come last that do not stay: temporary ones (RFC 8981) are others every day.
+    """
     links: dict[int, LinkMessage] = {}
     for message in await netlink.dump(link_dump()):
         link = decode_link(message.body)
         if link.up and link.name != "lo" and not is_ours(link.alias):
             links[link.index] = link
     found = []
+    fleeting = set()
     for message in await netlink.dump(address_dump()):
         index, cidr = decode_address(message.body)
         address = ipaddress.ip_interface(cidr).ip
         if index in links and not address.is_link_local:
             found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
+            if address.version == 6 and message.body[2] & _FLEETING:
+                fleeting.add(str(address))
     indoors = {link.name for link in links.values() if link.kind in _INDOORS}
     outlets = frozenset(one.device for one in found) - indoors
-    return sorted(found, key=lambda underlay: ":" in underlay.address), outlets
+    return sorted(found, key=lambda one: (":" in one.address, one.address in fleeting)), outlets
 
 
 def _source_address(family: int, target: str) -> str:
-    """The address by which the kernel would send to `target`; empty when it would not."""
+    """The address by which the kernel would send to `target`; empty when it would not. Of IPv6 one that stays."""
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
         try:
             sock.connect((target, 9))
         except OSError:

@@ -49,6 +49,21 @@ def test_the_underlay_is_chosen(wire: tuple[Namespace, Namespace], namespaces: N
         underlay_in(namespaces("c1"), None)
 
 
+def test_an_address_that_is_another_every_day_is_not_chosen(wire: tuple[Namespace, Namespace]) -> None:
+    """Privacy extensions: for what begins here the kernel takes such an address (RFC 8981)."""
+    h1 = wire[0]
+    h1.run("ip addr flush dev wire")
+    h1.run("sysctl -qw net.ipv6.conf.wire.use_tempaddr=2")
+    h1.run("ip addr add 2001:db8::1/64 dev wire nodad mngtmpaddr valid_lft 200000 preferred_lft 100000")
+    shown = h1.run("ip addr show dev wire")
+    assert "temporary" in shown
+    assert shown.index("temporary") < shown.index("2001:db8::1/64"), "the kernel names it first"
+    assert underlay_in(h1, None).address == "2001:db8::1"
+    h1.run("ip route add default via 2001:db8::2")
+    assert "src 2001:db8::1 " not in h1.run("ip route get 2001:db8:ffff::1")
+    assert underlay_in(h1, None).address == "2001:db8::1"
+
+
 def test_routes_of_others_are_reported_and_ours_are_not(wire: tuple[Namespace, Namespace]) -> None:
     h1 = wire[0]
     h1.run("ip route add default via 192.0.2.2")
