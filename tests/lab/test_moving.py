@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -136,6 +137,8 @@ def test_a_configured_address_that_vanishes_is_waited_for(talking: Cluster) -> N
         return [one for one in app.netagent("h3", "status")["warnings"] if one["code"] == "address"]
 
     app.wait(lambda: warned() != [], AGAIN_S, "status says nothing")
+    found = json.loads(app.try_netagent("h3", "doctor", "--json").stdout)
+    assert "own-address" in {one["name"] for one in found["host"] if one["verdict"] == "failed"}
     assert "192.0.2.3" in warned()[0]["message"]
     assert "192.0.2.77" in warned()[0]["message"]
     assert app.netagent("h3", "status")["host"]["address"] == "192.0.2.3", "it does not become another"
