@@ -25,7 +25,6 @@ from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.pair import all_links, bridge_of, endpoint_on, host_side, link_called, peer_of
 from netagent.datapath.removal import Removal
 from netagent.datapath.state import endpoint_alias
-from netagent.datapath.tagging import Tagger
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, peer_name, veth_name
 
@@ -41,11 +40,8 @@ class Attacher:
     is `host_netns` (default: the calling thread's); attaching that one is refused.
     """
 
-    def __init__(
-        self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None, tagger: Tagger | None = None
-    ) -> None:
+    def __init__(self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None) -> None:
         self._netlink = netlink
-        self._tagger = tagger
         self._removal = Removal(netlink)
         self._host_netns = host_netns or _own_netns()
 
@@ -67,7 +63,7 @@ class Attacher:
                     hint="attach a container's",
                 )
             with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
-                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._tagger)
+                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
                 return await binding.complete(vni)
 
     async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
@@ -81,7 +77,7 @@ class Attacher:
             _failing("put right", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
-            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._tagger)
+            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
             damages = await binding.damages()
             if damages:
                 await binding.complete(vni)
@@ -120,8 +116,6 @@ class Attacher:
                 code="bind-failed",
                 thing=endpoint.endpoint_id,
             )
-        if self._tagger is not None:
-            self._tagger.cover({index: host_end})
         return peer
 
     async def has_entered(self, endpoint: LocalEndpoint) -> bool:

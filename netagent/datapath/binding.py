@@ -28,7 +28,6 @@ from netagent.datapath.pair import all_links, bridge_of, host_side, link_called,
 from netagent.datapath.readiness import wait_ready
 from netagent.datapath.settings import Setting, ipv6_settings
 from netagent.datapath.state import Kind, endpoint_alias
-from netagent.datapath.tagging import Tagger
 from netagent.errors import RefusedError
 from netagent.model.ids import veth_name
 
@@ -47,15 +46,14 @@ class Binding:
     netns_fd: int
     endpoint: LocalEndpoint
     mtu_bytes: int
-    tagger: Tagger | None = None
 
     async def complete(self, vni: int) -> str:
         """The whole of it; the name inside the namespace."""
         bridge = await bridge_of(self.endpoint, self.outside, vni)
         existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
-        if existing is not None and ifname is not None:
-            await self._finish(ifname, bridge.index, existing.index)
+        if ifname is not None:
+            await self._finish(ifname, bridge.index)
             return ifname
         orphan = await self._orphan()
         if orphan is not None:
@@ -63,7 +61,7 @@ class Binding:
         index = choose_index()
         try:
             ifname = await self._create(index)
-            await self._finish(ifname, bridge.index, index)
+            await self._finish(ifname, bridge.index)
         except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_LIMIT_S):
                 # By our index: if the creation failed, there is none, whoever else has the name.
@@ -158,7 +156,7 @@ class Binding:
             hint="give another name with --ifname, or none for the next free eth<N>",
         )
 
-    async def _finish(self, ifname: str, bridge_index: int, host_index: int) -> None:
+    async def _finish(self, ifname: str, bridge_index: int) -> None:
         """Everything after creation, each step harmless when done again."""
         link = await link_called(self.inside.netlink, ifname)
         if link is None:
@@ -170,8 +168,6 @@ class Binding:
             label_link(link.index, inside_alias(self.endpoint.endpoint_id)),
         ]
         _raise_first([*await self.outside.execute(outside), *await self.inside.netlink.execute(inside)])
-        if self.tagger is not None:
-            self.tagger.cover({host_index: veth_name(self.endpoint.endpoint_id)})
         # After the MTU: a link whose MTU is too small for IPv6 has no such settings.
         self.inside.settings.write(self._settings(ifname))
         addresses = [*address_requests(self.endpoint, link.index), set_link(ifname, up=True)]

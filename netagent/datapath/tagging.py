@@ -32,7 +32,7 @@ from netagent.datapath import bpf
 from netagent.datapath.bpf import Mark, Program, Side, instruction
 from netagent.datapath.damage import Damage, DamageKind, Drift
 from netagent.log import Limited
-from netagent.pieces import Pieces, at_once, piece_by_piece
+from netagent.pieces import Pieces, at_once
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
@@ -133,6 +133,7 @@ class Tagger:
         self._done: set[int] = set()
         """Ports that were left as they should be, or seen so."""
         self._trouble = ""
+        self._woken = trio.Event()
 
     @property
     def trouble(self) -> str:
@@ -145,25 +146,25 @@ class Tagger:
         return bool(self._is_wanted) and not self._trouble
 
     async def run(self) -> None:
-        """Until cancelled; leaves everything as it is."""
+        """Until cancelled; leaves everything as it is.
+
+        In a thread: whenever a program comes or goes, the kernel waits for a moment without packets, some 15 ms.
+        """
         while True:
-            await piece_by_piece(self._looking())
-            await trio.sleep(PERIOD_S)
+            self._woken = trio.Event()
+            await trio.to_thread.run_sync(self.look)
+            with trio.move_on_after(PERIOD_S):
+                await self._woken.wait()
 
     def set_ports(self, ports: Ports) -> None:
-        """All there are."""
+        """All there are. What comes by a new one passes everybody's rules until `run` has seen to it, at once."""
+        if ports.keys() - self._ports.keys():
+            self._woken.set()
         self._ports = ports
-        self.cover(ports)
 
-    def cover(self, ports: Ports) -> None:
-        """See to those among these that are new, before the first packet comes by them."""
-        new = {index: name for index, name in ports.items() if index not in self._done}
-        if not new:
-            return
-        if self._is_wanted is None:
-            self._within(self._ask)
-        if not self._trouble:
-            at_once(self._seeing_to(new))
+    def look(self) -> None:
+        """At the settings and all ports, once; blocks."""
+        at_once(self._looking())
 
     def _looking(self) -> Pieces[None]:
         was_wanted = self._is_wanted

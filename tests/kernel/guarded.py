@@ -87,6 +87,6 @@ def tag(host: Namespace) -> None:
     host.run_code(
         "import socket; from netagent.datapath.damage import Drift; from netagent.datapath.tagging import Tagger;"
         "tagger = Tagger(Drift());"
-        "tagger.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))});"
+        "tagger.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))}); tagger.look();"
         "assert not tagger.trouble, tagger.trouble"
     )

@@ -94,7 +94,7 @@ async def open_host(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
             nursery.start_soon(tagger.run)
-            attacher = Attacher(netlink, host_netns=namespace.identity, tagger=tagger)
+            attacher = Attacher(netlink, host_netns=namespace.identity)
             yield Host(namespace, underlay, netlink, reconciler, attacher, tagger)
             nursery.cancel_scope.cancel()
 

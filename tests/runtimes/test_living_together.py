@@ -163,7 +163,7 @@ def test_we_come_and_go_and_nobody_notices(site: Site) -> None:
             before = [state_of(host) for host in site.hosts]
             assert all("-P FORWARD DROP" in host.run("iptables -S FORWARD") for host in site.hosts)
             async with open_overlay(site.hosts, site.containers):
-                assert answers(c1, v4), "what our bridges pass is kept from Docker's rules"
+                await wait_until(lambda: answers(c1, v4), "our bridges are kept from Docker's rules")
                 # As on a kernel where nothing can be kept from them.
                 judge_tagged_too(site, is_on=True)
                 await wait_until(lambda: not answers(c1, v4), "Docker drops it")
