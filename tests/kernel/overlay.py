@@ -14,12 +14,13 @@ import trio
 
 from netagent.datapath.attach import Attacher
 from netagent.datapath.damage import Drift
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, RemoteEndpoint, desired_state
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
 from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.schedule import INTERVAL_S
 from netagent.datapath.settings import open_settings
+from netagent.datapath.state import KernelState, Wanted
 from netagent.datapath.tagging import Tagger
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
@@ -97,6 +98,22 @@ async def open_host(
             attacher = Attacher(netlink, host_netns=namespace.identity)
             yield Host(namespace, underlay, netlink, reconciler, attacher, tagger)
             nursery.cancel_scope.cancel()
+
+
+def desired_of(
+    host: Host, *networks: NetworkInput, probe: ProbeInput | None = None, port: int = PORT
+) -> KernelState:
+    """What a host with these networks should have in its kernel."""
+    return desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
+
+
+async def program(host: Host, state: KernelState) -> None:
+    """The kernel has it when this returns, all of it."""
+    generation = host.reconciler.programmed_generation + 1
+    host.reconciler.set_desired(Wanted(state), generation)
+    with trio.fail_after(10):
+        await host.reconciler.wait_programmed(generation)
+    assert host.reconciler.status().dirty == ()
 
 
 def endpoint(number: int, container: Namespace, ifname: str = "") -> LocalEndpoint:

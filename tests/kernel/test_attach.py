@@ -14,24 +14,23 @@ from pathlib import Path
 import pytest
 import trio
 from kernel.overlay import (
-    CLUSTER,
     MTU_BYTES,
-    PORT,
     VNI,
     Host,
     Namespace,
     NamespaceFactory,
+    desired_of,
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
     wait_until,
 )
 
-from netagent.datapath.desired import LocalEndpoint, desired_state
+from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
 from netagent.datapath.removal import Removal
-from netagent.datapath.state import Wanted
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
 
@@ -47,12 +46,7 @@ def with_host(
 
     async def main() -> None:
         async with open_host(wire[0], "192.0.2.1") as host:
-            state = desired_state(
-                [network(local)], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
-            )
-            host.reconciler.set_desired(Wanted(state), 1)
-            with trio.fail_after(10):
-                await host.reconciler.wait_programmed(1)
+            await program(host, desired_of(host, network(local)))
             await body(host)
 
     trio.run(main)
@@ -103,12 +97,7 @@ def test_scenario_01_what_a_container_sends_at_once_leaves_the_host(
 
     async def main() -> None:
         async with open_host(wire[0], "192.0.2.1") as host:
-            state = desired_state(
-                [network(ends, (far,))], None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER
-            )
-            host.reconciler.set_desired(Wanted(state), 1)
-            with trio.fail_after(10):
-                await host.reconciler.wait_programmed(1)
+            await program(host, desired_of(host, network(ends, (far,))))
             for end in ends:
                 with opened_netns(end.netns_path) as fd, ExitStack() as stack:
                     four, six = [

@@ -18,14 +18,16 @@ from kernel.overlay import (
     Host,
     Namespace,
     NamespaceFactory,
+    desired_of,
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
     wait_until,
 )
 
-from netagent.datapath.desired import NetworkInput, desired_state
+from netagent.datapath.desired import NetworkInput
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
@@ -40,12 +42,6 @@ VETH = veth_name(EndpointId("00000002" * 4))
 H1, H2 = HostId("11" * 16), HostId("22" * 16)
 
 
-def desired(
-    host: Host, *networks: NetworkInput, probe: ProbeInput | None = None, port: int = PORT
-) -> KernelState:
-    return desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
-
-
 def probe_of(own: HostId, other: HostId, other_underlay: str) -> ProbeInput:
     peer = ProbePeer(other, probe_address(CLUSTER, other), probe_mac(other), other_underlay)
     return ProbeInput(
@@ -55,14 +51,6 @@ def probe_of(own: HostId, other: HostId, other_underlay: str) -> ProbeInput:
         mtu_bytes=MTU_BYTES,
         peers=(peer,),
     )
-
-
-async def program(host: Host, state: KernelState) -> None:
-    generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(Wanted(state), generation)
-    with trio.fail_after(10):
-        await host.reconciler.wait_programmed(generation)
-    assert host.reconciler.status().dirty == ()
 
 
 @pytest.mark.parametrize(
@@ -95,8 +83,8 @@ def test_first_packet_crosses_the_overlay(
             h2 = await stack.enter_async_context(open_host(wire[1], underlays[1]))
             net1 = network((first,), (seen_from_elsewhere(second, underlays[1]),))
             net2 = network((second,), (seen_from_elsewhere(first, underlays[0]),))
-            await program(h1, desired(h1, net1, probe=probe_of(H1, H2, underlays[1])))
-            await program(h2, desired(h2, net2, probe=probe_of(H2, H1, underlays[0])))
+            await program(h1, desired_of(h1, net1, probe=probe_of(H1, H2, underlays[1])))
+            await program(h2, desired_of(h2, net2, probe=probe_of(H2, H1, underlays[0])))
             assert await h1.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
             assert await h2.attacher.bind(second, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
             # One packet each and no second try: no duplicate detection, no lost first packet.
@@ -107,7 +95,7 @@ def test_first_packet_crosses_the_overlay(
             assert ("inet6" in wire[0].run("ip addr show dev wire")) is has_ipv6, "other devices are not ours"
             await wait_until(lambda: not h1.reconciler.absent_endpoints, "the endpoint is seen")
             # The kernel holds what was asked for, entry by entry.
-            want = desired(h1, net1, probe=probe_of(H1, H2, underlays[1]))
+            want = desired_of(h1, net1, probe=probe_of(H1, H2, underlays[1]))
             assert plan(want, (await observe(h1.netlink)).state) == []
 
     trio.run(main)
@@ -165,7 +153,7 @@ def test_scenario_37_whatever_is_changed_by_hand_is_put_right(
 
     async def main() -> None:
         async with open_host(wire[0], "192.0.2.1") as h1:
-            state = desired(h1, network((local,), (remote,)), probe=probe_of(H1, H2, "192.0.2.2"))
+            state = desired_of(h1, network((local,), (remote,)), probe=probe_of(H1, H2, "192.0.2.2"))
             await program(h1, state)
             await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
             await wait_equal(h1, state, "bind")
@@ -215,20 +203,20 @@ def test_a_restart_changes_nothing_and_removes_what_is_no_longer_wanted(
 
     async def main() -> None:
         async with open_host(wire[0], "192.0.2.1") as h1:
-            state = desired(h1, network((local,), remotes))
+            state = desired_of(h1, network((local,), remotes))
             await program(h1, state)
             await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
             await wait_equal(h1, state, "bind")
         before = inventory(h1.namespace)
         async with open_host(wire[0], "192.0.2.1") as again:
-            await program(again, desired(again, network((local,), remotes)))
+            await program(again, desired_of(again, network((local,), remotes)))
             after = inventory(h1.namespace)
             assert after == before
             assert again.reconciler.absent_endpoints == frozenset()
             await again.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
             assert await again.attacher.list_endpoint_devices() == {local.endpoint_id: VETH}
             await again.attacher.unbind(local.endpoint_id)
-            await program(again, desired(again))
+            await program(again, desired_of(again))
             assert "na-" not in h1.namespace.run("ip link")
             assert "nx-" not in h1.namespace.run("ip link")
 
@@ -244,7 +232,7 @@ def test_the_host_s_address_and_port_may_change(
         async with open_host(wire[0], "192.0.2.1") as h1:
             for underlay, port in [("192.0.2.1", PORT), ("192.0.2.9", PORT), ("192.0.2.9", 4800)]:
                 changed = replace(h1, underlay=underlay)
-                await program(h1, desired(changed, network((), (remote,)), port=port))
+                await program(h1, desired_of(changed, network((), (remote,)), port=port))
                 details = h1.namespace.run(f"ip -d link show {TUNNEL}")
                 assert f"local {underlay}" in details
                 assert f"dstport {port}" in details
@@ -262,7 +250,7 @@ def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespa
         wire[0].run(f"ip link add {bridge_name(VNI + 2)} type bridge")
         third = NetworkInput(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
         async with open_host(wire[0], "192.0.2.1") as h1:
-            h1.reconciler.set_desired(Wanted(desired(h1, network(), other, third)), 1)
+            h1.reconciler.set_desired(Wanted(desired_of(h1, network(), other, third)), 1)
             with trio.fail_after(10):
                 await h1.reconciler.wait_programmed(1)
             assert h1.reconciler.trouble_with(TUNNEL) == f"VNI {VNI} is used by vx-foreign, which is not ours"
@@ -289,10 +277,10 @@ def test_a_thousand_endpoints_in_one_change(
 
     async def main() -> None:
         async with open_host(wire[0], "192.0.2.1") as h1:
-            await program(h1, desired(h1, network((), remotes)))
+            await program(h1, desired_of(h1, network((), remotes)))
             assert h1.reconciler.status().entries == 3000
-            assert plan(desired(h1, network((), remotes)), (await observe(h1.netlink)).state) == []
-            await program(h1, desired(h1, network((), remotes[:10])))
+            assert plan(desired_of(h1, network((), remotes)), (await observe(h1.netlink)).state) == []
+            await program(h1, desired_of(h1, network((), remotes[:10])))
             assert len((await observe(h1.netlink)).state.selves) == 10
 
     trio.run(main)
@@ -325,7 +313,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
             open_host(wire[0], "192.0.2.1", interval_s=4.0) as h1,
             trio.open_nursery() as nursery,
         ):
-            empty, full = desired(h1, network()), desired(h1, network((), remotes))
+            empty, full = desired_of(h1, network()), desired_of(h1, network((), remotes))
             await program(h1, empty)
             nursery.start_soon(keep_collections_short)
             nursery.start_soon(tick)

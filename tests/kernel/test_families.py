@@ -11,37 +11,26 @@ import trio
 from kernel.eavesdropping import CABLE, packets_at, questions
 from kernel.guarded import guarding
 from kernel.overlay import (
-    CLUSTER,
     MTU_BYTES,
     PORT,
     VNI,
-    Host,
     Namespace,
     NamespaceFactory,
+    desired_of,
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
     wait_until,
 )
 
-from netagent.datapath.desired import NetworkInput, desired_state
-from netagent.datapath.state import Wanted
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.model.ids import veth_name
 
 pytestmark = pytest.mark.kernel
 
 UNDERLAYS, UNDERLAYS6 = ("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")
-
-
-async def program(host: Host, wanted: NetworkInput) -> None:
-    state = desired_state([wanted], None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
-    generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(Wanted(state), generation)
-    with trio.fail_after(10):
-        await host.reconciler.wait_programmed(generation)
-    assert host.reconciler.status().dirty == ()
 
 
 def announcement(mac: str, address: str) -> bytes:
@@ -72,7 +61,8 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
                 await stack.enter_async_context(open_host(*one)) for one in zip(wire, underlays, strict=True)
             ]
             for own, other, host, far in zip(ends, reversed(ends), hosts, reversed(underlays), strict=True):
-                await program(host, network((own,), (seen_from_elsewhere(other, far),), multicast=multicast))
+                far_end = seen_from_elsewhere(other, far)
+                await program(host, desired_of(host, network((own,), (far_end,), multicast=multicast)))
                 guarded = GuardedEndpoint(
                     veth=veth_name(own.endpoint_id),
                     mac=own.mac,
@@ -116,7 +106,7 @@ def test_a_network_too_small_for_ipv6_carries_ipv4(
             ]
             for own, other, host, far in zip(ends, reversed(ends), hosts, reversed(UNDERLAYS), strict=True):
                 wanted = network((own,), (seen_from_elsewhere(other, far),))
-                await program(host, replace(wanted, mtu_bytes=mtu_bytes))
+                await program(host, desired_of(host, replace(wanted, mtu_bytes=mtu_bytes)))
                 await host.attacher.bind(own, vni=VNI, mtu_bytes=mtu_bytes)
             spaces[0].run(f"ping -c1 -W1 -M do -s {mtu_bytes - 28} 10.66.0.3")
             assert "inet6" not in spaces[0].run("ip address show dev eth0")

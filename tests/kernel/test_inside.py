@@ -12,11 +12,17 @@ from fakes.agent_host import AgentHost
 from fakes.registry import N1
 from fakes.registry import network as network_record
 from fakes.virtual import ending
-from kernel.overlay import CLUSTER, PORT, Host, Namespace, NamespaceFactory, open_host, wait_until
+from kernel.overlay import (
+    Host,
+    Namespace,
+    NamespaceFactory,
+    desired_of,
+    open_host,
+    program,
+    wait_until,
+)
 
-from netagent.datapath.desired import desired_state
 from netagent.datapath.netns import boot_id
-from netagent.datapath.state import Wanted
 from netagent.model.ids import EndpointId, veth_name
 from netagent.pieces import at_once
 from netagent.projection.intent import local_endpoint, network_inputs
@@ -76,9 +82,7 @@ def with_world(
         )
         async with open_host(wire[0], "192.0.2.1") as host:
             inputs = at_once(network_inputs(agent.live.view, [row], "192.0.2.1"))
-            state = desired_state(inputs, None, underlay="192.0.2.1", vxlan_port=PORT, cluster_id=CLUSTER)
-            host.reconciler.set_desired(Wanted(state), 1)
-            await host.reconciler.wait_programmed(1)
+            await program(host, desired_of(host, *inputs))
             gateways = tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
             ifname = await host.attacher.bind(
                 replace(local_endpoint(row, network), gateways=gateways),

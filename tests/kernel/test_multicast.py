@@ -12,7 +12,6 @@ import trio
 from kernel.eavesdropping import packets_at, questions
 from kernel.guarded import guarding
 from kernel.overlay import (
-    CLUSTER,
     MTU_BYTES,
     NETWORK,
     PORT,
@@ -20,17 +19,18 @@ from kernel.overlay import (
     Host,
     Namespace,
     NamespaceFactory,
+    desired_of,
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
 )
 
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
-from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
 from netagent.model.ids import EndpointId, NetworkId, veth_name, vni_of, vxlan_name
@@ -43,18 +43,6 @@ TUNNEL = vxlan_name(VNI)
 QUIET = NetworkId("0b" * 16)
 STORM_FRAMES = 20_000
 UNDERLAYS = ("192.0.2.1", "192.0.2.2")
-
-
-def desired_of(host: Host, *networks: NetworkInput) -> KernelState:
-    return desired_state(networks, None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
-
-
-async def program(host: Host, *networks: NetworkInput) -> None:
-    generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(Wanted(desired_of(host, *networks)), generation)
-    with trio.fail_after(10):
-        await host.reconciler.wait_programmed(generation)
-    assert host.reconciler.status().dirty == ()
 
 
 async def socket_in(namespace: Namespace, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -133,7 +121,7 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
                 for pair in zip(wire, UNDERLAYS, strict=True)
             ]
             for at, host in enumerate(hosts):
-                await program(host, *networks(at, multicast=True))
+                await program(host, desired_of(host, *networks(at, multicast=True)))
                 await host.attacher.bind(loud[at], vni=VNI, mtu_bytes=MTU_BYTES)
                 await host.attacher.bind(quiet[at], vni=vni_of(QUIET), mtu_bytes=MTU_BYTES)
                 for destination in ("224.0.0.0/4", "255.255.255.255/32", "10.66.15.255/32"):
@@ -151,7 +139,7 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
             there = await heard(quiet[0], listeners, b"two")
             assert set().union(*there.values()) == set()
             # What a network once carried it carries no longer when nobody else is there.
-            await program(hosts[0], networks(0, multicast=False)[0])
+            await program(hosts[0], desired_of(hosts[0], networks(0, multicast=False)[0]))
             there = await heard(loud[0], listeners, b"three")
             assert set().union(*there.values()) == set()
 
@@ -180,11 +168,11 @@ def test_hosts_come_and_go_one_by_one(
     async def main() -> None:
         async with open_host(wire[0], f"{prefix}1") as host:
             for numbers in [(2,), (2, 3, 4), (3,), (4, 5), ()]:
-                await program(host, remotes(*numbers))
+                await program(host, desired_of(host, remotes(*numbers)))
                 floods = set((await observe(host.netlink)).state.floods)
                 assert floods == {(TUNNEL, f"{prefix}{n}") for n in numbers}
             wanted = remotes(7, 8)
-            await program(host, wanted)
+            await program(host, desired_of(host, wanted))
             for damage in (
                 f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL} dst {prefix}7 self",
                 f"bridge fdb del 00:00:00:00:00:00 dev {TUNNEL}",
@@ -227,7 +215,7 @@ def test_floods_are_bounded_and_ask_for_nobody(
                 replace(network((one,), tuple(remotes), multicast=True), network_id=name, vni=vni_of(name))
                 for one, name in zip(ends, names, strict=True)
             ]
-            await program(host, *networks)
+            await program(host, desired_of(host, *networks))
             for one, name in zip(ends, names, strict=True):
                 await host.attacher.bind(one, vni=vni_of(name), mtu_bytes=MTU_BYTES)
             guarded = FirewallInput(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 import trio
-from kernel.overlay import CLUSTER, MTU_BYTES, Namespace, NamespaceFactory, network, open_host
+from kernel.overlay import (
+    MTU_BYTES,
+    Namespace,
+    NamespaceFactory,
+    desired_of,
+    network,
+    open_host,
+    program,
+)
 
-from netagent.datapath.desired import ProbeInput, desired_state
+from netagent.datapath.desired import ProbeInput
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.state import Wanted
 from netagent.datapath.underlay import find_underlay, host_routes
 from netagent.datapath.underlay_watch import SETTLE_S, UnderlayWatch
 from netagent.datapath.uplink import Underlay
@@ -75,12 +82,7 @@ def test_routes_of_others_are_reported_and_ours_are_not(wire: tuple[Namespace, N
     async def main() -> None:
         async with open_host(h1, "192.0.2.1") as host:
             probe = ProbeInput(vni=77, address="fdc1::1", mac="02:00:00:00:00:01", mtu_bytes=MTU_BYTES)
-            state = desired_state(
-                [network()], probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER
-            )
-            host.reconciler.set_desired(Wanted(state), 1)
-            with trio.fail_after(10):
-                await host.reconciler.wait_programmed(1)
+            await program(host, desired_of(host, network(), probe=probe))
             assert await host_routes(host.netlink) == (
                 "10.50.0.0/16",
                 "10.51.0.0/16",

@@ -26,6 +26,7 @@ from kernel.overlay import (
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
     wait_until,
 )
@@ -354,9 +355,7 @@ def test_a_default_route_of_somebody_else_comes_first(
     async def main() -> None:
         end = with_way_out(endpoint(2, container))
         async with open_host(wire[0], UNDERLAY) as host:
-            host.reconciler.set_desired(Wanted(state_of(end)), 1)
-            with trio.fail_after(10):
-                await host.reconciler.wait_programmed(1)
+            await program(host, state_of(end))
             await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
             assert "via 10.9.0.1" in container.run("ip route get 203.0.113.1")
             assert await host.attacher.mend(end, vni=VNI, mtu_bytes=MTU_BYTES) == []
@@ -542,9 +541,7 @@ def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
         async with AsyncExitStack() as stack:
             for number in (0, 1):
                 host = await stack.enter_async_context(open_host(wire[number], underlays[number]))
-                host.reconciler.set_desired(Wanted(state(number)), 1)
-                with trio.fail_after(10):
-                    await host.reconciler.wait_programmed(1)
+                await program(host, state(number))
                 await host.attacher.bind(with_way_out(ends[number]), vni=VNI, mtu_bytes=MTU_BYTES)
                 await stack.enter_async_context(guarding(wire[number], given(number)))
             for one in (*wire, *containers):

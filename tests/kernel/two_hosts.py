@@ -9,21 +9,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import trio
 from kernel.overlay import (
-    CLUSTER,
     MTU_BYTES,
-    PORT,
     VNI,
     Host,
     Namespace,
+    desired_of,
     endpoint,
     network,
     open_host,
+    program,
     seen_from_elsewhere,
     wait_until,
 )
-
-from netagent.datapath.desired import NetworkInput, desired_state
-from netagent.datapath.state import Wanted
 
 UNDERLAYS = ("192.0.2.1", "192.0.2.2")
 ADDRESSES = ("10.66.0.2", "10.66.0.3", "fd66::2", "fd66::3")
@@ -40,7 +37,7 @@ async def open_overlay(
         for host, underlay in zip(hosts, UNDERLAYS, strict=True):
             opened.append(await stack.enter_async_context(open_host(host, underlay)))
         for host, own, other, far in zip(opened, ends, reversed(ends), reversed(UNDERLAYS), strict=True):
-            await _program(host, network((own,), (seen_from_elsewhere(other, far),)))
+            await program(host, desired_of(host, network((own,), (seen_from_elsewhere(other, far),))))
             await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
         try:
             yield opened
@@ -48,15 +45,7 @@ async def open_overlay(
             with trio.CancelScope(shield=True):
                 for host, own in zip(opened, ends, strict=True):
                     await host.attacher.unbind(own.endpoint_id)
-                    await _program(host)
-
-
-async def _program(host: Host, *networks: NetworkInput) -> None:
-    state = desired_state(networks, None, underlay=host.underlay, vxlan_port=PORT, cluster_id=CLUSTER)
-    generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(Wanted(state), generation)
-    with trio.fail_after(10):
-        await host.reconciler.wait_programmed(generation)
+                    await program(host, desired_of(host))
 
 
 def answers(container: Namespace, address: str) -> bool:
@@ -101,5 +90,5 @@ def accepts_of(host: Namespace, program: str = "iptables") -> list[str]:
 
 async def wait_for_accepts(host: Namespace, count: int = 1) -> None:
     """In both families."""
-    for program in ("iptables", "ip6tables"):
-        await wait_until(lambda p=program: len(accepts_of(host, p)) == count, f"{count} accepts in {program}")
+    for tool in ("iptables", "ip6tables"):
+        await wait_until(lambda p=tool: len(accepts_of(host, p)) == count, f"{count} accepts in {tool}")
