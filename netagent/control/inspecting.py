@@ -10,6 +10,7 @@ from netagent.control import schema
 from netagent.control.present import Presenter, Sight
 from netagent.errors import InputError, NoError
 from netagent.model.ids import HostId
+from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def inspect(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspect
     network = view.network_named(thing)
     if network is not None:
         return _network(present, network)
-    host = view.host_named(thing) or _host_by_address(view, thing)
+    host = view.host_named(thing) or _host_by_address(view, thing) or _host_inside(view, thing)
     if host is not None:
         return _host(present, host, sight_of)
     return _by_id(present, thing, sight_of)
@@ -85,10 +86,8 @@ def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspecti
 
 
 def _endpoint_by_address(present: Presenter, thing: str) -> EndpointView | None:
-    try:
-        return present.view.endpoint_by_address(str(ipaddress.ip_address(thing)))
-    except ValueError:
-        pass
+    if address := _address(thing):
+        return present.view.endpoint_by_address(address)
     mac = thing.lower()
     found = [e for e in present.view.endpoints.values() if e.record.mac == mac]
     return found[0] if found else None
@@ -98,6 +97,26 @@ def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
     """Of those that were at this underlay address, the one that is; a host that left is there no more."""
     found = [host for host in view.hosts.values() if host.record and host.record.underlay == thing]
     return min(found, key=lambda host: (host.agent is AgentState.LEFT, host.host_id), default=None)
+
+
+def _host_inside(view: RegistryView, thing: str) -> HostView | None:
+    """Who has this address or MAC itself, in a network made with `--host-access`."""
+    mac, address = thing.lower(), _address(thing)
+    for network in view.networks.values():
+        subnets = network.record.subnets
+        for host_id, one in view.host_addresses(network.network_id).items():
+            is_inside = one.offset < offset_count(subnets)
+            if mac == one.mac or (address and is_inside and address in addresses_of(subnets, one.offset)):
+                return view.hosts.get(host_id)
+    return None
+
+
+def _address(thing: str) -> str:
+    """As it is written everywhere, empty when it is none."""
+    try:
+        return str(ipaddress.ip_address(thing))
+    except ValueError:
+        return ""
 
 
 def _with_network(present: Presenter, service: ServiceView) -> str:

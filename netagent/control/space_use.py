@@ -1,7 +1,8 @@
 """Who owns how much of a network's address space, and how much of it is in use. Pure.
 
 Ownership is known to everybody, because grants are. Use is known where the network's endpoints are: on hosts that
-take part in it. Elsewhere it is None and not 0. Of other hosts' space, what cools down counts as free: they give it
+take part in it. Elsewhere it is None and not 0. Addresses that hosts have themselves (`--host-access`) are in use as
+those of endpoints are. Of other hosts' space, what cools down counts as free: they give it
 away too before they refuse an endpoint.
 """
 

@@ -255,16 +255,25 @@ class Allocator:
     def _is_foreign(self, holding: Holding, offset: int) -> bool:
         view = self._view()
         claimants = view.claimants(holding.network_id, self._address(holding, offset))
+        return bool(claimants - {view.local}) or self._host_at(holding, offset) not in {None, view.local}
+
+    def _host_at(self, holding: Holding, offset: int) -> HostId | None:
+        """Who has this address itself, as hosts have in a network made with `--host-access`; another than this one
+        first."""
+        view = self._view()
         hosts = view.host_addresses(holding.network_id)
-        return any(host != view.local for host in claimants) or any(
-            one.offset == offset for host, one in hosts.items() if host != view.local
-        )
+        found = (host for host, one in hosts.items() if one.offset == offset)
+        return min(found, key=lambda host: (host == view.local, host), default=None)
 
     async def _claim(self, holding: Holding, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:
             raise InputError(f"offset {offset} of network {holding.name} is not for endpoints")
         if not holding.pool.owns(offset):
             await self._ask_owner(holding, offset)
+        host = self._host_at(holding, offset)
+        if host is not None:
+            whose = "this host" if host == self._view().local else f"host {self._host_name(host)}"
+            raise self._in_use(holding, offset, f"{whose} has it itself, as the network has --host-access")
         if holding.pool.is_used(offset):
             raise self._in_use(holding, offset, "an endpoint of this host has it")
         if self._is_foreign(holding, offset):
@@ -308,6 +317,8 @@ class Allocator:
         return False
 
     async def _ask_owner(self, holding: Holding, offset: int) -> None:
+        if self._host_at(holding, offset) is not None:
+            return  # `_claim` says whose it is
         owner = holding.space.owner_of(offset)
         address = self._address(holding, offset)
         if owner is None:

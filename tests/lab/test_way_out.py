@@ -131,6 +131,10 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
     web = cluster.attach("h2", "web", command=("python3", WHOAMI, "80"))
     cluster.wait(lambda: len(own_addresses(cluster, "h1")) == 3, 5.0, "not every host has an address")
     own = own_addresses(cluster, "h3")
+    (listed,) = cluster.netagent("h1", "network", "ls")
+    assert listed["use"]["used"] == 4, "three hosts and a container"
+    assert {one["host"]: one["used"] for one in listed["use"]["owners"]} == {"h1": 1, "h2": 2, "h3": 1}
+    assert cluster.netagent("h3", "inspect", own["h1"][0])["name"] == "h1"
     assert not {one for addresses in own.values() for one in addresses} & set(web["addresses"])
     for address in web["addresses"]:
         for host in ("h1", "h2", "h3"):

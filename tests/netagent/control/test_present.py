@@ -8,7 +8,15 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, id
 from netagent.control.inspecting import inspect
 from netagent.control.present import LocalFacts, Presenter, Sight, sorted_addresses
 from netagent.errors import InputError, NoError
-from netagent.model.records import AttachmentRecord, ForgetRecord, Health, Link, Port, RemovalRecord
+from netagent.model.records import (
+    AttachmentRecord,
+    ForgetRecord,
+    Health,
+    HostAddressRecord,
+    Link,
+    Port,
+    RemovalRecord,
+)
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -189,6 +197,17 @@ def test_a_host_is_shown_with_what_is_on_it():
         ["web2"],
         0.25,
     )
+
+
+@pytest.mark.parametrize("thing", ["10.1.0.7", "FD00:1:0::7", "06:00:00:00:00:07"])
+def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing):
+    world = World()
+    world.put(H2, HostAddressRecord(N1, 7, "06:00:00:00:00:07"))
+    shown = look(world, thing)
+    assert (shown["kind"], shown["name"]) == ("host", "h2")
+    world.put(H2, HostAddressRecord(N1, 4000, "06:00:00:00:00:08"))
+    with pytest.raises(NoError):
+        look(world, thing)
 
 
 def test_what_means_several_things_or_none_says_so():

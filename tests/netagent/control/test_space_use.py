@@ -7,6 +7,7 @@ from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, host, networ
 from netagent.control.present import Presenter
 from netagent.control.space_use import space_use
 from netagent.ipam.space import space_of
+from netagent.model.records import HostAddressRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -85,3 +86,16 @@ def test_an_endpoint_of_a_host_that_owns_nothing_is_counted():
     world.put(H2, endpoint(3, offset=130))
     (_, _, last) = world.use()["owners"]
     assert (last["host"], last["owned"], last["used"], last["free"], last["ranges"]) == ("h2", 0, 1, 0, [])
+
+
+def test_addresses_that_hosts_have_themselves_are_in_use():
+    world = World()
+    world.put(H1, HostAddressRecord(N1, 2, "06:00:00:00:00:01"), endpoint(1, offset=3))
+    world.put(H2, HostAddressRecord(N1, 130, "06:00:00:00:00:02"))
+    use = world.use()
+    assert (use["used"], use["free"]) == (3, 250)
+    assert [(one["host"], one["used"], one["free"]) for one in use["owners"]] == [
+        ("h1", 2, 124),
+        ("h2", 1, 63),
+        (H3[:8], 0, 63),
+    ]

@@ -23,7 +23,7 @@ from netagent.ipam.allocator import ASK_TIMEOUT_S, Allocator
 from netagent.ipam.pool import COOL_DOWN_S
 from netagent.ipam.request import SpaceRequest, encode_granted
 from netagent.ipam.space import share_out
-from netagent.model.records import RemovalRecord
+from netagent.model.records import HostAddressRecord, RemovalRecord
 from netagent.registry.journal import DiskFullError
 from netagent.registry.publish import Publisher
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -341,6 +341,28 @@ async def test_an_address_by_name(make):
         await two.attach(201)
     assert failed.value.code == "space-unreachable"
     assert "h1" in failed.value.message
+
+
+@virtual
+async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make):
+    """Also where the space is owned by another host than the one that has the address, as after a cut."""
+    cluster = make(3)
+    await cluster.create()
+    one, two, three = cluster.hosts
+    for holder, offset in ((one, 2), (two, 3)):
+        if holder is one:
+            assert await one.allocator.hold(N1, offset) == offset
+        await holder.allocator.keep_for_host(HostAddressRecord(N1, offset, "06:00:00:00:00:01"))
+    cluster.settle()
+    for asking, offset, whose in ((one, 2, "this host"), (two, 2, "host h1"), (one, 3, "host h2")):
+        with pytest.raises(
+            RefusedError, match=f"10.1.0.{offset} is in use: {whose} has it itself"
+        ) as refused:
+            await asking.attach(offset)
+        assert refused.value.code == "address-in-use"
+    three.is_up = two.is_up = one.is_up = False
+    with pytest.raises(RefusedError, match="host h1 has it itself"):
+        await three.attach(2)
 
 
 @virtual
