@@ -375,8 +375,8 @@ class Allocator:
         """The answer to another host's question. A grant in it is on disk and published. Raises RequestError for
         bytes that are no question; never for want of space."""
         request = parse_request_untrusted(payload)
-        if request.network_id not in self._view().networks or peer in self._view().forgotten:
-            return Nothing(0, 0).encode()
+        if request.network_id not in self._view().networks or self._is_gone(peer):
+            return Nothing(0, 0).encode()  # what its heir has not heard of would be lost with it
         with contextlib.suppress(
             NetagentError
         ):  # then what is confirmed already is all that there is to give

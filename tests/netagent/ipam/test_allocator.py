@@ -23,7 +23,7 @@ from netagent.ipam.allocator import ASK_TIMEOUT_S, Allocator
 from netagent.ipam.pool import COOL_DOWN_S
 from netagent.ipam.request import SpaceRequest, encode_granted
 from netagent.ipam.space import share_out
-from netagent.model.records import HostAddressRecord, RemovalRecord
+from netagent.model.records import ForgetRecord, HostAddressRecord, RemovalRecord
 from netagent.registry.journal import DiskFullError
 from netagent.registry.publish import Publisher
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -631,3 +631,17 @@ async def _restore(cluster, rng):
                     if endpoint_id not in running:
                         await one.allocator.release(row)
         cluster.settle()
+
+
+@virtual
+async def test_who_is_about_to_be_forgotten_is_given_nothing(make):
+    cluster = make(3)
+    await cluster.create(shares=False)
+    _, two, three = cluster.hosts
+    await three.publisher.put(ForgetRecord(two.host_id))
+    cluster.settle()
+    with pytest.raises(RefusedError, match="asked h1: 0 of 0 free"):
+        await two.attach()
+    await three.publisher.withdraw(ForgetRecord(two.host_id))
+    cluster.settle()
+    assert (await two.attach()).addresses
