@@ -47,9 +47,9 @@ test: setup lint ## all but the long tests
 	@.ci/tests "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup lint ## all tests; the long cuts and soaks take many minutes
+test-long: setup lint ## all tests, with new examples; the long cuts and soaks take many minutes
 	@echo "== pytest (all)"
-	@.ci/tests "" $(PYTEST_ARGS)
+	@.ci/tests "" --hypothesis-profile=exploring $(PYTEST_ARGS)
 
 .PHONY: deb
 deb: packages-demo .venv/.product ## a Debian package with a Python environment of its own, in dist/

@@ -22,8 +22,17 @@ from netlab.lab import Lab
 
 _numbers = itertools.count(1)
 
-settings.register_profile("netagent", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("netagent")
+EXPLORING, SAME = "exploring", "same"
+"""`--hypothesis-profile`: other examples each time, or, ordinarily, the same ones, so that a change answers for
+itself alone."""
+for profile in (EXPLORING, SAME):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=profile == SAME,
+    )
+settings.load_profile(SAME)
 
 
 def pytest_configure(config: pytest.Config) -> None:
