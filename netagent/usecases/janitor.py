@@ -127,6 +127,7 @@ class Janitor:
             return False
         async with self.endpoints.steps.held(row) as now:
             if now is not None and sandbox_of(now) == sandbox_of(row):
+                self.endpoints.steps.leave_netns_name(now)
                 await self._save(replace(now, netns_path=path))
         return True
 

@@ -15,6 +15,7 @@ RESOLVER_ADDRESS = "127.0.0.11"
 OPTIONS = ("ndots:1", "edns0")
 MARK = "# written by netagent"
 MAX_SEARCH_DOMAINS = 16
+_UNFINISHED = ".resolv.conf.netagent"
 
 
 def render(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> str:
@@ -41,15 +42,22 @@ def host_search(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
 
 
 def write(netns_name: str, text: str) -> None:
-    """Put the file where it is missing or ours; OSError is the caller's to report."""
+    """Put the file where it is missing or ours; OSError is the caller's to report.
+
+    It carries the mark at every moment: whoever is killed in here, or finds the disk full, leaves no file that we
+    would take for somebody else's from then on.
+    """
     path = NETNS_ETC / netns_name / "resolv.conf"
-    if path.exists():
-        if not _is_ours(path):
-            return
-    else:
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-    # In place, not by rename: a running container has this inode mounted.
-    path.write_text(text)
+        new = path.with_name(_UNFINISHED)
+        new.write_text(text)
+        new.replace(path)
+    elif _is_ours(path):
+        # In place, not by rename: a running container has this inode mounted.
+        with path.open("r+b", buffering=0) as file:
+            file.write(text.encode())
+            file.truncate()
 
 
 def shortcoming(netns_name: str) -> tuple[str, str] | None:
@@ -71,9 +79,13 @@ def shortcoming(netns_name: str) -> tuple[str, str] | None:
 def remove(netns_name: str) -> None:
     """Take our file away, and its folder when nothing else is in it."""
     path = NETNS_ETC / netns_name / "resolv.conf"
+    unfinished = path.with_name(_UNFINISHED)
     with contextlib.suppress(OSError):
+        is_ours = _is_ours(path) or unfinished.exists()
+        unfinished.unlink(missing_ok=True)
         if _is_ours(path):
             path.unlink()
+        if is_ours:
             path.parent.rmdir()
 
 

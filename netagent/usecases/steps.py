@@ -343,6 +343,13 @@ class Steps:
         except OSError as error:
             logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
 
+    def leave_netns_name(self, row: LocalEndpointRow) -> None:
+        """The row's namespace lost its name and lives on: the file of that name is nobody's, if no other has it."""
+        netns_name = targets.netns_name_of(row.netns_path)
+        mates = [mate for mate in self.live.rows.values() if mate.netns_path == row.netns_path]
+        if netns_name and not row.origin and not any(netns_is(mate) for mate in mates):
+            resolv_conf.remove(netns_name)
+
     async def save(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """On disk, then known."""
         await self.parts.journal.save_endpoint(row)

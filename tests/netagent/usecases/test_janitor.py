@@ -148,6 +148,7 @@ async def test_a_namespace_that_processes_live_on_in_stays(world):
     world.processes[row.netns_dev, row.netns_inode] = elsewhere
     await started_again(one)
     assert one.live.rows[row.endpoint_id].netns_path == elsewhere
+    assert not (resolv_conf.NETNS_ETC / "web").exists(), "nobody enters it by this name any more"
     assert one.journal.load_endpoints()[0].netns_path == elsewhere
     assert one.own_endpoints() == {row.endpoint_id}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.agent_host import FakeRuntimes
@@ -68,6 +71,51 @@ def test_only_our_own_resolv_conf_is_rewritten_and_removed(
     resolv_conf.write("db", text)
     resolv_conf.remove("db")
     assert (tmp_path / "db/resolv.conf").read_text() == "nameserver 192.0.2.9\n"
+
+
+@pytest.mark.parametrize("before", ["", "# longer than what comes\n"])
+@pytest.mark.parametrize("step", ["replace", "write", "truncate"])
+def test_whoever_is_killed_while_writing_leaves_a_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, step: str
+) -> None:
+    monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)
+    text = resolv_conf.render(["app"], "mesh.internal", [])
+    if before:
+        resolv_conf.write("web", text + before)
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        killing(patched, step)
+        resolv_conf.write("web", text)
+    resolv_conf.write("web", text)
+    assert (tmp_path / "web/resolv.conf").read_text() == text
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        killing(patched, step)
+        resolv_conf.write("web", text)
+    resolv_conf.remove("web")
+    assert list(tmp_path.iterdir()) == []
+
+
+def killing(patched: pytest.MonkeyPatch, step: str) -> None:
+    """From now on the process ends before this step."""
+
+    class Killed(io.FileIO):
+        def write(self, data: Any) -> int:
+            if step == "write":
+                raise KeyboardInterrupt
+            return super().write(data)
+
+        def truncate(self, _size: int | None = None) -> int:
+            raise KeyboardInterrupt
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def opened(path: Path, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+        if "+" in mode or ("w" in mode and step == "write"):
+            return Killed(path, mode)
+        return open_as_ever(path, mode, *arguments, **more)
+
+    open_as_ever = Path.open
+    patched.setattr(Path, "replace", die) if step == "replace" else patched.setattr(Path, "open", opened)
 
 
 def test_a_file_of_somebody_elses_that_leads_programs_elsewhere_is_told(
