@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python would complain once more when it flushes at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return PIPE_CLOSED
     except NetagentError as error:
         if debug:
@@ -55,10 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            _drop_output()
             _complain(f"cannot write the output: {error.strerror}; send it where there is room")
         else:
             _complain(f"failed unexpectedly ({type(error).__name__}: {error}); run it again with --debug")
         return UNEXPECTED
+
+
+def _drop_output() -> None:
+    """Let what nobody takes go nowhere: Python would complain once more, in its own way, when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(sentence: str) -> None:
