@@ -179,13 +179,18 @@ class Forgetting:
     def _refuse_if_not_alone(self, hosts: Sequence[HostView], *, force: bool) -> None:
         gone = {host.host_id for host in hosts}
         for host in hosts if not force else ():
-            others = self._together(host.host_id, gone)
+            name = host.unique_name
+            silent = self._silent_together(host.host_id, gone)
+            others = silent or self._undecided(host.host_id, gone)
             if others:
                 names = sorted(map(self._name, others))
                 shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
                 raise RefusedError(
-                    f"{shown} fell silent together with {host.unique_name}, and may hold addresses of it that nobody "
-                    "else has heard of",
+                    f"{shown} fell silent together with {name}, and may hold addresses of it that nobody else has "
+                    "heard of"
+                    if silent
+                    else f"{name} was about to forget {shown} when it went away, and may have taken over addresses "
+                    "and networks without anybody having heard of it",
                     code="not-alone",
                     thing=host.unique_name,
                     hint="forget them all in one command; or bring the others back first; or add --force, which "
@@ -193,6 +198,20 @@ class Forgetting:
                 )
 
     def _together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Hosts without which it can't be forgotten, and that are not in `gone`."""
+        return self._silent_together(host_id, gone) | self._undecided(host_id, gone)
+
+    def _undecided(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Dead hosts that it intended to forget: its last word, which nobody heard, may be that it did. Its heir
+        would not have what it took over, and whoever heard of that later would count neither's records."""
+        view = self.live.view
+        return {
+            other
+            for other, host in view.hosts.items()
+            if other not in gone and not host.is_live and host_id in view.about_to_forget(other)
+        }
+
+    def _silent_together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
         """Hosts that fell silent with it, may return, and are not in `gone`."""
         now = trio.current_time()
         silent_s = self.silence.silent_s(host_id, now)

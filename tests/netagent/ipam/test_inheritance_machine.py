@@ -343,6 +343,9 @@ class InheritanceMachine(World):
             not self.is_known(host_id) for host_id in gone
         ):  # those that fell silent together are forgotten so
             gone |= {other for other in dark if not self.is_known(other)} - set(one.live.view.forgotten)
+        view = one.live.view
+        while more := {x for x in dark if view.about_to_forget(x) & gone} - gone - set(view.forgotten):
+            gone |= more  # whom one of them was about to forget
         if gone and not one.forgetting.in_work:
             self.run(one.forgetting._intend, gone)
             if is_calm:

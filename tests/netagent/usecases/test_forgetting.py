@@ -392,6 +392,25 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
 
 
 @on_hosts(4)
+async def test_an_heir_is_forgotten_with_whom_it_was_about_to_forget(cluster):
+    """It may have gone on, with nobody having heard of that."""
+    h1, h2, h3, h4 = cluster.hosts
+    cluster.kill(h4)
+    await trio.sleep(60)
+    await h3.forgetting._intend({h4.host_id})
+    await trio.sleep(60)
+    assert h1.live.view.about_to_forget(h4.host_id) == {h3.host_id}
+    cluster.kill(h3)
+    await trio.sleep(60)
+    with pytest.raises(RefusedError, match="h3 was about to forget h4 when it went away") as refused:
+        await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    assert refused.value.code == "not-alone"
+    assert not (await h2.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
+
+
+@on_hosts(4)
 async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
     h1, _, h3, h4 = cluster.hosts
     cluster.kill(h3, h4)
