@@ -17,12 +17,15 @@ import fcntl
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from netagent.errors import FailedError, RefusedError
 from netgossip.identity import PRIVATE_KEY_BYTES, Identity
 
+RELEASE_S = 2.0
+"""A program that was being started when its agent was killed has what that one held for a moment longer."""
 _KEY_SIZES_BYTES = {16, 24, 32}
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -187,17 +190,28 @@ def _lock(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise FailedError(f"cannot open {path}: {error.strerror}", thing=str(path)) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 20).decode(errors="replace").strip()
-        os.close(fd)
-        raise RefusedError(
-            f"another agent runs on this host already (process {holder or 'unknown'} holds {path})",
-            code="already-running",
-            thing=str(path),
-            hint="stop it first, or give this one other folders with --state-dir and --run-dir",
-        ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, str(os.getpid()).encode())
-    return fd
+    end = time.monotonic() + RELEASE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode(errors="replace").strip()
+        else:
+            os.ftruncate(fd, 0)
+            os.write(fd, str(os.getpid()).encode())
+            return fd
+        if _is_alive(holder) or time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    os.close(fd)
+    raise RefusedError(
+        f"another agent runs on this host already (process {holder or 'unknown'} holds {path})",
+        code="already-running",
+        thing=str(path),
+        hint="stop it first, or give this one other folders with --state-dir and --run-dir",
+    )
+
+
+def _is_alive(process_id: str) -> bool:
+    """False only for the number of a process that is gone."""
+    return not process_id.isdecimal() or Path("/proc", process_id).exists()

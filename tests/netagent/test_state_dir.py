@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 
 import pytest
 
+from netagent import state_dir as module
 from netagent.errors import FailedError, RefusedError
 from netagent.state_dir import ClusterKeys, StateDir, write_private
 
@@ -91,6 +93,29 @@ def test_a_second_agent_is_refused_with_the_holder(state, folders):
     state.close()
     again = StateDir(*folders)
     state._lock_fd = again._lock_fd
+
+
+def test_what_a_killed_agent_held_is_waited_for(folders, monkeypatch):
+    """A child of it may be between fork and exec, and have the lock until then."""
+    dead = StateDir(*folders)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    os.pwrite(dead._lock_fd, f"{gone.pid}       ".encode(), 0)
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            dead.close()
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    again = StateDir(*folders)
+    assert len(waits) == 3
+    os.pwrite(again._lock_fd, f"{gone.pid}       ".encode(), 0)
+    monkeypatch.setattr(module, "RELEASE_S", 0.0)
+    with pytest.raises(RefusedError, match=f"process {gone.pid} holds"):
+        StateDir(*folders)
+    again.close()
 
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path):
