@@ -111,10 +111,10 @@ def test_a_container_has_its_names_on_the_other_host_by_the_time_podman_run_retu
 def test_address_mac_and_interface_are_as_asked_for_and_refused_with_a_sentence(hosts: PodmanHosts) -> None:
     (subnet, _) = json.loads(hosts.podman("network", "inspect", "app"))[0]["subnets"]
     wanted = subnet["gateway"].rsplit(".", 1)[0] + ".77"
-    options = f"app:ip={wanted},mac=02:00:00:00:00:77,interface_name=ov0"
+    options = f"app:ip={wanted},mac=06:00:00:00:00:77,interface_name=ov0"
     hosts.podman("run", "-d", "--name", "fixed", "--network", options, "lab")
     assert hosts.asked("fixed") == {wanted}
-    assert "02:00:00:00:00:77" in hosts.podman("exec", "fixed", "cat", "/sys/class/net/ov0/address")
+    assert "06:00:00:00:00:77" in hosts.podman("exec", "fixed", "cat", "/sys/class/net/ov0/address")
     for address, says in (
         (wanted, "belongs to fixed on host h1"),
         ("10.0.0.9", "is no address that network app"),
