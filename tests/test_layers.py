@@ -281,8 +281,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.membership.inbox", "netagent.model", "netagent.pieces", "netagent.registry",
     },
     "netagent.control": {
-        "netagent.config", "netagent.errors", "netagent.model", "netagent.names.explain", "netagent.pieces",
-        "netagent.probes.quality", "netagent.registry",
+        "netagent.config", "netagent.datapath.uplink", "netagent.errors", "netagent.model",
+        "netagent.names.explain", "netagent.pieces", "netagent.probes.quality", "netagent.registry",
         "netagent.usecases", "netdns.errors",
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},

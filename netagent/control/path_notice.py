@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from netagent.control import schema
-from netagent.control.present import Presenter, Sight
+from netagent.control.present import Presenter, Sight, is_of_other_family
 from netagent.model.ids import HostId
 from netagent.registry.view import AgentState, HostView
 
@@ -59,13 +59,6 @@ def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable
             "cure": "nothing breaks by it; another driver or firmware of the card, here or there, may give it back, "
             "which is noticed by itself",
         }
-
-
-def is_of_other_family(host: HostView, address: str) -> bool:
-    """Whether a host that should be there can't be reached from `address`, by what both tell others."""
-    if host.agent is AgentState.LEFT or not host.address:
-        return False
-    return (":" in host.address) != (":" in address)
 
 
 def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netagent.control import schema
+from netagent.datapath.uplink import is_one_family
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
@@ -193,15 +194,15 @@ class Presenter:
     def member(self, host: HostView, sight: Sight) -> schema.Member:
         """A host of the cluster. A host that left shows as left although its records may linger."""
         local = host.host_id == self.view.local
-        here = self._address_here()
-        is_apart = bool(here and host.address) and (":" in here) != (":" in host.address)
         answers: schema.HostWord = (
             "unknown" if host.answers is None else "answers" if host.answers else "silent"
         )
         if host.is_gone:
             answers = "silent"
         path = _path_word(host, sight)
-        if is_apart:  # a tunnel has one family of addresses at both ends
+        if is_of_other_family(
+            host, self._address_here()
+        ):  # a tunnel has one family of addresses at both ends
             path = "down"
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"
@@ -239,6 +240,14 @@ _PATH_WORDS: Mapping[Quality, schema.PathWord] = {
     Quality.ONE_WAY: "one-way",
     Quality.DOWN: "down",
 }
+
+
+def is_of_other_family(host: HostView, address: str) -> bool:
+    """Whether a host that should be there can't be reached from `address`, by what both tell others. False where one
+    of them is not known yet."""
+    if host.agent is AgentState.LEFT or not host.address or not address:
+        return False
+    return not is_one_family(host.address, address)
 
 
 def _path_word(host: HostView, sight: Sight) -> schema.PathWord:

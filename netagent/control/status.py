@@ -11,8 +11,8 @@ import trio
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.path_notice import Place, checksum_notices, is_of_other_family, path_notices
-from netagent.control.present import Presenter, Sight
+from netagent.control.path_notice import Place, checksum_notices, path_notices
+from netagent.control.present import Presenter, Sight, is_of_other_family
 from netagent.probes.quality import Quality
 from netagent.registry.view import AgentState
 from netagent.registry.writer import HEADROOM_BYTES

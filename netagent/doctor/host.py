@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from netagent.datapath.uplink import is_one_family
+from netagent.datapath.uplink import is_one_family, version_of
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
 from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings, netfilter_finding
 
@@ -195,7 +195,7 @@ def _routes(facts: HostFacts) -> Iterator[Finding]:
 def _mtu(facts: HostFacts) -> Iterator[Finding]:
     if not facts.underlay_mtu_bytes:
         raise NotKnownError("no underlay address is chosen yet")
-    carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[6 if ":" in facts.underlay else 4]
+    carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[version_of(facts.underlay)]
     for network in facts.networks:
         if network.is_here and network.mtu_bytes > carried:
             needed = network.mtu_bytes + facts.underlay_mtu_bytes - carried

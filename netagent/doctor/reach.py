@@ -65,11 +65,6 @@ class Verdict:
     says: str
 
 
-def version_of(address: str) -> int:
-    """4 or 6."""
-    return 6 if ":" in address else 4
-
-
 def echo_request(version: int, identifier: int, sequence: int, size_bytes: int) -> bytes:
     """An ICMP message that makes a packet of `size_bytes`; with its checksum for IPv4, the kernel makes IPv6's."""
     payload = bytes(byte & 0xFF for byte in range(max(0, size_bytes - _IP_BYTES[version] - _ICMP.size)))

@@ -12,7 +12,8 @@ from typing import TypeVar
 import trio
 
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.doctor.reach import EchoError, Tally, echo_request, reply_untrusted, version_of
+from netagent.datapath.uplink import version_of
+from netagent.doctor.reach import EchoError, Tally, echo_request, reply_untrusted
 from netagent.registry.row import LocalEndpointRow
 
 PATIENCE_S = 1.0
