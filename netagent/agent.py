@@ -27,12 +27,13 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
-from netagent.datapath.uplink import Underlay, choose, is_fixed, is_one_family, version_of, ways_out
+from netagent.datapath.uplink import Standpoint, Underlay, ways_out
 from netagent.doctor.foreign import ForeignRules
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
+from netagent.membership.joining import Admission, addresses_given, be_admitted
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
 from netagent.membership.own_host import version_of_others
@@ -42,8 +43,6 @@ from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.supervision import Supervision
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S
-from netgossip.entry import Credentials
-from netgossip.entry_driver import EntryError, redeem
 from netgossip.identity import PRIVATE_KEY_BYTES
 from netgossip.invitation import Token
 from netgossip.types import Address
@@ -233,65 +232,32 @@ class Agent:
                 if self.cluster.keys.cluster_id == token.cluster_id:
                     return ""
                 raise self._in_a_cluster()
-            given = [one for text in addresses for one in await _resolve(text)]
+            given = await addresses_given(addresses, self.config.record_port)
             heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
-            known = dict.fromkeys([*given, *token.addresses, *heard])
-            ways = {address: self._way_to(address[0]) for address in known}
-            if known and not any(ways.values()):
-                raise self._of_other_family(token, [host for host, _ in known])
-            tried: list[str] = []
-            refused = False
-            for address, underlay in ways.items():
-                if underlay is None:
-                    continue
-                try:
-                    credentials = await redeem(address, token, self.identity, self.config.name)
-                except EntryError as error:
-                    tried.append(f"{address[0]}: {error}")
-                    # A refusal is plain text until the member has proven itself: it ends nothing.
-                    refused = refused or error.final
-                    continue
-                await self._admitted(credentials, underlay)
-                return address[0]
-            text = f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})"
-            if refused:
-                hint = "ask for a new invitation with `netagent invite` there"
-                raise RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
-            hint = "check that the agent of the member runs and that its record port (7957) can be reached from here"
-            raise FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
+            admission = await be_admitted(
+                list(dict.fromkeys([*given, *token.addresses, *heard])),
+                token,
+                identity=self.identity,
+                name=self.config.name,
+                standpoint=self._standpoint,
+            )
+            await self._follow(admission)
+            return admission.member
 
-    def _way_to(self, member: str) -> Underlay | None:
-        """What this host would be reached by in a member's cluster: an address of the same family."""
-        if is_one_family(member, self.underlay.address):
-            return self.underlay
-        wanted = self.config.advertise or self.config.bind
-        found = choose(self.uplinks.uplinks, wanted, self.underlay, version_of(member))
-        return found if found is not None and is_one_family(member, found.address) else None
+    def _standpoint(self) -> Standpoint:
+        return Standpoint(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
 
-    def _of_other_family(self, token: Token, members: Sequence[str]) -> RefusedError:
-        own, other = version_of(self.underlay.address), version_of(members[0])
-        is_told = is_fixed(self.config.advertise or self.config.bind)
-        way = (
-            f"`advertise` an IPv{other} address here" if is_told else f"give this host an IPv{other} address"
-        )
-        return RefusedError(
-            f"the cluster {token.cluster} is reached by IPv{other} ({', '.join(members)}), and this host by "
-            f"IPv{own} ({self.underlay.address}): hosts of a cluster are reached by one family of addresses",
-            code="underlay-family",
-            thing=token.cluster,
-            hint=f"{way}, or `advertise` IPv{own} addresses on all members, then join again",
-        )
-
-    async def _admitted(self, credentials: Credentials, underlay: Underlay) -> None:
-        """`underlay`: what this host is to be reached by in the cluster."""
-        keys = ClusterKeys(credentials.cluster_id, credentials.cluster, credentials.domain, credentials.keys)
-        before = self.underlay
-        if underlay != before:
-            await self._move(underlay)
+    async def _follow(self, admission: Admission) -> None:
+        """Enter by the address that the others can reach; reached by the former one again if that can't be done."""
+        given, before = admission.credentials, self.underlay
+        keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys)
+        if admission.underlay != before:
+            await self._move(admission.underlay)
         try:
-            await self._become_member(keys, seeds=credentials.members)
+            await self._become_member(keys, seeds=given.members)
         except BaseException:
-            self.underlay = before
+            if self.underlay == admission.underlay:  # else it moved once more meanwhile
+                self.underlay = before
             raise
         logger.info("entered the cluster %s", keys.cluster)
 
@@ -388,18 +354,6 @@ class Agent:
             thing=self.cluster.keys.cluster,
             hint="`netagent leave` first, which detaches its containers",
         )
-
-
-async def _resolve(text: str) -> list[Address]:
-    """`HOST[:PORT]` as the record port's addresses."""
-    host, port = configuration.parse_seed(text)
-    try:
-        found = await trio.socket.getaddrinfo(host, port or 7957, type=trio.socket.SOCK_STREAM)
-    except OSError as error:
-        raise FailedError(
-            f"{host} is not known: {error.strerror}", thing=host, hint="give an IP address"
-        ) from None
-    return [(str(address[0]), int(address[1])) for *_, address in found]
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -146,6 +146,7 @@ PERFORMS = {
     "netagent.membership.gossip",
     "netagent.membership.kernel",
     "netagent.membership.intake",  # lets others run between two pieces
+    "netagent.membership.joining",
     "netagent.membership.lost_journal",
     "netagent.membership.neighbours",
     "netagent.membership.own_host",
@@ -153,6 +154,7 @@ PERFORMS = {
     "netagent.membership.probing",
     "netagent.membership.rebirth",
     "netagent.membership.retreat",
+    "netagent.membership.seed",
     "netagent.membership.witnessing",
     "netagent.projection.announcing",
     "netagent.projection.loop",

@@ -40,6 +40,22 @@ class Uplinks:
     """Devices with an address that lead out of this host by their kind: no switch, and no cable of a container."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standpoint:
+    """By what others can reach this host: what it has chosen, what else it has, and what its configuration wants."""
+
+    present: Underlay
+    uplinks: Uplinks
+    wanted: str | None
+
+    def towards(self, member: str) -> Underlay | None:
+        """What this host would be reached by in that member's cluster: an address of the same family."""
+        if is_one_family(member, self.present.address):
+            return self.present
+        found = choose(self.uplinks, self.wanted, self.present, version_of(member))
+        return found if found is not None and is_one_family(member, found.address) else None
+
+
 def choose(
     uplinks: Uplinks, wanted: str | None, present: Underlay | None = None, version: int | None = None
 ) -> Underlay | None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from netagent.config import parse_seed
 from netagent.datapath.underlay import require_devices
 from netagent.datapath.uplink import addresses_of
+from netagent.membership.seed import UnknownHostError, look_up
 from netgossip.discovery import Discovery, Neighbour
 from netgossip.types import Address, NodeId
 
@@ -111,10 +111,8 @@ class Neighbours:
 
 
 async def _resolved(text: str, default_port: int) -> list[Address]:
-    host, port = parse_seed(text)
     try:
-        found = await trio.socket.getaddrinfo(host, port or default_port, type=trio.socket.SOCK_DGRAM)
-    except OSError as error:
-        logger.debug("seed %s is not known: %s", host, error)
+        return await look_up(text, default_port)
+    except UnknownHostError as error:
+        logger.debug("seed: %s", error)
         return []
-    return [(str(address[0]), int(address[1])) for *_, address in found]

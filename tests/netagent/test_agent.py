@@ -9,13 +9,12 @@ import pytest
 import trio
 from fakes.virtual import at_end, virtual
 
-from netagent import agent as module
 from netagent import config
 from netagent.agent import Agent
 from netagent.datapath.uplink import Underlay, Uplinks
 from netagent.errors import FailedError, RefusedError
+from netagent.membership import joining
 from netgossip.entry import Credentials
-from netgossip.entry_driver import EntryError
 from netgossip.invitation import Token
 
 FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
@@ -107,94 +106,57 @@ async def test_entering_a_cluster_does_not_take_over_another_ones_journal(load):
     assert not one._state.journal_file.exists()
 
 
-def redeeming(monkeypatch, answers):
+def let_in(monkeypatch):
+    """Whoever is asked lets this host in."""
     asked = []
 
     async def redeem(address, token, identity, name):
         await trio.lowlevel.checkpoint()
         asked.append(address[0])
-        answer = answers[address[0]]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return FOUND
 
-    monkeypatch.setattr(module, "redeem", redeem)
+    monkeypatch.setattr(joining, "redeem", redeem)
     return asked
 
 
 @virtual
-async def test_join_asks_one_after_the_other_until_somebody_lets_it_in(load, monkeypatch):
+async def test_join_enters_the_cluster_that_lets_it_in_once(load, monkeypatch):
     one = agent(load)
-    away = EntryError("Connection refused", final=False)
-    asked = redeeming(monkeypatch, {"192.0.2.1": away, "192.0.2.2": FOUND})
-    assert await one.join([], TOKEN) == "192.0.2.2"
-    assert asked == ["192.0.2.1", "192.0.2.2"]
+    asked = let_in(monkeypatch)
+    assert await one.join(["192.0.2.3"], TOKEN) == "192.0.2.3"
+    assert asked == ["192.0.2.3"], "before those that the token names"
     assert one.cluster.seeds == FOUND.members
     assert one._state.cluster_keys().cluster_id == FOUND.cluster_id
     assert await one.join([], TOKEN) == "", "a member already: nobody is asked"
-    assert len(asked) == 2
+    with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
+        await one.join([], replace(TOKEN, cluster_id="e3" * 16))
+    assert len(asked) == 1
 
 
 @virtual
-async def test_a_join_that_fails_says_what_each_of_them_said(load, monkeypatch):
+async def test_a_join_that_is_refused_leaves_nothing(load):
     one = agent(load)
-    away, no = (
-        EntryError("Connection refused", final=False),
-        EntryError("the invitation has expired", final=True),
-    )
-    asked = redeeming(monkeypatch, {"192.0.2.1": no, "192.0.2.2": away})
-    with pytest.raises(RefusedError, match=r"expired; 192\.0\.2\.2: Connection refused\)") as caught:
-        await one.join([], TOKEN)
-    assert caught.value.exit_status == 4
-    assert asked == ["192.0.2.1", "192.0.2.2"], "a refusal is not proven to be the inviter's"
-    redeeming(monkeypatch, {"192.0.2.1": away, "192.0.2.2": away})
-    with pytest.raises(
-        FailedError, match=r"192\.0\.2\.1: Connection refused; 192\.0\.2\.2: Connection refused"
-    ) as caught:
-        await one.join([], TOKEN)
-    assert caught.value.exit_status == 5
-    assert one._state.cluster_keys() is None
-
-
-@virtual
-async def test_a_host_of_the_other_family_asks_nobody_and_stays_as_it_is(load, monkeypatch):
-    one = agent(load)
-    asked = redeeming(monkeypatch, {})
     one.underlay = SIX
-    for advertise, way in ((None, "give this host an IPv4 address"), ("2001:db8::9", "`advertise` an IPv4")):
-        one.config = replace(one.config, advertise=advertise)
-        one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX) if advertise else (SIX,)))
-        with pytest.raises(RefusedError) as caught:
-            await one.join([], TOKEN)
-        assert caught.value.code == "underlay-family"
-        assert "IPv4 (192.0.2.1, 192.0.2.2), and this host by IPv6 (2001:db8::9)" in caught.value.message
-        assert way in str(caught.value)
-    assert asked == []
+    one.uplinks = SimpleNamespace(uplinks=Uplinks((SIX,)))
+    with pytest.raises(RefusedError, match="one family of addresses"):
+        await one.join([], TOKEN)
     assert one._state.cluster_keys() is None
+    assert one.underlay == SIX
 
 
 @virtual
-async def test_a_host_with_both_families_enters_by_the_cluster_s(load, monkeypatch):
+async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_before(load, monkeypatch):
     one = agent(load)
-    asked = redeeming(monkeypatch, {"2001:db8::1": FOUND, "192.0.2.2": FOUND})
+    let_in(monkeypatch)
     one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX)))
     one.trouble = FailedError("the disk is full")
     six = replace(TOKEN, addresses=(("2001:db8::1", 7957),))
     with pytest.raises(FailedError):
         await one.join([], six)
-    assert one.underlay == FOUR, "as before"
+    assert one.underlay == FOUR
     one.trouble = None
     assert await one.join([], six) == "2001:db8::1"
     assert one.underlay == SIX
-    assert asked == ["2001:db8::1"] * 2
-
-
-@virtual
-async def test_of_a_member_s_addresses_only_those_that_can_reach_us_are_tried(load, monkeypatch):
-    one = agent(load)
-    asked = redeeming(monkeypatch, {"192.0.2.2": FOUND})
-    assert await one.join(["2001:db8::1", "192.0.2.2"], replace(TOKEN, addresses=())) == "192.0.2.2"
-    assert asked == ["192.0.2.2"]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

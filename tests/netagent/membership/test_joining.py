@@ -1,0 +1,132 @@
+"""Who is asked to let this host in, and by which of its addresses it will be reached."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.virtual import virtual
+
+from netagent.datapath.uplink import Standpoint, Underlay, Uplinks
+from netagent.errors import FailedError, RefusedError
+from netagent.membership import joining as module
+from netagent.membership.joining import Admission, addresses_given, be_admitted
+from netgossip.entry import Credentials
+from netgossip.entry_driver import EntryError
+from netgossip.identity import Identity
+from netgossip.invitation import Token
+
+FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
+TOKEN = Token("mesh", "d2" * 16, (), b"f" * 32, b"i" * 16, b"s" * 16)
+AWAY, NO = (
+    EntryError("Connection refused", final=False),
+    EntryError("the invitation has expired", final=True),
+)
+FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0", 1500)
+
+
+class Newcomer:
+    """A host that asks members who answer as `answers` says."""
+
+    def __init__(self, monkeypatch, answers):
+        self.answers = answers
+        self.asked = []
+        self.place = Standpoint(FOUR, Uplinks((FOUR,)), None)
+        monkeypatch.setattr(module, "redeem", self.redeem)
+
+    async def redeem(self, address, token, identity, name):
+        await trio.lowlevel.checkpoint()
+        self.asked.append(address[0])
+        answer = self.answers[address[0]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def enter(self, *hosts):
+        members = [(host, 7957) for host in hosts]
+        identity = Identity(b"1" * 32)
+        return await be_admitted(members, TOKEN, identity=identity, name="h9", standpoint=lambda: self.place)
+
+
+@virtual
+async def test_one_after_the_other_is_asked_until_somebody_lets_us_in(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.1": AWAY, "192.0.2.2": FOUND})
+    assert await one.enter("192.0.2.1", "192.0.2.2", "192.0.2.3") == Admission(FOUND, "192.0.2.2", FOUR)
+    assert one.asked == ["192.0.2.1", "192.0.2.2"]
+
+
+@virtual
+async def test_a_failure_says_what_each_of_them_said(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.1": NO, "192.0.2.2": AWAY})
+    with pytest.raises(RefusedError, match=r"expired; 192\.0\.2\.2: Connection refused\)") as caught:
+        await one.enter("192.0.2.1", "192.0.2.2")
+    assert caught.value.exit_status == 4
+    assert one.asked == ["192.0.2.1", "192.0.2.2"], "a refusal is not proven to be the inviter's"
+    one.answers = {"192.0.2.1": AWAY, "192.0.2.2": AWAY}
+    both = r"192\.0\.2\.1: Connection refused; 192\.0\.2\.2: Connection refused"
+    with pytest.raises(FailedError, match=both) as caught:
+        await one.enter("192.0.2.1", "192.0.2.2")
+    assert caught.value.exit_status == 5
+    with pytest.raises(FailedError, match="no address to try"):
+        await one.enter()
+
+
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [
+        (Standpoint(SIX, Uplinks((SIX,)), None), "give this host an IPv4 address"),
+        (Standpoint(SIX, Uplinks((FOUR, SIX)), "2001:db8::9"), "`advertise` an IPv4"),
+    ],
+)
+@virtual
+async def test_a_host_of_the_other_family_asks_nobody(monkeypatch, place, way):
+    one = Newcomer(monkeypatch, {})
+    one.place = place
+    with pytest.raises(RefusedError) as caught:
+        await one.enter("192.0.2.1", "192.0.2.2")
+    assert caught.value.code == "underlay-family"
+    assert "IPv4 (192.0.2.1, 192.0.2.2), and this host by IPv6 (2001:db8::9)" in caught.value.message
+    assert way in str(caught.value)
+    assert one.asked == []
+
+
+@virtual
+async def test_a_host_with_both_families_is_to_be_reached_by_the_cluster_s(monkeypatch):
+    one = Newcomer(monkeypatch, {"2001:db8::1": FOUND})
+    one.place = Standpoint(FOUR, Uplinks((FOUR, SIX)), None)
+    assert (await one.enter("2001:db8::1")).underlay == SIX
+
+
+@virtual
+async def test_of_a_member_s_addresses_only_those_that_can_reach_us_are_asked(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.2": FOUND})
+    assert (await one.enter("2001:db8::1", "192.0.2.2")).member == "192.0.2.2"
+    assert one.asked == ["192.0.2.2"]
+
+
+@virtual
+async def test_an_address_that_changes_while_we_are_let_in_counts(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.1": FOUND})
+    moved = Underlay("192.0.2.77", "eth0", 1500)
+
+    async def redeem(*asked):
+        one.place = Standpoint(moved, Uplinks((moved,)), None)
+        return await one.redeem(*asked)
+
+    monkeypatch.setattr(module, "redeem", redeem)
+    assert (await one.enter("192.0.2.1")).underlay == moved
+
+
+@virtual
+async def test_what_a_user_wrote_is_looked_up_and_has_our_record_port_by_default():
+    assert await addresses_given(["192.0.2.1", "[2001:db8::1]:9000"], 8957) == [
+        ("192.0.2.1", 8957),
+        ("2001:db8::1", 9000),
+    ]
+
+
+@pytest.mark.parametrize("name", ["h1..example", "h" * 64])
+@virtual
+async def test_a_name_that_no_host_can_have_is_an_error_in_words(name):
+    with pytest.raises(FailedError, match=f"{name} is not known: it is no name") as caught:
+        await addresses_given([name], 7957)
+    assert caught.value.thing == name
