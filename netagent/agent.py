@@ -65,6 +65,8 @@ class Agent:
         self._load_config = load_config
         self._supervision = supervision or Supervision({})
         self.config = load_config()
+        self.config_problem = ""
+        """Why the last SIGHUP changed nothing."""
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
         self._begins_anew = False
@@ -161,8 +163,10 @@ class Agent:
         try:
             new = self._load_config()
         except NetagentError as error:
+            self.config_problem = str(error)
             logger.warning("the configuration stays as it is: %s", error)
             return
+        self.config_problem = ""
         at_once, later = configuration.changed_keys(self.config, new)
         values = {name: getattr(new, name) for name in at_once}
         self.config = configuration.replaced(self.config, values)

@@ -68,7 +68,7 @@ async def status_of(agent: Agent) -> schema.Status:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
         await _fill(status, agent, cluster)
-    status["warnings"] += [*_address_warning(agent), *_runtime_warnings(agent)]
+    status["warnings"] += [*_config_warning(agent), *_address_warning(agent), *_runtime_warnings(agent)]
     return status
 
 
@@ -196,6 +196,16 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
             "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
         }
     yield from _mdns_warning(agent)
+
+
+def _config_warning(agent: Agent) -> Iterable[schema.Notice]:
+    if agent.config_problem:
+        yield {
+            "code": "config",
+            "message": f"the configuration was not read again, and the next start would fail: {agent.config_problem}",
+            "cure": "correct it until `netagent config check` finds nothing, then send SIGHUP, as "
+            "`systemctl reload netagent` does",
+        }
 
 
 def _address_warning(agent: Agent) -> Iterable[schema.Notice]:

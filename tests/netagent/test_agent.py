@@ -12,7 +12,7 @@ from fakes.virtual import at_end, virtual
 from netagent import config
 from netagent.agent import Agent
 from netagent.datapath.uplink import Underlay, Uplinks
-from netagent.errors import FailedError, RefusedError
+from netagent.errors import FailedError, InputError, RefusedError
 from netagent.membership import joining
 from netgossip.entry import Credentials
 from netgossip.invitation import Token
@@ -157,6 +157,22 @@ async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_bef
     one.trouble = None
     assert await one.join([], six) == "2001:db8::1"
     assert one.underlay == SIX
+
+
+@virtual
+async def test_a_configuration_that_is_refused_changes_nothing_and_is_told_until_it_is_corrected(load):
+    one = agent(load)
+    before = one.config
+    one._load_config = refuse
+    one._reload()
+    assert (one.config, one.config_problem) == (before, "no such key; correct it")
+    one._load_config = lambda: config.replaced(before, {"seeds": ("192.0.2.7",)})
+    one._reload()
+    assert (one.config.seeds, one.config_problem) == (("192.0.2.7",), "")
+
+
+def refuse():
+    raise InputError("no such key", hint="correct it")
 
 
 @pytest.mark.parametrize("enabled", [True, False])

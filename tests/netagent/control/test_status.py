@@ -50,8 +50,9 @@ class Foreign:
         return self.found
 
 
-def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", former=()):
+def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", former=(), config=""):
     return SimpleNamespace(
+        config_problem=config,
         former_ids=former,
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone=""),
@@ -124,6 +125,16 @@ async def test_an_address_that_is_gone_is_shown():
     status = await status_of(agent_of(address="this host has no address that others could reach"))
     assert [one["code"] for one in status["warnings"]].count("address") == 1
     assert all(one["message"] and one["cure"] for one in status["warnings"])
+
+
+@virtual
+async def test_a_configuration_that_was_refused_is_shown():
+    problem = "netagent.toml has the unknown key 'seed'; did you mean 'seeds'?"
+    for cluster in (None, cluster_of()):
+        status = await status_of(agent_of(cluster, config=problem))
+        (notice,) = (one for one in status["warnings"] if one["code"] == "config")
+        assert problem in notice["message"]
+        assert "netagent config check" in notice["cure"]
 
 
 @virtual
