@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -17,10 +18,11 @@ import dns.query
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    """Different ones: each is held until all are chosen."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in held]
 
 
 def ask_until_up(port: int, bound_s: float = 20.0) -> str:
@@ -38,9 +40,8 @@ def test_example():
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     claims = dict(re.findall(r"-p (\d+) hello\S*\n    (\S+)", text))
     assert len(claims) == 2
-    ports = {old: free_port() for old in claims}
-    for old, new in ports.items():
-        code = code.replace(old, str(new))
+    ports = dict(zip(claims, free_ports(len(claims)), strict=True))
+    code = re.sub("|".join(ports), lambda found: str(ports[found[0]]), code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "dns")}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         try:

@@ -28,7 +28,7 @@ class Host:
     """A node with its driver at 127.0.0.1."""
 
     def __init__(self, number: int, *, seeds: tuple[Address, ...] = (), ip: str = "127.0.0.1") -> None:
-        sockets = open_sockets(ip, free_port(), free_port())
+        sockets = open_sockets(ip, *free_ports())
         self.address: Address = sockets.gossip_udp.getsockname()[:2]
         self.events: list[Event] = []
         self.node = GossipNode(
@@ -61,11 +61,12 @@ class Host:
         self.driver.flush_nowait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports() -> tuple[int, int]:
+    """Two different ones: the first is held until the second is chosen."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -273,9 +274,9 @@ def test_a_busy_port_is_named_and_nothing_stays_open() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"127\.0\.0\.1 port {port} \(TCP\) is in use"):
-            open_sockets("127.0.0.1", free_port(), port)
+            open_sockets("127.0.0.1", free_ports()[0], port)
     with pytest.raises(UsageError, match=r"203\.0\.113\.1 port"):
-        open_sockets("203.0.113.1", free_port(), free_port())
+        open_sockets("203.0.113.1", *free_ports())
 
 
 def test_events_may_command_the_node() -> None:
@@ -359,6 +360,7 @@ def test_a_node_that_moves_to_another_address_is_found_there() -> None:
             assert (two.node.node_id, b"first") in got
             assert sees(one, two, MemberState.ALIVE)
             with socket.socket() as probe:  # nobody listens at the old address any more
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has been closed may linger
                 probe.bind(("127.0.0.1", ports[0]))
             nursery.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel.overlay import Namespace, NamespaceFactory
+from kernel.overlay import Namespace, NamespaceFactory, await_passing
 
 
 @pytest.fixture
@@ -42,4 +42,6 @@ def wire(namespaces: NamespaceFactory) -> tuple[Namespace, Namespace]:
         namespace.run(f"ip -6 addr add 2001:db8::{number}/64 dev wire nodad")
         namespace.run("sysctl -qw net.ipv6.conf.wire.accept_dad=0")
         namespace.run("ip link set wire up")
+    for number, namespace in enumerate((first, second), start=1):
+        await_passing(namespace, "wire", f"2001:db8::{number}")
     return first, second

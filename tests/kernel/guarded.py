@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
-from kernel.overlay import Namespace
+from kernel.overlay import Namespace, await_passing
 
 from netagent.datapath import nftables
 from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
@@ -65,6 +65,8 @@ def plug(host: Namespace, container: Namespace, one: GuardedEndpoint, network: G
     for address in one.addresses:
         container.run(f"ip addr add {address}/{64 if ':' in address else 24} dev eth0")
     container.run("ip link set eth0 up")
+    await_passing(host, one.veth)
+    await_passing(container, "eth0", *one.addresses)
 
 
 class Netfilter(enum.Enum):

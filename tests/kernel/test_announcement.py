@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 import trio
-from kernel.overlay import Namespace, NamespaceFactory, wait_until
+from kernel.overlay import Namespace, NamespaceFactory, await_passing, wait_until
 
 from netagent.datapath.announcement import announcement
 from netagent.datapath.netns import opened_netns, run_in_netns
@@ -34,6 +34,8 @@ def test_an_entry_is_changed_and_none_is_made(namespaces: NamespaceFactory, stat
         box.run(f"ip address add {address} dev eth0 nodad")
     for address in ("10.66.0.9", "fd66::9"):
         box.run(f"ip neigh add {address} lladdr {OLD} nud {state} dev eth0")
+    await_passing(host, "nv00000001")
+    await_passing(box, "eth0", "fd66::1")
 
     async def main() -> None:
         with opened_netns(host.path) as fd:

@@ -27,7 +27,7 @@ from kernel.overlay import Namespace, NamespaceFactory
 
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, peer_name, veth_name, vni_of, vxlan_name
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
 
 PROGRAM = str(Path(__file__).with_name("crash_host.py"))
 REST_S = 8.0
@@ -117,13 +117,14 @@ class World:
         """Name -> id of h1's endpoints beside the kept one, once nothing is wrong any more; with `wanted` these."""
         end = time.monotonic() + REST_S
         while True:
+            began = time.monotonic()
             report, flaws = self._look()
             there = {name: row["id"] for name, row in report.items() if row["id"] != self.kept[0]}
             if wanted is not None and there.keys() != wanted:
                 flaws.append(f"has the endpoints {sorted(there)}, not {sorted(wanted)}")
             if not flaws:
                 return there
-            if time.monotonic() > end:
+            if began > end:
                 pytest.fail(
                     "\n".join([*flaws, (self.h1.folder / "agent.log").read_text()[-4000:]]), pytrace=False
                 )
@@ -371,9 +372,10 @@ def test_scenario_42_killed_anywhere_while_a_network_is_made_and_removed(world: 
     kill_everywhere(world.h1, delete, after_delete, least=2)
 
 
+LONG_COUNT = 1000
 THOUSAND = [
     pytest.param(100, id="a tenth"),
-    pytest.param(1000, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+    pytest.param(LONG_COUNT, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
 ]
 BESIDE = 4
 
@@ -384,7 +386,9 @@ def test_scenario_32_a_thousand_attach_and_detach_with_random_kills(
 ) -> None:
     """Several beside each other; half of the time the agent dies in the middle. What was acknowledged holds, the rest
     is whole or not there, and as many addresses are used as containers live (`World.rest`)."""
-    seed = os.environ.get("NETAGENT_CHURN_SEED") or str(random.SystemRandom().randrange(10**6))
+    # The short one is the same each time, so that a change answers for itself alone; the long one explores.
+    chance = "1" if count < LONG_COUNT else str(random.SystemRandom().randrange(10**6))
+    seed = os.environ.get("NETAGENT_CHURN_SEED") or chance
     print(f"seed {seed}: NETAGENT_CHURN_SEED={seed}")
     rng = random.Random(seed)
     world.boxes |= {f"b{number}": namespaces(f"b{number}") for number in range(2 * BESIDE)}

@@ -23,6 +23,7 @@ from kernel.overlay import (
     Host,
     Namespace,
     NamespaceFactory,
+    await_passing,
     endpoint,
     network,
     open_host,
@@ -384,6 +385,8 @@ def test_dockers_drop_lets_the_way_out_pass_and_keeps_its_own_containers_closed(
     dockers.run("ip addr add 172.17.0.2/16 dev eth0")
     dockers.run("ip link set eth0 up")
     dockers.run("ip route add default via 172.17.0.1")
+    await_passing(namespace, "docker0")
+    await_passing(dockers, "eth0")
     namespace.run("iptables -N DOCKER-USER")
     namespace.run("iptables -A DOCKER-USER -j RETURN")
     namespace.run("iptables -A FORWARD -j DOCKER-USER")

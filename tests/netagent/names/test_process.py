@@ -114,7 +114,7 @@ def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(run_dir
 
 
 def test_a_process_that_hangs_is_replaced(run_dir, container, monkeypatch):
-    monkeypatch.setattr(supervisor_module, "_SIGN_OF_LIFE_S", 0.5)
+    monkeypatch.setattr(supervisor_module, "_SIGN_OF_LIFE_S", 1.5)
 
     async def main():
         async with agent(run_dir, stop=True) as one:
