@@ -68,4 +68,6 @@ def inhabited(cluster: Cluster) -> Cluster:
         cluster.wait(
             lambda host=host: cluster.endpoint_names(host) == everywhere, 5.0, f"{host} lacks endpoints"
         )
+    for container in everywhere:  # a host's names follow its kernel
+        cluster.wait(lambda c=container: cluster.finds(c, *everywhere), 5.0, f"{container} lacks names")
     return cluster

@@ -111,6 +111,11 @@ class Cluster:
         data = sorted(fields[4] for fields in answers if fields[3] == rtype)
         return DnsAnswer(status[1] if status else "NO-ANSWER", data)
 
+    def finds(self, container: str, *names: str) -> bool:
+        """Whether each of the names has an IPv4 address, by one query each with one try."""
+        done = self.inside(container, *DIG, *names)
+        return re.findall(r"status: ([A-Z]+)", done.stdout) == ["NOERROR"] * len(names)
+
     def answers(self, container: str, name: str) -> list[str]:
         """IPv4 and IPv6 addresses, sorted."""
         return sorted(self.ask(container, name, "A").data + self.ask(container, name, "AAAA").data)
@@ -119,8 +124,21 @@ class Cluster:
         """One packet, no second try."""
         return self.inside(container, "ping", "-c", "1", "-W", "1", address).status == 0
 
+    def await_pings(self, container: str, address: str, within_s: float = 10.0) -> None:
+        """Until one comes back: after a cut, or when a host had no power. The kernel asks for a MAC three times, a
+        second apart; where all three were lost, a packet sent later is refused with the ones that waited."""
+        self.wait(lambda: self.pings(container, address), within_s, f"{container} does not reach {address}")
+
+    def await_listening(self, container: str, port: int) -> None:
+        """Until a program that was started there serves TCP at this port."""
+        command = ("ss", "-Hltn", f"sport = :{port}")
+        self.wait(lambda: self.inside(container, *command).stdout != "", 10.0, f"{container} does not listen")
+
     def ping_stream(self, container: str, address: str, seconds: float) -> Pings:
-        """Up to 100 pings a second for so long; fewer where nothing answers."""
+        """Up to 100 pings a second for so long; fewer where nothing answers.
+
+        The last one counts for nothing when it has no answer: ping ends by the clock and not by what is under way.
+        """
         begun = time.time()
         done = self.inside(
             container, "ping", "-D", "-i", "0.01", "-w", f"{seconds:.0f}", address, timeout_s=seconds + 20
@@ -128,10 +146,12 @@ class Cluster:
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
         assert counts, done
         answers = re.findall(r"^\[([\d.]+)\] .*seq=(\d+) ", done.stdout, re.MULTILINE)
-        sent = int(counts[1])
+        sent, lost = int(counts[1]), int(counts[1]) - int(counts[2])
+        if sent > 1 and lost and all(int(seq) != sent for _, seq in answers):
+            sent, lost = sent - 1, lost - 1
         moments = [(0, begun), *((int(seq), float(at)) for at, seq in answers), (sent + 1, time.time())]
         silences = [after[1] - before[1] for before, after in pairwise(moments) if after[0] - before[0] > 1]
-        return Pings(sent, sent - int(counts[2]), max(silences, default=0.0))
+        return Pings(sent, lost, max(silences, default=0.0))
 
     def tcp_stream(self, container: str, address: str, seconds: float) -> dict[str, Any]:
         """An exchange of 100 lines a second with `stream.py serve`; see there."""

@@ -48,7 +48,7 @@ def test_attach_waits_for_no_other_host(app: Cluster) -> None:
     app.wait(
         lambda: app.answers("c1", "alone") == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it"
     )
-    assert app.pings("c1", endpoint["addresses"][0])
+    app.await_pings("c1", endpoint["addresses"][0])
 
 
 def test_attaching_again_changes_nothing(app: Cluster) -> None:

@@ -31,6 +31,7 @@ def test_doctor_names_what_was_damaged_and_its_fixes_mend_it(app: Cluster) -> No
     bridge, tunnel = bridge_name(network["vni"]), vxlan_name(network["vni"])
     far = app.netagent("h1", "endpoints", "--host", "h2")[0]
     h1, address, mac = app.lab.host("h1"), far["addresses"][0], far["mac"]
+    app.wait(lambda: app.try_netagent("h1", "doctor").status == 0, 10.0, "doctor finds something")
     assert doctor(app, "h1", 0)["looked_at"]["containers"] == 1
     with app.agent_of("h1") as agent:
         agent.stop_agent()
@@ -60,7 +61,8 @@ def test_doctor_names_what_was_damaged_and_its_fixes_mend_it(app: Cluster) -> No
     for fix in found.values():
         for command in fix.split(", or ")[0].split("; "):
             h1.run(command.split())  # what another has mended already is refused
-    assert findings(doctor(app, "h1", 3)) == {}
+    # The kernel brings ports up in its own time.
+    app.wait(lambda: findings(doctor(app, "h1", 3)) == {}, 5.0, "a fix is none")
     with app.agent_of("h1") as agent:
         agent.start_agent()
     app.wait(lambda: app.try_netagent("h1", "doctor").status == 0, 10.0, "doctor finds something")
@@ -111,14 +113,16 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     # What Docker does where it finds bridge netfilter on, without the chain in which it lets others have a say.
     h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
     h1.must(["iptables", "-P", "FORWARD", "DROP"])
-    assert app.pings("c1", far["addresses"][0]), "what bridges pass is kept from it"
+    app.wait(lambda: app.pings("c1", far["addresses"][0]), 2.0, "what bridges pass is not kept from it")
     message, _cure = warnings(app, "h1")["foreign-firewall"]
     assert "drops by its policy what containers send out of this host" in message
     # As on a kernel where nothing can be kept from it.
     h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-filter-vlan-tagged=1"])
     app.wait(lambda: not app.pings("c1", far["addresses"][0]), 5.0, "packets pass the host's rules")
+    # Twice a second the agent looks whether bridge netfilter can be kept away.
+    dropped = "chain FORWARD of table ip filter drops by its policy what our bridges pass"
+    app.wait(lambda: dropped in warnings(app, "h1")["foreign-firewall"][0], 5.0, "it is not told")
     message, cure = warnings(app, "h1")["foreign-firewall"]
-    assert "chain FORWARD of table ip filter drops by its policy what our bridges pass" in message
     assert "bridge-nf-call-iptables" in message
     found = findings(doctor(app, "h1", 1))
     assert ("forward-rules", "chain FORWARD of table ip filter") in found

@@ -103,22 +103,25 @@ def member(six: Cluster, name: str) -> dict[str, Any]:
 
 
 def status_tells_of_ipv6(six: Cluster) -> None:
-    six.wait(lambda: member(six, "h2")["path"] == "ok", 10.0, "the path is not found to be good")
+    six.wait(lambda: six.netagent("h1", "status")["paths"] == {"ok": 2}, 10.0, "the paths are not good")
+    six.wait(lambda: six.netagent("h1", "status")["warnings"] == [], 10.0, "warns of something")
     assert member(six, "h2")["path_mtu_bytes"] == MTU_BYTES
-    status = six.netagent("h1", "status")
-    assert status["host"]["address"] == "2001:db8::1"
-    assert status["paths"] == {"ok": 2}
-    assert status["warnings"] == []
+    assert six.netagent("h1", "status")["host"]["address"] == "2001:db8::1"
     # A path that carries less: known, told with its size and with what the cable must carry, and TCP fits in.
     six.lab.shrink("h2", 1450)
     six.wait(lambda: member(six, "h2")["path"] == "degraded", 20.0, "a smaller cable goes unnoticed")
     assert member(six, "h2")["path_mtu_bytes"] == 1450 - 70
     (warning,) = [one for one in six.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
     assert "packets of 1500 bytes pass between 2001:db8::1 and 2001:db8::2" in warning["cure"]
-    for address in six.answers("one", "two"):
+
+    def agreed_bytes(address: str) -> int:
         moved = json.loads(six.inside("one", "python3", BULK, "move", address, "2000000").stdout)
         assert moved["moved"] == 2_000_000
-        assert moved["mss_bytes"] == 1450 - 70 - (60 if ":" in address else 40) - 12
+        return int(moved["mss_bytes"])
+
+    for address in six.answers("one", "two"):
+        fitting = 1450 - 70 - (60 if ":" in address else 40) - 12
+        six.wait(lambda a=address, f=fitting: agreed_bytes(a) == f, 5.0, "TCP does not fit in")
     six.lab.heal()
     six.wait(lambda: member(six, "h2")["path"] == "ok", 30.0, "the whole cable goes unnoticed")
 
@@ -132,8 +135,8 @@ def only_members_are_heard(six: Cluster) -> None:
     code = "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(bytes(60), ('2001:db8::1', 4799))"
     must(["ip", "netns", "exec", fabric, sys.executable, "-c", code])
     six.wait(
-        lambda: strangers(six) == before + 1,
-        2.0,
+        lambda: strangers(six) > before,
+        5.0,
         "a stranger's packet is not refused, or not counted",
     )
 
