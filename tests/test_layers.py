@@ -114,6 +114,9 @@ PERFORMS = {
     "netagent.probes.echo",
     # what is known, and who knows it
     "netagent.ipam.allocator",
+    "netagent.ipam.asking",
+    "netagent.ipam.giving",
+    "netagent.ipam.holdings",
     "netagent.ipam.stock",
     "netagent.registry.behind",  # a lock: filled by the event loop, emptied by the writer's thread
     "netagent.registry.journal",

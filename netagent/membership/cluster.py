@@ -152,7 +152,7 @@ class Cluster:
         self._answering = Answering(
             live=self.live,
             projection=self.following.projection,
-            space=self.allocator.answer_request,
+            space=self.allocator.giving.answer_request,
             testify=self.probing.prober.testify,
         )
 
@@ -268,7 +268,7 @@ class Cluster:
                 for task in (
                     self._janitor.run,
                     self._own_host.run,
-                    partial(keep_stocked, self.live, self.allocator),
+                    partial(keep_stocked, self.live, self.allocator.asking),
                     self._own_records.run,
                     self._host_access.run,
                     self._burial.run,

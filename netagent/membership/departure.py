@@ -45,7 +45,7 @@ class Departure:
                 detached = await self.endpoints.remove_all()
                 await self.host_access.withdraw_all()
                 await self.gossip.participation.withdraw_all()
-                await hand_on(self.live, self.allocator)
+                await hand_on(self.live, self.allocator.giving)
                 await self.gossip.wait_heard()
         await self._end()
         return detached

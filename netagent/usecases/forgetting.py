@@ -337,11 +337,11 @@ class Forgetting:
         """One change, from this moment on."""
         if not gone:
             return 0
-        grants, count = self.allocator.inherit(gone)
+        grants, count = self.allocator.holdings.inherit(gone)
         try:
             await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
         except BaseException:
-            self.allocator.disinherit(grants)
+            self.allocator.holdings.disinherit(grants)
             raise
         return count
 

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
-from netagent.ipam.allocator import ASK_TIMEOUT_S, Allocator
+from netagent.ipam.allocator import Allocator
+from netagent.ipam.asking import ASK_TIMEOUT_S
 from netagent.ipam.pool import COOL_DOWN_S
 from netagent.ipam.request import SpaceRequest, encode_granted
 from netagent.ipam.space import share_out
@@ -106,7 +107,7 @@ class Host:
         peer = self.cluster.by_id[host_id]
         if not peer.is_up:
             await trio.sleep_forever()
-        return await peer.allocator.answer_request(self.host_id, payload)
+        return await peer.allocator.giving.answer_request(self.host_id, payload)
 
     async def attach(self, offset=None):
         self.cluster.count += 1
@@ -142,7 +143,7 @@ class Cluster:
             await one.publisher.put(host(one.name))
         self.settle()
         for one in self.hosts:
-            await one.allocator.confirm(N1)
+            await one.allocator.holdings.confirm(N1)
         self.settle()
 
     def settle(self):
@@ -316,7 +317,7 @@ async def test_who_waited_for_another_s_question_tells_what_that_one_heard(make)
     asking = cluster.hosts[1]
     async with trio.open_nursery() as nursery:
         for _ in range(4):  # they ask one after the other, 1.5 s each
-            nursery.start_soon(asking.allocator.top_up, N1)
+            nursery.start_soon(asking.allocator.asking.top_up, N1)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(FailedError, match="asked h1: no answer"):
             await asking.attach()
@@ -393,7 +394,7 @@ async def test_a_full_disk_leaves_no_trace(make):
     with pytest.raises(DiskFullError):
         await one.attach()
     with pytest.raises(DiskFullError):
-        await one.allocator.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
+        await one.allocator.giving.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
     one.journal.fail_with = None
     assert one.allocator.free_count(N1) == before
     assert one.journal.load_endpoints() == []
@@ -409,7 +410,9 @@ async def test_unknown_and_removed_networks(make):
     cluster.settle()
     with pytest.raises(NoError):
         await two.attach()
-    assert b"none" in await one.allocator.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
+    assert b"none" in await one.allocator.giving.answer_request(
+        two.host_id, SpaceRequest(N1, None, True).encode()
+    )
     await two.allocator.release(row)
     assert two.journal.load_endpoints() == []
     assert two.journal.load_cooling() == [], "it will never be used again"
@@ -430,8 +433,8 @@ async def test_nothing_is_kept_of_a_removed_network(make, restarts):
     cluster.settle()
     one.allocator.forget_removed()
     assert one.journal.load_cooling() == []
-    assert not one.allocator._holdings
-    assert not one.allocator._cooling
+    assert not one.allocator.holdings._known
+    assert not one.allocator.holdings._cooling
 
 
 @virtual
@@ -461,21 +464,15 @@ async def test_a_network_removed_while_asking(make):
     one, two = cluster.hosts
 
     async def remove_first(peer, payload):
-        answer = await one.allocator.answer_request(peer, payload)
+        answer = await one.allocator.giving.answer_request(peer, payload)
         await one.publisher.put(RemovalRecord(N1))
         two.hear(one)
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            cluster,
-            "by_id",
-            {
-                one.host_id: SimpleNamespace(
-                    is_up=True, allocator=SimpleNamespace(answer_request=remove_first)
-                )
-            },
-        )
+        giving = SimpleNamespace(answer_request=remove_first)
+        removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(giving=giving))
+        patch.setattr(cluster, "by_id", {one.host_id: removing})
         with pytest.raises(NoError):
             await two.attach()
     assert two.journal.load_endpoints() == []
@@ -492,11 +489,35 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.allocator, "answer_request", lie)
+        patch.setattr(one.allocator.giving, "answer_request", lie)
         with pytest.raises(NetagentError, match="asked h1: answered wrongly"):
             await two.attach()
     assert cluster.questions == 1
     assert two.allocator.free_count(N1) == (0, 0)
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another one"),
+        (b"", "which answered wrongly"),
+    ],
+)
+async def test_an_address_that_its_owner_did_not_give_is_not_taken(make, answer, why):
+    cluster = make(2)
+    await cluster.create(shares=False)
+    one, two = cluster.hosts
+
+    async def give_another(peer, payload):
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.allocator.giving, "answer_request", give_another)
+        with pytest.raises(FailedError, match=f"10.1.0.200 belongs to host h1, {why}") as caught:
+            await two.attach(200)
+    assert caught.value.code == "space-unreachable"
+    assert not two.journal.load_endpoints()
 
 
 @virtual
@@ -505,12 +526,12 @@ async def test_topping_up_ahead_of_need(make):
     await cluster.create()
     one, two = cluster.hosts
     free, usable = two.allocator.free_count(N1)
-    assert not await two.allocator.top_up(N1)
+    assert not await two.allocator.asking.top_up(N1)
     for _ in range(free - usable // 4):
         await two.attach()
-    assert await two.allocator.top_up(N1)
+    assert await two.allocator.asking.top_up(N1)
     assert two.allocator.free_count(N1)[1] > usable
-    assert not await one.allocator.top_up(N1)
+    assert not await one.allocator.asking.top_up(N1)
 
 
 @virtual
@@ -521,7 +542,7 @@ async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
         for one in cluster.hosts:
             while one.allocator.free_count(N1)[0] > 2:
                 await one.attach()
-            await one.allocator.top_up(N1)
+            await one.allocator.asking.top_up(N1)
             cluster.settle()
     assert cluster.questions < 20, "after a refusal there is a pause"
 
@@ -533,10 +554,10 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
     one, two, three = cluster.hosts
     before = three.allocator.free_count(N1)[1]
     given = two.allocator.free_count(N1)[1]
-    await two.allocator.surrender(N1, three.host_id)
+    await two.allocator.giving.surrender(N1, three.host_id)
     cluster.settle()
     assert two.allocator.free_count(N1) == (0, 0)
-    await three.allocator.confirm(N1)
+    await three.allocator.holdings.confirm(N1)
     assert three.allocator.free_count(N1)[1] == before + given
     assert one.allocator.free_count(N1)[1] == 253 - before - given
 
@@ -575,7 +596,7 @@ async def _churn(cluster, rng):
                 one.journal.fail_with = None if one.journal.fail_with else DiskFullError("full")
             case "top-up" if N1 in one.view.networks:
                 with contextlib.suppress(DiskFullError):
-                    await one.allocator.top_up(N1)
+                    await one.allocator.asking.top_up(N1)
         offsets = [row.offset for each in cluster.hosts for row in each.journal.load_endpoints()]
         assert len(offsets) == len(set(offsets)), f"an address was given twice: {sorted(offsets)}"
     cluster.settle()
@@ -585,7 +606,7 @@ async def _churn(cluster, rng):
 
 def _space(one):
     one.allocator.free_count(N1)
-    return one.allocator._holdings[N1].space
+    return one.allocator.holdings[N1].space
 
 
 @settings(max_examples=60)
@@ -618,12 +639,12 @@ async def _restore(cluster, rng):
                     await one.allocator.release(row)
                     running.pop(row.endpoint_id)
             case "top-up":
-                await one.allocator.top_up(N1)
+                await one.allocator.asking.top_up(N1)
             case "backup":
                 backups[one] = one.backup()
             case "restore":
                 one.restore(backups[one])
-                await one.allocator.confirm(N1)
+                await one.allocator.holdings.confirm(N1)
                 # The janitor: attached since then loses its interface, detached since has none.
                 known = {row.endpoint_id: row for row in one.journal.load_endpoints()}
                 running = {e: place for e, place in running.items() if place[0] is not one or e in known}

@@ -113,13 +113,13 @@ class Host:
         other = self.world.by_id[host_id]
         if not other.is_running or other.is_out or not self.world.is_reachable:
             return None
-        answer = await other.allocator.answer_request(self.host_id, payload)
+        answer = await other.allocator.giving.answer_request(self.host_id, payload)
         return None if self.world.is_answer_lost else answer
 
     @property
     def owned(self):
         self.allocator.free_count(N1)
-        return self.allocator._holdings[N1].pool.owned
+        return self.allocator.holdings[N1].pool.owned
 
     @property
     def works(self):
@@ -263,7 +263,7 @@ class World(RuleBasedStateMachine):
     @rule(who=names, lost=st.booleans())
     def top_up(self, who, lost):
         self.is_answer_lost, self.is_reachable = lost, True
-        self.run(self.working(who).allocator.top_up, N1)
+        self.run(self.working(who).allocator.asking.top_up, N1)
 
     @precondition(lambda self: sum(one.works for one in self.hosts) > 2)
     @rule(who=names, is_heard=st.booleans())
@@ -280,7 +280,7 @@ class World(RuleBasedStateMachine):
             gone = one.live.view.forgotten
             heirs = [other.host_id for other in self.hosts if other.works and other is not one]
             for heir in sorted(set(heirs).difference(gone))[:1]:
-                await one.allocator.surrender(N1, heir)
+                await one.allocator.giving.surrender(N1, heir)
 
         self.run(go)
         for other in self.hosts if is_heard else ():
@@ -385,9 +385,9 @@ class InheritanceMachine(World):
         works = [one for one in self.hosts if one.works]
         for one in works:
             one.allocator.free_count(N1)
-            space = one.allocator._holdings[N1].space
+            space = one.allocator.holdings[N1].space
             space.check_invariants()
-            assert space.ranges == works[0].allocator._holdings[N1].space.ranges, "they disagree"
+            assert space.ranges == works[0].allocator.holdings[N1].space.ranges, "they disagree"
             others = [other for other in self.hosts if other.host_id not in one.live.view.forgotten]
             if all(map(one.knows_all_of, others)):  # or it lost in a crash what only the dead still know
                 assert sum(len(held) for held, _ in space.ranges) == COUNT, "some of it has no owner"

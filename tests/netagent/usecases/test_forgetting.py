@@ -66,7 +66,7 @@ class Cluster:
         for one in self.hosts:
             if one.host_id in self.alive:
                 one.allocator.free_count(network_id)
-                for held in one.allocator._holdings[network_id].pool.owned:
+                for held in one.allocator.holdings[network_id].pool.owned:
                     for offset in range(held.first, held.last + 1):
                         assert believed.setdefault(offset, one.name) == one.name
         return {one.name: list(believed.values()).count(one.name) for one in self.hosts}

@@ -49,7 +49,7 @@ class Generations:
         """One more host: it hears what those who live know, they hear of it, and its agent works."""
         one = AgentHost(self.numbers.pop(), self.fabric)
         one.name = f"h{one.host_id[-4:]}"
-        one.allocator._ask = functools.partial(self.ask, one)
+        one.allocator.asking._ask = functools.partial(self.ask, one)
         one.node.is_waited_for = lambda peer: any(other.host_id == peer for other in self.living)
         if self.living:
             for copy in copies(self.living[0]):
@@ -78,7 +78,7 @@ class Generations:
                 nursery.start_soon(self.vigil_of(one).run)
                 while True:
                     for network_id in one.live.view.networks:
-                        await one.allocator.top_up(network_id)
+                        await one.allocator.asking.top_up(network_id)
                     await trio.sleep(TOP_UP_S)
 
     def upkeep_of(self, one):
@@ -103,7 +103,7 @@ class Generations:
         await trio.sleep(self.fabric.latency_s())
         for other in self.living:
             if other.host_id == host_id:
-                return await other.allocator.answer_request(asking.host_id, payload)
+                return await other.allocator.giving.answer_request(asking.host_id, payload)
         return await trio.sleep_forever()
 
     def kill(self, *gone):
@@ -197,7 +197,7 @@ def check_what_is_left(world, network_id, gone):
         assert set(view.forgotten) == gone
         assert {owner for _, owner in view._store.records} <= {other.host_id for other in world.living}
         one.allocator.free_count(network_id)
-        for held in one.allocator._holdings[network_id].pool.owned:
+        for held in one.allocator.holdings[network_id].pool.owned:
             for offset in range(held.first, held.last + 1):
                 assert owners.setdefault(offset, one.name) == one.name
     assert len([offset for offset in owners if 2 <= offset <= 1022]) == USABLE
