@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netagent import config_kind as kind
 from netagent.errors import InputError
-from netagent.model.ids import is_name
 
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
 TIMINGS = ("lan", "wan", "local")
@@ -71,7 +70,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One configuration key. `parse` takes TOML's value or a string and raises ValueError with the reason.
+    """One configuration key. `parse` is its kind (netagent.config_kind).
 
     A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
     """
@@ -99,135 +98,6 @@ class Key:
         return self.name.replace(".", "_")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be text")
-    return value
-
-
-def _optional_address(value: Any) -> str | None:
-    if value in ("", None):
-        return None
-    return str(ipaddress.ip_address(_text(value)))
-
-
-def _optional_path(value: Any) -> Path | None:
-    return _path(value) if value not in ("", None) else None
-
-
-def _path(value: Any) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _list(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
-        raise ValueError("must be a list of texts, or text with commas")
-    return tuple(value)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "off": False,
-        "0": False,
-    }
-    if str(value).lower() not in words:
-        raise ValueError("must be true or false")
-    return words[str(value).lower()]
-
-
-def _number(low: int, high: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise ValueError("must be a whole number")
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
-        if not low <= number <= high:
-            raise ValueError(f"must be between {low} and {high}")
-        return number
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError("must be one of " + ", ".join(choices))
-        return str(value)
-
-    return parse
-
-
-def _name(value: Any) -> str:
-    if not is_name(_text(value)):
-        raise ValueError("must be one lower-case DNS label (a-z, 0-9, - and _, at most 63)")
-    return str(value)
-
-
-def _domain(value: Any) -> str | None:
-    if value in ("", None):
-        return None
-    text = _text(value).rstrip(".")
-    labels = text.split(".")
-    if len(text) > 200 or not all(is_name(label) for label in labels):
-        raise ValueError("must be a lower-case domain name")
-    if text == "internal":
-        raise ValueError("must not be all of .internal: clouds keep names there")
-    return text
-
-
-def _pools(value: Any) -> tuple[str, ...]:
-    pools = _list(value)
-    for pool in pools:
-        network = ipaddress.ip_network(pool)
-        if network.version == 4 and network.prefixlen > 20:
-            raise ValueError(f"{pool} is smaller than the /20 that a network takes")
-        if network.version == 6:
-            raise ValueError(f"{pool}: IPv6 subnets come from the cluster's own ULA prefix")
-    return pools
-
-
-def parse_seed(text: str) -> tuple[str, int | None]:
-    """'192.0.2.1', '192.0.2.1:7956', 'h1.example.net:7956' or '[2001:db8::1]:7956' as (host, port or None).
-
-    Raises ValueError with the reason.
-    """
-    host, port = text, ""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r} is not [ADDRESS]:PORT")
-        port = rest[1:]
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if ":" in host:
-        ipaddress.IPv6Address(host)
-    if not host or any(c.isspace() for c in host):
-        raise ValueError(f"{text!r} is not a host")
-    return host, _number(1, 65535)(port) if port else None
-
-
-def _seeds(value: Any) -> tuple[str, ...]:
-    seeds = _list(value)
-    for seed in seeds:
-        parse_seed(seed)
-    return seeds
-
-
 def _default_name() -> str:
     label = socket.gethostname().partition(".")[0].lower()
     cleaned = "".join(c if (c.isalnum() and c.isascii()) or c in "-_" else "-" for c in label).strip("-_")[
@@ -237,54 +107,54 @@ def _default_name() -> str:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("name", _name, None, "this host's name in the cluster (default: its host name)", "NAME"),
+    Key("name", kind.name, None, "this host's name in the cluster (default: its host name)", "NAME"),
     Key(
         "bind",
-        _optional_address,
+        kind.optional_address,
         None,
         "address that gossip and records listen on (default: the advertised one)",
         "ADDRESS",
     ),
     Key(
         "advertise",
-        _optional_address,
+        kind.optional_address,
         None,
         "address other hosts reach this one by, also for VXLAN (default: bind, else the source of the default route)",
         "ADDRESS",
     ),
     Key(
         "interfaces",
-        _list,
+        kind.texts,
         (),
         "devices on which mDNS is spoken (default: the one with the advertised address)",
         "DEV,…",
     ),
-    Key("mdns", _boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
-    Key("seeds", _seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True),
+    Key("mdns", kind.boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
+    Key("seeds", kind.seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True),
     Key(
         "cluster",
-        _name,
+        kind.name,
         "mesh",
         "name of the cluster that `init` makes, and first label of its domain",
         "NAME",
     ),
-    Key("key_file", _optional_path, None, "the cluster's key ring (default: STATE_DIR/keyring)", "PATH"),
-    Key("state_dir", _path, Path("/var/lib/netagent"), "identity, key ring and journal", "PATH"),
-    Key("run_dir", _path, Path("/run/netagent"), "sockets and locks", "PATH"),
-    Key("domain", _domain, None, "zone of all names (default: CLUSTER.internal)", "DOMAIN"),
+    Key("key_file", kind.optional_path, None, "the cluster's key ring (default: STATE_DIR/keyring)", "PATH"),
+    Key("state_dir", kind.path, Path("/var/lib/netagent"), "identity, key ring and journal", "PATH"),
+    Key("run_dir", kind.path, Path("/run/netagent"), "sockets and locks", "PATH"),
+    Key("domain", kind.domain, None, "zone of all names (default: CLUSTER.internal)", "DOMAIN"),
     Key(
         "http",
-        _text,
+        kind.text,
         "",
         "ADDRESS:PORT of metrics and dashboard; they come with a later version, so only empty is allowed",
         "ADDRESS:PORT",
     ),
-    Key("gossip_port", _number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
-    Key("record_port", _number(1, 65535), 7957, "UDP and TCP port of records and joining", "PORT"),
-    Key("vxlan_port", _number(1, 65535), 4799, "UDP port of VXLAN, the same on all hosts", "PORT"),
+    Key("gossip_port", kind.number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
+    Key("record_port", kind.number(1, 65535), 7957, "UDP and TCP port of records and joining", "PORT"),
+    Key("vxlan_port", kind.number(1, 65535), 4799, "UDP port of VXLAN, the same on all hosts", "PORT"),
     Key(
         "address_pools",
-        _pools,
+        kind.pools,
         ("10.160.0.0/12",),
         "IPv4 ranges that networks take their subnets from",
         "CIDR,…",
@@ -292,24 +162,24 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "forget_after_s",
-        _number(0, 10**9),
+        kind.number(0, 10**9),
         7 * 86400,
         "a host silent for so long is forgotten by itself; 0 = never",
         "SECONDS",
         reloads=True,
     ),
-    Key("leave_on_shutdown", _boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True),
+    Key("leave_on_shutdown", kind.boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True),
     Key(
         "zone",
-        lambda value: _name(value) if value else "",
+        kind.optional_name,
         "",
         "failure zone of this host, shown in `members`",
         "NAME",
     ),
-    Key("timing", _one_of(*TIMINGS), "lan", "profile of gossip's timers", "|".join(TIMINGS)),
+    Key("timing", kind.one_of(*TIMINGS), "lan", "profile of gossip's timers", "|".join(TIMINGS)),
     Key(
         "log_level",
-        _one_of("debug", "info", "warning", "error"),
+        kind.one_of("debug", "info", "warning", "error"),
         "info",
         "least severe message that is logged",
         "debug|info|warning|error",
@@ -317,28 +187,28 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "docker.enabled",
-        _boolean,
+        kind.boolean,
         False,
         "serve Docker as its network and address driver (`netagent install docker` sets it)",
         "BOOL",
     ),
-    Key("docker.socket", _path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
+    Key("docker.socket", kind.path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
     Key(
         "docker.plugin",
-        _path,
+        kind.path,
         Path("/run/docker/plugins/netagent.sock"),
         "where Docker looks for the driver `netagent`",
         "PATH",
     ),
-    Key("docker.mirror", _boolean, True, "keep a Docker network of each network's name", "BOOL"),
+    Key("docker.mirror", kind.boolean, True, "keep a Docker network of each network's name", "BOOL"),
     Key(
         "podman.enabled",
-        _boolean,
+        kind.boolean,
         False,
         "follow Podman's containers (`netagent install podman` sets it)",
         "BOOL",
     ),
-    Key("podman.mirror", _boolean, True, "keep a Podman network of each network's name", "BOOL"),
+    Key("podman.mirror", kind.boolean, True, "keep a Podman network of each network's name", "BOOL"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 

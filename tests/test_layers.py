@@ -208,7 +208,8 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.errors": set(),
     "netagent.log": set(),
     "netagent.model": set(),
-    "netagent.config": {"netagent.errors", "netagent.model"},
+    "netagent.config": {"netagent.config_kind", "netagent.errors"},
+    "netagent.config_kind": {"netagent.model"},
     "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
     "netagent.supervision": {"netagent.errors"},
     "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
@@ -243,8 +244,8 @@ BELOW: Mapping[str, set[str]] = {
         "netgossip.types",
     },
     "netagent.membership": {
-        "netagent.config", "netagent.datapath", "netagent.errors", "netagent.log", "netagent.model",
-        "netagent.probes", "netagent.registry", "netgossip",
+        "netagent.config", "netagent.config_kind", "netagent.datapath", "netagent.errors", "netagent.log",
+        "netagent.model", "netagent.probes", "netagent.registry", "netgossip",
     },
     "netagent.membership.intake": {"netagent.membership.inbox", "netagent.pieces", "netgossip.types"},
     "netagent.membership.cluster": {
@@ -286,7 +287,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.membership.inbox", "netagent.model", "netagent.pieces", "netagent.registry",
     },
     "netagent.control": {
-        "netagent.config", "netagent.datapath.uplink", "netagent.errors", "netagent.model",
+        "netagent.config_kind", "netagent.datapath.uplink", "netagent.errors", "netagent.model",
         "netagent.names.explain", "netagent.pieces", "netagent.probes.quality", "netagent.registry",
         "netagent.usecases", "netdns.errors",
     },

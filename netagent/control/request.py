@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from netagent.config import parse_seed
+from netagent.config_kind import parse_seed
 from netagent.control.fields import Fields, name_of, text_of
 from netagent.errors import InputError
 from netagent.model.ids import NODE_LABEL, is_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from netagent.config import parse_seed
+from netagent.config_kind import parse_seed
 from netgossip.types import Address
 
 

@@ -88,20 +88,6 @@ def test_what_stands_in_the_default_files_place_and_cannot_be_read_is_refused(
         config.load(None, {}, {})
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("192.0.2.1", ("192.0.2.1", None)),
-        ("h1.example.net:7956", ("h1.example.net", 7956)),
-        ("2001:db8::1", ("2001:db8::1", None)),
-        ("[2001:db8::1]:7956", ("2001:db8::1", 7956)),
-        ("[2001:db8::1]", ("2001:db8::1", None)),
-    ],
-)
-def test_seeds_have_the_usual_forms(text: str, expected: tuple[str, int | None]) -> None:
-    assert config.parse_seed(text) == expected
-
-
 def test_a_reload_tells_what_takes_effect_and_what_needs_a_restart(tmp_path: Path) -> None:
     old = config.load(write(tmp_path, ""), {"name": "a"}, {})
     new = config.load(write(tmp_path, 'seeds = ["h2"]\ngossip_port = 9\n'), {"name": "a"}, {})

@@ -124,9 +124,9 @@ async def test_what_a_user_wrote_is_looked_up_and_has_our_record_port_by_default
     ]
 
 
-@pytest.mark.parametrize("name", ["h1..example", "h" * 64])
 @virtual
-async def test_a_name_that_no_host_can_have_is_an_error_in_words(name):
+async def test_a_name_that_no_host_can_have_is_an_error_in_words():
+    name = "ü" * 63  # in letters that DNS knows it is too long
     with pytest.raises(FailedError, match=f"{name} is not known: it is no name") as caught:
         await addresses_given([name], 7957)
     assert caught.value.thing == name

@@ -86,7 +86,7 @@ def neighbours(monkeypatch):
 @virtual
 async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourselves_not(neighbours, agent):
     agent.cluster = Member()
-    neighbours.set_seeds(["no..name", "192.0.2.2", "192.0.2.3:9000", "[2001:db8::4]:9001", "192.0.2.1"])
+    neighbours.set_seeds(["ü" * 63, "192.0.2.2", "192.0.2.3:9000", "[2001:db8::4]:9001", "192.0.2.1"])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbours.run, agent)
         await trio.sleep(1)
