@@ -23,7 +23,7 @@ import trio
 from netagent.datapath.apply import Failure, apply, names_after
 from netagent.datapath.damage import Damage, Drift, comparing, damages_within, guest_keys, may_cost_entries
 from netagent.datapath.link import RTM_DELLINK
-from netagent.datapath.netlink import Message, Netlink, split_messages
+from netagent.datapath.netlink import Netlink, split_messages
 from netagent.datapath.observe import (
     Extent,
     News,
@@ -232,11 +232,9 @@ class Reconciler:
     async def _listen(self) -> None:
         while True:
             try:
-                data = await self._notifications.recv(_NOTIFICATION_BYTES)
-                for _ in range(NOTIFICATIONS_AT_ONCE):
-                    for message in split_messages(data):
-                        self._heed(message)
-                    data = self._plain_notifications.recv(_NOTIFICATION_BYTES)
+                self._heed(await self._notifications.recv(_NOTIFICATION_BYTES))
+                for _ in range(NOTIFICATIONS_AT_ONCE - 1):
+                    self._heed(self._plain_notifications.recv(_NOTIFICATION_BYTES))
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -244,14 +242,14 @@ class Reconciler:
                     raise
                 self._look_soon(Extent.ALL)  # some were lost
 
-    def _heed(self, message: Message) -> None:
-        news = news_of(message, self._belief.names, self._belief.state)
-        if news is not None:
-            self._look_soon(news)
-        elif self._failures and message.type == RTM_DELLINK:
-            self._look_soon(
-                Extent.ALL
-            )  # what was in the way of something may be the device that has just gone
+    def _heed(self, datagram: bytes) -> None:
+        for message in split_messages(datagram):
+            news = news_of(message, self._belief.names, self._belief.state)
+            if news is not None:
+                self._look_soon(news)
+            elif self._failures and message.type == RTM_DELLINK:
+                # What was in the way of something may be the device that has just gone.
+                self._look_soon(Extent.ALL)
 
     def _look_soon(self, news: News) -> None:
         self._news.add(news)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -14,10 +15,11 @@ import trio
 import trio.testing
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
-from netagent.datapath.neighbour import RTM_NEWNEIGH
+from netagent.datapath.link import RTM_NEWLINK
+from netagent.datapath.neighbour import AF_BRIDGE, RTM_NEWNEIGH
 from netagent.datapath.netlink import HEADER, Message, Request
-from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S
+from netagent.datapath.reconcile import NOTIFICATIONS_AT_ONCE, Reconciler
+from netagent.datapath.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
 from netagent.datapath.state import KernelState, Wanted
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 
@@ -65,7 +67,7 @@ def state(*vnis: int, local: LocalEndpoint | None = None) -> KernelState:
 def run(body: Callable[[StandIn, Reconciler, socket.socket], Awaitable[None]]) -> None:
     async def main() -> None:
         kernel = StandIn()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reconciler = Reconciler(kernel, ours)  # type: ignore[arg-type]
         with theirs:
             async with trio.open_nursery() as nursery:
@@ -249,5 +251,25 @@ def test_a_storm_of_notifications_about_others_costs_no_look() -> None:
             theirs.send(frame)
             await trio.testing.wait_all_tasks_blocked()
         assert reconciler.status().looks == 1
+
+    run(body)
+
+
+def test_of_a_burst_of_notifications_every_one_is_heeded() -> None:
+    async def body(_kernel: StandIn, reconciler: Reconciler, theirs: socket.socket) -> None:
+        reconciler.set_desired(Wanted(state(1)), 1)
+        await reconciler.wait_programmed(1)
+        others = HEADER.pack(HEADER.size + 12, RTM_NEWNEIGH, 0, 0, 0) + bytes(12)
+        for place in (1, NOTIFICATIONS_AT_ONCE, NOTIFICATIONS_AT_ONCE + 1):
+            index = next(
+                iter(reconciler._belief.names)
+            )  # drawn anew after each look: the stand-in keeps nothing
+            ours = HEADER.pack(HEADER.size + 16, RTM_NEWLINK, 0, 0, 0)
+            ours += bytes([AF_BRIDGE, 0, 0, 0]) + index.to_bytes(4, sys.byteorder) + bytes(8)
+            looks = reconciler.status().looks
+            for number in range(1, 2 * NOTIFICATIONS_AT_ONCE):  # they are all there when the first is read
+                theirs.send(ours if number == place else others)
+            await trio.sleep(2 * SETTLE_S)
+            assert reconciler.status().looks == looks + 1, place
 
     run(body)
