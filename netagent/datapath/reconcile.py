@@ -22,6 +22,7 @@ import trio
 
 from netagent.datapath.apply import Failure, apply, names_after
 from netagent.datapath.damage import Damage, Drift, comparing, damages_within, guest_keys, may_cost_entries
+from netagent.datapath.failing import Failing, Verdict
 from netagent.datapath.link import RTM_DELLINK
 from netagent.datapath.netlink import Netlink, split_messages
 from netagent.datapath.observe import (
@@ -34,15 +35,7 @@ from netagent.datapath.observe import (
     observe_entries,
     ports_of,
 )
-from netagent.datapath.operations import (
-    EntryOperation,
-    Operation,
-    device_of,
-    doing,
-    entry_after,
-    render,
-    takes_ipv6,
-)
+from netagent.datapath.operations import Operation, device_of, doing, takes_ipv6
 from netagent.datapath.plan import plan_within, planning
 from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
@@ -61,7 +54,6 @@ MOST_OPEN = 2_000
 """Beyond these all entries are compared, which is done in pieces."""
 NOTIFICATIONS_AT_ONCE = 64
 """Read before others run: each is a datagram of its own, and an echo of ours for every entry that we write."""
-_SHOWN_FAILURES = 100
 _NOTIFICATION_BYTES = 1 << 16
 
 
@@ -132,10 +124,7 @@ class Reconciler:
         """The desired state of the last pass, also while it is under way."""
         self._looked_at = -math.inf
         self._schedule = Schedule()
-        self._failures: Sequence[Failure] = ()
-        self._vanished: Sequence[Failure] = ()
-        """Failures of the last pass for want of a device: it may have gone since the kernel was read, as with a
-        container that ends. The next pass looks first; only what fails again is a failure, shown and told."""
+        self._failing = Failing()
         self._absent: frozenset[EndpointId] = frozenset()
         self._changed = trio.Event()
 
@@ -208,9 +197,7 @@ class Reconciler:
 
     def trouble_with(self, device: str) -> str | None:
         """Why an operation on this device fails, if one does."""
-        return next(
-            (failure.reason for failure in self._failures if device_of(failure.operation) == device), None
-        )
+        return self._failing.reason_of(device)
 
     def status(self) -> ReconcileStatus:
         """What the datapath holds and what is wrong with it."""
@@ -223,8 +210,8 @@ class Reconciler:
             looks=self._schedule.looks,
             looked_at=self._looked_at,
             drift=self.drift.kinds,
-            failures=len(self._failures),
-            dirty=tuple((render(f.operation), f.reason) for f in self._failures[:_SHOWN_FAILURES]),
+            failures=len(self._failing.failures),
+            dirty=self._failing.shown(),
             absent_endpoints=tuple(sorted(self._absent)),
             trouble=self._schedule.trouble,
         )
@@ -247,7 +234,7 @@ class Reconciler:
             news = news_of(message, self._belief.names, self._belief.state)
             if news is not None:
                 self._look_soon(news)
-            elif self._failures and message.type == RTM_DELLINK:
+            elif self._failing.failures and message.type == RTM_DELLINK:
                 # What was in the way of something may be the device that has just gone.
                 self._look_soon(Extent.ALL)
 
@@ -310,7 +297,9 @@ class Reconciler:
         self._looked_at = trio.current_time()
         was_sound, self._is_sound = self._is_sound, True
         if was_sound:
-            self._tell(await piece_by_piece(comparing(before, self._belief.state, self._doubtful())))
+            self._tell(
+                await piece_by_piece(comparing(before, self._belief.state, self._failing.doubtful_devices()))
+            )
 
     async def _look_closely(self, news: set[News], desired: KernelState) -> set[EntryKey] | None:
         """None: something has happened to a device that may have cost entries."""
@@ -335,12 +324,8 @@ class Reconciler:
             raise
         # News that came meanwhile are about what we believed until now.
         self._belief = replace(seen, state=seen.state.with_entries(entries))
-        self._tell(damages_within(before, self._belief.state, keys, self._doubtful()))
+        self._tell(damages_within(before, self._belief.state, keys, self._failing.doubtful_devices()))
         return keys
-
-    def _doubtful(self) -> set[str]:
-        """Of what failed we believe what we do not know."""
-        return {device_of(failure.operation) for failure in (*self._failures, *self._vanished)}
 
     def _tell(self, damages: Iterable[Damage]) -> None:
         for sentence in self.drift.note(damages):
@@ -366,7 +351,7 @@ class Reconciler:
             seen = await observe_devices(self._netlink, self._belief.names)
         failures = [explained(failure, seen) for failure in failures]
         self._settled = desired.devices, self._belief.state.devices
-        self._note_failures(failures, before, keys)
+        self._follow(self._failing.note(failures, keys), before)
 
     async def _apply(self, operations: Sequence[Operation]) -> list[Failure]:
         """Once more what the kernel refused because IPv6 was off on a device of ours, now that it is on."""
@@ -376,37 +361,18 @@ class Reconciler:
             return failures
         return await apply(self._netlink, [one.operation for one in failures], self._belief.names)
 
-    def _note_failures(
-        self, failures: list[Failure], before: KernelState, keys: set[EntryKey] | None
-    ) -> None:
-        """Of a plan for `keys` (None: for everything), made when `before` was believed."""
-        known = [*self._failures, *self._vanished]
-        self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
-        confirmed = [f for f in failures if f not in self._vanished]
-        for failure in (f for f in confirmed if f not in self._failures):
-            _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
-        refused = {entry_after(f.operation)[0] for f in confirmed if isinstance(f.operation, EntryOperation)}
-        if self._vanished or len(refused) < len(confirmed):
-            self._failures, self._open = confirmed, None
+    def _follow(self, verdict: Verdict, before: KernelState) -> None:
+        """Of a plan that was made when `before` was believed."""
+        if verdict.is_unknown:
+            self._open = None
             self._schedule.failed("")
-            return
-        # Only entries: the rest is as we believe, and these are tried again by themselves.
-        self._failures = [
-            *(f for f in self._failures if keys is not None and not _is_about(f, keys)),
-            *confirmed,
-        ]
-        if refused:
-            unchanged = self._belief.state.with_entries({key: before.entry(key) for key in refused})
+        elif verdict.refused:
+            unchanged = self._belief.state.with_entries({key: before.entry(key) for key in verdict.refused})
             self._belief = replace(self._belief, state=unchanged)
-            self._news |= {Extent.ALL if key[0] == "flood" else key for key in refused}
+            self._news |= {Extent.ALL if key[0] == "flood" else key for key in verdict.refused}
             self._schedule.retry()
-        elif not self._failures:
+        elif not self._failing.failures:
             self._schedule.succeeded()
-
-
-def _is_about(failure: Failure, keys: set[EntryKey]) -> bool:
-    operation = failure.operation
-    return isinstance(operation, EntryOperation) and entry_after(operation)[0] in keys
 
 
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:

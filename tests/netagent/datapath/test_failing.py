@@ -1,0 +1,66 @@
+"""What is a failure, for how long, and what the next pass has to do."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from netagent.datapath.apply import Failure
+from netagent.datapath.failing import SHOWN, Failing, Verdict
+from netagent.datapath.operations import DeleteDevice, SetSelf
+
+MAC = "02:0a:00:00:00:03"
+ENTRY = Failure(SetSelf("nx-1", MAC, "192.0.2.2"), errno.EINVAL, "not this one")
+KEY = ("self", ("nx-1", MAC))
+OTHER = Failure(SetSelf("nx-2", MAC, "192.0.2.2"), errno.EINVAL, "nor this one")
+OTHER_KEY = ("self", ("nx-2", MAC))
+DEVICE = Failure(DeleteDevice("na-1"), errno.EBUSY, "not today")
+GONE = Failure(SetSelf("nx-3", MAC, "192.0.2.2"), errno.ENODEV, "there is no device nx-3")
+
+
+def test_a_refused_entry_is_known_and_nothing_else_is_looked_at() -> None:
+    failing = Failing()
+    assert failing.note([ENTRY], None) == Verdict(refused=frozenset({KEY}))
+    assert failing.reason_of("nx-1") == "not this one"
+    assert failing.reason_of("nx-2") is None
+    assert failing.doubtful_devices() == {"nx-1"}
+
+
+def test_it_stays_until_it_was_tried_again_without_a_failure() -> None:
+    failing = Failing()
+    failing.note([ENTRY], None)
+    assert failing.note([OTHER], {OTHER_KEY}) == Verdict(refused=frozenset({OTHER_KEY}))
+    assert failing.failures == [ENTRY, OTHER], "a plan for something else does not hide it"
+    assert failing.note([], {KEY}) == Verdict()
+    assert failing.failures == [OTHER]
+    assert failing.note([], None) == Verdict()
+    assert not failing.failures
+
+
+def test_after_a_failure_of_a_device_nothing_is_known() -> None:
+    failing = Failing()
+    assert failing.note([ENTRY, DEVICE], {KEY}) == Verdict(is_unknown=True)
+    assert failing.failures == [ENTRY, DEVICE]
+    failing.note([], {KEY})
+    assert failing.failures == [DEVICE], "only a plan for everything tries it again"
+
+
+def test_what_fails_for_want_of_a_device_is_a_failure_only_the_second_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing = Failing()
+    for told in (0, 1, 1):
+        verdict = failing.note([GONE], None)
+        assert verdict.is_unknown == (told == 0)
+        assert len(failing.failures) == len(caplog.records) == told, "told once"
+        assert failing.doubtful_devices() == {"nx-3"}
+    assert verdict.refused == {("self", ("nx-3", MAC))}
+
+
+def test_the_first_failures_are_shown() -> None:
+    failing = Failing()
+    many = [Failure(SetSelf("nx-1", f"{n}", "192.0.2.2"), errno.EINVAL, "no") for n in range(2 * SHOWN)]
+    failing.note(many, None)
+    assert len(failing.shown()) == SHOWN
+    assert failing.shown()[0][1] == "no"
