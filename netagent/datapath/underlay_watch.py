@@ -72,7 +72,8 @@ class UnderlayWatch:
                 while True:
                     with trio.move_on_after(pause_s):
                         await self._news.wait()
-                        await trio.sleep(SETTLE_S)  # the rest of the burst
+                    if self._news.is_set():
+                        await trio.sleep(SETTLE_S)  # the rest of the burst, whatever the timer says
                     self._news = trio.Event()
                     try:
                         pause_s = await self._pass(netlink)

@@ -14,6 +14,7 @@ that the next agent can tell whether they are still what it would make, and take
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import socket
@@ -89,48 +90,64 @@ class Tables:
 
     def adopt(self, ruleset: Ruleset) -> tuple[Ruleset, int] | None:
         """Take over tables that an earlier agent made of the same rules and nobody has changed since. None: there are
-        none such. The result is what to `change` from, whatever they hold, and the generation, as `install`'s."""
+        none such. The result is what to `change` from, whatever they hold, and the generation that they are of."""
         try:
+            generation = self.generation()  # first: what somebody changes from now on is not taken for ours
             looks, translation = self._look(), self._translation.rules()
             known = self.memory.read_text() if self.memory is not None else ""
             if known != _memory_of(ruleset, (*looks.rules, *translation)):
                 return None
             self._translation.adopt()
-            generation = self.generation()
         except OSError:
             return None
         self._rules, self._elements = looks.rules, dict(looks.elements)
         return _without_elements(ruleset), generation
 
-    async def install(self, ruleset: Ruleset) -> int:
-        """Put the tables in the place of what there is; the generation at which they are known to be whole.
+    async def install(self, ruleset: Ruleset) -> int | None:
+        """Put the tables in the place of what there is; the generation at which they are known to be whole. None when
+        somebody changed rules in that moment: how ours read may be his doing, so they are to be put once more.
 
         FailedError in one sentence; then what was there is still there.
         """
         counted, silent = self.counters(), ""
         try:
-            await self._run(render(ruleset))
+            before = await self._replace(ruleset)
         except FailedError as error:
             # Before Linux 6.16 a chain of the netdev family can't be made before its devices are.
             if not ruleset.rejecting:
                 raise
             ruleset = replace(ruleset, rejecting=frozenset())
-            await self._run(render(ruleset))
+            before = await self._replace(ruleset)
             silent = str(error)
         self._counted, self.silent = counted, silent
         self._elements = {kind.name: _raw(kind, ruleset.elements[kind]) for kind in KINDS}
         try:
             self._translation.put()
         except OSError as error:
+            if error.errno == errno.EINTR:
+                return None
             raise FailedError(f"can't make our table for NAT: {error.strerror}", code="firewall") from error
+        generation = before + 2  # by nft's transaction and the one of the table for NAT
         try:
-            generation = self.generation()
             looks, translation = self._look(), self._translation.rules()
+            if self.generation() != generation:
+                return None
         except OSError as error:
+            if error.errno in {errno.EINTR, errno.ENOENT}:
+                return None
             raise FailedError(f"can't read our tables back: {error.strerror}", code="firewall") from error
         self._rules = looks.rules
         self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
+
+    async def _replace(self, ruleset: Ruleset) -> int:
+        """The generation before. FailedError."""
+        try:
+            before = self.generation()
+        except OSError as error:
+            raise FailedError(f"can't read the host's ruleset: {error.strerror}", code="firewall") from error
+        await self._run(render(ruleset))
+        return before
 
     def _remember(self, text: str) -> None:
         """A crash before this leaves tables that are not known again, and put anew once."""

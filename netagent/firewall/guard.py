@@ -58,6 +58,8 @@ class Guard:
         self._is_tried = False
         """Whether there has been a pass with inputs: the first one may find tables of an earlier agent."""
         self._seen = -1
+        self._is_sure = True
+        """False: somebody changed rules in the moment in which we put the tables there, so they are put once more."""
         self._restored = 0
         self._trouble = ""
         self._silent_s = RETRY_MIN_S
@@ -73,8 +75,11 @@ class Guard:
             while True:
                 try:
                     await self._pass()
-                    self._trouble, retry_s = "", RETRY_MIN_S
-                    pause_s = PERIOD_S
+                    self._trouble = ""
+                    if self._is_sure:
+                        pause_s, retry_s = PERIOD_S, RETRY_MIN_S
+                    else:
+                        pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
                 except FailedError as error:
                     self._fail(str(error))
                     pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
@@ -124,14 +129,16 @@ class Guard:
         if self._standing is None and not self._is_tried:
             self._standing, self._seen = self._tables.adopt(wanted) or (None, -1)
         self._is_tried = True
-        is_disturbed = self._standing is not None and self._is_disturbed()
+        is_disturbed = self._standing is not None and self._is_sure and self._is_disturbed()
         if is_disturbed:
             self._standing = None
             _log.warning("firewall: somebody changed or removed our tables: they are put back")
         is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
-        if self._standing is None or is_due or not self._changed_to(self._standing, wanted):
+        must_put = is_due or not self._is_sure
+        if self._standing is None or must_put or not self._changed_to(self._standing, wanted):
             self._standing = None
-            self._seen = await self._tables.install(wanted)
+            seen = await self._tables.install(wanted)
+            self._seen, self._is_sure = seen or -1, seen is not None
             self._standing = wanted
             self._silent_until = trio.current_time() + self._silent_s
             self._silent_s = min(2 * self._silent_s, RETRY_MAX_S) if self._tables.silent else RETRY_MIN_S

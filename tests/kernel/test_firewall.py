@@ -16,6 +16,7 @@ from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.translation import Translation
 
 pytestmark = pytest.mark.kernel
 
@@ -203,18 +204,19 @@ def test_an_endpoint_comes_and_goes_by_elements_alone(namespaces: NamespaceFacto
     trio.run(main)
 
 
+def rules_of(host: Namespace) -> str:
+    """With their handles, which tell them from others of the same words, and without elements."""
+    return re.sub(r"elements = \{[^}]*\}|packets \d+ bytes \d+", "", host.run("nft -a list ruleset"))
+
+
 def test_the_next_agent_takes_over_what_it_would_make(namespaces: NamespaceFactory, tmp_path: Path) -> None:
     host, memory = namespaces("h"), tmp_path / "firewall"
-
-    def rules() -> str:
-        """With their handles, which tell them from others of the same words, and without elements."""
-        return re.sub(r"elements = \{[^}]*\}|packets \d+ bytes \d+", "", host.run("nft -a list ruleset"))
 
     async def life(given: FirewallInput, port: int = 4799) -> str:
         async with guarding(host, dataclasses.replace(given, vxlan_port=port), memory) as guard:
             assert guard.status().restored == 0
             assert "10.66.0.2" in host.run("nft list set bridge netagent senders4")
-            return rules()
+            return rules_of(host)
 
     async def main() -> None:
         first = await life(GIVEN)
@@ -332,6 +334,41 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
             await trio.sleep(1.2)
             assert guard.status().restored == 1, "what others do with their own tables is nothing to us"
         assert "netagent" in host.run("nft list ruleset"), "an agent that stops leaves its tables"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("moment", ["put", "adopt"], ids=["put there", "taken over"])
+@pytest.mark.parametrize("damage", ["flush ruleset", "flush chain bridge netagent sender"])
+def test_what_somebody_does_to_our_tables_in_the_moment_in_which_they_are(
+    namespaces: NamespaceFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, moment: str
+) -> None:
+    """As a firewall that is reloaded while the agent starts: how our tables read then is not how they should."""
+    host, memory = namespaces("h"), tmp_path / "firewall"
+    real, damages = getattr(Translation, moment), [damage]
+
+    def meanwhile(translation: Translation) -> None:
+        if damages:
+            host.run(f"nft {damages.pop()}")
+        real(translation)
+
+    async def main() -> None:
+        if moment == "adopt":
+            async with guarding(host, GIVEN, memory):
+                pass
+        monkeypatch.setattr(Translation, moment, meanwhile)
+        noted = memory.read_text() if memory.exists() else ""
+        async with guarding(host, GIVEN, memory) as guard:
+            assert not damages
+            await wait_until(
+                lambda: memory.exists() and memory.read_text() != noted, "they are put anew", 2.0
+            )
+            assert "drop" in host.run("nft list chain bridge netagent sender")
+            assert WEB.mac in host.run("nft list ruleset")
+            assert not guard.trouble
+            whole = rules_of(host)
+        async with guarding(host, GIVEN, memory):
+            assert rules_of(host) == whole, "the next agent takes them over"
 
     trio.run(main)
 

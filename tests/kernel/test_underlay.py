@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
+import trio.testing
 from kernel.overlay import (
     MTU_BYTES,
     Namespace,
@@ -17,7 +20,7 @@ from kernel.overlay import (
 from netagent.datapath.desired import ProbeInput
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.underlay import find_underlay, host_routes
-from netagent.datapath.underlay_watch import SETTLE_S, UnderlayWatch
+from netagent.datapath.underlay_watch import LOOK_S, SETTLE_S, UnderlayWatch
 from netagent.datapath.uplink import Underlay
 from netagent.errors import FailedError, InputError, NetagentError
 
@@ -134,12 +137,41 @@ def test_a_move_is_noticed_and_a_renewed_lease_is_none(wire: tuple[Namespace, Na
                     await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
 
-    def inside() -> None:
-        trio.run(main)
+    run_inside(h1, main)
+    assert moves == ["192.0.2.9", "192.0.2.9"]
+
+
+def test_a_lease_that_is_renewed_when_the_timer_looks_is_no_move(wire: tuple[Namespace, Namespace]) -> None:
+    h1 = wire[0]
+    moves: list[str] = []
+
+    async def move(underlay: Underlay) -> None:
+        await trio.lowlevel.checkpoint()
+        moves.append(underlay.address)
+
+    async def main() -> None:
+        watch = UnderlayWatch(None, await find_underlay(None), move=move, note_look=lambda: None)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch.run)
+            await trio.sleep(LOOK_S - SETTLE_S / 3)
+            h1.run("ip addr del 192.0.2.1/24 dev wire")
+            await trio.sleep(2 * SETTLE_S / 3)  # past the timer, and less than it takes to settle
+            h1.run("ip addr add 192.0.2.1/24 dev wire")
+            await trio.sleep(2 * LOOK_S)
+            assert moves == []
+            assert watch.problem == ""
+            nursery.cancel_scope.cancel()
+
+    run_inside(h1, main, clock=trio.testing.MockClock(autojump_threshold=0.05))
+
+
+def run_inside(
+    namespace: Namespace, main: Callable[[], Awaitable[None]], clock: trio.abc.Clock | None = None
+) -> None:
+    """An event loop in a thread in there."""
 
     async def visit() -> None:
-        with opened_netns(h1.path) as fd:
-            await run_in_netns(fd, inside)
+        with opened_netns(namespace.path) as fd:
+            await run_in_netns(fd, lambda: trio.run(main, clock=clock))
 
     trio.run(visit)
-    assert moves == ["192.0.2.9", "192.0.2.9"]
