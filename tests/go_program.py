@@ -8,6 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+COMPILE_S = 600.0
+"""At most: Go's own library goes with it, half a minute of CPU that a busy machine makes minutes of."""
+
 
 def compiled(source: Path, build: Path) -> Path:
     """The program made of `source`; `build` is an empty folder that may be used for it."""
@@ -29,7 +32,7 @@ def compiled(source: Path, build: Path) -> Path:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=COMPILE_S,
         check=False,
     )
     assert built.returncode == 0, f"the Go program does not compile:\n{built.stderr}"

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 import trio
+from go_program import COMPILE_S
 from interop.our_node import OurNode
 
-from netgossip.types import Address, MemberState, StrangerHeard
+from netgossip.types import Address, MemberChanged, MemberState, StrangerHeard
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(COMPILE_S + 300)]
 
 KEY = b"0123456789abcdef"
 LABEL = b"blue"
-DETECTION_BOUND_S = 20.0
-"""Two seconds to suspect, four to refute, and a slow machine."""
+DETECTION_BOUND_S = 60.0
+"""A few seconds to suspect, then 11 to refute with one host that agrees, 24 with none; and a slow machine."""
 
 
 def address_of(number: int) -> Address:
@@ -228,7 +229,10 @@ def test_a_half_deaf_node_is_held_alive_through_helpers(memberlist_binary: Path,
         probes = ours.node.statistics()["gossip_probes"]
         # Ten of our probes: about five of each Go node, all of go1's answers lost but for helpers and TCP.
         await wait_until(lambda: ours.node.statistics()["gossip_probes"] >= probes + 10, 40)
-        assert ours.state_of("go1") is MemberState.ALIVE
+        # Where helper and TCP are late once, it is suspected for a moment.
+        await wait_until(lambda: ours.state_of("go1") is MemberState.ALIVE, 10)
+        changes = [event.member for event in ours.events if isinstance(event, MemberChanged)]
+        assert MemberState.DEAD not in {one.state for one in changes}
         assert not go1.saw("leave", node=id_of(3))
         assert not go2.saw("leave", node=id_of(3))
 

@@ -443,7 +443,6 @@ def echoing(namespace: Namespace) -> Iterator[None]:
             process.kill()
 
 
-@pytest.mark.timeout(120)
 def test_scenario_50_the_firewall_is_restored_while_streams_run(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:

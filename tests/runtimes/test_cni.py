@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from go_program import compiled
+from go_program import COMPILE_S, compiled
 from netlab.lab import Lab
 from netlab.process import wait_until
 from netlab.programs import Finished
@@ -18,7 +18,7 @@ from netlab.topology import of_hosts
 
 from netagent.integrations import shim
 
-pytestmark = [pytest.mark.lab, pytest.mark.interop]
+pytestmark = [pytest.mark.lab, pytest.mark.interop, pytest.mark.timeout(COMPILE_S + 300)]
 
 REFERENCE_PLUGINS = Path("/usr/lib/cni")
 WITHDRAWN_S = 4.0
