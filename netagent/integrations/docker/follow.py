@@ -64,6 +64,8 @@ class Follower:
         self._networks: dict[str, DockerNetwork] = {}
         self._containers: dict[str, Container] = {}
         self._dirty: dict[str, None] = {}
+        self._in_work: set[str] = set()
+        """Containers that are being inspected: one at a time, or an older answer could come after a newer one."""
         self._wake = trio.Event()
         self._look_wanted = trio.Event()
         self._sweep_wanted = trio.Event()
@@ -89,7 +91,11 @@ class Follower:
         """Read the container again."""
         if len(self._dirty) < MAX_CONTAINERS:
             self._dirty[container_id] = None
+        self._wake_inspectors()
+
+    def _wake_inspectors(self) -> None:
         self._wake.set()
+        self._wake = trio.Event()
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -156,9 +162,10 @@ class Follower:
         """Networks, and every container that is in one of ours."""
         filters = json.dumps({"driver": [self._driver]})
         listed = facts.networks_untrusted(await self._engine.get("/networks", filters=filters))
+        # Before the containers are listed: who comes later is inspected by its events, and has to find its network.
+        self._networks = {network.docker_id: network for network in listed}
         everybody = await self._engine.get("/containers/json", all="1")
         in_networks = facts.container_ids_untrusted(everybody)
-        self._networks = {network.docker_id: network for network in listed}
         names = {name for network in listed for name in (network.name, network.docker_id)}
         ours = {container_id for container_id, networks in in_networks if names & set(networks)}
         self._containers = {known: one for known, one in self._containers.items() if known in ours}
@@ -183,11 +190,12 @@ class Follower:
 
     async def _inspect_dirty(self) -> None:
         while True:
-            while not self._dirty:
-                self._wake = trio.Event()
+            container_id = next((one for one in self._dirty if one not in self._in_work), None)
+            if container_id is None:
                 await self._wake.wait()
-            container_id = next(iter(self._dirty))
+                continue
             del self._dirty[container_id]
+            self._in_work.add(container_id)
             try:
                 await self._inspect(container_id)
             except (NetagentError, OSError) as error:
@@ -197,6 +205,10 @@ class Follower:
                 await trio.sleep(RECONNECT_S)
                 if self.connected:
                     self.look_at(container_id)
+            finally:
+                self._in_work.discard(container_id)
+                if container_id in self._dirty:
+                    self._wake_inspectors()
 
     async def _inspect(self, container_id: str) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import trio
 from fakes.docker_world import until
 from fakes.registry import N1
@@ -77,6 +79,58 @@ async def test_health_goes_through_within_two_seconds(world):
         for status, health in steps.items():
             world.docker.set_health(container_id, status)
             await until(lambda health=health: world.record("web").health is health, 2.0)
+
+
+def answering_late(world, monkeypatch, path, seconds):
+    """The first answer at this path says what was so when Docker was asked, and comes so much later."""
+    answer, late = world.docker.answer, [seconds]
+
+    async def delayed(method, asked, query, body):
+        read = copy.deepcopy(await answer(method, asked, query, body))
+        if asked == path and late:
+            await trio.sleep(late.pop())
+        return read
+
+    monkeypatch.setattr(world.docker, "answer", delayed)
+
+
+@virtual
+async def test_a_container_whose_start_takes_long_holds_no_other_up(world, monkeypatch):
+    """Docker answers an inspection when the container has started."""
+    async with world.running():
+        await with_docker_network(world)
+        web = await world.docker.run("web", "app")
+        slow = await world.docker.create("slow", "app")
+        answering_late(world, monkeypatch, f"/containers/{slow}/json", 8.0)
+        world.docker.emit("container", "start", slow)
+        await trio.sleep(0.1)
+        world.docker.set_health(web, "unhealthy")
+        await until(lambda: world.record("web").health is Health.UNHEALTHY, 2.0)
+
+
+@virtual
+async def test_an_older_answer_does_not_undo_a_newer_one(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        web = await world.docker.run("web", "app")
+        await trio.sleep(1)
+        answering_late(world, monkeypatch, f"/containers/{web}/json", 1.0)
+        world.docker.set_health(web, "unhealthy")
+        await trio.sleep(0.1)
+        world.docker.set_health(web, "healthy")
+        await trio.sleep(3)
+        assert world.record("web").health is Health.HEALTHY
+
+
+@virtual
+async def test_a_container_that_comes_while_docker_lists_the_others_is_followed(world, monkeypatch):
+    async with world.running():
+        await trio.sleep(1)
+        answering_late(world, monkeypatch, "/containers/json", 2.0)
+        await world.with_network()
+        await until(lambda: bool(world.docker.networks))
+        await world.docker.run("web", "app", labels={"netagent.service": "site"})
+        await until(lambda: world.record("web") is not None and world.record("web").service == "site", 10.0)
 
 
 @virtual
