@@ -123,7 +123,7 @@ class Follower:
                     continue
                 rows = member.live.rows
                 await self.look(member)
-                due = [] if self._asking else self._due()
+                due = {} if self._asking else self._due()
                 if due:
                     self._asking = True
                     nursery.start_soon(self._ask, member, due)
@@ -176,8 +176,8 @@ class Follower:
 
     # -- asking Podman ---------------------------------------------------------------------------------------
 
-    def _due(self) -> list[str]:
-        """Those to be asked about now; it is taken that they are."""
+    def _due(self) -> dict[str, tuple[int, int]]:
+        """Those to be asked about now, with the namespace of each; it is taken that they are."""
         now = trio.current_time()
         for one in self._followed.values():
             folder = one.container.folder if one.container and one.container.pod else ""
@@ -186,28 +186,35 @@ class Follower:
         due = [key for key, one in self._followed.items() if one.ask_at <= now][:MAX_AT_ONCE]
         for container_id in due:
             self._followed[container_id].ask_at = now + ASK_AGAIN_S
-        return due
+        return {container_id: self._followed[container_id].namespace for container_id in due}
 
-    async def _ask(self, member: Member, due: list[str]) -> None:
+    async def _ask(self, member: Member, due: Mapping[str, tuple[int, int]]) -> None:
         """About those that are due. They may wait for a lock of Podman's, so this runs beside the looks."""
         try:
-            found = await self._podman.containers(due)
-            for container_id in due:
+            found = await self._podman.containers(list(due))
+            for container_id, namespace in due.items():
                 container = found.get(container_id)
                 members = await self._members(container) if container and container.pod else ()
-                await self._learn(member, container_id, container, members)
+                one = self._followed.get(container_id)
+                # A container that was started again meanwhile is due itself: this is about its life before.
+                if one is not None and one.namespace == namespace:
+                    await self._learn(member, container_id, one, container, members)
         except NetagentError as error:
             _limited.warning("ask", f"cannot ask Podman about its containers: {error}")
         finally:
             self._asking = False
 
     async def _learn(
-        self, member: Member, container_id: str, container: Container | None, members: tuple[Container, ...]
+        self,
+        member: Member,
+        container_id: str,
+        one: Followed,
+        container: Container | None,
+        members: tuple[Container, ...],
     ) -> None:
         rows = _by_container(member.live.rows.values()).get(container_id)
         if rows is None:
             return
-        one = self._followed_as(container_id, rows[0])
         one.container, one.members, one.is_unknown = container, members, container is None
         if container is None:
             return

@@ -216,6 +216,38 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
 
 
 @virtual
+async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(namespaces, proc, monkeypatch):
+    """Podman is asked about several at once, and waits for the lock of each."""
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        answer, started = this.podman.containers, trio.Event()
+
+        async def late(ids):
+            found = await answer(ids)
+            await trio.sleep(1)
+            return found
+
+        async def once_started(ids):
+            await started.wait()
+            return await answer(ids)
+
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(pid=100)
+        monkeypatch.setattr(this.podman, "containers", late)
+        await this.set_up("ns1")
+        await trio.sleep(0.5)
+        monkeypatch.setattr(this.podman, "containers", once_started)
+        proc.end(100)
+        await this.set_up("ns2")
+        await trio.sleep(2)  # nobody is in the namespace yet
+        proc.start(200, this.one.path("ns2"))
+        this.podman.container_list[C1] = container(pid=200, labels={"netagent.service": "shop"})
+        started.set()
+        await this.until(lambda: [row.service for row in this.rows] == ["shop"])
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_it(namespaces, proc):
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
