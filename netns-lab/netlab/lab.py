@@ -20,11 +20,14 @@ from netlab.container import Container
 from netlab.errors import LabError
 from netlab.fabric import Fabric, gateway_for, named_namespaces
 from netlab.host import Host, keepers
+from netlab.process import wait_until
 from netlab.state import ContainerState, Faults, HostState, LabState, StateFile
 from netlab.topology import Topology
 
 PROGRAMS = ("ip", "nft", "nsenter", "mount")
 
+DOWN_S = 5.0
+"""One go removes a lab. This long it is tried again."""
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
@@ -88,6 +91,12 @@ class Lab:
     def down(self) -> None:
         """Remove everything, going by what is on the machine, not by the state file. LabError for leftovers."""
         programs.require_root()
+        # Of an `up` that was killed, a program may just have begun to make something.
+        wait_until(
+            self._removed, DOWN_S, lambda: f"could not remove: {', '.join(self.remains())}", every_s=0.1
+        )
+
+    def _removed(self) -> bool:
         found = keepers(self._fabric)
         for keeper in found:
             self._fabric.cut_cable(keeper.host)
@@ -98,9 +107,7 @@ class Lab:
         cgroups.remove(self._host_names())
         if self.folder.exists():
             shutil.rmtree(self.folder)
-        left = self.remains()
-        if left:
-            raise LabError(f"could not remove: {', '.join(left)}")
+        return not self.remains()
 
     def remains(self) -> list[str]:
         """What of this lab is on the machine, by name; empty = nothing."""

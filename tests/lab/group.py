@@ -1,8 +1,8 @@
 """Members of multicast groups. Runs inside the containers; needs only Python.
 
-`listen SECONDS` joins GROUP and GROUP6 on eth0, and prints a line for each text that comes within that time: how it
-was addressed, and the text. `send TEXT` sends the text to both groups and to everybody, by whatever interface the
-routes say.
+`listen` joins GROUP and GROUP6 on eth0, says `joined`, and prints a line for each text that comes until standard
+input ends: how it was addressed, and the text. `send TEXT` sends the text to both groups and to everybody, by
+whatever interface the routes say.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import selectors
 import socket
 import struct
 import sys
-import time
 
 GROUP, GROUP6, PORT = "239.1.2.3", "ff05::1:3", 7001
 
 
-def listen(seconds: float) -> None:
+def listen() -> None:
     """One socket an address, so that each text says by which it came."""
     index = socket.if_nametoindex("eth0")
-    end = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for address in (GROUP, GROUP6, "255.255.255.255"):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -34,9 +32,16 @@ def listen(seconds: float) -> None:
                 wish = packed + struct.pack("=I", index)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, wish)
             selector.register(sock, selectors.EVENT_READ, address)
-        while (left_s := end - time.monotonic()) > 0:
-            for key, _ in selector.select(left_s):
-                print(key.data, key.fileobj.recv(100).decode())  # type: ignore[union-attr]
+        print("joined", flush=True)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        is_over = False
+        while (ready := selector.select(0 if is_over else None)) or not is_over:
+            for key, _ in ready:
+                if key.fileobj is sys.stdin:
+                    selector.unregister(sys.stdin)
+                    is_over = True
+                else:
+                    print(key.data, key.fileobj.recv(100).decode(), flush=True)  # type: ignore[union-attr]
 
 
 def send(text: str) -> None:
@@ -51,6 +56,6 @@ def send(text: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "listen":
-        listen(float(sys.argv[2]))
+        listen()
     else:
         send(sys.argv[2])

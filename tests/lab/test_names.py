@@ -119,17 +119,22 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
             assert app.pings(container, str(address))
         both = app.inside(container, "getent", "ahosts", "both").stdout.split()
         assert set(map(str, addresses)) <= set(both), "what an ordinary program is told"
-    answering = {member["host"] for member in app.netagent("h1", "members") if not member["local"]}
-    assert answering == {"answers"}, "hosts ask each other by IPv6 whether they are there"
+    app.wait(
+        lambda: [one["host"] for one in app.netagent("h1", "members") if not one["local"]] == ["answers"] * 2,
+        5.0,
+        "hosts ask each other by IPv6 whether they are there",
+    )
     app.lab.remove_container("both")
     for rtype in ("A", "AAAA"):
         app.wait(lambda r=rtype: app.ask("c1", "both", r).status == "NXDOMAIN", 1.0, "one family stays")
 
 
 def test_other_names_are_forwarded_to_the_hosts_servers(app: Cluster) -> None:
-    fabric = f"{app.lab.folder.name}-fabric"
+    fabric = ["ip", "netns", "exec", f"{app.lab.folder.name}-fabric"]
     server = [sys.executable, str(Path(__file__).with_name("upstream.py")), "192.0.2.254"]
-    with programs.started(["ip", "netns", "exec", fabric, *server]):
+    with programs.started([*fabric, *server]):
+        # That nobody answers would be remembered for five seconds.
+        app.wait(lambda: programs.must([*fabric, "ss", "-Hlun", "sport = :53"]) != "", 10.0, "no server")
         app.wait(lambda: app.ask("c1", "www.example.com.").data == ["198.51.100.7"], 10.0, "not forwarded")
         assert app.ask("c1", "missing.example.com.").status == "NXDOMAIN"
         assert app.ask("c1", "c2").status == "NOERROR"

@@ -35,8 +35,7 @@ def test_scenario_31_an_address_released_and_reused_elsewhere_is_reached_by_a_th
     address = app.attach("h2", "before")["addresses"][0]
     app.lab.remove_container("before")
     options = [("--ip", address, *(("--mac", mac) if mac else ())) for mac in (macs or ("", ""))]
-    app.attach("h2", "first", *options[0])
-    six = app.endpoint("first")["addresses"][1]
+    six = app.attach("h2", "first", *options[0])["addresses"][1]
     for container in ("c1", "c2", "c3"):
         for one in (address, six):
             reached_within(app, container, one, REACHED_S)
@@ -52,9 +51,9 @@ def test_scenario_31_an_address_released_and_reused_elsewhere_is_reached_by_a_th
 def test_scenario_45_the_hardware_address_of_a_host_changes(lasting: Cluster) -> None:
     """As when a virtual machine moves, or its network card is replaced."""
     app = lasting
-    app.attach("h3", "echo", command=("python3", STREAM, "serve"))
-    app.wait(lambda: app.inside("echo", "ss", "-Hltn", "sport = :7000").stdout != "", 10.0, "no echo server")
-    address = app.endpoint("echo")["addresses"][0]
+    address = app.attach("h3", "echo", command=("python3", STREAM, "serve"))["addresses"][0]
+    for container in ("c1", "c2"):
+        app.wait(lambda c=container: app.finds(c, "echo"), REACHED_S, f"{container} does not find it")
     streams = [
         app.in_background(app.ping_stream, "c1", address, 8.0),
         app.in_background(app.ping_stream, "c2", address, 8.0),
@@ -64,7 +63,7 @@ def test_scenario_45_the_hardware_address_of_a_host_changes(lasting: Cluster) ->
     lost_s = max(stream.result().silent_s for stream in streams)
     print(f"nothing passed for at most {lost_s:.2f} s")
     assert lost_s < AGAIN_S
-    assert set(app.agents("h1").values()) == {"alive"}
+    app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, AGAIN_S, "somebody is not alive")
     app.lab.remove_container("echo")
 
 
@@ -73,6 +72,7 @@ def test_scenario_46_a_network_is_removed_when_no_living_endpoint_is_in_it(lasti
     app.netagent("h1", "network", "create", "old")
     app.attach("h1", "near", "--network", "old")
     app.attach("h2", "far", "--network", "old")
+    app.wait(lambda: app.finds("near", "far"), REACHED_S, "h1 does not know of it")
     for host in app.hosts:
         refused = app.try_netagent(host, "network", "rm", "old")
         assert refused.status == 4

@@ -75,6 +75,12 @@ def pings_all(mixed: Cluster, container: str, endpoint: dict[str, Any]) -> bool:
     return all(mixed.pings(container, address) for address in endpoint["addresses"])
 
 
+def of_another_family(mixed: Cluster, host: str) -> dict[str, dict[str, str]]:
+    """Host -> what the status of this one says of it, of those that have no address of its family."""
+    found = mixed.netagent(host, "status")["warnings"]
+    return {one["message"][:2]: one for one in found if one["code"] == "underlay-family"}
+
+
 def is_refused_and_stays_as_it_was(mixed: Cluster) -> None:
     token = mixed.lab.host("h1").must(["netagent", "invite"])
     refused = mixed.lab.host(ONLY_6).run(["netagent", "join", "--token-file", "-"], stdin=token)
@@ -95,12 +101,9 @@ def is_refused_and_stays_as_it_was(mixed: Cluster) -> None:
 def loses_the_cluster_s_family_and_gets_it_back(mixed: Cluster, one: dict[str, Any]) -> None:
     host = mixed.lab.host("h2")
     host.must(["ip", "address", "del", "192.0.2.2/24", "dev", "eth0"])
-    mixed.wait(lambda: member(mixed, "h2", "h1")["path"] == "down", 10.0, "h2 knows no cause")
-    told = {
-        w["message"][:2]: w
-        for w in mixed.netagent("h2", "status")["warnings"]
-        if w["code"] == "underlay-family"
-    }
+    mixed.wait(lambda: member(mixed, "h2", "h1")["path"] == "down", 10.0, "the path is not down")
+    mixed.wait(lambda: {"h1", "h3"} <= set(of_another_family(mixed, "h2")), 5.0, "h2 knows no cause")
+    told = of_another_family(mixed, "h2")
     for name, address in (("h1", "192.0.2.1"), ("h3", "192.0.2.3")):
         assert f"reached at {address} and this host at 2001:db8::2" in told[name]["message"]
         assert "`advertise`" in told[name]["cure"]
