@@ -67,6 +67,8 @@ class Agent:
         self.config = load_config()
         self.config_problem = ""
         """Why the last SIGHUP changed nothing."""
+        self.waiting_keys: list[str] = []
+        """What it changed that needs a restart to take effect."""
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
         self._begins_anew = False
@@ -166,8 +168,8 @@ class Agent:
             self.config_problem = str(error)
             logger.warning("the configuration stays as it is: %s", error)
             return
-        self.config_problem = ""
         at_once, later = configuration.changed_keys(self.config, new)
+        self.config_problem, self.waiting_keys = "", later
         values = {name: getattr(new, name) for name in at_once}
         self.config = configuration.replaced(self.config, values)
         log.configure(self.config.log_level)

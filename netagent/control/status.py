@@ -68,8 +68,24 @@ async def status_of(agent: Agent) -> schema.Status:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
         await _fill(status, agent, cluster)
-    status["warnings"] += [*_config_warning(agent), *_address_warning(agent), *_runtime_warnings(agent)]
+    status["warnings"] += [*_config_warnings(agent), *_address_warning(agent), *_runtime_warnings(agent)]
     return status
+
+
+def _config_warnings(agent: Agent) -> Iterable[schema.Notice]:
+    """What became of the last SIGHUP, where an operator would not see it by its effect."""
+    if agent.config_problem:
+        yield {
+            "code": "config",
+            "message": f"the configuration was not read again, and the next start would fail: {agent.config_problem}",
+            "cure": "correct it, then send the agent SIGHUP, as `systemctl reload netagent` does",
+        }
+    if agent.waiting_keys:
+        yield {
+            "code": "config-waits",
+            "message": f"changed in the configuration and not in effect yet: {', '.join(agent.waiting_keys)}",
+            "cure": "restart the agent; containers, packets and names go on meanwhile",
+        }
 
 
 def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
@@ -177,16 +193,24 @@ def _heard(agent: Agent) -> Iterable[schema.Heard]:
             cluster = neighbour.cluster or neighbour.cluster_id[:8]
             yield {"name": neighbour.name, "address": neighbour.gossip[0], "cluster": cluster, "how": "mdns"}
     if agent.cluster is not None:
-        for address in agent.cluster.gossip.inbox.heard.strangers:
+        for address in _strangers(agent.cluster):
             yield {"name": "", "address": address, "cluster": "", "how": "gossip"}
+
+
+def _strangers(cluster: Cluster) -> dict[str, str]:
+    """Who spoke to us lately without belonging to the cluster, and why that was refused."""
+    return cluster.gossip.inbox.heard.recent_strangers(trio.current_time())
 
 
 def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
     clusters = sorted({n.cluster for n in agent.neighbours.heard.values() if n.cluster})
     if clusters:
+        of_them = (
+            f"the cluster {clusters[0]} is" if len(clusters) == 1 else f"clusters are ({', '.join(clusters)})"
+        )
         yield {
             "code": "cluster-heard",
-            "message": f"the cluster {', '.join(clusters)} is on this link, and this host is not in it",
+            "message": f"this host is in no cluster, and {of_them} on this link",
             "cure": "on a member `netagent invite`, here `netagent join` with that token",
         }
     else:
@@ -196,16 +220,6 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
             "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
         }
     yield from _mdns_warning(agent)
-
-
-def _config_warning(agent: Agent) -> Iterable[schema.Notice]:
-    if agent.config_problem:
-        yield {
-            "code": "config",
-            "message": f"the configuration was not read again, and the next start would fail: {agent.config_problem}",
-            "cure": "correct it until `netagent config check` finds nothing, then send SIGHUP, as "
-            "`systemctl reload netagent` does",
-        }
 
 
 def _address_warning(agent: Agent) -> Iterable[schema.Notice]:
@@ -274,7 +288,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         }
     for clash in view.clashes:
         yield {"code": clash.kind, "message": clash.text, "cure": clash.cure}
-    for address, reason in cluster.gossip.inbox.heard.strangers.items():
+    for address, reason in _strangers(cluster).items():
         yield {
             "code": "stranger",
             "message": f"packets from {address} are refused: {reason}",

@@ -117,6 +117,7 @@ class Gossip:
             on_raised=self._note_raised,
             on_taken=note,
             is_held=lambda scope, owner: scope in self.node.scopes_of(owner),
+            clock=trio.current_time,
         )
         self._intake = Intake(self.inbox)
 

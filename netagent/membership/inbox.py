@@ -49,6 +49,8 @@ from netgossip.types import (
 )
 
 MAX_STRANGERS = 64
+STRANGER_KEPT_S: Final = 300.0
+"""The gossip tells of one that goes on every two minutes at least, however seldom that one dials (60 s)."""
 PIECE_ENTRIES: Final = 50
 """Taken into the view in one go: some 2 ms. The names', the kernel's and the collector's pieces may come in the same
 round of the event loop."""
@@ -61,14 +63,19 @@ logger = logging.getLogger("netagent.gossip")
 class Heard:
     """What was heard from outside the cluster, for `status`."""
 
-    strangers: dict[str, str] = field(default_factory=dict)
-    """Reason by IP address; the latest MAX_STRANGERS."""
+    strangers: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By IP address why its packets are refused, and when that was told; the latest MAX_STRANGERS."""
     clash: str = ""
     """Address of another machine that uses our identity."""
     unusable: int = 0
     """Events that could not be used because of a fault of ours."""
     false_hosts: int = 0
     """Host records refused because their key is not the host's."""
+
+    def recent_strangers(self, now: float) -> dict[str, str]:
+        """Reason by IP address, of those that have not been silent since."""
+        since = now - STRANGER_KEPT_S
+        return {host: reason for host, (reason, told_at) in self.strangers.items() if told_at >= since}
 
 
 class Inbox:
@@ -86,6 +93,7 @@ class Inbox:
         on_raised: Callable[[OwnLogRaised], None],
         on_taken: Callable[[tuple[Event, ...]], None],
         is_held: Callable[[Scope, NodeId], bool],
+        clock: Callable[[], float],
     ) -> None:
         self._live = live
         self._journal = journal
@@ -95,6 +103,7 @@ class Inbox:
         self._on_raised = on_raised
         self._on_taken = on_taken
         self._is_held = is_held
+        self._clock = clock
         self._waiting: deque[Event] = deque()
         self._waiting_entries = 0
         self._limited = Limited(logger)
@@ -267,7 +276,7 @@ class Inbox:
                 self.heard.strangers.pop(source[0], None)
                 if len(self.heard.strangers) >= MAX_STRANGERS:
                     self.heard.strangers.pop(next(iter(self.heard.strangers)))
-                self.heard.strangers[source[0]] = reason
+                self.heard.strangers[source[0]] = reason, self._clock()
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
             case IdentityClash(address=address):
                 self.heard.clash = address[0]

@@ -74,12 +74,12 @@ class Daemon:
 
     def stop(self) -> None:
         """SIGTERM, and wait for a clean end."""
-        self._signal("TERM")
+        self.signal("TERM")
         wait_until(lambda: not self.running, self._within_s, lambda: self._blame("does not stop"))
 
     def kill(self) -> None:
         """SIGKILL to it alone; what it started goes on."""
-        self._signal("KILL")
+        self.signal("KILL")
         wait_until(lambda: not self.running, self._within_s, lambda: self._blame("does not die"))
 
     def log_tail(self, lines: int = 15) -> str:
@@ -87,7 +87,8 @@ class Daemon:
         text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def _signal(self, name: str) -> None:
+    def signal(self, name: str) -> None:
+        """To it alone. Raises LabError when it does not run."""
         pid = self._pid() if self._host.has_power else None
         if pid is None:
             raise LabError(f"{self._called} is not running", exit_status=4)

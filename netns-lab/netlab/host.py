@@ -169,6 +169,10 @@ class Host:
         self._state.agent_wanted = False
         self._agent.kill()
 
+    def signal_agent(self, name: str) -> None:
+        """Send the agent a signal, such as "HUP", and wait for nothing."""
+        self._agent.signal(name)
+
     def log_tail(self, lines: int = 15) -> str:
         """The end of the agent's log."""
         return self._agent.log_tail(lines)

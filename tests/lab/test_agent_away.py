@@ -161,6 +161,57 @@ def test_scenario_23_all_agents_restart_at_once_under_a_stream(echoing: Cluster,
     app.lab.remove_container("late")
 
 
+def test_signals_reload_stop_and_stop_at_once(echoing: Cluster) -> None:
+    """A second SIGTERM waits for no request under way; what that had begun is as before after the next start."""
+    app = echoing
+    addresses = app.answers("c1", "echo3")
+    configuration = app.lab.host("h3").path("/etc/netagent/netagent.toml")
+    as_before = configuration.read_text()
+
+    def said(words: str) -> None:
+        app.wait(lambda: words in app.lab.host("h3").log_tail(5), 10.0, f"its log lacks {words!r}")
+
+    def told() -> dict[str, str]:
+        return {one["code"]: one["message"] for one in app.netagent("h3", "status")["warnings"]}
+
+    with app.agent_of("h3") as host:
+        for line, words, code in (
+            ("gossip_prt = 1", "unknown key 'gossip_prt'; did you mean 'gossip_port'?", "config"),
+            ("gossip_port = 7999", "these keys need a restart to take effect: gossip_port", "config-waits"),
+        ):
+            configuration.write_text(f"{as_before}{line}\n")
+            host.signal_agent("HUP")
+            said(words)
+            assert line.partition(" ")[0] in told()[code]
+        configuration.write_text(as_before)
+        host.signal_agent("HUP")
+        said("changed: nothing")
+        assert not {"config", "config-waits"} & set(told())
+
+    streaming = app.in_background(app.tcp_stream, "c1", addresses[0], 8)
+    established = ("ss", "-Htn", "state", "established", "sport = :7000")
+    app.wait(lambda: app.inside("echo3", *established).stdout != "", 5.0, "no stream")
+    detaching = app.in_background(app.try_netagent, "h3", "detach", "echo3", "--drain", "60s")
+    app.wait(lambda: app.answers("c1", "echo3") == [], 5.0, "the detach has not begun")
+    with app.agent_of("h3") as host:
+        host.signal_agent("TERM")
+        said("SIGTERM: stopping")
+        assert host.agent_running, "it lets the request go on for a while"
+        host.signal_agent("TERM")
+        said("second signal: stopping at once")
+        app.wait(lambda: not host.agent_running, 10.0, "it does not stop")
+    assert detaching.result().status == 3, detaching.result()
+    begin(app, ["h3"])
+    app.wait(lambda: app.answers("c1", "echo3") == addresses, 5.0, "its name is not back")
+    with app.agent_of("h3") as host:
+        host.signal_agent("INT")
+        said("SIGINT: stopping")
+        app.wait(lambda: not host.agent_running, 10.0, "it does not stop")
+    begin(app, ["h3"])
+    report = streaming.result()
+    assert (report["echoed"], report["lost"]) == (report["sent"], 0), report
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ten_minutes_without_any_agent_lose_no_packet_and_no_name(echoing: Cluster) -> None:

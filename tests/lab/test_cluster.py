@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from ipaddress import ip_network
 
 import pytest
@@ -60,6 +62,44 @@ def test_a_stranger_that_hears_a_cluster_says_how_to_enter(strangers: Cluster) -
     again = strangers.try_netagent("h3", "join", "--token-file", "-", stdin=token)
     assert again.status == 4, "one use"
     assert token not in again.stderr
+
+
+def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(strangers: Cluster) -> None:
+    """Both have h1 as a seed: h2 with its cluster id and another key, h3 as the member of another cluster."""
+    for host, name in (("h1", "mesh"), ("h3", "other")):
+        strangers.netagent(host, "init", "--cluster", name)
+    strangers.lab.heal()
+    ring = json.loads(strangers.lab.host("h1").path("/var/lib/netagent/keyring").read_text())
+    ring["keys"] = [base64.b64encode(b"k" * 32).decode()]
+    for host in ("h2", "h3"):
+        with strangers.agent_of(host) as changing:
+            with changing.path("/etc/netagent/netagent.toml").open("a") as configuration:
+                configuration.write('seeds = ["192.0.2.1"]\n')
+            if host == "h3":
+                changing.signal_agent("HUP")
+                continue
+            changing.stop_agent()
+            changing.path("/var/lib/netagent/keyring").write_text(json.dumps(ring))
+            changing.start_agent()
+
+    def shows(at: str, address: str, reason: str) -> bool:
+        status = strangers.netagent(at, "status")
+        told = [one for one in status["warnings"] if one["code"] == "stranger"]
+        return (
+            status["refused"].get(f"gossip_refused_{reason.replace('-', '_')}", 0) > 0
+            and any(f"{address} are refused: {reason}" in one["message"] for one in told)
+            and all("netagent join" in one["cure"] for one in told)
+            and address in {one["address"] for one in status["heard"] if one["how"] == "gossip"}
+        )
+
+    for at, address, reason in (
+        ("h1", "192.0.2.2", "wrong-key"),
+        ("h1", "192.0.2.3", "other-label"),
+        ("h2", "192.0.2.1", "wrong-key"),
+    ):
+        strangers.wait(lambda say=(at, address, reason): shows(*say), 15.0, f"{at} shows no {reason}")
+    for host in strangers.hosts:
+        assert strangers.agents(host) == {host: "alive"}, "none is a member of the others'"
 
 
 def test_networks_made_by_all_hosts_at_the_same_instant_are_one(cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
+from netlab.programs import Finished
 from netlab.topology import of_hosts
 
 pytestmark = pytest.mark.lab
@@ -220,21 +221,22 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Cluster) -> None:
     host = small_disk.lab.host("h1")
     host.run(["dd", "if=/dev/zero", "of=/var/lib/netagent/filler", "bs=4096"])
 
-    def attempt(name: str) -> int:
-        return small_disk.try_netagent(
-            "h1", "attach", f"netns:{name}", "--network", "app", "--name", name
-        ).status
+    def attempt(name: str) -> Finished:
+        return small_disk.try_netagent("h1", "attach", f"netns:{name}", "--network", "app", "--name", name)
 
     # The journal may have room left inside its own files, but not for many endpoints.
     for number in range(2, 60):
         name = f"c{number}"
         small_disk.lab.add_container(name, "h1", [])
         before = small_disk.traces()
-        if (status := attempt(name)) != 0:
+        if (done := attempt(name)).status != 0:
             break
-    assert status == 4
+    assert done.status == 4
+    assert "/var/lib/netagent: the disk is full" in done.stderr
+    told = small_disk.netagent("h1", "status")["warnings"]
+    assert "disk-full" in [one["code"] for one in told]
     assert small_disk.traces() == before
     assert small_disk.ask("c1", "c1").status == "NOERROR", "what was there goes on"
     host.must(["rm", "/var/lib/netagent/filler"])
-    small_disk.wait(lambda: attempt(name) == 0, 10.0, "it does not recover")
+    small_disk.wait(lambda: attempt(name).status == 0, 10.0, "it does not recover")
     assert small_disk.pings(name, "c1")

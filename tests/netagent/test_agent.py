@@ -166,9 +166,17 @@ async def test_a_configuration_that_is_refused_changes_nothing_and_is_told_until
     one._load_config = refuse
     one._reload()
     assert (one.config, one.config_problem) == (before, "no such key; correct it")
-    one._load_config = lambda: config.replaced(before, {"seeds": ("192.0.2.7",)})
+    changed = {"seeds": ("192.0.2.7",), "zone": "rack7"}
+    one._load_config = lambda: config.replaced(before, changed)
     one._reload()
     assert (one.config.seeds, one.config_problem) == (("192.0.2.7",), "")
+    assert (one.config.zone, one.waiting_keys) == ("", ["zone"]), "this one needs a restart"
+    one._load_config = refuse
+    one._reload()
+    assert one.waiting_keys == ["zone"]
+    one._load_config = lambda: before
+    one._reload()
+    assert (one.config, one.waiting_keys) == (before, [])
 
 
 def refuse():

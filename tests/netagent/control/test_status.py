@@ -14,7 +14,7 @@ from netagent.control.lookup import look_up
 from netagent.control.status import STATISTICS_S, status_of
 from netagent.doctor.finding import Finding
 from netagent.errors import InputError, NoError
-from netagent.membership.inbox import Heard
+from netagent.membership.inbox import STRANGER_KEPT_S, Heard
 from netagent.model.records import AttachmentRecord, Link
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
@@ -50,10 +50,13 @@ class Foreign:
         return self.found
 
 
-def agent_of(cluster=None, *neighbours, problem="", troubles=(), address="", former=(), config=""):
+def agent_of(
+    cluster=None, *neighbours, problem="", troubles=(), address="", former=(), config="", waiting=()
+):
     return SimpleNamespace(
         config_problem=config,
         former_ids=former,
+        waiting_keys=waiting,
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone=""),
         underlay=SimpleNamespace(address="192.0.2.1"),
@@ -134,7 +137,7 @@ async def test_a_configuration_that_was_refused_is_shown():
         status = await status_of(agent_of(cluster, config=problem))
         (notice,) = (one for one in status["warnings"] if one["code"] == "config")
         assert problem in notice["message"]
-        assert "netagent config check" in notice["cure"]
+        assert "SIGHUP" in notice["cure"]
 
 
 @virtual
@@ -171,8 +174,27 @@ async def test_in_no_cluster_it_says_what_to_type():
     assert "netagent init" in notice["cure"]
     status = await status_of(agent_of(None, neighbour(2, "mesh", "c1" * 16), problem="no multicast"))
     assert codes(status) == ["cluster-heard", "mdns"]
-    assert "mesh" in status["warnings"][0]["message"]
+    assert "the cluster mesh is on this link" in status["warnings"][0]["message"]
     assert status["heard"] == [{"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"}]
+
+
+@virtual
+async def test_each_cluster_that_is_heard_is_named():
+    status = await status_of(
+        agent_of(None, neighbour(2, "red", "d2" * 16), neighbour(3, "mesh", "c1" * 16), neighbour(4))
+    )
+    (notice,) = status["warnings"]
+    assert "clusters are (mesh, red) on this link" in notice["message"]
+    assert "netagent invite" in notice["cure"]
+
+
+@virtual
+async def test_keys_that_wait_for_a_restart_are_shown():
+    for cluster in (None, cluster_of()):
+        status = await status_of(agent_of(cluster, waiting=["gossip_port", "zone"]))
+        (waits,) = (one for one in status["warnings"] if one["code"] == "config-waits")
+        assert "gossip_port, zone" in waits["message"]
+        assert "restart" in waits["cure"]
 
 
 @virtual
@@ -201,12 +223,17 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
     cluster.following.supervisor.trouble = "it died"
-    cluster.gossip.inbox.heard.strangers["198.51.100.1"] = "wrong label"
+    now = trio.current_time()
+    cluster.gossip.inbox.heard.strangers |= {
+        "198.51.100.1": ("other-label", now),
+        "198.51.100.2": ("wrong-key", now - STRANGER_KEPT_S - 1),
+    }
     cluster.gossip.inbox.heard.clash = "192.0.2.77"
     status = await status_of(agent_of(cluster))
     wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "agent-dead", "overlap"]
     assert codes(status) == wrong, "both addresses clash"
     assert all(notice["cure"] for notice in status["warnings"])
+    assert [one["address"] for one in status["heard"]] == ["198.51.100.1"], "the other has long been silent"
     dead, overlap = status["warnings"][-2:]
     assert "not known yet" in dead["message"], "nobody has asked its kernel"
     assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]

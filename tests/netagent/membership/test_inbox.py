@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 
-from netagent.membership.inbox import MAX_STRANGERS, Inbox, first_view
+from netagent.membership.inbox import MAX_STRANGERS, STRANGER_KEPT_S, Inbox, first_view
 from netagent.model.ids import HostId
 from netagent.registry.facts import AgentState
 from netagent.registry.live import Live
@@ -43,7 +43,7 @@ def inbox():
     parts = SimpleNamespace(
         live=Live(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
     )
-    parts.requests, parts.raised, parts.taken = [], [], []
+    parts.requests, parts.raised, parts.taken, parts.now = [], [], [], 100.0
     parts.inbox = Inbox(
         live=parts.live,
         journal=parts.journal,
@@ -53,6 +53,7 @@ def inbox():
         on_raised=parts.raised.append,
         on_taken=parts.taken.extend,
         is_held=lambda _scope, _owner: True,
+        clock=lambda: parts.now,
     )
     return parts
 
@@ -130,10 +131,20 @@ def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
         parts.inbox.handle((StrangerHeard(("198.51.100.0", 1), "key"),))
     strangers = parts.inbox.heard.strangers
     assert len(strangers) == MAX_STRANGERS
-    assert strangers["198.51.100.0"] == "key", "heard again and again, so it stays"
+    assert strangers["198.51.100.0"] == ("key", 100.0), "heard again and again, so it stays"
     assert "198.51.100.1" not in strangers
     parts.inbox.handle((member(address="198.51.100.0"),))
     assert "198.51.100.0" not in strangers
+
+
+def test_strangers_are_told_with_the_time_of_the_last_word():
+    parts = inbox()
+    for parts.now, number, reason in ((1.0, 1, "label"), (2.0, 2, "key"), (3.0, 1, "key")):
+        parts.inbox.handle((StrangerHeard((f"198.51.100.{number}", 1), reason),))
+    heard = parts.inbox.heard
+    assert heard.recent_strangers(3.0) == {"198.51.100.2": "key", "198.51.100.1": "key"}
+    assert heard.recent_strangers(2.5 + STRANGER_KEPT_S) == {"198.51.100.1": "key"}
+    assert heard.recent_strangers(4.0 + STRANGER_KEPT_S) == {}
 
 
 def test_a_cloned_machine_is_remembered():

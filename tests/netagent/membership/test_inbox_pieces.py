@@ -46,6 +46,7 @@ def parts():
         on_raised=lambda _: None,
         on_taken=one.taken.extend,
         is_held=lambda scope, owner: (scope, owner) not in one.dropped,
+        clock=lambda: 0.0,
     )
     return one
 
