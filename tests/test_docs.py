@@ -7,6 +7,7 @@ tests/dns/test_readme.py.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -179,6 +180,34 @@ def test_commands_in_running_text_exist(name: str) -> None:
         words = shlex.split(command)[1:]
         if words and not words[0].startswith("/"):
             check_command_word(words, name)
+
+
+SOURCES = sorted((ROOT / "netagent").rglob("*.py"))
+
+
+def texts_in(source: Path) -> Iterator[str]:
+    """The strings of a module; `{…}` stands where something is filled in."""
+    tree = ast.parse(source.read_text())
+    within = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{…}" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in within:
+            yield node.value
+
+
+def test_commands_that_errors_and_warnings_name_exist() -> None:
+    checked = 0
+    for source in SOURCES:
+        for text in texts_in(source):
+            for command in re.findall(r"`(?:sudo )?(netagent [a-z][^`\n]*)`", text):
+                words = command.split()[1:]
+                if not words[0].startswith("{") and not words[-1].endswith(("=", "|")):
+                    check_command_word(words, f"{source.name}: {text}")
+                    checked += 1
+    assert checked > 50
 
 
 def check_command_word(words: list[str], name: str) -> None:

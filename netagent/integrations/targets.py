@@ -7,17 +7,24 @@ another one the endpoint goes (netagent.usecases.janitor).
 
 from __future__ import annotations
 
-import subprocess
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import nearest_name
 from netagent.usecases.targets import Target, netns_of_pid
 
 ASK_S = 5.0
 """For a command to answer. systemctl and podman take 10 and 60 ms; beyond seconds what they ask hangs."""
+
+MAX_COMPLAINT = 200
+"""Characters of what a program complains of that are shown."""
+
+_NOTHING_OF_THAT_NAME = re.compile(r"no such|no machine|no container|not found", re.IGNORECASE)
+"""What docker, podman and machinectl complain of then; anything else keeps them from telling."""
 
 
 class HostTargets:
@@ -25,7 +32,7 @@ class HostTargets:
 
     async def docker(self, name: str) -> Target:
         """A running Docker container."""
-        hint = "see `docker ps`, and whether Docker itself runs"
+        hint = "see `docker ps`"
         pid = await _inspected("docker", name, hint)
         return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
 
@@ -37,10 +44,10 @@ class HostTargets:
 
     async def unit(self, name: str) -> Target:
         """The main process of a systemd unit that has a namespace of its own."""
-        status, output = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
-        shown = _properties(output)
-        if status or shown.get("LoadState") in {"not-found", "bad-setting"}:
-            raise NoError(
+        said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
+        shown = _properties(said.output)
+        if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
+            raise said.no_answer or NoError(
                 f"systemd has no unit {name!r}",
                 code="no-such-unit",
                 thing=name,
@@ -54,27 +61,27 @@ class HostTargets:
 
     async def machine(self, name: str) -> Target:
         """A machine that systemd-machined knows."""
-        status, output = await _run("machinectl", "show", "--property=Leader", "--", name)
-        if status:
-            raise NoError(
+        said = await _run("machinectl", "show", "--property=Leader", "--", name)
+        if said.status:
+            raise said.no_answer or NoError(
                 f"systemd knows no machine {name!r}",
                 code="no-such-machine",
                 thing=name,
                 hint="see `machinectl list`",
             )
         return _own(
-            _target("machine", name, _pid(_properties(output).get("Leader", "")), hint="start it first"),
+            _target("machine", name, _pid(_properties(said.output).get("Leader", "")), hint="start it first"),
             "start it with --private-network or --network-veth",
         )
 
 
 async def _inspected(program: str, name: str, hint: str) -> int:
-    status, output = await _run(program, "container", "inspect", "--format", "{{.State.Pid}}", "--", name)
-    if status:
-        raise NoError(
+    said = await _run(program, "container", "inspect", "--format", "{{.State.Pid}}", "--", name)
+    if said.status:
+        raise said.no_answer or NoError(
             f"{program} knows no container {name!r}", code="no-such-container", thing=name, hint=hint
         )
-    return _pid(output)
+    return _pid(said.output)
 
 
 def _target(kind: str, name: str, pid: int, *, hint: str, behind_runtime: bool = False) -> Target:
@@ -119,16 +126,38 @@ def _pid(text: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
-async def _run(*command: str) -> tuple[int, str]:
-    """Exit status and output. RefusedError when there is no such program, FailedError when it doesn't end."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a program said."""
+
+    program: str
+    status: int
+    output: str
+    complaint: str
+    """The first line on standard error."""
+
+    @property
+    def no_answer(self) -> NetagentError | None:
+        """Why it could not tell, as when its daemon does not run; None when it told that there is none."""
+        if not self.complaint or _NOTHING_OF_THAT_NAME.search(self.complaint):
+            return None
+        return FailedError(
+            f"{self.program} can't tell: {self.complaint}",
+            code="runtime-silent",
+            thing=self.program,
+            hint=f"see whether what `{self.program}` asks runs, then try again",
+        )
+
+
+async def _run(*command: str) -> _Said:
+    """RefusedError when there is no such program, FailedError when it doesn't end."""
     if any("\0" in word or not word.isprintable() for word in command):
         raise InputError(f"{command[-1]!r} is no name", thing=command[-1], hint="write it as it is shown")
     try:
         with trio.move_on_after(ASK_S):
-            done = await trio.run_process(
-                command, capture_stdout=True, stderr=subprocess.DEVNULL, check=False
-            )
-            return done.returncode, done.stdout.decode("utf-8", "replace")
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            complaint = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_COMPLAINT]
+            return _Said(command[0], done.returncode, done.stdout.decode("utf-8", "replace"), complaint)
     except OSError as error:
         raise RefusedError(
             f"{command[0]} can't be run: {error.strerror}",

@@ -297,7 +297,7 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
 
 
 def test_later_commands_do_not_exist_yet(netagent: Run) -> None:
-    for word in ("events", "dashboard", "install"):
+    for word in ("events", "dashboard", "top", "report", "keys", "config"):
         assert netagent(word).returncode == 2
 
 

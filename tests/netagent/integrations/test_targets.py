@@ -74,13 +74,41 @@ def test_what_does_not_run_or_does_not_exist_is_said(program: Program) -> None:
     program("docker", "echo 0")
     program("podman", "echo Error: no such container >&2; exit 125")
     program("systemctl", "echo LoadState=not-found; echo MainPID=0")
-    program("machinectl", "exit 1")
+    program("machinectl", "echo \"Could not get path to machine: No machine 'm1' known\" >&2; exit 1")
     assert refusal("docker:web", RefusedError).code == "not-running"
     assert refusal("podman:web", NoError).code == "no-such-container"
     assert refusal("unit:web", NoError).code == "no-such-unit"
     assert refusal("machine:web", NoError).code == "no-such-machine"
     program("systemctl", "echo LoadState=loaded; echo MainPID=0")
     assert refusal("unit:web.socket", RefusedError).code == "not-running"
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "complaint"),
+    [
+        (
+            "docker",
+            "docker:web",
+            "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is it running?",
+        ),
+        ("podman", "podman:web", "Error: configure storage: permission denied"),
+        ("systemctl", "unit:web", "System has not been booted with systemd as init system (PID 1)."),
+        ("machinectl", "machine:m1", "Failed to connect to bus: Host is down"),
+    ],
+)
+def test_who_cannot_tell_is_not_taken_to_say_no(
+    program: Program, name: str, target: str, complaint: str
+) -> None:
+    program(name, f"echo '{complaint}' >&2; echo 'and more' >&2; exit 1")
+    error = refusal(target, FailedError)
+    assert error.message == f"{name} can't tell: {complaint}"
+    assert name in error.hint
+
+
+def test_docker_says_in_these_words_that_there_is_none(program: Program) -> None:
+    for words in ("Error: No such container: web", "Error response from daemon: No such container: web"):
+        program("docker", f"echo '[]'; echo '{words}' >&2; exit 1")
+        assert refusal("docker:web", NoError).code == "no-such-container"
 
 
 def test_a_program_that_is_missing_odd_or_silent_is_no_hang(
