@@ -16,7 +16,6 @@ from netagent.membership.retreat import Retreat
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 from netagent.registry.row import Stage
-from netagent.registry.view import AgentState
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.fencing import fence_all
@@ -65,9 +64,7 @@ class Departure:
         async with self.own_host.going_down():
             await self._retreat(drain_s)
             lacking = await self.gossip.wait_heard()
-        view = self.live.view
-        alive = {h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local}
-        return len(alive - lacking)
+        return len(self.retreat.others() - lacking)
 
     async def _retreat(self, drain_s: float) -> None:
         """Until nobody is led here any more and those who were have done. At once when nobody can be."""

@@ -14,8 +14,10 @@ import trio
 from netagent.datapath.connection import has_connection
 from netagent.registry.row import LocalEndpointRow
 
-REMEMBERED_S = 5.0
-"""The TTL of our answers (netagent.names.source.TTL_S; a test compares them)."""
+UNDER_WAY_S = 0.5
+"""A client's clock starts when it has the answer, and its last connection comes a moment after it was decided on."""
+REMEMBERED_S = 5.0 + UNDER_WAY_S
+"""The TTL of our answers (netagent.names.source.TTL_S; a test compares them), from the last answer on."""
 DRAIN_S = 10.0
 """For a host that goes, if nobody says otherwise: what clients remember, and as long again for requests under way."""
 DETACH_DRAIN_S = 1.0
