@@ -357,8 +357,10 @@ KNOWS = {
 SWIM_PARTS = {"awareness", "broadcasts", "members", "probe", "suspicion"}
 RECORD_PARTS = {"carriage", "dissemination", "exchange", "presence", "requests", "table"}
 MEMBERSHIP_SIDE = SWIM_PARTS | {
+    "absentees",
     "claims",
     "detector",
+    "lateness",
     "outgoing",
     "parse",
     "redial",

@@ -5,32 +5,30 @@ Five activities run side by side, each with its own timer:
     probe       one member each interval: ping, then ask others, then suspect        detector.py, probe.py
     gossip      while rumours wait: to a few random members each interval          rounds.py, broadcasts.py
     exchange    everything, with one random live member, over a stream, now and then              rounds.py
-    reconnect   dial who should be a member and is not, for ever                       rounds.py, redial.py
+    reconnect   dial who should be a member and is not, for ever         rounds.py, absentees.py, redial.py
     judgement   suspicions that run out, new addresses, forgetting                                 claims.py
 
 and every activity answers to the same table of beliefs (members.py, claims.py).
-
-The machine is late when its process was stopped or starved. Then the answers that it waits for lie unread in the
-socket, so it gives everybody the time back during which it did not listen, and doubts itself rather than others.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from netgossip.absentees import Absentees
 from netgossip.awareness import Awareness
 from netgossip.claims import Claims
 from netgossip.config import GossipConfig
 from netgossip.counters import COUNTERS
 from netgossip.detector import Detector
 from netgossip.errors import SealError, WireError
-from netgossip.members import MemberTable, is_live
+from netgossip.lateness import Lateness
+from netgossip.members import MemberTable
 from netgossip.outgoing import Outgoing
 from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
-from netgossip.redial import Redial
 from netgossip.rounds import Rounds
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
 from netgossip.strangers import Strangers
@@ -83,7 +81,6 @@ class Swim:
         self._config = config
         self._keyring = keyring
         self._label = check_label(label)
-        self._rng = rng
         self._counts = Counter(dict.fromkeys(COUNTERS, 0))
         own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, check_meta(meta), VSN)
         self._table = MemberTable(own)
@@ -98,6 +95,7 @@ class Swim:
             awareness=self._awareness,
             counts=self._counts,
         )
+        self._strangers = Strangers()
         self._streams = StreamTable(
             config=config,
             keyring=keyring,
@@ -106,8 +104,16 @@ class Swim:
             outgoing=self._outgoing,
             new_stream_id=new_stream_id,
         )
+        self._build_activities(rng, now, seeds)
+        self._claims.announce(now)
+        for member in remembered:
+            self._claims.remember(member, now)
+        self._settle(now)
+
+    def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:
+        """What runs by time, around the beliefs that all of it shares."""
         self._detector = Detector(
-            config=config,
+            config=self._config,
             rng=rng,
             table=self._table,
             claims=self._claims,
@@ -116,15 +122,9 @@ class Swim:
             awareness=self._awareness,
             counts=self._counts,
         )
-        self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
-        self._strangers = Strangers()
-        self._seeds = tuple(seeds)
-        self._wanted_for: tuple[object, ...] = ()
-        self._leave_by = float("inf")
-        self._lagged_at = float("-inf")
-        self._probe_at = now + rng.uniform(0, config.probe_interval_s)
+        self._probe_at = now + rng.uniform(0, self._config.probe_interval_s)
         self._rounds = Rounds(
-            config=config,
+            config=self._config,
             rng=rng,
             now=now,
             table=self._table,
@@ -132,11 +132,23 @@ class Swim:
             outgoing=self._outgoing,
             streams=self._streams,
         )
+        self._lateness = Lateness(
+            config=self._config,
+            claims=self._claims,
+            prober=self._detector.prober,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._absentees = Absentees(
+            config=self._config,
+            rng=rng,
+            table=self._table,
+            claims=self._claims,
+            dial=lambda address, now: self._rounds.dial(address, Purpose.JOIN, now),
+            seeds=seeds,
+        )
         self._reap_at = now + _REAP_INTERVAL_S
-        self._claims.announce(now)
-        for member in remembered:
-            self._claims.remember(member, now)
-        self._settle(now)
+        self._leave_by = float("inf")
 
     # Input.
 
@@ -188,7 +200,8 @@ class Swim:
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Calls that come early or repeatedly do nothing."""
-        self._make_up_for_lateness(now)
+        # Of all timers the probe's is the one that is never set into the past.
+        self._lateness.make_up(now - self._probe_at, now)
         self._detector.handle_deadline(now)
         if now >= self._probe_at:
             self._probe_at = now + self._config.probe_interval_s
@@ -216,7 +229,7 @@ class Swim:
             self._streams.next_deadline(),
             self._rounds.next_deadline(),
             self._reap_at,
-            float("inf") if self._claims.is_leaving else self._redial.next_deadline(),
+            self._absentees.next_deadline(),
             self._leave_by,
         )
 
@@ -239,7 +252,7 @@ class Swim:
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
         """Dial these, for ever, while no live member has their address."""
-        self._seeds = tuple(seeds)
+        self._absentees.set_seeds(seeds)
         self._settle(now)
 
     def leave(self, now: float) -> None:
@@ -275,10 +288,7 @@ class Swim:
 
     def note_lag(self, lag_s: float, now: float) -> None:
         """The event loop was late by `lag_s`: doubt ourselves."""
-        if lag_s > self._config.probe_timeout_s / 2 and now != self._lagged_at:
-            self._lagged_at = now  # the driver and our own timer may both have noticed
-            self._counts["lags"] += 1
-            self._awareness.apply(+1)
+        self._lateness.note(lag_s, now)
 
     # What there is to see.
 
@@ -339,15 +349,6 @@ class Swim:
 
     # Activities.
 
-    def _make_up_for_lateness(self, now: float) -> None:
-        late_s = now - self._probe_at  # of all timers the one that is never set into the past
-        if late_s <= self._config.probe_timeout_s / 2:
-            return
-        self.note_lag(late_s, now)
-        if late_s > self._config.probe_timeout_s:
-            self._detector.prober.postpone(late_s + self._config.probe_timeout_s)
-            self._claims.postpone(late_s + self._config.probe_timeout_s)
-
     def _handle_stream_message(self, stream: GossipStream, message: StreamMessage, now: float) -> None:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
@@ -370,7 +371,7 @@ class Swim:
     def _close(self, stream: GossipStream, now: float, *, is_broken: bool = False) -> None:
         self._streams.close(stream.stream_id, is_broken=is_broken)
         if stream.purpose is Purpose.JOIN:
-            self._redial.ended(stream.peer, now)
+            self._absentees.ended(stream.peer, now)
 
     # Housekeeping.
 
@@ -382,22 +383,7 @@ class Swim:
                 self._rounds.note_newcomer(node_id, now)
         self._claims.newcomers.clear()
         self._detector.check_moves()
-        if self._claims.is_leaving:
-            return
-        wanted_for = (self._table.revision, len(self._claims.unconfirmed), self._seeds)
-        if wanted_for != self._wanted_for:
-            self._wanted_for = wanted_for
-            self._redial.want(self._wanted(), now)
-        for address in self._redial.take_due(now):
-            self._rounds.dial(address, Purpose.JOIN, now)
-
-    def _wanted(self) -> Iterable[Address]:
-        """Who is to be dialled until it is a member. All the dead as well when nobody else is left."""
-        reached = {m.address for m in self._table if is_live(m) and m.node_id not in self._claims.unconfirmed}
-        wanted = [*self._seeds, *(self._table.view[n].address for n in self._claims.unconfirmed)]
-        if self._table.live == 1:
-            wanted += [m.address for m in self._table.others(MemberState.DEAD)]
-        return [address for address in wanted if address not in reached]
+        self._absentees.dial_due(now)
 
     def _reap(self, now: float) -> None:
         self._claims.reap(now)

@@ -431,14 +431,14 @@ def test_seeds_are_dialled_for_ever_with_a_growing_pause() -> None:
         for command in opened:
             dials.append(machine.now)
             machine.swim.handle_stream_end(command.stream_id, machine.now, "refused")
-        machine.now = machine.swim._redial.next_deadline()
+        machine.now = machine.swim._absentees.next_deadline()
         machine.swim.handle_deadline(machine.now)
     pauses = [after - before for before, after in itertools.pairwise(dials)]
     assert len(dials) >= 11
     assert 0.5 <= pauses[0] <= 1.0
     assert all(30 <= pause <= 60 for pause in pauses[6:])
     machine.swim.set_seeds((), machine.now)
-    assert machine.swim._redial.next_deadline() == float("inf")
+    assert machine.swim._absentees.next_deadline() == float("inf")
 
 
 def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
