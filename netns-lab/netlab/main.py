@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from netlab import programs, topology
 from netlab.errors import LabError
@@ -55,6 +56,10 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
+Add: TypeAlias = Callable[..., argparse.ArgumentParser]
+"""A command: its name, who does it, its help, and the names of its positional arguments."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lab",
@@ -72,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(handler=handler)
         return sub
 
+    for group in (_of_the_lab, _of_hosts, _of_containers, _of_faults):
+        group(add)
+    return parser
+
+
+def _of_the_lab(add: Add) -> None:
     demo = add(
         "demo", _demo, "the tutorial as a program: three hosts, a database, two web replicas, three accidents"
     )
@@ -86,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--runtimes", action="store_true", help="with Docker and Podman, which the agents serve")
     add("down", _down, "remove the lab, also what a crash left of it")
     add("status", _status, "hosts, containers and faults")
+
+
+def _of_hosts(add: Add) -> None:
     agent = add("agent", _agent, "stop is SIGTERM, kill SIGKILL; the host and its containers live on", "host")
     agent.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
     docker = add(
@@ -107,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         "host",
     )
     add("host", _run_on_host, "run a command on a host: lab host HOST -- CMD...", "host")
+
+
+def _of_containers(add: Add) -> None:
     container = add(
         "container",
         _container,
@@ -120,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     add("exec", _run_in_container, "run a command inside a container: lab exec NAME -- CMD...", "name")
     remove = add("rm", _remove, "detach and remove a container", "name")
     remove.add_argument("--kill", action="store_true", help="without telling the agent")
+
+
+def _of_faults(add: Add) -> None:
     cut = add("cut", _cut, "nothing passes between two hosts any more", "one", "other")
     cut.add_argument("--one-way", action="store_true", help="only from the first to the second")
     add("heal", _heal, "undo all cuts, blocks, losses and small cables")
@@ -129,7 +149,6 @@ def _parser() -> argparse.ArgumentParser:
     mtu.add_argument("bytes", type=_number(int, 68, 65535), metavar="N")
     block = add("block", _block, "a firewall drops TCP and UDP to this port, to and from a host", "host")
     block.add_argument("port", type=_number(int, 1, 65535), metavar="PORT")
-    return parser
 
 
 def _number(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], float]:
