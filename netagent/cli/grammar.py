@@ -1,72 +1,19 @@
 """The grammar of the command line: commands, their arguments, their help.
 
 The overview that `netagent --help` shows is in netagent.cli.overview; each command's own help ends with examples,
-because that is what people copy. Options that every command has may stand before or after it.
+because that is what people copy.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
 from netagent.cli import arguments, commands, doctor, installing
 from netagent.cli.arguments import KEY_PREFIX
-from netagent.cli.commands import Run
-from netagent.cli.overview import OVERVIEW
-from netagent.cli.render import FORMS
+from netagent.cli.parser import Adder, Parser, Root, ShowVersion, command_of, common_options, meant
 from netagent.errors import InputError
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises instead of exiting, and offers the word that was probably meant."""
-
-    def error(self, message: str) -> NoReturn:
-        """Wrong usage, as a sentence."""
-        see = f"see `{self.prog} --help`"
-        if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
-            what, word = unusable.groups()
-            raise InputError(f"{what} cannot be {word}", code="usage", hint="give a whole number")
-        unknown = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if unknown is None:
-            raise InputError(f"{self.prog}: {message}", code="usage", hint=see)
-        what, word, listed = unknown.groups()
-        choices = [choice.strip("'") for choice in listed.split(", ")]
-        if what.startswith("-"):
-            takes = f"take {', '.join(choices[:-1])} or {choices[-1]}"
-            raise InputError(f"{what} cannot be {word!r}", code="usage", thing=word, hint=takes)
-        raise InputError(
-            f"{self.prog} has no command {word!r}", code="usage", thing=word, hint=meant(word, choices) or see
-        )
-
-
-class _Root(Parser):
-    """Its help is the overview above: argparse's own would be one unsorted list."""
-
-    def format_help(self) -> str:
-        """The overview."""
-        return OVERVIEW
-
-
-class _ShowVersion(argparse.Action):
-    """`--version`: what everybody types first, and what needs no agent."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        """Print this program's version and exit."""
-        sys.stdout.write(f"netagent {commands.program_version()}\n")
-        parser.exit()
-
-
-def meant(word: str, choices: Sequence[str]) -> str:
-    """`did you mean …?`, or `""` when nothing is near."""
-    near = (
-        difflib.get_close_matches(word, choices, n=1)
-        or [c for c in choices if word and c.startswith(word)][:1]
-    )
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -98,89 +45,21 @@ def whole_grammar() -> Parser:
 
 def _root(said: frozenset[str] | None) -> Parser:
     """The grammar, of which only the commands among the words `said` get their arguments: that halves the time."""
-    everywhere = _common(argparse.SUPPRESS)
-    root = _Root(prog="netagent", parents=[_common(None)], allow_abbrev=False)
-    root.add_argument("--version", action=_ShowVersion, nargs=0, help=argparse.SUPPRESS)
-    words = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    add = _Adder(words, everywhere, said)
-    _cluster(add)
-    _containers(add)
-    _look(add)
-    _this_host(add)
-    network = add.group("network", "networks: create, ls, inspect, rm, connect, disconnect")
-    _networks(_Adder(network, everywhere, said))
+    everywhere = common_options(argparse.SUPPRESS)
+    root = Root(prog="netagent", parents=[common_options(None)], allow_abbrev=False)
+    root.add_argument("--version", action=ShowVersion, nargs=0, help=argparse.SUPPRESS)
+    add = Adder(command_of(root), everywhere, said)
+    for group in (_cluster, _hosts, _containers, _look, _ask, _this_host):
+        group(add)
+    network = add.word("network", "networks: create, ls, inspect, rm, connect, disconnect")
+    _networks(Adder(network, everywhere, said))
     for word, run in (("endpoint", commands.endpoints), ("service", commands.services)):
-        group = add.group(word, f"`netagent {word} ls` is `netagent {word}s`")
-        _Adder(group, everywhere, said)("ls", run, arguments.filters)
+        words_of = add.word(word, f"`netagent {word} ls` is `netagent {word}s`")
+        Adder(words_of, everywhere, said)("ls", run, arguments.filters)
     return root
 
 
-def _common(default: Any) -> argparse.ArgumentParser:
-    """Options of every command. Below the root their defaults are suppressed, so that the root's stand."""
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    group = common.add_argument_group("options of every command")
-    group.add_argument("-o", "--output", choices=FORMS, default=default, metavar="FORM", help="|".join(FORMS))
-    group.add_argument(
-        "--json", action="store_const", const="json", dest="output", default=default, help="short for -o json"
-    )
-    group.add_argument("--socket", metavar="PATH", default=default, help="the agent to ask")
-    group.add_argument(
-        "--debug",
-        action="store_const",
-        const=True,
-        default=default,
-        help="show a traceback when something goes wrong",
-    )
-    return common
-
-
-class _Adder:
-    """Adds commands to one level of the grammar."""
-
-    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str] | None) -> None:
-        self._words = words
-        self._common = common
-        self._said = said
-
-    def __call__(
-        self,
-        names: str,
-        run: Run,
-        take: Callable[[argparse.ArgumentParser], object] | None = None,
-        *,
-        says: str = "",
-        examples: str = "",
-    ) -> None:
-        """A command: `names` is its name and then its aliases, `take` adds its arguments, `says` its description."""
-        name, *aliases = names.split()
-        if self._said is not None and self._said.isdisjoint(names.split()):
-            self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
-            return
-        parser = self._words.add_parser(
-            name,
-            aliases=aliases,
-            parents=[self._common],
-            allow_abbrev=False,
-            help=run.__doc__,
-            description=says or run.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="examples:\n" + "\n".join("  " + line for line in examples.splitlines())
-            if examples
-            else None,
-        )
-        if take:
-            take(parser)
-        parser.set_defaults(run=run, parser=parser)
-
-    def group(self, name: str, says: str) -> Any:
-        """A word that is followed by another one."""
-        parser = self._words.add_parser(
-            name, parents=[self._common], allow_abbrev=False, description=says, help=says
-        )
-        return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-
-
-def _cluster(add: _Adder) -> None:
+def _cluster(add: Adder) -> None:
     add(
         "agent",
         commands.agent,
@@ -224,6 +103,9 @@ def _cluster(add: _Adder) -> None:
         "containers, give back the addresses, forget the keys.",
         examples="sudo netagent leave\nsudo netagent leave --drain 60s",
     )
+
+
+def _hosts(add: Adder) -> None:
     add(
         "forget",
         commands.forget,
@@ -253,7 +135,7 @@ def _cluster(add: _Adder) -> None:
     )
 
 
-def _containers(add: _Adder) -> None:
+def _containers(add: Adder) -> None:
     add(
         "attach",
         commands.attach,
@@ -301,7 +183,7 @@ def _containers(add: _Adder) -> None:
     )
 
 
-def _look(add: _Adder) -> None:
+def _look(add: Adder) -> None:
     add(
         "status",
         commands.status,
@@ -343,6 +225,9 @@ def _look(add: _Adder) -> None:
         "answers, and then exits 3.",
         examples="sudo netagent doctor\nsudo netagent doctor --json",
     )
+
+
+def _ask(add: Adder) -> None:
     add(
         "lookup",
         commands.lookup,
@@ -364,7 +249,7 @@ def _look(add: _Adder) -> None:
     add("version", commands.version, says="Versions of this program and of the agent it talks to.")
 
 
-def _this_host(add: _Adder) -> None:
+def _this_host(add: Adder) -> None:
     add(
         "install",
         installing.install,
@@ -389,7 +274,7 @@ def _this_host(add: _Adder) -> None:
     )
 
 
-def _networks(add: _Adder) -> None:
+def _networks(add: Adder) -> None:
     add(
         "create",
         commands.network_create,

@@ -1,0 +1,145 @@
+"""How the command line is parsed: argparse that says what is wrong in a sentence, and what was probably meant.
+
+The commands themselves are in netagent.cli.grammar. Options that every command has may stand before or after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from netagent.cli import commands
+from netagent.cli.commands import Run
+from netagent.cli.overview import OVERVIEW
+from netagent.cli.render import FORMS
+from netagent.errors import InputError
+
+_COMMAND = "COMMAND"
+"""What stands in the help where a command is to be said."""
+
+Take = Callable[[argparse.ArgumentParser], object]
+"""Gives a command its arguments."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises instead of exiting, and offers the word that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage, as a sentence."""
+        see = f"see `{self.prog} --help`"
+        if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
+            what, word = unusable.groups()
+            raise InputError(f"{what} cannot be {word}", code="usage", hint="give a whole number")
+        unknown = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if unknown is None:
+            raise InputError(f"{self.prog}: {message}", code="usage", hint=see)
+        what, word, listed = unknown.groups()
+        choices = [choice.strip("'") for choice in listed.split(", ")]
+        takes = f"take {', '.join(choices[:-1])} or {choices[-1]}"
+        if what.startswith("-"):
+            text, hint = f"{what} cannot be {word!r}", takes
+        elif what == _COMMAND:
+            text, hint = f"{self.prog} has no command {word!r}", meant(word, choices) or see
+        else:
+            text, hint = f"{self.prog} does not take {word!r}", meant(word, choices) or takes
+        raise InputError(text, code="usage", thing=word, hint=hint)
+
+
+class Root(Parser):
+    """Its help is the overview: argparse's own would be one unsorted list."""
+
+    def format_help(self) -> str:
+        """The overview."""
+        return OVERVIEW
+
+
+class ShowVersion(argparse.Action):
+    """`--version`: what everybody types first, and what needs no agent."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print this program's version and exit."""
+        sys.stdout.write(f"netagent {commands.program_version()}\n")
+        parser.exit()
+
+
+def meant(word: str, choices: Sequence[str]) -> str:
+    """`did you mean …?`, or `""` when nothing is near."""
+    near = (
+        difflib.get_close_matches(word, choices, n=1)
+        or [c for c in choices if word and c.startswith(word)][:1]
+    )
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def common_options(default: Any) -> argparse.ArgumentParser:
+    """Options of every command. Below the root their defaults are suppressed, so that the root's stand."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = common.add_argument_group("options of every command")
+    group.add_argument("-o", "--output", choices=FORMS, default=default, metavar="FORM", help="|".join(FORMS))
+    group.add_argument(
+        "--json", action="store_const", const="json", dest="output", default=default, help="short for -o json"
+    )
+    group.add_argument("--socket", metavar="PATH", default=default, help="the agent to ask")
+    group.add_argument(
+        "--debug",
+        action="store_const",
+        const=True,
+        default=default,
+        help="show a traceback when something goes wrong",
+    )
+    return common
+
+
+def command_of(parser: argparse.ArgumentParser) -> Any:
+    """Behind what `parser` takes itself, a command has to be said: those that are added to this."""
+    return parser.add_subparsers(metavar=_COMMAND, required=True, parser_class=Parser)
+
+
+class Adder:
+    """Adds commands to one level of the grammar."""
+
+    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str] | None) -> None:
+        self._words = words
+        self._common = common
+        self._said = said
+
+    def __call__(
+        self,
+        names: str,
+        run: Run,
+        take: Take | None = None,
+        *,
+        says: str = "",
+        examples: str = "",
+    ) -> None:
+        """A command: `names` is its name and then its aliases, `take` adds its arguments, `says` its description."""
+        name, *aliases = names.split()
+        if self._said is not None and self._said.isdisjoint(names.split()):
+            self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
+            return
+        parser = self._words.add_parser(
+            name,
+            aliases=aliases,
+            parents=[self._common],
+            allow_abbrev=False,
+            help=run.__doc__,
+            description=says or run.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="examples:\n" + "\n".join("  " + line for line in examples.splitlines())
+            if examples
+            else None,
+        )
+        if take:
+            take(parser)
+        parser.set_defaults(run=run, parser=parser)
+
+    def word(self, name: str, says: str) -> Any:
+        """A word that is followed by another one."""
+        parser = self._words.add_parser(
+            name, parents=[self._common], allow_abbrev=False, description=says, help=says
+        )
+        return command_of(parser)
