@@ -74,23 +74,7 @@ class Gossip:
         self._incarnation = 0
         self._nursery: trio.Nursery
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
-        self.node = GossipNode(
-            config=_PROFILES[config.timing](),
-            node_id=self._local,
-            address=(host, config.gossip_port),
-            record_port=config.record_port,
-            meta=config.name.encode(),
-            incarnation=journal.load_incarnation(),
-            boot_epoch=journal.boot_epoch,
-            keyring=Keyring(keys.keys),
-            label=bytes.fromhex(keys.cluster_id),
-            rng=random.SystemRandom(),
-            now=trio.current_time(),
-            remembered=remembered.members,
-            own_logs=remembered.own_logs,
-            replicas=remembered.replicas,
-            join_handler=self.invitations.converse,
-        )
+        self.node = self._node(keys, journal, remembered)
         self._driver = Driver(
             self.node,
             gossip_udp=sockets.gossip_udp,
@@ -120,6 +104,26 @@ class Gossip:
             clock=trio.current_time,
         )
         self._intake = Intake(self.inbox)
+
+    def _node(self, keys: ClusterKeys, journal: Journal, remembered: Recollection) -> GossipNode:
+        """As it was when the journal was written last, and above all that it said then."""
+        return GossipNode(
+            config=_PROFILES[self._config.timing](),
+            node_id=self._local,
+            address=(self._host, self._config.gossip_port),
+            record_port=self._config.record_port,
+            meta=self._config.name.encode(),
+            incarnation=journal.load_incarnation(),
+            boot_epoch=journal.boot_epoch,
+            keyring=Keyring(keys.keys),
+            label=bytes.fromhex(keys.cluster_id),
+            rng=random.SystemRandom(),
+            now=trio.current_time(),
+            remembered=remembered.members,
+            own_logs=remembered.own_logs,
+            replicas=remembered.replicas,
+            join_handler=self.invitations.converse,
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
