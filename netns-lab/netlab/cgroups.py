@@ -15,7 +15,7 @@ from netlab.process import wait_until
 
 ROOT = Path("/sys/fs/cgroup")
 
-EMPTY_S = 5.0
+EMPTY_S = 20.0
 """A group can be removed once the kernel has buried its last process, a moment after that was killed."""
 
 

@@ -25,8 +25,8 @@ from netlab.state import HostState
 
 KEEPER = Path(__file__).with_name("keeper.py")
 
-AGENT_S = 15.0
-"""An agent answers on its socket after about a second; a busy machine may need more. Its stop is bounded by less."""
+AGENT_S = 20.0
+"""An agent answers on its socket after about a second; a busy machine may need more. Its stop is bounded by 15 s."""
 
 BOOT_S = 15.0
 

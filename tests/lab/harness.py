@@ -171,21 +171,6 @@ class Cluster:
         report: dict[str, Any] = json.loads(done.stdout)
         return report
 
-    def deletions(self, host: str, container: str, seconds: float) -> list[str]:
-        """What the kernel reports removed within that time: from the host, its bridges and firewall, and inside the
-        container."""
-        watches = (
-            "ip monitor link address neigh route",
-            "bridge monitor fdb",
-            "nft monitor",
-            f"ip -n {container} monitor link address neigh route",
-        )
-        script = "".join(f"timeout {seconds:.0f} {watch} & " for watch in watches) + "wait"
-        done = self.lab.host(host).run(["sh", "-c", script], timeout_s=seconds + 20)
-        return [
-            line for line in done.stdout.splitlines() if re.match(r"(delete|Deleted|\[.*\]Deleted) ", line)
-        ]
-
     def agents(self, host: str) -> dict[str, str]:
         """Host name -> agent state, as this host sees them."""
         return {member["name"]: member["agent"] for member in self.netagent(host, "members")}

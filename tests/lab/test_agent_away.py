@@ -7,11 +7,13 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from lab.harness import STREAM, Cluster
+from lab.monitor import monitored
 from netlab.errors import LabError
+from netlab.programs import Finished
 
 pytestmark = pytest.mark.lab
 
@@ -23,8 +25,6 @@ from netagent.cli.main import main
 sys.argv = ["netagent", "agent"]
 sys.exit(main())
 """
-DECOY = "decoy"
-"""A device and a table that a test removes itself: monitors that miss them would miss all else."""
 
 
 def end(app: Cluster, hosts: Sequence[str], how: str) -> None:
@@ -48,27 +48,26 @@ def begin(app: Cluster, hosts: Sequence[str], *, code: str = "") -> None:
         app.wait(lambda name=name: app.agents(name) == everybody, 15.0, f"{name} does not see all alive")
 
 
+def versions(app: Cluster, host: str) -> dict[str, str]:
+    """Host name -> release of its agent, as this host sees them."""
+    return {member["name"]: member["version"] for member in app.netagent(host, "members")}
+
+
 @contextmanager
-def nothing_is_deleted(app: Cluster, seconds: float) -> Iterator[None]:
-    """No device, address, route, entry or rule of ours, on any host, during the block, which is to take that long."""
-    watches = {h: app.in_background(app.deletions, h, f"c{h[1:]}", seconds + 3.0) for h in app.hosts}
-    begun = time.monotonic()
-    time.sleep(0.5)  # monitors say nothing until something happens
-    before = app.traces()
-    yield
-    assert app.traces() == before
-    assert time.monotonic() - begun < seconds + 2.0, "or the monitors have ended before"
-    for host in app.hosts:
-        app.lab.host(host).must(["ip", "link", "add", DECOY, "type", "bridge"])
-        app.lab.host(host).must(["ip", "link", "del", DECOY])
-        app.lab.host(host).must(["nft", "add table inet decoy; delete table inet decoy"])
-    for host, watch in watches.items():
-        deleted = watch.result()
-        decoys = [line for line in deleted if DECOY in line]
-        assert len(decoys) >= 2, f"{host}: {deleted}"
+def nothing_is_deleted(app: Cluster) -> Iterator[None]:
+    """No device, address, route, entry or rule of ours, on any host, during the block."""
+    with ExitStack() as stack:
+        monitors = {h: stack.enter_context(monitored(app, h, f"c{h[1:]}")) for h in app.hosts}
+        app.all_at_once(lambda host: monitors[host].prove())
+        before = app.traces()
+        yield
+        assert app.traces() == before
+        app.all_at_once(lambda host: monitors[host].prove())
         ours = re.compile(r"\b(na|nx)-[0-9a-f]|\bnv[0-9a-f]{8}|netagent|\beth0\b.*(brd|scope)")
-        # NOARP: the kernel's own entries for multicast groups, which age after a minute.
-        assert [line for line in deleted if ours.search(line) and "NOARP" not in line] == [], host
+        for host, monitor in monitors.items():
+            # NOARP: the kernel's own entries for multicast groups, which age after a minute.
+            deleted = [line for line in monitor.deleted() if ours.search(line) and "NOARP" not in line]
+            assert deleted == [], host
 
 
 @contextmanager
@@ -80,7 +79,9 @@ def streams(app: Cluster, seconds: float, *, flood: bool = True) -> Iterator[Non
     kinds = (app.tcp_stream, app.ping_stream, *([app.datagram_stream] if flood else []))
     running = [(way, [app.in_background(kind, *way, seconds) for kind in kinds]) for way in ways]
     app.wait(
-        lambda: app.inside("echo3", "ss", "-Htn", "state", "established").stdout.count("\n") >= 3, 5.0, "idle"
+        lambda: app.inside("echo3", "ss", "-Htn", "state", "established").stdout.count("\n") >= 3,
+        15.0,
+        "idle",
     )
     yield
     for way, (tcp, pings, *datagrams) in running:
@@ -101,10 +102,9 @@ def echoing(lasting: Cluster) -> Cluster:
     for number in (1, 3):
         name = f"echo{number}"
         lasting.attach(f"h{number}", name, command=("python3", STREAM, "serve"))
-        lasting.wait(
-            lambda name=name: lasting.inside(name, "ss", "-Hltn", "sport = :7000").stdout != "", 10.0, name
-        )
-    lasting.wait(lambda: lasting.ask("c3", "echo1").status == "NOERROR", 2.0, "not known")
+        lasting.await_listening(name, 7000)
+    for container in ("c1", "c2", "c3"):
+        lasting.wait(lambda c=container: lasting.finds(c, "echo1", "echo3"), 2.0, f"{container} lacks names")
     return lasting
 
 
@@ -119,7 +119,7 @@ def test_scenario_20_an_agent_is_away_and_restarts_under_a_stream(
     echo = app.endpoint("echo3")["addresses"]
     before = app.netagent("h3", "endpoints"), app.netagent("h3", "status")["host"]["id"]
     seconds = away_s + 6  # a second of it before, and the restart inside too
-    with streams(app, seconds), nothing_is_deleted(app, seconds):
+    with streams(app, seconds), nothing_is_deleted(app):
         end(app, ["h3"], how)
         answered = 0
         until = time.monotonic() + away_s
@@ -134,8 +134,9 @@ def test_scenario_20_an_agent_is_away_and_restarts_under_a_stream(
         begin(app, ["h3"], code=UPGRADE if how == "upgraded" else "")
         if how == "upgraded":
             assert app.answers("c3", "c1") == app.answers("c1", "c1") != []
-            versions = {member["name"]: member["version"] for member in app.netagent("h1", "members")}
-            assert versions["h3"] == "99.1" != versions["h1"]
+            # Away for so short a time that h1 has perhaps not missed it, and believes it alive from before.
+            app.wait(lambda: versions(app, "h1")["h3"] == "99.1", 5.0, "h1 has not heard of its release")
+            assert versions(app, "h1")["h1"] != "99.1"
     if how == "upgraded":
         end(app, ["h3"], how)
         begin(app, ["h3"])
@@ -149,16 +150,18 @@ def test_scenario_20_an_agent_is_away_and_restarts_under_a_stream(
 def test_scenario_23_all_agents_restart_at_once_under_a_stream(echoing: Cluster, how: str) -> None:
     app = echoing
     seconds = 9
-    with streams(app, seconds), nothing_is_deleted(app, seconds):
+    with streams(app, seconds), nothing_is_deleted(app):
         end(app, app.hosts, how)
         for container in ("c1", "c2", "c3"):
             assert app.answers(container, "echo3") == app.answers("c1", "echo3") != []
         begin(app, app.hosts)
     begun = time.monotonic()
     app.attach("h2", "late")
+    assert time.monotonic() - begun < 5.0
     app.wait(lambda: app.ask("c3", "late").status == "NOERROR", 2.0, "h3 hears nothing new")
-    assert time.monotonic() - begun < 4.0
     app.lab.remove_container("late")
+    for container in ("c1", "c3"):
+        app.wait(lambda c=container: app.ask(c, "late").status == "NXDOMAIN", 2.0, "its name stays")
 
 
 def test_signals_reload_stop_and_stop_at_once(echoing: Cluster) -> None:
@@ -218,7 +221,7 @@ def test_ten_minutes_without_any_agent_lose_no_packet_and_no_name(echoing: Clust
     app, away_s = echoing, 600
     echo = {name: app.answers("c2", name) for name in ("echo1", "echo3")}
     seconds = away_s + 15
-    with streams(app, seconds, flood=False), nothing_is_deleted(app, seconds):
+    with streams(app, seconds, flood=False), nothing_is_deleted(app):
         end(app, app.hosts, "killed")
         until = time.monotonic() + away_s
         while time.monotonic() < until:
@@ -254,7 +257,11 @@ def test_without_its_journal_an_agent_stays_away_and_removes_nothing(app: Cluste
         host.start_agent()
     token = app.netagent("h1", "invite")["token"]
     app.netagent("h3", "join", "--token-file", "-", stdin=token)
-    assert not [name for _, name in app.devices("h3") if name.startswith("nv")], "given up, as the error says"
+    app.wait(
+        lambda: not [name for _, name in app.devices("h3") if name.startswith("nv")],
+        5.0,
+        "given up, as the error says, and still there",
+    )
 
 
 def test_scenario_21_a_container_removed_meanwhile_is_gone_everywhere(lasting: Cluster) -> None:
@@ -269,7 +276,7 @@ def test_scenario_21_a_container_removed_meanwhile_is_gone_everywhere(lasting: C
         app.wait(
             lambda c=container: app.ask(c, "fleeting").status == "NXDOMAIN", 10.0, f"{container} finds it"
         )
-    app.wait(lambda: app.traces() == before, 2.0, "something of it stays")
+    app.wait(lambda: app.traces() == before, 10.0, "something of it stays")
 
 
 def test_a_container_removed_without_a_word_is_noticed(lasting: Cluster) -> None:
@@ -292,18 +299,23 @@ def test_scenario_36_a_restart_reuses_no_address_of_a_running_container(lasting:
         end(app, ["h3"], how)
         begin(app, ["h3"])
         assert app.traces() == before
-    while True:
-        name = f"s{len(taken)}"
-        app.lab.add_container(name, "h3", [])
+
+    def attach(name: str) -> Finished:
         done = app.try_netagent("h3", "attach", f"netns:{name}", "--network", "small", "--json")
-        if done.status:
-            break
-        taken[name] = json.loads(done.stdout)["addresses"]
-    assert "no free address" in done.stderr
+        if done.status == 0:
+            taken[name] = json.loads(done.stdout)["addresses"]
+        return done
+
+    # All hosts keep some space in stock, so the last addresses may just be on their way from one to another.
+    for name in [f"s{number}" for number in range(len(taken), 13)]:
+        app.lab.add_container(name, "h3", [])
+        app.wait(lambda name=name: attach(name).status == 0, 10.0, f"no address for {name}")
+    app.lab.add_container("s13", "h3", [])
+    assert "no free address" in attach("s13").stderr
     used = sorted(address for addresses in taken.values() for address in addresses if "." in address)
     assert len(set(used)) == len(used) == 13, "all of them, each once"
     for one, addresses in taken.items():
         assert set(addresses) <= set(app.inside(one, "hostname", "-I").stdout.split())
     app.netagent("h3", "network", "rm", "small", "--force")
-    for name in [*taken, f"s{len(taken)}"]:
+    for name in [*taken, "s13"]:
         app.lab.remove_container(name, kill=True)

@@ -93,11 +93,16 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     )
     with app.agent_of("h1") as agent:
         agent.start_agent()
+
+    def names_theirs() -> bool:
+        answer = doctor(app, "h1", 1)
+        messages = [one["message"] for check in answer["intent"] for one in check["findings"]]
+        return any(f"device {tunnel} is missing" in text and "theirs" in text for text in messages)
+
+    app.wait(names_theirs, 5.0, "the device in the way is not named once the kernel has refused ours")
     answer = doctor(app, "h1", 1)
     failed = {one["name"] for one in [*answer["host"], *answer["intent"]] if one["verdict"] == "failed"}
     assert {"tunnels", "forward-rules", "devices"} <= failed
-    messages = [one["message"] for check in answer["intent"] for one in check["findings"]]
-    assert any(f"device {tunnel} is missing" in text and "theirs" in text for text in messages)
     why = json.loads(app.try_netagent("h1", "inspect", far["id"], "--why", "--json").stdout)["why"]
     states = {one["kind"]: one["state"] for one in why["objects"]}
     assert states["tunnel entry"] == "missing"
