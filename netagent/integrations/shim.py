@@ -27,6 +27,9 @@ MAX_INPUT_BYTES = 1 << 20
 
 TRY_AGAIN, NOT_AVAILABLE, BAD_ENVIRONMENT, UNREADABLE = 11, 50, 4, 6
 """CNI's error codes: https://www.cni.dev/docs/spec/#error"""
+VERSIONS = b'{"cniVersion":"1.1.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}\n'
+"""To VERSION where no agent runs: CRI-O asks when it reads the configurations, and drops one whose plug-in fails, so
+it would matter which of the two starts first."""
 
 ENCODING = sys.getfilesystemencoding()
 
@@ -50,6 +53,8 @@ def main() -> None:
         status, output = ask(path, call(read_input()))
     except Unanswered as error:
         status, output = 1, error_text(str(error), error.code)
+        if error.code == TRY_AGAIN and posix.environ.get(b"CNI_COMMAND") == b"VERSION":
+            status, output = 0, VERSIONS
     while output:
         output = output[posix.write(1, output) :]
     posix._exit(status)  # noqa: SLF001  (public as os._exit)

@@ -206,6 +206,7 @@ def test_the_agent_may_be_away_between_add_and_del(hosts: CniHosts) -> None:
     answer = hosts.call("h1", "DEL", "away", "/run/netns/away")
     assert (answer["code"], "no agent runs on this host" in answer["msg"]) == (11, True)
     assert hosts.call("h1", "STATUS")["code"] == 50
+    assert hosts.call("h1", "VERSION")["supportedVersions"][-1] == "1.1.0"
     with hosts.lab.changing("h1") as changing:
         changing.start_agent()
     assert hosts.call("h1", "CHECK", "away", "/run/netns/away", prevResult=result) is None

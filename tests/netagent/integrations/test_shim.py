@@ -20,6 +20,8 @@ from starlette.applications import Starlette
 from netagent.control.server import serve
 from netagent.errors import InputError
 from netagent.integrations import shim, shim_call
+from netagent.integrations.cni.answer import versions
+from netagent.integrations.cni.protocol import SUPPORTED
 from netagent.integrations.shim_call import Answer, Call, parse_call_untrusted, shim_route
 
 SHIM = Path(shim.__file__)
@@ -147,13 +149,21 @@ def test_a_handler_that_fails_or_hangs_gives_a_sentence(
     trio.run(main)
 
 
-@pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("VERSION", 11), ("STATUS", 50)])
+@pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("STATUS", 50)])
 def test_without_an_agent_cni_is_told_to_try_again(tmp_path: Path, command: str, code: int) -> None:
     async def main() -> None:
         status, output = await run(tmp_path / 'no"ne', stdin=b"{}", cni={"CNI_COMMAND": command})
         error = json.loads(output)
         assert (status, error["code"], error["cniVersion"]) == (1, code, "1.0.0")
         assert "no agent runs on this host" in error["msg"]
+
+    trio.run(main)
+
+
+def test_without_an_agent_cni_learns_the_versions_all_the_same(tmp_path: Path) -> None:
+    async def main() -> None:
+        status, output = await run(tmp_path / "none", stdin=b"{}", cni={"CNI_COMMAND": "VERSION"})
+        assert (status, json.loads(output)) == (0, json.loads(versions(SUPPORTED[-1]).output))
 
     trio.run(main)
 
