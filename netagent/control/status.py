@@ -32,6 +32,8 @@ _KERNEL = {
 }
 
 
+_BY_ADDRESS = "enter a cluster by the address of a member: `netagent join ADDRESS`"
+
 _SLOW_RESOLVER: schema.Notice = {
     "code": "resolver-slow",
     "message": f"the resolver process did not answer within {STATISTICS_S} s",
@@ -219,7 +221,13 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
             "message": "this host is in no cluster",
             "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
         }
-    yield from _mdns_warning(agent)
+    if not agent.config.mdns:
+        yield {
+            "code": "mdns",
+            "message": "multicast DNS is off here (`mdns = false`), so nobody is heard",
+            "cure": _BY_ADDRESS,
+        }
+    yield from _mdns_warning(agent, _BY_ADDRESS)
 
 
 def _address_warning(agent: Agent) -> Iterable[schema.Notice]:
@@ -228,9 +236,9 @@ def _address_warning(agent: Agent) -> Iterable[schema.Notice]:
         yield {"code": "address", "message": agent.uplinks.problem, "cure": cure}
 
 
-def _mdns_warning(agent: Agent) -> Iterable[schema.Notice]:
+def _mdns_warning(agent: Agent, cure: str) -> Iterable[schema.Notice]:
     if agent.neighbours.problem:
-        yield {"code": "mdns", "message": agent.neighbours.problem, "cure": "name members with --seeds"}
+        yield {"code": "mdns", "message": agent.neighbours.problem, "cure": cure}
 
 
 def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
@@ -309,7 +317,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             }
     yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
-    yield from _mdns_warning(agent)
+    yield from _mdns_warning(agent, "name members with --seeds")
 
 
 def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:

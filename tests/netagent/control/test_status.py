@@ -58,7 +58,7 @@ def agent_of(
         former_ids=former,
         waiting_keys=waiting,
         identity=SimpleNamespace(node_id=H1),
-        config=SimpleNamespace(name="h1", zone=""),
+        config=SimpleNamespace(name="h1", zone="", mdns=True),
         underlay=SimpleNamespace(address="192.0.2.1"),
         uplinks=SimpleNamespace(problem=address),
         started_at=trio.current_time() - 5,
@@ -174,8 +174,19 @@ async def test_in_no_cluster_it_says_what_to_type():
     assert "netagent init" in notice["cure"]
     status = await status_of(agent_of(None, neighbour(2, "mesh", "c1" * 16), problem="no multicast"))
     assert codes(status) == ["cluster-heard", "mdns"]
+    assert "netagent join ADDRESS" in status["warnings"][1]["cure"]
     assert "the cluster mesh is on this link" in status["warnings"][0]["message"]
     assert status["heard"] == [{"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"}]
+
+
+@virtual
+async def test_a_host_that_does_not_listen_says_that_it_hears_nobody():
+    agent = agent_of()
+    agent.config.mdns = False
+    status = await status_of(agent)
+    assert codes(status) == ["no-cluster", "mdns"]
+    assert "is off here" in status["warnings"][1]["message"]
+    assert "netagent join ADDRESS" in status["warnings"][1]["cure"]
 
 
 @virtual
