@@ -132,8 +132,9 @@ class Installer:
                 with contextlib.suppress(OSError):  # somebody else has put something there
                     self._at(folder).rmdir()
             self._at(f"{MANIFESTS}/{name}.json").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # other parts are installed, or an agent has its state there
                 self._at(MANIFESTS).rmdir()
+                self._at(MANIFESTS).parent.rmdir()
         return changes
 
     def is_installed(self, name: str) -> bool:

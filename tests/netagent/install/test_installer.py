@@ -41,7 +41,14 @@ def test_what_was_there_before_is_there_after(installer: Installer) -> None:
     assert installer.is_installed("docker")
     assert installer.uninstall("docker") == [Change("removed", "/etc/a/one"), Change("removed", "/opt/b/two")]
     assert not installer.is_installed("docker")
-    assert tree(installer.root) == {**before, "var/lib/netagent": "/"}
+    assert tree(installer.root) == before
+
+
+def test_the_state_of_an_agent_stays(installer: Installer) -> None:
+    installer.install(PART)
+    (installer.root / "var/lib/netagent/identity").write_text("secret")
+    installer.uninstall("docker")
+    assert tree(installer.root)["var/lib/netagent/identity"] == "secret"
 
 
 def test_modes_do_not_depend_on_who_types(installer: Installer) -> None:
