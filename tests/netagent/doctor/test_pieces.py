@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from fakes.registry import H2, N2, endpoint, network
@@ -22,8 +23,13 @@ PIECE_S = 0.02
 """Of CPU, so that a busy machine makes no difference; collections of garbage are netagent.memory's affair."""
 
 
-def timed(pieces: Pieces[T]) -> tuple[T, float]:
-    """The result, and the seconds of CPU of the longest piece."""
+def timed(make: Callable[[], Pieces[T]]) -> tuple[T, float]:
+    """The result, and the seconds of CPU of the longest piece: of three times the best, as what comes from elsewhere
+    (a page that is fetched, a virtual machine that waits) only adds."""
+    return min((timed_once(make()) for _ in range(3)), key=lambda found: found[1])
+
+
+def timed_once(pieces: Pieces[T]) -> tuple[T, float]:
     longest = 0.0
     gc.collect()
     gc.disable()
@@ -47,7 +53,7 @@ def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
         high, low = divmod(number, 256)
         addresses = (f"10.2.{high}.{low}", f"fd00:2::{number:x}")
         world.put(H2, endpoint(number, N2, addresses=addresses, mac=f"02:00:00:01:{high:02x}:{low:02x}"))
-    desired, longest_s = timed(intended_state(world.view, world.rows.values(), situation))
+    desired, longest_s = timed(lambda: intended_state(world.view, world.rows.values(), situation))
     assert len(desired.selves) > ENDPOINTS
     assert longest_s < PIECE_S
     lost = set(list(desired.neighbours)[:LOST])
@@ -55,14 +61,14 @@ def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
         desired,
         neighbours={place: mac for place, mac in desired.neighbours.items() if place not in lost},
     )
-    found, longest_s = timed(differences(desired, observed))
+    found, longest_s = timed(lambda: differences(desired, observed))
     assert [one.state for one in found if one.part is Part.NEIGHBOUR] == [State.MISSING] * LOST
     assert len(found) == LOST
     assert longest_s < PIECE_S
-    whose, longest_s = timed(owners(world.view))
+    whose, longest_s = timed(lambda: owners(world.view))
     assert len(whose) > ENDPOINTS
     assert longest_s < PIECE_S
     box = Sandbox(sandbox_id=SandboxId("4:7"), networks=tuple(world.view.networks))
-    source, longest_s = timed(source_of(world.view, [box], "mesh.internal"))
+    source, longest_s = timed(lambda: source_of(world.view, [box], "mesh.internal"))
     assert len(source.rows) > ENDPOINTS
     assert longest_s < PIECE_S
