@@ -29,7 +29,7 @@ class FakeDocker:
         self.is_up = True
         self.requests = []
         self.before_start = lambda name: None
-        self._readers = set()
+        self._readers = {}
         self._number = 0
 
     def _id(self):
@@ -196,6 +196,16 @@ class FakeDocker:
             if one == container_id
         ]
 
+    async def disconnect(self, container_id, network_name, *, tell=True):
+        network = self.network_named(network_name)
+        for endpoint_id in self.endpoints_of(container_id):
+            if endpoint_id in network["endpoints"]:
+                if tell:
+                    await self.leave(endpoint_id)
+                network["endpoints"].pop(endpoint_id, None)
+        del self.containers[container_id]["NetworkSettings"]["Networks"][network_name]
+        self.emit("network", "disconnect", network["Id"], name=network_name, container=container_id)
+
     async def remove(self, container_id, *, tell=True):
         """`tell` False: as if the agent had been away."""
         name = self.containers.pop(container_id)["Name"].lstrip("/")
@@ -214,10 +224,11 @@ class FakeDocker:
     # -- its API -----------------------------------------------------------------------------------------------------
 
     def emit(self, kind, action, identifier, **attributes):
-        for send in self._readers:
-            send.send_nowait(
-                {"Type": kind, "Action": action, "Actor": {"ID": identifier, "Attributes": attributes}}
-            )
+        for send, filters in self._readers.items():
+            if kind in filters["type"] and action.partition(":")[0] in filters["event"]:
+                send.send_nowait(
+                    {"Type": kind, "Action": action, "Actor": {"ID": identifier, "Attributes": attributes}}
+                )
 
     def kill(self):
         self.is_up = False
@@ -286,11 +297,11 @@ class FakeEngine:
         if not self.docker.is_up:
             raise EngineError("Docker can't be asked")
         send, receive = trio.open_memory_channel(1000)
-        self.docker._readers.add(send)
+        self.docker._readers[send] = filters
         try:
             yield _Events(receive)
         finally:
-            self.docker._readers.discard(send)
+            self.docker._readers.pop(send, None)
             send.close()
             receive.close()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 
+import pytest
 import trio
+import trio.testing
 from fakes.docker_world import until
 from fakes.registry import N1
 from fakes.virtual import virtual
@@ -49,6 +52,7 @@ async def test_what_was_not_known_at_the_start_is_learnt_from_events(world):
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
+        await trio.sleep(2)
         assert world.record("web").aliases == ()
         place = world.docker.containers[container_id]["NetworkSettings"]["Networks"]["app"]
         place["Aliases"] = ["www", container_id[:12]]
@@ -176,6 +180,74 @@ async def test_what_docker_removed_while_the_agent_was_away_is_detached(world):
         assert len(world.host.live.rows) == 1
 
 
+@pytest.mark.parametrize("how", ["remove", "disconnect"])
+@virtual
+async def test_what_docker_could_not_tell_the_plug_in_is_detached(world, how):
+    """Docker gives up a call that fails, and has no endpoint any more."""
+    async with world.running():
+        await with_docker_network(world)
+        gone = await world.docker.run("gone", "app")
+        await world.docker.run("stays", "app")
+        await trio.sleep(2)
+        if how == "remove":
+            await world.docker.remove(gone, tell=False)
+        else:
+            await world.docker.disconnect(gone, "app", tell=False)
+        await until(lambda: world.record("gone") is None, 2.0)
+        assert world.record("stays") is not None
+
+
+@virtual
+async def test_a_container_that_comes_while_docker_is_asked_who_is_there_stays(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        first = await world.docker.run("first", "app")
+        await world.docker.run("other", "app")
+        await trio.sleep(2)
+        network_id = world.docker.network_named("app")["Id"]
+        answering_late(world, monkeypatch, f"/networks/{network_id}", 1.0)
+        await world.docker.disconnect(first, "app")
+        await trio.sleep(0.1)
+        await world.docker.run("second", "app")
+        await until(lambda: world.record("second") is not None)
+        await trio.sleep(3)
+        assert world.record("second") is not None
+
+
+@virtual
+async def test_a_container_that_could_not_be_inspected_is_inspected_again(world, monkeypatch):
+    answer, refusals = world.docker.answer, [1, 2]
+
+    async def busy(method, path, query, body):
+        if path.startswith("/containers/") and path != "/containers/json" and refusals:
+            refusals.pop()
+            raise EngineError("Docker did not answer")
+        return await answer(method, path, query, body)
+
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await trio.sleep(2)
+        monkeypatch.setattr(world.docker, "answer", busy)
+        world.docker.set_health(container_id, "unhealthy")
+        await until(lambda: world.record("web").health is Health.UNHEALTHY, 2.0)
+
+
+@virtual
+async def test_containers_are_looked_at_again_when_the_agent_enters_its_cluster_late(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: world.record("web") is not None)
+    world.docker.containers[container_id]["State"]["Health"] = {"Status": "unhealthy"}
+    world.begin()
+    world.in_cluster = False
+    async with world.running(mirror=False):
+        await trio.sleep(5)
+        world.in_cluster = True
+        await until(lambda: world.record("web").health is Health.UNHEALTHY, 2.0)
+
+
 @virtual
 async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_docker_lists_it(world):
     async with world.running():
@@ -254,6 +326,19 @@ async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world
 
 
 @virtual
+async def test_a_docker_that_hangs_keeps_no_container_from_its_network(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        await trio.sleep(1)
+        container_id = await world.docker.create("web", "app")
+        network_id = world.docker.network_named("app")["Id"]
+        answering_late(world, monkeypatch, f"/networks/{network_id}", 60.0)
+        await world.docker.join(container_id, "app")
+        world.namespaces.make("web")
+        await until(lambda: world.row(container_id).stage is Stage.PUBLISHED, NAMED_S + 1)
+
+
+@virtual
 async def test_an_entry_that_fails_is_tried_again_and_shown(world):
     async with world.running() as one:
         await with_docker_network(world)
@@ -329,6 +414,30 @@ async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
         await world.docker.run("web", "app", labels={"netagent.expose": "bad port"})
         await until(lambda: bool(one.troubles()))
         assert "container web: the label netagent.expose" in one.troubles()[0]
+
+
+def test_the_end_of_a_process_is_seen_and_of_another_one_with_its_number_is_not():
+    async def main():
+        pid = process.pid
+        dev, inode = follow._namespace_of(str(pid))
+        assert not await follow._process_ended(pid, (dev, inode + 1))
+        seen = []
+
+        async def watch():
+            seen.append(await follow._process_ended(pid, (dev, inode)))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await trio.testing.wait_all_tasks_blocked()
+                assert seen == []
+                process.kill()
+        assert seen == [True]
+        process.wait()
+        assert not await follow._process_ended(pid, (dev, inode))
+
+    with subprocess.Popen(["sleep", "100"]) as process:
+        trio.run(main)
 
 
 def test_the_look_for_processes_finds_this_one():

@@ -84,6 +84,7 @@ async def test_a_mirror_comes_with_the_network_is_made_again_and_goes_with_it(wo
         with trio.fail_after(1):
             await one.wait_mirrored(N1)
         assert docker_names(world) == ["app"]
+        await trio.sleep(5)
         await world.docker.network_remove(world.docker.network_named("app")["Id"])  # `docker network prune`
         await until(lambda: docker_names(world) == ["app"], 2.0)
         await world.host.publisher.put(RemovalRecord(N1))

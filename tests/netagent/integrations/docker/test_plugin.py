@@ -95,6 +95,16 @@ async def test_a_network_made_by_hand_is_refused_with_the_line_to_type(world, op
 
 
 @virtual
+async def test_a_network_made_by_hand_takes_no_range(world):
+    await world.with_network()
+    pool = {"AddressSpace": "netagent", "Pool": "", "Options": OPTIONS, "V6": False}
+    whole = await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool="")
+    assert await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool=whole["Pool"]) == whole
+    with pytest.raises(RefusedByPluginError, match="no --ip-range"):
+        await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool="10.1.0.128/25")
+
+
+@virtual
 async def test_an_internal_network_gives_no_way_out(world):
     await world.with_network(internal=True)
     await docker_network(world)
