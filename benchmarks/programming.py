@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -32,83 +30,47 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
+from elsewhere import (  # puts the product on the path
+    ADDRESS,
+    CLUSTER,
+    HOSTS,
+    RING_KEY,
+    TELLER,
+    TICK_S,
+    Elsewhere,
+    Ticks,
+    a_teller,
+    offset_of,
+    underlay_of,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-
-from netagent import config as configuration  # noqa: E402
-from netagent.control.api import build_app  # noqa: E402
-from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state  # noqa: E402
-from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket  # noqa: E402
-from netagent.datapath.operations import EntryOperation, render  # noqa: E402
-from netagent.datapath.plan import plan  # noqa: E402
-from netagent.datapath.reconcile import Reconciler  # noqa: E402
-from netagent.datapath.state import KernelState, Wanted  # noqa: E402
-from netagent.datapath.uplink import Underlay  # noqa: E402
-from netagent.integrations.targets import HostTargets  # noqa: E402
-from netagent.membership.cluster import Cluster  # noqa: E402
-from netagent.memory import keep_collections_short  # noqa: E402
-from netagent.model.ids import ClusterId, EndpointId, NetworkId  # noqa: E402
-from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, Record  # noqa: E402
-from netagent.model.request import AttachRequest, NetworkRequest  # noqa: E402
-from netagent.pieces import turn  # noqa: E402
-from netagent.registry.schema import encode, key_of, scope_of  # noqa: E402
-from netagent.service import Service  # noqa: E402
-from netagent.state_dir import ClusterKeys, StateDir  # noqa: E402
-from netgossip.config import GossipConfig  # noqa: E402
-from netgossip.driver import Driver, open_sockets  # noqa: E402
-from netgossip.identity import Identity  # noqa: E402
-from netgossip.node import GossipNode  # noqa: E402
-from netgossip.seal import Keyring  # noqa: E402
-from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: E402
+from netagent import config as configuration
+from netagent.control.api import build_app
+from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
+from netagent.datapath.operations import EntryOperation, render
+from netagent.datapath.plan import plan
+from netagent.datapath.reconcile import Reconciler
+from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.uplink import Underlay
+from netagent.integrations.targets import HostTargets
+from netagent.membership.cluster import Cluster
+from netagent.memory import keep_collections_short
+from netagent.model.ids import ClusterId, EndpointId, NetworkId
+from netagent.model.request import AttachRequest, NetworkRequest
+from netagent.service import Service
+from netagent.state_dir import ClusterKeys, StateDir
+from netgossip.identity import Identity
+from netgossip.types import EntriesChanged
 
 if TYPE_CHECKING:
     from netagent.agent import Agent
 
 INSIDE = "NATBENCH_INSIDE"
-HOSTS = 300
-ADDRESS = "192.0.2.1"
-TELLER = "192.0.2.2"
-"""Where the node with all the records is."""
-CLUSTER = "ab" * 16
-RING_KEY = bytes(32)
 SYNC_BOUND_S = 120.0
-TICK_S = 0.001
 REST_S = 2.0
 TIMER_S = 11.0
 """A little more than the reconciler's."""
-
-
-class Ticks:
-    """A task that wants to run every millisecond, and notes how long it was kept from it."""
-
-    def __init__(self) -> None:
-        self._wall_s = self._cpu_s = 0.0
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            began_s, cpu_s = time.monotonic(), time.thread_time()
-            await trio.sleep(TICK_S)
-            self._wall_s = max(self._wall_s, time.monotonic() - began_s - TICK_S)
-            self._cpu_s = max(self._cpu_s, time.thread_time() - cpu_s)
-
-    def taken(self) -> str:
-        """The longest block since the last call."""
-        wall_s, cpu_s, self._wall_s, self._cpu_s = self._wall_s, self._cpu_s, 0.0, 0.0
-        return f"longest block {wall_s * 1000:.1f} ms, of which CPU {cpu_s * 1000:.1f} ms"
-
-
-def offset_of(number: int) -> tuple[str, str, str]:
-    """IPv4, IPv6 and MAC of an endpoint elsewhere."""
-    at = number + 600
-    mac = bytes([2, 0x22, 0, *at.to_bytes(3, "big")]).hex(":")
-    return f"10.160.{at >> 8}.{at & 255}", f"fd00:1::{at:x}", mac
-
-
-def underlay_of(number: int) -> str:
-    """Where a host is reached."""
-    return f"198.18.{number >> 8}.{number & 255}"
 
 
 def state_of(count: int) -> KernelState:
@@ -175,58 +137,6 @@ def measure_batches(count: int, folder: Path) -> float:
         f"ip -batch and bridge -batch: {len(lines)} entries in {took_s:.2f} s: {len(lines) / took_s:,.0f} a second"
     )
     return len(lines) / took_s
-
-
-class Elsewhere:
-    """Some hosts, 300 unless told otherwise, and what each of them says."""
-
-    def __init__(self, network_id: NetworkId, hosts: range = range(HOSTS)) -> None:
-        self._network_id = network_id
-        self._hosts = hosts
-        self.identities = [Identity((number + 7).to_bytes(32, "big")) for number in hosts]
-        self._sequences: Counter[tuple[int, Scope]] = Counter()
-
-    def hosts(self) -> Iterator[EntriesChanged]:
-        """Their records, and that they are in the network."""
-        for at, number in enumerate(self._hosts):
-            record = HostRecord(
-                name=f"x{number}",
-                public_key=self.identities[at].public_key,
-                underlay=underlay_of(number),
-                vxlan_port=4799,
-                probe_address=f"fd00::{number + 10:x}",
-                probe_mac=bytes([2, 0x11, 0, 0, *number.to_bytes(2, "big")]).hex(":"),
-            )
-            yield self._said(at, [record, AttachmentRecord(self._network_id)])
-
-    def endpoints(self, numbers: range) -> Iterator[EntriesChanged]:
-        """Shared out to the hosts, one delta for each."""
-        for at in range(len(self._hosts)):
-            records = [self._endpoint(one) for one in numbers if one % len(self._hosts) == at]
-            if records:
-                yield self._said(at, records)
-
-    def _endpoint(self, number: int) -> EndpointRecord:
-        four, six, mac = offset_of(number)
-        return EndpointRecord(
-            endpoint_id=EndpointId(f"{number + 0xE0000:032x}"),
-            network_id=self._network_id,
-            name=f"web{number}",
-            service=f"web{number % 50}",
-            addresses=(four, six),
-            mac=mac,
-        )
-
-    def _said(self, at: int, records: Sequence[Record]) -> EntriesChanged:
-        owner, entries = self.identities[at].node_id, []
-        scope = key_of(records[0])[0]
-        for record in records:
-            self._sequences[at, scope] += 1
-            version = Version(1, self._sequences[at, scope])
-            entries.append(Entry(scope, owner, key_of(record)[1], encode(record), version))
-        return EntriesChanged(
-            scope, owner, 1, entries[-1].version.sequence, 0, tuple(entries), replaced=False
-        )
 
 
 @asynccontextmanager
@@ -320,66 +230,6 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
             )
 
 
-@contextmanager
-def a_teller(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Another process with a node that holds all the records and joins the agent. At the end: its longest block."""
-    command = [sys.executable, __file__, "--tell", *arguments]
-    longest: list[str] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as teller:
-        try:
-            yield longest
-            longest.append(teller.communicate(timeout=10)[0].strip())
-        finally:
-            teller.kill()
-
-
-async def tell(
-    network_id: NetworkId, hosts: range, numbers: range, gossip_port: int, record_port: int
-) -> None:
-    """Be the first of some hosts, hold what all of them say, and join the agent, until nobody listens any more."""
-    elsewhere, scope = Elsewhere(network_id, hosts), scope_of(network_id)
-    said = [*elsewhere.hosts(), *elsewhere.endpoints(numbers)]
-    logs = [Log(e.scope, e.owner, e.epoch, e.head, 0, {one.key: one for one in e.entries}) for e in said]
-    own = elsewhere.identities[0].node_id
-    sockets = open_sockets(TELLER, gossip_port, record_port)
-    node = GossipNode(
-        config=GossipConfig.lan(),
-        node_id=own,
-        address=(TELLER, gossip_port),
-        record_port=record_port,
-        meta=b"teller",
-        incarnation=1,
-        boot_epoch=1,
-        keyring=Keyring([RING_KEY]),
-        label=bytes.fromhex(CLUSTER),
-        rng=random.SystemRandom(),
-        now=trio.current_time(),
-        seeds=[(ADDRESS, gossip_port)],
-        own_logs=[log for log in logs if log.owner == own],
-        replicas=[log for log in logs if log.owner != own],
-    )
-    node.set_scope_members(scope, frozenset(one.node_id for one in elsewhere.identities), trio.current_time())
-    node.enter_scope(scope, trio.current_time())
-    driver = Driver(
-        node,
-        gossip_udp=sockets.gossip_udp,
-        gossip_tcp=sockets.gossip_tcp,
-        record_udp=sockets.record_udp,
-        record_tcp=sockets.record_tcp,
-        clock=trio.current_time,
-        on_events=lambda _: None,
-        turn=turn(),
-    )
-    ticks = Ticks()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_collections_short)
-        nursery.start_soon(ticks.run)
-        nursery.start_soon(driver.run)
-        await trio.to_thread.run_sync(sys.stdin.read)
-        print(ticks.taken())
-        nursery.cancel_scope.cancel()
-
-
 async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
     """Each is one step of the gossip; others run between two."""
     for event in events:
@@ -465,13 +315,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="100,1000,10000")
     parser.add_argument("--changes", type=int, default=20)
     parser.add_argument("--only-sync", action="store_true", help="only the first sync over the gossip")
-    parser.add_argument("--tell", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.tell is not None:
-        network_id, *rest = arguments.tell
-        first, last, low, high, gossip_port, record_port = map(int, rest)
-        trio.run(tell, NetworkId(network_id), range(first, last), range(low, high), gossip_port, record_port)
-        return
     if INSIDE not in os.environ:
         os.execvpe("unshare", ["unshare", "-n", sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
     # Not every kernel has dummy devices.
