@@ -291,16 +291,7 @@ class Agent:
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
         """Begin anew, under another identity, when the cluster has forgotten this one."""
-        async with trio.open_nursery() as nursery:
-
-            async def end() -> None:
-                await ended.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(end)
-            await wait_forgotten(cluster.live)
-            nursery.cancel_scope.cancel()
-        if not ended.is_set():
+        if await wait_forgotten(cluster.live, ended):
             await self._begin_anew(cluster)
 
     async def _begin_anew(self, cluster: Cluster) -> None:
@@ -336,7 +327,13 @@ class Agent:
         await self._nursery.start(self._run_cluster, cluster)
         self.cluster = cluster
         if cluster.underlay != self.underlay:  # it changed in the seconds that this took
-            await cluster.move(self.underlay)
+            try:
+                await cluster.move(self.underlay)
+            except BaseException:  # who calls this takes the keys back, so nobody may go on by them
+                self._cluster_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self._cluster_ended.wait()
+                raise
         self._nursery.start_soon(self._follow_fate, cluster, self._cluster_ended)
         self._supervision.tell_status(self._situation())
         self.neighbours.note_change()

@@ -18,6 +18,7 @@ from typing import Any
 
 from netagent import config_kind as kind
 from netagent.errors import InputError
+from netagent.model.ids import nearest_name
 
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
 TIMINGS = ("lan", "wan", "local")
@@ -99,11 +100,7 @@ class Key:
 
 
 def _default_name() -> str:
-    label = socket.gethostname().partition(".")[0].lower()
-    cleaned = "".join(c if (c.isalnum() and c.isascii()) or c in "-_" else "-" for c in label).strip("-_")[
-        :63
-    ]
-    return cleaned or "host"
+    return nearest_name(socket.gethostname().partition(".")[0]) or "host"
 
 
 KEYS: tuple[Key, ...] = (
@@ -283,7 +280,7 @@ def _files(file: Path | None) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
     table = flattened(table)

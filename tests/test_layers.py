@@ -208,7 +208,7 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.errors": set(),
     "netagent.log": set(),
     "netagent.model": set(),
-    "netagent.config": {"netagent.config_kind", "netagent.errors"},
+    "netagent.config": {"netagent.config_kind", "netagent.errors", "netagent.model"},
     "netagent.config_kind": {"netagent.model"},
     "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
     "netagent.supervision": {"netagent.errors"},

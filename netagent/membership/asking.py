@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from netagent.model.ids import HostId
+from netgossip.errors import UsageError
 from netgossip.node import GossipNode
 from netgossip.types import RequestReceived, ResponseReceived
 
@@ -29,8 +30,12 @@ class Asking:
         self._open = 0
 
     async def ask(self, peer: HostId, payload: bytes, within_s: float = ANSWER_S) -> bytes | None:
-        """The peer's answer; None when it gives none in time."""
-        request_id = self._node.request(peer, payload, trio.current_time(), within_s)
+        """The peer's answer; None when it gives none in time, or when too many questions of ours wait for answers."""
+        try:
+            request_id = self._node.request(peer, payload, trio.current_time(), within_s)
+        except UsageError as error:
+            logger.warning("%s is not asked: %s", peer[:8], error)
+            return None
         done, box = self._waiting[request_id] = (trio.Event(), [])
         self._flush()
         try:

@@ -8,16 +8,27 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import trio
+
 from netagent.registry import statement
 from netagent.registry.journal import Journal
 from netagent.registry.live import Live
 
 
-async def wait_forgotten(live: Live) -> None:
-    """Until the cluster has forgotten this host."""
-    revision = 0
-    while live.view.local not in live.view.forgotten:
-        revision = await live.wait_newer(revision)
+async def wait_forgotten(live: Live, ended: trio.Event) -> bool:
+    """True once the cluster has forgotten this host; False when its life there has `ended` before."""
+    async with trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            await ended.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end)
+        revision = 0
+        while live.view.local not in live.view.forgotten:
+            revision = await live.wait_newer(revision)
+        nursery.cancel_scope.cancel()
+    return not ended.is_set()
 
 
 async def begin_anew(journal_file: Path) -> None:

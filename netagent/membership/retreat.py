@@ -17,7 +17,6 @@ from netagent.model.ids import HostId
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState
-from netgossip.errors import UsageError
 
 HOST_S = 2.5
 """For a whole host that goes: rarely, and mostly with time for it."""
@@ -60,8 +59,8 @@ class Retreat:
                 answer = await self._ask(host_id, asked.encode(), within_s)
                 if answer is not None and question.parse_answer_untrusted(answer, question.WITHDRAWN):
                     said.add(host_id)
-            except (UsageError, question.QuestionError):
-                return  # too many questions wait, or it does not understand: as if it had said nothing
+            except question.QuestionError:
+                return  # it does not understand: as if it had said nothing
 
         with trio.move_on_after(within_s):
             async with trio.open_nursery() as nursery:

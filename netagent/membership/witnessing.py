@@ -16,7 +16,6 @@ from netagent.probes.liveness import Missing
 from netagent.registry.facts import AgentState
 from netagent.registry.live import Live
 from netagent.registry.view import RegistryView
-from netgossip.errors import UsageError
 
 PATIENCE_S = TESTIMONY_S + 0.3
 """For a witness's answer: it may have to find out itself."""
@@ -57,7 +56,7 @@ class Witnessing:
             answer = await self._ask(asked.witness, question.encode_silent(asked.hosts), PATIENCE_S)
             if answer is not None:
                 words = question.parse_testimony_untrusted(answer, asked.hosts)
-        except (QuestionError, UsageError):
+        except QuestionError:
             pass  # a witness that speaks nonsense has said nothing
         self._inquiry.handle_testimony(asked, words, trio.current_time())
         self._live.set_view(self._live.view.with_silent(self._inquiry.agreed))

@@ -9,6 +9,7 @@ import pytest
 import trio
 from fakes.virtual import at_end, virtual
 
+from netagent import agent as module
 from netagent import config
 from netagent.agent import Agent
 from netagent.datapath.uplink import Underlay, Uplinks
@@ -96,6 +97,44 @@ async def test_an_init_that_fails_leaves_nothing_that_a_later_start_would_find(l
     assert one._state.identity(b"x" * 32).node_id == identity
     one.trouble = None
     assert await one.init("mesh")
+
+
+class Immovable:
+    """A cluster that this host enters, whose ports at the address that it has by then are taken."""
+
+    def __init__(self, _config, keys, **_):
+        self.keys, self.underlay, self.ended = keys, FOUR, False
+
+    def set_seeds(self, seeds):
+        pass
+
+    async def run(self, task_status):
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended = True
+
+    async def move(self, underlay):
+        raise FailedError("port 7956 is in use")
+
+
+@virtual
+async def test_a_host_whose_address_changes_while_it_enters_and_can_t_follow_is_in_no_cluster(
+    load, monkeypatch
+):
+    entered = []
+    monkeypatch.setattr(module, "Cluster", lambda *a, **k: entered.append(Immovable(*a, **k)) or entered[-1])
+    one = Agent(load)
+    at_end(one._state.close)
+    one.underlay = SIX
+    async with trio.open_nursery() as one._nursery:
+        with pytest.raises(FailedError, match="7956"):
+            await one.init("mesh")
+        assert entered[0].ended
+        assert one.cluster is None
+        assert one._state.cluster_keys() is None
+        one._nursery.cancel_scope.cancel()
 
 
 @virtual

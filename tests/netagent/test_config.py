@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,38 @@ def test_bad_values_are_refused_by_name(tmp_path: Path, text: str, words: list[s
         config.load(write(tmp_path, text), {}, {})
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("H1.example.net", "h1"),
+        ("a" * 62 + "-b", "a" * 62),
+        ("my host", "my-host"),
+        ("...", "host"),
+    ],
+)
+def test_the_default_name_is_a_name_whatever_the_host_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, name: str
+) -> None:
+    monkeypatch.setattr(config.socket, "gethostname", lambda: host)
+    assert config.load(write(tmp_path, ""), {}, {}).name == name
+    assert config.KEYS[0].parse(name) == name
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    file = tmp_path / "netagent.toml"
+    file.write_bytes('seeds = ["bücher.example"]\n'.encode())
+    code = """
+import sys
+from netagent import config
+print(ascii(config.load(config.Path(sys.argv[1]), {}, {}).seeds))
+"""
+    latin = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, check=False, env=latin, timeout=30
+    )
+    assert done.stdout == "('b\\xfccher.example',)\n", done.stderr
 
 
 def test_a_missing_file_is_refused_when_it_was_asked_for(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from fakes.registry import H2
 from fakes.virtual import virtual
 
 from netagent.membership.asking import ANSWER_S, MAX_OPEN, Asking
+from netgossip.errors import UsageError
 from netgossip.types import RequestReceived, ResponseReceived
 
 
@@ -84,3 +85,16 @@ async def test_questions_of_others_are_answered_a_bounded_number_at_once(caplog)
     async with trio.open_nursery() as nursery:
         desk.note_request(RequestReceived(H2, 99, b"q"), nursery, answer)
     assert node.answered[-1] == (99, b"Q")
+
+
+@virtual
+async def test_when_too_many_questions_wait_there_is_no_answer_and_no_error():
+    node, flushes, desk = asking()
+
+    def refuse(*_):
+        raise UsageError("1024 requests are waiting for answers")
+
+    node.request = refuse
+    assert await desk.ask(H2, b"a") is None
+    assert flushes == []
+    assert desk._waiting == {}

@@ -85,10 +85,10 @@ async def test_the_note_of_a_container_that_is_gone_goes_too(namespaces):
 async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
     host = await attached(namespaces, "web")
     with trio.move_on_after(10) as patience:
-        await wait_forgotten(host.live)
+        await wait_forgotten(host.live, trio.Event())
     assert patience.cancelled_caught
     host.hear(Writer(H2).put(ForgetRecord(host.host_id, settled=True)))
-    await wait_forgotten(host.live)
+    await wait_forgotten(host.live, trio.Event())
     (network,) = at_once(network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1"))
     assert network.locals
     assert not network.remotes
