@@ -28,11 +28,12 @@ sock, device = socket.socket(), sys.argv[1]
 """
 TX_CHECKSUM = OFFLOAD + "print(tx_checksum(sock, device))"
 TX_ON = OFFLOAD + "set_tx_checksum(sock, device, is_on=True); print(tx_checksum(sock, device))"
-OFFLOAD_S = 30.0
-"""A calm path is tried every ten seconds; then once a second, six times."""
+OFFLOAD_S = 40.0
+"""A calm path is tried every ten seconds; then once a second, six times. A path that was in doubt begins again."""
 OVERHEAD_BYTES = 50
-FOUND_S = 12.0
-"""A calm path is tried every five seconds; then four rounds of half a second, and a search."""
+FOUND_S = 20.0
+"""A calm path is tried every five seconds; then four rounds of half a second, and a search. A search that missed
+answers finds too little, and goes on two seconds later."""
 CLEARED_S = 10.0
 HEALED_S = 10.0
 """What is promised: so long after a cut everybody knows everything."""
@@ -121,7 +122,9 @@ def test_scenario_05_a_large_transfer_passes_a_path_of_1400_bytes(app: Cluster) 
     assert app.lab.host("h1").must(["nft", "list", "map", "bridge", "netagent", "clamps4"]) == clamps
     app.lab.heal()
     app.wait(lambda: path(app, "h1")["path"] == path(app, "h2")["path"] == "ok", CLEARED_S, "it stays small")
-    assert move(app, "c1", address)["mss_bytes"] == 1450 - 40 - 12, "TCP has all of it again"
+    app.wait(
+        lambda: move(app, "c1", address)["mss_bytes"] == 1450 - 40 - 12, 5.0, "TCP has not all of it again"
+    )
 
 
 def test_scenario_06_a_middlebox_drops_what_is_above_700_bytes(app: Cluster) -> None:
@@ -229,6 +232,7 @@ def uses_the_card(app: Cluster, host: str) -> bool:
     return shown.strip() == "True"
 
 
+@pytest.mark.timeout(240)
 def test_checksums_that_the_card_breaks_are_made_by_the_kernel(app: Cluster) -> None:
     (address,) = [one for one in app.answers("c1", "c2") if "." in one]
     assert uses_the_card(app, "h1")
@@ -276,7 +280,7 @@ def test_scenario_22_after_a_partition_all_is_complete_within_the_stated_bound(
         assert app.answers(box, f"new-{host}") == there[f"new-{host}"], "each side goes on by itself"
     app.wait(lambda: time.monotonic() >= end, cut_s + 1, "time stands still")
     assert app.ask("c1", "new-h2").status != "NOERROR"
-    assert app.agents("h1")["h2"] == "dead", "cut for long enough to prove something"
+    app.wait(lambda: app.agents("h1")["h2"] == "dead", 10.0, "cut for long enough to prove something")
     app.lab.heal()
     took_s = app.wait(lambda: complete(app, there, "gone"), HEALED_S, "not complete")
     print(f"cut for {cut_s:.0f} s: complete {took_s:.1f} s after it")

@@ -17,10 +17,10 @@ pytestmark = pytest.mark.lab
 SUBNET = "10.66.0.0/24"
 STATE = "/var/lib/netagent"
 SERVER = """
-import socket, sys
+import contextlib, socket, sys
 with socket.create_server(("0.0.0.0", 8000)) as server:
     while True:
-        with server.accept()[0] as client:
+        with server.accept()[0] as client, contextlib.suppress(OSError):
             client.sendall(sys.argv[1].encode())
 """
 ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 8000), 2).recv(99).decode())"
@@ -111,6 +111,7 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
     assert newcomer["network_id"] == winner
     client, server = ("c5", "c1") if owner == "h1" else ("c5", "c3")
     assert served_by(parts, client, fixed[server][1]) == server
+    parts.wait(lambda: parts.finds(client, "web"), 5.0, "the newcomer finds nobody")
     assert parts.answers(client, "web") == [fixed[server][1], before[server]["addresses"][1]]
 
 

@@ -129,8 +129,12 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
     assert refused.status == 2
     cluster.netagent("h1", "network", "create", "app", "--host-access")
     web = cluster.attach("h2", "web", command=("python3", WHOAMI, "80"))
-    cluster.wait(lambda: len(own_addresses(cluster, "h1")) == 3, 5.0, "not every host has an address")
+    for host in cluster.hosts:
+        cluster.wait(
+            lambda host=host: len(own_addresses(cluster, host)) == 3, 5.0, "not every host has an address"
+        )
     own = own_addresses(cluster, "h3")
+    cluster.wait(lambda: cluster.endpoint_names("h1") == ["web"], 5.0, "h1 does not know the container")
     (listed,) = cluster.netagent("h1", "network", "ls")
     assert listed["use"]["used"] == 4, "three hosts and a container"
     assert {one["host"]: one["used"] for one in listed["use"]["owners"]} == {"h1": 1, "h2": 2, "h3": 1}
@@ -157,7 +161,7 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
     with cluster.agent_of("h3") as host:
         host.stop_agent()
         host.start_agent()
-    assert own_addresses(cluster, "h3") == own, "it keeps the same one"
+    cluster.wait(lambda: own_addresses(cluster, "h3") == own, 5.0, "it does not keep the same one")
     cluster.netagent("h3", "leave", "--drain", "0s")
     cluster.wait(lambda: set(own_addresses(cluster, "h1")) == {"h1", "h2"}, 5.0, "h3 keeps its address")
     cluster.netagent("h1", "network", "rm", "app", "--force")

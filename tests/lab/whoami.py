@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import sys
@@ -22,6 +23,8 @@ with selectors.DefaultSelector() as ready:
             connection, peer = key.fileobj.accept()  # type: ignore[union-attr]
             body = peer[0].encode()
             head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.recv(4096)
-            connection.sendall(head.encode() + body)
-            connection.close()
+            # A client that gives up, or whose packets get lost, must not keep the others from being served.
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(1.0)
+                connection.recv(4096)
+                connection.sendall(head.encode() + body)
