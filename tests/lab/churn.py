@@ -7,6 +7,7 @@ anything but its being there or not: all hosts must still agree on it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -234,20 +235,17 @@ class Actor:
         pid = outer_pid(self.cluster, self.host, "agent")
         running = self.cluster.in_background(self.cluster.try_netagent, self.host, *argv)
         time.sleep(self._rng.uniform(0.03, KILL_WITHIN_S))
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
         done: Finished = running.result()
         self.done[f"killed: {argv[0]} {done.status}"] += 1
         return done
 
     def _kill(self, what: str) -> None:
-        pid = outer_pid(self.cluster, self.host, what)
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+        kill(outer_pid(self.cluster, self.host, what))
 
     def _start(self) -> None:
         host = self.cluster.lab.host(self.host)
-        self.cluster.wait(lambda: not host.agent_running, 5.0, f"the agent of {self.host} does not die")
+        self.cluster.wait(lambda: not host.agent_running, START_S, f"the agent of {self.host} does not die")
         with self.cluster.agent_of(self.host) as changing:
             changing.start_agent(wait=False)
         # Not by its socket alone: a thread of the one that was killed may hold that for a moment longer.
@@ -259,6 +257,13 @@ class Actor:
 
     def _must(self, *argv: str) -> None:
         self.cluster.lab.host(self.host).must(list(argv))
+
+
+def kill(pid: int | None) -> None:
+    """One that is there, and has not just ended by itself."""
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def outer_pid(cluster: Cluster, host: str, what: str) -> int | None:

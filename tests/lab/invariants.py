@@ -27,6 +27,8 @@ RESOLVER_SOCKET = "0B00007F:0035"
 """127.0.0.11 port 53, as /proc/net writes it."""
 UNBOUND_SOCKETS = {"agent": 1, "resolver": 0}
 """Those that are never bound are in no list of the kernel's: the agent asks about network cards by one."""
+START_S = 10.0
+"""A resolver process is ready 0.3 s after its start, on a busy machine later."""
 MAX_FDS_BESIDE_SANDBOXES = 48
 """An agent at rest has 38, a resolver process 12; room for connections that come and go."""
 FDS_OF_A_SANDBOX = {"agent": 4, "resolver": 2}
@@ -127,7 +129,11 @@ def picture(cluster: Cluster, name: str) -> Picture:
         sandboxes=sandboxes,
         resolv_confs={one.name for one in folder.iterdir()} if folder.exists() else set(),
         host_sockets=_host_sockets(cluster, name),
-        processes={what: _process(cluster, name, pid) for what, pid in processes(cluster, name).items()},
+        processes={
+            what: process
+            for what, pid in processes(cluster, name).items()
+            if (process := _process(cluster, name, pid)) is not None
+        },
     )
 
 
@@ -138,18 +144,28 @@ def processes(cluster: Cluster, host: str) -> dict[str, int]:
     with_pid = pid_file.read_text().strip() if pid_file.exists() else ""
     if with_pid and cluster.lab.host(host).path(f"/proc/{with_pid}").exists():
         found["agent"] = int(with_pid)
-    listed = cluster.lab.host(host).run(["pgrep", "-f", "netagent.names.process"]).stdout.split()
-    resolvers = [pid for pid in listed if cluster.lab.host(host).path(f"/proc/{pid}").exists()]
-    assert len(resolvers) <= 1, f"{host} has the resolver processes {resolvers}"
+    resolvers: list[str] = []
+
+    def is_one_at_most() -> bool:
+        listed = cluster.lab.host(host).run(["pgrep", "-f", "netagent.names.process"]).stdout.split()
+        resolvers[:] = [pid for pid in listed if cluster.lab.host(host).path(f"/proc/{pid}").exists()]
+        return len(resolvers) <= 1
+
+    # Who starts it is another process of that name until it is ready.
+    cluster.wait(is_one_at_most, START_S, f"{host} has more than one resolver process")
     if resolvers:
         found["resolver"] = int(resolvers[0])
     return found
 
 
-def _process(cluster: Cluster, host: str, pid: int) -> Process:
-    folder = cluster.lab.host(host).path(f"/proc/{pid}/fd")
+def _process(cluster: Cluster, host: str, pid: int) -> Process | None:
+    """None when it has ended meanwhile."""
     targets = []
-    for one in folder.iterdir():
+    try:
+        links = list(cluster.lab.host(host).path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return None
+    for one in links:
         try:
             targets.append(str(one.readlink()))
         except OSError:
