@@ -180,7 +180,7 @@ async def test_what_docker_removed_while_the_agent_was_away_is_detached(world):
         assert len(world.host.live.rows) == 1
 
 
-@pytest.mark.parametrize("how", ["remove", "disconnect"])
+@pytest.mark.parametrize("how", ["die", "remove", "disconnect"])
 @virtual
 async def test_what_docker_could_not_tell_the_plug_in_is_detached(world, how):
     """Docker gives up a call that fails, and has no endpoint any more."""
@@ -189,7 +189,10 @@ async def test_what_docker_could_not_tell_the_plug_in_is_detached(world, how):
         gone = await world.docker.run("gone", "app")
         await world.docker.run("stays", "app")
         await trio.sleep(2)
-        if how == "remove":
+        if how == "die":
+            world.docker.network_named("app")["endpoints"].pop(world.docker.endpoints_of(gone)[0])
+            world.docker.emit("container", "die", gone)
+        elif how == "remove":
             await world.docker.remove(gone, tell=False)
         else:
             await world.docker.disconnect(gone, "app", tell=False)

@@ -216,6 +216,23 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
 
 
 @virtual
+async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(namespaces, proc):
+    one, podman = await PodmanHost.started(namespaces, "host", "ns1", "ns2"), FakePodman()
+    follower = Follower(podman, lambda: one)
+    this = Followed(one, podman, follower)
+    proc.start(100, one.path("ns1"))
+    await this.set_up("ns1")
+    await follower.look(one)
+    follower._followed[C1].container = container(pid=100)
+    proc.end(100)
+    await this.set_up("ns2")
+    for _ in range(3):
+        await follower.look(one)
+        await trio.sleep(1)
+    assert [row.netns_path for row in this.rows] == [one.path("ns2")]
+
+
+@virtual
 async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(namespaces, proc, monkeypatch):
     """Podman is asked about several at once, and waits for the lock of each."""
     async with trio.open_nursery() as nursery:
