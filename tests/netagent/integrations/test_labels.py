@@ -75,6 +75,11 @@ def test_a_service_that_is_no_name_is_mapped_and_said():
 def test_the_original_name_is_kept_and_labels_of_runtimes_are_not():
     labels = {
         "com.docker.compose.project": "shop",
+        "desktop.docker.io/wsl-distro": "x",
+        "io.podman.annotations.init": "FALSE",
+        "io.buildah.version": "1.39",
+        "io.kubernetes.pod.uid": "7",
+        "org.opencontainers.image.created": "2026-01-01",
         "netagent.service": "web",
         "team": "a",
         "bad": "line\nbreak",

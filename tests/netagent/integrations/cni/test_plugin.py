@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from netagent.errors import FailedError, RefusedError
 from netagent.integrations.cni import sandbox
 from netagent.integrations.cni.plugin import CniPlugin
 from netagent.integrations.shim_call import Call
+from netagent.registry.row import Stage
 
 
 class Runtime:
@@ -110,6 +112,27 @@ async def test_a_container_made_anew_under_its_id_is_added_anew(namespaces: Name
     (after,) = runtime.host.live.rows
     assert after != before
     assert runtime.origins() == ["cni:app/web/eth0"]
+
+
+@virtual
+async def test_an_endpoint_that_is_half_done_is_made_anew(namespaces: Namespaces) -> None:
+    runtime = await started(namespaces, "web")
+    await runtime.call("ADD")
+    (before,) = runtime.host.live.rows.values()
+    runtime.host.live.set_row(replace(before, stage=Stage.RESERVED))
+    assert "ips" in await runtime.call("ADD")
+    (after,) = runtime.host.live.rows.values()
+    assert after.endpoint_id != before.endpoint_id
+    assert after.stage is Stage.PUBLISHED
+
+
+@virtual
+async def test_the_same_container_in_another_network_is_made_anew(namespaces: Namespaces) -> None:
+    runtime = await started(namespaces, "web")
+    await runtime.call("ADD")
+    assert "ips" in await runtime.call("ADD", network="back")
+    (row,) = runtime.host.live.rows.values()
+    assert row.network_id == N2
 
 
 @virtual
