@@ -30,7 +30,7 @@ from netagent.model.ids import EndpointId, NetworkId, bridge_name, peer_name, ve
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
 
 PROGRAM = str(Path(__file__).with_name("crash_host.py"))
-REST_S = 8.0
+REST_S = 20.0
 """Until both hosts and their kernels agree. What a stopped agent did not hear is there in well under a second; a host
 that was taken for dead is dialled again after some seconds."""
 MAX_EFFECTS = 400
