@@ -32,7 +32,14 @@ from netagent.datapath.neighbour import (
     encode,
     family_of,
 )
-from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request
+from netagent.datapath.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Netlink,
+    Request,
+)
 from netagent.datapath.operations import (
     KIND_FIELDS,
     AddFlood,
@@ -50,9 +57,11 @@ from netagent.datapath.operations import (
     SetDevice,
     SetMaster,
     SetNeighbour,
+    SetRoute,
     SetSelf,
     device_of,
 )
+from netagent.datapath.route import RTM_NEWROUTE, subnet_body
 from netagent.datapath.state import ZERO_MAC, Device
 
 _PUT = NLM_F_CREATE | NLM_F_REPLACE
@@ -175,6 +184,11 @@ def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Reques
             return [set_address(_index(indexes, name), cidr)]
         case DeleteAddress(name, cidr):
             return [delete_address(_index(indexes, name), cidr)]
+        case SetRoute(name, cidr):
+            # Somebody else's way to the subnet is not for us to replace.
+            return [
+                Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name)))
+            ]
         case _:
             return [_entry_request(operation, indexes)]
 

@@ -101,6 +101,10 @@ def comparing(
     """The same in pieces."""
     found, whole = _all_device_damages(believed, seen, doubtful)
     found += _address_damages(believed, seen, whole)
+    gone = sorted((believed.addresses & seen.unrouted) - believed.unrouted)
+    found += [
+        Damage(DamageKind.ROUTE_DELETED, f"to {cidr} by {name}") for name, cidr in gone if name in whole
+    ]
     # What a bridge knows behind a port goes with the port.
     masters = {name: device.master for name, device in seen.devices.items()}
     for table in _TABLES:
@@ -124,7 +128,8 @@ def damages_within(
     none = replace(believed, neighbours=Map(), masters=Map(), selves=Map(), floods=Map())
     before = none.with_entries({key: believed.entry(key) for key in keys})
     now = none.with_entries({key: seen.entry(key) for key in keys})
-    return damages_between(before, replace(now, devices=seen.devices, addresses=seen.addresses), doubtful)
+    now = replace(now, devices=seen.devices, addresses=seen.addresses, unrouted=seen.unrouted)
+    return damages_between(before, now, doubtful)
 
 
 def _all_device_damages(

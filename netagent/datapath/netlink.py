@@ -26,8 +26,8 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _SO_RCVBUFFORCE = 33
 
-# Links, neighbours and FDB, IPv4 and IPv6 addresses: RTMGRP_* of <linux/rtnetlink.h>.
-_GROUPS = 0x1 | 0x4 | 0x10 | 0x100
+# Links, neighbours and FDB, IPv4 and IPv6 addresses and routes: RTMGRP_* of <linux/rtnetlink.h>.
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x100 | 0x40 | 0x400
 
 BATCH_MESSAGES = 64
 _RECEIVE_BYTES = 1 << 17
@@ -67,7 +67,8 @@ def open_socket(*, strict: bool = False) -> socket.socket:
 
 
 def open_notification_socket() -> socket.socket:
-    """A socket that hears of changes of links, addresses, neighbours and FDB in the calling thread's namespace."""
+    """A socket that hears of changes of links, addresses, routes, neighbours and FDB in the calling thread's
+    namespace."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NOTIFICATION_BUFFER_BYTES)
     sock.bind((0, _GROUPS))
@@ -102,13 +103,25 @@ class Netlink:
         if error is not None:
             raise error
 
-    async def dump(self, request: Request) -> list[Message]:
-        """All objects of a kind. OSError; EINTR when the kernel's tables changed under every one of five attempts."""
+    async def dump(self, request: Request, *, strict: bool = False) -> list[Message]:
+        """All objects of a kind. OSError; EINTR when the kernel's tables changed under every one of five attempts.
+
+        `strict`: only those that the request describes, whatever the socket is otherwise.
+        """
         async with self._lock:
-            for _ in range(_DUMP_ATTEMPTS):
-                messages = await self._dump_once(request)
-                if messages is not None:
-                    return messages
+            if not strict:
+                return await self._dump(request)
+            self._plain.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            try:
+                return await self._dump(request)
+            finally:
+                self._plain.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 0)
+
+    async def _dump(self, request: Request) -> list[Message]:
+        for _ in range(_DUMP_ATTEMPTS):
+            messages = await self._dump_once(request)
+            if messages is not None:
+                return messages
         raise InterruptedError(errno.EINTR, "the kernel's tables changed under every attempt to read them")
 
     async def find(self, request: Request) -> Message | None:

@@ -8,8 +8,11 @@ that the kernel makes by itself (a bridge's own MACs, MACs learnt from container
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.datapath.link import (
@@ -38,11 +41,21 @@ from netagent.datapath.neighbour import (
     family_of,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
-from netagent.datapath.state import ZERO_MAC, Device, EntryKey, KernelState, Kind, is_ours
+from netagent.datapath.route import (
+    RTM_DELROUTE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    Route,
+    request_body_at,
+    request_body_of_subnets,
+)
+from netagent.datapath.route import decode as decode_route
+from netagent.datapath.state import ZERO_MAC, AddressKey, Device, EntryKey, KernelState, Kind, is_ours
 from netagent.pieces import Pieces, piece_by_piece
 
 _KINDS = {kind.value: kind for kind in Kind}
 _ENTRIES_A_PIECE: Final = 512
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +83,7 @@ class Extent(enum.Enum):
     """How much of the kernel to look at again."""
 
     DEVICES = enum.auto()
-    """Links and their addresses."""
+    """Links, their addresses, and the routes to these."""
     ALL = enum.auto()
 
 
@@ -78,7 +91,8 @@ News: TypeAlias = EntryKey | Extent
 
 
 async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
-    """Read links, addresses, neighbours and FDB. `known`: indexes of what was ours. OSError as Netlink.dump."""
+    """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of what was ours. OSError as
+    Netlink.dump."""
     seen = await observe_devices(netlink, known)
     if not seen.names:
         return seen
@@ -96,15 +110,46 @@ async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Obse
     names = {link.index: link.name for link in ours}
     foreign = [link for link in links if link.index not in names]
     addresses = [decode_address(message.body) for message in await netlink.dump(address_dump())]
+    on_ours = {(index, cidr) for index, cidr in addresses if index in names}
+    up = {link.index for link in ours if link.up}
+    unrouted = await _unrouted(netlink, {(index, cidr) for index, cidr in on_ours if index in up})
     return Observation(
         state=KernelState(
             devices={link.name: device_of_link(link, names) for link in ours},
-            addresses=frozenset((names[index], cidr) for index, cidr in addresses if index in names),
+            addresses=frozenset((names[index], cidr) for index, cidr in on_ours),
+            unrouted=frozenset((names[index], cidr) for index, cidr in unrouted),
         ),
         names=names,
         strangers=frozenset(link.name for link in foreign),
         foreign_tunnels={link.tunnel.vni: link.name for link in foreign if link.tunnel is not None},
     )
+
+
+async def _unrouted(netlink: Netlink, addresses: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those (index, "address/prefix length") to whose subnet no route leads by their device."""
+    missing = {
+        one: Route(subnet, one[0])
+        for one in addresses
+        if (subnet := ip_interface(one[1]).network).num_addresses > 1
+    }
+    # All that are as the kernel made them in one go; what is left, somebody may have laid anew.
+    versions = {route.destination.version for route in missing.values()}
+    bodies = [request_body_of_subnets(_FAMILIES[version]) for version in sorted(versions)]
+    missing = await _without_routes(netlink, bodies, missing)
+    bodies = [
+        request_body_at(_FAMILIES[route.destination.version], route.ifindex) for route in missing.values()
+    ]
+    return set(await _without_routes(netlink, bodies, missing))
+
+
+async def _without_routes(
+    netlink: Netlink, bodies: Sequence[bytes], wanted: Mapping[tuple[int, str], Route]
+) -> dict[tuple[int, str], Route]:
+    found: set[Route | None] = set()
+    for body in bodies:
+        messages = await netlink.dump(Request(RTM_GETROUTE, 0, body), strict=True)
+        found |= {decode_route(message.body) for message in messages}
+    return {one: route for one, route in wanted.items() if route not in found}
 
 
 async def observe_entries(
@@ -215,7 +260,30 @@ def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> 
         index, cidr = decode_address(message.body)
         known = (names.get(index), cidr) in belief.addresses
         return Extent.DEVICES if index in names and known is not (message.type == RTM_NEWADDR) else None
+    if message.type in {RTM_NEWROUTE, RTM_DELROUTE}:
+        return Extent.DEVICES if _is_route_news(message, names, belief) else None
     return None
+
+
+def _is_route_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
+    """Our way to a subnet of ours has gone, or another one has come or gone: it may have taken our place."""
+    route = decode_route(message.body)
+    if route is None:
+        return False
+    devices = _devices_by_subnet(belief.addresses).get(route.destination, ())
+    return bool(devices) and (message.type == RTM_DELROUTE or names.get(route.ifindex) not in devices)
+
+
+@lru_cache(maxsize=4)
+def _devices_by_subnet(
+    addresses: frozenset[AddressKey],
+) -> dict[IPv4Network | IPv6Network, set[str]]:
+    """Of our devices' addresses, which are the same from one notification to the next: on some hosts routes come and
+    go by the thousand."""
+    found: dict[IPv4Network | IPv6Network, set[str]] = {}
+    for device, cidr in addresses:
+        found.setdefault(ip_interface(cidr).network, set()).add(device)
+    return found
 
 
 def _entry_news(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from ipaddress import ip_interface
 from typing import Final, TypeAlias
 
 from netagent.datapath.state import (
@@ -75,6 +76,14 @@ class SetAddress:
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
     """Take an address from a device."""
+
+    device: str
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoute:
+    """The subnet of an address of a device is reached by the device, as the kernel makes it with the address."""
 
     device: str
     cidr: str
@@ -152,7 +161,7 @@ DeviceOperation: TypeAlias = CreateDevice | RenameDevice | SetDevice | DeleteDev
 EntryOperation: TypeAlias = (
     SetSelf | DeleteSelf | AddFlood | DeleteFlood | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
 )
-Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | EntryOperation
+Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | SetRoute | EntryOperation
 
 
 def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
@@ -176,6 +185,9 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
                 addresses = {*(state.addresses if addresses is None else addresses), (name, cidr)}
             case DeleteAddress(name, cidr):
                 addresses = {*(state.addresses if addresses is None else addresses)} - {(name, cidr)}
+                state = replace(state, unrouted=state.unrouted - {(name, cidr)})
+            case SetRoute(name, cidr):
+                state = replace(state, unrouted=state.unrouted - {(name, cidr)})
             case _:
                 key, value = entry_after(operation)
                 # What leads somewhere else by now is not what was to be deleted.
@@ -242,7 +254,8 @@ def _deleting(state: KernelState, name: str) -> Pieces[KernelState]:
         return None if place[0] == name or (table == "master" and value == name) else (place, value)
 
     state = yield from _revising(state, revised)
-    return replace(state, devices=devices, addresses=addresses)
+    unrouted = frozenset(key for key in state.unrouted if key[0] != name)
+    return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
 
 
 def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]:
@@ -254,12 +267,13 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]
         for key, device in state.devices.items()
     }
     addresses = frozenset((new.get(key, key), cidr) for key, cidr in state.addresses)
+    unrouted = frozenset((new.get(key, key), cidr) for key, cidr in state.unrouted)
 
     def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str]:
         return (new.get(place[0], place[0]), place[1]), new.get(value, value) if table == "master" else value
 
     state = yield from _revising(state, revised)
-    return replace(state, devices=devices, addresses=addresses)
+    return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
 
 
 def _revising(
@@ -306,6 +320,10 @@ def render(operation: Operation) -> str:
             return f"ip addr replace {cidr} dev {name} nodad"
         case DeleteAddress(name, cidr):
             return f"ip addr del {cidr} dev {name}"
+        case SetRoute(name, cidr):
+            address = ip_interface(cidr)
+            how = f"scope link src {address.ip}" if address.version == 4 else "metric 256"
+            return f"ip route add {address.network} dev {name} proto kernel {how}"
         case _:
             return _render_entry(operation)
 

@@ -31,6 +31,7 @@ from netagent.datapath.operations import (
     SetDevice,
     SetMaster,
     SetNeighbour,
+    SetRoute,
     SetSelf,
     doing,
 )
@@ -76,6 +77,7 @@ def planning(
     }
     additions, removals = yield from _entry_changes(desired, observed, superfluous, is_sorted=is_sorted)
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
+    operations += [SetRoute(*key) for key in sorted(desired.addresses & observed.unrouted)]
     operations += additions
     operations += removals
     operations += [
@@ -99,7 +101,7 @@ def plan_within(
 
     `are_devices_settled`: it is known that there is nothing to do for devices.
     """
-    if desired.addresses != observed.addresses:
+    if desired.addresses != observed.addresses or observed.unrouted:
         return None
     if not are_devices_settled and not _are_devices_akin(desired, observed):
         return None

@@ -313,7 +313,13 @@ class Reconciler:
             if may_cost_entries(before, seen.state):
                 return None
             seen = replace(
-                seen, state=replace(before, devices=seen.state.devices, addresses=seen.state.addresses)
+                seen,
+                state=replace(
+                    before,
+                    devices=seen.state.devices,
+                    addresses=seen.state.addresses,
+                    unrouted=seen.state.unrouted,
+                ),
             )
             keys |= guest_keys(desired, before.devices, seen.state.devices)
         try:

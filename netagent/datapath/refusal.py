@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from netagent.datapath.apply import Failure
 from netagent.datapath.observe import Observation
-from netagent.datapath.operations import CreateDevice, RenameDevice, SetDevice, device_of
+from netagent.datapath.operations import CreateDevice, RenameDevice, SetDevice, SetRoute, device_of
 
 
 def explained(failure: Failure, seen: Observation) -> Failure:
@@ -16,6 +16,8 @@ def explained(failure: Failure, seen: Observation) -> Failure:
     if isinstance(operation, SetDevice) and failure.errno == errno.EADDRINUSE and operation.device.tunnel:
         port = operation.device.tunnel.port
         return replace(failure, reason=f"UDP port {port} is used by another program or device")
+    if isinstance(operation, SetRoute) and failure.errno == errno.EEXIST:
+        return replace(failure, reason="a route to there exists that is not ours")
     if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
         return failure
     name = device_of(operation)

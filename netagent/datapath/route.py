@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 OUR_PROTOCOL = 78
 """Says in `ip route` that the route is netagent's; unassigned in iproute2's rt_protos."""
 
@@ -20,6 +20,8 @@ _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _MAIN_TABLE, _SCOPE_LINK = 254, 253
 _SCOPE_UNIVERSE, _RTNH_F_ONLINK = 0, 4
 _RTM_F_CLONED = 0x200
+_KERNEL_PROTOCOL, _KERNEL_METRIC6 = 2, 256
+"""Of the routes that the kernel makes itself, to the subnets of a device's addresses."""
 _DEFAULT_METRIC = 8192
 """Whatever other default route a container has or gets comes before ours: runtimes and people give theirs less."""
 
@@ -42,6 +44,11 @@ def route_request_body(family: int) -> bytes:
 def request_body_at(family: int, ifindex: int) -> bytes:
     """The same for the routes of one device, at a socket that is strict."""
     return route_request_body(family) + _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", ifindex)
+
+
+def request_body_of_subnets(family: int) -> bytes:
+    """The body of a RTM_GETROUTE dump of what the kernel made itself for addresses, at a socket that is strict."""
+    return _HEADER.pack(family, 0, 0, 0, 0, _KERNEL_PROTOCOL, 0, 0, 0)
 
 
 def request_body_to(address: str) -> bytes:
@@ -71,6 +78,32 @@ def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
         (_RTA_PREFSRC, ipaddress.ip_address(source).packed),
     )
     # Values are 4 or 16 bytes, so nothing needs padding.
+    return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
+
+
+def subnet_body(cidr: str, ifindex: int) -> bytes:
+    """The body of RTM_NEWROUTE: the subnet of this address of a device, as the kernel makes it with the address.
+
+    So it goes with the address, too.
+    """
+    interface = ipaddress.ip_interface(cidr)
+    is_four = interface.version == 4
+    header = _HEADER.pack(
+        socket.AF_INET if is_four else socket.AF_INET6,
+        interface.network.prefixlen,
+        0,
+        0,
+        _MAIN_TABLE,
+        _KERNEL_PROTOCOL,
+        _SCOPE_LINK if is_four else _SCOPE_UNIVERSE,
+        _RTN_UNICAST,
+        0,
+    )
+    attributes = (
+        (_RTA_DST, interface.network.network_address.packed),
+        (_RTA_OIF, struct.pack("=I", ifindex)),
+        (_RTA_PREFSRC, interface.packed) if is_four else (_RTA_PRIORITY, struct.pack("=I", _KERNEL_METRIC6)),
+    )
     return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
 
 

@@ -146,6 +146,8 @@ class KernelState:
 
     devices: Mapping[str, Device] = field(default_factory=Map)
     addresses: frozenset[AddressKey] = frozenset()
+    unrouted: frozenset[AddressKey] = frozenset()
+    """Those of them to whose subnet no route leads by the device, although it is up. Nothing desired is."""
     neighbours: Mapping[NeighbourKey, str] = field(default_factory=Map)
     """-> MAC"""
     masters: Mapping[MasterKey, str] = field(default_factory=Map)

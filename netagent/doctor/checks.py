@@ -126,6 +126,7 @@ INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(Part.DEVICE)),
     Check("bridge-ports", "each port is in its bridge, with its flags", _of_part(Part.PORT)),
     Check("addresses", "our devices have their addresses", _of_part(Part.ADDRESS)),
+    Check("routes", "our devices lead to the subnets of their addresses", _of_part(Part.ROUTE)),
     Check("neighbours", "each address of a network leads to its MAC", _of_part(Part.NEIGHBOUR)),
     Check("bridge-entries", "each MAC is behind its port", _of_part(Part.BRIDGE_ENTRY)),
     Check("tunnel-entries", "each MAC is at its host", _of_part(Part.TUNNEL_ENTRY)),

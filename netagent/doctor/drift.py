@@ -11,6 +11,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 from netagent.datapath.operations import (
     AddFlood,
@@ -27,6 +28,7 @@ from netagent.datapath.operations import (
     SetDevice,
     SetMaster,
     SetNeighbour,
+    SetRoute,
     SetSelf,
     device_of,
     render,
@@ -44,6 +46,7 @@ class Part(enum.Enum):
     DEVICE = "device"
     PORT = "port"
     ADDRESS = "address"
+    ROUTE = "route"
     NEIGHBOUR = "neighbour"
     BRIDGE_ENTRY = "bridge entry"
     TUNNEL_ENTRY = "tunnel entry"
@@ -130,6 +133,9 @@ def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
             yield Difference(Part.ADDRESS, name, cidr, State.MISSING, "", fix)
         case DeleteAddress(name, cidr):
             yield Difference(Part.ADDRESS, name, cidr, State.LEFT_OVER, "", fix)
+        case SetRoute(name, cidr):
+            subnet = str(ip_interface(cidr).network)
+            yield Difference(Part.ROUTE, name, subnet, State.MISSING, "", fix)
         case _:
             yield _entry(operation, observed, fix)
 

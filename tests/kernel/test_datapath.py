@@ -175,6 +175,66 @@ def test_scenario_37_whatever_is_changed_by_hand_is_put_right(
     trio.run(main)
 
 
+GATEWAYS = ("10.66.0.1/20", "fd66::1/64")
+OF_A_WAY_OUT = [
+    (f"ip route del 10.66.0.0/20 dev {BRIDGE}", "route-deleted"),
+    (f"ip -6 route del fd66::/64 dev {BRIDGE}", "route-deleted"),
+    (
+        f"ip -6 route del {probe_address(CLUSTER, H1)}/64 dev {vxlan_name(probe_vni(CLUSTER))}",
+        "route-deleted",
+    ),
+    (f"ip addr del fd66::1/64 dev {BRIDGE}", "address-deleted"),
+    (f"ip addr del 10.66.0.1/20 dev {BRIDGE}", "address-deleted"),
+]
+
+
+def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    """Without these the host does not find its containers. Another's route in such a place is left, and told."""
+    c1 = namespaces("c1")
+    local = endpoint(2, c1)
+
+    async def main() -> None:
+        async with open_host(wire[0], "192.0.2.1") as h1:
+            h1.namespace.run("sysctl -qw net.ipv6.conf.wire.accept_ra=0")
+            state = desired_of(h1, network((local,), gateways=GATEWAYS), probe=probe_of(H1, H2, "192.0.2.2"))
+            await program(h1, state)
+            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await wait_equal(h1, state, "bind")
+            whole = routes(h1)
+            assert h1.reconciler.status().drift == {}
+            for command, kind in OF_A_WAY_OUT:
+                before = Counter(h1.reconciler.status().drift)
+                h1.namespace.run(command)
+                await wait_until(
+                    lambda k=kind, n=before: h1.reconciler.status().drift.get(k, 0) > n[k], command, 2.0
+                )
+                await wait_equal(h1, state, command, bound_s=2.0)
+                counted = Counter(h1.reconciler.status().drift) - before
+                del counted["entry-deleted"]  # which go with a bridge's last address of their family
+                assert counted == {kind: 1}, (command, counted)
+                assert routes(h1) == whole, command
+            for address in ("10.66.0.2", "fd66::2"):
+                h1.namespace.run(f"ping -c1 -W2 {address}")
+
+            h1.namespace.run("ip route replace 10.66.0.0/20 dev wire")
+            told = "a route to there exists that is not ours"
+            await wait_until(lambda: h1.reconciler.trouble_with(BRIDGE) == told, "it is told", 2.0)
+            assert "10.66.0.0/20 dev wire" in h1.namespace.run("ip route")
+            h1.namespace.run("ip route del 10.66.0.0/20 dev wire")
+            await wait_until(lambda: routes(h1) == whole, "all as before when it goes", 2.0)
+            await wait_until(lambda: not h1.reconciler.status().failures, "nothing is wrong any more", 2.0)
+
+    trio.run(main)
+
+
+def routes(host: Host) -> list[str]:
+    """By our devices."""
+    lines = [line for f in ("-4", "-6") for line in host.namespace.run(f"ip {f} route").splitlines()]
+    return sorted(line.strip() for line in lines if " dev na-" in line or " dev nx-" in line)
+
+
 def inventory(namespace: Namespace) -> list[str]:
     """All links with their indexes, all permanent entries."""
     commands = ("ip -o link", "bridge fdb", "ip neigh show nud permanent")

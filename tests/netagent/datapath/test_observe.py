@@ -22,6 +22,7 @@ from netagent.datapath.neighbour import (
 )
 from netagent.datapath.netlink import Message
 from netagent.datapath.observe import Entry, Extent, entry_of, news_of
+from netagent.datapath.route import RTM_DELROUTE, RTM_NEWROUTE, subnet_body
 from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
@@ -139,3 +140,20 @@ def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:
 def test_attributes_cut_short_do_no_harm(tail: bytes) -> None:
     message = decode(encode(NEIGHBOUR) + tail)
     assert (message.family, message.ifindex) == (NEIGHBOUR.family, NEIGHBOUR.ifindex)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cidr", "index", "is_news"),
+    [
+        (RTM_NEWROUTE, "fd00::1/64", 2, False),  # the kernel's own, with the address
+        (RTM_DELROUTE, "fd00::1/64", 2, True),
+        (RTM_NEWROUTE, "fd00::1/64", 9, True),  # somebody else's, perhaps in the place of ours
+        (RTM_DELROUTE, "fd00::1/64", 9, True),
+        (RTM_DELROUTE, "fd00::1/80", 2, False),
+        (RTM_DELROUTE, "10.0.0.1/24", 2, False),
+        (RTM_NEWROUTE, "10.0.0.1/24", 9, False),
+    ],
+)
+def test_routes_to_our_subnets_are_news(kind: int, cidr: str, index: int, *, is_news: bool) -> None:
+    message = Message(kind, subnet_body(cidr, index))
+    assert news_of(message, NAMES, BELIEF) == (Extent.DEVICES if is_news else None)

@@ -68,9 +68,12 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
         if devices
         else st.just(set())
     )
+    addresses = frozenset((name, f"{address}/24") for name, address in draw(pairs))
+    is_lost = not is_desired and addresses
     state = KernelState(
         devices=devices,
-        addresses=frozenset((name, f"{address}/24") for name, address in draw(pairs)),
+        addresses=addresses,
+        unrouted=draw(st.frozensets(st.sampled_from(sorted(addresses)))) if is_lost else frozenset(),
         neighbours={key: draw(st.sampled_from(MACS)) for key in draw(pairs)},
         masters=masters,
         selves={
@@ -216,7 +219,7 @@ def test_a_plan_for_the_entries_that_differ_is_the_plan(
 ) -> None:
     """Where devices agree, but for veths that are not there yet."""
     devices = {n: d for n, d in desired.devices.items() if d.kind is not Kind.VETH or n not in missing}
-    standing = replace(observed, devices=devices, addresses=desired.addresses)
+    standing = replace(observed, devices=devices, addresses=desired.addresses, unrouted=frozenset())
     on_nothing: dict[EntryKey, None] = {
         key: None
         for key in entry_keys(standing)

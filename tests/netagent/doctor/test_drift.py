@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 from fakes.registry import H1, endpoint, network
@@ -68,6 +69,15 @@ def test_a_missing_and_a_foreign_address(world):
     )
     assert (missing.part, missing.key, missing.state) == (Part.ADDRESS, cidr, State.MISSING)
     assert (extra.part, extra.key, extra.state) == (Part.ADDRESS, "10.9.9.9/24", State.LEFT_OVER)
+
+
+def test_a_missing_route(world):
+    kernel = world.kernel()
+    device, cidr = next(iter(kernel.addresses))
+    found = only(world, replace(kernel, unrouted=frozenset({(device, cidr)})))
+    subnet = str(ip_interface(cidr).network)
+    assert (found.part, found.device, found.key, found.state) == (Part.ROUTE, device, subnet, State.MISSING)
+    assert found.fix.startswith(f"ip route add {subnet} dev {device} proto kernel")
 
 
 @pytest.mark.parametrize(
