@@ -63,7 +63,8 @@ class Absentees:
     def _wanted(self) -> Iterable[Address]:
         unconfirmed = self._claims.unconfirmed
         reached = {m.address for m in self._table if is_live(m) and m.node_id not in unconfirmed}
-        wanted = [*self._seeds, *(self._table.view[n].address for n in unconfirmed)]
+        # In the table's order: a set's would be another one in each process.
+        wanted = [*self._seeds, *(m.address for m in self._table if m.node_id in unconfirmed)]
         if self._table.live == 1:
             wanted += [m.address for m in self._table.others(MemberState.DEAD)]
         return [address for address in wanted if address not in reached]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +76,23 @@ def test_one_seed_is_one_run() -> None:
         cluster.run_for(30)
         logs.append(cluster.log)
     assert logs[0] == logs[1]
+
+
+def test_one_seed_is_one_run_in_every_process() -> None:
+    """However Python orders its sets there."""
+    program = [sys.executable, str(Path(__file__).with_name("one_run.py")), "5"]
+    told = {
+        subprocess.run(
+            program,
+            env={**os.environ, "PYTHONHASHSEED": order},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for order in ("1", "2", "3")
+    }
+    assert len(told) == 1
 
 
 def test_a_change_reaches_everybody_in_one_way_and_is_acknowledged_in_two() -> None:
