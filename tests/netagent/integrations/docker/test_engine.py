@@ -118,13 +118,24 @@ def test_no_docker_is_an_error_that_names_the_socket(tmp_path):
         trio.run(Engine(tmp_path / "missing.sock").get, "/networks")
 
 
+@pytest.mark.parametrize("begun", [(), (OK + b"Content-Length: 8\r\n\r\n{",)])
 @virtual
-async def test_a_docker_that_hangs_is_given_up(tmp_path):
+async def test_a_docker_that_hangs_is_given_up(tmp_path, begun):
     before = trio.current_time()
-    async with docker(tmp_path, hang=True) as (engine, _):
+    async with docker(tmp_path, *begun, hang=True) as (engine, _):
         with pytest.raises(EngineError, match="within 10 s"):
             await engine.get("/networks")
     assert trio.current_time() - before >= module.DEADLINE_S
+
+
+@virtual
+async def test_docker_is_asked_a_bounded_number_of_things_at_once(tmp_path):
+    async with docker(tmp_path, hang=True) as (engine, asked), trio.open_nursery() as nursery:
+        for _ in range(module.MAX_REQUESTS + 10):
+            nursery.start_soon(engine.get, "/networks")
+        await trio.sleep(module.DEADLINE_S / 2)
+        assert len(asked) == module.MAX_REQUESTS
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
