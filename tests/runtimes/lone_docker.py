@@ -37,7 +37,13 @@ class LoneDocker:
              f"{mounts} && exec sleep infinity"],
         )  # fmt: skip
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._wait(lambda: self._enter("test", "!", "-e", "/run/netns", check=False).returncode == 0, START_S)
+        # The last of what the keeper does before it sleeps.
+        self._wait(
+            lambda: (
+                self._enter("cmp", f"{folder}/resolv.conf", "/etc/resolv.conf", check=False).returncode == 0
+            ),
+            START_S,
+        )
 
     def start(self) -> None:
         """Start dockerd and return when it answers."""

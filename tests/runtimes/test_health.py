@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from runtimes.harness import SPREAD_S, Fleet
+from runtimes.harness import SPREAD_S, Fleet, wait_promised
 
 pytestmark = pytest.mark.runtimes
 
@@ -29,14 +29,14 @@ def test_an_unhealthy_container_of_docker_leaves_its_service_and_returns(docker_
     def healthy(state: str) -> bool:
         return fleet.inspect("h1", "web-1")["State"]["Health"]["Status"] == state
 
-    fleet.wait(lambda: healthy("healthy"), 10.0, "Docker does not find it healthy")
+    fleet.wait(lambda: healthy("healthy"), 30.0, "Docker does not find it healthy")
     fleet.wait(lambda: fleet.replicas("h2", "client", "web") == both, SPREAD_S, "not both replicas")
     for state, expected in (("unhealthy", [second]), ("healthy", both)):
         fleet.execute("h1", "web-1", *(["touch"] if state == "unhealthy" else ["rm"]), "/tmp/sick")
-        fleet.wait(lambda state=state: healthy(state), 10.0, f"Docker does not find it {state}")
-        fleet.gone_within(
+        fleet.wait(lambda state=state: healthy(state), 30.0, f"Docker does not find it {state}")
+        wait_promised(
             lambda expected=expected: fleet.replicas("h2", "client", "web") == expected,
-            f"{state}, and yet web is {fleet.replicas('h2', 'client', 'web')}, not {expected}",
+            f"{state}, and yet web is not {expected}",
             time.monotonic(),
         )
 
@@ -55,8 +55,8 @@ def test_an_unhealthy_container_of_podman_leaves_its_service_and_returns(docker_
     for sick, expected in ((False, both), (True, [second]), (False, both)):
         fleet.execute("h3", "web-3", *(["touch"] if sick else ["rm", "-f"]), "/tmp/sick")
         assert (fleet.try_runtime("h3", "healthcheck", "run", "web-3").status != 0) == sick
-        fleet.gone_within(
+        wait_promised(
             lambda expected=expected: fleet.replicas("h1", "client", "web") == expected,
-            f"sick: {sick}, and yet web is {fleet.replicas('h1', 'client', 'web')}, not {expected}",
+            f"sick: {sick}, and yet web is not {expected}",
             time.monotonic(),
         )

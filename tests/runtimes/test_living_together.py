@@ -132,6 +132,25 @@ def make_swarm(first: LoneDocker, second: LoneDocker) -> None:
     second.docker("run", "-d", "--network", "theirs", "--name", "asker", "lab", "sleep", "1000000")
 
 
+async def settled_states(site: Site) -> list[str]:
+    """Of both hosts, once both dockerds have done what `docker swarm join` does not wait for."""
+
+    def is_done(docker: LoneDocker) -> bool:
+        return "ingress" in docker.docker("network", "ls", "--format", "{{.Name}}").split() and (
+            "ingress-sbox" in docker.docker("network", "inspect", "-f", "{{json .Containers}}", "ingress")
+        )
+
+    await wait_until(lambda: all(map(is_done, site.dockers)), "the swarm's own network is there", 30.0)
+    states: list[list[str]] = []
+
+    def is_settled() -> bool:
+        states.append([state_of(host) for host in site.hosts])
+        return len(states) > 1 and states[-1] == states[-2]
+
+    await wait_until(is_settled, "the hosts have settled", 30.0)
+    return states[-1]
+
+
 def state_of(host: Namespace) -> str:
     """Everybody's ruleset, without its counters, and all settings of the network that are no measurement."""
     settings = host.run("sysctl -a --pattern ^net")
@@ -155,12 +174,12 @@ def test_we_come_and_go_and_nobody_notices(site: Site) -> None:
     async def main() -> None:
         swarm, flannel = Loop(h2, fetch), Loop(h1, "ping -c 1 -W 1 10.244.2.0")
         async with trio.open_nursery() as nursery:
-            await wait_until(lambda: h2.try_run(fetch).returncode == 0, "the swarm has settled", 20.0)
+            await wait_until(lambda: h2.try_run(fetch).returncode == 0, "the swarm has settled", 40.0)
             nursery.start_soon(swarm.run)
             nursery.start_soon(flannel.run)
             await swarm.goes_on()
             await flannel.goes_on()
-            before = [state_of(host) for host in site.hosts]
+            before = await settled_states(site)
             assert all("-P FORWARD DROP" in host.run("iptables -S FORWARD") for host in site.hosts)
             async with open_overlay(site.hosts, site.containers):
                 await wait_until(lambda: answers(c1, v4), "our bridges are kept from Docker's rules")
@@ -181,6 +200,9 @@ def test_we_come_and_go_and_nobody_notices(site: Site) -> None:
                 judge_tagged_too(site, is_on=False)
             await swarm.goes_on()
             await flannel.goes_on()
+            with trio.move_on_after(20.0):
+                while [state_of(host) for host in site.hosts] != before:
+                    await trio.sleep(0.2)
             assert [state_of(host) for host in site.hosts] == before
             nursery.cancel_scope.cancel()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from lab.harness import Cluster
 from netlab.lab import Lab
 from netlab.programs import Finished
 from netlab.topology import of_hosts
+from runtimes.harness import SPREAD_S, wait_promised
 
 pytestmark = pytest.mark.runtimes
 
-WITHDRAWN_S = 2.0
-"""What is promised for all that Podman forgets to tell."""
-SLACK_S = 1.0
-"""For looking: every look is a command in another namespace."""
+LOOKED_S = 2.0
+"""In this time the agent has looked at Podman's containers several times."""
 
 
 class PodmanHosts(Cluster):
@@ -48,8 +47,8 @@ class PodmanHosts(Cluster):
         found = [one for one in self.netagent(host, "endpoints") if one["name"] == name]
         return found[0] if found else None
 
-    def until(self, condition, what: str, within_s: float = WITHDRAWN_S + SLACK_S) -> None:  # type: ignore[no-untyped-def]
-        self.wait(condition, within_s, what)
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        self.wait(condition, SPREAD_S, what)
 
     def networks(self, host: str = "h1") -> set[str]:
         return set(self.podman("network", "ls", "--format", "{{.Name}}", host=host).split())
@@ -76,7 +75,7 @@ def two_hosts() -> Iterator[PodmanHosts]:
             hosts = PodmanHosts(lab, pool)
             hosts.netagent("h1", "network", "create", "app")
             for host in ("h1", "h2"):
-                hosts.until(lambda host=host: "app" in hosts.networks(host), f"no network app on {host}", 5.0)
+                hosts.until(lambda host=host: "app" in hosts.networks(host), f"no network app on {host}")
             hosts.start("cli", host="h2")
             yield hosts
     finally:
@@ -89,14 +88,14 @@ def hosts(two_hosts: PodmanHosts) -> Iterator[PodmanHosts]:
     two_hosts.empty()
 
 
-def test_a_container_has_its_names_on_the_other_host_by_the_time_podman_run_returns(
-    hosts: PodmanHosts,
-) -> None:
+def test_a_container_has_its_names_on_both_hosts_as_soon_as_podman_run_returns(hosts: PodmanHosts) -> None:
     hosts.start(
         "web", "--network-alias", "Front", "-l", "netagent.service=shop", "-l", "netagent.expose=http=80"
     )
     address = hosts.podman("inspect", "web", "--format", "{{.NetworkSettings.Networks.app.IPAddress}}")
-    assert hosts.asked("web") == hosts.asked("front") == {address}
+    for name in ("web", "front"):
+        assert hosts.asked(name, container="web", host="h1") == {address}
+        hosts.until(lambda name=name: hosts.asked(name) == {address}, f"h2 lacks the name {name}")
     hosts.until(lambda: hosts.asked("shop") == {address}, "the label netagent.service is not followed")
     conf = hosts.podman("exec", "web", "cat", "/etc/resolv.conf").splitlines()
     assert conf == ["search app.mesh.internal mesh.internal", "nameserver 127.0.0.11"]
@@ -113,7 +112,7 @@ def test_address_mac_and_interface_are_as_asked_for_and_refused_with_a_sentence(
     wanted = subnet["gateway"].rsplit(".", 1)[0] + ".77"
     options = f"app:ip={wanted},mac=06:00:00:00:00:77,interface_name=ov0"
     hosts.podman("run", "-d", "--name", "fixed", "--network", options, "lab")
-    assert hosts.asked("fixed") == {wanted}
+    hosts.until(lambda: hosts.asked("fixed") == {wanted}, "h2 lacks the name")
     assert "06:00:00:00:00:77" in hosts.podman("exec", "fixed", "cat", "/sys/class/net/ov0/address")
     for address, says in (
         (wanted, "belongs to fixed on host h1"),
@@ -133,7 +132,9 @@ def test_a_container_that_is_killed_comes_back_under_its_name(hosts: PodmanHosts
     )
     hosts.until(lambda: bool(hosts.asked("web")), "no name after the restart")
     hosts.podman("restart", "web")
-    assert hosts.asked("web") == hosts.asked("web", container="web", host="h1") != set()
+    own = hosts.asked("web", container="web", host="h1")
+    assert own
+    hosts.until(lambda: hosts.asked("web") == own, "another address after the restart")
 
 
 def test_a_container_whose_cleanup_never_runs_is_withdrawn(hosts: PodmanHosts) -> None:
@@ -141,9 +142,7 @@ def test_a_container_whose_cleanup_never_runs_is_withdrawn(hosts: PodmanHosts) -
     pids = hosts.podman("inspect", "web", "--format", "{{.State.ConmonPid}} {{.State.Pid}}").split()
     hosts.until(lambda: hosts.known("web") is not None, "not there")
     hosts.lab.host("h1").must(["kill", "-9", *pids])
-    began = time.monotonic()
-    hosts.until(lambda: hosts.known("web") is None, "the endpoint stays")
-    assert time.monotonic() - began < WITHDRAWN_S + SLACK_S
+    wait_promised(lambda: hosts.known("web") is None, "the endpoint stays", time.monotonic())
 
 
 def test_a_monitor_that_dies_alone_costs_nobody_a_name(hosts: PodmanHosts) -> None:
@@ -151,7 +150,7 @@ def test_a_monitor_that_dies_alone_costs_nobody_a_name(hosts: PodmanHosts) -> No
     hosts.lab.host("h1").must(
         ["kill", "-9", hosts.podman("inspect", "web", "--format", "{{.State.ConmonPid}}")]
     )
-    time.sleep(WITHDRAWN_S)  # nothing may happen in this time
+    time.sleep(LOOKED_S)  # nothing may happen in this time
     assert hosts.asked("web")
 
 
@@ -179,10 +178,16 @@ def test_a_pod_is_one_endpoint_and_as_well_as_its_containers(hosts: PodmanHosts)
     hosts.until(lambda: bool(hosts.asked("front")), "the pod has no name")
     assert hosts.asked("cli", container="member", host="h1")
     hosts.try_podman("healthcheck", "run", "member")
+    # The agent may still be asking Podman who is in the pod by now.
     hosts.until(lambda: not hosts.asked("front"), "an unhealthy pod keeps its service's name")
-    hosts.podman("exec", "member", "touch", "/tmp/ok")
-    hosts.podman("healthcheck", "run", "member")
-    hosts.until(lambda: bool(hosts.asked("front")), "a pod that recovered does not return")
+    for is_well in (True, False):
+        hosts.podman("exec", "member", *(["touch"] if is_well else ["rm"]), "/tmp/ok")
+        hosts.try_podman("healthcheck", "run", "member")
+        wait_promised(
+            lambda is_well=is_well: bool(hosts.asked("front")) is is_well,
+            f"the pod is well: {is_well}, and its service's name says otherwise",
+            time.monotonic(),
+        )
 
 
 def test_networks_are_connected_and_disconnected_in_a_running_container(hosts: PodmanHosts) -> None:
@@ -192,7 +197,7 @@ def test_networks_are_connected_and_disconnected_in_a_running_container(hosts: P
     hosts.podman("network", "connect", "--alias", "behind", "back", "web")
     assert hosts.asked("behind.back.mesh.internal", container="web", host="h1")
     hosts.podman("network", "disconnect", "app", "web")
-    assert not hosts.asked("web")
+    hosts.until(lambda: not hosts.asked("web"), "it left the network and has a name in it")
     # Podman takes the server of both away with one. A look-up without any server takes seconds, so none is tried.
     hosts.until(
         lambda: "nameserver 127.0.0.11" in hosts.podman("exec", "web", "cat", "/etc/resolv.conf"),
@@ -200,7 +205,7 @@ def test_networks_are_connected_and_disconnected_in_a_running_container(hosts: P
     )
     assert hosts.asked("behind.back.mesh.internal", container="web", host="h1")
     hosts.podman("network", "connect", "app", "web")
-    assert hosts.asked("web")
+    hosts.until(lambda: bool(hosts.asked("web")), "it is back and has no name")
     hosts.podman("rm", "-f", "web")
     hosts.netagent("h1", "network", "rm", "back")
     hosts.until(lambda: "back" not in hosts.networks(), "Podman's network stays")
@@ -216,6 +221,7 @@ def test_a_second_network_of_podman_gives_the_way_out_and_published_ports(hosts:
         ["busybox", "wget", "-T", "3", "-q", "-O", "-", "http://192.0.2.1:8080/"]
     )
     assert fetched.strip() == "hello"
+    hosts.until(lambda: bool(hosts.asked("web")), "no name")
     inside = hosts.try_podman("exec", "cli", "wget", "-T", "3", "-q", "-O", "-", "http://web/", host="h2")
     assert inside.stdout.strip() == "hello"
 
@@ -250,9 +256,11 @@ def test_pruned_networks_come_back_and_foreign_ones_are_left(hosts: PodmanHosts)
         hosts.until(lambda: "mine" not in hosts.networks(), "the mirror of a removed network stays")
         hosts.podman("network", "create", "mine")
         hosts.netagent("h1", "network", "create", "mine")
-        time.sleep(WITHDRAWN_S)  # nothing may happen in this time
+        hosts.until(
+            lambda: "Podman has a network mine of its own" in str(hosts.netagent("h1", "status")["warnings"]),
+            "the agent says nothing of a foreign network",
+        )
         assert json.loads(hosts.podman("network", "inspect", "mine"))[0]["driver"] == "bridge"
-        assert "Podman has a network mine of its own" in hosts.lab.host("h1").log_tail(50)
     finally:
         hosts.try_netagent("h1", "network", "rm", "mine")
         hosts.try_podman("network", "rm", "mine")
@@ -269,6 +277,6 @@ def test_a_network_made_by_hand_needs_one_of_ours(hosts: PodmanHosts) -> None:
     assert "leave --subnet away" in refused.stderr
     hosts.podman("network", "create", "-d", "netagent", "--opt", "netagent.network=app", "other")
     hosts.podman("run", "-d", "--name", "web", "--network", "other", "lab")
-    assert hosts.asked("web")
+    hosts.until(lambda: bool(hosts.asked("web")), "no name")
     hosts.podman("rm", "-f", "web")
     hosts.podman("network", "rm", "other")

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from netlab.process import wait_until
-from runtimes.harness import SPREAD_S, Fleet
+from runtimes.harness import SPREAD_S, Fleet, wait_promised
 
 pytestmark = [pytest.mark.runtimes, pytest.mark.timeout(240)]
 
 LIVE = "--live-restore"
+ABSENT_S = 15.0
+"""So long does dockerd, when it starts, wait for a plug-in whose socket nobody listens at."""
 
 HOLD_SOCKET = """
 import os, socket, sys, time
@@ -32,12 +34,18 @@ os.execvp("netagent", ["netagent", "agent"])
 """What systemd does with netagent-docker.socket: the socket is there before the agent is."""
 
 
-def everything_works(fleet: Fleet, *, within_s: float = SPREAD_S) -> None:
+def everything_works(fleet: Fleet) -> None:
     """web on h1 and client on h2 find and reach each other, and new containers do too."""
-    expected = fleet.addresses("web", seen_from="h2")
-    fleet.wait(lambda: fleet.resolve("h2", "client", "web") == expected, within_s, "web is not found")
-    fleet.reach("h2", "client", "web", within_s=within_s)
-    fleet.reach("h1", "web", "client", within_s=within_s)
+
+    def is_found() -> bool:
+        # Asked anew each time: of a container that was started again h2 may still know the old endpoint.
+        known = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web"]
+        addresses = sorted(address.partition("/")[0] for one in known for address in one["addresses"])
+        return bool(addresses) and fleet.resolve("h2", "client", "web") == addresses
+
+    fleet.wait(is_found, SPREAD_S, "web is not found")
+    fleet.reach("h2", "client", "web", within_s=SPREAD_S)
+    fleet.reach("h1", "web", "client", within_s=SPREAD_S)
     for host, other in (("h1", "client"), ("h2", "web")):
         # The other host may learn of a container after its first packet; the answer then waits for ARP's second try.
         done = fleet.ask_once(host, "ping", "-c", "1", "-W", "3", other)
@@ -102,7 +110,7 @@ def test_living_containers_keep_their_network(lasting: Fleet, ends: list[Any], f
         else:
             h1.docker.start([LIVE])
             h1.start_agent()
-    fleet.wait(lambda: fleet.agents("h2")["h1"] == "alive", 15.0, "h2 does not see the agent of h1")
+    fleet.wait(lambda: fleet.agents("h2")["h1"] == "alive", SPREAD_S, "h2 does not see the agent of h1")
     everything_works(fleet)
     after = (fleet.devices("h1"), fleet.addresses("web"), fleet.inspect("h1", "web")["State"]["StartedAt"])
     assert after == before, "nothing was made anew"
@@ -119,7 +127,7 @@ def test_without_live_restore_containers_end_with_dockerd_and_are_withdrawn(flee
         h1.docker.start([])
         begun = time.monotonic()
     assert fleet.runtime("h1", "ps", "-q") == ""
-    fleet.gone_within(lambda: fleet.resolve("h2", "client", "web") == [], "web is still found", begun)
+    wait_promised(lambda: fleet.resolve("h2", "client", "web") == [], "web is still found", begun)
     fleet.runtime("h1", "start", "web")
     everything_works(fleet)
 
@@ -144,24 +152,24 @@ def test_a_held_socket_makes_the_order_of_start_irrelevant(fleet: Fleet) -> None
     """As by socket activation: dockerd and its containers come back before the agent, and wait for it."""
     fleet.start("h1", "web", "--restart", "always")
     fleet.start("h2", "client")
-    away_s = 5.0
+    away_s = 3.0
     with fleet.daemons("h1") as h1:
         h1.docker.stop()
         h1.stop_agent()
         log = h1.log_file.with_name("held.log")
         plugin = "/run/docker/plugins/netagent.sock"
         h1.start(["python3", "-c", HOLD_SOCKET, plugin, str(away_s)], log)
-        wait_until(lambda: "listening" in log.read_text(), 5.0, "no socket")
+        wait_until(lambda: "listening" in log.read_text(), SPREAD_S, "no socket")
         begun = time.monotonic()
         h1.docker.start([])
         took_s = time.monotonic() - begun
-    assert took_s < away_s + 6.0, "dockerd's own time-out for an absent plug-in is 15 s"
+    assert took_s < ABSENT_S, f"dockerd waited {took_s:.1f} s for an agent that was away for {away_s:.0f} s"
     fleet.wait(
         lambda: fleet.inspect("h1", "web")["State"]["Running"],
-        10.0,
+        20.0,
         f"web was not started again: {log.read_text()}",
     )
-    everything_works(fleet, within_s=15.0)
+    everything_works(fleet)
 
 
 def test_a_host_loses_power_and_comes_back(fleet: Fleet) -> None:
@@ -169,8 +177,8 @@ def test_a_host_loses_power_and_comes_back(fleet: Fleet) -> None:
     fleet.start("h2", "client")
     fleet.lab.power_off("h1")
     fleet.wait(
-        lambda: fleet.resolve("h2", "client", "web") == [], 10.0, "the dead host is still in the names"
+        lambda: fleet.resolve("h2", "client", "web") == [], SPREAD_S, "the dead host is still in the names"
     )
     assert fleet.lab.power_on("h1") == []
     fleet.wait(lambda: fleet.inspect("h1", "web")["State"]["Running"], 20.0, "web was not started again")
-    everything_works(fleet, within_s=15.0)
+    everything_works(fleet)
