@@ -263,6 +263,20 @@ async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_d
 
 
 @virtual
+async def test_a_container_stays_while_anybody_lives_in_its_namespace(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+    row = world.row(container_id)
+    world.in_use = {(row.netns_dev, row.netns_inode)}
+    world.ended[1000 + int(container_id, 16)] = None  # not with the number that Docker names
+    world.begin()
+    async with world.running():
+        await trio.sleep(5)
+        assert world.record("web") is not None
+
+
+@virtual
 async def test_a_docker_too_busy_to_list_its_containers_is_asked_again(world, monkeypatch):
     async with world.running():
         await with_docker_network(world)
