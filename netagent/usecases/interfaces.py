@@ -1,9 +1,9 @@
 """Keeps every endpoint's interface as attach left it, on both sides, whoever changes it.
 
 What happens inside a sandbox is told by news from its namespace (netagent.datapath.inside), what happens to the
-host's end by the reconciler; settings are read each second; a slow timer sees what none of them tells. Each leads to
-a look at the endpoints of that sandbox, and what is ours is put right. What can't be put right is shown with its
-reason, and tried again with growing pauses.
+host's end by the reconciler; settings are read each second; one look sees what was done before the news were open,
+and a slow timer what none of them tells. Each leads to a look at the endpoints of that sandbox, and what is ours is
+put right. What can't be put right is shown with its reason, and tried again with growing pauses.
 
 While an attach or a detach works in a sandbox, nobody else does: a look waits for it, and then finds what it left.
 """
@@ -36,6 +36,9 @@ PAUSE_S = 0.25
 """Between two looks into one sandbox, however much its own programs change there."""
 VERIFY_S = 30.0
 """Between looks when nothing is told, should a piece of news ever be missing."""
+UNHEARD_S = 1.0
+"""To the first look into a new sandbox: of what was done there before its news were open nobody is told. It's put
+right within two seconds all the same, and who comes and goes at once need not be looked at."""
 SETTINGS_S = 1.0
 """Between readings of the settings under /proc/sys, which change without a word."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
@@ -149,7 +152,7 @@ class Interfaces:
         return None
 
     async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: InsideNews) -> None:
-        retry_s, look_within_s = RETRY_MIN_S, VERIFY_S
+        retry_s, look_within_s = RETRY_MIN_S, UNHEARD_S
         while True:
             with trio.move_on_after(look_within_s):
                 await sandbox.look.wait()

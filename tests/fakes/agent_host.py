@@ -198,7 +198,8 @@ class FakeNews:
         self._news = trio.Event()
 
     def clear(self):
-        self._news = trio.Event()
+        if self._news.is_set():  # else somebody may wait for it
+            self._news = trio.Event()
 
     def are_altered(self, settings):
         self.alterations -= 1

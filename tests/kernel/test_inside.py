@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import trio
+import trio.testing
 from fakes.agent_host import AgentHost
 from fakes.registry import N1
 from fakes.registry import network as network_record
@@ -22,6 +23,8 @@ from kernel.overlay import (
     wait_until,
 )
 
+from netagent.datapath.attach import Attacher
+from netagent.datapath.inside import InsideNews
 from netagent.datapath.netns import boot_id
 from netagent.model.ids import EndpointId, veth_name
 from netagent.pieces import at_once
@@ -92,8 +95,9 @@ def with_world(
             interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.steps, host.reconciler.drift)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(interfaces.run, host.reconciler.wait_absent_changed)
-                agent.live.set_row(published(row, ifname))
+                await trio.testing.wait_all_tasks_blocked()  # it is there when the container comes
                 await wait_until(lambda: not host.reconciler.absent_endpoints, "the interface is seen")
+                agent.live.set_row(published(row, ifname))
                 await trio.sleep(0.3)
                 await body(World(host, box, elsewhere, interfaces, agent))
                 nursery.cancel_scope.cancel()
@@ -157,6 +161,32 @@ def test_scenario_38_damage_to_a_containers_interface_is_put_right(
         assert "eth0" not in world.elsewhere.run("ip link")
 
     with_world(wire, namespaces, body)
+
+
+def test_damage_done_before_news_of_a_new_container_are_heard_is_put_right(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by what a container's first program does in its first moment. Where the kernel looks for duplicates of the
+    link-local address, the end of that is news by itself."""
+    real, right = Attacher.open_news, []
+
+    def quiet(label: str) -> Namespace:
+        namespace = namespaces(label)
+        namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
+        return namespace
+
+    async def late(attacher: Attacher, path: str, identity: tuple[int, int]) -> InsideNews:
+        box = Namespace(path.rpartition("/")[2])
+        right.append(shown(box))
+        box.run("ip addr flush dev eth0 scope global")
+        return await real(attacher, path, identity)
+
+    async def body(world: World) -> None:
+        assert len(right) == 1
+        await wait_until(lambda: shown(world.box) == right[0], "it is put right", BOUND_S)
+
+    monkeypatch.setattr(Attacher, "open_news", late)
+    with_world(wire, quiet, body)
 
 
 async def settled(world: World) -> None:

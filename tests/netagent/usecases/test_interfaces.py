@@ -13,7 +13,7 @@ from fakes.virtual import virtual
 from netagent.datapath.damage import Damage, DamageKind
 from netagent.errors import FailedError, RefusedError
 from netagent.model.request import AttachRequest
-from netagent.usecases.interfaces import RETRY_MAX_S, SETTINGS_S, VERIFY_S
+from netagent.usecases.interfaces import RETRY_MAX_S, SETTINGS_S, UNHEARD_S, VERIFY_S
 
 
 class Looks:
@@ -43,7 +43,7 @@ async def kept(namespaces, *names):
         nursery.start_soon(one.interfaces.run, looks.wait)
         await trio.sleep(1)
         rows = [await attached(one, namespaces, name) for name in names]
-        await trio.sleep(1)
+        await trio.sleep(UNHEARD_S + 1)
         one.steps.done.clear()
         yield one, looks, rows
         nursery.cancel_scope.cancel()
@@ -64,6 +64,19 @@ async def test_at_rest_only_a_slow_timer_looks(namespaces):
     async with kept(namespaces, "web", "db") as (one, _looks, _rows):
         await trio.sleep(VERIFY_S * 3 + 2)
         assert one.steps.done == ["mend"] * 2 * 3
+
+
+@virtual
+async def test_a_new_sandbox_is_looked_into_once_as_nobody_told_of_its_first_moment(namespaces):
+    async with kept(namespaces) as (one, _looks, _rows):
+        await attached(one, namespaces, "web")
+        one.steps.done.clear()
+        await trio.sleep(UNHEARD_S - 0.1)
+        assert "mend" not in one.steps.done
+        one.attacher.damages.append(Damage(DamageKind.ADDRESS_DELETED, "eth0"))
+        await trio.sleep(VERIFY_S / 2)
+        assert one.steps.done.count("mend") == 1
+        assert one.drift.kinds == {"address-deleted": 1}
 
 
 @virtual
