@@ -23,7 +23,8 @@ START_S = 60.0
 # Masked, because this machine's services are none of the test's, and devices are shared with this machine.
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "containerd.service", "cron.service",
-    "docker.service", "docker.socket", "getty@tty1.service", "nftables.service", "podman.service", "podman.socket",
+    "docker.service", "docker.socket", "getty@tty1.service", "NetworkManager.service", "nftables.service",
+    "podman.service", "podman.socket",
     "podman-auto-update.timer", "podman-restart.service", "ssh.service", "systemd-networkd.service",
     "systemd-udev-trigger.service", "systemd-udevd.service",
     "tmp.mount",  # the checkout may lie in /tmp

@@ -260,6 +260,23 @@ def test_networkd_leaves_our_devices_alone(tmp_path: Path) -> None:
         assert "203.0.113.9" not in machine.run("ip", "address", "show", "dev", "na-8388608")
 
 
+def test_networkmanager_leaves_our_devices_alone(tmp_path: Path) -> None:
+    with hosts(tmp_path, 1) as (_, machine):
+        machine.netagent("install", "systemd")
+        machine.run("systemctl", "unmask", "NetworkManager.service")
+        machine.run("systemctl", "start", "NetworkManager.service")
+        ours, others = ("nv12345678", "nc12345678"), ("other1", "other2")
+        for device, peer in (ours, others):
+            machine.run("ip", "link", "add", device, "type", "veth", "peer", "name", peer)
+        before = [machine.run("ip", "-oneline", "link", "show", device) for device in ours]
+        # Where there is no udev to say otherwise, it takes every veth for a cable.
+        states = "nmcli --terse --fields DEVICE,STATE device"
+        machine.wait(f"{states} | grep -Eq '^other1:(connect|disconnect)'", 20)
+        for device in ours:
+            machine.wait(f"{states} | grep -q '^{device}:unmanaged'", 20)
+        assert [machine.run("ip", "-oneline", "link", "show", device) for device in ours] == before
+
+
 def test_podman_can_be_told_of_networks_behind_the_restrictions(tmp_path: Path) -> None:
     with hosts(tmp_path, 1) as (_, machine):
         machine.netagent("install", "systemd")
