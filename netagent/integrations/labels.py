@@ -65,7 +65,7 @@ def described(labels: Mapping[str, str], original_name: str) -> Described:
     service = labels.get(SERVICE, "")
     if service and not is_name(service):
         flaws.append(
-            f"the label {SERVICE}={service[:80]!r} is not a name: use a-z, 0-9, - and _ inside, at most 63"
+            f"the label {SERVICE}={service[:80]!r} is not a name; use a-z, 0-9, - and _ inside, at most 63"
         )
         service = nearest_name(service)
     ports: list[Port] = []
@@ -73,7 +73,7 @@ def described(labels: Mapping[str, str], original_name: str) -> Described:
         port = _port(text)
         if port is None or len(ports) >= MAX_PORTS:
             flaws.append(
-                f"the label {EXPOSE} has {text[:80]!r}: write [NAME=]PORT[/tcp|udp|sctp], comma between"
+                f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp], comma between"
             )
         elif port not in ports:
             ports.append(port)

@@ -156,7 +156,9 @@ async def _run(*command: str) -> _Said:
     try:
         with trio.move_on_after(ASK_S):
             done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-            complaint = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_COMPLAINT]
+            complaint = (
+                done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_COMPLAINT].rstrip(".")
+            )
             return _Said(command[0], done.returncode, done.stdout.decode("utf-8", "replace"), complaint)
     except OSError as error:
         raise RefusedError(

@@ -76,7 +76,7 @@ class Follower:
         """Set, and replaced, when Docker's networks may have changed."""
         self.connected = False
         self.troubles: dict[str, str] = {}
-        """What people should know, by what it is about."""
+        """What people should know, by what it is about: a sentence a line."""
 
     # -- for the others ------------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Follower:
         said = [] if member is None else await self._tell(member, container, places)
         self.troubles.pop(container.container_id, None)
         if said:
-            self.troubles[container.container_id] = "; ".join(dict.fromkeys(said))
+            self.troubles[container.container_id] = "\n".join(dict.fromkeys(said))
 
     async def _tell(
         self, member: Member, container: Container, places: list[tuple[DockerNetwork, Interface]]

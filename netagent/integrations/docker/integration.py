@@ -79,7 +79,7 @@ class DockerIntegration:
             one: text for one, text in self._failures.items() if self._arrivals.is_expected(one)
         }
         found = (self._follower.troubles, self._mirror.troubles, self._failures)
-        texts = (text for by_thing in found for text in by_thing.values())
+        texts = (line for by_thing in found for text in by_thing.values() for line in text.splitlines())
         return tuple(sorted({*texts, *self._accepts.troubles()}))
 
     def _ways_out(self) -> Collection[str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,8 @@ class Plugging:
     addresses: tuple[str, ...] = ()
     """Canonical; what `--ip` and `--ip6` ask for."""
     mac: str = ""
+    options: tuple[str, ...] = ()
+    """Names of what the user said beyond that; we know none."""
     publish: tuple[Publication, ...] = ()
     """`-p`; netavark tells them to each of the container's networks."""
 
@@ -95,6 +97,7 @@ def creation_untrusted(body: bytes) -> Creation:
     """The input of `create`. Raises InputError and nothing else."""
     given = _object_untrusted(body)
     options = _texts_by_name(given, "options")
+    refuse_unknown(options)
     asked = [flag for key, flag in _DECIDED_BY_US.items() if given.get(key)]
     driver = _part(given, "ipam_options").get("driver")
     if driver not in (None, "", "none"):  # not a set: whatever JSON can say may be here
@@ -143,6 +146,7 @@ def plugging_untrusted(body: bytes) -> Plugging:
         aliases=_texts(options, "aliases")[:MAX_ALIASES],
         addresses=tuple(_address(text) for text in _texts(options, "static_ips")),
         mac=mac,
+        options=tuple(_part(options, "options")),
         publish=_publications(given),
     )
 
@@ -231,6 +235,17 @@ def _texts_by_name(given: Mapping[str, Any], key: str) -> Mapping[str, str]:
     if not all(isinstance(one, str) for one in found.values()):
         raise InputError(f"the field {key} has a value that is not text")
     return found
+
+
+def refuse_unknown(options: Iterable[str]) -> None:
+    """InputError for what `podman network create --opt` and `podman run --network NAME:…` say that is not ours."""
+    for name in options:
+        if name != NETWORK_OPTION:
+            raise InputError(
+                f"netagent's driver has no option {name[:80]!r}",
+                thing=name,
+                hint=f"{NETWORK_OPTION}=NETWORK is the only one; others belong to `netagent network create`",
+            )
 
 
 def _address(text: str) -> str:

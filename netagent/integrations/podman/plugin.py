@@ -30,6 +30,7 @@ from netagent.integrations.podman.netavark import (
     creation_untrusted,
     plugged,
     plugging_untrusted,
+    refuse_unknown,
 )
 from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
@@ -103,6 +104,7 @@ class NetavarkPlugin:
     # -- setup and teardown ----------------------------------------------------------------------------------
 
     async def _set_up(self, plugging: Plugging, path: str) -> dict[str, Any]:
+        refuse_unknown(plugging.options)
         member = self._membership()
         network = _network_of(member, plugging)
         row = await earlier_endpoint(member, plugging.origin, path, network.network_id)

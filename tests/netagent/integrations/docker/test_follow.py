@@ -428,9 +428,12 @@ async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
         await trio.sleep(2)
         world.in_cluster = True
         await with_docker_network(world)
-        await world.docker.run("web", "app", labels={"netagent.expose": "bad port"})
+        labels = {"netagent.expose": "bad port", "netagent.service": "My Web"}
+        await world.docker.run("web", "app", labels=labels)
         await until(lambda: bool(one.troubles()))
-        assert "container web: the label netagent.expose" in one.troubles()[0]
+        expose, service = one.troubles()
+        assert expose.startswith("container web: the label netagent.expose has 'bad port'; write ")
+        assert service.startswith("container web: the label netagent.service='My Web' is not a name; use ")
 
 
 def test_the_end_of_a_process_is_seen_and_of_another_one_with_its_number_is_not():

@@ -201,12 +201,21 @@ async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothin
 
 
 @virtual
+async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_teardown(namespaces):
+    one = await PodmanHost.started(namespaces)
+    plugin = NetavarkPlugin(lambda: one)
+    misspelt = plugging(options={"speed": "9"})
+    assert "no option 'speed'" in await refusal(plugin, "setup", "/run/netns/x", **misspelt)
+    assert await ask(plugin, "teardown", "/run/netns/x", **misspelt) == (0, None)
+
+
+@virtual
 async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces):
     one = await PodmanHost.started(namespaces)
     plugin = NetavarkPlugin(lambda: one)
     given = {"name": "other", "id": "f" * 64, "driver": "netagent", "internal": False, "new_field": 1}
     for asked in ("back", N2):
-        options = {"netagent.network": asked, "x": "y"}
+        options = {"netagent.network": asked}
         status, output = await ask(plugin, "create", **given, options=options)
         assert status == 0
         assert output == {
@@ -214,7 +223,7 @@ async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces
             "ipv6_enabled": False,
             "subnets": [{"subnet": "10.2.0.0/24", "gateway": "10.2.0.1"}],
             "ipam_options": {"driver": "none"},
-            "options": {"netagent.network": N2, "x": "y"},
+            "options": {"netagent.network": N2},
         }
     status, output = await ask(plugin, "create", **{**given, "name": "app"})
     assert (status, output["options"], output["ipv6_enabled"]) == (0, {"netagent.network": N1}, True)

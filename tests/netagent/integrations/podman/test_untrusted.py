@@ -81,6 +81,11 @@ def test_a_bad_field_of_a_setup_is_named(change, says):
         plugging_untrusted(json.dumps({**plugging(), **change}).encode())
 
 
+def test_a_misspelt_option_of_a_network_is_named():
+    with pytest.raises(InputError, match=r"no option 'netagent\.netwrk'.*netagent\.network=NETWORK"):
+        creation_untrusted(json.dumps({"name": "x", "options": {"netagent.netwrk": "app"}}).encode())
+
+
 def test_an_origin_tells_its_container_and_others_origins_none():
     assert container_of(plugging_untrusted(json.dumps(plugging()).encode()).origin) == C1
     assert container_of(f"cni:{C1}/eth0") == container_of("") == ""
