@@ -171,8 +171,9 @@ def test_scenario_34_static_address_and_mac(app: Cluster, refused: Callable[...,
     app.netagent("h1", "detach", "moved")
     app.netagent("h1", *attach("netns:moved", *fixed, "--service", "again"))
     assert_has("h1", "moved", "again")
-    # To another host, in the next breath.
+    # To another host, as soon as that has heard of it.
     app.netagent("h1", "detach", "moved")
+    app.wait(lambda: "moved" not in app.endpoint_names("h2"), REACHED_S, "h2 does not hear that it is free")
     app.netagent("h2", *attach("netns:moved2", "--name", "moved", *fixed))
     assert_has("h2", "moved2", "moved.h2.app.mesh.internal")
 

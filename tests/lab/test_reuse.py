@@ -40,6 +40,7 @@ def test_scenario_31_an_address_released_and_reused_elsewhere_is_reached_by_a_th
         for one in (address, six):
             reached_within(app, container, one, REACHED_S)
     app.lab.remove_container("first")
+    app.wait(lambda: "first" not in app.endpoint_names("h3"), REACHED_S, "h3 does not hear that it is free")
     app.attach("h3", "second", *options[1])
     for container in ("c1", "c2", "c3"):
         for one in (address, six):
