@@ -42,9 +42,9 @@ lint: setup ## style and types
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 
 .PHONY: test
-test: setup lint ## all but the long tests
+test: setup lint ## all but the long tests, each run the same as far as it only computes
 	@echo "== pytest (without the long ones)"
-	@.ci/tests "not long" $(PYTEST_ARGS)
+	@PYTHONHASHSEED=0 .ci/tests "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup lint ## all tests, with new examples; the long cuts and soaks take many minutes

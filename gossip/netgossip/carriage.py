@@ -66,6 +66,8 @@ FRAMES_A_PIECE: Final = 8
 """Sealed before others run: 512 KiB, up to 1 ms."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
+HELLO_HEARD_S: Final = 1.0
+"""A peer that is heard is greeted again by then: what kept its answer away may be over."""
 NEVER: Final = float("inf")
 
 
@@ -257,10 +259,16 @@ class Carriage:
                 case _:
                     # When hosts meet, each speaks before the other's proof has come; it will be said again.
                     self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
-        if not self._opener.is_current(opened) and opened.sender not in self._greeting:
-            # Another start than the one we know, or a recording of one: the peer itself will tell.
-            peer.hello_wait_s, self._greeting[opened.sender] = HELLO_MIN_S, now
+        if not self._opener.is_current(opened):
+            self._ask_for_proof(opened.sender, peer, now)
         return received
+
+    def _ask_for_proof(self, sender: NodeId, peer: _Peer, now: float) -> None:
+        """It came from another start than the one we know, or is a recording of one: the peer itself will tell."""
+        if sender in self._greeting:
+            self._greeting[sender] = min(self._greeting[sender], now + HELLO_HEARD_S)
+        else:
+            peer.hello_wait_s, self._greeting[sender] = HELLO_MIN_S, now
 
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
         """Somebody dialled us."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from netgossip.carriage import HELLO_MAX_S, Carriage
+from netgossip.carriage import HELLO_HEARD_S, HELLO_MAX_S, Carriage
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
 from netgossip.pieces import Worklist, at_once
@@ -330,3 +330,21 @@ def test_greetings_without_an_answer_become_rare() -> None:
     assert round(times[-1] - times[-2], 6) == HELLO_MAX_S
     a.hush(B)
     assert a.next_deadline() == float("inf")
+
+
+def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> None:
+    """After a cut its answers come through again, and nothing but the pace of greetings would keep it out."""
+    a, b = carriage(A), carriage(B)
+    a.greet(B, 0.0)
+    now = 0.0
+    while a.next_deadline() < now + HELLO_MAX_S:
+        now = a.next_deadline()
+        a.handle_deadline(now)
+        a.drain()  # lost
+    for after_s in (0.1, 0.4, 0.9):
+        b.send(A, Digest(CLUSTER_SCOPE, 1))
+        (datagram,) = b.drain()[0]
+        a.handle_datagram(datagram.payload, now + after_s)
+        assert a.next_deadline() == now + 0.1 + HELLO_HEARD_S, "others do not put it off, nor hurry it"
+    pump(a, b, a.next_deadline())
+    assert a.take_admitted() == [B]
