@@ -1,7 +1,8 @@
 """When the reconciler works, and whether it looks at the kernel first.
 
 Looks come on news, on a timer, and after failures with growing pauses; however much news there is, looking takes at
-most a fifth of the time. The timer's look is at everything, and so is that after a failure that leaves us ignorant.
+most a fifth of the time, or pauses for PAUSE_MAX_S. The timer's look is at everything, and so is that after a failure
+that leaves us ignorant.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ INTERVAL_S = 10.0
 """Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
 SETTLE_S = 0.05
 """From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
+PAUSE_MAX_S = 1.0
+"""After a look at ten thousand endpoints on a busy machine it would be longer; but damage is put right within two
+seconds, also when it comes right after the timer's look."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, INTERVAL_S
 """Pauses before what failed is tried again; the timer looks at it in any case."""
 
@@ -28,7 +32,7 @@ class Schedule:
     look_at: float = -math.inf
     """-inf: before anything else."""
     earliest_look_at: float = -math.inf
-    """Looking takes at most a fifth of the time, however much news there is."""
+    """Looking takes at most a fifth of the time, however much news there is, or pauses for PAUSE_MAX_S."""
     must_look: bool = True
     """What we believe is unsound: look at everything before planning, whatever the reason for planning."""
     whole_at: float = -math.inf
@@ -77,7 +81,7 @@ class Schedule:
         if is_whole:
             self.must_look = False
             self.whole_at = now + interval_s
-        self.earliest_look_at = now + 4 * (now - started_at)
+        self.earliest_look_at = now + min(4 * (now - started_at), PAUSE_MAX_S)
         self.look_at = max(min(self.look_at, self.whole_at), self.earliest_look_at)
 
     def failed(self, trouble: str) -> None:
