@@ -17,6 +17,7 @@ from netagent.datapath.link import (
     set_address,
     set_link,
     set_link_down,
+    set_noarp,
     set_port,
 )
 from netagent.datapath.neighbour import (
@@ -233,6 +234,8 @@ def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]
         requests.append(set_link(device.name, master=_index(indexes, device.master) if device.master else 0))
     if KIND_FIELDS.intersection(fields):
         requests.append(set_kind_options(device))
+    if "noarp" in fields:
+        requests.append(set_noarp(_index(indexes, device.name), noarp=device.noarp))
     if "port" in fields and device.port is not None:
         requests.append(set_port(device.name, device.port))
     if "up" in fields:

@@ -204,7 +204,7 @@ def _device_damages(before: Device, after: Device, seen: KernelState) -> Iterato
             yield Damage(DamageKind.PORT_DETACHED, name)
     elif before.port != after.port or (before.forwarding and _is_shut(after, seen)):
         yield Damage(DamageKind.PORT_ALTERED, name)
-    others = ("kind", "alias", "tunnel", *BRIDGE_SWITCHES)
+    others = ("kind", "alias", "tunnel", "noarp", *BRIDGE_SWITCHES)
     if any(getattr(before, field) != getattr(after, field) for field in others):
         yield Damage(DamageKind.DEVICE_ALTERED, name)
 

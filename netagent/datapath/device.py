@@ -53,6 +53,7 @@ def _kind_data(device: Device) -> list[tuple[str, Any]]:
         (local, device.tunnel.local),
         ("IFLA_VXLAN_LEARNING", int(device.tunnel.learning)),
         ("IFLA_VXLAN_DF", int(device.tunnel.dont_fragment)),
+        ("IFLA_VXLAN_TTL", device.tunnel.ttl),
     ]
 
 

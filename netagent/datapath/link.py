@@ -24,7 +24,7 @@ from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
-_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_IFF_UP, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x80, 0x10000
 _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 
 _LINK_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -36,7 +36,8 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_OPERSTATE, _IFLA_LINKINFO = 16, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 1, 4, 7, 15, 17, 29
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING = 1, 4, 5, 7
+_VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 15, 17, 29
 _BR_STP, _BR_MCAST_SNOOPING, _VETH_INFO_PEER = 5, 23, 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
@@ -107,6 +108,7 @@ class LinkMessage:
     tunnel: Tunnel | None
     mcast_snooping: bool
     stp: bool
+    noarp: bool
 
 
 def link_dump() -> Request:
@@ -153,6 +155,7 @@ def decode_link(body: bytes) -> LinkMessage:
         tunnel=_decode_tunnel(data) if kind == "vxlan" and data else None,
         mcast_snooping=is_bridge and bool(_number(data.get(_BR_MCAST_SNOOPING))),
         stp=is_bridge and bool(_number(data.get(_BR_STP))),
+        noarp=is_bridge and bool(flags & _IFF_NOARP),
     )
 
 
@@ -190,6 +193,7 @@ def _decode_tunnel(data: Mapping[int, bytes]) -> Tunnel:
         local=str(ipaddress.ip_address(local)) if local else "",
         learning=bool(_number(data.get(_VXLAN_LEARNING))),
         dont_fragment=_number(data.get(_VXLAN_DF)) == 1,
+        ttl=_number(data.get(_VXLAN_TTL)) or 0,
     )
 
 
@@ -253,6 +257,12 @@ def set_link(
     if master is not None:
         attributes.append(_u32(_IFLA_MASTER, master))
     return _link_request(RTM_NEWLINK, 0, *attributes, up=up)
+
+
+def set_noarp(index: int, *, noarp: bool) -> Request:
+    """Whether a link does without neighbours."""
+    header = _LINK_HEADER.pack(0, 0, index, _IFF_NOARP if noarp else 0, _IFF_NOARP)
+    return Request(RTM_NEWLINK, 0, header)
 
 
 def label_link(index: int, alias: str) -> Request:

@@ -207,6 +207,7 @@ def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
         forwarding=link.forwarding,
         mcast_snooping=link.mcast_snooping,
         stp=link.stp,
+        noarp=link.noarp,
         up=link.up,
     )
 

@@ -235,6 +235,12 @@ def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[K
         case SetDevice(device, fields):
             changed = {field: getattr(device, field) for field in fields}
             present = replace(state.devices[device.name], **changed)
+            if "noarp" in fields:
+                state = yield from _revising(
+                    state,
+                    lambda _, place, mac: None if place[0] == device.name else (place, mac),
+                    tables=("neighbour",),
+                )
             if "master" in fields:  # the bridge that it leaves forgets what was behind it
                 state = yield from _revising(
                     state,
@@ -383,7 +389,8 @@ def _kind_options(device: Device) -> str:
     tunnel = device.tunnel
     learning = "learning" if tunnel.learning else "nolearning"
     fragment = " df set" if tunnel.dont_fragment else ""
-    return f"id {tunnel.vni} dstport {tunnel.port} local {tunnel.local} {learning}{fragment}"
+    ttl = f" ttl {tunnel.ttl or 'auto'}"
+    return f"id {tunnel.vni} dstport {tunnel.port} local {tunnel.local} {learning}{fragment}{ttl}"
 
 
 def _render_change(device: Device, fields: tuple[str, ...]) -> str:
@@ -401,6 +408,8 @@ def _render_change(device: Device, fields: tuple[str, ...]) -> str:
         lines.append(f"ip link set {device.name} {' '.join(words)}")
     if KIND_FIELDS.intersection(fields):
         lines.append(f"ip link set {device.name} type {device.kind.value} {_kind_options(device)}")
+    if "noarp" in fields:
+        lines.append(f"ip link set {device.name} arp {'off' if device.noarp else 'on'}")
     if "port" in fields and device.port is not None:
         lines.append(f"bridge link set dev {device.name} {_port_options(device.port)}")
     if "up" in fields:

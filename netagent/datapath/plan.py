@@ -39,7 +39,18 @@ from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelSta
 from netagent.pieces import Pieces, at_once
 
 # In this order: a port gets its flags before it is up, and its bridge before its flags; it is opened last.
-_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", *BRIDGE_SWITCHES, "master", "port", "up", "forwarding")
+_FIELDS = (
+    "alias",
+    "mac",
+    "mtu_bytes",
+    "tunnel",
+    *BRIDGE_SWITCHES,
+    "noarp",
+    "master",
+    "port",
+    "up",
+    "forwarding",
+)
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
 """In which entries are set; they are removed the other way round."""

@@ -80,6 +80,8 @@ class Tunnel:
     learning: bool = False
     dont_fragment: bool = False
     """What is too large for the way is dropped, not cut in pieces. Only packets in an IPv4 underlay may be cut."""
+    ttl: int = 0
+    """Of the outer packets; 0: the kernel's choice. A small one keeps hosts behind routers out of reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ class Device:
     """Of a BRIDGE. Snooping needs a querier, which an overlay has not; without one it drops multicast."""
     stp: bool = False
     """Of a BRIDGE. The spanning tree protocol keeps ports shut for half a minute."""
+    noarp: bool = False
+    """Of a BRIDGE: it answers for nobody behind the tunnel, neither ARP nor ND. Turning this costs its neighbours."""
     up: bool = True
     guest_mac: str | None = field(default=None, compare=False)
     """Of a desired VETH: the MAC of the end inside, which the bridge is to know behind this one. The entry itself

@@ -52,7 +52,7 @@ def test_a_network_from_nothing() -> None:
         == f"""\
 ip link add na-90 address 06:d5:6c:5f:db:e8 mtu 1400 type bridge mcast_snooping 0 stp_state 0
 ip link set na-90 alias '{alias}' addrgenmode none
-ip link add nx-90 address 06:6b:8e:b9:d5:71 mtu 1400 type vxlan id 90 dstport 4799 local 192.0.2.1 nolearning
+ip link add nx-90 address 06:6b:8e:b9:d5:71 mtu 1400 type vxlan id 90 dstport 4799 local 192.0.2.1 nolearning ttl auto
 ip link set nx-90 alias '{alias}' addrgenmode none
 ip link set na-90 up
 ip link set nx-90 master na-90
@@ -91,7 +91,8 @@ def test_the_probe_network_from_nothing() -> None:
     assert (
         "\n".join(render(operation) for operation in plan(state(probe=PROBE), KernelState()))
         == f"""\
-ip link add nx-77 address 02:11:11:11:11:11 mtu 1450 type vxlan id 77 dstport 4799 local 192.0.2.1 nolearning df set
+ip link add nx-77 address 02:11:11:11:11:11 mtu 1450 type vxlan id 77 dstport 4799 local 192.0.2.1 nolearning \
+df set ttl auto
 ip link set nx-77 alias '{alias}' addrgenmode none
 ip link set nx-77 up
 ip addr replace fdc1::1/64 dev nx-77 nodad

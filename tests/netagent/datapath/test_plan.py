@@ -97,6 +97,7 @@ def _bridge(draw: st.DrawFn, name: str, *, is_desired: bool) -> Device:
         mtu_bytes=draw(st.sampled_from([1400, 1450])),
         mac=draw(st.sampled_from(MACS)),
         mcast_snooping=draw(st.booleans()),
+        noarp=not is_desired and draw(st.booleans()),
         up=draw(st.booleans()),
     )
 
@@ -110,6 +111,7 @@ def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -
         local=draw(st.sampled_from(UNDERLAYS)),
         learning=draw(st.booleans()),
         dont_fragment=draw(st.booleans()),
+        ttl=draw(st.sampled_from([0, 1])),
     )
     flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, FLOODED_TUNNEL_PORT, CONTAINER_PORT]))
     return Device(
