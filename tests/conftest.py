@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,16 @@ def _interrupt(*_: object) -> None:
     # Once: a second one must not interrupt the fixtures. A handler, not SIG_IGN, which children would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def churn_seed(pytestconfig: pytest.Config) -> str:
+    """Of what is done in random order: ordinarily the same each time, as Hypothesis' examples are."""
+    is_exploring = pytestconfig.getoption("--hypothesis-profile") == EXPLORING
+    ordinary = str(random.SystemRandom().randrange(10**6)) if is_exploring else "1"
+    seed = os.environ.get("NETAGENT_CHURN_SEED", ordinary)
+    print(f"NETAGENT_CHURN_SEED={seed} does the same again")
+    return seed
 
 
 @contextmanager

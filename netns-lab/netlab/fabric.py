@@ -8,7 +8,7 @@ small kernels lack, is not needed.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -22,8 +22,9 @@ listens there unless a test puts something there; the hosts' resolv.conf names t
 
 SECOND_BRIDGE = "fabric2"
 SECOND_INTERFACE = "eth1"
-SECOND_SUBNET = "198.51.100"
-"""Of second uplinks (RFC 5737's second documentation network); a host's last number is the same in both."""
+SECOND_NETWORKS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:0:1::/64"))
+"""Of second uplinks, in further documentation networks; a host's last number is the same in both, and so is the
+family."""
 ANY_SEGMENTS = 65535
 """The kernel's default (GSO_MAX_SEGS)."""
 HOST_INTERFACE = "eth0"
@@ -72,7 +73,8 @@ class Fabric:
 
     def plug_in_second(self, host: str, address: str) -> str:
         """Another cable, to a bridge of its own; the address that the host has there."""
-        second = f"{SECOND_SUBNET}.{int(ip_address(address)) & 0xFF}"
+        network = next(one for one in SECOND_NETWORKS if one.version == ip_address(address).version)
+        second = str(network[int(ip_address(address)) & 0xFF])
         namespace = self.host_namespace(host)
         ip(
             self.namespace,
@@ -81,7 +83,7 @@ class Fabric:
         )
         ip(
             namespace,
-            f"address add {second}/24 dev {SECOND_INTERFACE}",
+            f"address add {second}/{network.prefixlen} dev {SECOND_INTERFACE} {_at_once(second)}",
             f"link set {SECOND_INTERFACE} up",
         )
         return second

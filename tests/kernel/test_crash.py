@@ -372,25 +372,20 @@ def test_scenario_42_killed_anywhere_while_a_network_is_made_and_removed(world: 
     kill_everywhere(world.h1, delete, after_delete, least=2)
 
 
-LONG_COUNT = 1000
 THOUSAND = [
     pytest.param(100, id="a tenth"),
-    pytest.param(LONG_COUNT, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+    pytest.param(1000, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
 ]
 BESIDE = 4
 
 
 @pytest.mark.parametrize("count", THOUSAND)
 def test_scenario_32_a_thousand_attach_and_detach_with_random_kills(
-    world: World, namespaces: NamespaceFactory, count: int
+    world: World, namespaces: NamespaceFactory, churn_seed: str, count: int
 ) -> None:
     """Several beside each other; half of the time the agent dies in the middle. What was acknowledged holds, the rest
     is whole or not there, and as many addresses are used as containers live (`World.rest`)."""
-    # The short one is the same each time, so that a change answers for itself alone; the long one explores.
-    chance = "1" if count < LONG_COUNT else str(random.SystemRandom().randrange(10**6))
-    seed = os.environ.get("NETAGENT_CHURN_SEED") or chance
-    print(f"seed {seed}: NETAGENT_CHURN_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(churn_seed)
     world.boxes |= {f"b{number}": namespaces(f"b{number}") for number in range(2 * BESIDE)}
     names = [name for name in world.boxes if name[0] == "b"]
     there: set[str] = set()

@@ -6,7 +6,6 @@ A failure names its seed; `NETAGENT_CHURN_SEED=… pytest …` has the same wish
 from __future__ import annotations
 
 import os
-import random
 import time
 
 import pytest
@@ -27,13 +26,6 @@ REST_S = 20.0
 LOOKS = 4
 """At least so many, however long one takes: each is put together from many programs' words, while agents go on
 talking to each other."""
-
-
-@pytest.fixture
-def seed() -> str:
-    chosen = os.environ.get("NETAGENT_CHURN_SEED") or str(random.SystemRandom().randrange(10**6))
-    print(f"seed {chosen}: NETAGENT_CHURN_SEED={chosen} pytest tests/lab/test_churn.py")
-    return chosen
 
 
 @pytest.fixture
@@ -72,8 +64,8 @@ def assert_at_rest(cluster: Cluster, *everybody: Actor, names: bool = True) -> N
 
 
 @pytest.mark.timeout(150)
-def test_after_any_churn_all_hosts_agree_and_nothing_is_left(witnessed: Cluster, seed: str) -> None:
-    everybody = actors(witnessed, seed)
+def test_after_any_churn_all_hosts_agree_and_nothing_is_left(witnessed: Cluster, churn_seed: str) -> None:
+    everybody = actors(witnessed, churn_seed)
     for future in [witnessed.in_background(actor.run_for, CHURN_S) for actor in everybody]:
         future.result()
     for actor in everybody:
@@ -84,9 +76,9 @@ def test_after_any_churn_all_hosts_agree_and_nothing_is_left(witnessed: Cluster,
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_an_agent_killed_anywhere_in_attach_and_detach_leaves_all_or_nothing(
-    witnessed: Cluster, seed: str
+    witnessed: Cluster, churn_seed: str
 ) -> None:
-    _, actor, _ = actors(witnessed, seed)
+    _, actor, _ = actors(witnessed, churn_seed)
     for turn in range(KILLS):
         (actor.die_attaching, actor.die_attaching, actor.die_detaching, actor.die_detaching)[turn % 4]()
         assert_at_rest(witnessed, actor, names=False)
@@ -96,8 +88,10 @@ def test_an_agent_killed_anywhere_in_attach_and_detach_leaves_all_or_nothing(
 
 @pytest.mark.long
 @pytest.mark.timeout(SOAK_S + 300)
-def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(witnessed: Cluster, seed: str) -> None:
-    everybody = actors(witnessed, seed)
+def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(
+    witnessed: Cluster, churn_seed: str
+) -> None:
+    everybody = actors(witnessed, churn_seed)
     for actor in everybody:
         actor.accidents = False
     sizes = []
