@@ -23,8 +23,11 @@ ASK_S = 5.0
 MAX_COMPLAINT = 200
 """Characters of what a program complains of that are shown."""
 
-_NOTHING_OF_THAT_NAME = re.compile(r"no such|no machine|no container|not found", re.IGNORECASE)
-"""What docker, podman and machinectl complain of then; anything else keeps them from telling."""
+_NOTHING_OF_THAT_NAME = re.compile(
+    r"no such (container|object)|no machine '|no container with", re.IGNORECASE
+)
+"""What docker, podman and machinectl complain of then; anything else keeps them from telling, also that there is no
+such file as a daemon's socket, or that its unit was not found."""
 
 
 class HostTargets:

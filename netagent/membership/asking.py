@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from netagent.log import Limited
 from netagent.model.ids import HostId
 from netgossip.errors import UsageError
 from netgossip.node import GossipNode
@@ -28,13 +29,14 @@ class Asking:
         self._flush = flush
         self._waiting: dict[int, tuple[trio.Event, list[bytes | None]]] = {}
         self._open = 0
+        self._limited = Limited(logger)
 
     async def ask(self, peer: HostId, payload: bytes, within_s: float = ANSWER_S) -> bytes | None:
         """The peer's answer; None when it gives none in time, or when too many questions of ours wait for answers."""
         try:
             request_id = self._node.request(peer, payload, trio.current_time(), within_s)
         except UsageError as error:
-            logger.warning("%s is not asked: %s", peer[:8], error)
+            self._limited.warning("ask", f"a question was not asked: {error}")
             return None
         done, box = self._waiting[request_id] = (trio.Event(), [])
         self._flush()
@@ -68,11 +70,11 @@ class Asking:
     ) -> None:
         try:
             payload = await answer(HostId(event.peer), event.payload)
+            self._node.respond(event, payload, trio.current_time())
         except Exception:
             # A peer's question must not end the agent. It hears nothing and asks somebody else.
             logger.exception("could not answer %s", event.peer[:8])
             return
         finally:
             self._open -= 1
-        self._node.respond(event, payload, trio.current_time())
         self._flush()
