@@ -17,7 +17,7 @@ from netagent.datapath.state import EntryKey
 
 _log = logging.getLogger(__name__)
 SHOWN = 100
-"""Failures that are shown; of the others only how many there are."""
+"""Failures that are shown, and told in the log at once; of the others only how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,12 @@ class Failing:
 
     def note(self, failures: Collection[Failure], keys: Collection[EntryKey] | None) -> Verdict:
         """Of a plan for the entries `keys`; None: for everything."""
-        known = [*self.failures, *self._vanished]
+        # Sets: it may be an entry of each of ten thousand endpoints.
+        shown, known = set(self.failures), {*self.failures, *self._vanished}
         self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
-        confirmed = [f for f in failures if f not in self._vanished]
-        for failure in (f for f in confirmed if f not in self.failures):
-            _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
+        vanished = set(self._vanished)
+        confirmed = [f for f in failures if f not in vanished]
+        _tell([f for f in confirmed if f not in shown])
         refused = frozenset(key for key in map(_entry_of, confirmed) if key is not None)
         if self._vanished or len(refused) < len(confirmed):
             self.failures = confirmed
@@ -65,6 +66,13 @@ class Failing:
     def shown(self) -> tuple[tuple[str, str], ...]:
         """(command, reason) of the first."""
         return tuple((render(f.operation), f.reason) for f in self.failures[:SHOWN])
+
+
+def _tell(failures: Sequence[Failure]) -> None:
+    for failure in failures[:SHOWN]:
+        _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
+    if len(failures) > SHOWN:
+        _log.warning("datapath: %d more changes are refused", len(failures) - SHOWN)
 
 
 def _entry_of(failure: Failure) -> EntryKey | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -64,3 +65,25 @@ def test_the_first_failures_are_shown() -> None:
     failing.note(many, None)
     assert len(failing.shown()) == SHOWN
     assert failing.shown()[0][1] == "no"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENODEV])
+def test_many_failures_cost_no_more_than_they_are(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each entry of ten thousand endpoints may be refused, pass after pass, while the agent has other work."""
+    many = [Failure(SetSelf("nx-1", f"{n}", "192.0.2.2"), number, "no") for n in range(1_000)]
+    comparisons = 0
+
+    def counted(one: Failure, other: object) -> bool:
+        nonlocal comparisons
+        comparisons += 1
+        return isinstance(other, Failure) and one.operation == other.operation
+
+    monkeypatch.setattr(Failure, "__eq__", counted)
+    failing = Failing()
+    for _ in range(3):
+        failing.note([replace(one) for one in many], None)
+    assert comparisons < 20 * len(many)
+    assert len(failing.failures) == len(many)
+    assert [one.getMessage() for one in caplog.records][SHOWN:] == ["datapath: 900 more changes are refused"]
