@@ -38,8 +38,7 @@ from netagent.datapath.operations import (
 from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, Kind, Table, assigned
 from netagent.pieces import Pieces, at_once
 
-# In this order: a port gets its flags before it is up, and its bridge before its flags; it is opened last.
-_FIELDS = (
+FIELDS: Final = (
     "alias",
     "mac",
     "mtu_bytes",
@@ -51,6 +50,8 @@ _FIELDS = (
     "up",
     "forwarding",
 )
+"""Of a Device that are put right, in this order: a port gets its flags before it is up, and its bridge before its
+flags; it is opened last."""
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
 """In which entries are set; they are removed the other way round."""
@@ -143,7 +144,11 @@ def _are_devices_akin(desired: KernelState, observed: KernelState) -> bool:
         if present is None:
             if device.kind is not Kind.VETH:
                 return False
-        elif present.master != device.master or _must_be_made_anew(device, present):
+        elif (
+            present.master != device.master
+            or present.noarp != device.noarp
+            or _must_be_made_anew(device, present)
+        ):
             return False
     return all(
         name in desired.devices or device.kind is Kind.VETH for name, device in observed.devices.items()
@@ -202,10 +207,10 @@ def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> lis
 
 
 def _differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
-    fields = {field for field in _FIELDS if getattr(desired, field) != getattr(present, field)}
+    fields = {field for field in FIELDS if getattr(desired, field) != getattr(present, field)}
     if "master" in fields:
         fields.add("port")  # joining a bridge gives a port the kernel's defaults
-    return tuple(field for field in _FIELDS if field in fields)
+    return tuple(field for field in FIELDS if field in fields)
 
 
 def _entry_changes(

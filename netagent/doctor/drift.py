@@ -201,6 +201,8 @@ def field_text(field: str, wanted: Device, present: Device) -> str:
             return f"its MTU is {other} instead of {value}"
         case "mac":
             return f"its MAC is {other} instead of {value}"
+        case "noarp":
+            return "it answers no ARP" if other else "it answers ARP"
         case "tunnel":
             return _tunnel_text(value, other)
         case _:

@@ -19,15 +19,14 @@ from netagent.datapath.operations import (
     SetSelf,
     render,
 )
-from netagent.datapath.state import BRIDGE_SWITCHES, Device, KernelState, Kind
+from netagent.datapath.plan import FIELDS
+from netagent.datapath.state import Device, KernelState, Kind
 from netagent.doctor.drift import State, field_text
 from netagent.doctor.intent import Situation
 from netagent.doctor.line import Line
 from netagent.model.ids import EndpointId
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
-
-_FIELDS = ("alias", "mac", "mtu_bytes", "tunnel", *BRIDGE_SWITCHES, "master", "port", "up", "forwarding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ def device_line(evidence: Evidence, name: str, idle: str) -> Line:
             fix = "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
             return Line("device", thing, State.MISSING, "the container has no interface", fix)
         return _explained(evidence, Line("device", thing, State.MISSING, "", _typed(CreateDevice(wanted))))
-    fields = tuple(one for one in _FIELDS if getattr(wanted, one) != getattr(found, one))
+    fields = tuple(one for one in FIELDS if getattr(wanted, one) != getattr(found, one))
     if not fields:
         return Line("device", thing, State.PRESENT, _place(wanted))
     if wanted.master is not None and "master" in fields and "port" not in fields:

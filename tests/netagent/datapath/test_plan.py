@@ -302,5 +302,15 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
     assert plan_within(wanted, before, [("self", ("nx-1", MACS[1]))]) is None
 
 
+def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
+    """Turning it costs all its neighbours, also those that nobody asked about."""
+    bridge = Device(name="na-1", kind=Kind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
+    entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
+    wanted = KernelState(devices={"na-1": bridge}, **entries)
+    before = KernelState(devices={"na-1": replace(bridge, noarp=True)}, **entries)
+    assert plan_within(wanted, before, [("neighbour", ("na-1", ADDRESSES[0]))]) is None
+    assert after(before, plan(wanted, before)) == wanted
+
+
 def test_the_world_is_in_canonical_text() -> None:
     assert all(str(ip_address(address)) == address for address in (*ADDRESSES, *UNDERLAYS))

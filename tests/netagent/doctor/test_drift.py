@@ -98,6 +98,15 @@ def test_an_altered_tunnel_device(world, names, change, part, told):
     assert told[1] in found.fix
 
 
+def test_a_bridge_whose_arp_was_turned_off(world, names):
+    kernel = world.kernel()
+    silent = replace(kernel.devices[names[0]], noarp=True)
+    found = at_once(differences(kernel, replace(kernel, devices={**kernel.devices, names[0]: silent})))
+    device = next(one for one in found if one.part is Part.DEVICE)
+    assert (device.state, device.detail) == (State.ALTERED, "it answers no ARP")
+    assert device.fix == f"ip link set {names[0]} arp on"
+
+
 def test_a_port_that_was_taken_out_of_its_bridge(world, names):
     kernel = world.kernel()
     bridge, tunnel = names

@@ -193,6 +193,16 @@ def test_a_network_counts_its_entries(world):
     assert (wrong.kind, wrong.state, wrong.reason) == ("neighbours", State.MISSING, "4 missing")
 
 
+@pytest.mark.parametrize("field", ["mcast_snooping", "stp", "noarp", "up"])
+def test_a_network_shows_each_switch_of_its_bridge_that_somebody_turned(world, field):
+    kernel = world.kernel()
+    bridge = kernel.devices[bridge_name(world.view.networks[N1].record.vni)]
+    turned = replace(bridge, **{field: not getattr(bridge, field)})
+    damaged = replace(kernel, devices={**kernel.devices, bridge.name: turned})
+    (wrong,) = [o for o in why.network_lines(world.evidence(damaged), world.view.networks[N1]) if o.is_wrong]
+    assert (wrong.kind, wrong.state) == ("device", State.ALTERED)
+
+
 def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):
     lines = list(why.host_lines(world.evidence(), world.view.hosts[H2]))
     assert {line.state for line in lines} == {State.PRESENT}
