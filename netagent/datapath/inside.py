@@ -75,7 +75,7 @@ class Inside:
 
 async def open_inside(netns_fd: int) -> Inside:
     """OSError when the namespace can't be entered."""
-    sock, settings = await run_in_netns(netns_fd, lambda: _with_settings(open_socket(strict=True)))
+    sock, settings = await run_in_netns(netns_fd, lambda: _with_settings(open_socket()))
     return Inside(Netlink(sock), settings)
 
 
@@ -122,7 +122,7 @@ async def _missing(netlink: Netlink, index: int, wanted: Wanted, *, is_up: bool)
     needed |= {ipaddress.IPv6Interface(cidr).network for _, cidr in addresses if ":" in cidr}
     for family in {socket.AF_INET6 if one.version == 6 else socket.AF_INET for one in needed}:
         request = Request(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
-        there = (route.decode(message.body) for message in await netlink.dump(request))
+        there = map(route.decode_main, [one.body for one in await netlink.dump(request, strict=True)])
         needed -= {one.destination for one in there if one is not None and one.ifindex == index}
     return damages + [Damage(DamageKind.ROUTE_DELETED, f"{one} of {wanted.ifname}") for one in needed]
 

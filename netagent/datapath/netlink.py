@@ -52,16 +52,11 @@ class Message(NamedTuple):
     body: bytes
 
 
-def open_socket(*, strict: bool = False) -> socket.socket:
-    """A request socket of the namespace that the calling thread is in (see netns.run_in_netns).
-
-    `strict`: the kernel heeds what a dump's request says of the objects wanted, such as a route's device.
-    """
+def open_socket() -> socket.socket:
+    """A request socket of the namespace that the calling thread is in (see netns.run_in_netns)."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-    if strict:
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
     sock.bind((0, 0))
     return sock
 
@@ -106,7 +101,8 @@ class Netlink:
     async def dump(self, request: Request, *, strict: bool = False) -> list[Message]:
         """All objects of a kind. OSError; EINTR when the kernel's tables changed under every one of five attempts.
 
-        `strict`: only those that the request describes, whatever the socket is otherwise.
+        `strict`: only those that the request describes, such as the routes of a device; ENODEV when there is no such
+        device.
         """
         async with self._lock:
             if not strict:

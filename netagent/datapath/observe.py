@@ -8,6 +8,7 @@ that the kernel makes by itself (a bridge's own MACs, MACs learnt from container
 from __future__ import annotations
 
 import enum
+import errno
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,10 +47,10 @@ from netagent.datapath.route import (
     RTM_GETROUTE,
     RTM_NEWROUTE,
     Route,
+    decode_main,
     request_body_at,
     request_body_of_subnets,
 )
-from netagent.datapath.route import decode as decode_route
 from netagent.datapath.state import ZERO_MAC, AddressKey, Device, EntryKey, KernelState, Kind, is_ours
 from netagent.pieces import Pieces, piece_by_piece
 
@@ -147,8 +148,13 @@ async def _without_routes(
 ) -> dict[tuple[int, str], Route]:
     found: set[Route | None] = set()
     for body in bodies:
-        messages = await netlink.dump(Request(RTM_GETROUTE, 0, body), strict=True)
-        found |= {decode_route(message.body) for message in messages}
+        try:
+            messages = await netlink.dump(Request(RTM_GETROUTE, 0, body), strict=True)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # gone since the links were read, and so are its routes
+                raise
+            continue
+        found |= {decode_main(message.body) for message in messages}
     return {one: route for one, route in wanted.items() if route not in found}
 
 
@@ -268,7 +274,7 @@ def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> 
 
 def _is_route_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
     """Our way to a subnet of ours has gone, or another one has come or gone: it may have taken our place."""
-    route = decode_route(message.body)
+    route = decode_main(message.body)
     if route is None:
         return False
     devices = _devices_by_subnet(belief.addresses).get(route.destination, ())

@@ -42,12 +42,12 @@ def route_request_body(family: int) -> bytes:
 
 
 def request_body_at(family: int, ifindex: int) -> bytes:
-    """The same for the routes of one device, at a socket that is strict."""
+    """The same for the routes of one device, where the kernel is strict."""
     return route_request_body(family) + _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", ifindex)
 
 
 def request_body_of_subnets(family: int) -> bytes:
-    """The body of a RTM_GETROUTE dump of what the kernel made itself for addresses, at a socket that is strict."""
+    """The body of a RTM_GETROUTE dump of what the kernel made itself for addresses, where it is strict."""
     return _HEADER.pack(family, 0, 0, 0, 0, _KERNEL_PROTOCOL, 0, 0, 0)
 
 
@@ -142,6 +142,12 @@ def decode(body: bytes) -> Route | None:
             (ifindex,) = struct.unpack("=I", value)
         offset += (size + 3) & ~3
     return Route(ipaddress.ip_network((raw, length)), ifindex)
+
+
+def decode_main(body: bytes) -> Route | None:
+    """The same of the main table, where the routes of a device's addresses are; None for others, which few packets
+    ask: whoever has several uplinks often copies all routes to a table for each."""
+    return decode(body) if _HEADER.unpack_from(body)[4] == _MAIN_TABLE else None
 
 
 def is_particular(destination: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:

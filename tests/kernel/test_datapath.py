@@ -206,6 +206,9 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
             await program(h1, state)
             await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
             await wait_equal(h1, state, "bind")
+            # Of copies, as hosts with several uplinks have, few packets know.
+            h1.namespace.run(f"ip route add 10.66.0.0/20 dev {BRIDGE} table 99")
+            h1.namespace.run(f"ip route add fd66::/64 dev {BRIDGE} table 99")
             whole = routes(h1)
             assert h1.reconciler.status().drift == {}
             for command, kind in OF_A_WAY_OUT:

@@ -111,6 +111,7 @@ def published(row: LocalEndpointRow, ifname: str) -> LocalEndpointRow:
 
 
 INSIDE = [
+    ("ip -6 route del fd00:1::/64 dev eth0", "route-deleted"),
     ("ip link set eth0 down", "device-down"),
     ("ip link set lo down", "device-down"),
     ("ip addr flush dev eth0 scope global", "address-deleted"),
@@ -119,7 +120,6 @@ INSIDE = [
     ("ip link set eth0 mtu 1000", "mtu-changed"),
     ("ip link set eth0 address 02:00:00:00:00:77", "mac-changed"),
     ("ip -4 route flush dev eth0", "route-deleted"),
-    ("ip -6 route del fd00:1::/64 dev eth0", "route-deleted"),
     ("ip link set eth0 name eth7", "device-renamed"),
     ("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1", "address-deleted"),
     ("sysctl -qw net.ipv6.conf.eth0.accept_ra=2", "device-altered"),
@@ -142,6 +142,7 @@ def test_scenario_38_damage_to_a_containers_interface_is_put_right(
         before = shown(world.box)
         world.box.run("ip addr add 10.99.0.1/24 dev eth0")  # a container's own addition, which stays
         world.box.run("ip route add 10.98.0.0/24 dev eth0")
+        world.box.run("ip route add fd00:1::/64 dev eth0 table 99")  # not where packets look first
         drift = world.host.reconciler.drift
         for where, damage in ((world.box, INSIDE), (world.host.namespace, OUTSIDE)):
             for command, kind in damage:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import cast
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.datapath.link import RTM_DELADDR, RTM_NEWADDR, set_address
+from netagent.datapath.device import create_link
+from netagent.datapath.link import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTM_NEWLINK, set_address
 from netagent.datapath.neighbour import (
     AF_BRIDGE,
+    NATIVE,
     NTF_SELF,
     NUD_NOARP,
     NUD_PERMANENT,
@@ -20,9 +25,15 @@ from netagent.datapath.neighbour import (
     decode,
     encode,
 )
-from netagent.datapath.netlink import Message
-from netagent.datapath.observe import Entry, Extent, entry_of, news_of
-from netagent.datapath.route import RTM_DELROUTE, RTM_NEWROUTE, subnet_body
+from netagent.datapath.netlink import Message, Netlink, Request
+from netagent.datapath.observe import Entry, Extent, entry_of, news_of, observe_devices
+from netagent.datapath.route import (
+    RTM_DELROUTE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    request_body_of_subnets,
+    subnet_body,
+)
 from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
@@ -89,6 +100,33 @@ def test_an_echo_is_no_news_and_a_difference_is(message: NeighbourMessage) -> No
     assert news_of(notification(message, deleted=True), NAMES, BELIEF) is not None
     assert news_of(notification(message), NAMES, KernelState(devices=DEVICES)) is not None
     assert news_of(notification(message, deleted=True), NAMES, KernelState(devices=DEVICES)) is None
+
+
+class Answering:
+    """In the place of Netlink: a bridge of ours with an address, which goes when its routes are asked for."""
+
+    async def dump(self, request: Request, *, strict: bool = False) -> list[Message]:
+        if request.type == RTM_GETROUTE:
+            if request.body[len(request_body_of_subnets(0)) :]:
+                raise OSError(errno.ENODEV, "No such device")
+            return []
+        if request.type == RTM_GETADDR:
+            return [Message(RTM_NEWADDR, set_address(1, "10.0.0.1/24").body)]
+        down = create_link(DEVICES["na-1"], 1)[0].body
+        is_up = (1).to_bytes(4, NATIVE)
+        return [Message(RTM_NEWLINK, down[:8] + is_up + down[12:])]
+
+
+def test_a_device_that_goes_while_its_routes_are_looked_for_is_no_failure() -> None:
+    seen = trio.run(observe_devices, cast("Netlink", Answering()), [1])
+    assert seen.state.unrouted == {("na-1", "10.0.0.1/24")}
+
+
+def test_a_copy_of_a_route_in_another_table_is_no_news() -> None:
+    whole = subnet_body("fd00::1/64", 1)
+    copy = whole[:4] + bytes([99]) + whole[5:]
+    assert news_of(Message(RTM_DELROUTE, whole), NAMES, BELIEF) is Extent.DEVICES
+    assert news_of(Message(RTM_DELROUTE, copy), NAMES, BELIEF) is None
 
 
 def test_a_changed_value_is_news_of_its_entry() -> None:
