@@ -51,7 +51,7 @@ SOCKET_GROUP = "netagent"
 RING_KEY_BYTES = 32
 STOP_S = 15.0
 """After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after
-2.5 s, clients remember them for 5 s; systemd waits 20 s (netagent.service)."""
+2.5 s, clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
 
 logger = logging.getLogger("netagent")
 

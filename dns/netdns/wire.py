@@ -31,10 +31,6 @@ class Reader:
         self.offset = start + count
         return start
 
-    def u8(self) -> int:
-        """Read one octet."""
-        return self.wire[self._advance(1)]
-
     def u16(self) -> int:
         """Read two octets."""
         value: int = _U16.unpack_from(self.wire, self._advance(2))[0]

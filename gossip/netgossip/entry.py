@@ -110,11 +110,6 @@ class Invitations:
             secret,
         )
 
-    def open_count(self, now: float) -> int:
-        """How many can still be redeemed."""
-        self._forget_old(now)
-        return sum(1 for invitation in self._open.values() if invitation.uses_left)
-
     def converse(self, stream_id: StreamId, peer: Address) -> InviterConversation:
         """A join conversation on a new stream; what GossipNode wants as `join_handler`."""
         del stream_id, peer

@@ -15,7 +15,6 @@ from netgossip.types import NodeId
 
 PRIVATE_KEY_BYTES = 32
 PUBLIC_KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 
 
 def node_id_of(public_key: bytes) -> NodeId:

@@ -130,10 +130,6 @@ class Printer:
             self._row([column[i] for column in grid], widths, header=i == 0) for i in range(len(items) + 1)
         ]
 
-    def bold(self, text: str) -> str:
-        """For headings."""
-        return self._paint(text, _BOLD)
-
     def _row(self, cells: Sequence[str], widths: Sequence[int], *, header: bool) -> str:
         parts = []
         for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from netagent.doctor.drift import State
 
-SELF_REPAIR = "netagent repairs it by itself within seconds"
-
 
 @dataclass(frozen=True, slots=True)
 class Line:

@@ -62,12 +62,6 @@ def encode_granted(grant: GrantRecord) -> bytes:
     return data
 
 
-def is_space_request(payload: bytes) -> bool:
-    """Is this for us? True for anything that begins like a question about space."""
-    head: bytes = msgpack.packb(KIND)
-    return payload[1 : 1 + len(head)] == head
-
-
 def parse_request_untrusted(payload: bytes) -> SpaceRequest:
     """A peer's question. Raises RequestError."""
     items = _unpack(payload)

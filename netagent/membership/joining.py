@@ -68,15 +68,18 @@ async def be_admitted(
             is_refused = is_refused or error.final
             continue
         return Admission(credentials, address[0], standpoint().towards(address[0]) or underlay)
-    raise _not_admitted(token, tried, is_refused=is_refused)
+    raise _not_admitted(token, tried, {port for _, port in members}, is_refused=is_refused)
 
 
-def _not_admitted(token: Token, tried: Sequence[str], *, is_refused: bool) -> RefusedError | FailedError:
+def _not_admitted(
+    token: Token, tried: Sequence[str], ports: set[int], *, is_refused: bool
+) -> RefusedError | FailedError:
     text = f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})"
     if is_refused:
         hint = "ask for a new invitation with `netagent invite` there"
         return RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
-    hint = "check that the agent of the member runs and that its record port (7957) can be reached from here"
+    there = f" ({', '.join(map(str, sorted(ports)))})" if ports else ""
+    hint = f"check that the agent of the member runs and that its record port{there} can be reached from here"
     return FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
 
 

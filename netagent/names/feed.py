@@ -21,7 +21,6 @@ import enum
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
 
 from netagent.model.sandbox import SandboxId
 from netagent.names.protocol import (
@@ -45,8 +44,6 @@ from netagent.names.protocol import (
     rows_messages,
 )
 from netagent.names.table import Change, Key, Table, changes_between
-
-_EMPTY: Final[Table] = {}
 
 
 @dataclass(frozen=True, slots=True)

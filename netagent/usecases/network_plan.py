@@ -132,11 +132,6 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
     return found
 
 
-def without_choice(request: NetworkRequest, record: NetworkRecord) -> bool:
-    """True when a subnet in `record` was asked for, so that another one can't be taken instead."""
-    return bool(set(request.subnets) & set(record.subnets))
-
-
 def ula_prefix(cluster_id: ClusterId) -> ipaddress.IPv6Network:
     """The cluster's unique local /48 (RFC 4193); subnet 0 of it is the probe network's."""
     return ipaddress.IPv6Network((b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(10), 48))

@@ -41,8 +41,8 @@ class Newcomer:
             raise answer
         return answer
 
-    async def enter(self, *hosts):
-        members = [(host, 7957) for host in hosts]
+    async def enter(self, *hosts, port=7957):
+        members = [(host, port) for host in hosts]
         identity = Identity(b"1" * 32)
         return await be_admitted(members, TOKEN, identity=identity, name="h9", standpoint=lambda: self.place)
 
@@ -66,6 +66,8 @@ async def test_a_failure_says_what_each_of_them_said(monkeypatch):
     with pytest.raises(FailedError, match=both) as caught:
         await one.enter("192.0.2.1", "192.0.2.2")
     assert caught.value.exit_status == 5
+    with pytest.raises(FailedError, match=r"its record port \(9957\) can be reached"):
+        await one.enter("192.0.2.1", port=9957)
     with pytest.raises(FailedError, match="no address to try"):
         await one.enter()
 
