@@ -12,7 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from netagent.datapath.apply import Failure
-from netagent.datapath.operations import EntryOperation, device_of, entry_after, render
+from netagent.datapath.command import render
+from netagent.datapath.operations import EntryOperation, device_of, entry_after
 from netagent.datapath.state import EntryKey
 
 _log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
+from netagent.datapath.command import render
 from netagent.datapath.operations import (
     AddFlood,
     CreateDevice,
@@ -31,7 +32,6 @@ from netagent.datapath.operations import (
     SetRoute,
     SetSelf,
     device_of,
-    render,
 )
 from netagent.datapath.plan import planning
 from netagent.datapath.state import Device, KernelState, Kind, PortFlags, Tunnel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from netagent.datapath.command import render
 from netagent.datapath.operations import (
     AddFlood,
     CreateDevice,
@@ -17,7 +18,6 @@ from netagent.datapath.operations import (
     SetMaster,
     SetNeighbour,
     SetSelf,
-    render,
 )
 from netagent.datapath.plan import FIELDS
 from netagent.datapath.state import Device, KernelState, Kind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from netagent.datapath.command import render
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
-from netagent.datapath.operations import render
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
 from netagent.datapath.state import TUNNEL_PORT, KernelState, Kind, endpoint_of, is_ours

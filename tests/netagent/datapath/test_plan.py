@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.datapath.command import render
 from netagent.datapath.operations import (
     AddFlood,
     CreateDevice,
@@ -25,7 +26,6 @@ from netagent.datapath.operations import (
     SetSelf,
     after,
     device_of,
-    render,
 )
 from netagent.datapath.plan import plan, plan_within, reachable
 from netagent.datapath.state import (
