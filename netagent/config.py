@@ -281,7 +281,7 @@ def _files(file: Path | None) -> list[Path]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
         raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
     table = flattened(table)
     for name in table:

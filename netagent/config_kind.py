@@ -76,7 +76,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 def path(value: Any) -> Path:
     """An absolute one: the agent's own folder is nobody's business."""
     found = Path(text(value))
-    if not found.is_absolute():
+    if not found.is_absolute() or "\0" in str(found):
         raise ValueError("must be an absolute path")
     return found
 

@@ -253,7 +253,7 @@ def _program() -> str:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # as in netagent.config
         raise InputError(
             f"cannot read {path}: {error}", thing=str(path), hint="podman reads it too"
         ) from None

@@ -123,6 +123,12 @@ def test_what_stands_in_the_default_files_place_and_cannot_be_read_is_refused(
         config.load(None, {}, {})
 
 
+@pytest.mark.parametrize("text", ["gossip_port = " + "9" * 5000, "seeds = " + "[" * 5000])
+def test_a_file_beyond_what_python_reads_is_refused_like_any_that_is_wrong(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*netagent\.toml: "):
+        config.load(write(tmp_path, text), {}, {})
+
+
 def test_a_reload_tells_what_takes_effect_and_what_needs_a_restart(tmp_path: Path) -> None:
     old = config.load(write(tmp_path, ""), {"name": "a"}, {})
     new = config.load(write(tmp_path, 'seeds = ["h2"]\ngossip_port = 9\n'), {"name": "a"}, {})

@@ -41,6 +41,7 @@ def test_both_forms_are_understood(parse: Any, given: object, meant: object) -> 
         (kind.number(1, 9), 1.5, "whole number"),
         (kind.texts, [1], "list of texts"),
         (kind.path, "etc", "absolute"),
+        (kind.path, "/run\0", "absolute"),
         (kind.optional_path, 0, "must be text"),
         (kind.optional_name, 0, "must be text"),
         (kind.name, "A", "DNS label"),

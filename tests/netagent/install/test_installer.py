@@ -203,9 +203,10 @@ def test_what_podman_is_told_is_found_below_the_root(installer: Installer) -> No
     folder.mkdir(parents=True)
     (folder / "x.conf").write_text('[network]\nnetavark_plugin_dirs = ["/opt/plugins"]\n')
     assert installer.surroundings().netavark_folder == "/opt/plugins"
-    (folder / "x.conf").write_text("[")
-    with pytest.raises(InputError, match=r"x\.conf"):
-        installer.surroundings()
+    for wrong in ("[", "x = " + "9" * 5000, "x = " + "[" * 5000):
+        (folder / "x.conf").write_text(wrong)
+        with pytest.raises(InputError, match=r"x\.conf"):
+            installer.surroundings()
 
 
 def test_a_system_without_systemd_or_with_a_package(installer: Installer) -> None:
