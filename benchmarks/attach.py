@@ -16,9 +16,11 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from attach_to_answer import ASKER, show  # puts the lab on the path
+from netlab.host import Host
 from netlab.lab import Lab
 from netlab.process import wait_until
 from netlab.topology import of_hosts
@@ -39,6 +41,10 @@ class Way:
     answers_s: list[float] = field(default_factory=list)
 
 
+def _is_mirrored(host: Host) -> bool:
+    return host.run(["docker", "network", "inspect", "app"]).status == 0
+
+
 def prepare(lab: Lab, ways: list[Way]) -> None:
     """Both networks on both hosts, and on h2 a container in each that asks."""
     h1, h2 = lab.host("h1"), lab.host("h2")
@@ -48,10 +54,7 @@ def prepare(lab: Lab, ways: list[Way]) -> None:
     h2.must(["docker", "swarm", "join", "--token", token, "--advertise-addr", h2.address, h1.address])
     h1.must(["docker", "network", "create", "-d", "overlay", "--attachable", "own"])
     for host in (h1, h2):
-        listing = ["docker", "network", "inspect", "app"]
-        wait_until(
-            lambda host=host, listing=listing: host.run(listing).status == 0, NETWORK_S, "no mirror of app"
-        )
+        wait_until(partial(_is_mirrored, host), NETWORK_S, "no mirror of app")
     for way in ways:
         name = f"asker-{way.network}"
         options = ["--network", way.network, "--name", name, "-v", "/usr:/usr:ro"]

@@ -32,6 +32,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +116,8 @@ def of_docker(h1: Host, h2: Host) -> Way:
         process = host.must(["docker", "inspect", "-f", "{{.State.Pid}}", f"d{host.name}"]).strip()
         entrances.append(host.entering(["nsenter", f"--net=/proc/{process}/ns/net"]))
     shown = h2.must(["docker", "inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "dh2"])
-    return Way("docker", *entrances, shown.strip())
+    near, far = entrances
+    return Way("docker", near, far, shown.strip())
 
 
 def tcp(way: Way, seconds: int) -> dict[str, float]:
@@ -138,7 +140,7 @@ def udp(way: Way, seconds: int) -> dict[str, float]:
 def _arrived(way: Way) -> int:
     """Datagrams, since the container's beginning."""
     names, values = re.findall(r"^Udp: (.*)$", must([*way.server, "cat", "/proc/net/snmp"]), re.MULTILINE)
-    counters = dict(zip(names.split(), map(int, values.split()), strict=True))
+    counters: dict[str, int] = dict(zip(names.split(), map(int, values.split()), strict=True))
     return counters["InDatagrams"] + counters["RcvbufErrors"]
 
 
@@ -213,7 +215,7 @@ def main() -> int:
         for way in ways:
             stack.enter_context(started([*way.server, "iperf3", "-s"]))
             reach = [*way.client, "ping", "-n", "-c", "1", "-W", "1", way.address]
-            wait_until(lambda reach=reach: _succeeds(reach), SETTLED_S, f"nothing passes by {way.title}")
+            wait_until(partial(_succeeds, reach), SETTLED_S, f"nothing passes by {way.title}")
         good = True
         for setting, word in ((1, "on"), (0, "off")):
             for host in lab.hosts:

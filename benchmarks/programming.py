@@ -46,9 +46,10 @@ from elsewhere import (  # puts the product on the path
 
 from netagent import config as configuration
 from netagent.control.api import build_app
+from netagent.datapath.command import render
 from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
-from netagent.datapath.operations import EntryOperation, render
+from netagent.datapath.operations import EntryOperation
 from netagent.datapath.plan import plan
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.state import KernelState, Wanted
