@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import ip_interface
 from typing import Final, TypeAlias
 
 from immutables import Map
@@ -103,7 +104,9 @@ def comparing(
     found += _address_damages(believed, seen, whole)
     gone = sorted((believed.addresses & seen.unrouted) - believed.unrouted)
     found += [
-        Damage(DamageKind.ROUTE_DELETED, f"to {cidr} by {name}") for name, cidr in gone if name in whole
+        Damage(DamageKind.ROUTE_DELETED, f"to {ip_interface(cidr).network} by {name}")
+        for name, cidr in gone
+        if name in whole
     ]
     # What a bridge knows behind a port goes with the port.
     masters = {name: device.master for name, device in seen.devices.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from ipaddress import ip_interface
 
 from netagent.datapath.apply import Failure
 from netagent.datapath.observe import Observation
@@ -17,7 +18,8 @@ def explained(failure: Failure, seen: Observation) -> Failure:
         port = operation.device.tunnel.port
         return replace(failure, reason=f"UDP port {port} is used by another program or device")
     if isinstance(operation, SetRoute) and failure.errno == errno.EEXIST:
-        return replace(failure, reason="a route to there exists that is not ours")
+        subnet = ip_interface(operation.cidr).network
+        return replace(failure, reason=f"a route to {subnet} exists that is not ours")
     if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
         return failure
     name = device_of(operation)

@@ -226,7 +226,7 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
                 h1.namespace.run(f"ping -c1 -W2 {address}")
 
             h1.namespace.run("ip route replace 10.66.0.0/20 dev wire")
-            told = "a route to there exists that is not ours"
+            told = "a route to 10.66.0.0/20 exists that is not ours"
             await wait_until(lambda: h1.reconciler.trouble_with(BRIDGE) == told, "it is told", 2.0)
             assert "10.66.0.0/20 dev wire" in h1.namespace.run("ip route")
             h1.namespace.run("ip route del 10.66.0.0/20 dev wire")
