@@ -34,18 +34,19 @@ class Parser(argparse.ArgumentParser):
         if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
             what, word = unusable.groups()
             raise InputError(f"{what} cannot be {word}", code="usage", hint="give a whole number")
-        unknown = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        unknown = re.search(r"argument (\S+): invalid choice: ('.*'|\".*\") \(choose from (.*)\)", message)
         if unknown is None:
             raise InputError(f"{self.prog}: {message}", code="usage", hint=see)
-        what, word, listed = unknown.groups()
+        what, shown, listed = unknown.groups()
+        word = shown[1:-1]
         choices = [choice.strip("'") for choice in listed.split(", ")]
         takes = f"take {', '.join(choices[:-1])} or {choices[-1]}"
         if what.startswith("-"):
-            text, hint = f"{what} cannot be {word!r}", takes
+            text, hint = f"{what} cannot be {shown}", takes
         elif what == _COMMAND:
-            text, hint = f"{self.prog} has no command {word!r}", meant(word, choices) or see
+            text, hint = f"{self.prog} has no command {shown}", meant(word, choices) or see
         else:
-            text, hint = f"{self.prog} does not take {word!r}", meant(word, choices) or takes
+            text, hint = f"{self.prog} does not take {shown}", meant(word, choices) or takes
         raise InputError(text, code="usage", thing=word, hint=hint)
 
 

@@ -19,7 +19,7 @@ UNDER_WAY_S = 0.5
 REMEMBERED_S = 5.0 + UNDER_WAY_S
 """The TTL of our answers (netagent.names.source.TTL_S; a test compares them), from the last answer on."""
 DRAIN_S = 10.0
-"""For a host that goes, if nobody says otherwise: what clients remember, and as long again for requests under way."""
+"""For a host that goes, if nobody says otherwise: what clients remember, then requests under way."""
 DETACH_DRAIN_S = 1.0
 """For an endpoint that is detached, likewise; it ends at once when nobody is connected, and does not wait for those
 who remember: detaching by hand is often one of many."""

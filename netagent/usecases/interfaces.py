@@ -73,7 +73,7 @@ class Interfaces:
             while True:
                 if self._live.rows is not rows:
                     rows = self._live.rows
-                    # What an attach has just made needs no look; what an earlier agent made does.
+                    # What an attach has just made needs no look at once; what an earlier agent made does.
                     self._follow(nursery, rows, look=is_start)
                     is_start = False
                 revision = await self._live.wait_newer(revision)

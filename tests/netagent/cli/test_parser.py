@@ -14,6 +14,8 @@ from netagent.errors import InputError
         ("atach", "netagent has no command 'atach'", "did you mean 'attach'?"),
         ("network creat", "netagent network has no command 'creat'", "did you mean 'create'?"),
         ("xyzzy", "netagent has no command 'xyzzy'", "see `netagent --help`"),
+        ("service's", 'netagent has no command "service\'s"', "did you mean 'services'?"),
+        ("a\\b", "netagent has no command 'a\\\\b'", "see `netagent --help`"),
         ("completion tcsh", "netagent completion does not take 'tcsh'", "take bash, zsh or fish"),
         ("install dokcer", "netagent install does not take 'dokcer'", "did you mean 'docker'?"),
         ("status -o jsno", "-o/--output cannot be 'jsno'", "take table, wide, json, ndjson or name"),
