@@ -40,22 +40,20 @@ def test_scenario_01_a_new_container_is_reached_from_every_host_on_the_first_pac
 def test_attach_waits_for_no_other_host(app: Cluster) -> None:
     app.lab.cut("h2", "h1")
     app.lab.cut("h2", "h3")
-    took_s = []
-    for name in (
-        "alone",
-        "alone-2",
-        "alone-3",
-    ):  # who waits for others does so each time, a busy machine does not
+    took_s: list[float] = []
+    # Who waits for others does so each time, a busy machine does not.
+    for name in ("alone", "alone-2", "alone-3"):
         begun = time.monotonic()
         endpoint = app.attach("h2", name)
-        took_s.append(time.monotonic() - begun)
+        took = time.monotonic() - begun
+        if took_s and "dead" in app.agents("h2").values():
+            break  # nobody waits for the dead
+        took_s.append(took)
     print(f"attached within {', '.join(f'{one:.2f}' for one in took_s)} s")
     assert min(took_s) < 1.0
     assert app.pings("c2", endpoint["addresses"][0])
     app.lab.heal()
-    app.wait(
-        lambda: app.answers("c1", "alone-3") == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it"
-    )
+    app.wait(lambda: app.answers("c1", name) == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it")
     app.await_pings("c1", endpoint["addresses"][0])
 
 
