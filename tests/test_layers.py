@@ -371,6 +371,7 @@ MEMBERSHIP_SIDE = SWIM_PARTS | {
 MEMBERSHIP_SIDE |= {"swim", "wire"}
 RECORD_SIDE = RECORD_PARTS | {
     "frame",
+    "greeting",
     "merge",
     "pieces",
     "reception",

@@ -27,11 +27,11 @@ from netgossip.frame import (
     Sealer,
     parse_header_untrusted,
 )
+from netgossip.greeting import Greetings
 from netgossip.pieces import Pieces, Worklist, at_once
 from netgossip.record_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.record_wire import (
     IDEMPOTENT,
-    NONCE_BYTES,
     TIMELESS,
     Hello,
     Message,
@@ -64,10 +64,6 @@ UNKNOWN_LIMIT: Final = 64
 """Senders that are not members yet: more do not join within the second that the word of them takes."""
 FRAMES_A_PIECE: Final = 8
 """Sealed before others run: 512 KiB, up to 1 ms."""
-HELLO_MIN_S: Final = 0.1
-HELLO_MAX_S: Final = 5.0
-HELLO_HEARD_S: Final = 1.0
-"""A peer that is heard is greeted again by then: what kept its answer away may be over."""
 NEVER: Final = float("inf")
 
 
@@ -92,8 +88,6 @@ class _Peer:
     being_written: int = 0
     """Messages for it of which a part is encoded."""
     stream: StreamId | None = None
-    nonce: bytes | None = None
-    hello_wait_s: float = HELLO_MIN_S
 
 
 @dataclass(slots=True)
@@ -120,14 +114,12 @@ class Carriage:
     ) -> None:
         self._config = config
         self._works = works
-        self._rng = rng
         self._new_stream_id = new_stream_id
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
         self._peers: dict[NodeId, _Peer] = {}
-        self._greeting: dict[NodeId, float] = {}
-        """When to greet again those that have not answered."""
+        self._greetings = Greetings(rng)
         self._unknown: dict[NodeId, int] = {}
         """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
         self._ready: dict[NodeId, None] = {}
@@ -154,7 +146,7 @@ class Carriage:
             if peer is not None and peer.stream is not None:
                 self._end_dialled(peer.stream)
             self._opener.forget(node_id)
-            self._greeting.pop(node_id, None)
+            self._greetings.forget(node_id)
             self._ready.pop(node_id, None)
         elif node_id in self._peers:
             self._peers[node_id].address = address
@@ -169,13 +161,12 @@ class Carriage:
 
     def greet(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove this start of its, if it has not yet."""
-        peer = self._peers.get(node_id)
-        if peer is not None and not self._opener.is_admitted(node_id):
-            peer.hello_wait_s, self._greeting[node_id] = HELLO_MIN_S, now
+        if node_id in self._peers and not self._opener.is_admitted(node_id):
+            self._greetings.begin(node_id, now)
 
     def hush(self, node_id: NodeId) -> None:
         """The peer is not expected to answer: greet it no more."""
-        self._greeting.pop(node_id, None)
+        self._greetings.hush(node_id)
 
     def knows(self, node_id: NodeId) -> bool:
         """True when there is an address for the peer."""
@@ -240,17 +231,14 @@ class Carriage:
         """Answer Hello and Welcome, and drop what needs a proof that is missing."""
         fresh, proven = opened.fresh, opened.proven
         received: list[Received] = []
-        peer = self._peers.get(opened.sender)
-        if peer is None:
+        if opened.sender not in self._peers:
             return received  # forgotten since
         for message in messages:
             match message:
                 case Hello(nonce):
                     self.send(opened.sender, Welcome(nonce))
                 case Welcome(nonce):
-                    if nonce == peer.nonce:
-                        peer.nonce = None
-                        self._greeting.pop(opened.sender, None)
+                    if self._greetings.is_answer(opened.sender, nonce):
                         fresh = proven = True
                         if self._opener.admit(opened):
                             self._admitted.append(opened.sender)
@@ -260,15 +248,9 @@ class Carriage:
                     # When hosts meet, each speaks before the other's proof has come; it will be said again.
                     self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
         if not self._opener.is_current(opened):
-            self._ask_for_proof(opened.sender, peer, now)
+            # Another start than the one we know, or a recording of one: the peer itself will tell.
+            self._greetings.note_heard(opened.sender, now)
         return received
-
-    def _ask_for_proof(self, sender: NodeId, peer: _Peer, now: float) -> None:
-        """It came from another start than the one we know, or is a recording of one: the peer itself will tell."""
-        if sender in self._greeting:
-            self._greeting[sender] = min(self._greeting[sender], now + HELLO_HEARD_S)
-        else:
-            peer.hello_wait_s, self._greeting[sender] = HELLO_MIN_S, now
 
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
         """Somebody dialled us."""
@@ -310,13 +292,9 @@ class Carriage:
     def handle_deadline(self, now: float) -> None:
         """Greet again, and end streams that stand still."""
         self._now = now
-        for node_id in [node_id for node_id, at in self._greeting.items() if at <= now]:
-            peer = self._peers[node_id]
-            peer.nonce = self._rng.randbytes(NONCE_BYTES)
-            peer.outbox.insert(0, (encode(Hello(peer.nonce)), False))
+        for node_id, nonce in self._greetings.take_due(now):
+            self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
             self._ready[node_id] = None
-            self._greeting[node_id] = now + peer.hello_wait_s
-            peer.hello_wait_s = min(2 * peer.hello_wait_s, HELLO_MAX_S)
         self._accepted.handle_deadline(now)
         for stream_id in [i for i, stream in self._dialled.items() if stream.deadline <= now]:
             self.counts["streams_timed_out"] += 1
@@ -324,9 +302,8 @@ class Carriage:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do."""
-        hello = min(self._greeting.values(), default=NEVER)
         dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
-        return min(hello, dialled, self._accepted.next_deadline())
+        return min(self._greetings.next_deadline(), dialled, self._accepted.next_deadline())
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Everything to send."""

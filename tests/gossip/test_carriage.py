@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from netgossip.carriage import HELLO_HEARD_S, HELLO_MAX_S, Carriage
+from netgossip.carriage import Carriage
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
+from netgossip.greeting import HELLO_HEARD_S, HELLO_MAX_S
 from netgossip.pieces import Worklist, at_once
 from netgossip.record_streams import ACCEPTED_STREAMS, PER_HOST_LIMIT, JoinHandler
 from netgossip.record_wire import NO_VERSION, Ack, Delta, Digest, Message, Request, Vector, Want

@@ -78,7 +78,7 @@ def _settle(node: GossipNode) -> None:
     node._swim._claims.unconfirmed.clear()
     node._replication._exchange.synced(CLUSTER_SCOPE)
     node._replication._exchange._comparisons.clear()
-    node._replication._carriage._greeting.clear()
+    node._replication._carriage._greetings._waiting.clear()
 
 
 class Fleet:
