@@ -1,0 +1,100 @@
+"""`.ci/tests`: what takes real time may fail by chance once and is named; what only computes may not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1] / ".ci" / "tests"
+SETTINGS = "[pytest]\nmarkers = lab\n  kernel\n  runtimes\n  interop\n  long\n"
+SUITE = """
+import pathlib
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+def fails_once(name):
+    tries = HERE / str(name)
+    with tries.open("a") as file:
+        file.write("x")
+    assert tries.stat().st_size > 1
+
+@pytest.mark.lab
+def test_of_lab():
+    {lab}
+
+@pytest.mark.kernel
+def test_of_kernel():
+    {kernel}
+
+def test_that_computes():
+    {others}
+"""
+
+
+def _run(folder: Path, lab: str = "pass", kernel: str = "pass", others: str = "pass") -> tuple[int, str]:
+    """Runs a suite of three tests; returns the exit status and all output."""
+    (folder / "pytest.ini").write_text(SETTINGS)
+    (folder / "test_suite.py").write_text(SUITE.format(lab=lab, kernel=kernel, others=others))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "CACHES": str(folder / "caches"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    process = subprocess.run(
+        [TESTS, "not long", "-q"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return process.returncode, process.stdout
+
+
+def test_all_that_pass_need_no_words(tmp_path: Path) -> None:
+    status, output = _run(tmp_path)
+    assert status == 0
+    assert output.count("1 passed") == 3
+    assert "==" not in output
+
+
+def test_what_passes_alone_is_named_and_forgiven(tmp_path: Path) -> None:
+    status, output = _run(tmp_path, lab="fails_once('lab')", kernel="fails_once('kernel')")
+    assert status == 0, output
+    assert (tmp_path / "lab").stat().st_size == (tmp_path / "kernel").stat().st_size == 2
+    end = output.splitlines()[-3:]
+    assert "failed, then passed alone" in end[0]
+    assert end[1:] == ["test_suite.py::test_of_lab", "test_suite.py::test_of_kernel"]
+
+
+def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
+    status, output = _run(tmp_path, lab="fails_once('lab')", kernel="assert not 'ever'")
+    assert status == pytest.ExitCode.TESTS_FAILED, output
+    assert output.count("assert not 'ever'") >= 2
+    end = output.splitlines()[-4:]
+    assert end[:2] == ["== failed, of the group kernel:", "test_suite.py::test_of_kernel"]
+    assert end[3] == "test_suite.py::test_of_lab"
+
+
+def test_what_only_computes_has_no_second_try(tmp_path: Path) -> None:
+    status, output = _run(tmp_path, others="fails_once('others')")
+    assert status == pytest.ExitCode.TESTS_FAILED, output
+    assert (tmp_path / "others").stat().st_size == 1
+    assert output.splitlines()[-1] == "test_suite.py::test_that_computes"
+
+
+def test_many_fail_by_no_chance(tmp_path: Path) -> None:
+    many = "pass\n\n@pytest.mark.lab\n@pytest.mark.parametrize('n', range(7))\ndef test_many(n):\n    fails_once(n)"
+    status, output = _run(tmp_path, lab=many)
+    assert status == pytest.ExitCode.TESTS_FAILED, output
+    assert all((tmp_path / str(n)).stat().st_size == 1 for n in range(7))
+    assert output.count("::test_many[") >= 7
