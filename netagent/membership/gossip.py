@@ -181,7 +181,7 @@ class Gossip:
         return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
 
     def _forget_replicas(self, scope: Scope) -> None:
-        self.inbox.forget_scope(scope)
+        self._intake.forget_scope(scope)
         for log in self.node.logs(scope):
             if log.owner != self._local:
                 self._journal.note_replica_dropped(scope, log.owner)

@@ -4,7 +4,8 @@ Called by the gossip's driver with the events of one step, on the event loop, an
 become the next view at once; whoever wants to act on them reads it.
 
 Only many endpoints of others at once (the first sync of a network, a host that was long away) wait and are taken in
-PIECE_ENTRIES at a time (intake.py), so that the event loop does not stand still for thousands of them. What tells
+PIECE_ENTRIES at a time (intake.py), so that the event loop does not stand still for thousands of them. Those of a
+network that is left are taken out in the same way. What tells
 that they are all there, or asks for what they say, waits behind them. A delta that is taken in so is seen in its
 owner's order, as if it had come in several; of a log that replaces another, what is no longer in it goes first. What
 this host said itself, and the cluster's own scope, never wait: who wrote or caught up reads it in the view at once.
@@ -78,6 +79,13 @@ class Heard:
         return {host: reason for host, (reason, told_at) in self.strangers.items() if told_at >= since}
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A scope that this host has left. What others wrote there is still in the view."""
+
+    scope: Scope
+
+
 class Inbox:
     """One for each run of the cluster. `on_taken` hears of all events once the view has them; `is_held` tells whether
     the gossip still holds an owner's log of a scope."""
@@ -104,7 +112,7 @@ class Inbox:
         self._on_taken = on_taken
         self._is_held = is_held
         self._clock = clock
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[Event | _Left] = deque()
         self._waiting_entries = 0
         self._limited = Limited(logger)
         self.heard = Heard()
@@ -135,11 +143,16 @@ class Inbox:
         return bool(self._waiting)
 
     def take_piece(self) -> None:
-        """The oldest of what waits, at most PIECE_ENTRIES entries of it, becomes one new view."""
+        """The oldest of what waits, at most PIECE_ENTRIES entries of it, leads to one new view."""
+        if self._waiting and isinstance(self._waiting[0], _Left):
+            self._take_out(self._waiting[0].scope)
+            return
         piece: list[Event] = []
         room = PIECE_ENTRIES
         while self._waiting and room > 0:
             event = self._waiting[0]
+            if isinstance(event, _Left):
+                break
             if isinstance(event, EntriesChanged):
                 if event.replaced and piece:
                     break  # it is compared with the view that the piece leads to
@@ -150,6 +163,13 @@ class Inbox:
                 piece.append(event)
             room = PIECE_ENTRIES - sum(map(_size, piece))
         self._take_in(piece)
+
+    def _take_out(self, scope: Scope) -> None:
+        """A piece of what others wrote in a scope that was left."""
+        view = self._live.view.without_some(scope, PIECE_ENTRIES)
+        if view is self._live.view:
+            self._waiting.popleft()
+        self._live.set_view(view)
 
     def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
         """At most `room` entries of the oldest event, of which the rest waits on; nothing when it is not wanted."""
@@ -163,22 +183,26 @@ class Inbox:
         return [now]
 
     def forget_scope(self, scope: Scope) -> None:
-        """This host has left a network: neither what waits of its records counts, nor that they were complete."""
+        """This host has left a network: neither what waits of its records counts, nor that they were complete. Those
+        in the view go piece by piece, and before anything that is heard of it anew; our own go at once."""
         kept = [
             one
             for one in self._waiting
             if not (isinstance(one, EntriesChanged | ScopeSynced) and one.scope == scope)
         ]
-        self._waiting = deque(kept)
+        self._waiting = deque([*kept, _Left(scope)])
         self._waiting_entries = sum(map(_size, kept))
+        self._live.set_view(self._live.view.without_own_log(scope))
 
     def _must_wait(self, event: Event, room: int) -> bool:
         match event:
             case EntriesChanged(scope=scope, owner=owner):
                 is_others = scope != CLUSTER_SCOPE and owner != self._live.view.local
                 return is_others and (room < 0 or bool(self._waiting))
-            case ScopeSynced() | RequestReceived() | ResponseReceived():
+            case ScopeSynced():
                 return bool(self._waiting)
+            case RequestReceived() | ResponseReceived():
+                return self._waiting_entries > 0
             case _:
                 return False
 
@@ -283,9 +307,15 @@ class Inbox:
                 self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
 
 
-def _size(event: Event) -> int:
+def _size(event: Event | _Left) -> int:
     """What an event counts while it waits."""
-    return max(len(event.entries), 1) if isinstance(event, EntriesChanged) else 1
+    match event:
+        case EntriesChanged(entries=entries):
+            return max(len(entries), 1)
+        case _Left():
+            return 0
+        case _:
+            return 1
 
 
 def _slices(event: EntriesChanged, first: int) -> list[EntriesChanged]:

@@ -1,4 +1,4 @@
-"""The task beside the inbox: what waits there is taken in piece by piece, and others run in between."""
+"""The task beside the inbox: what waits there is taken in, or out, piece by piece, and others run in between."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import trio
 
 from netagent.membership.inbox import Inbox
 from netagent.pieces import turn
-from netgossip.types import Event
+from netgossip.types import Event, Scope
 
 
 class Intake:
@@ -19,6 +19,14 @@ class Intake:
     def handle(self, events: tuple[Event, ...]) -> None:
         """The events of one step; see Inbox."""
         self._inbox.handle(events)
+        self._note()
+
+    def forget_scope(self, scope: Scope) -> None:
+        """This host has left a network; see Inbox."""
+        self._inbox.forget_scope(scope)
+        self._note()
+
+    def _note(self) -> None:
         if self._inbox.is_behind:
             self._came.set()
 

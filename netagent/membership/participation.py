@@ -50,7 +50,8 @@ class Publishes(Protocol):
 
 
 class Participation:
-    """Enters and leaves networks' scopes. `forget` has the journal drop what it keeps of others in a scope."""
+    """Enters and leaves networks' scopes. `forget` has view and journal drop what they keep of a scope: what others
+    wrote piece by piece."""
 
     def __init__(
         self,
@@ -172,7 +173,6 @@ class Participation:
         self._unused_since.pop(network_id, None)
         self._forget(scope_of(network_id))
         self._node.exit_scope(scope_of(network_id), trio.current_time())
-        self._live.set_view(self._live.view.without_scope(scope_of(network_id)))
 
     def _members(self, network_id: NetworkId) -> frozenset[HostId]:
         view = self._live.view

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from netagent.model.ids import NetworkId
 from netagent.model.subnet import parse_subnet
-from netagent.registry.derive import claims_of
 from netagent.registry.facts import AgentState, Clash, ClashKind, EndpointView, NetworkView, short_id
+from netagent.registry.rules import claims_of
 from netagent.registry.store import EndpointKey, Store
 
 

@@ -8,11 +8,12 @@ well. `finish` decides these in the order in which they depend on each other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from immutables import Map
 
-from netagent.model.ids import HostId, NetworkId, is_derived_mac
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -28,7 +29,7 @@ from netagent.registry import rules
 from netagent.registry.facts import EndpointView, HostView, NetworkView, short_id
 from netagent.registry.index import add, assign, drop, put, remove
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
-from netagent.registry.store import Claim, EndpointKey, Held, LogKey, Store
+from netagent.registry.store import EndpointKey, Held, LogKey, Store
 from netagent.registry.trail import Place
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
@@ -80,10 +81,13 @@ class Draft:
         if not isinstance(record, Unknown):
             self.set_record(where, entry.key, Held(record, entry.version))
 
-    def drop_log(self, where: LogKey) -> None:
-        """Drop all that one owner wrote in one scope."""
-        for key in [*self.s.records.get(where, Map()), *self.s.refused.get(where, Map())]:
+    def drop_log(self, where: LogKey, most: int | None = None) -> int:
+        """Drop all that one owner wrote in one scope, or so much of it; how many that were."""
+        log = chain(self.s.records.get(where, Map()), self.s.refused.get(where, Map()))
+        keys = list(islice(log, most))
+        for key in keys:
             self._drop_record(where, key)
+        return len(keys)
 
     def set_record(self, where: LogKey, key: bytes, held: Held) -> None:
         """Add a record where there is none."""
@@ -158,7 +162,7 @@ class Draft:
                 view = EndpointView(record, owner, held.version)
                 key = (owner, record.endpoint_id, record.network_id)
                 self.s.claimed = put(self.s.claimed, record.network_id, key, view)
-                for claim in claims_of(record):
+                for claim in rules.claims_of(record):
                     self.s.claims = add(self.s.claims, claim, key)
                     self._endpoints |= self.s.claims[claim]
             case ForgetRecord(host_id=gone, settled=True):
@@ -191,7 +195,7 @@ class Draft:
                 key = (owner, record.endpoint_id, record.network_id)
                 self._withdraw(key, self.s.claimed[record.network_id][key])
                 self.s.claimed = drop(self.s.claimed, record.network_id, key)
-                for claim in claims_of(record):
+                for claim in rules.claims_of(record):
                     self._endpoints |= self.s.claims.get(claim, frozenset())
                     self.s.claims = remove(self.s.claims, claim, key)
             case ForgetRecord(host_id=gone, settled=True):
@@ -311,7 +315,17 @@ class Draft:
         if new is not None:
             self.s.candidate_names = add(self.s.candidate_names, new.name, network_id)
             self.s.candidate_vnis = add(self.s.candidate_vnis, new.record.vni, network_id)
-        self._endpoints |= set(self.s.claimed.get(network_id, Map()))
+        self._endpoints.update(self._judged_anew(network_id, old, new))
+
+    def _judged_anew(
+        self, network_id: NetworkId, old: NetworkView | None, new: NetworkView | None
+    ) -> Iterable[EndpointKey]:
+        """Endpoints that may count, or not, by other subnets: none without need, as there may be ten thousand."""
+        if new is None:
+            return (key for key in self.s.fenced if key[2] == network_id)  # nobody says that they lie outside
+        if old is not None and old.record.subnets == new.record.subnets:
+            return ()
+        return self.s.claimed.get(network_id, Map())
 
     def _decide_name(self, name: str) -> None:
         """Which networks of one name are in force, and which of them holds it."""
@@ -340,7 +354,7 @@ class Draft:
         for key, view in found.items():  # only now: a loser never overwrites a winner's entry
             network = self.s.candidates.get(view.network_id)
             inside = network is None or rules.lies_inside(view.record, network.record)
-            if inside and all(key == min(self.s.claims[claim]) for claim in claims_of(view.record)):
+            if inside and all(key == min(self.s.claims[claim]) for claim in rules.claims_of(view.record)):
                 self._place(view)
             else:
                 self.s.fenced = self.s.fenced.set(key, view)
@@ -370,15 +384,6 @@ class Draft:
             self.s.by_alias = drop(self.s.by_alias, (record.network_id, alias), endpoint_id)
         for link in record.links:
             self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
-
-
-def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
-    """What no other endpoint may have: its id, and within the network its addresses and its MAC. A MAC that follows
-    from an address is no claim of its own."""
-    within = dict.fromkeys(record.addresses)
-    if record.mac and not is_derived_mac(record.network_id, record.mac):
-        within[record.mac] = None
-    return ("", record.endpoint_id), *((record.network_id, one) for one in within)
 
 
 def rebuild(store: Store, local: HostId) -> Store:

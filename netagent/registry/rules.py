@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import HostId, NetworkId, is_derived_mac
 from netagent.model.records import EndpointRecord, NetworkRecord
 from netagent.model.subnet import offset_of
+from netagent.registry.store import Claim
 
 
 def in_force(claims: Mapping[HostId, NetworkRecord]) -> tuple[HostId, NetworkRecord]:
@@ -66,3 +67,12 @@ def forgotten_hosts(
 def lies_inside(record: EndpointRecord, network: NetworkRecord) -> bool:
     """True when the endpoint's addresses are one usable offset in each of the network's subnets."""
     return offset_of(network.subnets, record.addresses) is not None
+
+
+def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
+    """What no other endpoint may have: its id, and within the network its addresses and its MAC. A MAC that follows
+    from an address is no claim of its own."""
+    within = dict.fromkeys(record.addresses)
+    if record.mac and not is_derived_mac(record.network_id, record.mac):
+        within[record.mac] = None
+    return ("", record.endpoint_id), *((record.network_id, one) for one in within)

@@ -19,6 +19,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 from immutables import Map
 
@@ -110,12 +111,21 @@ class RegistryView:
         draft.set_silent(frozenset(self._store.silent) - {host_id})
         return self._next(draft)
 
-    def without_scope(self, scope: Scope) -> RegistryView:
-        """Without the records of a scope that this host has left."""
+    def without_own_log(self, scope: Scope) -> RegistryView:
+        """Without what this host wrote in a scope."""
         draft = Draft(self._store, self.local)
-        for where in [*self._store.records, *self._store.refused]:
-            if where[0] == scope:
-                draft.drop_log(where)
+        draft.drop_log((scope, self.local))
+        return self._next(draft)
+
+    def without_some(self, scope: Scope, most: int) -> RegistryView:
+        """Without `most` more of the records that others wrote in a scope which this host has left: there may be ten
+        thousand. The same object when none is left."""
+        draft = Draft(self._store, self.local)
+        for where in chain(self._store.records, self._store.refused):
+            if most <= 0:
+                break
+            if where[0] == scope and where[1] != self.local:
+                most -= draft.drop_log(where, most)
         return self._next(draft)
 
     def _next(self, draft: Draft) -> RegistryView:

@@ -185,11 +185,44 @@ def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_co
 
     one.inbox.handle((log_of(H3, range(1000, 2000), 500), ScopeSynced(SCOPE), RequestReceived(H2, 1, b"q")))
     one.inbox.forget_scope(SCOPE)
-    one.live.set_view(one.live.view.without_scope(SCOPE))
     for _ in range(20):
         one.inbox.take_piece()
     assert not one.live.view.endpoints
     assert [name for name, _ in one.heard] == ["synced", "request"]
+
+
+def test_a_network_that_is_left_goes_in_pieces_and_what_is_heard_anew_of_it_comes_after():
+    one = parts()
+    count = 2000
+    one.inbox.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
+    while one.inbox.is_behind:
+        one.inbox.take_piece()
+    assert len(one.live.view.endpoints) == count + 1
+    sizes = sizes_of_views(one.live)
+    intake = Intake(one.inbox)
+    intake.forget_scope(SCOPE)
+    assert len(one.live.view.endpoints) == count, "our own go at once"
+    intake.handle((RequestReceived(H3, 1, b"q"),))
+    assert [name for name, _ in one.heard] == ["request"], "who asks has no part in what we left"
+    ours = event(H1, entry(H1, box(9002, "10.1.99.2"), 2))
+    intake.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
+
+    async def main():
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(intake.run)
+                while len(one.heard) < 2:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert max(sizes) <= PIECE_ENTRIES
+    assert sum(sizes) == 1 + 1 + count + 10
+    assert one.heard[1][0] == "synced"
+    assert {view.record.name for view in one.live.view.endpoints.values()} == {
+        box(n, "10.1.0.2").name for n in (9002, *range(2, 12))
+    }
+    one.live.view.check_invariants()
 
 
 def test_no_more_than_the_bound_waits(monkeypatch):

@@ -112,9 +112,9 @@ class StepByStep(RuleBasedStateMachine):
         self.view = self.view.without_host(owner)
         self.writers[owner].sequence += 1
 
-    @rule(network_id=NETWORKS)
-    def scope_left(self, network_id: str) -> None:
-        self.view = self.view.without_scope(bytes.fromhex(network_id))
+    @rule(network_id=NETWORKS, most=st.integers(1, 3))
+    def scope_left(self, network_id: str, most: int) -> None:
+        self.view = self.view.without_some(bytes.fromhex(network_id), most)
 
     @rule(networks=st.lists(st.lists(NETWORKS, unique=True), max_size=3))
     def sandboxes(self, networks: list[list[str]]) -> None:

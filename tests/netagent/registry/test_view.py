@@ -288,15 +288,47 @@ def test_the_membership_forgetting_a_host_keeps_its_records(writers):
     assert view.hosts[H2].agent is AgentState.UNKNOWN
 
 
-def test_leaving_a_scope_drops_its_endpoints(writers):
-    view = see(RegistryView(H1), writers[H2].put(network()), writers[H2].put(endpoint()))
-    view = view.without_scope(bytes.fromhex(N1))
+def test_leaving_a_scope_drops_its_endpoints_a_few_at_a_time(writers):
+    scope = bytes.fromhex(N1)
+    view = see(RegistryView(H1), writers[H2].put(network()), writers[H1].put(endpoint(9, offset=9)))
+    view = see(
+        view, *(writers[owner].put(endpoint(n, offset=n + 1)) for owner, n in ((H2, 1), (H2, 2), (H3, 3)))
+    )
+    refused = Entry(scope, H3, b"odd", b"no record", Version(1, 5))
+    view = see(view, event(H3, refused, scope=scope))
+    left = []
+    while (less := view.without_some(scope, 2)) is not view:
+        view = less
+        view.check_invariants()
+        left.append(len(view.endpoints) + len(view.refused))
+    assert left == [3, 1], "two at a time, and never our own"
+    assert [one.owner for one in view.endpoints.values()] == [H1]
+    view = view.without_own_log(scope)
     view.check_invariants()
     assert not view.endpoints
     assert N1 in view.networks
 
 
 # -- networks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (RemovalRecord(N1), {9}),
+        (network(revision=1, name="other"), set()),
+        (network(revision=1, subnets=("10.1.0.0/30",)), {1, 2, 9}),
+    ],
+    ids=["removed", "renamed", "another subnet"],
+)
+def test_a_network_that_changes_costs_the_endpoints_that_are_judged_by_it(writers, record, expected):
+    outside = endpoint(9, addresses=("10.9.0.1", "fd00:1::9"))
+    view = see(RegistryView(H1), writers[H1].put(network()))
+    for one in (endpoint(1), endpoint(2, offset=3), outside):
+        view = see(view, writers[H2].put(one))
+    after = see(view, writers[H1].put(record))
+    touched = {endpoint_id for _, endpoint_id in after.touched_since(view).endpoints}
+    assert touched == {identifier(0xE000 + number) for number in expected}
 
 
 def test_a_removal_wins_for_ever(writers):
