@@ -361,6 +361,7 @@ MEMBERSHIP_SIDE = SWIM_PARTS | {
     "claims",
     "detector",
     "lateness",
+    "moves",
     "outgoing",
     "parse",
     "redial",

@@ -8,8 +8,8 @@ Where this differs from memberlist, in ways that its nodes tolerate:
 
 - A stale "alive" about a node that we hold dead or left is answered by an accusation sent straight to that node. It
   refutes, and is back at once, however low the incarnation it restarted with.
-- A live member that appears under another address is believed after its old address failed to answer one ping.
-  memberlist refuses it until it has been declared dead.
+- A live member that appears under another address is believed after its old address failed to answer one ping
+  (moves.py). memberlist refuses it until it has been declared dead.
 - Accusers must be members. A rumour's author that nobody knows has been the start of storms.
 - A node that leaves refutes nothing any more, least of all the echo of its own leave.
 """
@@ -17,34 +17,28 @@ Where this differs from memberlist, in ways that its nodes tolerate:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from netgossip.awareness import Awareness
 from netgossip.config import GossipConfig
 from netgossip.members import INCARNATION_LIMIT, MemberTable, Verdict, is_live, judge
+from netgossip.moves import Moves, alive
 from netgossip.outgoing import Outgoing
 from netgossip.suspicion import Suspicion
 from netgossip.types import Address, IdentityClash, Member, MemberChanged, MemberReaped, MemberState, NodeId
 from netgossip.wire import VSN, Alive, Dead, Rumour, Suspect, encode
 
-MOVES_LIMIT: Final = 64
-"""Changes of address being checked at once; further ones wait for the next rumour."""
 CLASH_PAUSE_S: Final = 60.0
-"""Between two reports, and two refutations, of a machine that uses our id."""
-
-
-@dataclass(slots=True)
-class Move:
-    """A live member seems to have a new address; `sequence` is of the ping to the old one, once it was sent."""
-
-    claim: Alive
-    deadline: float
-    sequence: int | None = None
+"""Between two reports of a machine that uses our id."""
+CLASH_ANSWERS: Final = 4
+"""Refutations of such a machine in each pause: so often each of the two hears of the other, although what was raised
+for another reason looks like an answer. Without an end they would outbid each other for ever."""
 
 
 class Claims:
-    """The beliefs about all members. `newcomers` and `moves` are for the owner to look at after each call."""
+    """The beliefs about all members. `newcomers` is for the owner to look at after each call, `moves` to ask and to
+    answer."""
 
     def __init__(
         self,
@@ -61,7 +55,7 @@ class Claims:
         self._awareness = awareness
         self._counts = counts
         self.suspicions: dict[NodeId, Suspicion] = {}
-        self.moves: dict[NodeId, Move] = {}
+        self.moves = Moves(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
         self.unconfirmed: set[NodeId] = set()
         """Members that we only remember: nobody has said in this life of ours that they are alive."""
@@ -69,6 +63,7 @@ class Claims:
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
         self._clash_reported_at = float("-inf")
+        self._clash_answers = 0
 
     def remember(self, member: Member, now: float) -> None:
         """Believe what we knew before a restart, and let the probes find out. No rumour."""
@@ -104,9 +99,10 @@ class Claims:
             return
         if judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
             if claim.address != held.address and is_live(held):
-                self._note_move(claim, now)
+                self.moves.note(claim, now)
                 return
             self._believe_alive(claim, now)
+            self.moves.tell_rival(claim, now)
         elif not is_live(held):
             if source is not None:
                 self.accuse(held, claim.address, now)
@@ -141,7 +137,7 @@ class Claims:
         verdict = judge(held, state, claim.incarnation)
         if verdict is Verdict.TAKE:
             self.suspicions.pop(claim.node, None)
-            self.moves.pop(claim.node, None)
+            self.moves.drop(claim.node)
             self.unconfirmed.discard(claim.node)
             self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
             self._spread(claim)
@@ -179,7 +175,7 @@ class Claims:
                 meta=own.meta if meta is None else meta,
             )
             self._table.put(own, now)
-        self._outgoing.rumours.put(own.node_id, encode(_alive(own)))
+        self._outgoing.rumours.put(own.node_id, encode(alive(own)))
 
     def leave(self, now: float) -> None:
         """Say that we leave, once."""
@@ -205,13 +201,14 @@ class Claims:
         # one by which we took that back: somebody else runs under our id.
         foreign = self._refuted_at_foreign_address
         if foreign is not None and claim.incarnation >= foreign:
-            if now < self._clash_reported_at + CLASH_PAUSE_S:
+            if now >= self._clash_reported_at + CLASH_PAUSE_S:
+                self._clash_reported_at = now
+                self._clash_answers = 0
+                self._counts["identity_clashes"] += 1
+                self._outgoing.event(IdentityClash(claim.address))
+            if self._clash_answers >= CLASH_ANSWERS:
                 return
-            self._clash_reported_at = now
-            self._counts["identity_clashes"] += 1
-            # Refuted once more, or the other would not find out; and not again for a while, or we would outbid each
-            # other for ever.
-            self._outgoing.event(IdentityClash(claim.address))
+            self._clash_answers += 1
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
 
@@ -226,7 +223,7 @@ class Claims:
         self._table.put(own, now)
         self.announce(now)
         if source is not None:
-            self._outgoing.send(source, _alive(own))
+            self._outgoing.send(source, alive(own))
 
     # Others.
 
@@ -239,45 +236,26 @@ class Claims:
         accuser = held.node_id if held.state is MemberState.LEFT else self._table.own_id
         self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser), is_live=False)
 
-    def move_refused(self, sequence: int) -> bool:
-        """The old address answered the ping of `sequence`: who claims the new one is somebody else.
-
-        Each of the two is told of the other, because nobody else will: what we refuse we do not pass on, and neither
-        ever dials what it takes for itself."""
-        for node_id, move in self.moves.items():
-            if move.sequence == sequence:
-                del self.moves[node_id]
-                self._counts["refused_address"] += 1
-                held = self._table.view[node_id]
-                self._outgoing.send(held.address, move.claim)
-                self._outgoing.send(move.claim.address, _alive(held), is_live=False)
-                return True
-        return False
-
     def handle_deadline(self, now: float) -> None:
         """Declare dead who did not refute in time; believe in new addresses whose old ones are silent."""
         for node_id in [n for n, suspicion in self.suspicions.items() if now >= suspicion.deadline]:
             self._counts["deaths_declared"] += 1
             held = self._table.view[node_id]
             self.dead(Dead(node_id, held.incarnation, self._table.own_id), now)
-        for node_id in [n for n, move in self.moves.items() if now >= move.deadline]:
-            move = self.moves.pop(node_id)
-            held = self._table.view[node_id]
-            if judge(held, MemberState.ALIVE, move.claim.incarnation) is Verdict.TAKE:
-                self._believe_alive(move.claim, now)
+        for claim in self.moves.take_due(now):
+            if judge(self._table.view[claim.node], MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
+                self._believe_alive(claim, now)
 
     def next_deadline(self) -> float:
         """When a suspicion or a check of an address ends."""
-        deadlines = [suspicion.deadline for suspicion in self.suspicions.values()]
-        deadlines += [move.deadline for move in self.moves.values()]
-        return min(deadlines, default=float("inf"))
+        suspicions = (suspicion.deadline for suspicion in self.suspicions.values())
+        return min(self.moves.next_deadline(), min(suspicions, default=float("inf")))
 
     def postpone(self, delay_s: float) -> None:
         """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
         for suspicion in self.suspicions.values():
             suspicion.postpone(delay_s)
-        for move in self.moves.values():
-            move.deadline += delay_s
+        self.moves.postpone(delay_s)
 
     def reap(self, now: float) -> None:
         """Forget who has been dead or gone for long."""
@@ -335,21 +313,13 @@ class Claims:
 
     def _believe_alive(self, claim: Alive, now: float) -> None:
         self.suspicions.pop(claim.node, None)
-        self.moves.pop(claim.node, None)
+        self.moves.drop(claim.node)
         self.unconfirmed.discard(claim.node)
         self._hold(
             Member(claim.node, claim.address, MemberState.ALIVE, claim.incarnation, claim.meta, claim.vsn),
             now,
         )
         self._spread(claim)
-
-    def _note_move(self, claim: Alive, now: float) -> None:
-        known = self.moves.get(claim.node)
-        if known is not None:
-            if claim.incarnation > known.claim.incarnation:
-                known.claim = claim
-        elif len(self.moves) < MOVES_LIMIT:
-            self.moves[claim.node] = Move(claim, now + self._config.probe_timeout_s)
 
     def _hold(self, member: Member, now: float) -> None:
         previous = self._table.put(member, now)
@@ -366,15 +336,11 @@ class Claims:
         self._outgoing.rumours.put(rumour.node, encode(rumour))
 
     def check_invariants(self) -> None:
-        """Suspicion exactly where the state says so; what waits is about live members."""
+        """Suspicion exactly where the state says so; who is not confirmed is live."""
         suspects = {m.node_id for m in self._table if m.state is MemberState.SUSPECT}
         assert suspects == set(self.suspicions)
-        assert all(is_live(self._table.view[node_id]) for node_id in (*self.moves, *self.unconfirmed))
-        assert len(self.moves) <= MOVES_LIMIT
-
-
-def _alive(member: Member) -> Alive:
-    return Alive(member.node_id, member.incarnation, member.address, member.meta, member.vsn)
+        assert all(is_live(self._table.view[node_id]) for node_id in self.unconfirmed)
+        self.moves.check_invariants()
 
 
 def _speaks_ours(vsn: bytes) -> bool:

@@ -81,7 +81,7 @@ class Detector:
             self._end_stream(probe)
         elif (relay := self.prober.relays.pop(sequence, None)) is not None:
             self._outgoing.send(relay.requester, Ack(relay.requester_sequence))
-        elif not self._claims.move_refused(sequence):
+        elif not self._claims.moves.refuse(sequence, now):
             self._counts["late_acks"] += 1
 
     def _ping(self, sequence: int, node_id: NodeId) -> Ping:
@@ -157,13 +157,6 @@ class Detector:
     def _end_stream(self, probe: Probe) -> None:
         if probe.stream is not None:
             self._streams.close(probe.stream)
-
-    def check_moves(self) -> None:
-        """Ping the old address of each member that seems to have moved, once."""
-        for node_id, move in self._claims.moves.items():
-            if move.sequence is None:
-                move.sequence = self.prober.next_sequence()
-                self._outgoing.send(self._table.view[node_id].address, self._ping(move.sequence, node_id))
 
     def abandon(self) -> None:
         """Accuse nobody any more."""

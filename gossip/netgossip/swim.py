@@ -382,7 +382,7 @@ class Swim:
                 self._detector.prober.order.add(node_id)
                 self._rounds.note_newcomer(node_id, now)
         self._claims.newcomers.clear()
-        self._detector.check_moves()
+        self._claims.moves.ask(self._detector.prober.next_sequence)
         self._absentees.dial_due(now)
 
     def _reap(self, now: float) -> None:
