@@ -11,10 +11,11 @@ Filled by the event loop, emptied by the writer's thread; hence the lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from itertools import chain
 from typing import Final, TypeAlias
 
-from netagent.registry.statement import Statement, append_entries, collect, drop_log, replace_log, set_log
+from netagent.registry.statement import Statement, collect, drop_log, put_entry, set_log
 from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope
 
 MAX_ENTRIES: Final = 50_000
@@ -40,12 +41,13 @@ class _Notes:
             self.is_whole = True
         self.entries.update((entry.key, entry) for entry in event.entries)
 
-    def statements(self, key: _LogKey) -> list[Statement]:
-        log = Log(*key, self.epoch, self.head, self.collected, self.entries)
+    def statements(self, key: _LogKey) -> Iterator[Statement]:
         if self.is_whole:
-            return replace_log("replica", log)
-        written = append_entries("replica", self.entries.values())
-        return [*written, set_log("replica", log), *collect("replica", *key, self.collected)]
+            yield from drop_log("replica", *key)
+        for entry in self.entries.values():
+            yield put_entry("replica", entry)
+        yield set_log("replica", Log(*key, self.epoch, self.head, self.collected, self.entries))
+        yield from collect("replica", *key, self.collected)
 
 
 class Behind:
@@ -87,17 +89,24 @@ class Behind:
         with self._lock:
             self._latest[key] = statements
 
-    def take(self) -> list[Statement]:
-        """All that waits. Nothing is given twice, unless `settle` says that it failed."""
+    def take(self) -> Iterator[Statement] | None:
+        """All that waits, None when nothing does. Nothing is given twice, unless `settle` says that it failed.
+
+        Each statement is made when it is asked for. Whoever executes one lets go of the interpreter; who made
+        thousands before would not, and the event loop would wait for it, up to 5 ms at each of its system calls.
+        """
         with self._lock:
             logs, latest, to_drop = self._logs, self._latest, self._to_drop
             self._taken = (set(logs) | to_drop, latest)
             self._logs, self._latest, self._to_drop, self._entry_count = {}, {}, set(), 0
-        # What was taken is ours alone: the event loop must not wait while thousands of statements are made.
-        statements = [one for key in to_drop for one in drop_log("replica", *key)]
-        for key, notes in logs.items():
-            statements += notes.statements(key)
-        return statements + [one for group in latest.values() for one in group]
+        if not (logs or latest or to_drop):
+            return None
+        # What was taken is ours alone.
+        return chain(
+            (one for key in to_drop for one in drop_log("replica", *key)),
+            (one for key, notes in logs.items() for one in notes.statements(key)),
+            chain.from_iterable(latest.values()),
+        )
 
     def settle(self, *, written: bool) -> None:
         """What became of the last `take`."""

@@ -80,7 +80,7 @@ def append_entries(
     """Entries put over those of the same key; the log's head follows. `collected` names tombstones that may go."""
     statements, logs = [], set()
     for entry in entries:
-        statements += [_raise_head(family, entry), _put_entry(family, entry)]
+        statements += [_raise_head(family, entry), put_entry(family, entry)]
         logs.add((entry.scope, entry.owner))
     for scope, owner in logs:
         if collected and collected.get(scope):
@@ -97,7 +97,8 @@ def _raise_head(family: Family, entry: Entry) -> Statement:
     )
 
 
-def _put_entry(family: Family, entry: Entry) -> Statement:
+def put_entry(family: Family, entry: Entry) -> Statement:
+    """An entry put over one of the same key; the log's head is the caller's to move."""
     return Statement(
         f"INSERT OR REPLACE INTO {family}_entry VALUES (?, ?, ?, ?, ?, ?)",
         (entry.scope, entry.owner, entry.key, entry.value, entry.version.epoch, entry.version.sequence),
@@ -131,7 +132,7 @@ def replace_log(family: Family, log: Log) -> list[Statement]:
     return [
         *drop_log(family, log.scope, log.owner),
         set_log(family, log),
-        *(_put_entry(family, entry) for entry in log.entries.values()),
+        *(put_entry(family, entry) for entry in log.entries.values()),
     ]
 
 

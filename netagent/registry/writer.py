@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -185,8 +185,8 @@ class Writer:
         statements = self._behind.take()
         written = False
         try:
-            if not statements or self.has_room():
-                self._transaction([lambda: self._execute(statements)])
+            if statements is None or self.has_room():
+                self._transaction([lambda: self._execute(statements or ())])
                 written = True
         except _ERRORS:
             pass
@@ -242,7 +242,7 @@ class Writer:
             job.error = RefusedError(f"already taken: {error}", code="taken")
         self._connection.execute("RELEASE job")
 
-    def _execute(self, statements: Sequence[Statement]) -> list[int]:
+    def _execute(self, statements: Iterable[Statement]) -> list[int]:
         return [self._connection.execute(*statement).rowcount for statement in statements]
 
     def has_room(self) -> bool:

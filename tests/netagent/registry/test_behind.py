@@ -27,7 +27,7 @@ class Disk:
     def write(self, waiting, *, works=True):
         statements = waiting.take()
         if works:
-            for one in statements:
+            for one in statements or ():
                 self.db.execute(*one)
         waiting.settle(written=works)
 
@@ -51,7 +51,7 @@ def test_deltas_add_up(disk):
     waiting.note_log(changed(4))
     disk.write(waiting)
     assert disk.content() == ([4], [1, 2, 3, 4])
-    assert waiting.take() == []
+    assert waiting.take() is None
 
 
 def test_a_log_with_a_gap_is_dropped_until_it_is_heard_whole(disk):
@@ -107,3 +107,18 @@ def test_single_facts_survive_a_failure_unless_there_are_newer_ones():
     waiting.note_latest("b", (statement.raise_counter("incarnation", 3),))
     waiting.settle(written=False)
     assert [one.parameters[0] for one in waiting.take()] == [1, 3]
+
+
+def test_a_statement_is_made_when_it_is_asked_for_one_for_each_entry(monkeypatch):
+    """The event loop does not get the interpreter back while thousands are made in one go."""
+    made = []
+    put_entry = statement.put_entry
+    monkeypatch.setattr(behind, "put_entry", lambda *args: made.append(args) or put_entry(*args))
+    waiting = Behind()
+    waiting.note_log(changed(*range(1, 1001)))
+    statements = waiting.take()
+    assert len(made) == 0
+    next(statements)
+    assert len(made) == 1
+    assert len(list(statements)) <= 1000 + 5
+    assert len(made) == 1000
