@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -117,17 +117,12 @@ class Forwarding:
             if trouble:
                 raise FailedError(trouble, code="firewall")
             self._told = self._lent
-        for switch in sorted(wanted):
-            self._turn(switch, "2" if switch.name == _RA else "1")
-        for bridge in self._bridges:
-            for switch in (
-                Switch(IPV4, bridge),
-                Switch(IPV6, bridge, _FORCED),
-                Switch(IPV4, bridge, _LOOPBACK),
-            ):
-                with suppress(FileNotFoundError):  # a bridge that could not be made, or an older kernel
-                    self._turn(switch, "1")
-        self._give_back(self._lent - wanted)
+        await self._turn([(switch, "2" if switch.name == _RA else "1") for switch in sorted(wanted)])
+        on_bridges = [(IPV4, "forwarding"), (IPV6, _FORCED), (IPV4, _LOOPBACK)]
+        ours = [Switch(family, bridge, name) for bridge in self._bridges for family, name in on_bridges]
+        # Without those of a bridge that could not be made, or of an older kernel.
+        await self._turn([(switch, "1") for switch in ours if self._path(switch).exists()])
+        await self._turn(list(self._given_back(self._lent - wanted)))
         if self._lent - wanted:
             self._lent = self._told = wanted
             self._note()
@@ -149,13 +144,13 @@ class Forwarding:
         there = {one for one in wanted if self._path(one).exists()}
         return frozenset(one for one in there if one in self._lent or one.name == _RA or not self._is_on(one))
 
-    def _give_back(self, switches: Iterable[Switch]) -> None:
+    def _given_back(self, switches: Iterable[Switch]) -> Iterator[tuple[Switch, str]]:
         for switch in sorted(switches):
             everybody = Switch(switch.family, _ALL)
             if switch != everybody and switch.name != _RA and self._is_on(everybody):
                 continue  # by now the host routes for others, who need it
-            with suppress(FileNotFoundError):  # the device is gone
-                self._turn(switch, "1" if switch.name == _RA else "0")
+            if self._path(switch).exists():  # else the device is gone
+                yield switch, "1" if switch.name == _RA else "0"
 
     def _devices(self, family: str) -> list[str]:
         """That are not ours."""
@@ -177,9 +172,11 @@ class Forwarding:
         except FileNotFoundError:
             return ""
 
-    def _turn(self, switch: Switch, value: str) -> None:
-        if self._read(switch) != value:
-            self._path(switch).write_text(value + "\n", "ascii")
+    async def _turn(self, wanted: Iterable[tuple[Switch, str]]) -> None:
+        """In a thread: the kernel waits for whoever else changes its network at that time, 28 ms were seen."""
+        turned = [(self._path(switch), value) for switch, value in wanted if self._read(switch) != value]
+        if turned:
+            await trio.to_thread.run_sync(_write, turned)
 
     def _note(self) -> None:
         """Before anything is turned, so that a crash in between leaves nothing that nobody turns back."""
@@ -199,3 +196,9 @@ class Forwarding:
             return frozenset(Switch(*map(str, words)) for words in listed)
         except (OSError, ValueError, TypeError):
             return frozenset()
+
+
+def _write(settings: Iterable[tuple[Path, str]]) -> None:
+    for path, value in settings:
+        with suppress(FileNotFoundError):  # its device has gone since
+            path.write_text(value + "\n", "ascii")

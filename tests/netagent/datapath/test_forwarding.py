@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 import trio
 import trio.testing
 
-from netagent.datapath.forwarding import IPV4, IPV6, PERIOD_S, Forwarding
+from netagent.datapath import forwarding
+from netagent.datapath.forwarding import IPV4, IPV6, Forwarding
 
 WAYS = frozenset({"eth0"})
 
@@ -62,7 +64,10 @@ class World:
                     self.generation += 1
                     if callable(step):
                         step()
-                        await trio.sleep(2.5 * PERIOD_S)
+                        for _ in range(
+                            2
+                        ):  # the first may have begun before; a clock that jumps waits for no thread
+                            await self.forwarding._changed.wait()
                     else:
                         self.forwarding.set_desired(step, self.generation)
                         await self.forwarding.wait_tried(self.generation)
@@ -149,3 +154,22 @@ def test_a_file_that_is_none_is_as_no_file(new):
     assert new.begin().lent(IPV4) == frozenset()
     new.notes.write_text('[["ipv4"], 7]')
     assert new.begin().lent(IPV4) == frozenset()
+
+
+def test_switches_are_turned_beside_the_event_loop(new, monkeypatch):
+    """The kernel makes whoever turns one wait for whoever else changes its network."""
+    write, turned = forwarding._write, []
+
+    def noting(settings):
+        turned.append((threading.get_ident(), len(settings)))
+        write(settings)
+
+    monkeypatch.setattr(forwarding, "_write", noting)
+    new.play(["na-1"], [])
+    assert [count for _, count in turned] == [2, 2, 2], (
+        "lent, on the bridge, given back: a thread for all of each"
+    )
+    assert threading.get_ident() not in {thread for thread, _ in turned}
+    turned.clear()
+    new.play([], lambda: None)
+    assert turned == [], "nothing is to be turned: none"
