@@ -23,7 +23,7 @@ SHOWN = 3
 """Things named in one line of the log; more are counted."""
 
 _TABLES: Final[tuple[Table, ...]] = ("neighbour", "self", "flood", "master")
-_ENTRIES_A_PIECE: Final = 1024
+_ENTRIES_A_PIECE: Final = 256
 
 Entries: TypeAlias = Mapping[tuple[str, str], str]
 

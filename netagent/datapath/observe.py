@@ -55,7 +55,7 @@ from netagent.datapath.state import ZERO_MAC, AddressKey, Device, EntryKey, Kern
 from netagent.pieces import Pieces, piece_by_piece
 
 _KINDS = {kind.value: kind for kind in Kind}
-_ENTRIES_A_PIECE: Final = 512
+_ENTRIES_A_PIECE: Final = 256
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 

@@ -21,7 +21,7 @@ from netagent.datapath.state import (
 from netagent.pieces import Pieces, at_once
 
 _TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
-_ENTRIES_A_PIECE: Final = 1024
+_ENTRIES_A_PIECE: Final = 256
 
 KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
 """Fields of a Device that are options of its kind."""

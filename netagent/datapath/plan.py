@@ -55,7 +55,7 @@ flags; it is opened last."""
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
 """In which entries are set; they are removed the other way round."""
-_ENTRIES_A_PIECE: Final = 1024
+_ENTRIES_A_PIECE: Final = 256
 
 
 def plan(desired: KernelState, observed: KernelState) -> list[Operation]:

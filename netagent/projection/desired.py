@@ -47,7 +47,7 @@ from netagent.registry.view import NetworkView, RegistryView
 # Of two that ask for one entry the one of the higher rank has it, then the one with the higher id.
 _REMOTE, _HOST, _LOCAL, _PROBE = range(4)
 
-_ENTRIES_A_PIECE: Final = 1024
+_ENTRIES_A_PIECE: Final = 256
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""However many entries there are, what is done to all of them is done in pieces of about a thousand."""
+"""However many entries there are, what is done to all of them is done in pieces of some hundreds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, Kind, Tunn
 from netagent.pieces import Pieces
 
 ENDPOINTS = 5_000
-MOST_A_PIECE = 1_024
+MOST_A_PIECE = 256
 UNDERLAY = "192.0.2.2"
 
 
