@@ -133,7 +133,8 @@ class Attacher:
                 return await peer_of(existing, inside) is not None
 
     async def unbind(self, endpoint_id: EndpointId) -> None:
-        """Remove the endpoint's interface, both ends. No error if there is none."""
+        """Remove the endpoint's interface: nobody finds either end when this returns, though the kernel may be at
+        work on them for another 45 ms (netagent.datapath.removal). No error if there is none."""
         link = await self._link_of(endpoint_id)
         if link is None:
             return

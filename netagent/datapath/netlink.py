@@ -9,6 +9,7 @@ are not used: they run an asyncio loop each, and fork to enter a namespace.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -25,6 +26,7 @@ _NLM_F_ACK_TLVS = 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _SO_RCVBUFFORCE = 33
+_SIOCGIFNAME = 0x8910  # netdevice(7)
 
 # Links, neighbours and FDB, IPv4 and IPv6 addresses and routes: RTMGRP_* of <linux/rtnetlink.h>.
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x100 | 0x40 | 0x400
@@ -35,6 +37,7 @@ _DUMP_ATTEMPTS = 5
 _NOTIFICATION_BUFFER_BYTES = 1 << 21
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_INTERFACE = struct.Struct("=16si20x")  # struct ifreq: name, index
 
 
 class Request(NamedTuple):
@@ -134,6 +137,16 @@ class Netlink:
                     if error is not None and error.errno not in {errno.ENODEV, errno.ENOENT}:
                         raise error
                     return None
+
+    def has_link(self, index: int) -> bool:
+        """Whether a link is there, without a conversation: also while the kernel is at work on another. OSError."""
+        try:
+            fcntl.ioctl(self._plain, _SIOCGIFNAME, _INTERFACE.pack(b"", index))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+        return True
 
     async def _execute_batch(self, requests: Sequence[Request]) -> list[OSError | None]:
         frames, sequences = [], []
