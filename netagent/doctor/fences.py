@@ -1,7 +1,7 @@
 """Our firewall tables against what they should hold, element by element. Pure, but for the reading it is given.
 
-Elements are compared one by one; of the rules, which never change while an agent runs, each chain's number is. The
-guard (netagent.firewall.guard) compares them byte by byte with what it made.
+Elements are compared one by one; of the rules each chain's number is. The guard (netagent.firewall.guard) compares
+them byte by byte with what it made.
 """
 
 from __future__ import annotations

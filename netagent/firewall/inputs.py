@@ -32,6 +32,8 @@ class GuardedNetwork:
     """Its VXLAN device."""
     restricted: bool = False
     """Only linked services may be reached in it (netagent.firewall.policy)."""
+    multicast: bool = False
+    """It carries multicast and broadcast to other hosts."""
     has_way_out: bool = True
     """Containers may begin to talk with whatever is not in our networks."""
     host_addresses: tuple[str, ...] = ()

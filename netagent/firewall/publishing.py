@@ -48,7 +48,7 @@ KINDS: Final = (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6, BESIDE4, BESIDE6, RESIDENT
 CHAINS: Final = """
 	chain loopback {
 		type filter hook prerouting priority raw; policy accept;
-		iifname "na-*" ip daddr 127.0.0.0/8 counter name crossed drop
+		ip daddr 127.0.0.0/8 iifname "na-*" counter name crossed drop
 	}
 	chain arriving {
 		type nat hook prerouting priority dstnat + 5; policy accept;

@@ -1,12 +1,14 @@
 """What the sets of our tables hold, from the inputs. Pure.
 
-The rules (netagent.firewall.text) never change while an agent runs. All that comes and goes is an element of a set:
-so a container that starts costs a few elements, however many others there are, and a packet costs one look-up in a
-hash for each question, however many rules one would otherwise have to write.
+The rules (netagent.firewall.text) change when a network comes or goes, or a path turns out to be small, and are then
+put there anew. What comes and goes with containers and hosts is an element of a set: so a container that starts costs
+a few elements, however many others there are, and a packet costs one look-up in a hash for each question, however
+many rules one would otherwise have to write.
 """
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -74,6 +76,14 @@ Elements: TypeAlias = Mapping[Words, Words]
 """Key -> value; the value of a set's element is empty."""
 
 
+class Need(enum.Enum):
+    """Rules that every packet meets, and that are there only where something on this host needs them."""
+
+    LINKS = "a network in which only linked services may be reached"
+    CLAMPS = "a path that carries less than its network's MTU"
+    FLOODS = "a network that carries multicast"
+
+
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """Our tables as they should be. The elements are those of every one of KINDS."""
@@ -82,6 +92,7 @@ class Ruleset:
     elements: Mapping[SetKind, Elements]
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
+    needs: frozenset[Need] = frozenset()
     subnets: tuple[str, ...] = ()
     """CIDRs that do not overlap, sorted. In the rules themselves: networks are made seldom, and a set of intervals is
     more than can be changed element by element."""
@@ -113,7 +124,16 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
         },
         subnets=_collapsed(given.subnets),
         rejecting=policy.restricted_bridges(given),
+        needs=frozenset(_needs(given)),
     )
+
+
+def _needs(given: FirewallInput) -> Iterable[Need]:
+    if any(network.restricted for network in given.networks):
+        # Tables that are put anew forget who asked whom by datagrams. So these have all that may be needed later.
+        return Need
+    floods = {Need.FLOODS} if any(network.multicast for network in given.networks) else set()
+    return floods | ({Need.CLAMPS} if given.clamps else set())
 
 
 def _policy(given: FirewallInput) -> dict[SetKind, Elements]:

@@ -42,6 +42,11 @@ record; for them, which multicast DNS speaks with, the containers are asked.
 largest segment that it can carry. The kernel only ever lowers the value, so it does no harm that both ends' hosts
 do the same; and it is enough that one of them knows.
 
+**The common packet meets few rules.** What a bridge of the host passes goes through the chains at its hooks, and a
+rule costs time also where it matches nothing. So there are only those that something on this host needs
+(ruleset.Need), and the first that a packet in its sender's own name meets lets it pass
+(docs/design/0022-a-packet-meets-few-rules.md).
+
 The bridge table's chains stand before bridge netfilter (priority 0), where that is on: it takes packets out of the
 bridge's hooks, and brings them back behind all others of its own priority.
 
@@ -55,12 +60,12 @@ Counters are named objects, so that the rules themselves read the same at any ti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from netagent.firewall import element, policy, publishing
 from netagent.firewall.element import Family
-from netagent.firewall.ruleset import KINDS, Ruleset
+from netagent.firewall.ruleset import KINDS, Need, Ruleset
 
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
@@ -81,12 +86,24 @@ FLOODS_BURST: Final = 500
 MAX_BUDGETS: Final = 4096
 """Networks with multicast that a host can be in before further ones go without a budget of their own."""
 
-_BRIDGE_CHAINS: Final = """
+_PREROUTING: Final = """
 	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
 		iifname "nv*" jump sender
-		iifname @restricted goto linked
-	}
+$RULES	}
+"""
+_FORWARD: Final = """
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+$RULES	}
+"""
+_NEEDED: Final = {
+    Need.LINKS: (_PREROUTING, "iifname @restricted goto linked"),
+    Need.CLAMPS: (_FORWARD, "tcp flags & syn == syn jump clamp"),
+    Need.FLOODS: (_FORWARD, 'meta pkttype { broadcast, multicast } oifname "nx-*" goto flood'),
+}
+
+_BRIDGE_CHAINS: Final = """
 	chain sender {
 		ether type ip iifname . ether saddr . ip saddr @senders4 return
 		vlan id 0 meta protocol ip iifname . ether saddr . ip saddr @senders4 return
@@ -97,6 +114,7 @@ _BRIDGE_CHAINS: Final = """
 		counter name spoofed drop
 	}
 	chain sender6 {
+		meta protocol ip6 meta l4proto != icmpv6 iifname . ether saddr . ip6 saddr @senders6 return
 		meta protocol ip6 icmpv6 type { nd-router-advert, nd-redirect } counter name spoofed drop
 		meta protocol ip6 icmpv6 type nd-neighbor-advert \
 			iifname . ether saddr . icmpv6 taddr != @senders6 counter name spoofed drop
@@ -110,11 +128,6 @@ _BRIDGE_CHAINS: Final = """
 		meta protocol arp arp saddr ip 0.0.0.0 iifname . arp saddr ether @senders return
 		meta protocol arp iifname . arp saddr ether . arp saddr ip @senders4 return
 		counter name spoofed drop
-	}
-	chain forward {
-		type filter hook forward priority filter; policy accept;
-		tcp flags & syn == syn jump clamp
-		meta pkttype { broadcast, multicast } oifname "nx-*" goto flood
 	}
 	chain clamp {
 		meta protocol ip iifname "nx-*" tcp option maxseg size set iifname . ether saddr map @clamps4
@@ -141,7 +154,7 @@ _BRIDGE_CHAINS: Final = """
 _INET_CHAINS: Final = """
 	chain input {
 		type filter hook input priority filter - 5; policy accept;
-		udp dport $PORT jump tunnel
+		udp dport $PORT goto tunnel
 		iifname "na-*" goto host
 	}
 	chain output {
@@ -161,9 +174,9 @@ _INET_CHAINS: Final = """
 		counter name hostward reject with icmpx admin-prohibited
 	}
 	chain tunnel {
-		ip saddr != @members4 counter name strangers drop
-		ip6 saddr != @members6 counter name strangers drop
-		fib saddr . iif oif missing counter name strangers drop
+		ip saddr @members4 fib saddr . iif oif exists accept
+		ip6 saddr @members6 fib saddr . iif oif exists accept
+		counter name strangers drop
 	}
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
@@ -220,11 +233,25 @@ def render(ruleset: Ruleset) -> str:
     for family in Family:
         body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
         body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
-        chains = _CHAINS[family] + (policy.ingress(ruleset.rejecting) if family is Family.NETDEV else "")
+        chains = _CHAINS[family]
+        if family is Family.BRIDGE:
+            chains = _entrances(ruleset.needs) + chains
+        elif family is Family.NETDEV:
+            chains += policy.ingress(ruleset.rejecting)
         chains = re.sub(r"\$[A-Z_0-9]+", lambda word: str(words[word[0]]), chains)
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
     return "".join(tables)
+
+
+def _entrances(needs: Collection[Need]) -> str:
+    """The chains at the bridge's hooks, through which every packet goes."""
+    chains = ""
+    for chain in (_PREROUTING, _FORWARD):
+        rules = [rule for need, (place, rule) in _NEEDED.items() if place is chain and need in needs]
+        if rules or chain is _PREROUTING:
+            chains += chain.replace("$RULES", "".join(f"\t\t{rule}\n" for rule in rules))
+    return chains
 
 
 def _ours(family: str, subnets: Iterable[str]) -> str:

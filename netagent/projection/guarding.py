@@ -131,6 +131,7 @@ def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetw
         bridge_mac=device_mac(bridge, seed),
         tunnel=vxlan_name(network.record.vni),
         restricted=network.record.policy is Policy.LINKS,
+        multicast=network.record.multicast,
         has_way_out=not network.record.internal,
         host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),
     )

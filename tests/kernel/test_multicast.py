@@ -31,9 +31,9 @@ from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoin
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
-from netagent.model.ids import EndpointId, NetworkId, veth_name, vni_of, vxlan_name
+from netagent.model.ids import EndpointId, NetworkId, bridge_name, veth_name, vni_of, vxlan_name
 
 pytestmark = pytest.mark.kernel
 
@@ -233,6 +233,12 @@ def test_floods_are_bounded_and_ask_for_nobody(
                         addresses=tuple(cidr.partition("/")[0] for cidr in one.addresses),
                     )
                     for one in ends
+                ),
+                networks=tuple(
+                    GuardedNetwork(
+                        bridge=bridge_name(vni_of(name)), bridge_mac="06:00:00:00:00:01", multicast=True
+                    )
+                    for name in names
                 ),
             )
             async with guarding(host.namespace, guarded) as guard:
