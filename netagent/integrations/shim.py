@@ -113,7 +113,8 @@ def ask(path: str, body: bytes) -> tuple[int, bytes]:
         stream.connect(path)
         head = b"POST /v1/shim HTTP/1.0\r\nHost: netagent\r\nContent-Length: %d\r\n\r\n"
         stream.sendall(head % len(body) + body)
-        while chunk := stream.recv(65536):
+        # Not to the end of the connection: the agent may have more to do before it comes to that.
+        while parted(answer)[2] is None and (chunk := stream.recv(65536)):
             answer += chunk
     except TimeoutError:
         raise Unanswered(
@@ -130,14 +131,20 @@ def ask(path: str, body: bytes) -> tuple[int, bytes]:
     return understood(path, answer)
 
 
+def parted(answer: bytes) -> tuple[bytes, dict[bytes, bytes], bytes | None]:
+    """(first line, headers, output) of the bytes of an HTTP answer. No output: it has not all come yet."""
+    head, end_of_head, output = answer.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    pairs = [one.partition(b":") for one in lines]
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    is_whole = end_of_head and headers.get(b"content-length") == b"%d" % len(output)
+    return first, headers, output if is_whole else None
+
+
 def understood(path: str, answer: bytes) -> tuple[int, bytes]:
     """Of the bytes of an HTTP answer."""
-    head, _, output = answer.partition(b"\r\n\r\n")
-    first, *lines = head.split(b"\r\n")
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (one.partition(b":") for one in lines)
-    }
-    if headers.get(b"content-length") != b"%d" % len(output):
+    first, headers, output = parted(answer)
+    if output is None:
         raise Unanswered(f"the agent at {path} broke off; see whether it still runs")
     kind = first.partition(b" ")[2][:1]
     if kind != b"2":

@@ -78,8 +78,8 @@ async def serving(path: Path, runtimes: Runtimes, *, podman: bool = True) -> Asy
 
 
 @asynccontextmanager
-async def saying(path: Path, answer: bytes) -> AsyncIterator[None]:
-    """A server that reads one request and says just that."""
+async def saying(path: Path, *pieces: bytes, goes_on: bool = False) -> AsyncIterator[None]:
+    """A server that reads one request and says just that; `goes_on`: and has more to do before it closes."""
     listener = trio.socket.socket(socket.AF_UNIX)
     await listener.bind(str(path))
     listener.listen()
@@ -88,12 +88,17 @@ async def saying(path: Path, answer: bytes) -> AsyncIterator[None]:
         stream = trio.SocketStream((await listener.accept())[0])
         async with stream:
             await stream.receive_some()
-            if answer:
-                await stream.send_all(answer)
+            for piece in filter(None, pieces):
+                await stream.send_all(piece)
+                await trio.sleep(0.02)
+            if goes_on:
+                await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_one)
         yield
+        if goes_on:
+            nursery.cancel_scope.cancel()
     listener.close()
 
 
@@ -202,6 +207,26 @@ def test_a_broken_answer_is_no_success(tmp_path: Path, answer: bytes, words: str
             status, output = await run(tmp_path / "s", cni={"CNI_COMMAND": "ADD"})
             assert status == 1
             assert words in json.loads(output)["msg"]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 200 \r\nx-exit-status: 0\r\ncontent-length: 0\r\n\r\n",),
+        (b"HTTP/1.1 200 \r\ncontent-length: 0", b"\r\nx-exit-status: 0\r\n\r\n"),
+        (b"HTTP/1.1 200 \r\nx-exit-status: 0\r\ncontent-length: 11\r\n\r\n", b"nothing", b" new"),
+    ],
+)
+def test_a_whole_answer_is_not_made_to_wait_for_the_end_of_the_connection(
+    tmp_path: Path, pieces: tuple[bytes, ...]
+) -> None:
+    async def main() -> None:
+        async with saying(tmp_path / "s", *pieces, goes_on=True):
+            with trio.fail_after(10):
+                status, output = await run(tmp_path / "s", cni={"CNI_COMMAND": "DEL"})
+            assert (status, output) == (0, b"".join(pieces).partition(b"\r\n\r\n")[2])
 
     trio.run(main)
 
