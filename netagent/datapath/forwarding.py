@@ -70,6 +70,8 @@ class Forwarding:
         self._lent = self._noted()
         self._told: frozenset[Switch] = frozenset()
         """What the firewall follows."""
+        self._kept: tuple[frozenset[str], frozenset[str]] | None = None
+        """Bridges and ways out for which the last pass has turned all there is to turn."""
         self._woken = trio.Event()
         self._changed = trio.Event()
         self.trouble = ""
@@ -78,17 +80,17 @@ class Forwarding:
     async def run(self) -> None:
         """Until cancelled; leaves the switches as they are."""
         while True:
-            generation = self._generation
+            generation, given = self._generation, (self._bridges, self._ways())
             if generation >= 0:
                 try:
-                    await self._pass()
+                    is_whole = await self._pass()
+                    self._kept = given if is_whole and given[0] == self._bridges else None
                     self.trouble = ""
                 except (NetagentError, OSError) as error:
+                    self._kept = None
                     self.trouble = f"can't have the host route for containers: {error}"
                     _limited.warning("forwarding", self.trouble)
-                self._tried_generation = generation
-                self._changed.set()
-                self._changed = trio.Event()
+                self._note_tried(generation)
             with trio.move_on_after(PERIOD_S):
                 await self._woken.wait()
             self._woken = trio.Event()
@@ -96,7 +98,16 @@ class Forwarding:
     def set_desired(self, bridges: Iterable[str], generation: int) -> None:
         """Bridges of networks that have a way out, and are there; `generation` grows from call to call."""
         self._bridges, self._generation = frozenset(bridges), generation
-        self._woken.set()
+        if self._kept == (self._bridges, self._ways()):
+            self._note_tried(generation)  # as with nearly every endpoint that comes or goes
+        else:
+            self._kept = None  # also should these come again before the others are done
+            self._woken.set()
+
+    def _note_tried(self, generation: int) -> None:
+        self._tried_generation = max(self._tried_generation, generation)
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def wait_tried(self, generation: int) -> None:
         """Return once the switches are those of `generation` or later, or are refused: see `trouble`."""
@@ -108,7 +119,8 @@ class Forwarding:
         found = {one.device for one in self._lent if one.family == family and one.name != _RA}
         return self._ways() if _ALL in found else frozenset(found)
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """Whether all bridges were there."""
         wanted = self._wanted() if self._bridges else frozenset()
         if wanted - self._told:
             self._lent |= wanted
@@ -121,12 +133,14 @@ class Forwarding:
         on_bridges = [(IPV4, "forwarding"), (IPV6, _FORCED), (IPV4, _LOOPBACK)]
         ours = [Switch(family, bridge, name) for bridge in self._bridges for family, name in on_bridges]
         # Without those of a bridge that could not be made, or of an older kernel.
-        await self._turn([(switch, "1") for switch in ours if self._path(switch).exists()])
+        there = [switch for switch in ours if self._path(switch).exists()]
+        await self._turn([(switch, "1") for switch in there])
         await self._turn(list(self._given_back(self._lent - wanted)))
         if self._lent - wanted:
             self._lent = self._told = wanted
             self._note()
             await self._tell()
+        return self._bridges <= {switch.device for switch in there}
 
     def _wanted(self) -> frozenset[Switch]:
         """What has to be lent: it is off, or would be but for us."""

@@ -44,6 +44,9 @@ class World:
         (self.settings[family] / device).mkdir(parents=True, exist_ok=True)
         (self.settings[family] / device / name).write_text(f"{value}\n")
 
+    def routes(self, bridge):
+        return (self.settings[IPV4] / bridge / "forwarding").read_text().strip()
+
     def on(self):
         """All that is not as a kernel has it at first, but for our bridge, whose switches go with it."""
         found = {}
@@ -173,3 +176,61 @@ def test_switches_are_turned_beside_the_event_loop(new, monkeypatch):
     turned.clear()
     new.play([], lambda: None)
     assert turned == [], "nothing is to be turned: none"
+
+
+def test_what_changes_nothing_is_tried_at_once_and_only_if_all_was_done(new, monkeypatch):
+    passes = []
+
+    async def at_once(write, settings):  # a clock that jumps waits for no thread
+        write(settings)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+
+    async def main():
+        kept = new.forwarding._pass
+
+        async def counting():
+            passes.append(new.forwarding._bridges)
+            return await kept()
+
+        new.forwarding._pass = counting
+
+        async def give(bridges, generation):
+            new.forwarding.set_desired(bridges, generation)
+            await new.forwarding.wait_tried(generation)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(new.forwarding.run)
+            await trio.sleep(0.01)
+            await give(["na-1"], 1)
+            await give(["na-1"], 2)
+            assert len(passes) == 1
+            await give(["na-1", "na-2"], 3)
+            await give(["na-1", "na-2"], 4)
+            assert len(passes) == 3, "a bridge is not there yet"
+            new.set(IPV4, "na-2", "forwarding", 0)
+            await give(["na-1", "na-2"], 5)
+            assert new.routes("na-2") == "1"
+            new.forwarding.set_desired([], 6)
+            new.forwarding.set_desired(["na-1", "na-2"], 7)  # before the former are done
+            await new.forwarding.wait_tried(7)
+            await give([], 8)
+            assert passes[-1] == frozenset()
+            new.trouble = "nft is not there"
+            await give(["na-1"], 9)
+            new.trouble = ""
+            await give(["na-1"], 10)
+            assert new.forwarding.trouble == "", "what was refused is tried again"
+            new.set(IPV4, "na-1", "forwarding", 0)
+            await trio.sleep(2 * forwarding.PERIOD_S)
+            assert new.routes("na-1") == "1", "turned by somebody, and nobody told"
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_another_way_out_is_a_change(new, monkeypatch):
+    new.play(["na-1"])
+    monkeypatch.setattr(new.forwarding, "_ways", lambda: frozenset({"eth1"}))
+    new.play(["na-1"])
+    assert new.on() == {"ipv4/eth1/forwarding": "1", "ipv6/eth1/force_forwarding": "1"}
