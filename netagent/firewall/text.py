@@ -13,9 +13,10 @@ neither ARP nor IP: a VLAN tag would carry the rest past these rules. An interfa
 nothing.
 
 **VXLAN comes from members.** A packet to our port must come from an address that a member advertises, by the device
-that leads to that member; all others are dropped before the tunnel sees them. And nobody behind this host may have
-it send such packets in its own name: what is forwarded to a member's VXLAN port must itself come from a member. Only
-our port is matched, so that other overlays on the host are not touched.
+that leads to that member; all others are dropped before the tunnel sees them. That is found out once a second for
+each member, not for each packet: the way back takes as long to look up as all else that is asked. And nobody behind
+this host may have it send such packets in its own name: what is forwarded to a member's VXLAN port must itself come
+from a member. Only our port is matched, so that other overlays on the host are not touched.
 
 **Networks are apart.** Bridges have nothing in common, so what is left is the host's routing: whatever it would pass
 from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
@@ -85,6 +86,10 @@ ten hosts is 20,000 packets a second."""
 FLOODS_BURST: Final = 500
 MAX_BUDGETS: Final = 4096
 """Networks with multicast that a host can be in before further ones go without a budget of their own."""
+PROVEN_S: Final = 1
+"""How long what was found out about a member holds. A member no more is heard for so much longer."""
+MAX_PROVEN: Final = 16_384
+"""Members at once, of each family; further ones are asked about packet by packet."""
 
 _PREROUTING: Final = """
 	chain prerouting {
@@ -173,10 +178,29 @@ _INET_CHAINS: Final = """
 		ip6 daddr ff00::/8 drop
 		counter name hostward reject with icmpx admin-prohibited
 	}
+	set proven4 {
+		type iface_index . ipv4_addr
+		flags dynamic, timeout
+		size $MAX_PROVEN
+		timeout $PROVEN_Ss
+	}
+	set proven6 {
+		type iface_index . ipv6_addr
+		flags dynamic, timeout
+		size $MAX_PROVEN
+		timeout $PROVEN_Ss
+	}
 	chain tunnel {
-		ip saddr @members4 fib saddr . iif oif exists accept
-		ip6 saddr @members6 fib saddr . iif oif exists accept
+		iif . ip saddr @proven4 accept
+		iif . ip6 saddr @proven6 accept
+		ip saddr @members4 fib saddr . iif oif exists goto proven
+		ip6 saddr @members6 fib saddr . iif oif exists goto proven
 		counter name strangers drop
+	}
+	chain proven {
+		meta nfproto ipv4 add @proven4 { iif . ip saddr }
+		meta nfproto ipv6 add @proven6 { iif . ip6 saddr }
+		accept
 	}
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
@@ -225,6 +249,8 @@ def render(ruleset: Ruleset) -> str:
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
         "$MAX_BUDGETS": MAX_BUDGETS,
+        "$PROVEN_S": PROVEN_S,
+        "$MAX_PROVEN": MAX_PROVEN,
         "$MAX_FLOWS": policy.MAX_FLOWS,
         "$FLOW_S": policy.FLOW_S,
         "$MARK": policy.MARK,

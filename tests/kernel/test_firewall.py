@@ -16,6 +16,7 @@ from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.text import PROVEN_S
 from netagent.firewall.translation import Translation
 
 pytestmark = pytest.mark.kernel
@@ -423,6 +424,19 @@ def test_vxlan_comes_from_members_and_by_their_device(
             assert received() == 1
             send(member)
             await wait_until(lambda: received() == 2, "a member is heard")
+            send(member)
+            await wait_until(lambda: received() == 3, "and again, now that it is known")
+            proven = "proven6" if ":" in own else "proven4"
+            assert f'"wire" . {member}' in host.run(f"nft list set inet netagent {proven}")
+            await give(guard, dataclasses.replace(given, members=frozenset({elsewhere})), 2)
+            await wait_until(
+                lambda: member not in host.run(f"nft list set inet netagent {proven}"),
+                "what was known of it does not last",
+                PROVEN_S + 1.0,
+            )
+            send(member)
+            await until_dropped(guard, "strangers", 3)
+            assert received() == 3, "a member no more"
 
     trio.run(main)
 

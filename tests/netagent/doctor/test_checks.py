@@ -122,7 +122,7 @@ RULES = ruleset_of(
 
 def test_every_chain_of_our_tables_is_counted():
     counts = rule_counts(RULES)
-    assert counts[Family.INET]["tunnel"] == 3
+    assert counts[Family.INET]["tunnel"] == 5
     assert counts[Family.BRIDGE]["prerouting"] == 1
     assert all(number for chains in counts.values() for number in chains.values())
 
@@ -134,7 +134,7 @@ def test_chains_that_are_not_as_made():
     del found["input"]
     texts = [one.message for one in chain_findings(Family.INET, wanted, found)]
     assert "chain input of table inet netagent is missing" in texts
-    assert "chain tunnel of table inet netagent has 1 rules instead of 3" in texts
+    assert "chain tunnel of table inet netagent has 1 rules instead of 5" in texts
     assert any("alien" in text and "not ours" in text for text in texts)
 
 

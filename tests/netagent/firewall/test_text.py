@@ -74,11 +74,13 @@ def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pa
         assert found[chain][-1] == "counter name spoofed drop", "whoever is not let pass"
 
 
-def test_vxlan_of_a_member_is_let_pass_by_one_rule_and_all_other_is_not():
+def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none():
     found = dict(chains(FirewallInput(vxlan_port=4799), "inet"))
     assert found["input"][1] == "udp dport 4799 goto tunnel"
-    assert found["tunnel"] == [
-        "ip saddr @members4 fib saddr . iif oif exists accept",
-        "ip6 saddr @members6 fib saddr . iif oif exists accept",
-        "counter name strangers drop",
-    ]
+    *proven, four, six, last = found["tunnel"]
+    assert proven == ["iif . ip saddr @proven4 accept", "iif . ip6 saddr @proven6 accept"]
+    # Only this leads to where a proof is noted.
+    assert four == "ip saddr @members4 fib saddr . iif oif exists goto proven"
+    assert six == "ip6 saddr @members6 fib saddr . iif oif exists goto proven"
+    assert last == "counter name strangers drop"
+    assert found["proven"][-1] == "accept", "also where there is no room to note it"
