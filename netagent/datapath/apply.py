@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from netagent.datapath.device import create_link, set_kind_options
 from netagent.datapath.link import (
@@ -92,15 +93,25 @@ class _MissingDeviceError(Exception):
 
 def names_after(operations: Sequence[Operation], names: Mapping[int, str]) -> dict[int, str]:
     """Indexes and names of our devices once a plan is done; indexes of those that it makes are drawn."""
-    given = {one.name: one.wanted for one in operations if isinstance(one, RenameDevice)}
-    made = {choose_index(): one.device.name for one in operations if isinstance(one, CreateDevice)}
+    given = {one.name: one.wanted for one in _before_entries(operations) if isinstance(one, RenameDevice)}
+    made = {
+        choose_index(): one.device.name
+        for one in _before_entries(operations)
+        if isinstance(one, CreateDevice)
+    }
     return {index: given.get(name, name) for index, name in names.items()} | made
 
 
-async def apply(netlink: Netlink, operations: Sequence[Operation], names: Mapping[int, str]) -> list[Failure]:
+def _before_entries(operations: Sequence[Operation]) -> Iterable[Operation]:
+    """In a plan nothing is made or renamed after the first entry, and there may be tens of thousands of these."""
+    return takewhile(lambda one: not isinstance(one, EntryOperation), operations)
+
+
+async def apply(netlink: Netlink, operations: list[Operation], names: Mapping[int, str]) -> list[Failure]:
     """Do them in order. `names` are the indexes and names of our devices as they will be (`names_after`).
 
-    A device that can't be made is reported once, not again for all that should sit on it.
+    Empties the list as it goes: to free tens of thousands at once takes long. A device that can't be made is reported
+    once, not again for all that should sit on it.
     """
     failures = await _run(netlink, operations, {name: index for index, name in names.items()})
     unmade = {device_of(f.operation) for f in failures if isinstance(f.operation, CreateDevice)}
@@ -109,13 +120,12 @@ async def apply(netlink: Netlink, operations: Sequence[Operation], names: Mappin
     ]
 
 
-async def _run(
-    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
-) -> list[Failure]:
+async def _run(netlink: Netlink, operations: list[Operation], indexes: Mapping[str, int]) -> list[Failure]:
     failures = await _rename(netlink, operations, indexes)
     unmade: set[str] = set()
-    for start in range(0, len(operations), OPERATIONS_A_PIECE):
-        piece = operations[start : start + OPERATIONS_A_PIECE]
+    operations.reverse()
+    while operations:
+        piece = [operations.pop() for _ in range(min(OPERATIONS_A_PIECE, len(operations)))]
         if unmade:
             piece = [one for one in piece if unmade.isdisjoint({device_of(one), getattr(one, "port", "")})]
         refused = await _run_piece(netlink, piece, indexes)
@@ -158,7 +168,7 @@ async def _rename(
     """Before all else, because what follows goes by name. Kernels before 6.2 rename only what is down; that costs
     a bridge its neighbours, which the next look brings back."""
     failures = []
-    for operation in operations:
+    for operation in _before_entries(operations):
         if isinstance(operation, RenameDevice):
             down, rename = requests_of(operation, indexes)
             (error,) = await netlink.execute([rename])

@@ -45,12 +45,13 @@ class Ledger:
         else:
             del self._asked[claimant]
 
-    def take_touched(self) -> dict[EntryKey, str | None]:
-        """What holds at each key that was touched since the last call; None: nobody asks for it."""
+    def take_touched(self) -> set[EntryKey]:
+        """Where something was touched since the last call."""
         touched, self._touched = self._touched, set()
-        return {key: self._value(key) for key in touched}
+        return touched
 
-    def _value(self, key: EntryKey) -> str | None:
+    def value(self, key: EntryKey) -> str | None:
+        """What holds at the key; None: nobody asks for it."""
         claimants = self._claimants.get(key)
         if claimants is None:
             return None

@@ -51,9 +51,20 @@ from netagent.datapath.route import (
     request_body_at,
     request_body_of_subnets,
 )
-from netagent.datapath.state import ZERO_MAC, AddressKey, Device, EntryKey, KernelState, Kind, is_ours
+from netagent.datapath.state import (
+    TABLES,
+    ZERO_MAC,
+    AddressKey,
+    Device,
+    EntryKey,
+    KernelState,
+    Kind,
+    Table,
+    is_ours,
+)
 from netagent.pieces import Pieces, piece_by_piece
 
+_NOTHING: Final = KernelState()
 _KINDS = {kind.value: kind for kind in Kind}
 _ENTRIES_A_PIECE: Final = 256
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -91,17 +102,23 @@ class Extent(enum.Enum):
 News: TypeAlias = EntryKey | Extent
 
 
-async def observe(netlink: Netlink, known: Collection[int] = ()) -> Observation:
+async def observe(
+    netlink: Netlink, known: Collection[int] = (), believed: KernelState = _NOTHING
+) -> Observation:
     """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of what was ours. OSError as
-    Netlink.dump."""
+    Netlink.dump.
+
+    `believed`: what should be there. A table that is so comes back as the very same object: nobody need compare it,
+    and no other one is made, which could only be freed in one go.
+    """
     seen = await observe_devices(netlink, known)
     if not seen.names:
         return seen
-    state = seen.state
+    messages: list[Message] = []
     for family in (0, AF_BRIDGE):
         request = Request(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
-        state = await piece_by_piece(_read(await netlink.dump(request), state, seen.names))
-    return replace(seen, state=state)
+        messages += await netlink.dump(request)
+    return replace(seen, state=await piece_by_piece(reading(messages, believed, seen)))
 
 
 async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Observation:
@@ -186,16 +203,34 @@ async def observe_entries(
     return found
 
 
-def _read(messages: Sequence[Message], state: KernelState, names: Mapping[int, str]) -> Pieces[KernelState]:
-    entries: dict[EntryKey, str | None] = {}
-    for message in messages:
-        entry = entry_of(decode(message.body), names, state.devices)
+def reading(messages: list[Message], believed: KernelState, seen: Observation) -> Pieces[KernelState]:
+    """The devices that were seen, with the entries that the messages show. Empties the list as it goes: to free tens
+    of thousands at once takes long."""
+    unseen: dict[Table, set[tuple[str, str]]] = {table: set() for table in TABLES}
+    for table, places in unseen.items():
+        for number, place in enumerate(believed.table(table), 1):
+            places.add(place)
+            if number % _ENTRIES_A_PIECE == 0:
+                yield
+    state = seen.state.with_tables_of(believed)
+    changes: dict[EntryKey, str | None] = {}
+    messages.reverse()
+    while messages:
+        entry = entry_of(decode(messages.pop().body), seen.names, state.devices)
         if entry is not None:
-            entries[entry.key] = entry.value
-        if len(entries) >= _ENTRIES_A_PIECE:
-            state, entries = state.with_entries(entries), {}
+            unseen[entry.key[0]].discard(entry.key[1])
+            if entry.key in changes or state.entry(entry.key) != entry.value:
+                changes[entry.key] = entry.value
+        if len(changes) >= _ENTRIES_A_PIECE:
+            state, changes = state.with_entries(changes), {}
         yield
-    return state.with_entries(entries)
+    state, changes = state.with_entries(changes), {}
+    for key in ((table, place) for table, places in unseen.items() for place in places):
+        changes[key] = None
+        if len(changes) >= _ENTRIES_A_PIECE:
+            state, changes = state.with_entries(changes), {}
+            yield
+    return state.with_entries(changes)
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from netagent.datapath.state import (
     BRIDGE_SWITCHES,
+    TABLES,
     AddressKey,
     Device,
     EntryKey,
@@ -20,7 +21,6 @@ from netagent.datapath.state import (
 )
 from netagent.pieces import Pieces, at_once
 
-_TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
 _ENTRIES_A_PIECE: Final = 256
 
 KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
@@ -279,7 +279,7 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]
 
 
 def _revising(
-    before: KernelState, revise: _Revise, *, tables: Iterable[Table] = _TABLES
+    before: KernelState, revise: _Revise, *, tables: Iterable[Table] = TABLES
 ) -> Pieces[KernelState]:
     """Every entry of these tables as it is afterwards."""
     state = before

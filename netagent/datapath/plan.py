@@ -113,26 +113,38 @@ def plan_within(
 
     `are_devices_settled`: it is known that there is nothing to do for devices.
     """
+    return at_once(planning_within(desired, observed, keys, are_devices_settled=are_devices_settled))
+
+
+def planning_within(
+    desired: KernelState,
+    observed: KernelState,
+    keys: Iterable[EntryKey],
+    *,
+    are_devices_settled: bool = False,
+) -> Pieces[list[Operation] | None]:
+    """The same in pieces."""
     if desired.addresses != observed.addresses or observed.unrouted:
         return None
     if not are_devices_settled and not _are_devices_akin(desired, observed):
         return None
-    additions: list[tuple[EntryKey, str]] = []
-    removals: list[tuple[EntryKey, str]] = []
-    for key in keys:
+    present = () if are_devices_settled else set(desired.devices) & set(observed.devices)
+    operations = _device_changes({name: desired.devices[name] for name in present}, observed)
+    additions: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
+    removals: dict[Table, list[Operation]] = {table: [] for table in reversed(_ORDER)}
+    for number, key in enumerate(keys, 1):
         wanted, there = desired.entry(key), observed.entry(key)
         if key[0] == "master" and wanted not in observed.devices:
             wanted = None  # a veth that is not there yet
         if wanted is not None and wanted != there:
-            additions.append((key, wanted))
+            additions[key[0]].append(_addition(key, wanted))
         elif wanted is None and there is not None:
-            removals.append((key, there))
-    present = () if are_devices_settled else set(desired.devices) & set(observed.devices)
-    return [
-        *_device_changes({name: desired.devices[name] for name in present}, observed),
-        *(_addition(*one) for one in sorted(additions, key=lambda one: _ORDER.index(one[0][0]))),
-        *(_removal(*one) for one in sorted(removals, key=lambda one: -_ORDER.index(one[0][0]))),
-    ]
+            removals[key[0]].append(_removal(key, there))
+        if number % _ENTRIES_A_PIECE == 0:
+            yield
+    for changes in (*additions.values(), *removals.values()):
+        operations += changes
+    return operations
 
 
 def _are_devices_akin(desired: KernelState, observed: KernelState) -> bool:

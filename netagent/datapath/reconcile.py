@@ -14,7 +14,7 @@ import errno
 import logging
 import math
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import is_
 
@@ -36,7 +36,7 @@ from netagent.datapath.observe import (
     ports_of,
 )
 from netagent.datapath.operations import Operation, device_of, doing, takes_ipv6
-from netagent.datapath.plan import plan_within, planning
+from netagent.datapath.plan import planning, planning_within
 from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
 from netagent.datapath.settings import Settings
@@ -44,7 +44,7 @@ from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Wanted,
 from netagent.datapath.tagging import Tagger
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.pieces import piece_by_piece
+from netagent.pieces import Pieces, piece_by_piece
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)  # who changes the same thing all the time must not fill the log
@@ -293,7 +293,7 @@ class Reconciler:
 
     async def _look_at_all(self) -> None:
         before = self._belief.state
-        self._belief = await observe(self._netlink, self._belief.names.keys())
+        self._belief = await observe(self._netlink, self._belief.names.keys(), before)
         self._looked_at = trio.current_time()
         was_sound, self._is_sound = self._is_sound, True
         if was_sound:
@@ -312,15 +312,7 @@ class Reconciler:
             seen = await observe_devices(self._netlink, self._belief.names.keys())
             if may_cost_entries(before, seen.state):
                 return None
-            seen = replace(
-                seen,
-                state=replace(
-                    before,
-                    devices=seen.state.devices,
-                    addresses=seen.state.addresses,
-                    unrouted=seen.state.unrouted,
-                ),
-            )
+            seen = replace(seen, state=seen.state.with_tables_of(before))
             keys |= guest_keys(desired, before.devices, seen.state.devices)
         try:
             entries = await observe_entries(self._netlink, seen, keys)
@@ -339,18 +331,11 @@ class Reconciler:
 
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief
-        before, operations = seen.state, None
-        if keys is not None:
-            is_settled = all(map(is_, self._settled, (desired.devices, seen.state.devices)))
-            operations = plan_within(desired, seen.state, keys, are_devices_settled=is_settled)
-        if operations is None:
-            keys = None
-            operations = await piece_by_piece(planning(desired, seen.state))
+        before = seen.state
+        operations, after, keys = await piece_by_piece(self._planning(desired, before, keys))
         if operations:
             # Believed before it is done, so that the notifications of our own writes are no news.
-            names = names_after(operations, seen.names)
-            state = await piece_by_piece(doing(seen.state, operations))
-            self._belief = replace(seen, state=state, names=names)
+            self._belief = replace(seen, state=after, names=names_after(operations, seen.names))
         failures = await self._apply(operations)
         if any(failure.errno == errno.EEXIST for failure in failures):
             # What is in the way may have come since we looked.
@@ -359,7 +344,19 @@ class Reconciler:
         self._settled = desired.devices, self._belief.state.devices
         self._follow(self._failing.note(failures, keys), before)
 
-    async def _apply(self, operations: Sequence[Operation]) -> list[Failure]:
+    def _planning(
+        self, desired: KernelState, believed: KernelState, keys: set[EntryKey] | None
+    ) -> Pieces[tuple[list[Operation], KernelState, set[EntryKey] | None]]:
+        """What to do, what will be there, and the entries in which the two could differ; None: any."""
+        operations = None
+        if keys is not None:
+            is_settled = all(map(is_, self._settled, (desired.devices, believed.devices)))
+            operations = yield from planning_within(desired, believed, keys, are_devices_settled=is_settled)
+        if operations is None:
+            keys, operations = None, (yield from planning(desired, believed))
+        return operations, (yield from doing(believed, operations)), keys
+
+    async def _apply(self, operations: list[Operation]) -> list[Failure]:
         """Once more what the kernel refused because IPv6 was off on a device of ours, now that it is on."""
         failures = await apply(self._netlink, operations, self._belief.names)
         devices = {device_of(one.operation) for one in failures if takes_ipv6(one.operation)}

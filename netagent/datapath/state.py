@@ -18,9 +18,9 @@ Whatever sits on a device that carries our alias is ours; nothing else is ever l
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from immutables import Map
 
@@ -139,6 +139,8 @@ Table: TypeAlias = Literal["neighbour", "master", "self", "flood"]
 EntryKey: TypeAlias = tuple[Table, tuple[str, str]]
 """A neighbour or an FDB entry: which table, and its key there."""
 
+TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
@@ -194,6 +196,16 @@ class KernelState:
             floods=assigned(self.floods, parts.get("flood", {})),
         )
 
+    def with_tables_of(self, other: KernelState) -> KernelState:
+        """With the neighbours and FDB entries of another state."""
+        return replace(
+            self,
+            neighbours=other.neighbours,
+            masters=other.masters,
+            selves=other.selves,
+            floods=other.floods,
+        )
+
     @property
     def entry_count(self) -> int:
         """Neighbours and FDB entries."""
@@ -205,7 +217,7 @@ class Wanted:
     """A desired state, and where it differs from the one before."""
 
     state: KernelState
-    touched: frozenset[EntryKey] | None = None
+    touched: Set[EntryKey] | None = None
     """Entries that can be others than in the state that was wanted before; None: any. Devices are compared anyway."""
 
 

@@ -252,13 +252,13 @@ class DesiredMaker:
             addresses=self._probe.addresses.union(*own),
         )
 
-    def _take_entries(self) -> Pieces[frozenset[EntryKey]]:
-        entries = self._ledger.take_touched()
-        rest = iter(entries.items())
-        while piece := dict(islice(rest, _ENTRIES_A_PIECE)):
+    def _take_entries(self) -> Pieces[set[EntryKey]]:
+        touched = self._ledger.take_touched()
+        rest = iter(touched)
+        while piece := {key: self._ledger.value(key) for key in islice(rest, _ENTRIES_A_PIECE)}:
             self._state = self._state.with_entries(piece)
             yield
-        return frozenset(entries)
+        return touched
 
 
 def _touched_since(seen: tuple[Moment, Underlay] | None, known: Moment, underlay: Underlay) -> Touched | None:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from netagent.datapath.apply import names_after
 from netagent.datapath.damage import Damage, DamageKind, comparing
-from netagent.datapath.operations import DeleteDevice, DeviceOperation, RenameDevice, SetDevice, doing
-from netagent.datapath.plan import planning
-from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, Kind, Tunnel
+from netagent.datapath.neighbour import (
+    AF_BRIDGE,
+    NTF_SELF,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RTM_NEWNEIGH,
+    NeighbourMessage,
+    encode,
+)
+from netagent.datapath.netlink import Message
+from netagent.datapath.observe import Observation, reading
+from netagent.datapath.operations import (
+    DeleteDevice,
+    DeviceOperation,
+    Operation,
+    RenameDevice,
+    SetDevice,
+    doing,
+)
+from netagent.datapath.plan import plan, planning, planning_within
+from netagent.datapath.state import TABLES, TUNNEL_PORT, ZERO_MAC, Device, EntryKey, KernelState, Kind, Tunnel
 from netagent.pieces import Pieces
 
 ENDPOINTS = 5_000
@@ -115,3 +136,95 @@ def test_a_look_that_finds_one_entry_gone() -> None:
 def test_a_plan_for_a_whole_network(desired: KernelState, observed: KernelState) -> None:
     stops, _ = counted(planning(desired, observed))
     assert stops >= 3 * (ENDPOINTS // MOST_A_PIECE)
+
+
+def messages_of(state: KernelState, seen: Observation) -> list[Message]:
+    """What the kernel answers who asks for all neighbours and all FDB entries."""
+    index = {name: number for number, name in seen.names.items()}
+    every = [
+        *(
+            NeighbourMessage(socket.AF_INET, index[device], NUD_PERMANENT, 0, address, mac, None)
+            for (device, address), mac in state.neighbours.items()
+        ),
+        *(
+            NeighbourMessage(AF_BRIDGE, index[port], NUD_NOARP, 0, None, mac, index[bridge])
+            for (bridge, mac), port in state.masters.items()
+        ),
+        *(
+            NeighbourMessage(AF_BRIDGE, index[device], NUD_PERMANENT, NTF_SELF, underlay, mac, None)
+            for (device, mac), underlay in state.selves.items()
+        ),
+        *(
+            NeighbourMessage(AF_BRIDGE, index[device], NUD_PERMANENT, NTF_SELF, underlay, ZERO_MAC, None)
+            for device, underlay in state.floods
+        ),
+    ]
+    return [Message(RTM_NEWNEIGH, encode(one)) for one in every]
+
+
+MACS = KernelState(
+    devices=WHOLE.devices,
+    neighbours={("na-1", f"10.0.{n >> 8}.{n & 255}"): mac(n) for n in range(1, ENDPOINTS)},
+    masters={("na-1", mac(n)): "nx-1" for n in range(1, ENDPOINTS)},
+    selves={("nx-1", mac(n)): UNDERLAY for n in range(1, ENDPOINTS)},
+    floods={("nx-1", UNDERLAY): ""},
+)
+SEEN = Observation(state=KernelState(devices=WHOLE.devices), names={1: "na-1", 2: "nx-1"})
+
+
+def test_a_look_that_finds_all_as_it_should_be_hands_back_the_very_tables() -> None:
+    messages = messages_of(MACS, SEEN)
+    count = len(messages)
+    stops, result = counted(reading(messages, MACS, SEEN))
+    assert isinstance(result, KernelState)
+    for table in TABLES:
+        assert result.table(table) is MACS.table(table)
+    assert messages == [], "they are let go one by one"
+    assert stops >= count + 3 * (ENDPOINTS // MOST_A_PIECE)
+
+
+@pytest.mark.parametrize("believed", [MACS, KernelState(), state_of("na-2", "nx-2")])
+def test_a_look_finds_what_is_there_whatever_was_believed(believed: KernelState) -> None:
+    there = MACS.with_entries(
+        {
+            ("self", ("nx-1", mac(7))): None,
+            ("master", ("na-1", mac(8))): None,
+            ("neighbour", ("na-1", "10.0.0.9")): mac(99),
+            ("flood", ("nx-1", UNDERLAY)): None,
+            ("flood", ("nx-1", "192.0.2.9")): "",
+        }
+    )
+    _, result = counted(reading(messages_of(there, SEEN), believed, SEEN))
+    assert result == there
+
+
+def test_of_two_messages_about_one_entry_the_last_counts() -> None:
+    one = KernelState(selves={("nx-1", mac(7)): "192.0.2.8"})
+    other = KernelState(selves={("nx-1", mac(7)): UNDERLAY})
+    for believed in (one, other, KernelState()):
+        _, result = counted(reading(messages_of(one, SEEN) + messages_of(other, SEEN), believed, SEEN))
+        assert result == replace(other, devices=WHOLE.devices)
+
+
+def test_a_plan_for_many_entries_among_others() -> None:
+    keys: list[EntryKey] = [("self", place) for place in WHOLE.selves]
+    lacking = replace(WHOLE, selves={})
+    stops, result = counted(planning_within(WHOLE, lacking, keys))
+    assert isinstance(result, list)
+    assert len(result) == ENDPOINTS
+    assert stops >= ENDPOINTS // MOST_A_PIECE
+
+
+def test_the_names_of_devices_cost_no_look_at_the_entries_of_a_plan() -> None:
+    class Watched(list[Operation]):
+        looked_at = 0
+
+        def __iter__(self) -> Iterator[Operation]:
+            for one in super().__iter__():
+                self.looked_at += 1
+                yield one
+
+    operations = Watched(plan(WHOLE, KernelState()))
+    assert len(operations) > 3 * ENDPOINTS
+    assert sorted(names_after(operations, {}).values()) == ["na-1", "nx-1"]
+    assert operations.looked_at < 20
