@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.inspecting import inspect, inspect_noted
+from netagent.control.inspecting import inspect_noted, inspecting
 from netagent.control.lookup import look_up
 from netagent.control.pinging import ping
 from netagent.control.present import LocalFacts, Presenter, Sight
@@ -279,7 +279,7 @@ class Service:
         """One thing, everything known."""
         present = self._presenter()
         try:
-            found = inspect(present, thing, self._sight)
+            found = await piece_by_piece(inspecting(present, thing, self._sight))
         except NoError:
             row = fenced_called(self._cluster().live, thing)
             if row is None:

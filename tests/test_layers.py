@@ -52,6 +52,7 @@ PERFORMS = {
     "netagent.install.installer",
     # API
     "netagent.control.api",
+    "netagent.control.body",
     "netagent.control.client",
     "netagent.control.pinging",
     "netagent.control.server",
@@ -339,8 +340,8 @@ KNOWS = {
     "sqlite3": {"netagent.registry.journal", "netagent.registry.reading", "netagent.registry.writer"},
     "hypercorn": {"netagent.control.server"},
     "starlette": {
-        "netagent.control.api", "netagent.control.server", "netagent.integrations.docker.plugin",
-        "netagent.integrations.runtimes", "netagent.integrations.shim_call",
+        "netagent.control.api", "netagent.control.body", "netagent.control.server",
+        "netagent.integrations.docker.plugin", "netagent.integrations.runtimes", "netagent.integrations.shim_call",
     },
     "h11": {"netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.discovery"},

@@ -35,14 +35,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from netagent.control import request as requests
+from netagent.control.body import PartsResponse, Watch, WatchResponse
 from netagent.control.fields import Fields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
-from netagent.control.watch import Items, watch, writing
+from netagent.control.watch import Items, watch, writing, writing_one
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
 from netagent.pieces import piece_by_piece, sorting
 
@@ -57,7 +57,6 @@ _TRUE = {"1": True, "true": True, "0": False, "false": False}
 _log = logging.getLogger("netagent.control")
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-_Watch: TypeAlias = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 
 
 def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
@@ -218,7 +217,8 @@ class _Face:
         query = _query(request, "thing why")
         fields = Fields(_without(query, "why"), "thing")
         thing = fields.text("thing", required=True)
-        return _one(await self._service.inspect(thing, why=_flag(query, "why")))
+        found = await self._service.inspect(thing, why=_flag(query, "why"))
+        return PartsResponse(await piece_by_piece(writing_one(found, long="endpoints")))
 
     async def doctor(self, request: Request) -> Response:
         _query(request)
@@ -252,16 +252,16 @@ class _Face:
 
         items = await ordered()
         if not _flag(query, "watch"):
-            return Response(await piece_by_piece(writing(items)), media_type="application/json")
+            return PartsResponse(await piece_by_piece(writing(items)))
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
                 f"{MAX_WATCHERS} clients watch this agent already",
                 code="too-many-watchers",
                 hint="end one of them",
             )
-        return _WatchResponse(self._watch(ordered), request.app.state.stopping)
+        return WatchResponse(self._watch(ordered), request.app.state.stopping)
 
-    def _watch(self, read: Callable[[], Awaitable[Items]]) -> _Watch:
+    def _watch(self, read: Callable[[], Awaitable[Items]]) -> Watch:
         async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
             self._watchers += 1
             try:
@@ -270,39 +270,6 @@ class _Face:
                 self._watchers -= 1
 
         return run
-
-
-class _WatchResponse(Response):
-    """A body that goes on until its client hangs up or the agent stops."""
-
-    media_type = "application/x-ndjson"
-
-    def __init__(self, run: _Watch, stopping: trio.Event) -> None:
-        super().__init__()
-        del self.headers["content-length"]
-        self._run = run
-        self._stopping = stopping
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        async def emit(lines: bytes) -> None:
-            await send({"type": "http.response.body", "body": lines, "more_body": True})
-
-        async def hang_up() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            nursery.cancel_scope.cancel()
-
-        async def stop() -> None:
-            await self._stopping.wait()
-            nursery.cancel_scope.cancel()
-
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hang_up)
-            nursery.start_soon(stop)
-            await self._run(emit)
-            nursery.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _answering(handler: Handler) -> Handler:

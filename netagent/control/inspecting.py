@@ -4,58 +4,81 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from netagent.control import schema
 from netagent.control.present import Presenter, Sight
 from netagent.errors import InputError, NoError
 from netagent.model.ids import HostId
 from netagent.model.subnet import addresses_of, offset_count
+from netagent.pieces import Pieces, sorting
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
 SightOf = Callable[[HostId], Sight]
 MIN_ID_DIGITS = 6
 """So many digits of an id stand for it; fewer would often be a word."""
+_LOOKED_AT_A_PIECE: Final = 512
 
 
-def inspect(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspection:
-    """A name shared by several kinds means the service first, then endpoint, network, host. NoError, InputError."""
+def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
+    """In pieces, as there may be ten thousand endpoints. A name shared by several kinds means the service first, then
+    endpoint, network, host. NoError, InputError."""
     view = present.view
     thing = thing.removesuffix(".").removesuffix("." + present.domain)
-    endpoint = _endpoint_by_address(present, thing)
+    endpoint = yield from _endpoint_by_address(present, thing)
     if endpoint is not None:
         return _endpoint(present, endpoint)
-    services = [s for s in view.services() if thing in {s.name, _with_network(present, s)}]
+    services = _services_called(present, thing)
     if services:
-        return _service(present, _only(services, thing, [_with_network(present, s) for s in services]))
+        service = _only(services, thing, [present.service_id(s) for s in services])
+        return (yield from _service(present, service))
     endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
     if endpoints:
         return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
     network = view.network_named(thing)
     if network is not None:
-        return _network(present, network)
+        return (yield from _network(present, network))
     host = view.host_named(thing) or _host_by_address(view, thing) or _host_inside(view, thing)
     if host is not None:
-        return _host(present, host, sight_of)
-    return _by_id(present, thing, sight_of)
+        return (yield from _host(present, host, sight_of))
+    return (yield from _by_id(present, thing, sight_of))
 
 
-def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> schema.Inspection:
+def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
     view = present.view
-    found: list[schema.Inspection] = []
+    found: list[EndpointView | NetworkView | HostView] = []
     if len(thing) >= MIN_ID_DIGITS:
-        every = [*view.endpoints.values(), *view.fenced.values()]
-        found += [_endpoint(present, e) for e in every if e.endpoint_id.startswith(thing)]
-        found += [_network(present, n) for i, n in view.networks.items() if i.startswith(thing)]
-        found += [_host(present, h, sight_of) for i, h in view.hosts.items() if i.startswith(thing)]
+        for number, endpoint in enumerate([*view.endpoints.values(), *view.fenced.values()]):
+            if endpoint.endpoint_id.startswith(thing):
+                found.append(endpoint)
+            if number % _LOOKED_AT_A_PIECE == 0:
+                yield
+        found += [n for i, n in view.networks.items() if i.startswith(thing)]
+        found += [h for i, h in view.hosts.items() if i.startswith(thing)]
     if not found:
         raise NoError(
             f"nothing here is called {thing!r}, or has that address or id",
             thing=thing,
             hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",
         )
-    return _only(found, thing, [str(one["id"]) for one in found])
+    match _only(found, thing, map(_id_of, found)):
+        case EndpointView() as endpoint:
+            return _endpoint(present, endpoint)
+        case NetworkView() as network:
+            return (yield from _network(present, network))
+        case host:
+            return (yield from _host(present, host, sight_of))
+
+
+def _id_of(thing: EndpointView | NetworkView | HostView) -> str:
+    match thing:
+        case EndpointView():
+            return thing.endpoint_id
+        case NetworkView():
+            return thing.network_id
+        case _:
+            return thing.host_id
 
 
 def _only(found: Iterable[T], thing: str, ids: Iterable[str]) -> T:
@@ -85,12 +108,26 @@ def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspecti
     return {"kind": "endpoint", **present.noted(endpoint)}
 
 
-def _endpoint_by_address(present: Presenter, thing: str) -> EndpointView | None:
+def _endpoint_by_address(present: Presenter, thing: str) -> Pieces[EndpointView | None]:
     if address := _address(thing):
         return present.view.endpoint_by_address(address)
     mac = thing.lower()
-    found = [e for e in present.view.endpoints.values() if e.record.mac == mac]
-    return found[0] if found else None
+    for number, endpoint in enumerate(present.view.endpoints.values()):
+        if endpoint.record.mac == mac:
+            return endpoint
+        if number % _LOOKED_AT_A_PIECE == 0:
+            yield
+    return None
+
+
+def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
+    """NAME or NAME.NETWORK."""
+    view = present.view
+    found = []
+    for network_id in view.networks_with_endpoints:
+        names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
+        found += [view.service(network_id, name) for name in names]
+    return [service for service in found if service.endpoints]
 
 
 def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
@@ -119,42 +156,38 @@ def _address(thing: str) -> str:
         return ""
 
 
-def _with_network(present: Presenter, service: ServiceView) -> str:
-    return present.service(service)["id"]
-
-
 def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInspection:
     return {**present.endpoint(endpoint), "kind": "endpoint"}
 
 
-def _service(present: Presenter, service: ServiceView) -> schema.ServiceInspection:
-    return {
-        **present.service(service),
-        "kind": "service",
-        "endpoints": _endpoints(present, service.endpoints),
-    }
+def _service(present: Presenter, service: ServiceView) -> Pieces[schema.ServiceInspection]:
+    endpoints = yield from _endpoints(present, service.endpoints)
+    return {**present.service(service), "kind": "service", "endpoints": endpoints}
 
 
-def _network(present: Presenter, network: NetworkView) -> schema.NetworkInspection:
-    return {
-        **present.network(network),
-        "kind": "network",
-        "endpoints": _endpoints(present, present.view.endpoints_in(network.network_id).values()),
-    }
+def _network(present: Presenter, network: NetworkView) -> Pieces[schema.NetworkInspection]:
+    endpoints = yield from _endpoints(present, present.view.endpoints_in(network.network_id).values())
+    return {**present.network(network), "kind": "network", "endpoints": endpoints}
 
 
-def _host(present: Presenter, host: HostView, sight_of: SightOf) -> schema.HostInspection:
+def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schema.HostInspection]:
     view = present.view
     networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
+    own = [endpoint for endpoint in view.endpoints.values() if endpoint.owner == host.host_id]
+    yield
+    endpoints = yield from _endpoints(present, own)
     return {
         **present.member(host, sight_of(host.host_id)),
         "kind": "host",
         "networks": sorted(network.unique_name for network in networks),
-        "endpoints": _endpoints(present, (e for e in view.endpoints.values() if e.owner == host.host_id)),
+        "endpoints": endpoints,
     }
 
 
-def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> list[schema.Endpoint]:
+def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> Pieces[list[schema.Endpoint]]:
     """In the order of `netagent endpoints`."""
-    every = [present.endpoint(endpoint) for endpoint in endpoints]
-    return sorted(every, key=lambda one: (one["network"], one["name"], one["host"], one["id"]))
+    every = []
+    for endpoint in endpoints:
+        every.append(present.endpoint(endpoint))
+        yield
+    return (yield from sorting(every, lambda one: (one["network"], one["name"], one["host"], one["id"])))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from netagent.control import schema
 from netagent.datapath.uplink import is_one_family
-from netagent.model.ids import EndpointId, HostId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 from netagent.model.subnet import addresses_of, offset_count
@@ -51,6 +51,15 @@ class Presenter:
         """The unique name of a host, or the beginning of its id."""
         host = self.view.hosts.get(host_id)
         return (host.unique_name or host.name) if host else host_id[:8]
+
+    def network_name(self, network_id: NetworkId) -> str:
+        """The unique name of a network, or the beginning of its id."""
+        network = self.view.networks.get(network_id)
+        return network.unique_name if network else network_id[:8]
+
+    def service_id(self, service: ServiceView) -> str:
+        """What tells a service from all others."""
+        return f"{service.name}.{self.network_name(service.network_id)}"
 
     def network(self, network: NetworkView) -> schema.Network:
         """A network."""
@@ -107,8 +116,7 @@ class Presenter:
     def endpoint(self, endpoint: EndpointView) -> schema.Endpoint:
         """An endpoint, with its state and why."""
         record = endpoint.record
-        network = self.view.networks.get(record.network_id)
-        network_name = network.unique_name if network else record.network_id[:8]
+        network_name = self.network_name(record.network_id)
         state, reason = self._state(endpoint)
         local = self.local.get(record.endpoint_id)
         host = self.host_name(endpoint.owner)
@@ -174,12 +182,11 @@ class Presenter:
 
     def service(self, service: ServiceView) -> schema.Service:
         """A service: all endpoints that share its name in one network."""
-        network = self.view.networks.get(service.network_id)
-        network_name = network.unique_name if network else service.network_id[:8]
+        network_name = self.network_name(service.network_id)
         answering = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
         ports = {port for endpoint in service.endpoints for port in endpoint.record.ports}
         return {
-            "id": f"{service.name}.{network_name}",
+            "id": self.service_id(service),
             "name": service.name,
             "network": network_name,
             "network_id": service.network_id,

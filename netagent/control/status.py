@@ -13,8 +13,9 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight, is_of_other_family
+from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.quality import Quality
-from netagent.registry.view import AgentState
+from netagent.registry.view import AgentState, RegistryView
 from netagent.registry.writer import HEADROOM_BYTES
 
 if TYPE_CHECKING:
@@ -105,7 +106,6 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     present = Presenter(view, cluster.keys.domain)
     sights = {i: Sight(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts}
     members = [present.member(host, sights[host_id]) for host_id, host in view.hosts.items()]
-    endpoints = list(view.endpoints.values())
     datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
@@ -126,8 +126,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["network_count"] = len(view.networks)
     status["endpoints"] = {
         "local": len(cluster.live.rows),
-        "total": len(endpoints),
-        "hidden": sum(1 for endpoint in endpoints if not view.is_visible(endpoint)),
+        "total": len(view.endpoints),
+        "hidden": await piece_by_piece(_counting_hidden(view)),
     }
     status["dns"] = {
         "running": bool(resolver["running"]),
@@ -151,6 +151,14 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
+
+
+def _counting_hidden(view: RegistryView) -> Pieces[int]:
+    hidden = 0
+    for endpoint in view.endpoints.values():
+        hidden += not view.is_visible(endpoint)
+        yield
+    return hidden
 
 
 def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> dict[str, int]:

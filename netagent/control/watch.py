@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -20,6 +20,8 @@ from netagent.control.service import AgentService
 from netagent.errors import FailedError, NetagentError
 from netagent.pieces import Pieces, at_once, piece_by_piece
 
+ITEMS_A_PART: Final = 100
+"""Sent in one go: some 60 kB."""
 PAUSE_S = 0.1
 """Least time between two readings: a storm of changes costs a watcher at most ten lists a second."""
 
@@ -47,14 +49,39 @@ def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces
     return events
 
 
-def writing(items: list[Mapping[str, object]]) -> Pieces[str]:
-    """The answer to who does not watch, in pieces: there may be ten thousand items. Empties the list as it goes."""
-    written = []
+def writing(items: list[Mapping[str, object]]) -> Pieces[list[bytes]]:
+    """The answer to who does not watch, in pieces and as parts of a body: ten thousand items are 6 MB, and to put
+    these together takes long as well. Empties the list as it goes."""
+    parts = [f'{{"schema": {SCHEMA}, "items": ['.encode()]
+    yield from _writing_items(items, parts)
+    return [*parts, b"]}"]
+
+
+def writing_one(thing: Mapping[str, object], long: str) -> Pieces[list[bytes]]:
+    """The same for one thing in which there may be a long list, in the field `long`. Empties that as it goes."""
+    parts: list[bytes] = []
+    before = "{"
+    for key, value in {"schema": SCHEMA, **thing}.items():
+        parts.append(f"{before}{json.dumps(key)}: ".encode())
+        before = ", "
+        if key == long and isinstance(value, list):
+            parts.append(b"[")
+            yield from _writing_items(value, parts)
+            parts.append(b"]")
+        else:
+            parts.append(json.dumps(value).encode())
+    return [*parts, b"}"]
+
+
+def _writing_items(items: list[Any], parts: list[bytes]) -> Pieces[None]:
+    texts: list[str] = []
     items.reverse()
     while items:
-        written.append(json.dumps(items.pop()))
+        texts.append(json.dumps(items.pop()))
+        if not items or len(texts) == ITEMS_A_PART:
+            parts.append((", ".join(texts) + (", " if items else "")).encode())
+            texts.clear()
         yield
-    return f'{{"schema": {SCHEMA}, "items": [{", ".join(written)}]}}'
 
 
 async def watch(
@@ -70,8 +97,8 @@ async def watch(
             seen = await service.wait_changed(seen)
             items = await read()
             events = await piece_by_piece(changing(known, items)) + synced
-            if events:
-                await emit(await piece_by_piece(_writing_lines(events)))
+            for part in await piece_by_piece(_writing_lines(events)):
+                await emit(part)
             known, synced = {item["id"]: item for item in items}, []
             await trio.sleep(PAUSE_S)
     except NetagentError as error:
@@ -82,12 +109,18 @@ async def watch(
         await emit(_line({"event": "ended", "problem": problem_of(failed)}))
 
 
-def _writing_lines(events: Iterable[Event]) -> Pieces[bytes]:
-    lines = []
-    for event in events:
-        lines.append(_line(event))
+def _writing_lines(events: list[Event]) -> Pieces[list[bytes]]:
+    """In parts of a body. Empties the list as it goes."""
+    parts: list[bytes] = []
+    lines: list[bytes] = []
+    events.reverse()
+    while events:
+        lines.append(_line(events.pop()))
+        if not events or len(lines) == ITEMS_A_PART:
+            parts.append(b"".join(lines))
+            lines.clear()
         yield
-    return b"".join(lines)
+    return parts
 
 
 def _line(event: Event) -> bytes:

@@ -16,7 +16,7 @@ and `clashes` tells people.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -271,6 +271,11 @@ class RegistryView:
     def endpoints_in(self, network_id: NetworkId) -> Map[EndpointId, EndpointView]:
         """The endpoints of one network."""
         return self._store.by_network.get(network_id, _NO_ENDPOINTS)
+
+    @property
+    def networks_with_endpoints(self) -> Collection[NetworkId]:
+        """Also such as nobody says anything of."""
+        return self._store.by_network.keys()
 
     def endpoints_named(self, name: str) -> tuple[EndpointView, ...]:
         """All endpoints of that name, on all hosts and in all networks, by id."""

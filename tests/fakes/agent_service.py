@@ -397,7 +397,7 @@ class FakeService:
         service = (await self.services(ListFilter(service=thing)))[:1]
         if not service:
             raise NoError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
-        found: schema.Inspection = {**service[0], "kind": "service", "endpoints": self.rows}
+        found: schema.Inspection = {**service[0], "kind": "service", "endpoints": list(self.rows)}
         if why:
             found["why"] = self.why
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
-from netagent.control.inspecting import inspect
+from netagent.control.inspecting import inspecting
 from netagent.control.present import LocalFacts, Presenter, Sight, sorted_addresses
 from netagent.errors import InputError, NoError
 from netagent.model.records import (
@@ -17,6 +17,7 @@ from netagent.model.records import (
     Port,
     RemovalRecord,
 )
+from netagent.pieces import at_once
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -163,7 +164,7 @@ def test_addresses_are_sorted_by_value():
 
 
 def look(world, thing):
-    return inspect(world.present(), thing, lambda host_id: Sight(0.25))
+    return at_once(inspecting(world.present(), thing, lambda host_id: Sight(0.25)))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,21 @@ def test_a_thing_is_found_by_any_of_its_names(thing, kind):
     assert shown["kind"] == kind
     if kind == "endpoint":
         assert shown["name"] == "web2"
+
+
+@pytest.mark.parametrize("thing", ["app", "h2", "web", "nobody"])
+def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing):
+    world, count = World(), 100
+    for number in range(100, 100 + count):
+        world.put(H2, endpoint(number, offset=number))
+    pieces, stops = inspecting(world.present(), thing, lambda host_id: Sight()), 0
+    while True:
+        try:
+            next(pieces)
+        except (StopIteration, NoError):
+            break
+        stops += 1
+    assert stops >= (count if thing != "nobody" else 2), "to look at one more is little"
 
 
 def test_a_host_is_shown_with_what_is_on_it():

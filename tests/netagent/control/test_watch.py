@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.control.schema import SCHEMA
-from netagent.control.watch import changes, writing
+from netagent.control.watch import ITEMS_A_PART, changes, writing, writing_one
 from netagent.pieces import at_once
 
 ITEMS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(
@@ -46,4 +46,27 @@ def test_a_list_is_written_an_item_at_a_time(items: list[dict[str, object]]) -> 
     for number in range(len(items)):
         next(pieces)
         assert len(rest) == len(items) - number - 1
-    assert json.loads(at_once(pieces)) == {"schema": SCHEMA, "items": items}
+    assert json.loads(b"".join(at_once(pieces))) == {"schema": SCHEMA, "items": items}
+
+
+@given(ITEMS)
+def test_a_thing_with_a_long_list_is_written_an_item_at_a_time(items: list[dict[str, object]]) -> None:
+    thing = {"kind": "network", "endpoints": list(items), "id": "0a"}
+    pieces = writing_one(thing, long="endpoints")
+    stops = 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            parts = end.value
+            break
+        stops += 1
+    assert stops >= len(items)
+    assert json.loads(b"".join(parts)) == {"schema": SCHEMA, **thing, "endpoints": items}
+
+
+def test_a_long_list_goes_out_in_parts() -> None:
+    items: list[Mapping[str, object]] = [{"id": number} for number in range(10 * ITEMS_A_PART)]
+    parts = at_once(writing(items))
+    assert len(parts) == 10 + 2
+    assert max(map(len, parts)) <= ITEMS_A_PART * len(b'{"id": 999}, ')
