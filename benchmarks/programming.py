@@ -5,11 +5,12 @@ In a network namespace of its own. First the reconciler alone writes a network o
 entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch` write
 the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall), with one
 container in the network, is handed the records of N endpoints on 300 hosts, host by host, as from the gossip; then
-one endpoint after the other; then it lists them all, and is left alone for its timer. Before all that another agent
-gets the whole of a large network from a node in a process of its own, which joins the cluster, over the gossip's
-sealed streams: N endpoints of 300 hosts, then as many of one host. Of each part it prints the longest time for which
-the event loop did nothing else, at the first sync also that of who sends it: by the wall clock, and in CPU seconds of
-its own thread, which other programs on the machine do not lengthen.
+one endpoint after the other; then it is asked for them all, is left alone for its timer, and leaves the network.
+Before all that another agent gets the whole of a large network from a node in a process of its own, which joins the
+cluster, over the gossip's sealed streams: N endpoints of 300 hosts, then as many of one host. Of each part it prints
+the longest time for which the event loop did not come to a task that wanted to run, up to a millisecond too much, at
+the first sync also that of who sends it: by the wall clock, and in CPU seconds of its own thread, which other
+programs on the machine do not lengthen.
 
     sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20] [--only-sync]
 """
@@ -72,6 +73,14 @@ SYNC_BOUND_S = 120.0
 REST_S = 2.0
 TIMER_S = 11.0
 """A little more than the reconciler's."""
+QUESTIONS = (
+    ("/v1/endpoints",),
+    ("/v1/services",),
+    ("/v1/networks",),
+    ("/v1/inspect", "thing=app"),
+    ("/v1/inspect", "thing=web7"),
+    ("/v1/inspect", "thing=x5"),
+)
 
 
 def state_of(count: int) -> KernelState:
@@ -98,14 +107,14 @@ async def measure_reconciler(count: int) -> float:
         await reconciler.wait_programmed(1)
         nursery.start_soon(ticks.run)
         await trio.sleep(0.1)
-        ticks.taken()
+        await ticks.taken()
         began_s, cpu_s = time.monotonic(), time.thread_time()
         reconciler.set_desired(Wanted(state), 2)
         await reconciler.wait_programmed(2)
         took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
         print(
             f"reconciler alone: {state.entry_count} entries in {took_s:.2f} s ({cpu_s:.2f} s CPU): "
-            f"{state.entry_count / took_s:,.0f} a second; {ticks.taken()}"
+            f"{state.entry_count / took_s:,.0f} a second; {await ticks.taken()}"
         )
         reconciler.set_desired(Wanted(KernelState()), 3)
         await reconciler.wait_programmed(3)
@@ -182,18 +191,21 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
         for size in sizes:
             events = list(elsewhere.endpoints(range(count, size)))
             await trio.sleep(REST_S)
-            ticks.taken()
+            await ticks.taken()
             await measure_fill(cluster, events, size)
             await trio.sleep(REST_S)
-            print(f"    meanwhile: {ticks.taken()}")
+            print(f"    meanwhile: {await ticks.taken()}")
             count = size
             await measure_changes(cluster, elsewhere, range(count, count + changes))
             count += changes
-            print(f"    meanwhile: {ticks.taken()}")
-        await measure_listing(cluster)
-        print(f"    meanwhile: {ticks.taken()}")
+            print(f"    meanwhile: {await ticks.taken()}")
+        for question in QUESTIONS:
+            await measure_question(cluster, *question)
+            print(f"    meanwhile: {await ticks.taken()}")
         await trio.sleep(TIMER_S)
-        print(f"left alone with {count} endpoints for {TIMER_S:.0f} s: {ticks.taken()}")
+        print(f"left alone with {count} endpoints for {TIMER_S:.0f} s: {await ticks.taken()}")
+        await measure_leaving(cluster, elsewhere)
+        print(f"    meanwhile: {await ticks.taken()}")
 
 
 async def measure_sync(size: int, folder: Path, box: str) -> None:
@@ -204,7 +216,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
             (range(HOSTS, HOSTS + 1), range(size, 2 * size)),
         ):
             await trio.sleep(REST_S)
-            ticks.taken()
+            await ticks.taken()
             wanted = len(cluster.live.view.endpoints_in(network_id)) + len(numbers)
             arguments = [
                 network_id,
@@ -227,7 +239,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
                 await cluster.following.projection.wait_followed(cluster.live.revision)
             print(
                 f"first sync over streams, {len(numbers)} endpoints of {len(hosts)} hosts: known after {known_s:.2f} "
-                f"s, in the kernel after {took_s:.2f} s; {ticks.taken()}; the sender's {longest[0]}"
+                f"s, in the kernel after {took_s:.2f} s; {await ticks.taken()}; the sender's {longest[0]}"
             )
 
 
@@ -275,20 +287,31 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
     )
 
 
-async def measure_listing(cluster: Cluster) -> None:
-    """All endpoints, as `netagent endpoints --json` is answered."""
+async def measure_question(cluster: Cluster, path: str, query: str = "") -> None:
+    """One that is answered with all endpoints, or looks at all of them; as the command line asks it."""
     app = build_app(Service(cast("Agent", SimpleNamespace(member=lambda: cluster))))
-    scope = {"type": "http", "method": "GET", "path": "/v1/endpoints", "query_string": b"", "headers": []}
-    bodies: list[bytes] = []
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
+    size_bytes = 0
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        bodies.append(message.get("body", b""))
+        nonlocal size_bytes
+        size_bytes += len(message.get("body", b""))
+        await trio.lowlevel.checkpoint()
 
     began_s = time.monotonic()
     await app(scope, trio.sleep_forever, send)
-    print(
-        f"a list of all endpoints: {sum(map(len, bodies)):,} bytes after {time.monotonic() - began_s:.2f} s"
-    )
+    print(f"{path} {query}: {size_bytes:,} bytes after {time.monotonic() - began_s:.2f} s")
+
+
+async def measure_leaving(cluster: Cluster, elsewhere: Elsewhere) -> None:
+    """The network is removed, its last endpoint here is detached, and nothing of it stays."""
+    cluster.gossip.inbox.handle((elsewhere.removal(),))
+    began_s = time.monotonic()
+    for endpoint_id in tuple(cluster.live.rows):
+        await cluster.endpoints.detach(endpoint_id, 0.0)
+    while cluster.live.view.endpoints:
+        await trio.sleep(TICK_S)
+    print(f"the network removed and left: nothing of it is known after {time.monotonic() - began_s:.2f} s")
 
 
 def run(command: str) -> None:

@@ -17,7 +17,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Final
 
 from netagent.log import Limited
@@ -114,6 +113,8 @@ class Inbox:
         self._clock = clock
         self._waiting: deque[Event | _Left] = deque()
         self._waiting_entries = 0
+        self._begun = 0
+        """Entries of the oldest that are in the view already."""
         self._limited = Limited(logger)
         self.heard = Heard()
         self.synced = False
@@ -158,8 +159,7 @@ class Inbox:
                     break  # it is compared with the view that the piece leads to
                 piece += self._cut(event, room)
             else:
-                self._waiting.popleft()
-                self._waiting_entries -= 1
+                self._pop()
                 piece.append(event)
             room = PIECE_ENTRIES - sum(map(_size, piece))
         self._take_in(piece)
@@ -168,19 +168,29 @@ class Inbox:
         """A piece of what others wrote in a scope that was left."""
         view = self._live.view.without_some(scope, PIECE_ENTRIES)
         if view is self._live.view:
-            self._waiting.popleft()
+            self._pop()
         self._live.set_view(view)
 
     def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
-        """At most `room` entries of the oldest event, of which the rest waits on; nothing when it is not wanted."""
-        self._waiting.popleft()
-        self._waiting_entries -= _size(event)
+        """At most `room` more entries of the oldest event, the rest of which waits on; none when it is not wanted."""
         if not self._is_held(event.scope, event.owner):
-            return []  # the owner was forgotten since
-        now, *later = _slices(self._as_delta(event), room)
-        self._waiting.extendleft(reversed(later))
-        self._waiting_entries += sum(map(_size, later))
-        return [now]
+            self._pop()  # the owner was forgotten since
+            return []
+        if event.replaced:
+            event = self._as_delta(event)
+            self._waiting_entries += _size(event) - _size(self._waiting[0])
+            self._waiting[0] = event
+        end = self._begun + room
+        piece = replace(event, entries=event.entries[self._begun : end])
+        if end < len(event.entries):
+            self._begun = end
+        else:
+            self._pop()
+        return [piece]
+
+    def _pop(self) -> None:
+        self._waiting_entries -= _size(self._waiting.popleft())
+        self._begun = 0
 
     def forget_scope(self, scope: Scope) -> None:
         """This host has left a network: neither what waits of its records counts, nor that they were complete. Those
@@ -190,6 +200,8 @@ class Inbox:
             for one in self._waiting
             if not (isinstance(one, EntriesChanged | ScopeSynced) and one.scope == scope)
         ]
+        if not kept or kept[0] is not self._waiting[0]:
+            self._begun = 0
         self._waiting = deque([*kept, _Left(scope)])
         self._waiting_entries = sum(map(_size, kept))
         self._live.set_view(self._live.view.without_own_log(scope))
@@ -207,9 +219,7 @@ class Inbox:
                 return False
 
     def _as_delta(self, event: EntriesChanged) -> EntriesChanged:
-        """The same for a whole log, as what it changes in the one that the view has. It can be cut anywhere."""
-        if not event.replaced:
-            return event
+        """A whole log as what it changes in the one that the view has. It can be cut anywhere."""
         held = self._live.view.keys_of(HostId(event.owner), event.scope)
         version = Version(event.epoch, event.head)
         gone = [
@@ -316,14 +326,6 @@ def _size(event: Event | _Left) -> int:
             return 0
         case _:
             return 1
-
-
-def _slices(event: EntriesChanged, first: int) -> list[EntriesChanged]:
-    """The first entries of an event, and the others in pieces, so that none is copied again for each."""
-    if len(event.entries) <= first:
-        return [event]
-    cuts = [0, *range(first, len(event.entries), PIECE_ENTRIES), len(event.entries)]
-    return [replace(event, entries=event.entries[start:end]) for start, end in pairwise(cuts)]
 
 
 def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) -> RegistryView:

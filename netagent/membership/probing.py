@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from operator import is_
 
 import trio
 
@@ -50,6 +51,8 @@ class Probing:
             ),
         )
         self._witnessing = Witnessing(live, self.prober, ask)
+        self._seen: tuple[object, ...] = (None,) * 4
+        """What was followed last."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -58,7 +61,12 @@ class Probing:
             nursery.start_soon(self._witnessing.run)
 
     def follow(self, known: Moment) -> None:
-        """Probe the hosts of that moment, and look after the network cards for its devices."""
+        """Probe the hosts of that moment, and look after the network cards for its devices. Costs nothing while only
+        endpoints elsewhere change."""
+        seen = (known.view.hosts, known.view.networks, known.view.participants, known.rows)
+        if all(map(is_, seen, self._seen)):
+            return
+        self._seen = seen
         self.prober.set_peers(probe_targets(known.view))
         self.prober.set_paths(path_targets(known.view))
         networks = map(known.view.networks.get, {row.network_id for row in known.rows.values()})

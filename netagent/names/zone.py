@@ -9,7 +9,7 @@ however many there are. A test compares the two.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from immutables import Map
@@ -60,7 +60,7 @@ class Made:
     """A table, and where it can differ from the one that the same maker made before."""
 
     table: Table
-    touched: frozenset[Key] | None
+    touched: Set[Key] | None
     """None: anywhere."""
 
 
@@ -109,7 +109,7 @@ class ZoneMaker:
             self._follow_endpoint(now, endpoint_id)
             yield
         self._seen = now
-        keys, self._touched = frozenset(self._touched), set()
+        keys, self._touched = self._touched, set()
         return Made(self._rows, keys)
 
     def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:

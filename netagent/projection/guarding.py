@@ -99,13 +99,12 @@ def _clamps(
 ) -> Iterator[tuple[tuple[str, str], int]]:
     """The endpoints behind paths that carry less than the network's MTU."""
     mtu_bytes = network.record.mtu_bytes
-    small = {host_id: size for host_id, size in limits.items() if size < mtu_bytes}
-    if not small.keys() & view.attachments(network.network_id):
-        return
     device = vxlan_name(network.record.vni)
-    for endpoint in view.endpoints_in(network.network_id).values():
-        if endpoint.owner in small:
-            yield (device, endpoint.record.mac), small[endpoint.owner]
+    for host_id, size in limits.items():
+        said = view.endpoints_said(host_id, network.network_id) if size < mtu_bytes else ()
+        for endpoint in map(view.endpoints_in(network.network_id).get, said):
+            if endpoint is not None and endpoint.owner == host_id:
+                yield (device, endpoint.record.mac), size
 
 
 def limits_of(view: RegistryView, clamps: Mapping[tuple[str, str], int]) -> dict[HostId, int]:
