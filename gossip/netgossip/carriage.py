@@ -139,8 +139,11 @@ class Carriage:
 
     # Peers and sending
 
-    def set_peer(self, node_id: NodeId, address: Address | None, now: float) -> None:
-        """Know a peer, its new address, or (None) know it no more."""
+    def set_peer(self, node_id: NodeId, address: Address | None, now: float) -> bool:
+        """Know a peer, its new address, or (None) know it no more. True for another address than before."""
+        self._now = now
+        known = self._peers.get(node_id)
+        has_moved = known is not None and address is not None and known.address != address
         if address is None:
             peer = self._peers.pop(node_id, None)
             if peer is not None and peer.stream is not None:
@@ -148,8 +151,8 @@ class Carriage:
             self._opener.forget(node_id)
             self._greetings.forget(node_id)
             self._ready.pop(node_id, None)
-        elif node_id in self._peers:
-            self._peers[node_id].address = address
+        elif known is not None:
+            known.address = address
         else:
             self._peers[node_id] = _Peer(address)
             self._opener.know(node_id)
@@ -157,7 +160,7 @@ class Carriage:
             early = self._unknown.pop(node_id, 0)
             self.counts["early"] += early
             self.counts["refused_sender_is_not_a_member"] -= early
-        self._now = now
+        return has_moved
 
     def greet(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove this start of its, if it has not yet."""

@@ -17,7 +17,7 @@ Where this differs from memberlist, in ways that its nodes tolerate:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from netgossip.awareness import Awareness
@@ -34,6 +34,14 @@ CLASH_PAUSE_S: Final = 60.0
 CLASH_ANSWERS: Final = 4
 """Refutations of such a machine in each pause: so often each of the two hears of the other, although what was raised
 for another reason looks like an answer. Without an end they would outbid each other for ever."""
+CLASHES_LIMIT: Final = 8
+"""Machines with our id that are told apart, each with its own pause, so that of several copies none is left out."""
+
+
+@dataclass(slots=True)
+class _Clash:
+    reported_at: float
+    answers: int = 0
 
 
 class Claims:
@@ -58,12 +66,11 @@ class Claims:
         self.moves = Moves(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
         self.unconfirmed: set[NodeId] = set()
-        """Members that we only remember: nobody has said in this life of ours that they are alive."""
+        """Members that we only remember: nobody with whom we had a full exchange has said that they are alive."""
         self._accused_at: dict[NodeId, float] = {}
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
-        self._clash_reported_at = float("-inf")
-        self._clash_answers = 0
+        self._clashes: dict[Address, _Clash] = {}
 
     def remember(self, member: Member, now: float) -> None:
         """Believe what we knew before a restart, and let the probes find out. No rumour."""
@@ -78,8 +85,10 @@ class Claims:
             self.unconfirmed.add(member.node_id)
 
     def heard_from(self, node_id: NodeId) -> None:
-        """The member itself answered us."""
-        self.unconfirmed.discard(node_id)
+        """The member is alive. Before our first full exchange we dial it all the same: what it holds of us may be as
+        old as what we held of it, and nobody has told us what happened while we were away."""
+        if self._merged:
+            self.unconfirmed.discard(node_id)
 
     # Claims.
 
@@ -107,7 +116,7 @@ class Claims:
             if source is not None:
                 self.accuse(held, claim.address, now)
         elif claim.incarnation == held.incarnation and held.state is MemberState.ALIVE:
-            self.unconfirmed.discard(claim.node)
+            self.heard_from(claim.node)
 
     def suspect(self, claim: Suspect, now: float, *, source: Address | None = None) -> None:
         """Somebody says that a node does not answer."""
@@ -201,16 +210,23 @@ class Claims:
         # one by which we took that back: somebody else runs under our id.
         foreign = self._refuted_at_foreign_address
         if foreign is not None and claim.incarnation >= foreign:
-            if now >= self._clash_reported_at + CLASH_PAUSE_S:
-                self._clash_reported_at = now
-                self._clash_answers = 0
-                self._counts["identity_clashes"] += 1
-                self._outgoing.event(IdentityClash(claim.address))
-            if self._clash_answers >= CLASH_ANSWERS:
+            clash = self._clash_at(claim.address, now)
+            if clash is None or clash.answers >= CLASH_ANSWERS:
                 return
-            self._clash_answers += 1
+            clash.answers += 1
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
+
+    def _clash_at(self, address: Address, now: float) -> _Clash | None:
+        """The machine there, reported once in each pause; None for one too many."""
+        self._clashes = {a: c for a, c in self._clashes.items() if now < c.reported_at + CLASH_PAUSE_S}
+        if address not in self._clashes:
+            if len(self._clashes) >= CLASHES_LIMIT:
+                return None
+            self._clashes[address] = _Clash(now)
+            self._counts["identity_clashes"] += 1
+            self._outgoing.event(IdentityClash(address))
+        return self._clashes[address]
 
     def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
         own = self._table.own
@@ -299,6 +315,9 @@ class Claims:
             if claim.incarnation >= held.incarnation:
                 self._awareness.apply(+1)
                 self._refute(claim.incarnation, now, source=source)
+            elif source is not None:
+                # Who says so has not heard of our present life, nor perhaps of our present address.
+                self._outgoing.send(source, alive(held))
             return None
         if claim.accuser not in self._table:
             self._counts["refused_unknown_accuser"] += 1
@@ -314,7 +333,7 @@ class Claims:
     def _believe_alive(self, claim: Alive, now: float) -> None:
         self.suspicions.pop(claim.node, None)
         self.moves.drop(claim.node)
-        self.unconfirmed.discard(claim.node)
+        self.heard_from(claim.node)
         self._hold(
             Member(claim.node, claim.address, MemberState.ALIVE, claim.incarnation, claim.meta, claim.vsn),
             now,

@@ -53,7 +53,7 @@ class GossipConfig:
     """Further nodes are refused and counted."""
 
     # Coming back together (ours).
-    reconnect_interval_s: float = 30.0
+    reconnect_interval_s: float = 5.0
     """One member believed dead is dialled each interval, so that a healed partition is found."""
     seed_retry_min_s: float = 1.0
     seed_retry_max_s: float = 60.0
@@ -96,7 +96,6 @@ class GossipConfig:
             gossip_to_the_dead_s=60.0,
             push_pull_interval_s=60.0,
             stream_timeout_s=30.0,
-            reconnect_interval_s=60.0,
         )
 
     @classmethod

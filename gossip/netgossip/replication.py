@@ -178,7 +178,7 @@ class Replication:
         """What the membership holds of a node. Address None: it is forgotten, or has no record port."""
         if node_id == self._node_id:
             return
-        self._carriage.set_peer(node_id, address, now)
+        has_moved = self._carriage.set_peer(node_id, address, now)
         if address is None:
             if self._presence.forget_peer(node_id):
                 self._dissemination.forget_peer(node_id)
@@ -188,6 +188,8 @@ class Replication:
         was_live, was_suspect = self._presence.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
             self._carriage.greet(node_id, now)
+        if live and (has_moved or not was_live):
+            # What was sent to it at an address that it has left is lost, and so is what it sent by one.
             for scope in self._reception.shared_with(node_id):
                 self._exchange.compare(scope, node_id, now)
         if was_live and not live:

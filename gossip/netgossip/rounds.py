@@ -18,7 +18,7 @@ from netgossip.outgoing import Outgoing
 from netgossip.probe import RoundRobin
 from netgossip.streams import Purpose, StreamTable
 from netgossip.types import Address, Member, MemberState, NodeId
-from netgossip.wire import encode_node, encode_push_pull
+from netgossip.wire import Ping, encode_node, encode_push_pull
 
 _SCALE_FROM_MEMBERS: Final = 32
 """memberlist's pushPullScaleThreshold."""
@@ -50,6 +50,7 @@ class Rounds:
         self._gossip_at = now
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
         self._reconnect_at = now + rng.uniform(0, config.reconnect_interval_s)
+        self._strayed_at = now
 
     def handle_deadline(self, now: float) -> None:
         """Exchange and reconnect, if it is time."""
@@ -117,6 +118,20 @@ class Rounds:
         dead = self._table.others(MemberState.DEAD)
         if dead and not self._claims.is_leaving and self._rng.random() * self._table.live < len(dead) + 3:
             self.dial(self._rng.choice(dead).address, Purpose.PUSH_PULL, now)
+
+    def note_pinged(self, ping: Ping, now: float) -> None:
+        """Exchange all with a member that we don't know, or that pings us from another address than we hold, once a
+        probe interval. It knows us, so nobody else will tell us of it: while one of us was away the other came or
+        moved, and each may lack more of the other's news."""
+        if ping.source is None or ping.reply_to is None or self._claims.is_leaving:
+            return
+        member = self._table.get(ping.source)
+        # The dead and those that left are accused (detector.py); what they answer tells their address.
+        if member is not None and (not is_live(member) or member.address == ping.reply_to):
+            return
+        if now >= self._strayed_at:
+            self._strayed_at = now + self._config.probe_interval_s
+            self.dial(ping.reply_to, Purpose.PUSH_PULL, now)
 
     def dial(self, address: Address, purpose: Purpose, now: float) -> None:
         """Begin a full exchange."""

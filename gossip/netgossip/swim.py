@@ -332,6 +332,7 @@ class Swim:
         match message:
             case Ping():
                 self._detector.handle_ping(message, source, now)
+                self._rounds.note_pinged(message, now)
             case IndirectPing():
                 self._detector.handle_indirect_ping(message, source, now)
             case Ack():

@@ -126,6 +126,14 @@ class SimCluster:
             host.disk = disk
         host.start()
 
+    def move(self, name: str, ip: str) -> None:
+        """The host has this address from now on, and no other. A node that runs is not told: `set_address` does."""
+        host = self.hosts[name]
+        if self._by_ip.get(host.ip) is host:
+            del self._by_ip[host.ip]
+        host.ip = ip
+        self._by_ip[ip] = host
+
     def backup(self, name: str) -> Disk:
         """A copy of the host's disk as it is now."""
         return copy.deepcopy(self.hosts[name].disk)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from swim_net import KEY, LABEL, Host, SwimNet, address_of, id_of
 
+from netgossip.claims import CLASH_ANSWERS, CLASHES_LIMIT
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError
 from netgossip.members import INCARNATION_LIMIT
@@ -19,6 +20,7 @@ from netgossip.parse import parse_datagram_untrusted
 from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
 from netgossip.swim import Swim
 from netgossip.types import (
+    Address,
     IdentityClash,
     Member,
     MemberChanged,
@@ -109,6 +111,10 @@ def said(output: Output, to: int | None = None) -> list[Message]:
             open_datagram_untrusted(datagram.payload, keyring=Keyring([KEY]), label=LABEL)
         )
     ]
+
+
+def dialled(output: Output) -> list[Address]:
+    return [one.destination for one in output.streams if isinstance(one, StreamOpen)]
 
 
 def pinged(outputs: list[Output]) -> list[str]:
@@ -244,6 +250,49 @@ def test_whoever_was_refused_an_address_hears_what_the_member_raises_next() -> N
     assert not said(machine.hear(alive(2, 4)), to=22), "for a while only"
 
 
+@pytest.mark.parametrize("claim", [Suspect(OWN, 3, PEER), Dead(OWN, 2, PEER), Dead(OWN, 4, OWN)])
+def test_an_accusation_of_an_earlier_life_of_ours_is_answered_with_the_present_one(
+    claim: Suspect | Dead,
+) -> None:
+    """Who says it may know no more than our former address, so that no rumour of ours reaches it."""
+    machine = Machine()
+    machine.hear(alive(2))
+    machine.run_until(NOW + 3)  # what it says of itself at the start is said
+    before = machine.swim.incarnation
+    assert alive(1, before) in said(machine.hear(claim, source=7), to=7)
+    assert machine.swim.incarnation == before, "there is nothing to refute"
+
+
+def test_whoever_pings_us_unknown_or_from_another_address_than_we_hold_is_told_all_once_an_interval() -> None:
+    machine = Machine()
+    assert dialled(machine.hear(Ping(6, OWN, PEER, address_of(2)))) == [address_of(2)]
+    machine.hear(alive(2), alive(3))
+    machine.now += GossipConfig.lan().probe_interval_s
+    strayed = Ping(7, OWN, PEER, address_of(22))
+    assert dialled(machine.hear(strayed)) == [address_of(22)]
+    assert dialled(machine.hear(strayed)) == []
+    machine.now += GossipConfig.lan().probe_interval_s
+    assert dialled(machine.hear(Ping(8, OWN, THIRD, address_of(3)), source=3)) == []
+    assert dialled(machine.hear(strayed)) == [address_of(22)]
+    machine.now += GossipConfig.lan().probe_interval_s
+    machine.swim.leave(machine.now)
+    assert dialled(machine.hear(strayed)) == []
+
+
+def test_an_answer_to_a_ping_does_not_replace_the_first_full_exchange() -> None:
+    """A member that started after us answers pings, and may have never heard of our new address."""
+    peer = Member(PEER, address_of(2), MemberState.ALIVE, 1)
+    machine = Machine(remembered=[peer], config=replace(GossipConfig.lan(), push_pull_interval_s=1e6))
+    [opened] = [one for one in machine.drain().streams if isinstance(one, StreamOpen)]
+    machine.swim.handle_stream_end(opened.stream_id, machine.now, "connection refused")
+    while not (pings := [m for m in said(machine.drain(), to=2) if isinstance(m, Ping)]):
+        machine.now = machine.swim.next_deadline()
+        machine.swim.handle_deadline(machine.now)
+    machine.hear(Ack(pings[0].sequence), alive(2, 2))
+    again = machine.run_until(NOW + GossipConfig.lan().seed_retry_min_s)
+    assert address_of(2) in [to for output in again for to in dialled(output)]
+
+
 def test_a_clone_that_takes_another_raise_for_an_answer_answers_the_first_real_one() -> None:
     machine = Machine()
     clone = address_of(99)
@@ -253,6 +302,19 @@ def test_a_clone_that_takes_another_raise_for_an_answer_answers_the_first_real_o
     before = machine.swim.incarnation
     machine.hear(alive(1, before + 1, address=clone))
     assert machine.swim.incarnation == before + 2, "it learns of us by this"
+
+
+def test_each_of_several_clones_is_reported_and_answered() -> None:
+    """The answers to one use up those to another no more; together they are bounded."""
+    machine = Machine()
+    machine.hear(alive(1, machine.swim.incarnation, address=address_of(50)))
+    reported = []
+    for number in range(51, 51 + 2 * CLASHES_LIMIT):
+        for _ in range(2 * CLASH_ANSWERS):
+            output = machine.hear(alive(1, machine.swim.incarnation + 1, address=address_of(number)))
+            reported += [event.address for event in output.events if isinstance(event, IdentityClash)]
+    assert reported == [address_of(number) for number in range(51, 51 + CLASHES_LIMIT)]
+    assert machine.swim.statistics()["refutations"] == 1 + CLASHES_LIMIT * CLASH_ANSWERS
 
 
 def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:

@@ -1,9 +1,10 @@
-"""A machine is cloned while it is down, state and all, and both copies start within the same second: each must name
-the other by the first full exchange, whatever else makes them raise their incarnations meanwhile."""
+"""A machine is cloned while it is down, state and all, and the copies start within the same second: each must name
+another by the first full exchange, whatever else makes them raise their incarnations meanwhile."""
 
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import pytest
 
@@ -42,3 +43,30 @@ def test_both_copies_name_each_other(seed: int) -> None:
     told = [e.member for e in witness.events if isinstance(e, MemberChanged)]
     assert len(told) < 10, told
     assert not [e for e in witness.events if isinstance(e, IdentityClash)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_none_of_three_copies_is_left_out(seed: int) -> None:
+    """It took up to a minute for the third: the other two had answered each other so often that they were silent."""
+    rng = random.Random(f"{seed} three")
+    cluster = SimCluster(seed=seed, nodes=5, latency_s=(0.005, 0.05))
+    cluster.run_until(cluster.converged, 30)
+    copies = [cluster[f"n{number}"] for number in (2, 3, 4)]
+    for one in copies[1:]:
+        with one.commanding() as node:
+            node.leave(cluster.now)
+    cluster.run_for(1)
+    for one in copies:
+        cluster.crash(one.name)
+        one.events.clear()
+        one.node_id = copies[0].node_id
+    original = cluster.backup("n2")
+    for one in copies:
+        cluster.restart(one.name, disk=deepcopy(original))
+        cluster.run_for(rng.choice((0.0, rng.uniform(0, 2))))
+    told = [event for event in cluster["n1"].events if isinstance(event, MemberChanged)]
+    clashes = lambda one: any(isinstance(event, IdentityClash) for event in one.events)  # noqa: E731
+    cluster.run_until(lambda: all(map(clashes, copies)), WITHIN_S)
+    cluster.run_for(60)
+    assert max(one.running.incarnation for one in copies) < 80, "they do not outbid each other for ever"
+    assert len([e for e in cluster["n1"].events if isinstance(e, MemberChanged)]) < len(told) + 10
