@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+from contextlib import suppress
 
 import trio
 
@@ -31,14 +32,14 @@ class _Job:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.done = trio.Event()
-        """The kernel has answered."""
+        self.is_over = trio.Event()
+        """Nobody finds it any more, or the kernel has refused."""
         self.error: OSError | None = None
 
     def finish(self, error: OSError | None) -> None:
-        """What it said; that there is no such link is well."""
+        """What the kernel said; that there is no such link is well."""
         self.error = None if error is not None and error.errno == errno.ENODEV else error
-        self.done.set()
+        self.is_over.set()
 
 
 class Removal:
@@ -60,9 +61,7 @@ class Removal:
             # Not a task of the caller's: he does not wait for its end, nor does what it does end with him.
             trio.lowlevel.spawn_system_task(self._work, name="removal of links")
         try:
-            while not job.done.is_set() and self._netlink.has_link(index):
-                with trio.move_on_after(_LOOK_S):
-                    await job.done.wait()
+            await job.is_over.wait()
         finally:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -74,17 +73,30 @@ class Removal:
         try:
             while self._waiting:
                 jobs, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-                await self._remove_some(jobs)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, jobs)
+                    errors = await self._outcomes([job.index for job in jobs])
+                    nursery.cancel_scope.cancel()
+                for job, error in zip(jobs, errors, strict=True):
+                    job.finish(error)
         finally:
             self._is_at_work = False
 
-    async def _remove_some(self, jobs: list[_Job]) -> None:
+    async def _watch(self, jobs: list[_Job]) -> None:
+        """Tell each whose link can't be found. In their order, in which they go, so that one look is enough."""
+        with suppress(OSError, ValueError):  # the socket failed, or was closed: the kernel's answer tells
+            for job in jobs:
+                while self._netlink.has_link(job.index):
+                    await trio.sleep(_LOOK_S)
+                job.is_over.set()
+
+    async def _outcomes(self, indexes: list[int]) -> list[OSError | None]:
         try:
-            errors = await self._removed([job.index for job in jobs])
-        except (OSError, trio.ClosedResourceError) as error:  # the socket failed, or the agent stops
-            errors = [error if isinstance(error, OSError) else OSError(errno.EBADF, str(error))] * len(jobs)
-        for job, outcome in zip(jobs, errors, strict=True):
-            job.finish(outcome)
+            return await self._removed(indexes)
+        except OSError as error:  # the socket failed
+            return [error] * len(indexes)
+        except trio.ClosedResourceError:  # the agent stops, or leaves its cluster; the kernel goes on with it
+            return [OSError(errno.EBADF, "the socket was closed")] * len(indexes)
 
     async def _removed(self, indexes: list[int]) -> list[OSError | None]:
         if len(indexes) > 1:

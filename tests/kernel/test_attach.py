@@ -29,6 +29,7 @@ from kernel.overlay import (
 )
 
 from netagent.datapath.desired import LocalEndpoint
+from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
@@ -195,6 +196,24 @@ def test_a_link_that_is_gone_does_not_keep_others_from_being_removed(
         assert " stays:" in left
         assert " one:" not in left
         assert " two:" not in left
+
+    with_host(wire, (), body)
+
+
+def test_the_kernel_ends_what_was_begun_though_the_socket_is_closed(
+    wire: tuple[Namespace, Namespace],
+) -> None:
+    """As when the agent stops right after a detach."""
+
+    async def body(host: Host) -> None:
+        with opened_netns(host.namespace.path) as fd:
+            for number in range(5):
+                host.namespace.run(f"ip link add one type veth peer name other{number}")
+                netlink = Netlink(await run_in_netns(fd, open_socket))
+                index = int(host.namespace.run("cat /sys/class/net/one/ifindex"))
+                await Removal(netlink).remove(index)
+                netlink.close()
+                assert " one@" not in host.namespace.run("ip -o link")
 
     with_host(wire, (), body)
 

@@ -18,11 +18,13 @@ class SlowKernel:
     def __init__(self, *indexes):
         self.links = set(indexes)
         self.asked = []
+        self.looks = 0
         self.answered = 0
         self.error = None
         self.failure = None
 
     def has_link(self, index):
+        self.looks += 1
         return index in self.links
 
     async def execute(self, requests):
@@ -71,6 +73,7 @@ async def test_what_is_asked_for_while_one_removal_is_under_way_shares_the_next(
     assert kernel.links == set()
     assert [len(requests) for requests in kernel.asked] == [1, 39]
     assert trio.current_time() < 2 * FORGOTTEN_S
+    assert kernel.looks < 2 * FORGOTTEN_S / 0.001 + 39, "not each of them looks again and again"
 
 
 @virtual
@@ -99,6 +102,24 @@ async def test_a_socket_that_fails_is_told_to_everybody_who_waits_and_the_next_i
         nursery.start_soon(remove, 7)
         nursery.start_soon(remove, 8)
     assert len(errors) == 2
+    kernel.failure = None
+    await removal.remove(7)
+    assert kernel.links == {8}
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EBADF, "closed"), trio.ClosedResourceError()])
+@virtual
+async def test_a_socket_that_is_closed_under_it_ends_the_work_and_nothing_else(failure):
+    kernel = SlowKernel(7, 8)
+    kernel.failure = failure
+    removal = Removal(kernel)
+
+    def closed(index):
+        raise ValueError("file descriptor cannot be a negative integer (-1)")
+
+    kernel.has_link = closed
+    with pytest.raises(OSError, match="closed"):
+        await removal.remove(7)
     kernel.failure = None
     await removal.remove(7)
     assert kernel.links == {8}
