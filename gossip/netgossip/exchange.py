@@ -8,7 +8,8 @@
 
 Each held scope is compared with one random peer every digest interval, at once with a peer that becomes live or
 enters the scope, and at once with three others when a peer comes under suspicion: its last words may have reached
-only one of them. A comparison without an answer is repeated, doubling, four times.
+only one of them. A comparison without an answer is repeated, doubling, four times, or for as long as somebody waits for the peer to confirm;
+so is one after which datagrams bring what was missing, until nothing is.
 
 A peer *confirms* a scope when we hold all that it holds: it answered Same, or we have reached every version in its
 vector. A scope is *synced* when all live peers in it have confirmed. One alone may have entered a moment ago and hold
@@ -112,6 +113,14 @@ class Exchange:
         """The peer has answered a comparison."""
         self._end((scope, peer))
 
+    def answered_with_news(self, scope: Scope, peer: NodeId) -> None:
+        """The peer has answered, and datagrams with what either side lacks are under way. They may be lost, and those
+        who sent them would not notice: the comparison is repeated as if there had been no answer."""
+        comparison = self._comparisons.get((scope, peer))
+        if comparison is not None and comparison.tries == 1:
+            comparison.tries = 2
+            self._asked[scope] -= 1
+
     def take_due(
         self, now: float, peers_in: Callable[[Scope], Sequence[NodeId]], wait_s: Callable[[NodeId], float]
     ) -> list[tuple[NodeId, Scope]]:
@@ -131,11 +140,11 @@ class Exchange:
             due.append((peer, scope))
             self._asked[scope] += {0: 1, 1: -1}.get(comparison.tries, 0)
             comparison.tries += 1
-            if comparison.tries >= TRIES:
+            if comparison.tries >= TRIES and not self.is_awaited(scope):
                 self._end((scope, peer))
             else:
                 wait = max(self._config.sync_retry_s, wait_s(peer))
-                self._plan(scope, peer, comparison, now + wait * 2 ** (comparison.tries - 1))
+                self._plan(scope, peer, comparison, now + wait * 2 ** min(comparison.tries - 1, TRIES - 2))
         return due
 
     def _plan(self, scope: Scope, peer: NodeId, comparison: _Comparison, due_at: float) -> None:

@@ -40,6 +40,8 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 
 PUSHES_A_PIECE: Final = 32
 """Peers that are told before others run: up to 1 ms."""
+NEWS_IN_DATAGRAMS: Final = 32
+"""Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked for again."""
 
 
 class Reception:
@@ -195,7 +197,11 @@ class Reception:
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
-        self._exchange.answered(scope, sender)
+        news = self._news_between(vector)
+        if 0 < news <= NEWS_IN_DATAGRAMS:
+            self._exchange.answered_with_news(scope, sender)
+        else:
+            self._exchange.answered(scope, sender)
         rows = {row.owner: row for row in vector.rows}
         mine = rows.pop(self._node_id, None)
         if mine is not None:
@@ -218,6 +224,16 @@ class Reception:
         self.look_for_synced(now)
         if vector.holding:
             yield from self._bringing_up(sender, vector, now)
+
+    def _news_between(self, vector: Vector) -> int:
+        """Changes that one of the two sides lacks, at most; many where that can't be told."""
+        theirs = {row.owner: row.version for row in vector.rows}
+        news = 0
+        for owner in theirs.keys() | {row.owner for row in self._table.vector(vector.scope)}:
+            have, has = self._table.version(vector.scope, owner), theirs.get(owner, NO_VERSION)
+            is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
+            news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
+        return news
 
     def _wanted_of(self, sender: NodeId, scope: Scope, rows: dict[NodeId, Row]) -> dict[NodeId, Version]:
         """Logs that the peer holds further than we do, and from where on we need each."""

@@ -78,12 +78,42 @@ def pump(machines: dict[str, Replication], now: float) -> None:
             return
 
 
+def pass_on(source: Replication, target: Replication, now: float) -> None:
+    """What one has to say to the other; to a third nothing gets through."""
+    for datagram in source.drain().datagrams:
+        if datagram.destination == ADDRESSES[target._node_id]:
+            target.handle_datagram(datagram.payload, ("0.0.0.0", 0), now)
+
+
 def commit(machine: Replication, key: bytes, value: bytes | None, scope: Scope = CLUSTER_SCOPE) -> None:
     machine.commit(machine.prepare([(scope, key, value)]), 0.0)
 
 
 def synced(machine: Replication, scope: Scope = CLUSTER_SCOPE) -> bool:
     return ScopeSynced(scope) in machine.drain().events
+
+
+def test_what_is_lost_after_a_comparison_was_answered_is_asked_for_again() -> None:
+    """Nobody resends what a third host wrote: it used to come with the next round, five seconds later."""
+    machines = {node_id: replication(node_id, *sorted({A, B, C} - {node_id})) for node_id in (A, B, C)}
+    for now in (0.0, 1.0, 10.0):
+        pump(machines, now)  # the next rounds are at 14 at the earliest
+    a, b, c = machines.values()
+    commit(c, b"last", b"words")
+    last_words = [one for one in c.drain().datagrams if one.destination == ADDRESSES[B]]
+    b.handle_datagram(last_words[0].payload, ADDRESSES[C], 10.0)
+    b.drain()
+    a.set_peer(C, ADDRESSES[C], 10.1, live=True, suspect=True)
+    a.handle_deadline(10.1)
+    pass_on(a, b, 10.1)
+    pass_on(b, a, 10.1)
+    pass_on(a, b, 10.1)
+    assert b.drain().datagrams, "what A wants, and it is lost"
+    assert a.logs(CLUSTER_SCOPE) == ()
+    del machines[C]
+    for now in (10.2, 10.4, 10.6, 10.8, 11.0):
+        pump(machines, now)
+    assert [set(log.entries) for log in a.logs(CLUSTER_SCOPE)] == [{b"last"}]
 
 
 class Insider:
