@@ -8,8 +8,8 @@
 
 Each held scope is compared with one random peer every digest interval, at once with a peer that becomes live or
 enters the scope, and at once with three others when a peer comes under suspicion: its last words may have reached
-only one of them. A comparison without an answer is repeated, doubling, four times, or for as long as somebody waits for the peer to confirm;
-so is one after which datagrams bring what was missing, until nothing is.
+only one of them. A comparison without an answer is repeated, doubling, four times, or for as long as somebody waits
+for the peer to confirm; so is one after which datagrams bring what was missing, until nothing is.
 
 A peer *confirms* a scope when we hold all that it holds: it answered Same, or we have reached every version in its
 vector. A scope is *synced* when all live peers in it have confirmed. One alone may have entered a moment ago and hold

@@ -41,7 +41,7 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 PUSHES_A_PIECE: Final = 32
 """Peers that are told before others run: up to 1 ms."""
 NEWS_IN_DATAGRAMS: Final = 32
-"""Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked for again."""
+"""Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
 
 
 class Reception:
