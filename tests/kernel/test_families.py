@@ -25,8 +25,9 @@ from kernel.overlay import (
     wait_until,
 )
 
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
-from netagent.model.ids import veth_name
+from netagent.datapath.desired import device_mac
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.model.ids import bridge_name, veth_name
 
 pytestmark = pytest.mark.kernel
 
@@ -68,7 +69,11 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
                     mac=own.mac,
                     addresses=tuple(cidr.partition("/")[0] for cidr in own.addresses),
                 )
-                given = FirewallInput(vxlan_port=PORT, endpoints=(guarded,), members=frozenset({far}))
+                bridge = bridge_name(VNI)
+                whole = GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, far), multicast=multicast)
+                given = FirewallInput(
+                    vxlan_port=PORT, networks=(whole,), endpoints=(guarded,), members=frozenset({far})
+                )
                 await stack.enter_async_context(guarding(host.namespace, given))
             cable = stack.enter_context(closing(await packets_at(hosts[0].namespace, CABLE)))
             for own, host in zip(ends, hosts, strict=True):

@@ -60,7 +60,7 @@ def app(shared: Cluster) -> Cluster:
     for host, box, other in (("h1", "c1", "c2"), ("h2", "c2", "c1")):
         shared.wait(
             lambda h=host: set(shared.agents(h).values()) == {"alive"} and path(shared, h)["path"] == "ok",
-            CLEARED_S,
+            30.0,
             f"{host} is not well",
         )
         shared.wait(lambda b=box, o=other: shared.ask(b, o).status == "NOERROR", 5.0, "unknown names")
