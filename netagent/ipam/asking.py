@@ -25,6 +25,9 @@ ASK_TIMEOUT_S: Final = 5.0
 ASK_ONE_TIMEOUT_S: Final = 1.5
 """For one peer: a round trip and its journal's write are milliseconds; three silent peers fit into the 5 s."""
 
+SILENT_S: Final = 10.0
+"""So long a host that did not answer is asked after the others: until it answers, or is known to be dead."""
+
 TOP_UP_BELOW: Final = 0.25
 """Share of free offsets below which more are asked for ahead of need."""
 
@@ -56,6 +59,8 @@ class Asking:
         self._clock = clock
         self._turns: dict[NetworkId, trio.Lock] = {}
         self._quiet_until: dict[NetworkId, float] = {}
+        self._silent_until: dict[HostId, float] = {}
+        """Who did not answer of late is asked last, or each of many attaches would wait for a host that just died."""
         self._heard: dict[NetworkId, dict[HostId, str]] = {}
         """What others said to the last `top_up`."""
 
@@ -130,7 +135,10 @@ class Asking:
     async def _ask_around(self, holding: Holding, said: dict[HostId, str], *, is_urgent: bool = True) -> bool:
         """Ask other owners until one gives. `said` collects why the others did not."""
         request = SpaceRequest(holding.network_id, None, is_urgent)
-        for host, _ in holding.free_shares(self._view()):
+        now = self._clock()
+        self._silent_until = {host: until for host, until in self._silent_until.items() if now < until}
+        hosts = [host for host, _ in holding.free_shares(self._view())]
+        for host in sorted(hosts, key=self._silent_until.__contains__):
             if host in said:
                 continue
             said[host] = SILENT  # for the error, should the 5 s end while we ask
@@ -150,7 +158,9 @@ class Asking:
             payload = await self._ask(host, request.encode())
         holding.refresh(self._view())
         if payload is None:
+            self._silent_until[host] = self._clock() + SILENT_S
             return SILENT
+        self._silent_until.pop(host, None)
         try:
             answer = parse_answer_untrusted(payload)
         except RequestError as error:

@@ -11,7 +11,7 @@ from fakes.allocators import virtual
 from fakes.registry import N1, grant, identifier
 
 from netagent.errors import FailedError, NetagentError, NoError, RefusedError
-from netagent.ipam.asking import ASK_TIMEOUT_S
+from netagent.ipam.asking import ASK_ONE_TIMEOUT_S, ASK_TIMEOUT_S, SILENT_S
 from netagent.ipam.request import encode_granted
 from netagent.model.records import RemovalRecord
 from netgossip.types import Member, MemberState
@@ -106,6 +106,30 @@ async def test_those_who_live_are_asked_before_those_of_whom_nothing_is_known(ma
     h3.view = h3.view.with_member(Member(h2.host_id, ("192.0.2.2", 1), MemberState.ALIVE, 1))
     await h3.attach()
     assert trio.current_time() == 0
+
+
+@virtual
+async def test_who_did_not_answer_is_asked_last_for_a_while(make):
+    """A host has lost power, and many containers start elsewhere instead: not each of them waits for it."""
+    cluster = make(3)
+    await cluster.create()
+    h1, _, h3 = cluster.hosts
+    h1.is_up = False  # it has most, and nobody knows yet that it is dead
+    asked = []
+    while len(asked) < 4:
+        before, began = cluster.questions, trio.current_time()
+        await h3.attach()
+        if cluster.questions > before:
+            asked.append(trio.current_time() - began)
+        cluster.settle()
+    assert asked == [ASK_ONE_TIMEOUT_S, 0, 0, 0]
+    await trio.sleep(SILENT_S)
+    h1.is_up = True
+    while h3.allocator.free_count(N1)[0]:
+        await h3.attach()
+    before = cluster.questions
+    await h3.attach()
+    assert cluster.questions == before + 1, "the one with most is asked first again"
 
 
 @virtual
