@@ -60,6 +60,7 @@ from netagent.membership.cluster import Cluster
 from netagent.memory import keep_collections_short
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
+from netagent.pieces import turn
 from netagent.service import Service
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.identity import Identity
@@ -256,8 +257,8 @@ async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size:
     before, cpu_s = cluster.kernel.reconciler.status().entries, time.thread_time()
     began_s = time.monotonic()
     for event in events:
-        cluster.gossip.inbox.handle((event,))
-        await trio.lowlevel.checkpoint()
+        async with turn():  # as the gossip's driver does with what a stream brings
+            cluster.gossip.inbox.handle((event,))
     await cluster.following.projection.wait_programmed(cluster.live.revision)
     took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
     entries = cluster.kernel.reconciler.status().entries - before

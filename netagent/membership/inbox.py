@@ -51,8 +51,8 @@ from netgossip.types import (
 MAX_STRANGERS = 64
 STRANGER_KEPT_S: Final = 300.0
 """The gossip tells of one that goes on every two minutes at least, however seldom that one dials (60 s)."""
-PIECE_ENTRIES: Final = 50
-"""Taken into the view in one go: some 2 ms. The names', the kernel's and the collector's pieces may come in the same
+PIECE_ENTRIES: Final = 40
+"""Taken into the view in one go: some 1.5 ms. The pieces of names, of the kernel and of others may come in the same
 round of the event loop."""
 MAX_WAITING: Final = 50_000
 """Entries that wait for the view: five first syncs of 10,000 endpoints. The records themselves are the gossip's."""

@@ -102,13 +102,13 @@ def changes_between(old: Table, new: Table, touched: Collection[Key] | None = No
     In this order a name that moves from one endpoint to another is at no time without an address. They differ at
     `touched` keys alone, and only these are looked at; None: anywhere.
     """
-    gone: list[Change] = []
+    without: list[Key] = []
     for key in {**old, **new} if touched is None else touched:
-        before, row = old.get(key), new.get(key)
-        if before is row or before == row:
-            continue
+        row = new.get(key)
         if row is None:
-            gone.append((key, row))
-        else:
+            without.append(key)  # looked up in the other one later: thousands may go at once
+        elif (before := old.get(key)) is not row and before != row:
             yield key, row
-    yield from gone
+    for key in without:
+        if key in old:
+            yield key, None
