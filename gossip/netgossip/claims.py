@@ -154,7 +154,8 @@ class Claims:
             self._table.raise_incarnation(held, claim.incarnation)
 
     def merge(self, nodes: tuple[Member, ...], now: float) -> None:
-        """A full exchange. The dead of others are suspects to us, so that they get a chance to refute."""
+        """A full exchange. The dead of others are suspects to us, so that they get a chance to refute; but what we
+        only remember of a life before counts less than what somebody saw since."""
         is_first, self._merged = not self._merged, True
         for node in nodes:
             is_known = node.node_id in self._table
@@ -166,7 +167,9 @@ class Claims:
                 continue
             if node.state is MemberState.ALIVE or not is_known:
                 self.alive(Alive(node.node_id, node.incarnation, node.address, node.meta, node.vsn), now)
-            if node.state in (MemberState.SUSPECT, MemberState.DEAD):
+            if is_first and node.state is MemberState.DEAD and node.node_id in self.unconfirmed:
+                self.dead(Dead(node.node_id, node.incarnation, self._table.own_id), now)
+            elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
                 self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
             elif node.state is MemberState.LEFT:
                 self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)

@@ -293,6 +293,19 @@ def test_an_answer_to_a_ping_does_not_replace_the_first_full_exchange() -> None:
     assert address_of(2) in [to for output in again for to in dialled(output)]
 
 
+def test_a_host_that_starts_believes_at_once_who_died_while_it_was_away() -> None:
+    """It suspected them anew, as if it had known better. Later the dead of others are suspects."""
+    peers = [Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in (2, 3, 4)]
+    machine = Machine(remembered=peers)
+    claims = machine.swim._claims
+    claims.merge((peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW)
+    assert machine.state_of(THIRD) is MemberState.DEAD
+    claims.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW)
+    assert machine.state_of(id_of(4)) is MemberState.SUSPECT
+    machine.hear(alive(3, 2))
+    assert machine.state_of(THIRD) is MemberState.ALIVE, "it may refute that as ever"
+
+
 def test_a_clone_that_takes_another_raise_for_an_answer_answers_the_first_real_one() -> None:
     machine = Machine()
     clone = address_of(99)

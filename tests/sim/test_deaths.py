@@ -7,6 +7,8 @@ import random
 import pytest
 from sim.fleet import Fleet
 
+from netagent.model.ids import HostId
+
 HIDDEN_S = 5.0
 """What is promised of 99 in 100 pairs of a dead host and one that lives."""
 DECLARED_S = 15.0
@@ -107,6 +109,20 @@ def test_a_host_whose_agent_was_away_before_it_lost_power_is_hidden_as_fast() ->
     times_s = lose_power(fleet, ["n9"])
     report("an agent away for a minute", times_s)
     assert times_s[-1] <= HIDDEN_S
+
+
+def test_an_agent_that_was_away_during_a_death_hides_the_dead_soon_after_its_start() -> None:
+    """It went on naming them for 24 s: what the others saw was a suspicion to it, as if it had known better."""
+    fleet = Fleet(seed=9, hosts=5)
+    fleet.cluster.run_for(UP_S)
+    fleet.stop_agent("n1")
+    fleet.power_off("n2")
+    fleet.cluster.run_for(40.0)
+    fleet.start_agent("n1")
+    fleet.cluster.run_for(HIDDEN_S)
+    started, dead = fleet.hosts["n1"], HostId(fleet.hosts["n2"].sim.node_id)
+    assert started.view.is_host_hidden(dead)
+    assert fleet.false == []
 
 
 def test_a_host_that_some_cannot_hear_is_hidden_on_none_while_it_is_only_suspected() -> None:
