@@ -1,7 +1,7 @@
 """What a node tells others without being asked, each on its own timer.
 
 gossip      while rumours wait: to a few random members each gossip interval
-exchange    everything, with one random live member, over a stream, now and then
+exchange    everything, with one random live member, over a stream, now and then, and soon after a start or a move
 reconnect   the same with one of the dead, for ever: so a healed partition is found
 """
 
@@ -22,6 +22,8 @@ from netgossip.wire import Ping, encode_node, encode_push_pull
 
 _SCALE_FROM_MEMBERS: Final = 32
 """memberlist's pushPullScaleThreshold."""
+_BELIEVED: Final = 2.0
+"""Probe timeouts until others believe a new address: one to check the old one, and as much for the word to spread."""
 NEVER: Final = float("inf")
 
 
@@ -51,11 +53,16 @@ class Rounds:
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
         self._reconnect_at = now + rng.uniform(0, config.reconnect_interval_s)
         self._strayed_at = now
+        self._soon_at = NEVER
+        self.exchange_soon(now)
 
     def handle_deadline(self, now: float) -> None:
         """Exchange and reconnect, if it is time."""
         if now >= self._push_pull_at:
             self._push_pull_at = now + self._push_pull_interval_s() * self._rng.uniform(0.9, 1.1)
+            self._exchange_with_random(now)
+        if now >= self._soon_at:
+            self._soon_at = NEVER
             self._exchange_with_random(now)
         if now >= self._reconnect_at:
             self._reconnect_at = now + self._config.reconnect_interval_s * self._rng.uniform(0.9, 1.1)
@@ -64,13 +71,18 @@ class Rounds:
     def next_deadline(self) -> float:
         """When something is to be told."""
         gossip_at = self._gossip_at if self._outgoing.rumours else NEVER
-        return min(self._push_pull_at, self._reconnect_at, gossip_at)
+        return min(self._push_pull_at, self._soon_at, self._reconnect_at, gossip_at)
 
     def note_newcomer(self, node_id: NodeId, now: float) -> None:
         """Somebody became live, and is told of the rumours from now on."""
         self._order.add(node_id)
         if self._gossip_at == NEVER:
             self._gossip_at = now  # until now there was nobody to tell
+
+    def exchange_soon(self, now: float) -> None:
+        """We are at a new address, or may be: until others have found the old one silent they send rumours there, and
+        what is spread in that time never comes to us."""
+        self._soon_at = now + _BELIEVED * self._config.probe_timeout_s
 
     def hurry(self, now: float) -> None:
         """What waits is urgent."""

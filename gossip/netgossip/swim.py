@@ -248,6 +248,7 @@ class Swim:
         """Tell everybody our new address."""
         if address != self._table.own.address and not self._claims.is_leaving:
             self._claims.announce(now, address=address)
+            self._rounds.exchange_soon(now)
             self._settle(now)
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:

@@ -18,6 +18,7 @@ from netgossip.members import INCARNATION_LIMIT
 from netgossip.moves import RIVAL_TOLD_S
 from netgossip.parse import parse_datagram_untrusted
 from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
+from netgossip.streams import Purpose
 from netgossip.swim import Swim
 from netgossip.types import (
     Address,
@@ -115,6 +116,12 @@ def said(output: Output, to: int | None = None) -> list[Message]:
 
 def dialled(output: Output) -> list[Address]:
     return [one.destination for one in output.streams if isinstance(one, StreamOpen)]
+
+
+def exchanges(machine: Machine) -> list[Address]:
+    """With whom full ones are under way."""
+    streams = machine.swim._streams._streams.values()
+    return [one.peer for one in streams if one.purpose is Purpose.PUSH_PULL]
 
 
 def pinged(outputs: list[Output]) -> list[str]:
@@ -277,6 +284,16 @@ def test_whoever_pings_us_unknown_or_from_another_address_than_we_hold_is_told_a
     machine.now += GossipConfig.lan().probe_interval_s
     machine.swim.leave(machine.now)
     assert dialled(machine.hear(strayed)) == []
+
+
+def test_a_new_address_is_followed_by_a_full_exchange_once_others_believe_it() -> None:
+    machine = Machine(config=replace(GossipConfig.lan(), push_pull_interval_s=1e6))
+    machine.hear(*(alive(number) for number in range(2, 9)))
+    machine.run_until(NOW + 1.2)  # a start has one as well
+    machine.swim.set_address(address_of(11), machine.now)
+    before = len(exchanges(machine))
+    machine.run_until(machine.now + 2 * GossipConfig.lan().probe_timeout_s)
+    assert len(exchanges(machine)) == before + 1
 
 
 def test_an_answer_to_a_ping_does_not_replace_the_first_full_exchange() -> None:
