@@ -183,7 +183,7 @@ class Server:
         now = self._clock()
         for _ in range(_BATCH):
             try:
-                payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES)
+                payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
             except BlockingIOError:
                 return
             except OSError:
@@ -196,7 +196,7 @@ class Server:
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""
         try:
-            listener.udp.sendto(payload, peer)  # type: ignore[call-overload]  # whatever recvfrom gave
+            listener.udp.sendto(payload, socket.MSG_DONTWAIT, peer)  # type: ignore[call-overload]  # as recvfrom gave it
         except OSError:
             self._counts["send_errors"] += 1
 

@@ -35,8 +35,12 @@ class SocketPair(NamedTuple):
         self.tcp.close()
 
     def copy(self) -> SocketPair:
-        """Return copies, to be closed on their own."""
-        return SocketPair(self.udp.dup(), self.tcp.dup())
+        """Return copies, to be closed on their own.
+
+        Not by `socket.dup`: that sets whether reading waits, which all copies have in common. The process would wait
+        in a read that it knows to return at once, and with it the names of every container.
+        """
+        return SocketPair(*(socket.socket(fileno=os.dup(one.fileno())) for one in self))
 
 
 async def connect(path: Path) -> trio.socket.SocketType:

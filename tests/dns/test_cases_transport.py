@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 
@@ -46,6 +47,22 @@ def test_t53_t54_t69_t69c_options_and_flags_are_not_echoed(play):
         assert texts(reply) == set(WEB_A)
         assert reply.options == ()
         assert reply.ednsflags == 0x8000  # DO is copied (RFC 3225 3), the unknown bit is not
+
+    play(scenario)
+
+
+@pytest.mark.timeout(30)
+def test_a_copy_of_a_socket_that_waits_holds_nobody_up(play):
+    """All copies of a socket wait, or none: the agent's copies are of the process's sockets."""
+
+    async def scenario(world: World) -> None:
+        udp, tcp = listening_pair()
+        world.server.remove_listener("ask")
+        world.addresses["ask"] = udp.getsockname()
+        world.server.add_listener("ask", udp, tcp)
+        os.set_blocking(udp.fileno(), True)
+        for _ in range(2):
+            assert texts(await world.ask("web")) == set(WEB_A)
 
     play(scenario)
 

@@ -283,6 +283,19 @@ def test_a_run_directory_that_is_missing_is_said(tmp_path):
     trio.run(main)
 
 
+def test_a_copy_of_sockets_leaves_them_as_they_are(run_dir, container):
+    """The process never waits in a read: with `socket.dup` its own copies would wait, and all names with them."""
+    with contextlib.closing(container.pair()) as served:
+        for one in served:
+            os.set_blocking(one.fileno(), False)  # as the process does with its copies
+        with contextlib.closing(served.copy()) as copy:
+            for mine, its in zip(copy, served, strict=True):
+                assert not os.get_blocking(its.fileno())
+                assert mine.getsockname() == its.getsockname()
+                assert (mine.family, mine.type) == (its.family, its.type)
+                assert not mine.get_inheritable()
+
+
 def test_the_process_is_light(run_dir):
     """It must not drag in what only the agent needs."""
     heavy = [
