@@ -19,7 +19,7 @@ import hashlib
 import logging
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,24 +103,29 @@ class Tables:
         self._rules, self._elements = looks.rules, dict(looks.elements)
         return _without_elements(ruleset), generation
 
-    async def install(self, ruleset: Ruleset) -> int | None:
+    async def install(self, ruleset: Ruleset, standing: Ruleset | None = None, seen: int = -1) -> int | None:
         """Put the tables in the place of what there is; the generation at which they are known to be whole. None when
         somebody changed rules in that moment: how ours read may be his doing, so they are to be put once more.
 
+        With `standing`, which they are known to be at the generation `seen`, families whose rules stay as they are
+        change by elements alone, and what these rules have noted (who asked whom by datagrams) outlives that.
+
         FailedError in one sentence; then what was there is still there.
         """
-        counted, silent = self.counters(), ""
+        kept, before = self._keep(ruleset, standing, seen)
+        put = frozenset(Family) - kept
+        counted, silent = self._count(put), self.silent if Family.NETDEV in kept else ""
         try:
-            before = await self._replace(ruleset)
+            await self._run(render(ruleset, put))
         except FailedError as error:
             # Before Linux 6.16 a chain of the netdev family can't be made before its devices are.
-            if not ruleset.rejecting:
+            if not ruleset.rejecting or Family.NETDEV in kept:
                 raise
             ruleset = replace(ruleset, rejecting=frozenset())
-            before = await self._replace(ruleset)
+            await self._run(render(ruleset, put))
             silent = str(error)
         self._counted, self.silent = counted, silent
-        self._elements = {kind.name: _raw(kind, ruleset.elements[kind]) for kind in KINDS}
+        self._note_elements(ruleset, put)
         try:
             self._translation.put()
         except OSError as error:
@@ -140,14 +145,32 @@ class Tables:
         self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
 
-    async def _replace(self, ruleset: Ruleset) -> int:
-        """The generation before. FailedError."""
+    def _keep(self, ruleset: Ruleset, standing: Ruleset | None, seen: int) -> tuple[frozenset[Family], int]:
+        """(Families that need not be put anew, as their elements are those of `ruleset` now; the generation).
+
+        None of them, if somebody was at work on the host's rules since `seen`. FailedError."""
+        generation = self._generation()
+        if standing is None or generation != seen:
+            return frozenset(), generation
+        kept = frozenset(one for one in Family if _rules(standing, one) == _rules(ruleset, one))
+        changes = self._changes(standing, ruleset, kept)
+        if changes:
+            try:
+                nftables.commit(self.sock, changes)
+            except OSError as error:
+                _log.warning("firewall: our tables refuse a change (%s): they are put anew", error.strerror)
+                changes = None
+            generation = self._generation()
+        if changes is None or generation != seen + bool(changes):
+            return frozenset(), generation
+        self._note_elements(ruleset, kept, standing)
+        return kept, generation
+
+    def _generation(self) -> int:
         try:
-            before = self.generation()
+            return self.generation()
         except OSError as error:
             raise FailedError(f"can't read the host's ruleset: {error.strerror}", code="firewall") from error
-        await self._run(render(ruleset))
-        return before
 
     def _remember(self, text: str) -> None:
         """A crash before this leaves tables that are not known again, and put anew once."""
@@ -169,10 +192,19 @@ class Tables:
         """
         if _without_elements(old) != _without_elements(new):
             return False
+        changes = self._changes(old, new, frozenset(Family))
+        if changes is None:
+            return False
+        nftables.commit(self.sock, changes)
+        self._note_elements(new, frozenset(Family), old)
+        return True
+
+    def _changes(self, old: Ruleset, new: Ruleset, families: Collection[Family]) -> list[Change] | None:
+        """By which the sets of these families come to hold what they should; None: too many for one step."""
         changes: list[Change] = []
         count = 0
         for kind in KINDS:
-            if new.elements[kind] is old.elements[kind]:
+            if kind.family not in families or new.elements[kind] is old.elements[kind]:
                 continue
             before, after = self._elements[kind.name], _raw(kind, new.elements[kind])
             gone = {key: value for key, value in before.items() if after.get(key) != value}
@@ -180,13 +212,16 @@ class Tables:
             count += len(gone) + len(come)
             changes += _element_changes(nftables.DELSETELEM, kind, gone)
             changes += _element_changes(nftables.NEWSETELEM, kind, come)
-        if count > STEP_ELEMENTS:
-            return False
-        nftables.commit(self.sock, changes)
+        return changes if count <= STEP_ELEMENTS else None
+
+    def _note_elements(
+        self, ruleset: Ruleset, families: Collection[Family], old: Ruleset | None = None
+    ) -> None:
+        """The sets of these families hold what they should; before, what they should by `old`."""
         for kind in KINDS:
-            if new.elements[kind] is not old.elements[kind]:
-                self._elements[kind.name] = _raw(kind, new.elements[kind])
-        return True
+            is_new = old is None or ruleset.elements[kind] is not old.elements[kind]
+            if kind.family in families and is_new:
+                self._elements[kind.name] = _raw(kind, ruleset.elements[kind])
 
     async def forget_datagrams(self, old: Ruleset, new: Ruleset) -> None:
         """Have flows to published ports that lead elsewhere by now be looked at anew."""
@@ -257,8 +292,12 @@ class Tables:
 
     def counters(self) -> dict[str, int]:
         """Packets dropped since the start, by reason; what can't be read counts as none."""
+        return self._count(Family)
+
+    def _count(self, families: Iterable[Family]) -> dict[str, int]:
+        """The same by tables of these families, and by all that have been replaced."""
         counted = dict(self._counted)
-        for family in Family:
+        for family in families:
             try:
                 objects = nftables.dump(self.sock, nftables.GETOBJ, _NUMBERS[family], text(1, TABLE))
             except OSError:
@@ -314,6 +353,11 @@ def _memory_of(ruleset: Ruleset, rules: Iterable[bytes]) -> str:
     their handles, so that it is these tables and no others."""
     parts = (render(_without_elements(ruleset)).encode(), b"".join(rules))
     return " ".join(hashlib.sha256(part).hexdigest() for part in parts) + "\n"
+
+
+def _rules(ruleset: Ruleset, family: Family) -> str:
+    """What a family's table is made of, but for its elements."""
+    return render(_without_elements(ruleset), {family})
 
 
 def _without_elements(ruleset: Ruleset) -> Ruleset:

@@ -136,8 +136,8 @@ class Guard:
         is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
         must_put = is_due or not self._is_sure
         if self._standing is None or must_put or not self._changed_to(self._standing, wanted):
-            self._standing = None
-            seen = await self._tables.install(wanted)
+            standing, self._standing = None if must_put else self._standing, None
+            seen = await self._tables.install(wanted, standing, self._seen)
             self._seen, self._is_sure = seen or -1, seen is not None
             self._standing = wanted
             self._silent_until = trio.current_time() + self._silent_s
@@ -157,6 +157,7 @@ class Guard:
                 self._seen += 1  # nobody but us: nothing to read back
         except OSError as error:
             _log.warning("firewall: our tables refuse a change (%s): they are put anew", error.strerror)
+            self._standing = None
             return False
         if is_done:
             self._standing = wanted

@@ -240,8 +240,8 @@ _CHAINS: Final = {
 }
 
 
-def render(ruleset: Ruleset) -> str:
-    """One transaction that puts our tables, and nobody else's, in the place of what there is of them."""
+def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -> str:
+    """One transaction that puts our tables of these families, and nobody else's, in the place of what there is."""
     words = {
         "$OURS4": _ours("ip", ruleset.subnets),
         "$OURS6": _ours("ip6", ruleset.subnets),
@@ -256,7 +256,7 @@ def render(ruleset: Ruleset) -> str:
         "$MARK": policy.MARK,
     }
     tables = []
-    for family in Family:
+    for family in (one for one in Family if one in families):
         body = [f"\tcounter {name} {{ }}\n" for name in COUNTERS[family]]
         body += [_set(ruleset, kind) for kind in KINDS if kind.family is family]
         chains = _CHAINS[family]

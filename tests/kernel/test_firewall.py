@@ -344,6 +344,32 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
     trio.run(main)
 
 
+def test_rules_that_change_are_put_without_the_others_unless_somebody_damaged_these(
+    namespaces: NamespaceFactory,
+) -> None:
+    host = namespaces("h")
+
+    def handle() -> str:
+        return host.run("nft -a list chain bridge netagent sender")
+
+    async def main() -> None:
+        async with guarding(host, GIVEN) as guard:
+            before = handle()
+            other = GuardedEndpoint(veth="nv00000009", mac="0a:00:0a:42:00:09", addresses=("10.66.0.9",))
+            more = dataclasses.replace(GIVEN, subnets=("10.77.0.0/16",), endpoints=(*GIVEN.endpoints, other))
+            await give(guard, more, 2)
+            assert "10.77.0.0/16" in host.run("nft list table inet netagent")
+            assert other.mac in host.run("nft list set bridge netagent senders4")
+            assert handle() == before, "this table is the same, not one that looks like it"
+            host.run("nft flush chain bridge netagent sender")
+            await give(guard, dataclasses.replace(more, subnets=("10.78.0.0/16",)), 3)
+            assert "10.78.0.0/16" in host.run("nft list table inet netagent")
+            assert handle().count("senders4") == before.count("senders4") > 0
+            assert guard.status().restored == 1
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize("moment", ["put", "adopt"], ids=["put there", "taken over"])
 @pytest.mark.parametrize("damage", ["flush ruleset", "flush chain bridge netagent sender"])
 def test_what_somebody_does_to_our_tables_in_the_moment_in_which_they_are(

@@ -215,8 +215,15 @@ def test_nobody_answers_what_was_not_asked(namespaces: NamespaceFactory) -> None
                 await far.sendto(b"answer", ("10.66.0.3", PORT))
                 with trio.fail_after(PROMPT_S):
                     assert await near.recv(100) == b"answer"
+                # Somebody makes a network, on whatever host: rules of the host change, not who may speak here.
+                await give(guard, dataclasses.replace(given, subnets=("10.77.0.0/16",)), 2)
+                await far.sendto(b"more", ("10.66.0.3", PORT))
+                with trio.fail_after(PROMPT_S):
+                    assert await near.recv(100) == b"more"
                 await far.sendto(b"elsewhere", ("10.66.0.3", PORT + 1))
             await wait_until(lambda: guard.status().dropped["refused"] == 2, "both unasked ones are refused")
+            assert "10.77.0.0/16" in host.run("nft list table inet netagent")
+            assert guard.status().restored == 0
 
     trio.run(main)
 
