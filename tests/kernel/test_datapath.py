@@ -249,16 +249,23 @@ def inventory(namespace: Namespace) -> list[str]:
 
 
 async def wait_equal(host: Host, state: KernelState, what: str, bound_s: float = 3.0) -> None:
-    """The kernel comes to hold `state`, and the notifications have died down."""
-    difference: list[object] = []
+    """The kernel holds `state` within the bound, and then still when the notifications have died down."""
+
+    async def difference() -> list[object]:
+        return list(plan(state, (await observe(host.netlink)).state))
+
+    found: list[object] = ["a look takes too long"]
     with trio.move_on_after(bound_s):
-        while True:
-            difference = list(plan(state, (await observe(host.netlink)).state))
+        while found := await difference():
+            await trio.sleep(0.02)
+    assert not found, f"after {what}: {found}"
+    with trio.fail_after(10):
+        looks = -1
+        while host.reconciler.status().looks != looks:
             looks = host.reconciler.status().looks
             await trio.sleep(0.12)
-            if not difference and host.reconciler.status().looks == looks:
-                return
-    pytest.fail(f"after {what}: {difference}")
+    found = await difference()
+    assert not found, f"after {what}, in the end: {found}"
 
 
 def test_a_restart_changes_nothing_and_removes_what_is_no_longer_wanted(
