@@ -6,7 +6,7 @@ Five activities run side by side, each with its own timer:
     gossip      while rumours wait: to a few random members each interval          rounds.py, broadcasts.py
     exchange    everything, with one random live member, over a stream, now and then              rounds.py
     reconnect   dial who should be a member and is not, for ever         rounds.py, absentees.py, redial.py
-    judgement   suspicions that run out, new addresses, forgetting                                 claims.py
+    judgement   suspicions that run out, new addresses, forgetting                      claims.py, moves.py
 
 and every activity answers to the same table of beliefs (members.py, claims.py).
 """
@@ -172,8 +172,7 @@ class Swim:
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
         """Bytes that came on a stream, in any cut."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
+        if (stream := self._streams.get(stream_id)) is None:
             return
         try:
             frame = stream.reader.feed_untrusted(data)
@@ -191,8 +190,7 @@ class Swim:
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer half-closed (`error` None) or the stream broke, before its message was whole."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
+        if (stream := self._streams.get(stream_id)) is None:
             return
         self._counts["streams_failed"] += 1
         self._close(stream, now, is_broken=error is not None)
