@@ -383,10 +383,6 @@ RECORD_SIDE = RECORD_PARTS | {
     "replication",
 }
 
-DRIVERS = {"netgossip.driver": 250, "netdns.server": 250}
-"""Lines. A driver has no decision in it; one that grows has found some."""
-
-
 def files_of(package: str) -> dict[str, Path]:
     """The package's modules by name."""
     root = ROOTS[package]
@@ -571,11 +567,6 @@ def test_the_command_line_path_stays_light() -> None:
     assert heavy.isdisjoint(
         {"trio", "pyroute2", "msgpack", "cryptography", "starlette", "hypercorn", "zeroconf"}
     )
-
-
-@pytest.mark.parametrize("module", sorted(DRIVERS))
-def test_drivers_stay_small(module: str) -> None:
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < DRIVERS[module]
 
 
 def test_the_folders_of_the_libraries_are_no_packages() -> None:
