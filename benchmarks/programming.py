@@ -150,6 +150,11 @@ def measure_batches(count: int, folder: Path) -> float:
     return len(lines) / took_s
 
 
+async def no_drops(_asked: object) -> tuple[str, ...]:
+    """Other hosts are not answered."""
+    return ()
+
+
 @asynccontextmanager
 async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, NetworkId, Ticks]]:
     """The whole agent, with one container in a network."""
@@ -166,6 +171,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         state=state,
         underlay=Underlay(ADDRESS, "up0", 1500),
         ways_out=lambda: frozenset({"up0"}),
+        find_drops=no_drops,
         runtimes=HostTargets(),
     )
     ticks = Ticks()

@@ -29,6 +29,7 @@ from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
 from netagent.datapath.uplink import Standpoint, Underlay, ways_out
 from netagent.doctor.foreign import ForeignRules
+from netagent.doctor.rule_match import Packet
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.runtimes import Runtimes
 from netagent.integrations.targets import HostTargets
@@ -37,6 +38,7 @@ from netagent.membership.joining import Admission, addresses_given, be_admitted
 from netagent.membership.lost_journal import require_journal
 from netagent.membership.neighbours import Neighbours
 from netagent.membership.own_host import version_of_others
+from netagent.membership.question import Drops
 from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.memory import keep_collections_short
 from netagent.service import Service
@@ -134,6 +136,13 @@ class Agent:
 
     def _ways_out(self) -> frozenset[str]:
         return ways_out(self.uplinks.uplinks, self.underlay)
+
+    async def _find_drops(self, asked: Drops) -> tuple[str, ...]:
+        """For another host's `ping`: what on this host drops a packet to or from a container here."""
+        packet = Packet(protocol=asked.protocol, port=asked.port, source=asked.source, target=asked.target)
+        is_apart = self.cluster is not None and self.cluster.kernel.tagger.is_tagging
+        found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
+        return tuple(one.message for one in found)
 
     def _version_of_others(self) -> int | None:
         return version_of_others(self.cluster.live.view) if self.cluster is not None else None
@@ -321,6 +330,7 @@ class Agent:
             underlay=self.underlay,
             runtimes=HostTargets(),
             ways_out=self._ways_out,
+            find_drops=self._find_drops,
             introduced=seeds,
         )
         cluster.set_seeds(())

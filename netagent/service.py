@@ -10,20 +10,23 @@ import datetime as dt
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from netagent import __version__
 from netagent.control import schema
 from netagent.control.inspecting import inspect_noted, inspecting
-from netagent.control.lookup import look_up
+from netagent.control.lookup import answered
 from netagent.control.pinging import ping
 from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
 from netagent.control.space_use import space_use
 from netagent.control.status import status_of
+from netagent.doctor.cluster import CLUSTER_CHECKS, Warned
 from netagent.doctor.examining import diagnose
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
+from netagent.doctor.finding import examine
 from netagent.doctor.why import Explanation
 from netagent.errors import FailedError, InputError, NoError
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -309,16 +312,20 @@ class Service:
         return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"])
 
     async def doctor(self) -> schema.Doctor:
-        """Checks of the host, and of intent against kernel."""
-        return doctor_of(await diagnose(self._agent), agent="answers")
+        """Checks of the host, of intent against kernel, and all that `status` warns of."""
+        diagnosis = await diagnose(self._agent)
+        status = await status_of(self._agent)
+        warned = [Warned(one["code"], one["message"], one["cure"]) for one in status["warnings"]]
+        whole = replace(diagnosis, cluster=tuple(examine(CLUSTER_CHECKS, warned)))
+        return doctor_of(whole, agent="answers")
 
     async def ping(self, asked: schema.PingRequest) -> schema.Ping:
         """Does a packet get there?"""
         return await ping(self._cluster(), asked, self._agent.foreign_rules)
 
     async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
-        """What the resolver would answer."""
-        return look_up(self._cluster(), name, rtype, from_endpoint)
+        """What the resolver would answer; a name outside the cluster is asked of the host's name servers."""
+        return await answered(self._cluster(), name, rtype, from_endpoint)
 
     async def wait_changed(self, seen: int) -> int:
         """The generation of what lists show."""

@@ -54,6 +54,7 @@ PERFORMS = {
     "netagent.control.api",
     "netagent.control.body",
     "netagent.control.client",
+    "netagent.control.lookup",
     "netagent.control.pinging",
     "netagent.control.server",
     "netagent.control.service",  # the seam: its methods are awaited
@@ -74,12 +75,14 @@ PERFORMS = {
     "netagent.integrations.shim_call",
     "netagent.integrations.targets",
     # what is wrong
+    "netagent.doctor.agent_ports",
     "netagent.doctor.alone",
     "netagent.doctor.asking",
     "netagent.doctor.examining",
     "netagent.doctor.explaining",
     "netagent.doctor.foreign",
     "netagent.doctor.gathering",
+    "netagent.doctor.name_servers",
     "netagent.doctor.reaching",
     "netagent.doctor.visiting",
     # kernel
@@ -293,9 +296,17 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.usecases", "netdns.errors",
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
+    "netagent.control.lookup": {
+        "netagent.control", "netagent.doctor.name_servers", "netagent.errors", "netagent.names.explain",
+        "netagent.usecases", "netdns",
+    },
+    "netagent.control.status": {
+        "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.pieces", "netagent.probes.quality",
+        "netagent.registry",
+    },
     "netagent.control.pinging": {
-        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.probes.quality",
-        "netagent.registry", "netagent.usecases.endpoint_rules", "netagent.usecases.finding",
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.membership.question", "netagent.model",
+        "netagent.probes.quality", "netagent.registry", "netagent.usecases",
     },
     "netagent.control.space_use": {
         "netagent.control", "netagent.ipam.space", "netagent.model", "netagent.registry",
@@ -308,7 +319,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.registry", "netagent.usecases", "netgossip.errors", "netgossip.invitation",
     },
     "netagent.agent": {
-        "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.foreign", "netagent.errors",
+        "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor", "netagent.errors",
         "netagent.integrations", "netagent.log", "netagent.membership", "netagent.memory", "netagent.service",
         "netagent.state_dir", "netagent.supervision", "netagent.usecases.drain", "netgossip",
     },
@@ -382,6 +393,7 @@ RECORD_SIDE = RECORD_PARTS | {
     "record_wire",
     "replication",
 }
+
 
 def files_of(package: str) -> dict[str, Path]:
     """The package's modules by name."""

@@ -62,7 +62,14 @@ def report(answer: Item) -> Iterator[str]:
         yield from map(_line, answer["intent"])
     else:
         yield f"  not compared: {clean(answer['absent'])}"
-    yield from _findings([*answer["host"], *answer["intent"]])
+    yield ""
+    yield "cluster and configuration"
+    cluster = answer.get("cluster", [])
+    if cluster:
+        yield from map(_line, cluster)
+    else:
+        yield "  not looked at: no agent answers" if answer["agent"] == "silent" else "  not looked at"
+    yield from _findings([*answer["host"], *answer["intent"], *cluster], has_cluster=bool(cluster))
 
 
 def _line(check: Item) -> str:
@@ -86,11 +93,13 @@ def _extent(looked_at: Item) -> str:
     return f" ({', '.join(parts)})"
 
 
-def _findings(checks: Sequence[Item]) -> Iterator[str]:
+def _findings(checks: Sequence[Item], *, has_cluster: bool) -> Iterator[str]:
     found = [(check, one) for check in checks for one in check["findings"]]
+    unknown = [check["name"] for check in checks if check["verdict"] == "not known"]
+    unknown += [] if has_cluster else ["the cluster"]
     yield ""
     if not found:
-        yield "Nothing is wrong."
+        yield "Nothing is wrong." if not unknown else f"No check failed; not looked at: {', '.join(unknown)}."
         return
     for check, one in found:
         mark = "!" if one["severity"] == "failed" else "-"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from netagent.control import schema
+from netagent.doctor.name_servers import LOOKUP_S, ServerAnswer, ask_servers, say_answer
 from netagent.errors import InputError
-from netagent.names.explain import HOST_VIEW, TYPES, explain
+from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, explain
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 from netagent.usecases.finding import local_endpoint_called
 from netdns.errors import DnsError
+from netdns.name import from_text
 
 if TYPE_CHECKING:
     from netagent.membership.cluster import Cluster
@@ -46,4 +49,39 @@ def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> sche
         ],
         "asked_for": asker.endpoint_id if asker else "",
         "reason": explained.reason,
+        "servers": [],
+    }
+
+
+async def answered(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+    """As `look_up`, and a name outside the cluster is asked of the host's name servers. InputError, NoError."""
+    found = look_up(cluster, name, rtype, from_endpoint)
+    if found["status"] != FORWARDED:
+        return found
+    servers = cluster.following.supervisor.name_servers()
+    answers = await ask_servers(servers, from_text(found["name"]), TYPES[found["type"]], LOOKUP_S)
+    return _with_answers(found, answers)
+
+
+def _with_answers(found: schema.Lookup, answers: Sequence[ServerAnswer]) -> schema.Lookup:
+    """A forwarded look-up with what the host's name servers said: the first address that one of them gave."""
+    best = next((one for one in answers if one.addresses), None)
+    said = "; ".join(map(say_answer, answers)) or "the host has no name server"
+    return {
+        **found,
+        "answers": [
+            {"name": found["name"], "type": found["type"], "ttl_s": ttl_s, "data": address}
+            for address, ttl_s in (best.addresses if best is not None else ())
+        ],
+        "reason": f"{found['reason']}; {said}",
+        "servers": [
+            {
+                "server": one.server,
+                "status": one.status,
+                "after_s": None if one.after_s is None else round(one.after_s, 4),
+                "addresses": [address for address, _ in one.addresses],
+                "trouble": one.trouble,
+            }
+            for one in answers
+        ],
     }

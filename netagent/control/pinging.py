@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from netagent.control import schema
 from netagent.control.lookup import look_up
 from netagent.doctor import why
 from netagent.doctor.explaining import gather
+from netagent.doctor.finding import Severity
 from netagent.doctor.foreign import ForeignRules
 from netagent.doctor.inside import inside_lines
 from netagent.doctor.intent import host_text
 from netagent.doctor.objects import Evidence
 from netagent.doctor.reach import SMALL_BYTES, Hop, Tally, hop_of, judge
-from netagent.doctor.reaching import connect, echo
+from netagent.doctor.reaching import connect, echo, no_route
+from netagent.doctor.rule_match import Packet
 from netagent.doctor.visiting import visit
 from netagent.errors import InputError, NoError
+from netagent.membership import question
 from netagent.model.ids import HostId
 from netagent.model.records import Policy
 from netagent.probes.quality import PathStatus, Quality
@@ -37,9 +41,10 @@ _PORTS = range(1, 1 << 16)
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """Whom to reach."""
+    """Whom to reach. What is said of one host and one endpoint is said of the first address."""
 
     addresses: tuple[str, ...]
+    """The first is the one that the trace follows."""
     named: str
     """How the addresses were found; a sentence."""
     host_id: HostId | None
@@ -47,13 +52,15 @@ class _Aim:
     endpoint: EndpointView | None
     full_bytes: int | None
     """As large as packets there may be; None where that is not known."""
+    port: int | None = None
+    """Connections are opened to it; None: echoes are sent."""
 
 
 async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
     """Send, count, and say where it gets lost. InputError, NoError."""
     text, port = _split(asked["to"])
     row = _asker(cluster, asked["from"]) if asked["from"] else None
-    aim = _aim_inside(cluster, row, text) if row is not None else _aim_host(cluster, text, port)
+    aim = _aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port)
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
     tallies: list[Tally] = []
     for address in aim.addresses:
@@ -62,9 +69,9 @@ async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: Forei
         else:
             tallies.append(await connect(row, address, port))
     hops: tuple[Hop, ...] = ()
-    is_lost = any(one.is_lost for one in tallies)
-    if asked["trace"] or is_lost:
-        hops = tuple(await _hops(cluster, row, aim, foreign_rules, is_lost=is_lost))
+    if asked["trace"] or any(one.is_lost for one in tallies):
+        aim = _traced(cluster.live.view, aim, tallies)
+        hops = tuple(await _hops(cluster, row, aim, foreign_rules, tallies))
     verdict = judge(tallies, hops, asked["to"])
     view = cluster.live.view
     return {
@@ -103,7 +110,7 @@ def _split(text: str) -> tuple[str, int | None]:
     return name, int(port)
 
 
-def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str) -> _Aim:
+def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:
     """As the container itself would find it: by its resolver's answer, or by the address."""
     view = cluster.live.view
     addresses: tuple[str, ...]
@@ -122,10 +129,22 @@ def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str) -> _Aim:
             ) from None
     endpoint = view.endpoint_by_address(addresses[0])
     if endpoint is None:
-        return _Aim(addresses, named, None, None, None)
+        return _Aim(addresses, named, None, None, None, port)
     network = view.networks.get(endpoint.network_id)
     full_bytes = None if network is None else network.record.mtu_bytes
-    return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes)
+    return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes, port)
+
+
+def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[Tally]) -> _Aim:
+    """The trace follows the first address that did not answer, else the first."""
+    lost = next((one.address for one in tallies if one.is_lost), None)
+    if lost is None or lost == aim.addresses[0] or aim.endpoint is None:
+        return aim
+    endpoint = view.endpoint_by_address(lost)
+    if endpoint is None:
+        return aim
+    addresses = (lost, *(one for one in aim.addresses if one != lost))
+    return replace(aim, addresses=addresses, endpoint=endpoint, host_id=endpoint.owner)
 
 
 def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
@@ -182,15 +201,19 @@ async def _hops(
     row: LocalEndpointRow | None,
     aim: _Aim,
     foreign_rules: ForeignRules,
-    *,
-    is_lost: bool,
+    tallies: Sequence[Tally],
 ) -> Sequence[Hop]:
     """The layers in the order in which a packet needs them."""
     evidence = await gather(cluster)
     view = evidence.view
+    traced = aim.addresses[0]
+    of_traced = [one for one in tallies if one.address == traced]
+    is_lost, is_silent = (fold(one.is_lost for one in of_traced) for fold in (any, all))
     if row is not None and aim.endpoint is not None:
         row = _within(evidence, row, aim.endpoint)
     hops = [Hop("name", ", ".join(aim.addresses), is_wrong=False, says=aim.named)]
+    if len(aim.addresses) > 1:
+        hops.append(_replica(view, aim))
     if row is not None:
         facts = await visit(row)
         hops += [
@@ -202,22 +225,80 @@ async def _hops(
         lines = why.endpoint_lines(evidence, aim.endpoint, None, (), None)
         hops += [hop_of("kernel", line) for line in lines if line.kind != "name"]
     if row is not None:
-        hops.append(_policy(evidence, row, aim.endpoint) if aim.endpoint else _way_out(evidence, row))
-    if row is not None and is_lost:
-        is_inside = aim.endpoint is not None
-        found = await foreign_rules.in_the_way(
-            is_routing=not is_inside, is_apart=cluster.kernel.tagger.is_tagging, is_bridging=is_inside
-        )
-        hops += [Hop("policy", "foreign firewall", is_wrong=True, says=o.message, fix=o.fix) for o in found]
+        if aim.endpoint is not None:
+            hops.append(_policy(evidence, row, aim.endpoint))
+        else:
+            hops.append(_way_out(evidence, row))
+        if is_lost:
+            hops += await _foreign_hops(cluster, row, aim, foreign_rules)
+        if aim.endpoint is None:
+            hops.append(_host_route(traced))
     host = view.hosts.get(aim.host_id) if aim.host_id else None
     if host is not None and host.host_id != view.local:
         if row is None:
             hops += [hop_of("kernel", line) for line in why.host_lines(evidence, host)]
         # The probes ask once in a while; whether it answers at this moment tells the way from its end.
-        answers = not is_lost if row is None else await _answers_now(host) if is_lost else True
+        answers = not is_silent if row is None else await _answers_now(host) if is_lost else True
         path = cluster.probing.prober.path(host.host_id)
         hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
     return hops
+
+
+def _replica(view: RegistryView, aim: _Aim) -> Hop:
+    """Which of several addresses the trace follows, and which it does not."""
+    said = [_address_text(view, address) for address in aim.addresses]
+    shown = ", ".join(said[1:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
+    return Hop("name", said[0], is_wrong=False, says=f"the trace follows this one, and not {shown}")
+
+
+def _address_text(view: RegistryView, address: str) -> str:
+    endpoint = view.endpoint_by_address(address)
+    return (
+        address
+        if endpoint is None
+        else f"{address} ({endpoint.record.name} on {host_text(view, endpoint.owner)})"
+    )
+
+
+async def _foreign_hops(
+    cluster: Cluster, row: LocalEndpointRow, aim: _Aim, foreign_rules: ForeignRules
+) -> list[Hop]:
+    """Other programs' firewall rules that drop the packet, here or on the host that it goes to."""
+    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.tagger.is_tagging
+    packet = _packet(row, aim.addresses[0], aim.port)
+    found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
+    found += await foreign_rules.dropping(packet, is_inside=is_inside, is_apart=is_apart)
+    hops = [
+        Hop(
+            "policy",
+            "foreign firewall",
+            is_wrong=one.severity is Severity.FAILED,
+            says=one.message,
+            fix=one.fix,
+        )
+        for one in found
+    ]
+    if aim.host_id is None or aim.host_id == cluster.live.view.local or not packet.source:
+        return hops
+    name = host_text(cluster.live.view, aim.host_id)
+    asked = question.Drops(packet.protocol, packet.port, packet.source, packet.target)
+    answer = await cluster.gossip.asking.ask(aim.host_id, asked.encode())
+    if answer is None:
+        says = f"{name} did not say what its firewall does: its agent is silent or older"
+        return [*hops, Hop("policy", f"foreign firewall of {name}", is_wrong=False, says=says)]
+    with contextlib.suppress(question.QuestionError):
+        for sentence in question.parse_sentences_untrusted(answer):
+            fix = f"`netagent ping` and `nft list ruleset` on {name} show it there"
+            hops.append(Hop("policy", f"foreign firewall of {name}", is_wrong=True, says=sentence, fix=fix))
+    return hops
+
+
+def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
+    """What was sent: an echo, or the opening of a connection."""
+    version = ipaddress.ip_address(target).version
+    sources = (one for one in row.addresses if ipaddress.ip_address(one).version == version)
+    protocol = "tcp" if port is not None else "icmp" if version == 4 else "ipv6-icmp"
+    return Packet(protocol=protocol, port=port, source=next(sources, ""), target=target)
 
 
 def _within(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> LocalEndpointRow:
@@ -247,6 +328,17 @@ def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
         return Hop("policy", "way out", is_wrong=True, says=says, fix=fix)
     says = f"network {open_ones[0]} has one, in the name of this host"
     return Hop("policy", "way out", is_wrong=False, says=says)
+
+
+def _host_route(target: str) -> Hop:
+    """Whether this host knows a way to an address outside."""
+    thing = f"route of this host to {target}"
+    reason = no_route(target)
+    if reason:
+        family = " -6" if ":" in target else ""
+        fix = f"ip{family} route add default via GATEWAY, with this host's router"
+        return Hop("path", thing, is_wrong=True, says=f"there is none: {reason}", fix=fix)
+    return Hop("path", thing, is_wrong=False, says="present")
 
 
 def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> Hop:

@@ -50,6 +50,7 @@ def doctor(diagnosis: Diagnosis, *, agent: Literal["answers", "silent"]) -> sche
         "agent": agent,
         "host": [_outcome(outcome) for outcome in diagnosis.host],
         "intent": [_outcome(outcome) for outcome in diagnosis.intent],
+        "cluster": [_outcome(outcome) for outcome in diagnosis.cluster],
         "absent": diagnosis.absent,
         "looked_at": dict(diagnosis.counts or {}),
     }

@@ -506,6 +506,8 @@ class Doctor(TypedDict):
     host: list[CheckOutcome]
     intent: list[CheckOutcome]
     """Empty where there is nothing to compare; `absent` says why."""
+    cluster: list[CheckOutcome]
+    """What `status` warns of, as checks. Empty where no agent answers."""
     absent: str
     looked_at: dict[str, int]
     """How much was compared: `networks`, `containers`, `devices`, `entries`, `questions`."""
@@ -569,6 +571,18 @@ Ping = TypedDict(
 far end itself; `""` when everything came back. `trace` is there when it was asked for or when something got lost."""
 
 
+class ServerAnswer(TypedDict):
+    """What one name server of the host said to the question of a `lookup`."""
+
+    server: str
+    status: str
+    """DNS response code; `""`: no answer."""
+    after_s: float | None
+    addresses: list[str]
+    trouble: str
+    """Why there is no answer."""
+
+
 class Lookup(TypedDict):
     """The resolver's answer for an endpoint, and why."""
 
@@ -582,6 +596,8 @@ class Lookup(TypedDict):
     """Endpoint id whose view was used, `""` = the host's own: all networks it takes part in."""
     reason: str
     """One sentence: which rule gave this answer, which endpoints were left out and why."""
+    servers: list[ServerAnswer]
+    """What the host's name servers said, for a name that is asked of them; else empty."""
 
 
 class Version(TypedDict):

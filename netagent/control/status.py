@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +14,11 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight, is_of_other_family
+from netagent.doctor.agent_ports import say_why_dead, try_hosts
+from netagent.doctor.firewalls import PortUse
+from netagent.doctor.intent import addresses_of_others
+from netagent.doctor.name_servers import ask_servers, server_notices
+from netagent.ipam.space import Range, usable_count
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.quality import Quality
 from netagent.registry.view import AgentState, RegistryView
@@ -109,8 +115,12 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
-    with trio.move_on_after(STATISTICS_S) as patience:
-        counters = await cluster.following.supervisor.statistics()
+    asked = _Asked()
+    async with trio.open_nursery() as nursery:  # at once, because each waits for what does not answer
+        nursery.start_soon(_ask_name_servers, cluster, asked)
+        nursery.start_soon(_try_dead_agents, cluster, asked)
+        with trio.move_on_after(STATISTICS_S) as patience:
+            counters = await cluster.following.supervisor.statistics()
     resolver = cluster.following.supervisor.status()
     status["cluster"] = {
         "id": cluster.keys.cluster_id,
@@ -145,6 +155,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters)
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+    status["warnings"] += asked.notices
+    status["warnings"] += _full_networks(cluster)
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = Place(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
@@ -168,15 +180,80 @@ def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> d
     return {word: counts[word] for word in known if counts[word]}
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What came of questions to other machines."""
+
+    notices: list[schema.Notice] = field(default_factory=list)
+
+
+async def _ask_name_servers(cluster: Cluster, asked: _Asked) -> None:
+    """The host's own, where containers here may ask them."""
+    if cluster.live.rows:
+        answers = await ask_servers(cluster.following.supervisor.name_servers())
+        asked.notices += [
+            {"code": code, "message": message, "cure": cure}
+            for code, message, cure in server_notices(answers)
+        ]
+
+
+async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:
+    """Gossip takes an agent for dead that it can't hear; whether its ports accept connections tells why."""
+    here = cluster.underlay.address
+    dead = {
+        host.unique_name: host
+        for host in cluster.live.view.hosts.values()
+        if host.agent is AgentState.DEAD and not is_of_other_family(host, here)
+    }
+    ports = (cluster.config.gossip_port, cluster.config.record_port)
+    addresses = {name: host.address for name, host in dead.items() if host.address}
+    found = await try_hosts(addresses, ports) if addresses else {}
+    for name, host in dead.items():
+        kernel = _KERNEL[host.answers]
+        if name in found:
+            message, cure = say_why_dead(name, found[name], ports, ends=(here, host.address), kernel=kernel)
+        else:
+            message = f"the agent of {name} does not answer; {kernel}"
+            cure = "start the agent there" if host.answers else "see to that host"
+        asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
+
+
+def _full_networks(cluster: Cluster) -> Iterable[schema.Notice]:
+    """Networks that this host takes part in, so that it knows all their endpoints."""
+    view = cluster.live.view
+    for network_id, network in view.networks.items():
+        if view.local not in view.attachments(network_id):
+            continue
+        count = cluster.allocator.space(network_id).count
+        total = usable_count(Range(0, count - 1), count)
+        used = len(view.endpoints_in(network_id)) + len(view.host_addresses(network_id))
+        if used >= total:
+            name = network.unique_name
+            yield {
+                "code": "network-full",
+                "message": f"network {name} is full: {used} of its {total} addresses are in use, and nothing "
+                "further can be attached to it",
+                "cure": f"`netagent detach` what is not needed (`netagent endpoints --network {name}`), or make "
+                "another network with a larger --subnet",
+            }
+
+
 async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
-    """Somebody's firewall drops what is ours; it is not for us to change, and works again by itself when it goes."""
-    if not cluster.live.rows:
-        return []
-    networks = (cluster.live.view.networks.get(row.network_id) for row in cluster.live.rows.values())
-    is_routing = any(network is not None and network.record.gateways for network in networks)
-    found = await agent.foreign_rules.in_the_way(
-        is_routing=is_routing, is_apart=cluster.kernel.tagger.is_tagging
+    """Another program's firewall drops what is ours. The agent does not change it; when it goes, all works again."""
+    view, rows, config = cluster.live.view, cluster.live.rows, cluster.config
+    use = PortUse(
+        cluster.underlay.address,
+        cluster.underlay.device,
+        {"VXLAN": config.vxlan_port, "membership": config.gossip_port, "records": config.record_port},
+        addresses_of_others(view),
     )
+    found = await agent.foreign_rules.at_ports(use)
+    if rows:
+        networks = (view.networks.get(row.network_id) for row in rows.values())
+        is_routing = any(network is not None and network.record.gateways for network in networks)
+        is_apart = cluster.kernel.tagger.is_tagging
+        found += await agent.foreign_rules.in_the_way(is_routing=is_routing, is_apart=is_apart)
+        found += await agent.foreign_rules.at_bridges()
     return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]
 
 
@@ -316,13 +393,6 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the machine at {cluster.gossip.inbox.heard.clash} uses this host's identity: it was cloned",
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
-    for host in view.hosts.values():
-        if host.agent is AgentState.DEAD and not is_of_other_family(host, cluster.underlay.address):
-            yield {
-                "code": "agent-dead",
-                "message": f"the agent of {host.unique_name} does not answer; {_KERNEL[host.answers]}",
-                "cure": "start the agent there" if host.answers else "see to that host",
-            }
     yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent, "name members with --seeds")

@@ -26,11 +26,11 @@ from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.observe import Observation, observe
 from netagent.doctor.checks import INTENT_CHECKS, IntentFacts
 from netagent.doctor.drift import differences
-from netagent.doctor.examining import addresses_of_others, look_inside, network_facts
+from netagent.doctor.examining import look_inside, network_facts
 from netagent.doctor.finding import Diagnosis, examine
 from netagent.doctor.gathering import Place, gather_host, has_resolver, processes_of
 from netagent.doctor.host import HOST_CHECKS
-from netagent.doctor.intent import Situation, intended_state, owners
+from netagent.doctor.intent import Situation, addresses_of_others, intended_state, owners
 from netagent.doctor.records import journal_findings
 from netagent.errors import NetagentError
 from netagent.membership.inbox import first_view
@@ -69,7 +69,7 @@ async def _diagnose(config: Config) -> Diagnosis:
             return Diagnosis(outcomes, absent=absent)
         facts = await _gather(*known, seen)
     counts = {"devices": len(seen.state.devices)}
-    return Diagnosis(outcomes, tuple(examine(INTENT_CHECKS, facts)), counts)
+    return Diagnosis(outcomes, tuple(examine(INTENT_CHECKS, facts)), counts=counts)
 
 
 def _remembered(
@@ -120,7 +120,7 @@ def _place(config: Config, known: tuple[Moment, Situation, Written] | None, seen
         record_port=config.record_port,
         vxlan_port=config.vxlan_port,
         underlay=situation.underlay if situation else "",
-        underlay_device="the device with it",
+        underlay_device="",
         underlay_mtu_bytes=situation.underlay_mtu_bytes if situation else 0,
         others=addresses_of_others(view) if view is not None else {},
         networks=network_facts(view, known[0].rows.values()) if view is not None and known else (),

@@ -25,7 +25,7 @@ from netdns.source import Answer, Found, Name, NoData
 
 _ROWS_A_PIECE: Final = 64
 
-_CODES = {
+RCODES: Final = {
     constants.NOERROR: "NOERROR",
     constants.SERVFAIL: "SERVFAIL",
     constants.NXDOMAIN: "NXDOMAIN",
@@ -57,7 +57,7 @@ class Said:
     @property
     def text(self) -> str:
         """For people."""
-        return _CODES.get(self.rcode, f"code {self.rcode}")
+        return RCODES.get(self.rcode, f"code {self.rcode}")
 
 
 def said_untrusted(payload: bytes, question: Question) -> Said:
@@ -115,8 +115,15 @@ def _unexpected(said: Said) -> str:
 def _data(data: frozenset[bytes], rtype: int) -> str:
     if rtype not in {constants.A, constants.AAAA}:
         return f"{len(data)} records"
-    texts = sorted(str(ipaddress.ip_address(one)) for one in data)
+    texts = sorted(map(_address_text, data))
     return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
+
+
+def _address_text(data: bytes) -> str:
+    """A resolver of another program may put any number of octets in place of an address."""
+    if len(data) in {4, 16}:
+        return str(ipaddress.ip_address(data))
+    return f"{len(data)} octets in place of an address"
 
 
 def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tuple[Question, bytes]]:

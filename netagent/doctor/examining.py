@@ -29,7 +29,7 @@ from netagent.doctor.finding import Diagnosis, Finding, examine
 from netagent.doctor.gathering import Place, gather_host
 from netagent.doctor.host import HOST_CHECKS, NetworkFacts
 from netagent.doctor.inside import inside_lines
-from netagent.doctor.intent import host_text, intended_state, owners
+from netagent.doctor.intent import addresses_of_others, host_text, intended_state, owners
 from netagent.doctor.line import Line
 from netagent.doctor.records import journal_findings
 from netagent.doctor.visiting import visit_all
@@ -44,7 +44,7 @@ from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Moment
 from netagent.registry.reading import read_apart
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.registry.view import AgentState, EndpointView, RegistryView
+from netagent.registry.view import EndpointView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def diagnose(agent: Agent) -> Diagnosis:
         facts, seen, counts = await _gather_intent(cluster, netlink)
         host = await gather_host(_place(agent, cluster, seen), netlink, seen)
     outcomes = examine(INTENT_CHECKS, facts)
-    return Diagnosis(tuple(examine(HOST_CHECKS, host)), tuple(outcomes), counts)
+    return Diagnosis(tuple(examine(HOST_CHECKS, host)), tuple(outcomes), counts=counts)
 
 
 def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> Place:
@@ -101,14 +101,6 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> P
         own_pids=frozenset({os.getpid()}),
         is_agent=True,
     )
-
-
-def addresses_of_others(view: RegistryView) -> dict[str, str]:
-    """Where the other hosts are reached, by name; not those that left."""
-    hosts = (
-        (host_text(view, host_id), host) for host_id, host in view.hosts.items() if host_id != view.local
-    )
-    return {name: host.address for name, host in hosts if host.address and host.agent is not AgentState.LEFT}
 
 
 def network_facts(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> tuple[NetworkFacts, ...]:

@@ -103,6 +103,8 @@ class Diagnosis:
     host: tuple[Outcome, ...]
     intent: tuple[Outcome, ...] = ()
     """Empty: there is nothing to compare, because the host is in no cluster or no agent answers."""
+    cluster: tuple[Outcome, ...] = ()
+    """What `status` warns of. Empty: no agent answers."""
     counts: Mapping[str, int] | None = None
     absent: str = ""
     """Why there is no intent to compare with."""
@@ -110,4 +112,4 @@ class Diagnosis:
     @property
     def is_healthy(self) -> bool:
         """True when no check failed."""
-        return is_healthy([*self.host, *self.intent])
+        return is_healthy([*self.host, *self.intent, *self.cluster])

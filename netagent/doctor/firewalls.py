@@ -1,18 +1,19 @@
 """Other people's rules that would stop our packets, from what `nft -j` prints. Pure.
 
-Not every rule is understood: what is recognised is a policy that drops, and a rule that drops or rejects whatever
-comes to it. A chain that drops by policy at `input` is a warning only, and only where no rule in it mentions a port
-of ours: which packets its rules accept is more than can be told from outside.
+Three things are recognised: a policy that drops, a rule that drops or rejects whatever comes to it, and an explicit
+rule that drops packets of ours (netagent.doctor.rule_match). A chain that drops by policy at `input` is a warning
+only, and only where no rule in it mentions a port of ours: its rules may accept more than can be told from outside.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from netagent.doctor.finding import Finding, Severity
+from netagent.doctor.rule_match import Drop, Packet, Rule, first_drop, possible_drops, rules_untrusted
 
 BRIDGE_NETFILTER: Final = {
     "ip": "net/bridge/bridge-nf-call-iptables",
@@ -23,6 +24,7 @@ TAGGED_TOO: Final = "net/bridge/bridge-nf-filter-vlan-tagged"
 _IDLE: Final = {"counter", "comment", "log", "limit"}
 """Parts of a rule that let everything on to the next part."""
 _OURS: Final = "netagent"
+_OUR_TABLES: Final = {_OURS, "netagent-nat"}
 _MAX_RULES: Final = 10_000
 _ACCEPT: Final = f"accept comment {_OURS}"
 """With the word by which the rule is known to be for us."""
@@ -47,6 +49,8 @@ class ForeignChain:
     """A rule of ours, known by its comment, stands in it or in what it jumps to."""
     ports: frozenset[int] = frozenset()
     """Ports that its rules mention."""
+    rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """Of the whole table, by chain."""
 
     @property
     def text(self) -> str:
@@ -58,19 +62,29 @@ def base_chains_untrusted(text: str, hooks: Iterable[str]) -> list[tuple[str, st
     """(family, table, chain, hook, policy) of foreign base chains, from `nft -j list chains`. RulesetError."""
     wanted = set(hooks)
     found = []
-    for chain in _objects_untrusted(text, "chain"):
+    for chain in _of_kind(_listed_untrusted(text), "chain"):
         family, table, name, hook, policy = (
             _name(chain, key) for key in ("family", "table", "name", "hook", "policy")
         )
-        if hook in wanted and table != _OURS:
+        if hook in wanted and table not in _OUR_TABLES:
             found.append((family, table, name, hook, policy))
     return found
 
 
-def chain_untrusted(text: str, base: tuple[str, str, str, str, str]) -> ForeignChain:
-    """A base chain with its rules, from `nft -j list table`. RulesetError."""
+def chains_untrusted(text: str, bases: Iterable[tuple[str, str, str, str, str]]) -> list[ForeignChain]:
+    """Base chains of one table with their rules, from `nft -j list table`. RulesetError."""
+    listed = _listed_untrusted(text)
+    rules = _of_kind(listed, "rule")[:_MAX_RULES]
+    by_chain = rules_untrusted(listed)
+    return [_chain(base, rules, by_chain) for base in bases]
+
+
+def _chain(
+    base: tuple[str, str, str, str, str],
+    rules: list[Mapping[str, Any]],
+    by_chain: Mapping[str, tuple[Rule, ...]],
+) -> ForeignChain:
     family, table, name, hook, policy = base
-    rules = _objects_untrusted(text, "rule")[:_MAX_RULES]
     reached = _reached(rules, name)
     mine = [rule for rule in rules if _name(rule, "chain") == name]
     return ForeignChain(
@@ -82,15 +96,20 @@ def chain_untrusted(text: str, base: tuple[str, str, str, str, str]) -> ForeignC
         drops_by_rule=any(_drops_everything(rule) for rule in mine),
         lets_us_pass=any(_OURS in json.dumps(r) for r in rules if _name(r, "chain") in reached),
         ports=frozenset(_ports(rule for rule in rules if _name(rule, "chain") in reached)),
+        rules=by_chain,
     )
 
 
-def _objects_untrusted(text: str, kind: str) -> list[Mapping[str, Any]]:
+def _listed_untrusted(text: str) -> list[Mapping[str, Any]]:
     try:
         listed = json.loads(text)["nftables"]
-        return [one[kind] for one in listed if isinstance(one, dict) and isinstance(one.get(kind), dict)]
+        return [one for one in listed if isinstance(one, dict)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RulesetError(f"not a ruleset: {error}") from None
+
+
+def _of_kind(listed: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [one[kind] for one in listed if isinstance(one.get(kind), dict)]
 
 
 def _name(thing: Mapping[str, Any], key: str) -> str:
@@ -230,3 +249,148 @@ def input_findings(chains: Iterable[ForeignChain], ports: Mapping[str, int]) -> 
                 f"nft insert rule {chain.family} {chain.table} {chain.name} {rule}",
                 Severity.WARNING,
             )
+
+
+# -- explicit rules ------------------------------------------------------------------------------------------------
+
+INWARD_HOOKS: Final = ("ingress", "prerouting", "input")
+OUTWARD_HOOKS: Final = ("output", "postrouting")
+BRIDGE_HOOKS: Final = ("prerouting", "forward", "postrouting")
+ROUTE_HOOKS: Final = BRIDGE_HOOKS
+HOOKS: Final = tuple(dict.fromkeys((*INWARD_HOOKS, *BRIDGE_HOOKS, *OUTWARD_HOOKS)))
+"""All that are looked at."""
+OUR_PORTS: Final = ("nv*", "nx-*", "na-*")
+"""Ports of our bridges, and the bridges where bridge netfilter shows them."""
+_VERSIONS: Final = {"ip": 4, "ip6": 6}
+_MAX_PEERS: Final = 16
+"""Other hosts whose packets are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """What hosts send each other: from where, to where, at which ports."""
+
+    address: str
+    device: str
+    """That has the address; empty: not known."""
+    ports: Mapping[str, int]
+    """By `VXLAN`, `membership` and `records`."""
+    others: Mapping[str, str]
+    """Addresses of other hosts, by name."""
+
+
+def port_findings(chains: Iterable[ForeignChain], use: PortUse) -> Iterator[Finding]:
+    """Explicit rules that drop packets between this host and others at our ports."""
+    dropped: dict[tuple[str, str], tuple[ForeignChain, Drop, dict[str, None], dict[str, None]]] = {}
+    chains = [chain for chain in chains if chain.family != "bridge" and chain.hook != "forward"]
+    for name, other in list(use.others.items())[:_MAX_PEERS]:
+        for chain in chains:
+            for what, packet in _at_our_ports(use, other, is_inward=chain.hook in INWARD_HOOKS):
+                drop = _drop_in(chain, packet)
+                if drop is not None:
+                    key = (chain.text, f"{drop.chain} {drop.rule.handle} {drop.rule.text}")
+                    _, _, whats, names = dropped.setdefault(key, (chain, drop, {}, {}))
+                    whats[what], names[name] = None, None
+    for chain, drop, whats, names in dropped.values():
+        way = "from" if chain.hook in INWARD_HOOKS else "to"
+        listed = ", ".join(whats)
+        yield Finding(
+            chain.text,
+            f"{_rule_text(chain, drop)} {_drops(drop)} {listed} {way} {', '.join(sorted(names))}",
+            _rule_fix(chain, drop),
+            Severity.FAILED if drop.is_certain else Severity.WARNING,
+        )
+
+
+def _at_our_ports(use: PortUse, other: str, *, is_inward: bool) -> Iterator[tuple[str, Packet]]:
+    ends = (other, use.address) if is_inward else (use.address, other)
+    devices = (use.device,) if use.device else ()
+    for what, port in use.ports.items():
+        for protocol in ("udp",) if what == "VXLAN" else ("udp", "tcp"):
+            yield (
+                f"{what} ({protocol} {port})",
+                Packet(
+                    protocol=protocol,
+                    port=port,
+                    source=ends[0],
+                    target=ends[1],
+                    incoming=devices if is_inward else (),
+                    outgoing=() if is_inward else devices,
+                ),
+            )
+
+
+def bridged_findings(chains: Iterable[ForeignChain]) -> Iterator[Finding]:
+    """Explicit rules that drop some of what our bridges pass: those at the bridge, and routing's that name ours."""
+    for chain in chains:
+        is_bridge = chain.family == "bridge" and chain.hook in BRIDGE_HOOKS
+        if not is_bridge and (chain.hook != "forward" or chain.family == "netdev"):
+            continue
+        if chain.drops_by_policy or chain.drops_by_rule:
+            continue  # forward_findings has them
+        packet = Packet(incoming=OUR_PORTS, outgoing=OUR_PORTS, bridge="na-*")
+        for drop in possible_drops(chain.rules, chain.name, packet):
+            keys = {one.key for one in drop.rule.conditions if not one.is_negated}
+            if not keys & ({"iifname", "oifname", "bridge"} if not is_bridge else {*_PACKET_KEYS}):
+                continue
+            yield Finding(
+                chain.text,
+                f"{_rule_text(chain, drop)} drops some of what our bridges pass",
+                _rule_fix(chain, drop),
+                Severity.WARNING,
+            )
+
+
+_PACKET_KEYS: Final = (
+    "dport",
+    "sport",
+    "saddr",
+    "daddr",
+    "l4proto",
+    "iifname",
+    "oifname",
+    "bridge",
+    "version",
+)
+"""Of a rule that is about packets of IP, as none about spanning trees is."""
+
+
+def packet_findings(
+    chains: Iterable[ForeignChain], packet: Packet, hooks: Iterable[str], *, is_bridged: bool
+) -> Iterator[Finding]:
+    """Explicit rules that drop one packet of a container: at the bridge, or where it is routed and, with bridge
+    netfilter, at the bridge as well."""
+    wanted = set(hooks)
+    for chain in chains:
+        if chain.hook not in wanted or (chain.family == "bridge") is not is_bridged:
+            continue
+        drop = _drop_in(chain, packet)
+        if drop is not None:
+            yield Finding(
+                chain.text,
+                f"{_rule_text(chain, drop)} {_drops(drop)} it",
+                _rule_fix(chain, drop),
+                Severity.FAILED if drop.is_certain else Severity.WARNING,
+            )
+
+
+def _drop_in(chain: ForeignChain, packet: Packet) -> Drop | None:
+    """An explicit rule that drops it; a rule without conditions is another finding's."""
+    version = _VERSIONS.get(chain.family)
+    if version is not None and packet.version not in {None, version}:
+        return None
+    drop = first_drop(chain.rules, chain.name, packet)
+    return drop if drop is not None and drop.rule.conditions else None
+
+
+def _drops(drop: Drop) -> str:
+    return "drops" if drop.is_certain else "may drop"
+
+
+def _rule_text(chain: ForeignChain, drop: Drop) -> str:
+    return f"the rule `{drop.rule.text}` in chain {drop.chain} of table {chain.family} {chain.table}"
+
+
+def _rule_fix(chain: ForeignChain, drop: Drop) -> str:
+    place = f"{chain.family} {chain.table} {drop.chain}"
+    return f"if nothing needs that rule: nft delete rule {place} handle {drop.rule.handle}"

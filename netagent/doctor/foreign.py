@@ -20,13 +20,22 @@ import trio
 from netagent.datapath import nftables
 from netagent.doctor.finding import Finding
 from netagent.doctor.firewalls import (
+    BRIDGE_HOOKS,
     BRIDGE_NETFILTER,
+    HOOKS,
+    OUR_PORTS,
+    ROUTE_HOOKS,
     ForeignChain,
+    PortUse,
     RulesetError,
     base_chains_untrusted,
-    chain_untrusted,
+    bridged_findings,
+    chains_untrusted,
     forward_findings,
+    packet_findings,
+    port_findings,
 )
+from netagent.doctor.rule_match import Packet
 
 PROGRAM_S: Final = 3.0
 """For `nft`."""
@@ -45,25 +54,56 @@ class ForeignRules:
         self._chains: tuple[ForeignChain, ...] = ()
         self._seen = -1
         self._seen_at = float("-inf")
+        self._looking = trio.Lock()
 
     async def in_the_way(
-        self, *, is_routing: bool, is_apart: bool, is_bridging: bool = True
+        self,
+        *,
+        is_routing: bool,
+        is_apart: bool,
+        is_bridging: bool = True,
     ) -> list[Finding]:
         """Chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host; none
         when they can't be read. `is_apart` as netagent.doctor.firewalls has it. Without `is_bridging` those that
         judge nothing but bridged packets are left out."""
-        with closing(nftables.open_socket()) as sock:
-            try:
-                generation = nftables.generation(sock)
-            except OSError:
-                return []
-        if generation != self._seen or trio.current_time() > self._seen_at + SEEN_S:
-            chains: tuple[ForeignChain, ...] | None = await trio.to_thread.run_sync(foreign_chains)
-            self._chains = chains or ()
-            self._seen, self._seen_at = generation, trio.current_time()
-        judging = [chain for chain in self._chains if is_bridging or chain.family != "bridge"]
+        chains = await self.chains()
+        judging = [chain for chain in chains if is_bridging or chain.family != "bridge"]
         settings = settings_of(BRIDGE_NETFILTER.values())
         return list(forward_findings(judging, settings, is_routing=is_routing, is_apart=is_apart))
+
+    async def at_bridges(self) -> list[Finding]:
+        """Explicit rules that drop some of what our bridges pass."""
+        return list(bridged_findings(await self.chains()))
+
+    async def at_ports(self, use: PortUse) -> list[Finding]:
+        """Explicit rules that drop packets between this host and others at our ports."""
+        return list(port_findings(await self.chains(), use))
+
+    async def dropping(self, packet: Packet, *, is_inside: bool, is_apart: bool) -> list[Finding]:
+        """Explicit rules that drop a container's packet, which stays inside our networks or leaves them."""
+        chains = await self.chains()
+        ours = replace(packet, incoming=OUR_PORTS, outgoing=OUR_PORTS, bridge="na-*")
+        if not is_inside:
+            return list(packet_findings(chains, replace(ours, outgoing=()), ROUTE_HOOKS, is_bridged=False))
+        found = list(packet_findings(chains, ours, BRIDGE_HOOKS, is_bridged=True))
+        is_seen = any(value != "0" for value in settings_of(BRIDGE_NETFILTER.values()).values())
+        if is_seen and not is_apart:
+            found += packet_findings(chains, ours, ROUTE_HOOKS, is_bridged=False)
+        return found
+
+    async def chains(self) -> tuple[ForeignChain, ...]:
+        """All that are known, looked at anew where something changed; empty when they can't be read."""
+        async with self._looking:  # one `nft` at a time, whose result serves all who waited for it
+            with closing(nftables.open_socket()) as sock:
+                try:
+                    generation = nftables.generation(sock)
+                except OSError:
+                    return ()
+            if generation != self._seen or trio.current_time() > self._seen_at + SEEN_S:
+                chains: tuple[ForeignChain, ...] | None = await trio.to_thread.run_sync(foreign_chains)
+                self._chains = chains or ()
+                self._seen, self._seen_at = generation, trio.current_time()
+        return self._chains
 
 
 def settings_of(names: Iterable[str]) -> Mapping[str, str]:
@@ -82,10 +122,13 @@ def foreign_chains() -> tuple[ForeignChain, ...] | None:
         return None
     found: list[ForeignChain] = []
     try:
-        for base in base_chains_untrusted(listed, ("forward", "input"))[:MAX_CHAINS]:
-            text = _said("nft", "-j", "list", "table", base[0], base[1])
+        by_table: dict[tuple[str, str], list[tuple[str, str, str, str, str]]] = {}
+        for base in base_chains_untrusted(listed, HOOKS)[:MAX_CHAINS]:
+            by_table.setdefault(base[:2], []).append(base)
+        for (family, table), bases in by_table.items():
+            text = _said("nft", "-j", "list", "table", family, table)
             if text is not None:
-                found.append(_with_docker_accepts(chain_untrusted(text, base)))
+                found += map(_with_docker_accepts, chains_untrusted(text, bases))
     except RulesetError:
         return None
     return (*found, *_legacy_chains())

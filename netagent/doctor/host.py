@@ -7,13 +7,21 @@ What could not be found out is None, and makes a check "not known", never passed
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from netagent.datapath.uplink import is_one_family, version_of
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
-from netagent.doctor.firewalls import ForeignChain, forward_findings, input_findings, netfilter_finding
+from netagent.doctor.firewalls import (
+    ForeignChain,
+    PortUse,
+    bridged_findings,
+    forward_findings,
+    input_findings,
+    netfilter_finding,
+    port_findings,
+)
 
 LEAST_FREE_BYTES: Final = 64 << 20
 """Below this a warning: the journal of 10,000 endpoints has a tenth of it, and the log of a bad day all."""
@@ -196,14 +204,14 @@ def _mtu(facts: HostFacts) -> Iterator[Finding]:
     if not facts.underlay_mtu_bytes:
         raise NotKnownError("no underlay address is chosen yet")
     carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[version_of(facts.underlay)]
+    device = facts.underlay_device or "the device with it"
     for network in facts.networks:
         if network.is_here and network.mtu_bytes > carried:
             needed = network.mtu_bytes + facts.underlay_mtu_bytes - carried
             yield Finding(
                 network.name,
-                f"network {network.name} has an MTU of {network.mtu_bytes}, and {facts.underlay_device} carries "
-                f"{carried}",
-                f"ip link set {facts.underlay_device} mtu {needed}, or make the network anew with --mtu {carried}",
+                f"network {network.name} has an MTU of {network.mtu_bytes}, and {device} carries {carried}",
+                f"ip link set {device} mtu {needed}, or make the network anew with --mtu {carried}",
             )
 
 
@@ -255,19 +263,28 @@ def _managers(facts: HostFacts) -> Iterator[Finding]:
             yield Finding(manager.name, text, "netagent install systemd", Severity.WARNING)
 
 
-def _forward(facts: HostFacts) -> Iterable[Finding]:
+def _chains(facts: HostFacts) -> tuple[ForeignChain, ...]:
     if facts.chains is None:
         raise NotKnownError("`nft` does not answer")
-    is_routing = any(network.is_here and network.has_way_out for network in facts.networks)
-    return forward_findings(
-        facts.chains, facts.settings, is_routing=is_routing, is_apart=bool(facts.is_apart)
-    )
+    return facts.chains
 
 
-def _input(facts: HostFacts) -> Iterable[Finding]:
-    if facts.chains is None:
-        raise NotKnownError("`nft` does not answer")
-    return input_findings(facts.chains, facts.ports)
+def _forward(facts: HostFacts) -> Iterator[Finding]:
+    chains = _chains(facts)
+    here = [network for network in facts.networks if network.is_here]
+    is_routing = any(network.has_way_out for network in here)
+    yield from forward_findings(chains, facts.settings, is_routing=is_routing, is_apart=bool(facts.is_apart))
+    if here:
+        yield from bridged_findings(chains)
+
+
+def _input(facts: HostFacts) -> Iterator[Finding]:
+    chains = _chains(facts)
+    yield from input_findings(chains, facts.ports)
+    if facts.underlay:
+        yield from port_findings(
+            chains, PortUse(facts.underlay, facts.underlay_device, facts.ports, facts.others)
+        )
 
 
 HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
@@ -283,7 +300,7 @@ HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
     Check("own-address", "this host has the address that it tells others", _address),
     Check("address-family", "all hosts are reached by one family of addresses", _family),
     Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
-    Check("input-rules", "no foreign rule keeps other hosts out", _input),
+    Check("input-rules", "no foreign rule drops packets between hosts", _input),
     Check("disk-space", "the journal has room", _disk),
     Check("resolver", "the resolver process lives", _resolver),
     Check("network-managers", "network managers leave our devices alone", _managers),

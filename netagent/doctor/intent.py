@@ -15,7 +15,7 @@ from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_
 from netagent.pieces import Pieces
 from netagent.projection.intent import network_inputs, probe_input
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import EndpointView, RegistryView
+from netagent.registry.view import AgentState, EndpointView, RegistryView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +70,11 @@ def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
                 found[veth_name(endpoint.endpoint_id), ""] = text
             yield
     return found
+
+
+def addresses_of_others(view: RegistryView) -> dict[str, str]:
+    """Where the other hosts are reached, by name; not those that left."""
+    hosts = (
+        (host_text(view, host_id), host) for host_id, host in view.hosts.items() if host_id != view.local
+    )
+    return {name: host.address for name, host in hosts if host.address and host.agent is not AgentState.LEFT}

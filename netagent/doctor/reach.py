@@ -103,16 +103,13 @@ def hop_of(layer: str, line: Line) -> Hop:
 
 def judge(tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
     """What the packets and the layers together say."""
-    refused = [one for one in tallies if one.is_lost and one.trouble == "refused"]
-    if refused:
-        where = ", ".join(one.address for one in refused)
-        partly = "" if len(refused) == len(tallies) else f" at {where}"
-        says = f"{to} is reached, and nobody listens at its port {refused[0].port}{partly}"
-        return Verdict("endpoint", says)
     lost = [one for one in tallies if one.is_lost]
     if not lost:
         return Verdict("", f"{to} answers")
     wrong = next((hop for hop in hops if hop.is_wrong), None)
+    refused = [one for one in lost if one.trouble == "refused"]
+    if refused:
+        return _refused(refused, tallies, hops, to)
     if len(lost) < len(tallies):
         small = {one.address for one in tallies if not one.is_lost and one.size_bytes == SMALL_BYTES}
         large = next((one for one in lost if one.size_bytes is not None and one.address in small), None)
@@ -130,3 +127,14 @@ def judge(tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
         "endpoint",
         f"nothing comes back from {what}{trouble}, and nothing is wrong up to there: look at the other end",
     )
+
+
+def _refused(refused: Sequence[Tally], tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
+    """A firewall that rejects answers as a closed port does: a policy that forbids the connection is the reason."""
+    where = ", ".join(one.address for one in refused)
+    partly = "" if len(refused) == len(tallies) else f" at {where}"
+    policy = next((hop for hop in hops if hop.is_wrong and hop.layer == "policy"), None)
+    if policy is not None:
+        says = f"the connection to {to} is refused{partly}: {policy.thing}: {policy.says}"
+        return Verdict("policy", says)
+    return Verdict("endpoint", f"{to} is reached, and nothing listens at its port {refused[0].port}{partly}")

@@ -23,6 +23,7 @@ CONNECT_S = 2.0
 _IP_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 3, 23, 62
 _FAMILIES = {4: (socket.AF_INET, socket.IPPROTO_ICMP), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6)}
 _MAX_MESSAGE_BYTES = 65_535
+_DISCARD_PORT = 9
 
 T = TypeVar("T")
 
@@ -59,6 +60,17 @@ async def connect(row: LocalEndpointRow | None, address: str, port: int) -> Tall
             trouble = "refused" if is_refused else (error.strerror or str(error)).lower()
             return Tally(address, 1, port=port, trouble=trouble)
     return Tally(address, 1, (trio.current_time() - begun_at,), port=port)
+
+
+def no_route(target: str) -> str:
+    """Why this host has no route to an address; empty when it has. Connecting a datagram socket sends no packet."""
+    family = _FAMILIES[version_of(target)][0]
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect((target, _DISCARD_PORT))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return ""
 
 
 async def _inside(row: LocalEndpointRow | None, make: Callable[[], T]) -> T:

@@ -34,6 +34,7 @@ class Answering:
     projection: Follows
     space: Callable[[HostId, bytes], Awaitable[bytes]]
     testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[Word, ...]]]
+    find_drops: Callable[[question.Drops], Awaitable[tuple[str, ...]]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
         """The answer's bytes. Raises an InputError for bytes that are no question."""
@@ -43,6 +44,9 @@ class Answering:
             case question.SILENT:
                 words = await self.testify(question.parse_silent_untrusted(payload))
                 return question.encode_testimony(words)
+            case question.DROPS:
+                found = await self.find_drops(question.parse_drops_untrusted(payload))
+                return question.encode_sentences(found)
             case _:
                 return await self.space(peer, payload)
 

@@ -37,6 +37,7 @@ from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.kernel import Kernel
 from netagent.membership.own_host import OwnHost, host_record
 from netagent.membership.probing import Probing
+from netagent.membership.question import Drops
 from netagent.membership.recollection import Recollection, recall
 from netagent.membership.retreat import Retreat
 from netagent.model.ids import ClusterId, HostId, bridge_name
@@ -81,12 +82,14 @@ class Cluster:
         underlay: Underlay,
         runtimes: RuntimeTargets,
         ways_out: Callable[[], frozenset[str]],
+        find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
         self.keys = keys
         self.underlay = underlay
         self.ways_out = ways_out
+        self._find_drops = find_drops
         self._introduced = introduced
         self._local = HostId(identity.node_id)
         self._cluster_id = ClusterId(keys.cluster_id)
@@ -154,6 +157,7 @@ class Cluster:
             projection=self.following.projection,
             space=self.allocator.giving.answer_request,
             testify=self.probing.prober.testify,
+            find_drops=self._find_drops,
         )
 
     def _build_endpoints(self, runtimes: RuntimeTargets, boot: str) -> None:

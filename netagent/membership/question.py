@@ -6,12 +6,18 @@
     question   ["silent", [id (16), ...]]                     does the kernel of these hosts answer you?
     answer     ["silent", [word, ...]]                        of each, in order: 0 not known, 1 it does, 2 it does not
 
+    question   ["drops", protocol, port, source, target]      which firewall rules of other programs on your host drop
+                                                              this packet of a container? port 0: it has none
+    answer     ["drops", [sentence, ...]]                     at most MAX_SENTENCES
+
 A release that does not know a question gives no answer, so whoever asks must be able to go on without one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import msgpack
@@ -20,13 +26,19 @@ from netagent.errors import InputError
 from netagent.model.ids import HostId
 from netagent.probes.inquiry import MAX_HOSTS
 from netagent.probes.liveness import Word
-from netagent.registry.fields import Fields, RecordError, pack_id
+from netagent.registry.fields import Fields, RecordError, pack_address, pack_id
 
 WITHDRAWN: Final = "withdrawn"
 SILENT: Final = "silent"
+DROPS: Final = "drops"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
 """A question about MAX_HOSTS hosts takes 586."""
+
+
+MAX_SENTENCES: Final = 3
+_MAX_SENTENCE_BYTES: Final = 200
+_PROTOCOLS: Final = ("tcp", "udp", "icmp", "ipv6-icmp")
 
 
 class QuestionError(InputError):
@@ -49,9 +61,26 @@ class Withdrawn:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """Which foreign rules there drop an opening packet from one container's address to another's?"""
+
+    protocol: str
+    port: int | None
+    source: str
+    target: str
+
+    def encode(self) -> bytes:
+        """The question's bytes."""
+        data: bytes = msgpack.packb(
+            [DROPS, self.protocol, self.port or 0, pack_address(self.source), pack_address(self.target)]
+        )
+        return data
+
+
 def kind_of(payload: bytes) -> str:
     """The kind of a question, for whoever hands it on; '' for what is none."""
-    for kind in (WITHDRAWN, SILENT):
+    for kind in (WITHDRAWN, SILENT, DROPS):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind
@@ -107,6 +136,40 @@ def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict
     if len(words) != len(hosts):
         raise QuestionError(f"words: {len(words)} about {len(hosts)} hosts")
     return dict(zip(hosts, words, strict=True))
+
+
+def parse_drops_untrusted(payload: bytes) -> Drops:
+    """A peer's question. Raises QuestionError."""
+    fields = _fields(payload)
+    try:
+        fields.word("kind", (DROPS,))
+        protocol = fields.word("protocol", _PROTOCOLS)
+        port = fields.integer("port", 0, 65_535)
+        return Drops(protocol, port or None, fields.address("source"), fields.address("target"))
+    except RecordError as error:
+        raise QuestionError(error.message) from None
+
+
+def encode_sentences(sentences: Iterable[str]) -> bytes:
+    """The answer to it: the first MAX_SENTENCES, each cut to its limit."""
+    cut = [
+        one.encode()[:_MAX_SENTENCE_BYTES].decode("utf-8", "ignore")
+        for one in islice(sentences, MAX_SENTENCES)
+    ]
+    data: bytes = msgpack.packb([DROPS, cut])
+    return data
+
+
+def parse_sentences_untrusted(payload: bytes) -> tuple[str, ...]:
+    """A peer's answer. Raises QuestionError."""
+    fields = _fields(payload)
+    try:
+        fields.word("kind", (DROPS,))
+        return fields.items(
+            "sentences", MAX_SENTENCES, lambda inner, what: inner.text(what, max_chars=_MAX_SENTENCE_BYTES)
+        )
+    except RecordError as error:
+        raise QuestionError(error.message) from None
 
 
 def encode_answer(kind: str, *, answer: bool) -> bytes:

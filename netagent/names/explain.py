@@ -35,6 +35,8 @@ TYPES: Final[Mapping[str, int]] = {
 }
 """Types that can be asked for; of the last three no name of ours has records."""
 
+FORWARDED: Final = "FORWARDED"
+"""The status of a name that others answer."""
 HOST_VIEW: Final = SandboxId("")
 """In place of a sandbox: all networks this host takes part in."""
 
@@ -174,7 +176,7 @@ def _status(answer: Answer, *, forwarded: bool) -> str:
         case NoSuchName():
             return "NXDOMAIN"
         case NotOurs():
-            return "FORWARDED" if forwarded else "REFUSED"
+            return FORWARDED if forwarded else "REFUSED"
 
 
 def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:

@@ -26,6 +26,7 @@ from netagent.names.feed import Feed
 from netagent.names.launch import end_process, kill_process, start_process
 from netagent.names.protocol import SOCKET_NAME, ProtocolError
 from netagent.names.table import Key, Table
+from netagent.names.upstream import read_servers
 
 PATIENCE_S: Final = 2.0
 """How long a command waits for the process."""
@@ -145,6 +146,11 @@ class Supervisor:
         self._to_send.set()
         await self._wait(lambda: self._feed.counted > before)
         return dict(self._feed.statistics)
+
+    def name_servers(self) -> tuple[str, ...]:
+        """The host's own, which the resolver process asks for names outside the cluster; none where the file that
+        names them can't be read."""
+        return read_servers(self._resolv_conf) or ()
 
     def status(self) -> dict[str, object]:
         """Return what is to be shown: `running`, `process_id`, `starts` (by this agent), `sandboxes`, `trouble`."""

@@ -150,6 +150,16 @@ def doctor_of(*, failed: bool = False) -> schema.Doctor:
                 "left_out": 7 if failed else 0,
             }
         ],
+        "cluster": [
+            {
+                "name": "agents",
+                "says": "the agents of all hosts answer",
+                "verdict": "passed",
+                "note": "",
+                "findings": [],
+                "left_out": 0,
+            }
+        ],
         "absent": "",
         "looked_at": {"networks": 1, "containers": 2, "devices": 5, "entries": 9, "questions": 4},
     }
@@ -421,6 +431,7 @@ class FakeService:
             ],
             "asked_for": from_endpoint,
             "reason": "service of 1 endpoint" if rows else "network app has no such name",
+            "servers": [],
         }
 
     async def version(self) -> schema.Version:

@@ -197,6 +197,10 @@ def _used(cluster: Cluster, network_id: Any) -> int:
     return usable - free
 
 
+async def no_drops(_asked: Any) -> tuple[str, ...]:
+    return ()
+
+
 async def live(folder: Path, name: str, address: str, peer: str) -> None:
     flags = {
         "name": name,
@@ -219,6 +223,7 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         underlay=await find_underlay(address),
         runtimes=HostTargets(),
         ways_out=lambda: frozenset({"wire"}),
+        find_drops=no_drops,
         introduced=[(peer, config.gossip_port)],
     )
     cluster.set_seeds(())

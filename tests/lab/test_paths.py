@@ -170,7 +170,7 @@ def test_ping_says_where_packets_stay(app: Cluster) -> None:
         assert done.status == status, done
         return done.stdout + done.stderr
 
-    assert "nobody listens at its port 7003" in fails(1, "c1", "c2:7003")
+    assert "nothing listens at its port 7003" in fails(1, "c1", "c2:7003")
     assert "there is no host and no endpoint 'h9'" in fails(1, "h9")
     assert "finds nobody called 'nobody'" in fails(1, "c1", "nobody")
     assert "on host h2" in fails(4, "c2", "c1")

@@ -12,7 +12,9 @@ from fakes.virtual import virtual
 
 from netagent.control.lookup import look_up
 from netagent.control.status import STATISTICS_S, status_of
+from netagent.doctor.agent_ports import PortState
 from netagent.doctor.finding import Finding
+from netagent.doctor.name_servers import ServerAnswer
 from netagent.errors import InputError, NoError
 from netagent.membership.inbox import STRANGER_KEPT_S, Heard
 from netagent.model.records import AttachmentRecord, Link
@@ -29,6 +31,10 @@ class Names:
     def __init__(self):
         self.delay_s = 0.0
         self.trouble = ""
+        self.servers = ()
+
+    def name_servers(self):
+        return self.servers
 
     async def statistics(self):
         await trio.sleep(self.delay_s)
@@ -43,11 +49,30 @@ class Foreign:
 
     def __init__(self):
         self.found = []
+        self.ports = []
         self.asked = []
 
-    async def in_the_way(self, *, is_routing, is_apart):
+    async def in_the_way(self, *, is_routing, is_apart, is_bridging=True):
         self.asked.append((is_routing, is_apart))
-        return self.found
+        return list(self.found)
+
+    async def at_ports(self, use):
+        return list(self.ports)
+
+    async def at_bridges(self):
+        return []
+
+
+@pytest.fixture(autouse=True)
+def tried(monkeypatch):
+    """What dead agents' ports come to, by host; no packet is sent."""
+    states = {}
+
+    async def try_hosts(addresses, ports):
+        return {name: states.get(name, (PortState.SILENT,) * 2) for name in addresses}
+
+    monkeypatch.setattr("netagent.control.status.try_hosts", try_hosts)
+    return states
 
 
 def agent_of(
@@ -97,8 +122,11 @@ def cluster_of():
         following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
-        underlay=SimpleNamespace(address="192.0.2.1"),
-        config=SimpleNamespace(vxlan_port=4799, state_dir="/var/lib/netagent"),
+        underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
+        config=SimpleNamespace(
+            vxlan_port=4799, gossip_port=7956, record_port=7957, state_dir="/var/lib/netagent"
+        ),
+        allocator=SimpleNamespace(space=lambda network_id: SimpleNamespace(count=4096)),
         journal=SimpleNamespace(has_room=True),
         probing=SimpleNamespace(
             prober=SimpleNamespace(
@@ -241,11 +269,11 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     }
     cluster.gossip.inbox.heard.clash = "192.0.2.77"
     status = await status_of(agent_of(cluster))
-    wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "agent-dead", "overlap"]
+    wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "overlap", "agent-dead"]
     assert codes(status) == wrong, "both addresses clash"
     assert all(notice["cure"] for notice in status["warnings"])
     assert [one["address"] for one in status["heard"]] == ["198.51.100.1"], "the other has long been silent"
-    dead, overlap = status["warnings"][-2:]
+    overlap, dead = status["warnings"][-2:]
     assert "not known yet" in dead["message"], "nobody has asked its kernel"
     assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
 
@@ -328,3 +356,82 @@ async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
         ("Docker has a network app of its own", "remove it"),
         ("Podman is silent", "see the agent's log"),
     ]
+
+
+@virtual
+async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
+    cluster = cluster_of()
+    live, peer = cluster.live, Writer(H2)
+    for record in (host("h2", underlay="192.0.2.2"),):
+        live.set_view(live.view.with_entries(peer.put(record)))
+    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+
+    async def dead():
+        status = await status_of(agent_of(cluster))
+        (notice,) = (one for one in status["warnings"] if one["code"] == "agent-dead")
+        return notice
+
+    tried["h2"] = (PortState.SILENT, PortState.OPEN)
+    notice = await dead()
+    assert "the agent of h2 runs" in notice["message"]
+    assert "TCP port 7956 does not answer and TCP port 7957 accepts connections" in notice["message"]
+    assert "pass between 192.0.2.1 and 192.0.2.2; TCP port 7956 is missing" in notice["cure"]
+    tried["h2"] = (PortState.OPEN, PortState.OPEN)
+    assert "UDP port 7956 is missing" in (await dead())["cure"]
+    tried["h2"] = (PortState.CLOSED, PortState.CLOSED)
+    notice = await dead()
+    assert "does not run" in notice["message"]
+    assert notice["cure"] == "start the agent there"
+    tried["h2"] = (PortState.SILENT, PortState.SILENT)
+    assert "does not answer at TCP ports 7956 and 7957" in (await dead())["message"]
+
+
+@virtual
+async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
+    cluster = cluster_of()
+    answers = [
+        ServerAnswer("192.0.2.53", None, "no answer"),
+        ServerAnswer("192.0.2.54", 0.6, status="NOERROR"),
+    ]
+
+    async def ask(servers):
+        assert servers == ("192.0.2.53", "192.0.2.54")
+        return tuple(answers)
+
+    monkeypatch.setattr("netagent.control.status.ask_servers", ask)
+    cluster.following.supervisor.servers = ("192.0.2.53", "192.0.2.54")
+    status = await status_of(agent_of(cluster))
+    dead, slow = (one for one in status["warnings"] if one["code"].startswith("upstream"))
+    assert (dead["code"], slow["code"]) == ("upstream-dead", "upstream-slow")
+    assert "192.0.2.53 does not answer (no answer): look-ups" in dead["message"]
+    assert "192.0.2.54 took 0.6 s" in slow["message"]
+    answers.pop()
+    status = await status_of(agent_of(cluster))
+    (dead,) = (one for one in status["warnings"] if one["code"].startswith("upstream"))
+    assert "do not resolve" in dead["message"]
+
+
+@virtual
+async def test_a_full_network_is_named():
+    cluster = cluster_of()
+    cluster.allocator.space = lambda network_id: SimpleNamespace(count=8)
+    assert "network-full" not in codes(await status_of(agent_of(cluster)))
+    writer, live = Writer(H2), cluster.live
+    for number in range(2, 7):
+        live.set_view(live.view.with_entries(writer.put(endpoint(number, offset=number))))
+    status = await status_of(agent_of(cluster))
+    (notice,) = (one for one in status["warnings"] if one["code"] == "network-full")
+    assert "of its 5 addresses" in notice["message"]
+    assert "--subnet" in notice["cure"]
+
+
+@virtual
+async def test_a_rule_at_our_ports_is_named_where_no_container_is():
+    cluster = cluster_of()
+    for endpoint_id in list(cluster.live.rows):
+        cluster.live.drop_row(endpoint_id)
+    agent = agent_of(cluster)
+    agent.foreign_rules.ports = [
+        Finding("chain f", "a rule drops membership (udp 7956)", "nft delete rule f")
+    ]
+    assert "foreign-firewall" in codes(await status_of(agent))

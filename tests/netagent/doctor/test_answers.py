@@ -67,6 +67,13 @@ def test_of_ipv6_addresses_one_answer_has_some(world):
     assert fault(answer, Said(0, frozenset(answer.rrset.rdatas[1:]), False)) == ""
 
 
+def test_an_address_of_another_length_is_a_fault_in_words(world):
+    """A resolver of another program may answer in the container."""
+    odd = Said(constants.NOERROR, frozenset({b"\x0a\x00\x00", b"\x0a\x01\x00\x02"}), truncated=False)
+    text = fault(answer_of(world), odd)
+    assert text.startswith("it answers 10.1.0.2, 3 octets in place of an address instead of ")
+
+
 def test_what_is_absent_must_be_absent(world):
     missing = answer_of(world, Question("nope.app.mesh.internal", constants.A))
     assert isinstance(missing, NoSuchName)

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.doctor.firewalls import RulesetError, base_chains_untrusted, chain_untrusted
+from netagent.doctor.firewalls import ForeignChain, RulesetError, base_chains_untrusted, chains_untrusted
 
 BASE = ("ip", "filter", "FORWARD", "forward", "drop")
+
+
+def chain_untrusted(text, base) -> ForeignChain:
+    (found,) = chains_untrusted(text, [base])
+    return found
 
 
 def chain(**fields):

@@ -12,6 +12,7 @@ from netagent.doctor.reach import SMALL_BYTES, EchoError, Hop, Tally, echo_reque
 
 FINE = Hop("container", "interface eth0", is_wrong=False, says="present")
 BROKEN = Hop("kernel", "neighbour 10.1.0.3", is_wrong=True, says="missing")
+NOT_LINKED = Hop("policy", "network app", is_wrong=True, says="web is not linked to db")
 SMALL_PATH = Hop("path", "VXLAN to h2", is_wrong=True, says="degraded, packets of up to 1350 bytes pass")
 
 
@@ -65,15 +66,21 @@ def test_any_bytes_are_a_reply_or_an_error(version: int, message: bytes) -> None
             [tally(None, port=80, lost=True, trouble="refused")],
             [BROKEN],
             "endpoint",
-            "nobody listens at its port 80",
+            "nothing listens at its port 80",
         ),
         (
             [tally(None, port=80), tally(None, port=80, lost=True, trouble="refused")],
             [FINE],
             "endpoint",
-            "nobody listens at its port 80 at 10.1.0.3",
+            "nothing listens at its port 80 at 10.1.0.3",
         ),
         ([tally(None, port=80, lost=True, trouble="no answer")], [FINE], "endpoint", "(no answer)"),
+        (
+            [tally(None, port=80, lost=True, trouble="refused")],
+            [FINE, NOT_LINKED],
+            "policy",
+            "the connection to db is refused: network app: web is not linked to db",
+        ),
     ],
 )
 def test_the_first_layer_that_is_wrong_is_blamed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgpack
 import pytest
 import trio
 from fakes.agent_host import AgentHost
@@ -91,11 +92,17 @@ async def say(hosts):
     return tuple(Word.SILENT if one == H2 else Word.HEARD for one in hosts)
 
 
+async def find_drops(asked):
+    return (f"a rule drops {asked.protocol} {asked.port} to {asked.target}", "x" * 300, "ü" * 150, "a fourth")
+
+
 def desk(delay_s=0.1):
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
         one.hear(other.put(record))
-    answering = Answering(live=one.live, projection=Following(delay_s), space=space, testify=say)
+    answering = Answering(
+        live=one.live, projection=Following(delay_s), space=space, testify=say, find_drops=find_drops
+    )
     return one, other, answering
 
 
@@ -178,3 +185,31 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
     await retreat.wait_endpoint_hidden(row)
     assert sorted(asked) == ids[:2], "those that take part in its network"
     assert trio.current_time() == pytest.approx(HOST_S + ENDPOINT_S)
+
+
+@virtual
+async def test_a_host_names_the_rules_that_drop_a_packet_in_few_bytes():
+    _, _, answering = desk()
+    asked = question.Drops("tcp", 80, "10.1.0.2", "10.1.0.3")
+    answer = await answering.answer(H2, asked.encode())
+    first, second, third = question.parse_sentences_untrusted(answer)
+    assert first == "a rule drops tcp 80 to 10.1.0.3"
+    assert (len(second), len(third)) == (200, 100)
+    assert len(answer) <= 700
+    assert (
+        question.parse_drops_untrusted(question.Drops("icmp", None, "fd00::1", "fd00::2").encode()).port
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        ["drops", "tcp", 65_536, b"\x0a" * 4, b"\x0a" * 4],
+        ["drops", "any", 1, b"", b""],
+        ["drops", "tcp", 1, b"123", 7],
+    ],
+)
+def test_what_is_no_packet_is_no_question(payload):
+    with pytest.raises(question.QuestionError):
+        question.parse_drops_untrusted(msgpack.packb(payload))

@@ -1,0 +1,39 @@
+"""What `status` warns of, as checks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from netagent.doctor import cluster
+from netagent.doctor.cluster import CLUSTER_CHECKS, Warned
+from netagent.doctor.finding import Verdict, examine, is_healthy
+
+CONTROL = Path(cluster.__file__).parent.parent / "control"
+
+
+def test_each_warning_is_one_finding_or_anothers():
+    said = {
+        code
+        for file in ("status.py", "path_notice.py")
+        for code in re.findall(r'"code": "([a-z-]+)"', (CONTROL / file).read_text("utf-8"))
+    }
+    assert {"agent-dead", "path-down", "network-full", "overlap"} <= said
+    for code in said:
+        outcomes = examine(CLUSTER_CHECKS, [Warned(code, "a message", "a cure")])
+        found = [finding for outcome in outcomes for finding in outcome.findings]
+        assert len(found) == (0 if code in cluster._ELSEWHERE else 1), code
+        assert all((one.message, one.fix) == ("a message", "a cure") for one in found)
+
+
+def test_a_path_that_is_down_fails_and_a_dead_agent_warns():
+    down = examine(CLUSTER_CHECKS, [Warned("path-down", "nothing passes", "let it pass")])
+    dead = examine(CLUSTER_CHECKS, [Warned("agent-dead", "it does not run", "start it")])
+    assert not is_healthy(down)
+    assert is_healthy(dead)
+    assert [one.name for one in dead if one.verdict is Verdict.WARNING] == ["agents"]
+
+
+def test_a_warning_that_no_row_knows_is_not_lost():
+    outcomes = examine(CLUSTER_CHECKS, [Warned("something-new", "a message", "a cure")])
+    assert [one.name for one in outcomes if one.findings] == ["other-warnings"]
