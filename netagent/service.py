@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
 
 from netagent import __version__
 from netagent.control import schema
-from netagent.control.inspecting import inspect_noted, inspecting
-from netagent.control.lookup import answered
+from netagent.control.gaps import not_known, notices
+from netagent.control.inspecting import inspect_noted, inspecting, is_called
+from netagent.control.lookup import look_up, look_up_elsewhere, with_name_servers
 from netagent.control.pinging import ping
 from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.control.reasons import doctor as doctor_of
@@ -34,6 +36,7 @@ from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.pieces import Pieces, piece_by_piece
+from netagent.registry.overview import Overview
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases import resolv_conf
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+COMPARE_S: Final = 2.0
+"""How often what other members told is compared while a list is watched."""
 
 
 class Service:
@@ -149,27 +155,20 @@ class Service:
 
     async def network_list(self) -> list[schema.Network]:
         """All networks, and who owns how much of each."""
-        present = self._presenter()
-        return [self._with_use(present, network) for network in self._cluster().live.view.networks.values()]
+        overview = await self._overview()
+        present = self._presenter(overview)
+        return [self._with_use(present, network) for network in overview.view.networks.values()]
 
     async def network_inspect(self, network: str) -> schema.Network:
         """One network: its endpoints are counted also where this host takes no part, if those who do answer."""
-        cluster = self._cluster()
-        network_id = network_called(cluster.live.view, network).network_id
-        known = cluster.gossip.participation
-        async with AsyncExitStack() as looking:
-            if not known.is_synced(network_id):
-                with suppress(FailedError):
-                    await known.look_into(network_id)
-                    looking.callback(known.look_away, network_id)
-            found = network_called(
-                cluster.live.view, network_id
-            )  # while it was looked into, it may have gone
-            return {**self._with_use(self._presenter(), found), "space": self._own_space(network_id)}
+        network_id = network_called(self._cluster().live.view, network).network_id
+        overview = await self._overview({network_id})
+        found = network_called(overview.view, network_id)  # while others were asked, it may have gone
+        return {**self._with_use(self._presenter(overview), found), "space": self._own_space(network_id)}
 
     def _with_use(self, present: Presenter, network: NetworkView) -> schema.Network:
         cluster, network_id = self._cluster(), network.network_id
-        is_known = cluster.gossip.participation.is_synced(network_id)
+        is_known = network_id not in present.unknown
         use = space_use(present, network, cluster.allocator.space(network_id), is_known=is_known)
         return {**present.network(network), "use": use}
 
@@ -262,38 +261,52 @@ class Service:
     # -- the table -----------------------------------------------------------------------------------------------
 
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
-        """The endpoints this host knows."""
-        present, view = self._presenter(), self._cluster().live.view
+        """The endpoints of the cluster."""
+        overview = await self._overview_for(only)
+        present, view = self._presenter(overview), overview.view
         rows = self._cluster().live.fenced.values()
         fenced = [noted_endpoint(row, view.local) for row in rows]
-        is_wanted = self._filter(only)
+        is_wanted = self._filter(view, only)
         found = await piece_by_piece(_each(present.endpoint, _known(view), is_wanted))
         return found + await piece_by_piece(_each(present.noted, fenced, is_wanted))
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
-        """The services this host knows."""
-        present, view = self._presenter(), self._cluster().live.view
-        keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(only)))
+        """The services of the cluster."""
+        overview = await self._overview_for(only)
+        present, view = self._presenter(overview), overview.view
+        keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(view, only)))
         return await piece_by_piece(
             _each(lambda key: present.service(view.service(*key)), dict.fromkeys(keys))
         )
 
-    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
+    async def gaps(self, only: ListFilter) -> list[schema.Notice]:
+        """What such a list does not have."""
+        overview = await self._overview_for(only)
+        return notices(self._presenter(overview), overview.gaps)
+
+    async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
         """One thing, everything known."""
-        present = self._presenter()
+        overview = await self._overview(local=local)
+        present = self._presenter(overview)
         try:
             found = await piece_by_piece(inspecting(present, thing, self._sight))
-        except NoError:
+        except NoError as error:
             row = fenced_called(self._cluster().live, thing)
-            if row is None:
+            if row is not None:
+                found = inspect_noted(present, noted_endpoint(row, present.view.local))
+            elif overview.gaps:
+                raise not_known(present, overview.gaps, error.message, thing) from None
+            else:
                 raise
-            found = inspect_noted(present, noted_endpoint(row, present.view.local))
+        if found["kind"] != "endpoint":
+            about = [g for g in overview.gaps if found["kind"] != "network" or g.network_id == found["id"]]
+            found["warnings"] = notices(present, about)
         if why:
-            found["why"] = await self._why(found)
+            found["why"] = await self._why(found, overview)
         return found
 
-    async def _why(self, found: schema.Inspection) -> schema.Why:
-        cluster, present = self._cluster(), self._presenter()
+    async def _why(self, found: schema.Inspection, overview: Overview) -> schema.Why:
+        cluster, present = self._cluster(), self._presenter(overview)
         match found["kind"]:
             case "network":
                 explanation = await explain_network(cluster, NetworkId(found["id"]))
@@ -301,15 +314,17 @@ class Service:
                 explanation = await explain_host(cluster, HostId(found["id"]))
             case "service":
                 ids = [EndpointId(one["id"]) for one in found["endpoints"]]
-                explanation = await self._explain_endpoints(ids)
+                explanation = await self._explain_endpoints(ids, overview)
             case "endpoint":
-                explanation = await self._explain_endpoints([EndpointId(found["id"])])
+                explanation = await self._explain_endpoints([EndpointId(found["id"])], overview)
         return why_of(present, explanation)
 
-    async def _explain_endpoints(self, ids: Sequence[EndpointId]) -> Explanation:
-        cluster, present = self._cluster(), self._presenter()
-        endpoints = [one for endpoint_id in ids for one in endpoint_with(cluster, endpoint_id)]
-        return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"])
+    async def _explain_endpoints(self, ids: Sequence[EndpointId], overview: Overview) -> Explanation:
+        """Of what members told of nothing is in this host's kernel; the look at it is the same."""
+        cluster, present = self._cluster(), self._presenter(overview)
+        endpoints = [one for endpoint_id in ids for one in endpoint_with(overview.view, endpoint_id)]
+        told = overview.view if overview.told_by else None
+        return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"], told)
 
     async def doctor(self) -> schema.Doctor:
         """Checks of the host, of intent against kernel, and all that `status` warns of."""
@@ -323,13 +338,26 @@ class Service:
         """Does a packet get there?"""
         return await ping(self._cluster(), asked, self._agent.foreign_rules)
 
-    async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+    async def lookup(
+        self, name: str, rtype: str, from_endpoint: str, *, local: bool = False
+    ) -> schema.Lookup:
         """What the resolver would answer; a name outside the cluster is asked of the host's name servers."""
-        return await answered(self._cluster(), name, rtype, from_endpoint)
+        cluster = self._cluster()
+        found = await look_up(cluster, name, rtype, from_endpoint)
+        if not local and not found["answers"]:
+            overview = await self._overview()
+            presenter = self._presenter(overview)
+            found = await look_up_elsewhere(cluster, found, (name, rtype), presenter, overview)
+        return await with_name_servers(cluster, found)
 
     async def wait_changed(self, seen: int) -> int:
-        """The generation of what lists show."""
-        return await self._cluster().live.wait_newer(seen)
+        """The generation of what lists show. What members told is compared anew meanwhile."""
+        cluster = self._cluster()
+        while True:
+            with trio.move_on_after(COMPARE_S):
+                return await cluster.live.wait_newer(seen)
+            if cluster.gossip.remote_networks.is_used and await cluster.gossip.remote_networks.has_news():
+                return cluster.live.revision
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -343,11 +371,37 @@ class Service:
     def _rows(self) -> list[LocalEndpointRow]:
         return list(self._cluster().live.rows.values())
 
-    def _presenter(self) -> Presenter:
+    async def _overview(
+        self, networks: Collection[NetworkId] | None = None, *, local: bool = False
+    ) -> Overview:
+        """The cluster, or with `local` what this host holds of it."""
+        remote = self._cluster().gossip.remote_networks
+        return remote.local_overview if local else await remote.overview(networks)
+
+    async def _overview_for(self, only: ListFilter) -> Overview:
+        """Where a filter names a network or a host, nobody is asked about other networks."""
+        view = self._cluster().live.view
+        network_id, host_id = self._places(view, only)
+        wanted = {network_id} if network_id else None
+        if host_id and wanted is None:
+            wanted = {n for n in view.networks if host_id in view.attachments(n)}
+        return await self._overview(wanted, local=only.local)
+
+    def _presenter(self, overview: Overview | None = None) -> Presenter:
+        """Without `overview` of what this host holds itself."""
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
         facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links, row.publish) for row in rows}
-        return Presenter(cluster.live.view, cluster.keys.domain, facts)
+        known = overview or cluster.gossip.remote_networks.local_overview
+        unknown = {gap.network_id for gap in known.gaps if not gap.is_old}
+        synced = cluster.gossip.participation.is_synced
+        unknown |= {n for n in known.view.networks if not synced(n) and self._is_untold(known, n)}
+        return Presenter(known.view, cluster.keys.domain, facts, known.told_by, frozenset(unknown))
+
+    def _is_untold(self, known: Overview, network_id: NetworkId) -> bool:
+        """Whether others take part in the network, and none of them told of it."""
+        others = known.view.attachments(network_id) - {known.view.local}
+        return bool(others) and network_id not in known.told_by
 
     def _endpoint(self, row: LocalEndpointRow) -> schema.Endpoint:
         view = self._cluster().live.view
@@ -363,22 +417,24 @@ class Service:
         name = network.unique_name if network else row.network_id[:8]
         return {"id": row.endpoint_id, "name": row.name, "network": name}
 
-    def _filter(self, only: ListFilter) -> Callable[[EndpointView], bool]:
-        view = self._cluster().live.view
-        network = network_called(view, only.network).network_id if only.network else ""
-        host = ""
-        if only.host:
-            found = view.host_named(only.host)
-            host = found.host_id if found else next((h for h in view.hosts if h.startswith(only.host)), "")
-            if not host:
-                raise NoError(
-                    f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`"
-                )
-        wanted = (network, host, only.service)
+    def _places(self, view: RegistryView, only: ListFilter) -> tuple[NetworkId | None, HostId | None]:
+        """The network and the host that a filter names. NoError."""
+        network = network_called(view, only.network).network_id if only.network else None
+        if not only.host:
+            return network, None
+        found = view.host_named(only.host)
+        host = found.host_id if found else next((h for h in view.hosts if h.startswith(only.host)), None)
+        if host is None:
+            raise NoError(f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`")
+        return network, host
+
+    def _filter(self, view: RegistryView, only: ListFilter) -> Callable[[EndpointView], bool]:
+        network, host = self._places(view, only)
 
         def is_wanted(endpoint: EndpointView) -> bool:
-            has = (endpoint.network_id, endpoint.owner, endpoint.record.service)
-            return all(one in {"", value} for one, value in zip(wanted, has, strict=True))
+            if network not in {None, endpoint.network_id} or host not in {None, endpoint.owner}:
+                return False
+            return not only.service or is_called(endpoint, only.service)
 
         return is_wanted
 

@@ -54,7 +54,7 @@ PERFORMS = {
     "netagent.control.api",
     "netagent.control.body",
     "netagent.control.client",
-    "netagent.control.lookup",
+    "netagent.control.lookup",  # lets others run while it makes a table
     "netagent.control.pinging",
     "netagent.control.server",
     "netagent.control.service",  # the seam: its methods are awaited
@@ -160,6 +160,7 @@ PERFORMS = {
     "netagent.membership.participation",
     "netagent.membership.probing",
     "netagent.membership.rebirth",
+    "netagent.membership.remote_networks",
     "netagent.membership.retreat",
     "netagent.membership.seed",
     "netagent.membership.witnessing",
@@ -216,7 +217,9 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.config_kind": {"netagent.model"},
     "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
     "netagent.supervision": {"netagent.errors"},
-    "netagent.registry": {"netagent.errors", "netagent.model", "netgossip.types", "netgossip.identity"},
+    "netagent.registry": {
+        "netagent.errors", "netagent.model", "netagent.pieces", "netgossip.types", "netgossip.identity",
+    },
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
     "netagent.memory": set(),
     "netagent.pieces": set(),
@@ -232,7 +235,9 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.datapath.netns", "netagent.datapath.redirect", "netagent.model", "netagent.names", "netdns",
     },
     "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view"},
-    "netagent.names.explain": {"netagent.names", "netagent.model", "netagent.registry.view", "netdns"},
+    "netagent.names.explain": {
+        "netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view", "netdns",
+    },
     "netagent.projection": {
         "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
         "netagent.names.supervisor", "netagent.names.table", "netagent.pieces", "netagent.registry",
@@ -250,6 +255,9 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.membership": {
         "netagent.config", "netagent.config_kind", "netagent.datapath", "netagent.errors", "netagent.log",
         "netagent.model", "netagent.probes", "netagent.registry", "netgossip",
+    },
+    "netagent.membership.remote_networks": {
+        "netagent.model", "netagent.pieces", "netagent.registry", "netgossip.types",
     },
     "netagent.membership.intake": {"netagent.membership.inbox", "netagent.pieces", "netgossip.types"},
     "netagent.membership.cluster": {
@@ -297,8 +305,8 @@ BELOW: Mapping[str, set[str]] = {
     },
     "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
     "netagent.control.lookup": {
-        "netagent.control", "netagent.doctor.name_servers", "netagent.errors", "netagent.names.explain",
-        "netagent.usecases", "netdns",
+        "netagent.control", "netagent.doctor.name_servers", "netagent.errors", "netagent.model",
+        "netagent.names.explain", "netagent.pieces", "netagent.registry", "netagent.usecases", "netdns",
     },
     "netagent.control.status": {
         "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.pieces", "netagent.probes.quality",

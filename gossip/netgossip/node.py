@@ -38,6 +38,7 @@ from netgossip.types import (
     StreamClose,
     StreamCommand,
     StreamId,
+    Version,
 )
 
 
@@ -344,6 +345,14 @@ class GossipNode:
     def own_log(self, scope: Scope) -> Log | None:
         """A copy of our log, None if there was never a change."""
         return self._replication.own_log(scope)
+
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """Of every log of the scope its version and its number of entries, without copying any."""
+        return self._replication.outline(scope)
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log, None when we do not hold it."""
+        return self._replication.log(scope, owner)
 
     def logs(self, scope: Scope) -> tuple[Log, ...]:
         """Copies of all logs of the scope, ours among them."""

@@ -294,6 +294,14 @@ class Replication:
         """A copy of our log, None if there was never a change."""
         return self._table.log(scope, self._node_id)
 
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """Of every log of the scope its version and its number of entries."""
+        return self._table.outline(scope)
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log, None when we do not hold it."""
+        return self._table.log(scope, owner)
+
     def logs(self, scope: Scope) -> tuple[Log, ...]:
         """Copies of all logs of the scope, ours among them."""
         return self._table.logs(scope)

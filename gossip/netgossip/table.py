@@ -119,6 +119,10 @@ class Table:
         """Those that are held, and those in which we have a log of our own."""
         return frozenset(self._held) | self.own_scopes()
 
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """Of every log of the scope its version and its number of entries, without copying any."""
+        return {owner: (log.version, len(log.entries)) for owner, log in self._logs.get(scope, {}).items()}
+
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
         """A copy of one log."""
         log = self._logs.get(scope, {}).get(owner)

@@ -193,6 +193,7 @@ def inspect(parser: argparse.ArgumentParser) -> None:
     """`netagent inspect`."""
     parser.add_argument("thing", metavar="NAME|ID|IP|MAC", help="endpoint, service, network or host")
     parser.add_argument("--why", action="store_true", help="which record made what, and what is missing")
+    local(parser)
 
 
 def lookup(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +201,7 @@ def lookup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="web, web.app or a full name")
     parser.add_argument("type", metavar="TYPE", nargs="?", default="A", help="A (default), AAAA, SRV, PTR, …")
     parser.add_argument("--from", dest="from_endpoint", metavar="ENDPOINT", help="as its container sees it")
+    local(parser)
 
 
 def ping(parser: argparse.ArgumentParser) -> None:
@@ -222,8 +224,16 @@ def filters(parser: argparse.ArgumentParser) -> None:
     """Lists of endpoints or services."""
     parser.add_argument("--network", metavar="NET", help="only of this network")
     parser.add_argument("--host", metavar="HOST", help="only on this host")
-    parser.add_argument("--service", metavar="NAME", help="only of this service")
+    parser.add_argument("--service", metavar="NAME", help="only of this service, alias or container")
+    local(parser)
     watch(parser)
+
+
+def local(parser: argparse.ArgumentParser) -> None:
+    """What is answered for the whole cluster."""
+    parser.add_argument(
+        "--local", action="store_true", help="only what this host holds itself; asks no other host"
+    )
 
 
 def installation(parser: argparse.ArgumentParser) -> None:

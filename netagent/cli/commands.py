@@ -22,6 +22,9 @@ MAX_TOKEN_BYTES = 16 * 1024
 PING_S = 20.0
 """At most eight addresses, of which each may be waited for, and a look at the kernel."""
 
+_NOTHING_KNOWN = "nothing is known here"
+"""In place of "there is none", where not all could be asked."""
+
 DONE = 0
 NO = 1
 
@@ -297,13 +300,17 @@ def endpoints(session: Session) -> int:
 
 def services(session: Session) -> int:
     """The table of services."""
-    empty = "no services; every endpoint is one, see `netagent attach --help`"
+    empty = "no services: no network of the cluster has an endpoint; see `netagent attach --help`"
     return _list(session, "/v1/services", tables.SERVICES, _empty(session, "service", empty))
 
 
 def inspect(session: Session) -> int:
     """One thing, everything known."""
-    query = {"thing": _text(session, "thing"), "why": "true" if session.arguments.why else ""}
+    query = {
+        "thing": _text(session, "thing"),
+        "why": "true" if session.arguments.why else "",
+        "local": _local(session),
+    }
     answer = session.client.call("GET", "/v1/inspect", query=query)
     why = answer.get("why")
 
@@ -319,13 +326,19 @@ def inspect(session: Session) -> int:
             yield from screen.fixes(why)
 
     session.printer.one(answer, lines, name=answer["name"])
+    _warn(session, answer)
     return DONE if why is None or why["complete"] else NO
 
 
 def lookup(session: Session) -> int:
     """The answer that an endpoint would get."""
     arguments = session.arguments
-    query = {"name": _text(session, "name"), "type": arguments.type, "from": arguments.from_endpoint or ""}
+    query = {
+        "name": _text(session, "name"),
+        "type": arguments.type,
+        "from": arguments.from_endpoint or "",
+        "local": _local(session),
+    }
     answer = session.client.call("GET", "/v1/lookup", query=query)
     answers, printer = answer["answers"], session.printer
     if printer.is_machine:
@@ -334,6 +347,7 @@ def lookup(session: Session) -> int:
         printer.lines(clean(record["data"]) for record in answers)
     elif answers:
         printer.lines([*printer.table(answers, tables.ANSWERS), "", clean(answer["reason"])])
+    _warn(session, answer)
     if answers:
         return DONE
     if not printer.is_machine:
@@ -406,11 +420,15 @@ def program_version() -> str:
 def _list(session: Session, path: str, columns: Sequence[Column], empty: str) -> int:
     arguments, printer = session.arguments, session.printer
     query = {field: getattr(arguments, field, None) or "" for field in ("network", "host", "service")}
+    query["local"] = _local(session)
     if getattr(arguments, "watch", False):
         _watch(session, session.client.watch(path, query=query), columns, empty)
     if getattr(arguments, "quiet", False):
         printer.form = "id"
-    printer.items(session.client.call("GET", path, query=query)["items"], columns, empty=empty)
+    answer = session.client.call("GET", path, query=query)
+    warnings = answer.get("warnings", [])
+    printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
+    _warn(session, answer)
     return DONE
 
 
@@ -427,6 +445,7 @@ def _watch(
                 printer.event(event)
             if event["event"] == "synced":
                 synced = True
+                _warn(session, event)
             elif event["event"] == "removed":
                 items.pop(event["item"]["id"], None)
             else:
@@ -441,8 +460,8 @@ def _watch(
 
 
 def _warn(session: Session, answer: Mapping[str, Any]) -> None:
-    """On standard error; JSON has it in the answer."""
-    if not session.printer.is_machine:
+    """On standard error; JSON has it in the answer, but where that is one object per item."""
+    if session.printer.form != "json" and not (session.printer.form == "ndjson" and "items" not in answer):
         for notice in answer.get("warnings", []):  # an agent of the release before has none
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
@@ -454,7 +473,14 @@ def _detached(session: Session, answer: Mapping[str, Any]) -> None:
 
 def _empty(session: Session, what: str, unfiltered: str) -> str:
     filters = [getattr(session.arguments, field) for field in ("network", "host", "service")]
-    return f"no {what} matches" if any(filters) else unfiltered
+    if any(filters):
+        return f"no {what} matches"
+    return f"no {what} in the networks that this host takes part in" if _local(session) else unfiltered
+
+
+def _local(session: Session) -> str:
+    """As the API takes it; nothing where it was not given, so that an agent of the release before understands."""
+    return "true" if getattr(session.arguments, "local", False) else ""
 
 
 def _network(session: Session) -> str:

@@ -194,23 +194,26 @@ def _look(add: Adder) -> None:
         "endpoints ps",
         commands.endpoints,
         arguments.filters,
-        says="The containers of the networks this host takes part in.",
+        says="The containers of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
+        "with -o wide, SOURCE says who told of a row.",
         examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
     )
     add(
         "services",
         commands.services,
         arguments.filters,
-        says="The services of the networks this host takes part in.",
+        says="The services of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
+        "with -o wide, SOURCE says who told of a row.",
         examples="netagent services\nnetagent services --network app -o wide",
     )
     add(
         "inspect",
         commands.inspect,
         arguments.inspect,
-        says="Everything known of one thing. With --why also the record that it follows from, and everything that\n"
-        "record makes on this host: what is there, what is missing, and what is not needed and why. Then it exits 1\n"
-        "when something is not as the record says.",
+        says="Everything known of one thing, on whatever host it is: also by alias, by the container's name or id,\n"
+        "or by what compose calls it. With --why also the record that it follows from, and everything that\n"
+        "record makes on this host: what is there, what is missing, and what is not needed and why. Then it\n"
+        "exits 1 when something is not as the record says.",
         examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
     )
     add(
@@ -232,7 +235,8 @@ def _ask(add: Adder) -> None:
         "lookup",
         commands.lookup,
         arguments.lookup,
-        says="The answer that a container gets for a name, and the reason. Exits 1 when there is none.",
+        says="The answer that a container gets for a name, and the reason. Without --from that of a container in\n"
+        "all networks of the cluster, this host's first. Exits 1 when there is none.",
         examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
         "netagent lookup web.app AAAA -o name",
     )

@@ -70,10 +70,13 @@ class Printer:
         """True for the JSON forms."""
         return self.form in ("json", "ndjson")
 
-    def items(self, items: Sequence[Item], columns: Sequence[Column], *, empty: str) -> None:
-        """A list. `empty` is what people read when there is nothing."""
+    def items(
+        self, items: Sequence[Item], columns: Sequence[Column], *, empty: str, warnings: Sequence[Item] = ()
+    ) -> None:
+        """A list. `empty` is what people read when there is nothing; `warnings` are part of the JSON form only."""
         if self.form == "json":
-            self.json({"schema": 1, "items": items})
+            said = {"warnings": warnings} if warnings else {}
+            self.json({"schema": 1, **said, "items": items})
         elif self.form == "ndjson":
             for item in items:
                 self.json({"schema": 1, **item})

@@ -157,7 +157,7 @@ def thing(answer: Item, kind: str) -> Iterator[str]:
     fields = {
         key: value
         for key, value in answer.items()
-        if key not in ("schema", "kind", "name", "endpoints", "why", "use")
+        if key not in ("schema", "kind", "name", "endpoints", "why", "use", "warnings")
     }
     shown = {
         _label(key): _value(key, value) for key, value in fields.items() if value not in ("", [], {}, None)

@@ -71,6 +71,11 @@ def _away(share: Item) -> str:
     return "" if share["agent"] in ("alive", "suspect") else f" ({share['agent']})"
 
 
+def _source(item: Item) -> str:
+    """Who told of it, where this host does not hold its record; an agent of the release before does not say."""
+    return some(item.get("told_by", [])) or str(item.get("source", ""))
+
+
 def _state(item: Item) -> str:
     return str(item["state"])
 
@@ -91,6 +96,9 @@ ENDPOINTS = (
     Column("HEALTH", lambda e: e["health"], wide=True),
     Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
     Column("VERSION", lambda e: e["version"], wide=True),
+    Column("CONTAINER", lambda e: e.get("container_id", "")[:ID_DIGITS], wide=True),
+    Column("COMPOSE", lambda e: e.get("compose_project", ""), wide=True),
+    Column("SOURCE", _source, wide=True),
 )
 
 SERVICES = (
@@ -101,8 +109,10 @@ SERVICES = (
     Column("HOSTS", lambda s: some(s["hosts"])),
     Column("PORTS", _ports),
     Column("NAME", lambda s: s["fqdn"]),
+    Column("ALIASES", lambda s: some(s.get("aliases", []))),
     Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
     Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
+    Column("SOURCE", _source, wide=True),
 )
 
 MEMBERS = (

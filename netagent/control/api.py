@@ -15,9 +15,10 @@
     GET    /v1/inspect?thing=…&why=true      /v1/lookup?name=…&type=…&from=…
     GET    /v1/ping?from=…&to=…&count=…&trace=true
 
-Lists take `?watch=true`, endpoints and services also `network`, `host` and `service`. What comes back is documented
-in netagent.control.schema, errors are RFC 9457 problem documents. A request runs to its end when its client hangs
-up: the agent keeps what it promised to do, and each use-case has a deadline of its own.
+Lists take `?watch=true`, endpoints and services also `network`, `host`, `service` and `local=true`, which inspect
+and lookup take too: only what this host holds itself. What comes back is documented in netagent.control.schema,
+errors are RFC 9457 problem documents. A request runs to its end when its client hangs up: the agent keeps what it
+promised to do, and each use-case has a deadline of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
 from netagent.control.watch import Items, watch, writing, writing_one
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
+from netagent.model.request import ListFilter
 from netagent.pieces import piece_by_piece, sorting
 
 MAX_BODY_BYTES = 64 * 1024
@@ -176,18 +178,17 @@ class _Face:
         return _one(await self._service.network_disconnect(request.path_params["network"], target))
 
     async def endpoints(self, request: Request) -> Response:
-        query = _query(request, "watch network host service")
-        only = requests.filter_untrusted(_without(query, "watch"))
-        return await self._list(
-            request, query, functools.partial(self._service.endpoints, only), "network name host id"
-        )
+        query, only = _filter(request)
+        read = functools.partial(self._service.endpoints, only)
+        return await self._list(request, query, read, "network name host id", self._gaps(only))
 
     async def services(self, request: Request) -> Response:
-        query = _query(request, "watch network host service")
-        only = requests.filter_untrusted(_without(query, "watch"))
-        return await self._list(
-            request, query, functools.partial(self._service.services, only), "network name"
-        )
+        query, only = _filter(request)
+        read = functools.partial(self._service.services, only)
+        return await self._list(request, query, read, "network name", self._gaps(only))
+
+    def _gaps(self, only: ListFilter) -> Callable[[], Awaitable[Items]]:
+        return functools.partial(self._service.gaps, only)
 
     async def attach(self, request: Request) -> Response:
         answer = await self._service.attach(requests.attach_untrusted(await _body(request)))
@@ -214,10 +215,10 @@ class _Face:
         return _one(await self._service.unpublish(request.path_params["endpoint"], publication))
 
     async def inspect(self, request: Request) -> Response:
-        query = _query(request, "thing why")
-        fields = Fields(_without(query, "why"), "thing")
+        query = _query(request, "thing why local")
+        fields = Fields(_without(query, "why", "local"), "thing")
         thing = fields.text("thing", required=True)
-        found = await self._service.inspect(thing, why=_flag(query, "why"))
+        found = await self._service.inspect(thing, why=_flag(query, "why"), local=_flag(query, "local"))
         return PartsResponse(await piece_by_piece(writing_one(found, long="endpoints")))
 
     async def doctor(self, request: Request) -> Response:
@@ -236,14 +237,22 @@ class _Face:
         return _one(await self._service.ping(asked))
 
     async def lookup(self, request: Request) -> Response:
-        fields = Fields(_query(request, "name type from"), "name type from")
+        query = _query(request, "name type from local")
+        fields = Fields(_without(query, "local"), "name type from")
         name, rtype = fields.text("name", required=True), fields.text("type") or "A"
-        return _one(await self._service.lookup(name, rtype.upper(), fields.text("from")))
+        local = _flag(query, "local")
+        return _one(await self._service.lookup(name, rtype.upper(), fields.text("from"), local=local))
 
     async def _list(
-        self, request: Request, query: Mapping[str, str], read: Callable[[], Awaitable[Any]], order: str
+        self,
+        request: Request,
+        query: Mapping[str, str],
+        read: Callable[[], Awaitable[Any]],
+        order: str,
+        gaps: Callable[[], Awaitable[Items]] | None = None,
     ) -> Response:
-        """The items in order, or with `watch` a stream of them. A wrong filter is refused in both cases."""
+        """The items in order, or with `watch` a stream of them. A wrong filter is refused in both cases. `gaps` tells
+        what is not known: the field `warnings` of the list, or of the event `synced`."""
         fields = order.split()
 
         async def ordered() -> list[Mapping[str, object]]:
@@ -252,20 +261,23 @@ class _Face:
 
         items = await ordered()
         if not _flag(query, "watch"):
-            return PartsResponse(await piece_by_piece(writing(items)))
+            warnings = await gaps() if gaps is not None else []
+            return PartsResponse(await piece_by_piece(writing(items, warnings)))
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
                 f"{MAX_WATCHERS} clients watch this agent already",
                 code="too-many-watchers",
                 hint="end one of them",
             )
-        return WatchResponse(self._watch(ordered), request.app.state.stopping)
+        return WatchResponse(self._watch(ordered, gaps), request.app.state.stopping)
 
-    def _watch(self, read: Callable[[], Awaitable[Items]]) -> Watch:
+    def _watch(
+        self, read: Callable[[], Awaitable[Items]], gaps: Callable[[], Awaitable[Items]] | None
+    ) -> Watch:
         async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
             self._watchers += 1
             try:
-                await watch(self._service, read, emit)
+                await watch(self._service, read, emit, gaps)
             finally:
                 self._watchers -= 1
 
@@ -330,8 +342,15 @@ def _query(request: Request, known: str = "") -> dict[str, str]:
     return query
 
 
-def _without(query: Mapping[str, str], field: str) -> dict[str, str]:
-    return {key: value for key, value in query.items() if key != field}
+def _without(query: Mapping[str, str], *fields: str) -> dict[str, str]:
+    return {key: value for key, value in query.items() if key not in fields}
+
+
+def _filter(request: Request) -> tuple[dict[str, str], ListFilter]:
+    """The query of a list of endpoints or services, and what it asks for."""
+    query = _query(request, "watch network host service local")
+    given = _without(query, "watch", "local")
+    return query, requests.filter_untrusted(given, local=_flag(query, "local"))
 
 
 def _with_number(query: Mapping[str, str], field: str) -> Mapping[str, Any]:

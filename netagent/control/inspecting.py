@@ -10,14 +10,13 @@ from netagent.control import schema
 from netagent.control.present import Presenter, Sight
 from netagent.errors import InputError, NoError
 from netagent.model.ids import HostId
+from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.pieces import Pieces, sorting
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
 SightOf = Callable[[HostId], Sight]
-MIN_ID_DIGITS = 6
-"""So many digits of an id stand for it; fewer would often be a word."""
 _LOOKED_AT_A_PIECE: Final = 512
 
 
@@ -33,6 +32,10 @@ def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[sche
     if services:
         service = _only(services, thing, [present.service_id(s) for s in services])
         return (yield from _service(present, service))
+    aliased = _services_with_alias(present, thing)
+    if aliased:
+        service = _only(aliased, thing, [present.service_id(s) for s in aliased])
+        return (yield from _service(present, service, is_alias=True))
     endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
     if endpoints:
         return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
@@ -48,17 +51,18 @@ def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[sche
 def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
     view = present.view
     found: list[EndpointView | NetworkView | HostView] = []
+    for number, endpoint in enumerate([*view.endpoints.values(), *view.fenced.values()]):
+        is_id = len(thing) >= MIN_ID_DIGITS and endpoint.endpoint_id.startswith(thing)
+        if is_id or is_container(endpoint.record.labels, thing):
+            found.append(endpoint)
+        if number % _LOOKED_AT_A_PIECE == 0:
+            yield
     if len(thing) >= MIN_ID_DIGITS:
-        for number, endpoint in enumerate([*view.endpoints.values(), *view.fenced.values()]):
-            if endpoint.endpoint_id.startswith(thing):
-                found.append(endpoint)
-            if number % _LOOKED_AT_A_PIECE == 0:
-                yield
         found += [n for i, n in view.networks.items() if i.startswith(thing)]
         found += [h for i, h in view.hosts.items() if i.startswith(thing)]
     if not found:
         raise NoError(
-            f"nothing here is called {thing!r}, or has that address or id",
+            f"nothing is called {thing!r}, or has that address or id",
             thing=thing,
             hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",
         )
@@ -130,6 +134,25 @@ def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
     return [service for service in found if service.endpoints]
 
 
+def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
+    """ALIAS or ALIAS.NETWORK, as if those who have it were a service: that is how names lead to them."""
+    view = present.view
+    found = []
+    for network_id in view.networks_with_endpoints:
+        names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
+        found += [ServiceView(network_id, name, view.aliased(network_id, name)) for name in names]
+    return [service for service in found if service.endpoints]
+
+
+def is_called(endpoint: EndpointView, thing: str) -> bool:
+    """Whether a list that is asked for the service `thing` has the endpoint: by the service's name, by an alias, or
+    by what compose or the runtime calls it."""
+    record = endpoint.record
+    if thing == record.service or thing in record.aliases:
+        return True
+    return label_of(record.labels, COMPOSE_SERVICE) == thing or is_container(record.labels, thing)
+
+
 def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
     """Of those that were at this underlay address, the one that is; a host that left is there no more."""
     found = [host for host in view.hosts.values() if host.record and host.record.underlay == thing]
@@ -160,9 +183,19 @@ def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInsp
     return {**present.endpoint(endpoint), "kind": "endpoint"}
 
 
-def _service(present: Presenter, service: ServiceView) -> Pieces[schema.ServiceInspection]:
+def _service(
+    present: Presenter, service: ServiceView, *, is_alias: bool = False
+) -> Pieces[schema.ServiceInspection]:
     endpoints = yield from _endpoints(present, service.endpoints)
-    return {**present.service(service), "kind": "service", "endpoints": endpoints}
+    found: schema.ServiceInspection = {
+        **present.service(service),
+        "kind": "service",
+        "endpoints": endpoints,
+        "warnings": [],
+    }
+    if is_alias:
+        found["alias_of"] = sorted({one["service"] for one in endpoints})
+    return found
 
 
 def _network(present: Presenter, network: NetworkView) -> Pieces[schema.NetworkInspection]:
@@ -181,6 +214,7 @@ def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schem
         "kind": "host",
         "networks": sorted(network.unique_name for network in networks),
         "endpoints": endpoints,
+        "warnings": [],
     }
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from netagent.control import schema
+from netagent.control.gaps import not_known, notices
+from netagent.control.inspecting import is_called
+from netagent.control.present import Presenter
 from netagent.doctor.name_servers import LOOKUP_S, ServerAnswer, ask_servers, say_answer
 from netagent.errors import InputError
-from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, explain
+from netagent.model.ids import NetworkId
+from netagent.model.sandbox import SandboxId
+from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, Explanation, explaining
+from netagent.pieces import Pieces, piece_by_piece
+from netagent.registry.overview import Overview
+from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 from netagent.usecases.finding import local_endpoint_called
 from netdns.errors import DnsError
@@ -17,28 +25,87 @@ from netdns.name import from_text
 if TYPE_CHECKING:
     from netagent.membership.cluster import Cluster
 
+_MAX_MEANT: Final = 3
+"""Containers that are named where a name is what a runtime calls them."""
 
-def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+
+async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
     """Asks the source that the resolver process has, over the table of this moment. InputError, NoError."""
-    if rtype not in TYPES:
-        raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
-    view, rows = cluster.live.view, cluster.live.rows
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
     sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
+    explained = await _explained(cluster, cluster.live.view, (name, rtype), sandbox_id)
+    return _lookup(explained, asker.endpoint_id if asker else "")
+
+
+async def look_up_elsewhere(
+    cluster: Cluster, here: schema.Lookup, asked: tuple[str, str], present: Presenter, overview: Overview
+) -> schema.Lookup:
+    """`here` is what a container of this host gets for the name and type `asked`: nothing. What one gets in the
+    networks that other members told of, and what is called so without being a name. FailedError where the name was
+    asked for from no container, and hosts that may know it do not answer."""
+    name, rtype = asked
+    found = here
+    if not here["asked_for"] and overview.told_by:
+        told = sorted(overview.told_by, key=present.network_name)
+        explained = await _explained(cluster, overview.view, (name, rtype), HOST_VIEW, told)
+        found = _lookup(explained, "")
+    if found["answers"]:
+        where = [n for n in overview.told_by if f".{present.network_name(n)}." in found["name"]]
+        hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
+        reason = f"{found['reason']}; told by {', '.join(hosts)}: this host takes no part in that network"
+        return {**found, "reason": reason}
+    if meant := await piece_by_piece(_meant(present, name)):
+        return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
+    if overview.gaps and not here["asked_for"]:
+        if found["status"] == "NXDOMAIN":
+            raise not_known(present, overview.gaps, f"{name}: {found['reason']}", name)
+        return {**found, "warnings": notices(present, overview.gaps)}
+    return found
+
+
+def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
+    """Containers that their runtime, or compose, calls so: a sentence for each."""
+    found: list[str] = []
+    for endpoint in present.view.endpoints.values():
+        yield
+        if is_called(endpoint, name):
+            shown = present.endpoint(endpoint)
+            names = shown["names"][-1] if name in endpoint.record.aliases else shown["names"][0]
+            found.append(f"{name} is {endpoint.record.name} on {shown['host']}, found as {names}")
+    return sorted(found)[:_MAX_MEANT]
+
+
+async def _explained(
+    cluster: Cluster,
+    view: RegistryView,
+    asked: tuple[str, str],
+    sandbox_id: SandboxId,
+    beyond: Sequence[NetworkId] = (),
+) -> Explanation:
+    name, rtype = asked
+    if rtype not in TYPES:
+        raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
+    rows = cluster.live.rows
     beside = [row for row in rows.values() if sandbox_of(row) == sandbox_id]
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
     try:
-        explained = explain(
-            view,
-            sandboxes(rows.values(), internal),
-            domain=cluster.keys.domain,
-            name=name,
-            rtype=rtype,
-            sandbox_id=sandbox_id,
-            behind_runtime=any(row.behind_runtime for row in beside),
+        return await piece_by_piece(
+            explaining(
+                view,
+                sandboxes(rows.values(), internal),
+                domain=cluster.keys.domain,
+                name=name,
+                rtype=rtype,
+                sandbox_id=sandbox_id,
+                beyond=beyond,
+                behind_runtime=any(row.behind_runtime for row in beside),
+            )
         )
     except DnsError as error:
         raise InputError(f"{name!r} is no domain name: {error}", thing=name, hint="correct it") from None
+
+
+def _lookup(explained: Explanation, asked_for: str) -> schema.Lookup:
     return {
         "name": explained.name,
         "type": explained.rtype,
@@ -47,15 +114,14 @@ def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> sche
             {"name": one.name, "type": one.rtype, "ttl_s": one.ttl_s, "data": one.data}
             for one in explained.records
         ],
-        "asked_for": asker.endpoint_id if asker else "",
+        "asked_for": asked_for,
         "reason": explained.reason,
         "servers": [],
     }
 
 
-async def answered(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
-    """As `look_up`, and a name outside the cluster is asked of the host's name servers. InputError, NoError."""
-    found = look_up(cluster, name, rtype, from_endpoint)
+async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lookup:
+    """A name outside the cluster is asked of the host's name servers."""
     if found["status"] != FORWARDED:
         return found
     servers = cluster.following.supervisor.name_servers()

@@ -60,7 +60,7 @@ async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: Forei
     """Send, count, and say where it gets lost. InputError, NoError."""
     text, port = _split(asked["to"])
     row = _asker(cluster, asked["from"]) if asked["from"] else None
-    aim = _aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port)
+    aim = await (_aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port))
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
     tallies: list[Tally] = []
     for address in aim.addresses:
@@ -110,14 +110,14 @@ def _split(text: str) -> tuple[str, int | None]:
     return name, int(port)
 
 
-def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:
+async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:
     """As the container itself would find it: by its resolver's answer, or by the address."""
     view = cluster.live.view
     addresses: tuple[str, ...]
     try:
         addresses, named = (str(ipaddress.ip_address(text)),), "it was given as an address"
     except ValueError:
-        answers = [look_up(cluster, text, rtype, row.endpoint_id) for rtype in ("A", "AAAA")]
+        answers = [await look_up(cluster, text, rtype, row.endpoint_id) for rtype in ("A", "AAAA")]
         found = [one["data"] for answer in answers for one in answer["answers"]]
         addresses, named = tuple(found[:MAX_ADDRESSES]), answers[0]["reason"]
         if not addresses:
@@ -147,9 +147,9 @@ def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[Tally]) -> _Aim:
     return replace(aim, addresses=addresses, endpoint=endpoint, host_id=endpoint.owner)
 
 
-def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
+async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
     """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
-    view = cluster.live.view
+    view = (await cluster.gossip.remote_networks.overview()).view
     if port is not None:
         raise InputError(
             f"a port can be tried from a container only, and {text!r} is asked for from the host",

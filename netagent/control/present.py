@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from netagent.control import schema
 from netagent.datapath.uplink import is_one_family
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
 from netagent.model.publication import Publication
-from netagent.model.records import Link, Port
+from netagent.model.records import Health, Link, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
@@ -46,6 +47,10 @@ class Presenter:
     view: RegistryView
     domain: str
     local: Mapping[EndpointId, LocalFacts] = field(default_factory=dict)
+    told_by: Mapping[NetworkId, tuple[HostId, ...]] = field(default_factory=dict)
+    """By network that this host takes no part in: which members told of it."""
+    unknown: frozenset[NetworkId] = frozenset()
+    """Networks of which nothing could be learnt."""
 
     def host_name(self, host_id: HostId) -> str:
         """The unique name of a host, or the beginning of its id."""
@@ -56,6 +61,10 @@ class Presenter:
         """The unique name of a network, or the beginning of its id."""
         network = self.view.networks.get(network_id)
         return network.unique_name if network else network_id[:8]
+
+    def tellers(self, network_id: NetworkId) -> list[str]:
+        """Names of the members that told of a network."""
+        return sorted(map(self.host_name, self.told_by.get(network_id, ())))
 
     def service_id(self, service: ServiceView) -> str:
         """What tells a service from all others."""
@@ -86,7 +95,9 @@ class Presenter:
             "created_by": self.host_name(network.creator or network.owner),
             "revision": record.revision,
             "attached": self.view.local in attached,
-            "endpoint_count": len(self.view.endpoints_in(network.network_id)),
+            "endpoint_count": None
+            if network.network_id in self.unknown
+            else len(self.view.endpoints_in(network.network_id)),
             "hosts": sorted(self.host_name(host) for host in attached),
             "clash": clash,
             "published": self._published(network),
@@ -119,6 +130,10 @@ class Presenter:
         network_name = self.network_name(record.network_id)
         state, reason = self._state(endpoint)
         local = self.local.get(record.endpoint_id)
+        tellers = self.tellers(record.network_id)
+        is_own = endpoint.owner == self.view.local
+        container_id = label_of(record.labels, CONTAINER_ID)
+        by_runtime = label_of(record.labels, PUBLISHED)
         host = self.host_name(endpoint.owner)
         base = f"{network_name}.{self.domain}"
         names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
@@ -141,13 +156,21 @@ class Presenter:
             "reason": reason,
             "names": list(dict.fromkeys(names)),
             "version": f"{endpoint.version.epoch}.{endpoint.version.sequence}",
-            "local": endpoint.owner == self.view.local,
+            "local": is_own,
+            "source": "own" if is_own else "asked" if tellers else "replicated",
+            "told_by": [] if is_own else tellers,
+            "container_id": container_id,
+            "compose_project": label_of(record.labels, COMPOSE_PROJECT),
+            "compose_service": label_of(record.labels, COMPOSE_SERVICE),
             "target": local.target if local else "",
             "ifname": local.ifname if local else "",
             "links": [{"service": link.service, "alias": link.alias} for link in local.links]
             if local
             else [],
-            "published": [one.text for one in local.publish] if local else [],
+            "published": [
+                *(one.text for one in (local.publish if local else ())),
+                *filter(None, by_runtime.split(",")),
+            ],
         }
 
     def noted(self, endpoint: EndpointView) -> schema.Endpoint:
@@ -166,6 +189,8 @@ class Presenter:
         if endpoint.network_id not in self.view.networks:
             gone = self.view.is_removed(endpoint.network_id)
             return "hidden", "its network was removed" if gone else "its network is not known here"
+        if endpoint.record.health is Health.STARTING:
+            return "unhealthy", "its health check has not succeeded yet"
         if not self.view.is_visible(endpoint):
             return "unhealthy", "its health check fails"
         return "up", ""
@@ -185,6 +210,8 @@ class Presenter:
         network_name = self.network_name(service.network_id)
         answering = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
         ports = {port for endpoint in service.endpoints for port in endpoint.record.ports}
+        tellers = self.tellers(service.network_id)
+        is_own = all(endpoint.owner == self.view.local for endpoint in service.endpoints)
         return {
             "id": self.service_id(service),
             "name": service.name,
@@ -196,6 +223,9 @@ class Presenter:
             "addresses": sorted_addresses(a for endpoint in answering for a in endpoint.record.addresses),
             "hosts": sorted({self.host_name(endpoint.owner) for endpoint in service.endpoints}),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
+            "aliases": sorted({alias for endpoint in service.endpoints for alias in endpoint.record.aliases}),
+            "source": "own" if is_own else "asked" if tellers else "replicated",
+            "told_by": [] if is_own else tellers,
         }
 
     def member(self, host: HostView, sight: Sight) -> schema.Member:

@@ -162,11 +162,14 @@ def _publication_address(text: str) -> str:
     return str(address)
 
 
-def filter_untrusted(value: Mapping[str, Any]) -> ListFilter:
+def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFilter:
     """All fields may be missing."""
     fields = Fields(value, "network host service")
     return ListFilter(
-        network=fields.text("network"), host=fields.text("host"), service=fields.text("service")
+        network=fields.text("network"),
+        host=fields.text("host"),
+        service=fields.text("service"),
+        local=local,
     )
 
 

@@ -34,6 +34,11 @@ cluster forgot its host while that was away; it is not used.
 `pending`: not yet published."""
 
 
+SourceWord = Literal["own", "replicated", "asked"]
+"""`own`: this host's own endpoint. `replicated`: another host's, in a network that this host takes part in. `asked`:
+a member told of it when this answer was made."""
+
+
 class HostPart(TypedDict):
     """This host, inside Status."""
 
@@ -307,7 +312,7 @@ class HostAddress(TypedDict):
 
 
 class Network(TypedDict):
-    """A network. `endpoint_count` and `hosts` are known for networks this host takes part in, else 0 and []."""
+    """A network."""
 
     id: str
     name: str
@@ -328,7 +333,8 @@ class Network(TypedDict):
     revision: int
     attached: bool
     """This host takes part."""
-    endpoint_count: int
+    endpoint_count: int | None
+    """null: not known, because this host takes no part and no host that does could be asked."""
     hosts: list[str]
     """Names of the hosts that take part."""
     clash: str
@@ -338,7 +344,7 @@ class Network(TypedDict):
     created: NotRequired[bool]
     """Only in the answer of `network create`: false when it existed with the same options."""
     warnings: NotRequired[list[Notice]]
-    """Only in the answer of `network create`: what may not be as its maker expects."""
+    """In the answer of `network create`: what may not be as its maker expects. In `inspect`: what is not known."""
     use: NotRequired[SpaceUse]
     """Only in `network ls` and `network inspect`."""
     space: NotRequired[Space]
@@ -387,7 +393,7 @@ class Endpoint(TypedDict):
     aliases: list[str]
     ports: list[PortPart]
     labels: dict[str, str]
-    health: Literal["unknown", "healthy", "unhealthy"]
+    health: Literal["unknown", "starting", "healthy", "unhealthy"]
     state: EndpointWord
     reason: str
     """Why `state` is not `up`."""
@@ -396,13 +402,23 @@ class Endpoint(TypedDict):
     version: str
     """`epoch.sequence` of its record."""
     local: bool
+    source: SourceWord
+    """Where this row comes from."""
+    told_by: list[str]
+    """Names of the members that told of it, where `source` is `asked`."""
+    container_id: str
+    """As its runtime says, `""` where none told."""
+    compose_project: str
+    compose_service: str
+    """What compose calls it, `""` for containers that compose did not make."""
     target: str
-    """The sandbox, as it was named at attach."""
+    """The sandbox, as it was named at attach; of Docker and Podman the container."""
     ifname: str
     """Inside the sandbox."""
     links: list[LinkPart]
     published: list[str]
-    """Ports of its host that lead to it, as `attach --publish` takes them; only on its own host."""
+    """Ports of its host that lead to it, as `attach --publish` takes them: those of the agent on its own host only,
+    those of Docker on all hosts."""
     created: NotRequired[bool]
     """Only in the answers of `attach` and `network connect`: false when it was there already."""
     warnings: NotRequired[list[Notice]]
@@ -436,6 +452,13 @@ class Service(TypedDict):
     hosts: list[str]
     """Names of the hosts of all its endpoints."""
     ports: list[PortPart]
+    aliases: list[str]
+    """Of all its endpoints: further names that lead to them."""
+    source: SourceWord
+    told_by: list[str]
+    """As for endpoints."""
+    alias_of: NotRequired[list[str]]
+    """Only in `inspect`, where the name is an alias and no service: the services whose endpoints have it."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 
@@ -451,6 +474,8 @@ class ServiceInspection(Service):
 
     kind: Literal["service"]
     endpoints: list[Endpoint]
+    warnings: list[Notice]
+    """What is not known, because hosts that know it do not answer."""
 
 
 class NetworkInspection(Network):
@@ -466,6 +491,8 @@ class HostInspection(Member):
     kind: Literal["host"]
     networks: list[str]
     endpoints: list[Endpoint]
+    warnings: list[Notice]
+    """As above."""
 
 
 Inspection = EndpointInspection | ServiceInspection | NetworkInspection | HostInspection
@@ -593,11 +620,14 @@ class Lookup(TypedDict):
     """DNS response code: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`; NOERROR without answers means no such type."""
     answers: list[Answer]
     asked_for: str
-    """Endpoint id whose view was used, `""` = the host's own: all networks it takes part in."""
+    """Endpoint id whose view was used, `""`: that of a container in all networks this host takes part in, or, where
+    that finds nothing, in all networks of the cluster."""
     reason: str
     """One sentence: which rule gave this answer, which endpoints were left out and why."""
     servers: list[ServerAnswer]
     """What the host's name servers said, for a name that is asked of them; else empty."""
+    warnings: NotRequired[list[Notice]]
+    """What is not known; and names that several compose projects share."""
 
 
 class Version(TypedDict):

@@ -122,16 +122,21 @@ class AgentService(Protocol):
         """The reverse. Again: no-op."""
         ...
 
+    async def gaps(self, only: ListFilter) -> list[schema.Notice]:
+        """What a list of these does not have, because hosts that know it do not answer; one sentence per network."""
+        ...
+
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
-        """The endpoints this host knows. NoError when a filter names a network or host that does not exist."""
+        """The endpoints of the cluster. NoError when a filter names a network or host that does not exist."""
         ...
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
-        """The services this host knows. NoError as for endpoints."""
+        """The services of the cluster. NoError as for endpoints."""
         ...
 
-    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
-        """By name, id, address or MAC; NoError when nothing has it. `why`: with the objects that it makes here.
+    async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
+        """By name, id, address or MAC; NoError when nothing has it, FailedError when that is not known. `why`: with
+        the objects that it makes here. `local`: only what this host holds itself.
 
         A name shared by several kinds means the service first, then endpoint, network, host.
         """
@@ -145,8 +150,11 @@ class AgentService(Protocol):
         """Send packets from an endpoint of this host, or from the host, and say where they get lost."""
         ...
 
-    async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
-        """What the resolver would answer to that endpoint; `""` = anybody on this host. `rtype` is upper case."""
+    async def lookup(
+        self, name: str, rtype: str, from_endpoint: str, *, local: bool = False
+    ) -> schema.Lookup:
+        """What the resolver would answer to that endpoint; `""` = to a container in each of the cluster's networks,
+        or with `local` of those that this host takes part in. `rtype` is upper case."""
         ...
 
     async def version(self) -> schema.Version:
@@ -154,7 +162,8 @@ class AgentService(Protocol):
         ...
 
     async def wait_changed(self, seen: int) -> int:
-        """Returns the generation of what lists show, as soon as it is not `seen` (at once for -1).
+        """Returns the generation of what lists show, as soon as it is not `seen` (at once for -1). Where members are
+        asked for a list, it also returns once in a while.
 
         Levels, not edges: a watcher that was slow sees the latest state, not each step to it.
         """

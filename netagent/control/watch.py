@@ -49,10 +49,13 @@ def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces
     return events
 
 
-def writing(items: list[Mapping[str, object]]) -> Pieces[list[bytes]]:
+def writing(
+    items: list[Mapping[str, object]], warnings: Sequence[Mapping[str, object]] = ()
+) -> Pieces[list[bytes]]:
     """The answer to who does not watch, in pieces and as parts of a body: ten thousand items are 6 MB, and to put
     these together takes long as well. Empties the list as it goes."""
-    parts = [f'{{"schema": {SCHEMA}, "items": ['.encode()]
+    said = f'"warnings": {json.dumps(warnings)}, ' if warnings else ""
+    parts = [f'{{"schema": {SCHEMA}, {said}"items": ['.encode()]
     yield from _writing_items(items, parts)
     return [*parts, b"]}"]
 
@@ -85,21 +88,29 @@ def _writing_items(items: list[Any], parts: list[bytes]) -> Pieces[None]:
 
 
 async def watch(
-    service: AgentService, read: Callable[[], Awaitable[Items]], emit: Callable[[bytes], Awaitable[None]]
+    service: AgentService,
+    read: Callable[[], Awaitable[Items]],
+    emit: Callable[[bytes], Awaitable[None]],
+    gaps: Callable[[], Awaitable[Items]] | None = None,
 ) -> None:
-    """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`."""
+    """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`. What `gaps` says is not
+    known goes with `synced`."""
     known: dict[object, Mapping[str, object]] = {}
     seen = -1
-    synced: list[Event] = [{"event": "synced"}]
+    is_first = True
     try:
         while True:
             # The generation first: what changes while the list is read makes the next wait return at once.
             seen = await service.wait_changed(seen)
             items = await read()
-            events = await piece_by_piece(changing(known, items)) + synced
+            events = await piece_by_piece(changing(known, items))
+            if is_first:
+                warnings = list(await gaps()) if gaps is not None else []
+                events.append({"event": "synced", **({"warnings": warnings} if warnings else {})})
+                is_first = False
             for part in await piece_by_piece(_writing_lines(events)):
                 await emit(part)
-            known, synced = {item["id"]: item for item in items}, []
+            known = {item["id"]: item for item in items}
             await trio.sleep(PAUSE_S)
     except NetagentError as error:
         await emit(_line({"event": "ended", "problem": problem_of(error)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from netagent.firewall.ruleset import ruleset_of
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.pieces import piece_by_piece
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.view import EndpointView
+from netagent.registry.view import EndpointView, RegistryView
 
 if TYPE_CHECKING:
     from netagent.membership.cluster import Cluster
@@ -70,10 +71,13 @@ async def gather(cluster: Cluster) -> Evidence:
 
 
 async def explain_endpoints(
-    cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf
+    cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf, told: RegistryView | None = None
 ) -> why.Explanation:
-    """Why each of them is reachable, or is not."""
+    """Why each of them is reachable, or is not. `told`: the registry with what members told of networks that this
+    host takes no part in."""
     evidence = await gather(cluster)
+    if told is not None:
+        evidence = dataclasses.replace(evidence, view=told)
     lines: list[Line] = []
     shown = endpoints[:MAX_EXPLAINED]
     for endpoint in shown:
@@ -136,8 +140,7 @@ async def explain_host(cluster: Cluster, host_id: HostId) -> why.Explanation:
     return why.Explanation((why.origin_of_host(evidence, host),), tuple(why.host_lines(evidence, host)))
 
 
-def endpoint_with(cluster: Cluster, endpoint_id: EndpointId) -> list[EndpointView]:
+def endpoint_with(view: RegistryView, endpoint_id: EndpointId) -> list[EndpointView]:
     """The endpoint of that id, also one that is fenced."""
-    view = cluster.live.view
     found = view.endpoints.get(endpoint_id)
     return [found] if found else [e for e in view.fenced.values() if e.endpoint_id == endpoint_id]

@@ -21,7 +21,8 @@ from netagent.membership.inbox import Inbox
 from netagent.membership.intake import Intake
 from netagent.membership.participation import Participation
 from netagent.membership.recollection import Recollection
-from netagent.model.ids import HostId
+from netagent.membership.remote_networks import RemoteNetworks
+from netagent.model.ids import HostId, NetworkId
 from netagent.pieces import turn
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.live import Live
@@ -88,8 +89,20 @@ class Gossip:
         self.flush = self._driver.flush_nowait
         """Sends what the node has to say now."""
         self.publisher = Publisher(self.node, journal, self.flush)
+        self.remote_networks = RemoteNetworks(
+            self.node,
+            live,
+            self.flush,
+            is_entered=self._has_entered,
+            rng=random.SystemRandom(),
+        )
         self.participation = Participation(
-            self.node, self.publisher, live, self.flush, forget=self._forget_replicas
+            self.node,
+            self.publisher,
+            live,
+            self.flush,
+            forget=self._forget_replicas,
+            release=self.remote_networks.release,
         )
         self.asking = Asking(self.node, self.flush)
         self.inbox = Inbox(
@@ -101,6 +114,7 @@ class Gossip:
             on_raised=self._note_raised,
             on_taken=note,
             is_held=lambda scope, owner: scope in self.node.scopes_of(owner),
+            is_for_answers=self.remote_networks.holds,
             clock=trio.current_time,
         )
         self._intake = Intake(self.inbox)
@@ -131,6 +145,7 @@ class Gossip:
             self._nursery.start_soon(self._intake.run)
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
+            self._nursery.start_soon(self.remote_networks.run)
             # The gossip reports others; ourselves we put into the view.
             self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
 
@@ -179,6 +194,9 @@ class Gossip:
         own = (self._host, self._config.gossip_port)
         introduced = (own, *members[: MAX_INTRODUCED - 1])
         return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
+
+    def _has_entered(self, network_id: NetworkId) -> bool:
+        return self.participation.has_entered(network_id)
 
     def _forget_replicas(self, scope: Scope) -> None:
         self._intake.forget_scope(scope)

@@ -100,6 +100,7 @@ class Inbox:
         on_raised: Callable[[OwnLogRaised], None],
         on_taken: Callable[[tuple[Event, ...]], None],
         is_held: Callable[[Scope, NodeId], bool],
+        is_for_answers: Callable[[Scope], bool] = lambda _scope: False,
         clock: Callable[[], float],
     ) -> None:
         self._live = live
@@ -110,6 +111,7 @@ class Inbox:
         self._on_raised = on_raised
         self._on_taken = on_taken
         self._is_held = is_held
+        self._is_for_answers = is_for_answers
         self._clock = clock
         self._waiting: deque[Event | _Left] = deque()
         self._waiting_entries = 0
@@ -126,6 +128,8 @@ class Inbox:
         room = PIECE_ENTRIES
         for event in events:
             if isinstance(event, EntriesChanged):
+                if self._is_for_answers(event.scope) and event.owner != self._live.view.local:
+                    continue  # membership/remote_networks.py reads it from the gossip
                 if not self._noted(event):
                     continue
                 room -= len(event.entries)

@@ -51,7 +51,8 @@ class Publishes(Protocol):
 
 class Participation:
     """Enters and leaves networks' scopes. `forget` has view and journal drop what they keep of a scope: what others
-    wrote piece by piece."""
+    wrote piece by piece. `release` is called before a network is entered: what was fetched of it for answers only
+    (remote_networks.py) goes, or view and journal would not be told of it."""
 
     def __init__(
         self,
@@ -61,12 +62,14 @@ class Participation:
         flush: Callable[[], None],
         *,
         forget: Callable[[Scope], None],
+        release: Callable[[NetworkId], None] = lambda _network_id: None,
     ) -> None:
         self._node = node
         self._publisher = publisher
         self._live = live
         self._flush = flush
         self._forget = forget
+        self._release = release
         self._synced: dict[NetworkId, trio.Event] = {}
         self._unused_since: dict[NetworkId, float] = {}
         self._guests: dict[NetworkId, int] = {}
@@ -80,6 +83,10 @@ class Participation:
         """
         for network_id in own_networks(self._live.view):
             self._enter(network_id).set()
+
+    def has_entered(self, network_id: NetworkId) -> bool:
+        """True while the network's records go into the registry."""
+        return network_id in self._synced
 
     def is_synced(self, network_id: NetworkId) -> bool:
         """True when a missing record of the network means that there is none."""
@@ -162,6 +169,7 @@ class Participation:
 
     def _enter(self, network_id: NetworkId) -> trio.Event:
         if network_id not in self._synced:
+            self._release(network_id)
             self._synced[network_id] = trio.Event()
             self._node.set_scope_members(scope_of(network_id), self._members(network_id), trio.current_time())
             self._node.enter_scope(scope_of(network_id), trio.current_time())

@@ -26,11 +26,19 @@ class Policy(enum.Enum):
 
 
 class Health(enum.Enum):
-    """Of an endpoint, as its host sees it. UNHEALTHY endpoints leave their service's names."""
+    """Of an endpoint, as its host sees it. Names lead to no endpoint that is UNHEALTHY or STARTING."""
 
     UNKNOWN = "unknown"
+    """Nothing checks it."""
+    STARTING = "starting"
+    """Something checks it, and no check has succeeded since it started."""
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+
+    @property
+    def is_answering(self) -> bool:
+        """True where nothing speaks against leading names to it."""
+        return self in (Health.UNKNOWN, Health.HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)

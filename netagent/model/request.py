@@ -62,3 +62,6 @@ class ListFilter:
     host: str = ""
     """By name or id."""
     service: str = ""
+    """A service's name, an alias, or what a runtime calls the service."""
+    local: bool = False
+    """Only what this host holds itself: the networks that it takes part in."""

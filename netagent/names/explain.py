@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from netagent.model.ids import NetworkId
 from netagent.model.records import Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.scope import Scope
 from netagent.names.source import ZoneSource
-from netagent.names.zone import host_label, whole_table
+from netagent.names.zone import every_row, host_label
+from netagent.pieces import Pieces, at_once
 from netagent.registry.view import EndpointView, RegistryView
 from netdns import constants, special
 from netdns.name import from_text, is_within, labels, to_text
@@ -37,6 +39,9 @@ TYPES: Final[Mapping[str, int]] = {
 
 FORWARDED: Final = "FORWARDED"
 """The status of a name that others answer."""
+MAX_COMPARED: Final = 500
+"""Names among which one is looked for that was perhaps meant: some 5 ms."""
+
 HOST_VIEW: Final = SandboxId("")
 """In place of a sandbox: all networks this host takes part in."""
 
@@ -75,7 +80,7 @@ class _Question:
     """Types of address that the name has, where it has none of `rtype`."""
 
 
-def explain(
+def explaining(
     view: RegistryView,
     sandboxes: Mapping[SandboxId, Sandbox],
     *,
@@ -83,17 +88,21 @@ def explain(
     name: str,
     rtype: str,
     sandbox_id: SandboxId = HOST_VIEW,
+    beyond: Sequence[NetworkId] = (),
     behind_runtime: bool = False,
-) -> Explanation:
+) -> Pieces[Explanation]:
     """Answer as the sandbox's resolver would, in front of Docker's or not. An address as `name` asks for its PTR.
+    `beyond`: networks that HOST_VIEW is to have behind those of this host.
 
-    Raises KeyError for a type that is not in TYPES or a sandbox that is not there, netdns's UsageError for what can't
-    be a domain name.
+    In pieces, as there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a sandbox
+    that is not there, netdns's UsageError for what can't be a domain name.
     """
     number = TYPES[rtype]
-    sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view)
+    sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view, beyond)
     source = ZoneSource()
-    source.apply(whole_table(view, [sandbox], domain).items())
+    for change in every_row(view, [sandbox], domain):
+        source.apply([change])
+        yield
     scope = source.scope(sandbox.sandbox_id)
     address = _address_in(name)
     if address:
@@ -109,26 +118,53 @@ def explain(
         if isinstance(answer, NoData)
         and isinstance(_ask(source, final, TYPES[text], sandbox, behind_runtime=behind_runtime), Found)
     ]
+    label, _ = _label_meant(scope, final)
+    hidden = yield from _left_out(view, scope, address or label.decode("ascii", "replace"))
     return Explanation(
         name=to_text(final),
         rtype=rtype,
         status=_status(answer, forwarded=sandbox.forward or behind_runtime),
         records=tuple(_records(final, answer)),
         reason=_reason(
-            view,
             scope,
             final,
             answer,
             _Question(rtype, address, tuple(others)),
+            hidden,
             behind_runtime=behind_runtime,
         ),
     )
 
 
-def _host_sandbox(view: RegistryView) -> Sandbox:
+def explain(
+    view: RegistryView,
+    sandboxes: Mapping[SandboxId, Sandbox],
+    *,
+    domain: str,
+    name: str,
+    rtype: str,
+    sandbox_id: SandboxId = HOST_VIEW,
+    behind_runtime: bool = False,
+) -> Explanation:
+    """The same, for whoever can wait."""
+    return at_once(
+        explaining(
+            view,
+            sandboxes,
+            domain=domain,
+            name=name,
+            rtype=rtype,
+            sandbox_id=sandbox_id,
+            behind_runtime=behind_runtime,
+        )
+    )
+
+
+def _host_sandbox(view: RegistryView, beyond: Sequence[NetworkId]) -> Sandbox:
     own = [one for one in view.networks.values() if view.local in view.attachments(one.network_id)]
     own.sort(key=lambda network: (network.unique_name, network.network_id))
-    return Sandbox(sandbox_id=SandboxId("host"), networks=tuple(network.network_id for network in own))
+    networks = dict.fromkeys((*(network.network_id for network in own), *beyond))
+    return Sandbox(sandbox_id=SandboxId("host"), networks=tuple(networks))
 
 
 def _address_in(name: str) -> str:
@@ -201,11 +237,11 @@ def _data_text(rrset: RRset, data: bytes) -> str:
 
 
 def _reason(
-    view: RegistryView,
     scope: Scope,
     name: Name,
     answer: Answer,
     asked: _Question,
+    hidden: Sequence[str],
     *,
     behind_runtime: bool,
 ) -> str:
@@ -214,7 +250,6 @@ def _reason(
             return "the name is not ours; the host's name servers are asked"
         return "the name is not ours, and all networks of this container are internal"
     label, via = _label_meant(scope, name)
-    hidden = _left_out(view, scope, asked.address or label.decode("ascii", "replace"))
     parts: list[str] = []
     if via:
         parts.append(via)
@@ -264,16 +299,17 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     if address:
         return f"nothing visible has the address {address} in {', '.join(networks)}"
     text = label.decode("ascii", "replace")
-    known = sorted({one for index in scope.networks for one in index.labels()})
+    known = sorted({one for index in scope.networks for one in index.labels()})[:MAX_COMPARED]
     close = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"nothing visible is called {text} in {', '.join(networks)}{hint}"
 
 
-def _left_out(view: RegistryView, scope: Scope, text: str) -> list[str]:
+def _left_out(view: RegistryView, scope: Scope, text: str) -> Pieces[list[str]]:
     """Return the endpoints that have this name or address and are hidden, each with the cause."""
     found: set[str] = set()
     for endpoint in _endpoints(view, scope):
+        yield
         record = endpoint.record
         called = (record.name, record.service, *record.aliases, *record.addresses)
         if text in called and not view.is_visible(endpoint):
@@ -299,6 +335,8 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         if host is not None and host.answers is False:
             return "its host's agent is dead and its kernel does not answer"
         return "its host has left"
+    if endpoint.record.health is Health.STARTING:
+        return "its health check has not succeeded yet"
     if endpoint.record.health is Health.UNHEALTHY:
         return "unhealthy"
     return "its network is not in force"

@@ -89,6 +89,21 @@ class Draft:
             self._drop_record(where, key)
         return len(keys)
 
+    def copy_records(self, source: Store, where: LogKey, keys: Iterable[bytes]) -> None:
+        """Have some records of one log as another store has them, or not at all where that has none."""
+        log = source.records.get(where, Map())
+        for key in keys:
+            self._drop_record(where, key)
+            held = log.get(key)
+            if held is not None:
+                self.set_record(where, key, held)
+
+    def share_log(self, source: Store, where: LogKey) -> None:
+        """One log is as another store has it by now: keep the very same map, so that the next comparison of the two
+        costs nothing."""
+        self.s.records = assign(self.s.records, where, source.records.get(where))
+        self.s.refused = assign(self.s.refused, where, source.refused.get(where))
+
     def set_record(self, where: LogKey, key: bytes, held: Held) -> None:
         """Add a record where there is none."""
         self.s.records = put(self.s.records, where, key, held)

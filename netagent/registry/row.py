@@ -65,6 +65,8 @@ def endpoint_to_json(row: LocalEndpointRow) -> str:
     """The row as JSON text, readable with any sqlite shell."""
     fields = dataclasses.asdict(row)
     fields["stage"], fields["health"] = row.stage.value, row.health.value
+    if row.health is Health.STARTING:  # the release before knows no such word, but must find the row
+        fields["health"], fields["starting"] = Health.UNHEALTHY.value, True
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
@@ -72,10 +74,11 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
     """The inverse. Fields that a later release added are dropped. Raises ValueError for anything else."""
     try:
         fields: dict[str, Any] = json.loads(text)
+        is_starting = fields.get("starting") is True
         known = {one.name for one in dataclasses.fields(LocalEndpointRow)}
         fields = {name: value for name, value in fields.items() if name in known}
         fields["stage"] = Stage(fields["stage"])
-        fields["health"] = Health(fields.get("health", Health.UNKNOWN))
+        fields["health"] = Health.STARTING if is_starting else Health(fields.get("health", Health.UNKNOWN))
         fields["addresses"] = tuple(fields["addresses"])
         fields["aliases"] = tuple(fields["aliases"])
         fields["links"] = tuple(Link(**link) for link in fields["links"])

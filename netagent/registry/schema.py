@@ -18,6 +18,7 @@ Keys, unique within (scope, owner):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -193,8 +194,10 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         list(record.aliases),
         [[port.name, port.number, port.protocol] for port in record.ports],
         [[key, value] for key, value in record.labels],
-        record.health.value,
+        # A release that does not know STARTING must keep its names away from it as well.
+        (Health.UNHEALTHY if record.health is Health.STARTING else record.health).value,
         list(record.links),
+        record.health is Health.STARTING,
     ]
 
 
@@ -245,7 +248,7 @@ def _read_grant(fields: Fields) -> GrantRecord:
 
 
 def _read_endpoint(fields: Fields) -> EndpointRecord:
-    return EndpointRecord(
+    record = EndpointRecord(
         endpoint_id=EndpointId(fields.identifier("endpoint_id")),
         network_id=NetworkId(fields.identifier("network_id")),
         name=fields.name("name"),
@@ -258,6 +261,8 @@ def _read_endpoint(fields: Fields) -> EndpointRecord:
         health=fields.choice("health", Health),
         links=fields.sorted_items("links", 256, Fields.dotted_name) if fields.has_more() else (),
     )
+    is_starting = fields.boolean("starting") if fields.has_more() else False
+    return dataclasses.replace(record, health=Health.STARTING) if is_starting else record
 
 
 def _read_host_address(fields: Fields) -> HostAddressRecord:

@@ -16,15 +16,17 @@ and `clashes` tells people.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Final, TypeVar
 
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import EndpointRecord, GrantRecord, Health, HostAddressRecord, Record
+from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
+from netagent.pieces import Pieces
 from netagent.registry.clash import find_clashes
 from netagent.registry.derive import Draft, rebuild
 from netagent.registry.facts import (
@@ -37,7 +39,7 @@ from netagent.registry.facts import (
     ServiceView,
 )
 from netagent.registry.schema import key_of, scope_of
-from netagent.registry.store import EndpointKey, Held, Store
+from netagent.registry.store import EndpointKey, Held, LogKey, Store
 from netagent.registry.trail import Step, Touched, Trail, longer, touched_between
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
@@ -51,6 +53,14 @@ __all__ = [
     "RegistryView",
     "ServiceView",
 ]
+
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+RECORDS_IN_A_PIECE: Final = 40
+"""Some 1.5 ms."""
+COMPARED_IN_A_PIECE: Final = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +121,53 @@ class RegistryView:
         draft.set_silent(frozenset(self._store.silent) - {host_id})
         return self._next(draft)
 
+    def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Pieces[RegistryView]:
+        """This view with the truth of `base`, except what others wrote in the scopes `kept`, which stays as it is.
+
+        Two views of one agent share most of their logs as the very same objects, so the cost is proportional to what
+        differs, plus one comparison per log.
+        """
+        mine, theirs = self._store, base._store
+        logs = dict.fromkeys(chain(mine.records, mine.refused, theirs.records, theirs.refused))
+        view = self
+        for number, where in enumerate(logs, 1):
+            is_same = mine.records.get(where) is theirs.records.get(where)
+            is_same = is_same and mine.refused.get(where) is theirs.refused.get(where)
+            if not is_same and (where[0] not in kept or where[1] == self.local):
+                keys = _keys_that_differ(*(one.records.get(where, _NO_RECORDS) for one in (mine, theirs)))
+                for start in range(0, len(keys), RECORDS_IN_A_PIECE):
+                    view = view.with_records_of(base, where, keys[start : start + RECORDS_IN_A_PIECE])
+                    yield
+                view = view.with_log_of(base, where)
+            if number % COMPARED_IN_A_PIECE == 0:
+                yield
+        yield
+        return view.with_sight_of(base)
+
+    def with_records_of(self, base: RegistryView, where: LogKey, keys: Iterable[bytes]) -> RegistryView:
+        """With some records of one log as `base` has them."""
+        draft = Draft(self._store, self.local)
+        draft.copy_records(base._store, where, keys)
+        return self._next(draft)
+
+    def with_log_of(self, base: RegistryView, where: LogKey) -> RegistryView:
+        """Two views that have the same records in one log share it from now on."""
+        draft = Draft(self._store, self.local)
+        draft.share_log(base._store, where)
+        return self._next(draft)
+
+    def with_sight_of(self, base: RegistryView) -> RegistryView:
+        """With what `base` has of members, and of whose kernels answer."""
+        mine, theirs = self._store, base._store
+        draft = Draft(mine, self.local)
+        for host_id in _keys_that_differ(mine.members, theirs.members):
+            draft.set_member(host_id, theirs.members.get(host_id))
+        for host_id in _keys_that_differ(mine.answers, theirs.answers):
+            draft.set_answer(host_id, answers=theirs.answers.get(host_id))
+        if mine.silent is not theirs.silent:
+            draft.set_silent(frozenset(theirs.silent))
+        return self._next(draft)
+
     def without_own_log(self, scope: Scope) -> RegistryView:
         """Without what this host wrote in a scope."""
         draft = Draft(self._store, self.local)
@@ -126,6 +183,12 @@ class RegistryView:
                 break
             if where[0] == scope and where[1] != self.local:
                 most -= draft.drop_log(where, most)
+        return self._next(draft)
+
+    def without_record(self, owner: HostId, scope: Scope, key: bytes) -> RegistryView:
+        """Without what one host wrote under one key."""
+        draft = Draft(self._store, self.local)
+        draft.copy_records(Store(), (scope, owner), [key])
         return self._next(draft)
 
     def _next(self, draft: Draft) -> RegistryView:
@@ -294,6 +357,10 @@ class RegistryView:
         """Hosts of the endpoints that claim an address, whether or not it is theirs. The same for a MAC."""
         return frozenset(key[0] for key in self._store.claims.get((network_id, address), ()))
 
+    def aliased(self, network_id: NetworkId, alias: str) -> tuple[EndpointView, ...]:
+        """All endpoints of the network that were given the alias, by id."""
+        return _sorted(self._store.by_alias.get((network_id, alias), _NO_ENDPOINTS))
+
     def service(self, network_id: NetworkId, name: str) -> ServiceView:
         """One service; without endpoints if nobody offers it."""
         endpoints = self._store.by_service.get((network_id, name), _NO_ENDPOINTS)
@@ -334,7 +401,7 @@ class RegistryView:
         return (
             endpoint.network_id in self.networks
             and self.endpoints.get(endpoint.endpoint_id) == endpoint
-            and endpoint.record.health is not Health.UNHEALTHY
+            and endpoint.record.health.is_answering
             and not self.is_host_hidden(endpoint.owner)
         )
 
@@ -361,6 +428,11 @@ class RegistryView:
         where = (scope, owner)
         return frozenset(self._store.records.get(where, ())) | frozenset(self._store.refused.get(where, ()))
 
+    def owners_in(self, scope: Scope) -> frozenset[HostId]:
+        """Which hosts wrote anything in one scope. Costs all logs."""
+        logs = chain(self._store.records, self._store.refused)
+        return frozenset(owner for one, owner in logs if one == scope)
+
     def endpoints_said(self, owner: HostId, network_id: NetworkId) -> list[EndpointId]:
         """Which endpoints the host says it has in the network, whether or not they count. Costs these."""
         log = self._store.records.get((scope_of(network_id), owner), _NO_RECORDS)
@@ -377,6 +449,13 @@ class RegistryView:
         expected = rebuild(self._store, self.local)
         for name in (one.name for one in dataclasses.fields(Store)):
             assert getattr(self._store, name) == getattr(expected, name), f"index {name} does not follow"
+
+
+def _keys_that_differ(mine: Map[K, V], theirs: Map[K, V]) -> list[K]:
+    if mine is theirs:
+        return []
+    gone = [key for key in mine if key not in theirs]
+    return gone + [key for key, value in theirs.items() if mine.get(key) != value]
 
 
 _NO_RECORDS: Map[bytes, Held] = Map()

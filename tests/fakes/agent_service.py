@@ -88,6 +88,11 @@ def endpoint_of(name: str, *, number: int = 1, network: str = "app", host: str =
         "names": [f"{name}.{network}.mesh.internal"],
         "version": f"1.{number}",
         "local": host == "h1",
+        "source": "own" if host == "h1" else "replicated",
+        "told_by": [],
+        "container_id": "",
+        "compose_project": "",
+        "compose_service": "",
         "target": f"netns:{name}",
         "ifname": "eth0",
         "links": [],
@@ -217,6 +222,8 @@ class FakeService:
         self.why = why_of()
         self.diagnosis = doctor_of()
         self.pings: list[schema.PingRequest] = []
+        self.filters: list[ListFilter] = []
+        self.unknown: list[schema.Notice] = []
         self.pong = pong()
         self.waiting = 0
         self._generation = 0
@@ -381,6 +388,10 @@ class FakeService:
         row["links"].remove({"service": link.service, "alias": link.alias})
         return row
 
+    async def gaps(self, only: ListFilter) -> list[schema.Notice]:
+        self.filters.append(only)
+        return [] if only.local else list(self.unknown)
+
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
         if only.network:
             self._network(only.network)
@@ -399,15 +410,23 @@ class FakeService:
                 "addresses": row["addresses"],
                 "hosts": [row["host"]],
                 "ports": row["ports"],
+                "aliases": row["aliases"],
+                "source": row["source"],
+                "told_by": row["told_by"],
             }
             for row in await self.endpoints(only)
         ]
 
-    async def inspect(self, thing: str, *, why: bool) -> schema.Inspection:
+    async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
         service = (await self.services(ListFilter(service=thing)))[:1]
         if not service:
             raise NoError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
-        found: schema.Inspection = {**service[0], "kind": "service", "endpoints": list(self.rows)}
+        found: schema.Inspection = {
+            **service[0],
+            "kind": "service",
+            "endpoints": list(self.rows),
+            "warnings": [] if local else list(self.unknown),
+        }
         if why:
             found["why"] = self.why
         return found
@@ -419,7 +438,9 @@ class FakeService:
         self.pings.append(asked)
         return self.pong
 
-    async def lookup(self, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+    async def lookup(
+        self, name: str, rtype: str, from_endpoint: str, *, local: bool = False
+    ) -> schema.Lookup:
         rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]
         return {
             "name": f"{name}.app.mesh.internal",

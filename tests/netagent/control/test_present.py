@@ -233,7 +233,7 @@ def test_what_means_several_things_or_none_says_so():
         look(world, "web")
     with pytest.raises(InputError, match=r"is .* things"):
         look(world, "000000")
-    with pytest.raises(NoError, match="nothing here is called 'nobody'"):
+    with pytest.raises(NoError, match="nothing is called 'nobody'"):
         look(world, "nobody")
     with pytest.raises(NoError):
         look(world, "10.1.0.99")

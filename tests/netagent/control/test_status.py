@@ -327,25 +327,27 @@ async def test_a_resolver_that_hangs_does_not_hang_status():
     assert status["dns"]["queries"] == 0
 
 
-def test_a_lookup_answers_as_the_resolver_would():
+@virtual
+async def test_a_lookup_answers_as_the_resolver_would():
     cluster = cluster_of()
-    found = look_up(cluster, "web.app", "A", "")
+    found = await look_up(cluster, "web.app", "A", "")
     assert (found["status"], [one["data"] for one in found["answers"]]) == ("NOERROR", ["10.1.0.2"])
     assert found["asked_for"] == ""
-    found = look_up(cluster, "shop", "AAAA", "web1")
+    found = await look_up(cluster, "shop", "AAAA", "web1")
     assert [one["data"] for one in found["answers"]] == ["fd00:1::2"], "a link of that sandbox"
     assert found["asked_for"] == endpoint().endpoint_id
-    assert look_up(cluster, "nobody", "A", "")["status"] == "NXDOMAIN"
+    assert (await look_up(cluster, "nobody", "A", ""))["status"] == "NXDOMAIN"
 
 
-def test_a_lookup_of_nonsense_is_refused():
+@virtual
+async def test_a_lookup_of_nonsense_is_refused():
     cluster = cluster_of()
     with pytest.raises(InputError, match=r"'HINFO'.*take one of A"):
-        look_up(cluster, "web", "HINFO", "")
+        await look_up(cluster, "web", "HINFO", "")
     with pytest.raises(InputError, match="no domain name"):
-        look_up(cluster, "a..b", "A", "")
+        await look_up(cluster, "a..b", "A", "")
     with pytest.raises(NoError, match="no endpoint 'nobody'"):
-        look_up(cluster, "web", "A", "nobody")
+        await look_up(cluster, "web", "A", "nobody")
 
 
 @virtual

@@ -1,0 +1,340 @@
+"""Networks that this host takes no part in, read from members that do: for people, and for nothing else.
+
+Commands answer for the whole cluster from any member, but a host holds the records of its own networks only. So when
+somebody asks, it fetches the others as a host does that enters a network: by digest, over the record streams, from at
+most PEERS members of each network, all networks at once. (Questions of 700 bytes would not carry ten thousand
+endpoints; the digests carry nothing at all when nothing has changed.) What comes is kept apart from the registry:
+
+    registry (Live)          what this host takes part in        names, kernel, journal, watchers read it
+    overview (this file)     the same, and what was fetched       only the commands' answers read it
+
+No attachment record is written, so that nobody pushes to this host; what was fetched is compared anew at each
+question that comes more than FRESH_S after the last comparison, and dropped LINGER_S after the last question.
+
+When the host enters such a network in earnest, what was fetched is dropped first (`release`): registry and journal
+must be told of every record.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from netagent.model.ids import HostId, NetworkId
+from netagent.pieces import Pieces, piece_by_piece
+from netagent.registry.live import Live
+from netagent.registry.overview import Gap, GapReason, Overview
+from netagent.registry.schema import scope_of
+from netagent.registry.view import RECORDS_IN_A_PIECE, AgentState, RegistryView
+from netgossip.types import EntriesChanged, Log, NodeId, Scope, Version
+
+PEERS: Final = 3
+"""Members asked about one network. Each has all records of it, so more would only cost more."""
+ASK_S: Final = 2.0
+"""For all networks together, from the question to the answer."""
+PATIENCE_S: Final = 0.3
+"""For the further members of a network, once one of them has answered for each."""
+FRESH_S: Final = 1.0
+"""What was compared so shortly ago is not compared again."""
+LINGER_S: Final = 30.0
+"""From the last question until what was fetched is dropped."""
+MAX_NETWORKS: Final = 256
+"""Networks held at once; further ones are not asked about, and that is said."""
+AT_ONCE: Final = 16
+"""Networks that are entered together; between two such groups the entries are counted."""
+MAX_ENTRIES: Final = 50_000
+"""Fetched records beyond which no further network is asked about; what one log may hold is the gossip's to limit."""
+_LOOK_S: Final = 0.01
+
+logger = logging.getLogger("netagent.membership.remote_networks")
+
+
+class RecordNode(Protocol):
+    """The part of GossipNode that is used here."""
+
+    def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
+        """Who is asked about the scope."""
+
+    def enter_scope(self, scope: Scope, now: float) -> None:
+        """Hold others' logs of the scope."""
+
+    def exit_scope(self, scope: Scope, now: float) -> None:
+        """Forget others' logs of the scope."""
+
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope."""
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Who has not confirmed yet that we hold all that it held."""
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """By owner the version of its log, and its number of entries."""
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log."""
+
+
+@dataclass(slots=True)
+class _Fetched:
+    """A network whose records are held for a while. Times are on trio's clock."""
+
+    used_at: float
+    tried_at: float
+    """When its members were asked last."""
+    peers: frozenset[HostId] = frozenset()
+    """Who was."""
+    heard: tuple[HostId, ...] = ()
+    """Who answered then; sorted."""
+    told_by: tuple[HostId, ...] = ()
+    """Who answered when any answered last."""
+
+
+class RemoteNetworks:
+    """One for each run of the cluster. `is_entered` tells of the networks that this host takes part in, or looks into
+    for a use-case: those are in the registry."""
+
+    def __init__(
+        self,
+        node: RecordNode,
+        live: Live,
+        flush: Callable[[], object],
+        *,
+        is_entered: Callable[[NetworkId], bool],
+        rng: random.Random,
+    ) -> None:
+        self._node = node
+        self._live = live
+        self._flush = flush
+        self._is_entered = is_entered
+        self._rng = rng
+        self._fetched: dict[NetworkId, _Fetched] = {}
+        self._view: RegistryView | None = None
+        """The overview's, as it was made last; None: nothing was fetched."""
+        self._versions: dict[tuple[Scope, HostId], Version] = {}
+        """Of the fetched logs that are in it."""
+        self._asking = trio.Lock()
+        self._building = trio.Lock()
+
+    # -- for the others ----------------------------------------------------------------------------------------
+
+    def holds(self, scope: Scope) -> bool:
+        """True for a scope that is held for answers only: its events are for nobody else."""
+        return NetworkId(scope.hex()) in self._fetched
+
+    def release(self, network_id: NetworkId) -> None:
+        """This host is about to enter the network: nothing of it is held by us any more when this returns."""
+        if network_id in self._fetched:
+            self._flush()  # what has come is still ours, and must not reach the registry as a beginning
+            del self._fetched[network_id]
+            self._node.exit_scope(scope_of(network_id), trio.current_time())
+
+    @property
+    def is_used(self) -> bool:
+        """True while anything that was fetched is held."""
+        return bool(self._fetched)
+
+    @property
+    def local_overview(self) -> Overview:
+        """What this host holds itself, whatever others hold."""
+        return Overview(self._live.view)
+
+    async def overview(self, wanted: Collection[NetworkId] | None = None) -> Overview:
+        """The cluster, as far as it is known within ASK_S. `wanted`: only these networks matter; None: all."""
+        view = self._live.view
+        asked = [n for n in sorted(view.networks) if wanted is None or n in wanted]
+        asked = [network_id for network_id in asked if not self._is_entered(network_id)]
+        if not asked and not self._fetched:
+            return Overview(view)
+        await self._ask([n for n in asked if self._live_peers(n)])
+        view = await self._bring_up()
+        told_by = {n: one.told_by for n, one in self._fetched.items() if one.told_by}
+        gaps = [gap for network_id in asked if (gap := self._gap(network_id)) is not None]
+        return Overview(view, told_by, tuple(gaps))
+
+    async def has_news(self) -> bool:
+        """Compare what is held once more, for those who watch; True when there is something else than the overview
+        has."""
+        now = trio.current_time()
+        for one in self._fetched.values():
+            one.used_at = now
+        await self._ask(list(self._fetched))
+        return any(
+            self._versions.get((scope, HostId(owner))) != version
+            for scope in map(scope_of, self._fetched)
+            for owner, (version, _) in self._node.outline(scope).items()
+            if owner != self._live.view.local
+        )
+
+    async def run(self) -> None:
+        """Drop what nobody has asked for lately; until cancelled."""
+        while True:
+            await trio.sleep(LINGER_S / 6)
+            async with self._asking:
+                since = trio.current_time() - LINGER_S
+                for network_id in [n for n, one in self._fetched.items() if one.used_at < since]:
+                    self.release(network_id)
+            if self._view is not None:
+                await self._bring_up()  # so that what was dropped is freed in pieces
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def _attached(self, network_id: NetworkId) -> list[HostId]:
+        """Other hosts that take part, and have not left."""
+        view = self._live.view
+        others = sorted(view.attachments(network_id) - {view.local})
+        return [h for h in others if (host := view.hosts.get(h)) and host.agent is not AgentState.LEFT]
+
+    def _live_peers(self, network_id: NetworkId) -> list[HostId]:
+        hosts = self._live.view.hosts
+        return [host_id for host_id in self._attached(network_id) if hosts[host_id].is_live]
+
+    def _gap(self, network_id: NetworkId) -> Gap | None:
+        attached = self._attached(network_id)
+        one = self._fetched.get(network_id)
+        if self._is_entered(network_id) or not attached:
+            return None
+        if not self._live_peers(network_id):
+            is_old = one is not None and bool(one.told_by)
+            return Gap(network_id, GapReason.AWAY, tuple(attached), is_old=is_old)
+        if one is None:
+            return Gap(network_id, GapReason.NOT_ASKED, tuple(attached))
+        if one.heard:
+            return None
+        return Gap(network_id, GapReason.SILENT, tuple(sorted(one.peers)), is_old=bool(one.told_by))
+
+    async def _ask(self, networks: Sequence[NetworkId]) -> None:
+        """Compare with members of each; who answered is noted. One at a time: others find it done."""
+        async with self._asking:
+            now = trio.current_time()
+            for network_id in networks:
+                if network_id in self._fetched:
+                    self._fetched[network_id].used_at = now
+            due = [n for n in networks if now - FRESH_S >= self._tried_at(n)]
+            with trio.move_on_after(ASK_S):
+                for start in range(0, len(due), AT_ONCE):
+                    group = [n for n in due[start : start + AT_ONCE] if self._begin(n, now)]
+                    try:
+                        self._flush()
+                        await self._wait(group)
+                    finally:
+                        self._end(group)
+
+    def _tried_at(self, network_id: NetworkId) -> float:
+        one = self._fetched.get(network_id)
+        return -FRESH_S if one is None else one.tried_at
+
+    def _begin(self, network_id: NetworkId, now: float) -> bool:
+        """Ask some members of the network; False where none is to be asked."""
+        live = self._live_peers(network_id)
+        one = self._fetched.get(network_id)
+        if not live or self._is_entered(network_id):
+            return False
+        scope = scope_of(network_id)
+        if one is None:
+            if len(self._fetched) >= MAX_NETWORKS or self._entries() >= MAX_ENTRIES:
+                return False
+            one = self._fetched[network_id] = _Fetched(now, now)
+        kept = one.peers.intersection(live, one.heard)  # they have proven that they answer
+        others = [host_id for host_id in live if host_id not in kept]
+        one.peers = kept | set(self._rng.sample(others, min(len(others), PEERS - len(kept))))
+        one.tried_at = now
+        one.heard = ()
+        self._node.set_scope_members(scope, frozenset(one.peers), now)
+        self._node.enter_scope(scope, now)
+        self._node.catch_up(scope, now)
+        return True
+
+    async def _wait(self, group: Sequence[NetworkId]) -> None:
+        until = float("inf")
+        while trio.current_time() < until:
+            lacking = [self._lacking(n) for n in group if n in self._fetched]
+            if not any(missing for missing, _ in lacking):
+                return
+            if until == float("inf") and all(is_heard for _, is_heard in lacking):
+                until = trio.current_time() + PATIENCE_S
+            await trio.sleep(_LOOK_S)
+
+    def _lacking(self, network_id: NetworkId) -> tuple[frozenset[HostId], bool]:
+        """Who has not answered yet, and whether any has."""
+        peers = self._fetched[network_id].peers
+        missing = peers & self._node.ahead(scope_of(network_id))
+        # A peer that is not live any more counts as missing, although the gossip no longer waits for it.
+        missing |= peers.difference(self._live_peers(network_id))
+        return missing, missing != peers
+
+    def _end(self, group: Iterable[NetworkId]) -> None:
+        for network_id in group:
+            one = self._fetched.get(network_id)
+            if one is None:
+                continue  # entered in earnest meanwhile
+            missing, is_heard = self._lacking(network_id)
+            self._node.caught_up(scope_of(network_id))
+            if is_heard:
+                one.heard = one.told_by = tuple(sorted(one.peers - missing))
+
+    def _entries(self) -> int:
+        return sum(count for n in self._fetched for _, count in self._node.outline(scope_of(n)).values())
+
+    # -- the overview ------------------------------------------------------------------------------------------
+
+    async def _bring_up(self) -> RegistryView:
+        """The overview's view, as of now."""
+        async with self._building:
+            view = await piece_by_piece(self._building_view())
+            self._view = view if self._fetched else None
+            if self._view is None:
+                self._versions.clear()
+            return view
+
+    def _building_view(self) -> Pieces[RegistryView]:
+        base = self._live.view
+        scopes = [scope_of(network_id) for network_id in self._fetched]
+        view = yield from (self._view or base).approaching(base, frozenset(scopes))
+        for where in [where for where in self._versions if where[0] not in scopes]:
+            del self._versions[where]
+        for scope in scopes:
+            outline = self._node.outline(scope)
+            for gone in view.owners_in(scope).difference(outline, {view.local}):
+                view = yield from _without_log(view, scope, gone)
+                self._versions.pop((scope, gone), None)
+            for owner, (version, _) in outline.items():
+                if owner == view.local or self._versions.get((scope, HostId(owner))) == version:
+                    continue
+                log = self._node.log(scope, owner)
+                if log is not None:
+                    view = yield from _with_log(view, log)
+                    self._versions[scope, HostId(owner)] = Version(log.epoch, log.head)
+                self._view = view  # whoever is cancelled in between leaves whole logs
+            yield
+        return view
+
+
+def _with_log(view: RegistryView, log: Log) -> Pieces[RegistryView]:
+    owner = HostId(log.owner)
+    for key in view.keys_of(owner, log.scope) - log.entries.keys():
+        view = view.without_record(owner, log.scope, key)
+        yield
+    entries = tuple(log.entries.values())
+    for start in range(0, len(entries), RECORDS_IN_A_PIECE):
+        piece = entries[start : start + RECORDS_IN_A_PIECE]
+        event = EntriesChanged(
+            log.scope, log.owner, log.epoch, log.head, log.collected, piece, replaced=False
+        )
+        view = view.with_entries(event)
+        yield
+    return view
+
+
+def _without_log(view: RegistryView, scope: Scope, owner: HostId) -> Pieces[RegistryView]:
+    for key in view.keys_of(owner, scope):
+        view = view.without_record(owner, scope, key)
+        yield
+    return view

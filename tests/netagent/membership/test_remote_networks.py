@@ -1,0 +1,293 @@
+"""Networks that a host takes no part in, fetched for answers only: over real gossip, under virtual time."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import trio
+from fakes.registry import N1, N2, N3, endpoint, network
+from fakes.virtual import virtual
+
+from netagent.membership import remote_networks
+from netagent.membership.inbox import Inbox
+from netagent.membership.remote_networks import ASK_S, FRESH_S, LINGER_S, PEERS, RemoteNetworks
+from netagent.model.ids import HostId
+from netagent.model.records import AttachmentRecord
+from netagent.registry.live import Live
+from netagent.registry.overview import GapReason
+from netagent.registry.schema import encode, key_of, scope_of
+from netagent.registry.view import AgentState, RegistryView
+from netgossip.testing import SimCluster
+from netgossip.types import CLUSTER_SCOPE
+
+STEP_S = 0.005
+
+
+class _Sink:
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+class _OnClock:
+    """A node of the simulation, whose clock began earlier than trio's."""
+
+    def __init__(self, sim_host, sim):
+        self._host, self._sim = sim_host, sim
+        self.compared = []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            with self._host.commanding() as node:
+                if name in {"set_scope_members", "enter_scope", "exit_scope", "catch_up"}:
+                    arguments = (*arguments[:-1], self._sim.now)
+                if name == "catch_up":
+                    self.compared.append(arguments[0])
+                return getattr(node, name)(*arguments)
+
+        return call
+
+
+class World:
+    """`h1` is the one that is asked; all others take part in the networks that `attach` names."""
+
+    def __init__(self, size=4, seed=3):
+        self.sim = SimCluster(seed=seed)
+        for number in range(1, size + 1):
+            self.sim.add(f"h{number}")
+        self.sim.run_until(self.sim.converged, 60.0)
+        self.me = self.sim["h1"]
+        self.live = Live(RegistryView(HostId(self.me.node_id)), {})
+        self.entered = set()
+        self.journalled = []
+        self.node = _OnClock(self.me, self.sim)
+        self.remote = RemoteNetworks(
+            self.node,
+            self.live,
+            lambda: None,
+            is_entered=self.entered.__contains__,
+            rng=random.Random(7),
+        )
+        journal = SimpleNamespace(note_replica=self.journalled.append, note_member=lambda _: None)
+        self.inbox = Inbox(
+            live=self.live,
+            journal=journal,
+            participation=_Sink(),
+            asking=_Sink(),
+            on_request=lambda _: None,
+            on_raised=lambda _: None,
+            on_taken=lambda _: None,
+            is_held=lambda *_: True,
+            is_for_answers=self.remote.holds,
+            clock=lambda: self.sim.now,
+        )
+        self._taken = 0
+
+    def put(self, name, record, *, deleted=False):
+        scope, key = key_of(record)
+        self.sim[name].put(scope, key, None if deleted else encode(record))
+
+    def attach(self, network_id, *names):
+        for name in names:
+            self.put(name, AttachmentRecord(network_id))
+            self.sim[name].enter(scope_of(network_id))
+        members = frozenset(self.sim[name].node_id for name in names)
+        for name in names:
+            with self.sim[name].commanding() as node:
+                node.set_scope_members(scope_of(network_id), members, self.sim.now)
+
+    def step(self, duration_s=STEP_S):
+        self.sim.run_for(duration_s)
+        events = self.me.events[self._taken :]
+        self._taken = len(self.me.events)
+        self.inbox.handle(tuple(events))
+        while self.inbox.is_behind:
+            self.inbox.take_piece()
+
+    async def run(self):
+        while True:
+            await trio.sleep(STEP_S)
+            self.step()
+
+    def id_of(self, name):
+        return HostId(self.sim[name].node_id)
+
+
+@pytest.fixture
+def world():
+    one = World()
+    one.put("h2", network(N1, "app"))
+    one.attach(N1, "h2", "h3")
+    one.put("h2", endpoint(1))
+    one.put("h3", endpoint(2, offset=3))
+    one.step(5.0)
+    return one
+
+
+async def asked(world, wanted=None):
+    """The overview, while the simulated cluster goes on."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        found = await world.remote.overview(wanted)
+        nursery.cancel_scope.cancel()
+    return found
+
+
+@virtual
+async def test_a_host_that_takes_no_part_is_told_by_members_that_do(world):
+    assert not world.live.view.endpoints
+    began = trio.current_time()
+    found = await asked(world)
+    assert {one.record.name for one in found.view.endpoints.values()} == {"web1", "web2"}
+    assert set(found.told_by) == {N1}
+    assert set(found.told_by[N1]) <= {world.id_of("h2"), world.id_of("h3")}
+    assert not found.gaps
+    assert trio.current_time() - began < ASK_S / 2, "nobody is waited for"
+    found.view.check_invariants()
+
+
+@virtual
+async def test_nothing_of_it_reaches_registry_or_journal_and_nobody_pushes_to_this_host(world):
+    before = world.live.view
+    await asked(world)
+    assert world.live.view.endpoints == before.endpoints
+    assert not [event for event in world.journalled if event.scope != CLUSTER_SCOPE]
+    assert world.id_of("h1") not in world.live.view.attachments(N1)
+
+
+@virtual
+async def test_an_answer_is_as_the_network_is_now_and_costs_no_question_within_a_moment(world):
+    await asked(world)
+    compared = len(world.node.compared)
+    await asked(world)
+    assert len(world.node.compared) == compared, "it was compared a moment ago"
+    world.put("h3", endpoint(2, offset=3), deleted=True)
+    world.put("h2", endpoint(1, service="site"))
+    world.put("h2", endpoint(5, offset=9))
+    world.step(1.0)
+    await trio.sleep(2 * FRESH_S)
+    found = await asked(world)
+    assert len(world.node.compared) == compared + 1
+    assert {e.record.service for e in found.view.endpoints.values()} == {"site", "web"}
+    assert {one.record.name for one in found.view.endpoints.values()} == {"web1", "web5"}
+    found.view.check_invariants()
+
+
+@virtual
+async def test_the_overview_follows_the_registry_as_well(world):
+    await asked(world)
+    world.put("h4", network(N2, "other"))
+    world.sim.crash("h4")
+    world.step(20.0)
+    found = await asked(world)
+    assert {one.name for one in found.view.networks.values()} == {"app", "other"}
+    assert found.view.hosts[world.id_of("h4")].agent is AgentState.DEAD
+    assert len(found.view.endpoints) == 2
+    found.view.check_invariants()
+
+
+@virtual
+async def test_members_that_are_away_are_named_and_nothing_is_made_up(world):
+    world.sim.crash("h2")
+    world.sim.crash("h3")
+    world.step(120.0)
+    (gap,) = (await asked(world)).gaps
+    assert gap.reason is GapReason.AWAY
+    assert set(gap.hosts) == {world.id_of("h2"), world.id_of("h3")}
+
+
+@virtual
+async def test_who_is_alive_and_does_not_answer_is_named_after_a_bounded_time(world):
+    world.sim.cut(["h1"], ["h2", "h3"])
+    began = trio.current_time()
+    found = await asked(world)
+    assert trio.current_time() - began <= ASK_S + 2 * STEP_S
+    (gap,) = found.gaps
+    assert gap.reason is GapReason.SILENT
+    assert set(gap.hosts) == {world.id_of("h2"), world.id_of("h3")}
+    assert not found.told_by
+    assert not found.view.endpoints
+
+
+@virtual
+async def test_one_member_that_is_silent_keeps_no_answer_back(world):
+    world.sim.cut(["h1"], ["h3"])
+    found = await asked(world)
+    assert len(found.view.endpoints) == 2, "the other one has all records"
+    assert not found.gaps
+    assert found.told_by[N1] == (world.id_of("h2"),)
+
+
+@virtual
+async def test_what_was_told_once_is_shown_as_old_when_nobody_answers_any_more(world):
+    await asked(world)
+    world.sim.cut(["h1"], ["h2", "h3"])
+    await trio.sleep(2 * FRESH_S)
+    found = await asked(world)
+    assert len(found.view.endpoints) == 2
+    (gap,) = found.gaps
+    assert gap.is_old
+
+
+@virtual
+async def test_other_networks_than_the_wanted_one_are_not_asked_about(world):
+    world.put("h2", network(N2, "other"))
+    world.attach(N2, "h2")
+    world.put("h2", endpoint(7, N2))
+    world.step(3.0)
+    found = await asked(world, {N2})
+    assert world.node.compared == [scope_of(N2)]
+    assert set(found.told_by) == {N2}
+
+
+@virtual
+async def test_it_is_dropped_some_time_after_the_last_question(world):
+    await asked(world)
+    with trio.move_on_after(2 * LINGER_S):
+        await world.remote.run()
+    assert not world.remote.is_used
+    assert not world.node.outline(scope_of(N1))
+    assert world.remote._view is None
+    assert len((await asked(world)).view.endpoints) == 2
+
+
+@virtual
+async def test_entering_in_earnest_begins_anew_so_that_registry_and_journal_hear_of_all(world):
+    await asked(world)
+    world.remote.release(N1)
+    world.entered.add(N1)
+    world.me.enter(scope_of(N1))
+    world.attach(N1, "h1", "h2", "h3")
+    world.step(5.0)
+    assert len(world.live.view.endpoints) == 2
+    assert {e.owner for e in world.journalled if e.scope == scope_of(N1)} == {
+        world.id_of("h2"),
+        world.id_of("h3"),
+    }
+    found = await asked(world)
+    assert len(found.view.endpoints) == 2
+    assert not found.told_by
+    found.view.check_invariants()
+
+
+@virtual
+async def test_at_most_a_few_members_are_asked_and_too_many_records_end_the_asking(monkeypatch):
+    world = World(size=7)
+    everybody = [f"h{number}" for number in range(2, 8)]
+    for network_id, name in ((N1, "app"), (N2, "other"), (N3, "third")):
+        number = int(network_id[-1])
+        world.put("h2", network(network_id, name, subnets=(f"10.{number}.0.0/24", f"fd00:{number}::/64")))
+        world.attach(network_id, *everybody)
+        for offset in range(2, 6):
+            addresses = (f"10.{number}.0.{offset}", f"fd00:{number}::{offset:x}")
+            world.put("h3", endpoint(16 * number + offset, network_id, addresses=addresses))
+    world.step(5.0)
+    monkeypatch.setattr(remote_networks, "AT_ONCE", 1)
+    monkeypatch.setattr(remote_networks, "MAX_ENTRIES", 6)
+    found = await asked(world)
+    assert all(len(hosts) <= PEERS for hosts in found.told_by.values())
+    assert len(found.told_by) == 2, "four records, then eight: enough"
+    (gap,) = found.gaps
+    assert gap.reason is GapReason.NOT_ASKED
+    assert len(found.view.endpoints) == 8
