@@ -68,12 +68,14 @@ class Endpoints:
         origin: str = "",
         target: targets.Target | None = None,
         holds_ports: bool = False,
+        health: Health = Health.UNKNOWN,
     ) -> tuple[LocalEndpointRow, bool]:
         """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left.
 
         A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
         endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
         `holds_ports`: it sees by itself that nobody else listens at the ports to be published, and may do so itself.
+        `health`: of a new endpoint.
         """
         self.steps.refuse_if_closed(request.target)
         target = target or await targets.resolve(request.target, self._parts.runtimes)
@@ -95,6 +97,7 @@ class Endpoints:
                     netns_inode=identity[1],
                     boot_id=self._parts.boot_id,
                     behind_runtime=target.behind_runtime,
+                    health=health,
                 )
                 if origin:
                     known = self.steps.with_origin(origin)

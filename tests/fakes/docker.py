@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from urllib.parse import unquote
 
 import trio
 
@@ -26,6 +27,8 @@ class FakeDocker:
         self.plugin = None
         self.networks = {}
         self.containers = {}
+        self.images = {}
+        """Labels by id."""
         self.is_up = True
         self.requests = []
         self.before_start = lambda name: None
@@ -106,10 +109,11 @@ class FakeDocker:
 
     # -- docker run ------------------------------------------------------------------------------------------------
 
-    async def create(self, name, *networks, aliases=(), links=(), labels=None):
+    async def create(self, name, *networks, aliases=(), links=(), labels=None, image="", check=None):
         container_id = self._id()
         self.containers[container_id] = {
-            "Id": container_id, "Name": f"/{name}", "Config": {"Labels": labels or {}},
+            "Id": container_id, "Name": f"/{name}", "Image": image,
+            "Config": {"Labels": labels or {}, "Healthcheck": {"Test": check} if check else None},
             "State": {"Running": False, "Pid": 0},
             "NetworkSettings": {
                 "SandboxKey": "",
@@ -263,6 +267,8 @@ class FakeDocker:
                 return await self.network_remove(one)
             case "POST", ["networks", "create"]:
                 return {"Id": await self._create_asked(body)}
+            case "GET", ["images", one, "json"] if unquote(one) in self.images:
+                return {"Id": unquote(one), "Config": {"Labels": self.images[unquote(one)]}}
             case "GET", ["containers", "json"]:
                 return list(self.containers.values())
             case "GET", ["containers", one, "json"] if one in self.containers:

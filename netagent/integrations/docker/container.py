@@ -9,6 +9,7 @@ before its first program runs, if the creation was noticed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
@@ -22,12 +23,13 @@ from netagent.model.records import Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
 """On a Docker network: made by an agent for the network with this id, and removed with it."""
+_PORT = re.compile(r"[0-9]{1,5}/(tcp|udp|sctp)")
 MAX_LINKS = 64
 MAX_ALIASES = 64
 MAX_PID = 1 << 22
 """PID_MAX_LIMIT of the kernel."""
 
-_HEALTH = {"healthy": Health.HEALTHY, "unhealthy": Health.UNHEALTHY}
+_HEALTH = {"starting": Health.STARTING, "healthy": Health.HEALTHY, "unhealthy": Health.UNHEALTHY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,14 @@ class Container:
     """Of its first process, on the host; 0 while it does not run."""
     sandbox_key: str = ""
     health: Health = Health.UNKNOWN
+    has_check: bool = False
+    """It has a health check, also before it is started."""
+    image: str = ""
+    """The image's id."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Its image's among them."""
+    published: tuple[str, ...] = ()
+    """`8080:80/tcp`: ports of the host that Docker leads to it."""
     interfaces: tuple[Interface, ...] = ()
 
     def interface_in(self, network: DockerNetwork) -> Interface | None:
@@ -96,7 +105,12 @@ class Fields:
 
 def fields_of(container: Container, interface: Interface | None) -> tuple[Fields, tuple[str, ...]]:
     """The endpoint, and one sentence for each thing in its labels that can't be followed."""
-    found = described(container.labels, container.name)
+    found = described(
+        container.labels,
+        container.name,
+        container_id=container.container_id,
+        published=container.published,
+    )
     name = nearest_name(container.name) or container.container_id[:12]
     aliases: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
@@ -136,7 +150,12 @@ def container_untrusted(value: Any) -> Container:
     top = _object(value)
     state, settings = _object(top.get("State")), _object(top.get("NetworkSettings"))
     health = _text(_object(state.get("Health")).get("Status"))
-    labels = _object(_object(top.get("Config")).get("Labels"))
+    config = _object(top.get("Config"))
+    labels = _object(config.get("Labels"))
+    check = _texts(_object(config.get("Healthcheck")).get("Test"))
+    has_check = bool(check) and check[0] != "NONE"
+    # Docker says nothing of it until its first program runs.
+    unsaid = Health.STARTING if has_check and not health else Health.UNKNOWN
     pid = state.get("Pid")
     return Container(
         container_id=_id(top.get("Id")),
@@ -144,8 +163,11 @@ def container_untrusted(value: Any) -> Container:
         running=state.get("Running") is True,
         pid=pid if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= MAX_PID else 0,
         sandbox_key=_line(settings.get("SandboxKey")),
-        health=_HEALTH.get(health, Health.UNKNOWN),
+        health=_HEALTH.get(health, unsaid),
+        has_check=has_check,
+        image=_line(top.get("Image")),
         labels={key: _text(text) for key, text in labels.items()},
+        published=_published(_object(settings.get("Ports"))),
         interfaces=tuple(
             Interface(
                 network=network,
@@ -157,6 +179,24 @@ def container_untrusted(value: Any) -> Container:
             for network, one in _object(settings.get("Networks")).items()
         ),
     )
+
+
+def _published(ports: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `attach --publish` writes them. Docker tells of an address of each family where a port is open on all."""
+    found = set()
+    for inside, bindings in ports.items():
+        for binding in map(_object, _list(bindings)):
+            host, port = _line(binding.get("HostIp")), _line(binding.get("HostPort"))
+            if port.isascii() and port.isdigit() and len(port) <= 5 and _PORT.fullmatch(inside):
+                place = "" if host in {"", "0.0.0.0", "::"} else f"[{host}]:" if ":" in host else f"{host}:"
+                found.add(f"{place}{port}:{inside}")
+    return tuple(sorted(found))
+
+
+def image_labels_untrusted(value: Any) -> dict[str, str]:
+    """From `GET /images/ID/json`. InputError."""
+    labels = _object(_object(_object(value).get("Config")).get("Labels"))
+    return {key: _text(text) for key, text in labels.items()}
 
 
 def network_untrusted(value: Any) -> DockerNetwork:

@@ -13,6 +13,7 @@ has told us.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from netagent.integrations.docker.arrivals import Arrival, Arrivals
 from netagent.integrations.docker.container import Container, DockerNetwork, Interface
 from netagent.integrations.docker.engine import Engine, EngineError
 from netagent.integrations.docker.protocol import origin_of
+from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.member import Member, Membership
 from netagent.log import Limited
 from netagent.registry.row import LocalEndpointRow, Stage
@@ -41,6 +43,8 @@ SWEEP_APART_S = 0.3
 INSPECTORS = 16
 """Containers inspected at once. Inspecting one that is being started waits for the start."""
 MAX_CONTAINERS = 10_000
+MAX_IMAGES = 256
+"""Whose labels are remembered."""
 ORIGIN_PREFIX = "docker:"
 _FILTERS = {
     "type": ["container", "network"],
@@ -63,6 +67,8 @@ class Follower:
         self._driver = driver
         self._networks: dict[str, DockerNetwork] = {}
         self._containers: dict[str, Container] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
+        """Labels of ours that images have, by the image's id: an image of one id never changes."""
         self._dirty: dict[str, None] = {}
         self._in_work: set[str] = set()
         """Containers that are being inspected: one at a time, or an older answer could come after a newer one."""
@@ -212,9 +218,7 @@ class Follower:
 
     async def _inspect(self, container_id: str) -> None:
         try:
-            container = facts.container_untrusted(
-                await self._engine.get(f"/containers/{quote(container_id)}/json")
-            )
+            container = await self._read(container_id)
         except EngineError as error:
             if error.status != 404:
                 raise
@@ -223,6 +227,30 @@ class Follower:
             self._sweep_wanted.set()
             return
         await self._apply(container)
+
+    async def _read(self, container_id: str) -> Container:
+        """The container, without those labels of ours that only its image has. EngineError, InputError."""
+        container = facts.container_untrusted(
+            await self._engine.get(f"/containers/{quote(container_id)}/json")
+        )
+        if not has_ours(container.labels):
+            return container
+        image = self._image_labels.get(container.image)
+        if image is None:
+            image = await self._read_image(container.image)
+            if len(self._image_labels) >= MAX_IMAGES:
+                self._image_labels.clear()
+            self._image_labels[container.image] = image
+        return dataclasses.replace(container, labels=without_image(container.labels, image))
+
+    async def _read_image(self, image: str) -> Mapping[str, str]:
+        try:
+            read = facts.image_labels_untrusted(await self._engine.get(f"/images/{quote(image)}/json"))
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            return {}  # an image can't be removed under a container; one that was forced away says nothing
+        return {key: value for key, value in read.items() if has_ours([key])}
 
     async def _apply(self, container: Container) -> None:
         places = [(n, one) for n in self._networks.values() if (one := container.interface_in(n)) is not None]

@@ -28,6 +28,7 @@ from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.member import Membership
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
+from netagent.model.records import Health
 from netagent.registry.row import LocalEndpointRow, Stage
 
 NAMED_S = 2.0
@@ -106,6 +107,10 @@ class DockerIntegration:
             known = Container(container_id=container_id or arrival.endpoint, name=name)
         interface = known.interface_in(network) if network is not None else None
         fields = facts.as_change(facts.fields_of(known, interface)[0])
+        # What was read of its health is of an earlier start. Where nothing was read yet it may have a check: it is
+        # without names until it has been read, which is as soon as Docker has started it.
+        was_read = self._follower.known(container_id, name) is not None
+        fields["health"] = Health.STARTING if known.has_check or not was_read else Health.UNKNOWN
         await member.endpoints.staged.enter(origin, arrival.sandbox_key, behind_runtime=True, **fields)
         self._failures.pop(arrival.endpoint, None)
         # Whatever was read of it before it was in went nowhere.

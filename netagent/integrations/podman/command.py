@@ -6,6 +6,7 @@ a container that another `podman` is at work on: asked right after `setup`, it a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ from collections.abc import Sequence
 import trio
 
 from netagent.errors import FailedError
+from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
 from netagent.integrations.podman.report import (
     Container,
     PodmanNetwork,
     containers_untrusted,
     ids_untrusted,
+    image_labels_untrusted,
     networks_untrusted,
 )
 from netagent.model.ids import NetworkId
@@ -51,7 +54,16 @@ class Podman:
     async def containers(self, ids: Sequence[str]) -> dict[str, Container]:
         """By full id; those that don't exist are left out. At most MAX_AT_ONCE of the ids are looked at."""
         text = await self._run("container", "inspect", *ids[:MAX_AT_ONCE], harmless=NO_SUCH)
-        return {one.container_id: one for one in containers_untrusted(text)}
+        found = {one.container_id: one for one in containers_untrusted(text)}
+        return {known: await self._without_image(one) for known, one in found.items()}
+
+    async def _without_image(self, container: Container) -> Container:
+        """Without those labels of ours that only its image has; most containers have none, and cost nothing."""
+        if not has_ours(container.labels) or not container.image:
+            return container
+        text = await self._run("image", "inspect", container.image)
+        image = image_labels_untrusted(text).get(container.image, {})
+        return dataclasses.replace(container, labels=without_image(container.labels, image))
 
     async def members(self, pod: str) -> tuple[str, ...]:
         """The ids of all containers of a pod, the infra container too."""

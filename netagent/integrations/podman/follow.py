@@ -28,6 +28,7 @@ from netagent.integrations.podman.health import together
 from netagent.integrations.podman.inhabitants import (
     changed_at,
     ensure_nameserver,
+    has_timers,
     inhabited,
     lives,
     read_health,
@@ -48,6 +49,8 @@ QUIET_S = 0.4
 there may be nobody, or half a file, for an instant."""
 ASK_AGAIN_S = 2.0
 """Until Podman is asked once more about a container that has no process yet, or another than it had."""
+NOT_READ_S = 2.0
+"""So long does a container have no names because it may have a health check, while Podman does not answer."""
 STARTING_S = 10.0
 """A container has a process within this time of its `setup`, or its start has failed."""
 UNSTARTED_S = 60.0
@@ -68,6 +71,8 @@ class Followed:
     """Device and inode: a container that Podman starts again gets another one, and all is learnt anew."""
     since: float
     """When it was first seen, on trio's clock, as `ask_at`."""
+    is_new: bool = False
+    """It was without names when it was first seen, because nothing was known of it."""
     container: Container | None = None
     """None until Podman was asked."""
     members: tuple[Container, ...] = ()
@@ -82,6 +87,8 @@ class Followed:
     """Of `container.folder`, when that was last looked at for members."""
     resolv_conf: tuple[int, float] = (0, 0.0)
     """When its resolv.conf was written last, and since when that is known; inf: it was found right."""
+    has_log: bool = False
+    """A log of its health was read."""
     health_read: dict[str, tuple[int, Health]] = field(default_factory=dict)
     """By path of the log: when it was written, and what it said."""
 
@@ -146,7 +153,7 @@ class Follower:
             else:
                 one.alone_since = math.inf
                 _keep_nameserver(one, now)
-                await _tell_health(member, mine, self._health(one))
+                await _tell_health(member, mine, self._health(one, now))
         if not absent:
             return
         inhabitants = await trio.to_thread.run_sync(inhabited, absent)
@@ -165,14 +172,29 @@ class Follower:
         namespace = (row.netns_dev, row.netns_inode)
         one = self._followed.get(container_id)
         if one is None or one.namespace != namespace:
-            one = self._followed[container_id] = Followed(namespace=namespace, since=trio.current_time())
+            is_new = row.health is Health.STARTING
+            one = Followed(namespace=namespace, since=trio.current_time(), is_new=is_new)
+            self._followed[container_id] = one
         return one
 
-    def _health(self, one: Followed) -> Health:
-        logs = [path for who in (one.container, *one.members) if who for path in who.health_logs]
+    def _health(self, one: Followed, now: float) -> Health | None:
+        """None: nothing is known that is not told already."""
+        if one.container is None:
+            # It stays as it was: of one that the agent has found at its start its row knows more.
+            is_asked = one.is_unknown or now > one.since + NOT_READ_S
+            return Health.UNKNOWN if is_asked and one.is_new else None
+        checked = [who for who in (one.container, *one.members) if who.health_logs]
+        logs = [path for who in checked for path in who.health_logs]
         for path in one.health_read.keys() - set(logs):
             del one.health_read[path]
-        return together(read_health(one.health_read, path) for path in logs)
+        # Podman writes the log when it starts the container; one that never comes keeps nobody without names.
+        one.has_log |= bool(one.health_read)
+        is_early = not one.has_log and now < one.since + STARTING_S
+        before = Health.STARTING if is_early else Health.UNKNOWN
+        health = together(read_health(one.health_read, path, before) for path in logs)
+        if health is Health.STARTING and not (has_timers() and all(o.is_checked_by_itself for o in checked)):
+            return Health.UNKNOWN  # nothing runs the check: it would stay so for ever
+        return health
 
     # -- asking Podman ---------------------------------------------------------------------------------------
 
@@ -272,9 +294,9 @@ async def _withdraw(member: Member, row: LocalEndpointRow) -> None:
         logger.info("withdrew %s (%s): it has ended, and Podman did not say so", row.name, row.target)
 
 
-async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health: Health) -> None:
+async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health: Health | None) -> None:
     for row in rows:
-        if row.health is health:
+        if health is None or row.health is health:
             continue
         try:
             await member.endpoints.change(row.endpoint_id, health=health)
@@ -285,7 +307,9 @@ async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health:
 
 
 async def _tell_labels(member: Member, row: LocalEndpointRow, container: Container) -> None:
-    said = labels.described(container.labels, row.target.removeprefix(TARGET))
+    said = labels.described(
+        container.labels, row.target.removeprefix(TARGET), container_id=container.container_id
+    )
     for flaw in said.flaws:
         _limited.warning(f"{container.container_id} {flaw}", f"container {container.name}: {flaw}")
     try:

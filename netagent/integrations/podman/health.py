@@ -17,11 +17,11 @@ from netagent.model.records import Health
 MAX_LOG_BYTES = 1 << 20
 """Podman keeps 5 outputs of 500 characters; `--health-max-log-size=0` lifts its limit."""
 
-_STATES = {"healthy": Health.HEALTHY, "unhealthy": Health.UNHEALTHY}
+_STATES = {"starting": Health.STARTING, "healthy": Health.HEALTHY, "unhealthy": Health.UNHEALTHY}
 
 
 def health_untrusted(text: bytes) -> Health:
-    """Of the log; "starting" and anything new is UNKNOWN. InputError for what is no such log, half of one too."""
+    """Of the log; anything new is UNKNOWN. InputError for what is no such log, half of one too."""
     try:
         log = json.loads(text)
     except (ValueError, RecursionError):
@@ -34,7 +34,7 @@ def health_untrusted(text: bytes) -> Health:
 def together(found: Iterable[Health]) -> Health:
     """Of a pod, from its containers with a check: they share an address, so it is as well as the worst of them."""
     states = set(found)
-    for worst in (Health.UNHEALTHY, Health.UNKNOWN, Health.HEALTHY):
+    for worst in (Health.UNHEALTHY, Health.STARTING, Health.UNKNOWN, Health.HEALTHY):
         if worst in states:
             return worst
     return Health.UNKNOWN

@@ -18,6 +18,7 @@ from netagent.errors import InputError
 from netagent.integrations.podman.health import MAX_LOG_BYTES, health_untrusted
 from netagent.model.records import Health
 
+SYSTEMD = Path("/run/systemd/system")
 PROC = Path("/proc")
 
 
@@ -60,15 +61,22 @@ def changed_at(path: str) -> int:
         return 0
 
 
-def read_health(known: dict[str, tuple[int, Health]], path: str) -> Health:
-    """What the log at `path` says, by `known` if it is as it was. UNKNOWN before the first check."""
+def has_timers() -> bool:
+    """Whether systemd runs on this host, by whose timers Podman has its checks run."""
+    return SYSTEMD.is_dir()
+
+
+def read_health(
+    known: dict[str, tuple[int, Health]], path: str, unwritten: Health = Health.UNKNOWN
+) -> Health:
+    """What the log at `path` says, by `known` if it is as it was; `unwritten` while there is none."""
     written_at = changed_at(path)
-    before, health = known.get(path, (0, Health.UNKNOWN))
+    before, health = known.get(path, (0, unwritten))
     if written_at == before:
         return health
     if not written_at:
         known.pop(path)
-        return Health.UNKNOWN
+        return unwritten
     try:
         with _opened_file(path) as file:
             health = health_untrusted(file.read(MAX_LOG_BYTES))

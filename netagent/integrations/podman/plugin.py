@@ -36,6 +36,7 @@ from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
 from netagent.model.ids import NetworkId, nearest_name
 from netagent.model.publication import Publication
+from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView
@@ -141,7 +142,7 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
         service=name,
         # `--network-alias`, and the beginning of the container's id, which is its host name
         aliases=tuple(one for one in labels.names_from(plugging.aliases) if one != name),
-        labels=labels.described({}, plugging.container_name).labels,
+        labels=labels.described({}, plugging.container_name, container_id=plugging.container_id).labels,
         addresses=plugging.addresses,
         mac=plugging.mac,
         ifname=plugging.ifname,
@@ -149,7 +150,10 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
     )
     target = Target(text, path, name)
     # Podman listens at the ports itself, so that nobody else does.
-    row, _ = await member.endpoints.attach(request, origin=plugging.origin, target=target, holds_ports=True)
+    # It may have a health check, of which Podman does not tell before it has started (follow.py).
+    row, _ = await member.endpoints.attach(
+        request, origin=plugging.origin, target=target, holds_ports=True, health=Health.STARTING
+    )
     return row
 
 

@@ -30,6 +30,8 @@ class Container:
     """The id of the pod whose infra container it is: the one that holds the pod's namespace. "" otherwise."""
     health_logs: tuple[str, ...] = ()
     """Where the log of its HEALTHCHECK may be; () when it has none."""
+    is_checked_by_itself: bool = False
+    """Podman has a timer of systemd's run the check; otherwise somebody has to, with `podman healthcheck run`."""
     folder: str = ""
     """The folder in which Podman keeps one folder for each container: it changes when any comes or goes."""
     resolv_conf: str = ""
@@ -38,6 +40,8 @@ class Container:
     """`8080:80/tcp`."""
     networks: tuple[str, ...] = ()
     """Podman's names of all its networks."""
+    image: str = ""
+    """The image's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class PodmanNetwork:
 def containers_untrusted(text: bytes) -> tuple[Container, ...]:
     """InputError for anything but a list of containers."""
     return tuple(_container(given) for given in _objects_untrusted(text))
+
+
+def image_labels_untrusted(text: bytes) -> dict[str, Mapping[str, str]]:
+    """From `podman image inspect`: by image id. InputError."""
+    return {_text(given, "Id"): _texts(given, "Labels") for given in _objects_untrusted(text)}
 
 
 def networks_untrusted(text: bytes) -> tuple[PodmanNetwork, ...]:
@@ -90,10 +99,12 @@ def _container(given: Mapping[str, Any]) -> Container:
         labels=_texts(config, "Labels"),
         pod=_text(given, "Pod") if given.get("IsInfra") is True else "",
         health_logs=tuple(_health_logs(config, container_id, home)),
+        is_checked_by_itself=_part(config, "Healthcheck").get("Interval") != 0,
         folder=str(home.parent) if home else "",
         resolv_conf=resolv_conf if home and Path(resolv_conf).parent == home / "userdata" else "",
         published=tuple(sorted(_published(_part(host, "PortBindings")))),
         networks=tuple(_part(_part(given, "NetworkSettings"), "Networks")),
+        image=_text(given, "Image"),
     )
 
 

@@ -41,7 +41,11 @@ async def test_a_container_has_its_names_before_its_first_program_runs(world):
         await until(lambda: world.record("web-1") is not None, 0.1)
         record = world.record("web-1")
         assert (record.service, record.aliases, record.ports) == ("site", ("www",), (Port("http", 80),))
-        assert record.labels == (("netagent.original-name", "Web.1"), ("team", "a"))
+        assert record.labels == (
+            ("netagent.container-id", container_id),
+            ("netagent.original-name", "Web.1"),
+            ("team", "a"),
+        )
         row = world.row(container_id)
         assert row.links == (Link("db", "database"),)
         assert row.behind_runtime
@@ -79,10 +83,94 @@ async def test_health_goes_through_within_two_seconds(world):
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
-        steps = {"unhealthy": Health.UNHEALTHY, "healthy": Health.HEALTHY, "starting": Health.UNKNOWN}
+        steps = {"unhealthy": Health.UNHEALTHY, "healthy": Health.HEALTHY, "starting": Health.STARTING}
         for status, health in steps.items():
             world.docker.set_health(container_id, status)
             await until(lambda health=health: world.record("web").health is health, 2.0)
+
+
+def is_shown(world, name):
+    """Whether names lead to it."""
+    view = world.host.live.view
+    return any(one.record.name == name and view.is_visible(one) for one in view.endpoints.values())
+
+
+@virtual
+async def test_no_name_leads_to_a_container_before_its_check_succeeds_also_when_it_is_started_again(world):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app", check=["CMD", "true"])
+        await trio.sleep(0.1)
+        for _ in range(2):
+            await world.docker.start(container_id)
+            assert not is_shown(world, "web"), "Docker has not told yet how it is"
+            world.docker.set_health(container_id, "starting")
+            await trio.sleep(30)
+            assert not is_shown(world, "web")
+            assert world.record("web").health is Health.STARTING
+            world.docker.set_health(container_id, "healthy")
+            await until(lambda: is_shown(world, "web"), 2.0)
+            for endpoint_id in world.docker.endpoints_of(container_id):
+                await world.docker.leave(endpoint_id)  # `docker stop`
+            world.docker.containers[container_id]["State"]["Running"] = False
+            assert not is_shown(world, "web")
+
+
+@virtual
+async def test_a_container_of_which_nothing_was_read_yet_has_no_names_until_it_is(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        answering_late(world, monkeypatch, f"/containers/{container_id}/json", 3.0)
+        world.docker.emit("container", "create", container_id)
+        await world.docker.start(container_id)
+        assert world.record("web") is not None
+        assert not is_shown(world, "web")
+        await until(lambda: is_shown(world, "web"), 5.0)
+
+
+@virtual
+async def test_labels_of_the_image_choose_nothing(world):
+    async with world.running():
+        await with_docker_network(world)
+        labels = {"netagent.service": "database", "netagent.expose": "http=80/tcp", "maker": "m"}
+        world.docker.images["sha256:aa"] = labels
+        await world.docker.run("web", "app", image="sha256:aa", labels=labels)
+        await world.docker.run("own", "app", image="sha256:aa", labels={**labels, "netagent.service": "site"})
+        await trio.sleep(1)
+        assert world.record("web").service == "web"
+        assert world.record("web").ports == ()
+        assert ("maker", "m") in world.record("web").labels
+        assert world.record("own").service == "site", "the operator gave it to the container"
+        assert len([one for one in world.docker.requests if "images" in one[1]]) == 1, "it never changes"
+
+
+@virtual
+async def test_compose_and_published_ports_reach_the_record(world):
+    async with world.running():
+        await with_docker_network(world)
+        labels = {
+            "com.docker.compose.project": "shop",
+            "com.docker.compose.service": "web",
+            "com.docker.compose.container-number": "2",
+        }
+        container_id = await world.docker.create("shop-web-2", "app", labels=labels, aliases=["web"])
+        ports = {
+            "80/tcp": [
+                {"HostIp": "0.0.0.0", "HostPort": "8080"},
+                {"HostIp": "::", "HostPort": "8080"},
+            ],
+            "53/udp": [{"HostIp": "192.0.2.1", "HostPort": "53"}],
+            "443/tcp": None,
+        }
+        world.docker.containers[container_id]["NetworkSettings"]["Ports"] = ports
+        await world.docker.start(container_id)
+        await trio.sleep(1)
+        found = dict(world.record("shop-web-2").labels)
+        assert found["netagent.compose-project"] == "shop"
+        assert found["netagent.compose-service"] == "web"
+        assert found["netagent.published-by-runtime"] == "192.0.2.1:53:53/udp,8080:80/tcp"
+        assert found["netagent.container-id"] == container_id
 
 
 def answering_late(world, monkeypatch, path, seconds):

@@ -13,7 +13,14 @@ from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plug
 from fakes.virtual import virtual
 
 from netagent.integrations.podman import inhabitants
-from netagent.integrations.podman.follow import ASK_AGAIN_S, LOOK_S, STARTING_S, UNSTARTED_S, Follower
+from netagent.integrations.podman.follow import (
+    ASK_AGAIN_S,
+    LOOK_S,
+    NOT_READ_S,
+    STARTING_S,
+    UNSTARTED_S,
+    Follower,
+)
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.integrations.podman.report import Container
 from netagent.model.records import Health, Port
@@ -48,6 +55,8 @@ class Proc:
 def proc(tmp_path, monkeypatch):
     made = Proc(tmp_path / "proc")
     monkeypatch.setattr(inhabitants, "PROC", made.folder)
+    (tmp_path / "systemd").mkdir()
+    monkeypatch.setattr(inhabitants, "SYSTEMD", tmp_path / "systemd")
     # Virtual time would run on while a thread works.
     monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
     return made
@@ -90,7 +99,10 @@ async def following(nursery, namespaces, *names):
 
 def container(container_id=C1, pid=100, **fields):
     return Container(
-        container_id=container_id, name="web", pid=pid, **{"labels": {}, "networks": ("app",), **fields}
+        container_id=container_id,
+        name="web",
+        pid=pid,
+        **{"labels": {}, "networks": ("app",), "is_checked_by_itself": True, **fields},
     )
 
 
@@ -114,7 +126,7 @@ async def test_labels_are_followed_as_soon_as_the_container_runs(namespaces, pro
         await this.set_up()
         await this.until(lambda: this.rows[0].service == "shop")
         assert this.rows[0].ports == (Port("http", 80),)
-        assert this.rows[0].labels == (("team", "a"),)
+        assert this.rows[0].labels == (("netagent.container-id", C1), ("team", "a"))
         await trio.sleep(60)
         assert this.podman.asked == [("inspect", C1)]
         nursery.cancel_scope.cancel()
@@ -289,8 +301,8 @@ async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_p
         this.podman.container_list[C1] = container(health_logs=(str(log),))
         await this.set_up()
         await trio.sleep(2)
-        assert this.rows[0].health is Health.UNKNOWN
-        for at_s, health in enumerate((Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY), 1):
+        assert this.rows[0].health is Health.STARTING, "Podman has not written the log yet"
+        for at_s, health in enumerate((Health.STARTING, Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY), 1):
             write_health(log, health.value, at_s)
             await this.until(lambda health=health: this.rows[0].health is health, LOOK_S + 0.1)
         log.write_text('{"Status": "unhea')  # Podman is writing
@@ -298,6 +310,98 @@ async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_p
         assert this.rows[0].health is Health.HEALTHY
         log.unlink()
         await this.until(lambda: this.rows[0].health is Health.UNKNOWN)
+        nursery.cancel_scope.cancel()
+
+
+def shown(this):
+    """Whether names lead to it."""
+    (row,) = this.rows
+    view = this.one.live.view
+    return view.is_visible(view.endpoints[row.endpoint_id])
+
+
+@virtual
+async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(namespaces, proc, tmp_path):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        seen = []
+
+        async def watch():
+            revision = 0
+            while True:
+                revision = await this.one.live.wait_newer(revision)
+                seen.extend(shown(this) for _ in this.rows[:1] if this.one.live.view.endpoints)
+
+        nursery.start_soon(watch)
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        await trio.sleep(2)
+        write_health(log, "starting", 1)
+        await trio.sleep(60)
+        assert True not in seen
+        write_health(log, "healthy", 2)
+        await this.until(lambda: shown(this))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("cause", ["no interval", "no systemd"])
+@virtual
+async def test_a_check_that_nobody_runs_keeps_no_names_back(namespaces, proc, tmp_path, monkeypatch, cause):
+    log = tmp_path / "healthcheck.log"
+    if cause == "no systemd":
+        monkeypatch.setattr(inhabitants, "SYSTEMD", tmp_path / "nothing")
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        is_checked = cause != "no interval"
+        this.podman.container_list[C1] = container(health_logs=(str(log),), is_checked_by_itself=is_checked)
+        write_health(log, "starting", 1)
+        await this.set_up()
+        await this.until(lambda: shown(this))
+        write_health(log, "unhealthy", 2)
+        await this.until(lambda: not shown(this))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_so(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        assert await this.until(lambda: shown(this)) <= LOOK_S + 0.1
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_podman_that_does_not_answer_keeps_names_back_for_a_bounded_time(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.refusals[C1] = "Podman is silent"
+        await this.set_up()
+        assert not shown(this)
+        assert await this.until(lambda: shown(this), 5.0) <= NOT_READ_S + 2 * LOOK_S
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_restarted_agent_makes_no_unhealthy_container_well(namespaces, proc, tmp_path):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        write_health(log, "unhealthy", 1)
+        await this.until(lambda: this.rows[0].health is Health.UNHEALTHY)
+        this.podman.refusals[C1] = "Podman is silent"
+        nursery.start_soon(Follower(this.podman, lambda: this.one).run)
+        await trio.sleep(5)
+        assert this.rows[0].health is Health.UNHEALTHY
         nursery.cancel_scope.cancel()
 
 
@@ -313,7 +417,7 @@ async def test_a_health_log_that_is_none_stops_nobody(namespaces, proc, tmp_path
         await this.set_up()
         await trio.sleep(2)
         opened = count_descriptors()
-        await trio.sleep(2)
+        await trio.sleep(STARTING_S)
         assert this.rows[0].health is Health.UNKNOWN
         assert count_descriptors() == opened
         shutil.rmtree(log) if log.is_dir() else log.unlink()

@@ -169,7 +169,8 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
         }
     }
     (row,) = one.live.rows.values()
-    assert (row.name, dict(row.labels)) == ("web-1", {"netagent.original-name": "Web.1"})
+    labels = {"netagent.original-name": "Web.1", "netagent.container-id": given["container_id"]}
+    assert (row.name, dict(row.labels)) == ("web-1", labels)
 
 
 @virtual

@@ -166,7 +166,7 @@ def test_the_health_log_is_where_the_container_says(config, logs):
     [
         ("healthy", Health.HEALTHY),
         ("unhealthy", Health.UNHEALTHY),
-        ("starting", Health.UNKNOWN),
+        ("starting", Health.STARTING),
         ("new", Health.UNKNOWN),
     ],
 )
