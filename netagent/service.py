@@ -42,7 +42,7 @@ from netagent.registry.view import AgentState, EndpointView, NetworkView, Regist
 from netagent.usecases import resolv_conf
 from netagent.usecases.drain import DRAIN_S
 from netagent.usecases.endpoint_rules import noted_endpoint
-from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
+from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called, target_shown
 from netagent.usecases.network_plan import shortcoming
 from netagent.usecases.targets import netns_name_of
 from netgossip.errors import WireError
@@ -391,7 +391,9 @@ class Service:
         """Without `overview` of what this host holds itself."""
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
-        facts = {row.endpoint_id: LocalFacts(row.target, row.ifname, row.links, row.publish) for row in rows}
+        facts = {
+            row.endpoint_id: LocalFacts(target_shown(row), row.ifname, row.links, row.publish) for row in rows
+        }
         known = overview or cluster.gossip.remote_networks.local_overview
         unknown = {gap.network_id for gap in known.gaps if not gap.is_old}
         synced = cluster.gossip.participation.is_synced

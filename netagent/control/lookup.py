@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
 from netagent.control import schema
 from netagent.control.gaps import not_known, notices
 from netagent.control.inspecting import is_called
+from netagent.control.name_notice import name_notices
 from netagent.control.present import Presenter
 from netagent.doctor.name_servers import LOOKUP_S, ServerAnswer, ask_servers, say_answer
 from netagent.errors import InputError
@@ -16,6 +17,7 @@ from netagent.model.sandbox import SandboxId
 from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, Explanation, explaining
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.overview import Overview
+from netagent.registry.shared_names import shared_name
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 from netagent.usecases.finding import local_endpoint_called
@@ -33,8 +35,10 @@ async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -
     """Asks the source that the resolver process has, over the table of this moment. InputError, NoError."""
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
     sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
-    explained = await _explained(cluster, cluster.live.view, (name, rtype), sandbox_id)
-    return _lookup(explained, asker.endpoint_id if asker else "")
+    view = cluster.live.view
+    explained = await _explained(cluster, view, (name, rtype), sandbox_id)
+    found = _lookup(explained, asker.endpoint_id if asker else "")
+    return {**found, **_shared(view, cluster.keys.domain, found)}
 
 
 async def look_up_elsewhere(
@@ -49,6 +53,7 @@ async def look_up_elsewhere(
         told = sorted(overview.told_by, key=present.network_name)
         explained = await _explained(cluster, overview.view, (name, rtype), HOST_VIEW, told)
         found = _lookup(explained, "")
+        found = {**found, **_shared(overview.view, cluster.keys.domain, found)}
     if found["answers"]:
         where = [n for n in overview.told_by if f".{present.network_name(n)}." in found["name"]]
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
@@ -61,6 +66,18 @@ async def look_up_elsewhere(
             raise not_known(present, overview.gaps, f"{name}: {found['reason']}", name)
         return {**found, "warnings": notices(present, overview.gaps)}
     return found
+
+
+class _Warnings(TypedDict):
+    warnings: NotRequired[list[schema.Notice]]
+
+
+def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
+    """Where the name is one that several compose projects claim."""
+    label, _, place = found["name"].removesuffix(f".{domain}.").partition(".")
+    network = view.network_named(place)
+    one = None if network is None else shared_name(view, network.network_id, label)
+    return {"warnings": name_notices([one])} if one is not None else {}
 
 
 def _meant(present: Presenter, name: str) -> Pieces[list[str]]:

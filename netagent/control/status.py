@@ -12,6 +12,7 @@ import trio
 
 from netagent import __version__
 from netagent.control import schema
+from netagent.control.name_notice import name_notices
 from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight, is_of_other_family
 from netagent.doctor.agent_ports import say_why_dead, try_hosts
@@ -21,6 +22,7 @@ from netagent.doctor.name_servers import ask_servers, server_notices
 from netagent.ipam.space import Range, usable_count
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.quality import Quality
+from netagent.registry.shared_names import shared_names
 from netagent.registry.view import AgentState, RegistryView
 from netagent.registry.writer import HEADROOM_BYTES
 
@@ -157,6 +159,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
+    status["warnings"] += name_notices(await piece_by_piece(shared_names(view)))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = Place(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)

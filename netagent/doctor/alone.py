@@ -39,6 +39,7 @@ from netagent.pieces import at_once
 from netagent.registry.live import Moment
 from netagent.registry.reading import Written, read_apart
 from netagent.registry.row import LocalEndpointRow
+from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
 
 SILENT = "no agent answers"
@@ -147,4 +148,5 @@ async def _gather(known: Moment, situation: Situation, written: Written, seen: O
         asked=0,
         journal=tuple(journal_findings(view, known.rows, written, situation.domain)),
         clashes=view.clashes,
+        shared_names=at_once(shared_names(view)),
     )

@@ -10,6 +10,7 @@ from netagent.doctor.drift import Difference, Part, State
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
 from netagent.doctor.line import Line
 from netagent.registry.facts import Clash
+from netagent.registry.shared_names import CURE, SharedName
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class IntentFacts:
     """Questions that were put to resolvers."""
     journal: tuple[Finding, ...] | str
     clashes: tuple[Clash, ...]
+    shared_names: tuple[SharedName, ...] = ()
 
 
 def _settled(facts: IntentFacts) -> Iterator[Finding]:
@@ -121,6 +123,11 @@ def _clashes(facts: IntentFacts) -> Iterator[Finding]:
         yield Finding(clash.loser, clash.text, clash.cure, Severity.WARNING)
 
 
+def _shared_names(facts: IntentFacts) -> Iterator[Finding]:
+    for one in facts.shared_names:
+        yield Finding(f"{one.label}.{one.network}", one.text, CURE, Severity.WARNING)
+
+
 INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("settled", "the kernel follows the latest records", _settled),
     Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(Part.DEVICE)),
@@ -137,4 +144,5 @@ INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("names", "resolvers answer what the records say", _names),
     Check("journal", "the journal has what the agent knows", _journal),
     Check("clashes", "no two records contradict each other", _clashes),
+    Check("shared-names", "no name leads to containers of several compose projects", _shared_names),
 )

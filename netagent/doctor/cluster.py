@@ -32,7 +32,7 @@ host's name servers are not its own."""
 
 _ELSEWHERE: Final = {
     "datapath", "firewall", "bridge-netfilter", "foreign-firewall", "disk-full", "interface", "resolver",
-    "underlay-family", "address", "overlap", *(kind.value for kind in ClashKind),
+    "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ClashKind),
 }  # fmt: skip
 """Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
 

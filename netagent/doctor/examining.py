@@ -44,6 +44,7 @@ from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Moment
 from netagent.registry.reading import read_apart
 from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.shared_names import shared_names
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 
@@ -152,6 +153,7 @@ async def _gather_intent(
         asked=asked,
         journal=journal,
         clashes=known.view.clashes,
+        shared_names=await piece_by_piece(shared_names(known.view)),
     )
     return facts, seen, counts
 

@@ -16,7 +16,7 @@ and `clashes` tells people.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -360,6 +360,11 @@ class RegistryView:
     def aliased(self, network_id: NetworkId, alias: str) -> tuple[EndpointView, ...]:
         """All endpoints of the network that were given the alias, by id."""
         return _sorted(self._store.by_alias.get((network_id, alias), _NO_ENDPOINTS))
+
+    def labels_of_several(self) -> Iterator[tuple[NetworkId, str]]:
+        """Names that several endpoints may claim: aliases, and services with more than one endpoint."""
+        yield from self._store.by_alias
+        yield from (place for place, some in self._store.by_service.items() if len(some) > 1)
 
     def service(self, network_id: NetworkId, name: str) -> ServiceView:
         """One service; without endpoints if nobody offers it."""

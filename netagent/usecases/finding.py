@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netagent.errors import InputError, NoError, RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.origin_labels import CONTAINER_ID, label_of
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
@@ -31,9 +32,17 @@ def host_called(view: RegistryView, host_id: HostId) -> str:
     return host.unique_name if host is not None else host_id[:8]
 
 
+def target_shown(row: LocalEndpointRow) -> str:
+    """What was attached, as people know it: of Docker's endpoints the container, once Docker has told which."""
+    container_id = label_of(row.labels, CONTAINER_ID)
+    if container_id and row.origin.startswith("docker:"):
+        return f"docker:{container_id[:12]}"
+    return row.target
+
+
 def _place(view: RegistryView, row: LocalEndpointRow) -> str:
     network = view.networks.get(row.network_id)
-    return f"{row.target} in {row.network_id[:8] if network is None else network.unique_name}"
+    return f"{target_shown(row)} in {row.network_id[:8] if network is None else network.unique_name}"
 
 
 def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:

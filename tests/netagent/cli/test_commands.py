@@ -482,3 +482,30 @@ def test_a_closed_pipe_is_quiet(served: Served, netagent: Run) -> None:
         netagent("detach", "web")
         assert process.wait(10) == 141
         assert process.stderr.read() == ""
+
+
+def test_what_is_not_known_is_said_and_never_passed_over(served: Served, netagent: Run) -> None:
+    served.service.unknown.append(
+        {"code": "not-known", "message": "network app: h3 did not answer", "cure": "try again"}
+    )
+    for words in (("services",), ("endpoints",)):
+        done = netagent(*words)
+        assert (done.returncode, done.stdout) == (0, "nothing is known here\n")
+        assert done.stderr == "netagent: network app: h3 did not answer; try again\n"
+        assert json.loads(netagent(*words, "--json").stdout)["warnings"][0]["code"] == "not-known"
+        local = netagent(*words, "--local")
+        assert "in the networks that this host takes part in" in local.stdout
+        assert local.stderr == ""
+    served.service.rows.append(endpoint_of("web"))
+    assert "h3 did not answer" in netagent("inspect", "web").stderr
+    assert netagent("inspect", "web", "--local").stderr == ""
+
+
+def test_wide_lists_say_where_a_row_comes_from(served: Served, netagent: Run) -> None:
+    served.service.rows.append({**endpoint_of("web", host="h2"), "source": "asked", "told_by": ["h2", "h3"]})
+    served.service.rows.append({**endpoint_of("db", number=2), "aliases": ["database"]})
+    for words in (("services",), ("endpoints",)):
+        rows = netagent(*words, "-o", "wide").stdout.splitlines()
+        assert rows[0].endswith("SOURCE")
+        assert {row.rpartition("  ")[2].strip() for row in rows[1:]} == {"own", "h2, h3"}
+    assert "database" in netagent("services").stdout

@@ -1,5 +1,6 @@
 """The whole way: client, unix socket, HTTP server, routes, a service in memory."""
 
+import contextlib
 import json
 import socket
 import time
@@ -10,6 +11,7 @@ import pytest
 from fakes.agent_service import Served, endpoint_of
 
 from netagent.control.client import Client
+from netagent.control.schema import Notice
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError, UnreachableError
 
 BOUND_S = 10.0
@@ -190,3 +192,18 @@ def test_watchers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -
     next(first)
     with pytest.raises(RefusedError, match="watch this agent already"):
         next(client.watch("/v1/networks"))
+
+
+def test_a_list_says_what_is_not_known_and_local_asks_nobody(client: Client, served: Served) -> None:
+    notice: Notice = {"code": "not-known", "message": "network app: h3 did not answer", "cure": "try again"}
+    served.service.unknown.append(notice)
+    for path in ("/v1/endpoints", "/v1/services"):
+        assert client.call("GET", path)["warnings"] == [notice]
+        assert "warnings" not in client.call("GET", path, query={"local": "true"})
+        with contextlib.closing(client.watch(path)) as batches:
+            events = (event for batch in batches for event in batch)
+            synced = next(event for event in events if event["event"] == "synced")
+        assert synced == {"schema": 1, "event": "synced", "warnings": [notice]}
+    assert [one.local for one in served.service.filters][:2] == [False, True]
+    with pytest.raises(InputError, match="local is neither"):
+        client.call("GET", "/v1/endpoints", query={"local": "perhaps"})

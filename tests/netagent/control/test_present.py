@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
-from netagent.control.inspecting import inspecting
+from netagent.control.inspecting import inspecting, is_called
 from netagent.control.present import LocalFacts, Presenter, Sight, sorted_addresses
 from netagent.errors import InputError, NoError
 from netagent.model.records import (
@@ -48,6 +50,67 @@ class World:
         every = [*self.view.endpoints.values(), *self.view.fenced.values()]
         (found,) = (one for one in every if one.record.name == f"web{number}")
         return self.present().endpoint(found)
+
+
+CONTAINER = "c" * 64
+
+
+def test_a_container_is_found_by_what_runtime_and_compose_call_it():
+    world = World()
+    labels = (
+        ("netagent.compose-project", "shop"),
+        ("netagent.compose-service", "front"),
+        ("netagent.container-id", CONTAINER),
+        ("netagent.original-name", "Front_1"),
+        ("netagent.published-by-runtime", "8080:80/tcp,192.0.2.1:53:53/udp"),
+    )
+    for number in (5, 6):
+        one = endpoint(number, offset=10 + number, service=f"shop-front-{number}", aliases=("front",))
+        world.put(H2, dataclasses.replace(one, labels=labels if number == 5 else ()))
+    for thing in (CONTAINER, CONTAINER[:12], "Front_1"):
+        found = look(world, thing)
+        assert (found["kind"], found["name"]) == ("endpoint", "web5"), thing
+    assert found["container_id"] == CONTAINER
+    assert (found["compose_project"], found["compose_service"]) == ("shop", "front")
+    assert found["published"] == ["8080:80/tcp", "192.0.2.1:53:53/udp"]
+    for thing in ("front", "front.app", "front.app.mesh.internal"):
+        found = look(world, thing)
+        assert (found["kind"], found["name"], found["endpoint_count"]) == ("service", "front", 2)
+        assert found["alias_of"] == ["shop-front-5", "shop-front-6"]
+        assert found["aliases"] == ["front"]
+    (shown,) = (e for e in world.view.endpoints.values() if e.record.name == "web5")
+    for thing in ("shop-front-5", "front", CONTAINER[:6], "Front_1"):
+        assert is_called(shown, thing), thing
+    for thing in ("web5", "", CONTAINER[:5], "b" * 12):
+        assert not is_called(shown, thing), thing
+
+
+def test_each_row_says_where_it_comes_from():
+    world = World()
+    sources = {
+        number: (world.endpoint(number)["source"], world.endpoint(number)["told_by"]) for number in (1, 2)
+    }
+    assert sources == {1: ("own", []), 2: ("replicated", [])}
+    present = Presenter(world.view, "mesh.internal", {}, {N1: (H2,)})
+    (asked,) = (e for e in world.view.endpoints.values() if e.record.name == "web2")
+    shown = present.endpoint(asked)
+    assert (shown["source"], shown["told_by"]) == ("asked", ["h2"])
+    service = present.service(world.view.service(N1, "web"))
+    assert (service["source"], service["told_by"]) == ("asked", ["h2"])
+
+
+def test_of_a_network_that_nobody_tells_of_no_endpoints_are_counted():
+    world = World()
+    (shown,) = world.view.networks.values()
+    assert world.present().network(shown)["endpoint_count"] == 2
+    unknown = Presenter(world.view, "mesh.internal", {}, {}, frozenset({N1}))
+    assert unknown.network(shown)["endpoint_count"] is None
+
+
+def test_an_endpoint_that_is_starting_is_hidden_and_says_so():
+    world = World()
+    world.put(H2, endpoint(3, offset=9, health=Health.STARTING))
+    assert why(world.endpoint(3)) == ("unhealthy", "its health check has not succeeded yet")
 
 
 def why(shown):

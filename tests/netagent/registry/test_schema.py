@@ -7,6 +7,7 @@ import dataclasses
 
 import msgpack
 import pytest
+from fakes.registry import endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -198,3 +199,11 @@ def test_keys():
     assert key_of(ForgetRecord("cd" * 16)) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
     grant = GrantRecord("ab" * 16, 0x102, 0x1FF, "cd" * 16, 3)
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
+
+
+def test_a_release_that_does_not_know_starting_reads_it_as_unhealthy():
+    record = endpoint(health=Health.STARTING)
+    assert decode_untrusted(encode(record)) == record
+    items = msgpack.unpackb(encode(record))
+    assert decode_untrusted(msgpack.packb(items[:-1])).health is Health.UNHEALTHY
+    assert decode_untrusted(msgpack.packb(msgpack.unpackb(encode(endpoint()))[:-1])) == endpoint()

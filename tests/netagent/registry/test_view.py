@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 from fakes.registry import (
@@ -23,6 +24,8 @@ from fakes.registry import (
 )
 
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
+from netagent.pieces import at_once
+from netagent.registry.schema import scope_of
 from netagent.registry.view import AgentState, Clash, ClashKind, RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
 
@@ -511,3 +514,42 @@ def test_grants_and_attachments(writers):
     assert view.attachments(N1) == {H3}
     unrelated = see(view, writers[H1].put(host()))
     assert unrelated.grant_map(N1) is view.grant_map(N1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_approaching_another_view_leads_to_what_that_has(seed):
+    """However the two came apart; what others wrote in the scopes that are kept stays."""
+    rng = random.Random(seed)
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    base = RegistryView(H1).with_entries(writers[H1].put(network(N1, "app")))
+    mine = base
+
+    def change(view):
+        owner, number = rng.choice([H1, H2, H3]), rng.randrange(1, 9)
+        network_id = rng.choice([N1, N1, N3])
+        action = rng.randrange(4)
+        if action == 0:
+            return view.with_member(Member(owner, ("192.0.2.9", 7956), rng.choice(list(MemberState)), 1))
+        if action == 1:
+            return view.with_host_answer(owner, rng.choice([True, False, None]))
+        record = endpoint(number, network_id, offset=rng.randrange(2, 9), service=rng.choice("ab"))
+        writer = writers[owner]
+        return view.with_entries(writer.put(record) if rng.random() < 0.7 else writer.delete(record))
+
+    for _ in range(6):
+        for _ in range(rng.randrange(20)):
+            base = change(base)
+        fetched = Writer(H2)
+        fetched.sequence = 1000
+        mine = mine.with_entries(fetched.put(endpoint(99, N2, offset=7)))
+        mine = at_once(mine.approaching(base, frozenset({scope_of(N2)})))
+        mine.check_invariants()
+        assert mine.endpoints_in(N1) == base.endpoints_in(N1)
+        assert mine.endpoints_in(N3) == base.endpoints_in(N3)
+        assert (mine.hosts, mine.networks, mine.refused) == (base.hosts, base.networks, base.refused)
+        assert len(mine.endpoints_in(N2)) == 1
+    again = at_once(mine.approaching(base, frozenset({scope_of(N2)})))
+    assert again is mine, "nothing differs"
+    alone = at_once(mine.approaching(base, frozenset()))
+    assert alone.endpoints == base.endpoints
+    alone.check_invariants()

@@ -1,0 +1,107 @@
+"""Names that lead somewhere else than is expected, and those that do not."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+
+from netagent.pieces import at_once
+from netagent.registry.shared_names import shared_names
+from netagent.registry.view import RegistryView
+
+
+def made_by(project, **labels):
+    found = {"netagent.compose-project": project, **labels} if project else labels
+    return tuple(sorted(found.items()))
+
+
+def view_of(*records):
+    """By (owner, endpoint fields), numbered from 1."""
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    for number, owner in enumerate((H1, H2, H3), 1):
+        view = view.with_entries(writers[owner].put(host(f"h{number}")))
+    view = view.with_entries(writers[H1].put(network(N1, "app")))
+    view = view.with_entries(writers[H1].put(network(N2, "back", subnets=("10.2.0.0/24", "fd00:2::/64"))))
+    for number, (owner, fields) in enumerate(records, 1):
+        network_id = fields.pop("network_id", N1)
+        net = 1 if network_id == N1 else 2
+        fields.setdefault("service", fields["name"])
+        addresses = (f"10.{net}.0.{number + 1}", f"fd00:{net}::{number + 1:x}")
+        record = endpoint(number, network_id, addresses=addresses, **fields)
+        view = view.with_entries(writers[owner].put(record))
+    assert len(view.endpoints) == len(records)
+    return view
+
+
+def texts(view):
+    return [one.text for one in at_once(shared_names(view))]
+
+
+def compose(project, number=1, service="db", **fields):
+    return {
+        "name": f"{project}-{service}-{number}",
+        "aliases": (service,),
+        "labels": made_by(project),
+        **fields,
+    }
+
+
+def test_two_projects_with_one_service_name_are_named_with_their_hosts():
+    view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, compose("blog", 2)))
+    assert texts(view) == [
+        (
+            "the name db in network app is shared by compose project blog on h2, h3 and compose project shop on h1: "
+            "each is answered the other's addresses"
+        )
+    ]
+
+
+def test_a_container_of_that_name_takes_it_from_both():
+    view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, {"name": "db"}))
+    assert texts(view) == [
+        (
+            "the name db in network app leads to db on h3, which takes it from the alias of compose project blog on "
+            "h2 and compose project shop on h1"
+        )
+    ]
+
+
+def test_an_alias_given_by_hand_that_never_answers_is_told():
+    view = view_of((H1, {"name": "one", "aliases": ("db",)}), (H2, {"name": "db"}))
+    (text,) = texts(view)
+    assert "leads to db on h2, which takes it from the alias of one on h1" in text
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        pytest.param([(H1, compose("shop")), (H2, compose("shop", 2))], id="replicas of one project"),
+        pytest.param([(H1, compose("shop")), (H2, compose("blog", network_id=N2))], id="other networks"),
+        pytest.param([(H1, compose("shop")), (H2, compose("blog", service="cache"))], id="other names"),
+        pytest.param([(H1, {"name": "db"}), (H2, {"name": "db"})], id="replicas by hand"),
+        pytest.param(
+            [(H1, {"name": "a", "aliases": ("x",)}), (H2, {"name": "b", "aliases": ("x",)})],
+            id="an alias of several, by hand",
+        ),
+        pytest.param(
+            [
+                (H1, {"name": "a-1", "service": "db", "labels": made_by("a")}),
+                (H2, {"name": "b-1", "service": "db", "labels": made_by("b")}),
+            ],
+            id="a service that was chosen",
+        ),
+        pytest.param(
+            [(H1, {"name": "db", "labels": made_by("shop")}), (H2, compose("shop"))],
+            id="a name within one project",
+        ),
+    ],
+)
+def test_what_is_as_expected_is_no_finding(records):
+    assert texts(view_of(*((owner, dict(fields)) for owner, fields in records))) == []
+
+
+def test_container_names_that_two_projects_chose_alike_are_told():
+    records = [(one, {"name": "db", "labels": made_by(project)}) for one, project in ((H1, "a"), (H2, "b"))]
+    (text,) = texts(view_of(*records))
+    assert "compose project a on h1 and compose project b on h2" in text
