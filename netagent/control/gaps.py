@@ -32,7 +32,7 @@ def not_known(present: Presenter, gaps: Sequence[Gap], missing: str, thing: str)
     first, *others = notices(present, gaps)
     more = f" (and {len(others)} further networks are not known)" if others else ""
     return FailedError(
-        f"{missing}, as far as is known: {first['message']}{more}",
+        f"{missing}, but not all is known: {first['message']}{more}",
         code="not-known",
         thing=thing,
         hint=first["cure"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
 from netagent.control import schema
-from netagent.control.gaps import not_known, notices
+from netagent.control.gaps import not_known
 from netagent.control.inspecting import is_called
 from netagent.control.name_notice import name_notices
 from netagent.control.present import Presenter
@@ -18,7 +20,7 @@ from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, Explanation, exp
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.overview import Overview
 from netagent.registry.shared_names import shared_name
-from netagent.registry.view import RegistryView
+from netagent.registry.view import NetworkView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 from netagent.usecases.finding import local_endpoint_called
 from netdns.errors import DnsError
@@ -61,11 +63,20 @@ async def look_up_elsewhere(
         return {**found, "reason": reason}
     if meant := await piece_by_piece(_meant(present, name)):
         return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
-    if overview.gaps and not here["asked_for"]:
-        if found["status"] == "NXDOMAIN":
-            raise not_known(present, overview.gaps, f"{name}: {found['reason']}", name)
-        return {**found, "warnings": notices(present, overview.gaps)}
+    networks = overview.view.networks
+    gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]
+    if gaps and not here["asked_for"]:
+        raise not_known(present, gaps, f"nothing that is known here is called {name}", name)
     return found
+
+
+def _may_be_in(name: str, network: NetworkView, domain: str) -> bool:
+    """Whether a name or address, as it was typed, can be one of a network of which nothing is known."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(name)
+        return any(address in ipaddress.ip_network(subnet) for subnet in network.record.subnets)
+    labels = name.lower().removesuffix(".").removesuffix("." + domain).split(".")
+    return len(labels) == 1 or labels[-1] == network.unique_name
 
 
 class _Warnings(TypedDict):

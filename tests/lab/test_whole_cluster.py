@@ -1,0 +1,85 @@
+"""The table from any member: what a host answers of networks that it takes no part in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lab.harness import Cluster
+
+pytestmark = pytest.mark.lab
+
+
+def test_a_host_without_containers_answers_for_the_whole_cluster(cluster: Cluster) -> None:
+    cluster.netagent("h1", "network", "create", "app")
+    cluster.attach("h2", "web-1", "--service", "web", "--alias", "www")
+    cluster.attach("h3", "web-2", "--service", "web")
+    cluster.attach("h3", "db")
+    assert cluster.netagent("h1", "status")["networks"] == []
+    tables = {}
+    for host in cluster.hosts:
+        tables[host] = [
+            (one["name"], one["host"], one["addresses"], one["state"], one["names"])
+            for one in cluster.netagent(host, "endpoints")
+        ]
+    assert tables["h1"] == tables["h2"] == tables["h3"]
+    assert len(tables["h1"]) == 3
+    services = {one["name"]: one for one in cluster.netagent("h1", "services")}
+    assert (services["web"]["endpoint_count"], services["web"]["answering"]) == (2, 2)
+    assert services["web"]["source"] == "asked"
+    assert set(services["web"]["told_by"]) <= {"h2", "h3"}
+    assert services["web"]["told_by"]
+    assert cluster.netagent("h1", "services", "--local") == []
+    (network,) = cluster.netagent("h1", "network", "ls")
+    assert (network["endpoint_count"], network["use"]["used"], network["attached"]) == (3, 3, False)
+    assert cluster.netagent("h1", "inspect", "app")["endpoint_count"] == 3
+    assert cluster.netagent("h1", "inspect", "web")["kind"] == "service"
+    assert cluster.netagent("h1", "inspect", "www")["alias_of"] == ["web"]
+    assert cluster.netagent("h1", "inspect", services["db"]["addresses"][0])["name"] == "db"
+    assert len(cluster.netagent("h1", "inspect", "h3")["endpoints"]) == 2
+    why = cluster.netagent("h1", "inspect", "db", "--why")["why"]
+    assert why["records"][0]["sequence"] is not None
+    assert {one["state"] for one in why["objects"]} == {"not needed"}
+    found = cluster.netagent("h1", "lookup", "db.app")
+    assert [one["data"] for one in found["answers"]] == [services["db"]["addresses"][0]]
+    assert "takes no part" in found["reason"]
+    assert cluster.netagent("h1", "ping", "web-1")["host"] == "h2"
+    nothing = cluster.try_netagent("h1", "inspect", "nothing")
+    assert (nothing.status, "nothing is called" in nothing.stderr) == (1, True)
+    # Nothing of that was entered: neither names nor kernel nor the others know of it.
+    assert cluster.netagent("h1", "status")["networks"] == []
+    assert cluster.netagent("h2", "network", "inspect", "app")["hosts"] == ["h2", "h3"]
+
+    cluster.lab.remove_container("db")
+    cluster.wait(
+        lambda: {one["name"] for one in cluster.netagent("h1", "endpoints")} == {"web-1", "web-2"},
+        10.0,
+        "h1 goes on telling of a container that has gone",
+    )
+    cluster.attach("h1", "cli")
+    cluster.wait(
+        lambda: cluster.finds("cli", "web", "www"), 5.0, "h1 entered the network without its records"
+    )
+    assert {one["source"] for one in cluster.netagent("h1", "endpoints")} == {"own", "replicated"}
+
+
+def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> None:
+    cluster.netagent("h1", "network", "create", "app")
+    cluster.attach("h3", "web")
+    with cluster.agent_of("h3") as changing:
+        changing.kill_agent()
+    cluster.wait(
+        lambda: cluster.netagent("h1", "status")["members"].get("dead") == 1, 30.0, "h3 is not dead on h1"
+    )
+    done = cluster.try_netagent("h1", "services")
+    assert (done.status, done.stdout) == (0, "nothing is known here\n")
+    assert "network app" in done.stderr
+    assert "h3" in done.stderr
+    told = json.loads(cluster.try_netagent("h1", "endpoints", "--json").stdout)
+    assert (told["items"], told["warnings"][0]["code"]) == ([], "not-known")
+    for command in (("inspect", "web"), ("lookup", "web.app")):
+        done = cluster.try_netagent("h1", *command)
+        assert done.status == 5, (command, done)
+        assert "h3" in done.stderr
+    assert cluster.netagent("h1", "inspect", "app")["endpoint_count"] is None
+    assert cluster.netagent("h1", "network", "inspect", "app")["use"]["used"] is None
