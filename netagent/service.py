@@ -275,9 +275,7 @@ class Service:
         overview = await self._overview_for(only)
         present, view = self._presenter(overview), overview.view
         keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(view, only)))
-        return await piece_by_piece(
-            _each(lambda key: present.service(view.service(*key)), dict.fromkeys(keys))
-        )
+        return await piece_by_piece(_services(present, view, dict.fromkeys(keys)))
 
     async def gaps(self, only: ListFilter) -> list[schema.Notice]:
         """What such a list does not have."""
@@ -449,6 +447,16 @@ def _each(
     for thing in things:
         if is_wanted is None or is_wanted(thing):
             shown.append(show(thing))
+        yield
+    return shown
+
+
+def _services(
+    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, str]]
+) -> Pieces[list[schema.Service]]:
+    shown = []
+    for key in keys:
+        shown.append((yield from present.presenting_service(view.service(*key))))
         yield
     return shown
 

@@ -188,7 +188,7 @@ def _service(
 ) -> Pieces[schema.ServiceInspection]:
     endpoints = yield from _endpoints(present, service.endpoints)
     found: schema.ServiceInspection = {
-        **present.service(service),
+        **(yield from present.presenting_service(service)),
         "kind": "service",
         "endpoints": endpoints,
         "warnings": [],

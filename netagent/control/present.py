@@ -7,7 +7,7 @@ hosts these fields stay empty, as the schema says.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from netagent.control import schema
@@ -17,6 +17,7 @@ from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTA
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.subnet import addresses_of, offset_count
+from netagent.pieces import Pieces, at_once, sorting
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
@@ -207,11 +208,27 @@ class Presenter:
 
     def service(self, service: ServiceView) -> schema.Service:
         """A service: all endpoints that share its name in one network."""
+        return at_once(self.presenting_service(service))
+
+    def presenting_service(self, service: ServiceView) -> Pieces[schema.Service]:
+        """The same in pieces: it may have ten thousand endpoints."""
         network_name = self.network_name(service.network_id)
-        answering = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
-        ports = {port for endpoint in service.endpoints for port in endpoint.record.ports}
+        answering = 0
+        addresses: dict[str, tuple[int, int]] = {}
+        ports: set[Port] = set()
+        aliases: set[str] = set()
+        owners: set[HostId] = set()
+        for endpoint in service.endpoints:
+            record = endpoint.record
+            ports.update(record.ports)
+            aliases.update(record.aliases)
+            owners.add(endpoint.owner)
+            if self.view.is_visible(endpoint):
+                answering += 1
+                addresses.update((one, _by_value(one)) for one in record.addresses)
+            yield
         tellers = self.tellers(service.network_id)
-        is_own = all(endpoint.owner == self.view.local for endpoint in service.endpoints)
+        is_own = owners <= {self.view.local}
         return {
             "id": self.service_id(service),
             "name": service.name,
@@ -219,11 +236,11 @@ class Presenter:
             "network_id": service.network_id,
             "fqdn": f"{service.name}.{network_name}.{self.domain}",
             "endpoint_count": len(service.endpoints),
-            "answering": len(answering),
-            "addresses": sorted_addresses(a for endpoint in answering for a in endpoint.record.addresses),
-            "hosts": sorted({self.host_name(endpoint.owner) for endpoint in service.endpoints}),
+            "answering": answering,
+            "addresses": (yield from sorting(tuple(addresses), addresses.__getitem__)),
+            "hosts": sorted(map(self.host_name, owners)),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
-            "aliases": sorted({alias for endpoint in service.endpoints for alias in endpoint.record.aliases}),
+            "aliases": sorted(aliases),
             "source": "own" if is_own else "asked" if tellers else "replicated",
             "told_by": [] if is_own else tellers,
         }
@@ -295,10 +312,10 @@ def _path_word(host: HostView, sight: Sight) -> schema.PathWord:
     return "ok" if sight.path is None and host.answers else word
 
 
-def sorted_addresses(addresses: Iterable[str]) -> list[str]:
-    """IPv4 first, each family by value, no doubles."""
-    found = map(ipaddress.ip_address, set(addresses))
-    return [str(a) for a in sorted(found, key=lambda a: (a.version, int(a)))]
+def _by_value(address: str) -> tuple[int, int]:
+    """IPv4 first, each family by value."""
+    parsed = ipaddress.ip_address(address)
+    return parsed.version, int(parsed)
 
 
 def _port(port: Port) -> schema.PortPart:

@@ -11,6 +11,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from netagent.model.ids import NetworkId
@@ -302,7 +303,7 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     if address:
         return f"nothing visible has the address {address} in {', '.join(networks)}"
     text = label.decode("ascii", "replace")
-    known = sorted({one for index in scope.networks for one in index.labels()})[:MAX_COMPARED]
+    known = sorted(set(islice((one for index in scope.networks for one in index.labels()), MAX_COMPARED)))
     close = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"nothing visible is called {text} in {', '.join(networks)}{hint}"

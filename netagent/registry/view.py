@@ -58,8 +58,8 @@ __all__ = [
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-RECORDS_IN_A_PIECE: Final = 40
-"""Some 1.5 ms."""
+RECORDS_IN_A_PIECE: Final = 20
+"""Some 2 ms."""
 COMPARED_IN_A_PIECE: Final = 512
 
 

@@ -8,7 +8,7 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
 from netagent.control.inspecting import inspecting, is_called
-from netagent.control.present import LocalFacts, Presenter, Sight, sorted_addresses
+from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.errors import InputError, NoError
 from netagent.model.records import (
     AttachmentRecord,
@@ -218,9 +218,13 @@ def test_a_host_of_which_only_the_membership_knows():
     assert (shown["name"], shown["address"], shown["version"]) == (H3[:8], "192.0.2.9", "")
 
 
-def test_addresses_are_sorted_by_value():
-    texts = ["fd00::10", "10.0.0.10", "10.0.0.9", "fd00::9", "10.0.0.9"]
-    assert sorted_addresses(texts) == ["10.0.0.9", "10.0.0.10", "fd00::9", "fd00::10"]
+def test_addresses_of_a_service_are_sorted_by_value():
+    world = World()
+    for number, offset in ((5, 16), (6, 10), (7, 9)):
+        world.put(H2, endpoint(number, offset=offset, service="many"))
+    assert world.present().service(world.view.service(N1, "many"))["addresses"] == [
+        "10.1.0.9", "10.1.0.10", "10.1.0.16", "fd00:1::9", "fd00:1::a", "fd00:1::10",
+    ]  # fmt: skip
 
 
 # -- inspect --------------------------------------------------------------------------------------------------------

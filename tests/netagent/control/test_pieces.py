@@ -1,0 +1,112 @@
+"""Answers about ten thousand endpoints: nothing that is worked out holds the agent's event loop up for long."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import time
+
+import pytest
+from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
+
+from netagent.control.inspecting import inspecting
+from netagent.control.present import Presenter, Sight
+from netagent.membership.remote_networks import _with_log
+from netagent.names.explain import explaining
+from netagent.registry.schema import scope_of
+from netagent.registry.shared_names import shared_names
+from netagent.registry.view import RegistryView
+from netgossip.types import Log
+
+ENDPOINTS = 10_000
+PIECE_S = 0.08
+"""Of CPU, four times what a machine at rest takes at most; all of it at once takes several times as long."""
+
+
+def longest(pieces):
+    """The result, and the CPU time of the longest piece; collections of garbage are netagent.memory's affair."""
+    worst = 0.0
+    gc.collect()
+    gc.disable()
+    try:
+        while True:
+            began = time.thread_time()
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value, max(worst, time.thread_time() - began)
+            worst = max(worst, time.thread_time() - began)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module")
+def base():
+    view, writer = RegistryView(H1), Writer(H1)
+    for record in (
+        network(N1, "app", subnets=("10.0.0.0/16", "fd00:1::/64")),
+        network(N2, "back", subnets=("10.9.0.0/24",)),
+    ):
+        view = view.with_entries(writer.put(record))
+    return view
+
+
+@pytest.fixture(scope="module")
+def told(base):
+    """With one host's ten thousand endpoints in a network that this one takes no part in."""
+    entries = {}
+    first = [ipaddress.ip_address(text) for text in ("10.0.0.2", "fd00:1::2")]
+    for number in range(ENDPOINTS):
+        record = endpoint(
+            number,
+            addresses=tuple(str(one + number) for one in first),
+            mac=f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+            service=f"web-{number}",
+            aliases=("web",),
+        )
+        one = entry(H2, record, number + 1)
+        entries[one.key] = one
+    log = Log(scope_of(N1), H2, 1, ENDPOINTS, 0, entries)
+    return longest(_with_log(base, log))
+
+
+def test_what_was_fetched_is_put_in_place_piece_by_piece(base, told):
+    view, worst_s = told
+    assert len(view.endpoints) == ENDPOINTS
+    assert worst_s < PIECE_S
+    same, worst_s = longest(view.approaching(base, frozenset({scope_of(N1)})))
+    assert same is view
+    assert worst_s < PIECE_S
+    less, worst_s = longest(view.approaching(base, frozenset()))
+    assert not less.endpoints
+    assert worst_s < PIECE_S
+
+
+@pytest.mark.parametrize("thing", ["web", "app", "web-77", "10.0.3.7", "c" * 12])
+def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
+    present = Presenter(told[0], "mesh.internal", {}, {N1: (H2,)})
+
+    def looking():
+        try:
+            return (yield from inspecting(present, thing, lambda _: Sight()))
+        except Exception as error:
+            return type(error).__name__
+
+    found, worst_s = longest(looking())
+    assert found
+    assert worst_s < PIECE_S
+
+
+@pytest.mark.parametrize("name", ["web-77", "wep"])
+def test_lookup_holds_the_loop_up_for_no_long_piece(told, name):
+    found, worst_s = longest(
+        explaining(told[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1])
+    )
+    assert found.reason
+    assert worst_s < PIECE_S
+
+
+def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(told):
+    found, worst_s = longest(shared_names(told[0]))
+    assert found == ()
+    assert worst_s < PIECE_S
