@@ -21,7 +21,7 @@ import trio
 from netagent.errors import FailedError, InputError, NoError, RefusedError
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation, Publishes
-from netagent.model.ids import NetworkId
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
@@ -231,6 +231,15 @@ class Networks:
             ]
         finally:
             self._participation.look_away(network.network_id)
+        if unheard := _unheard(view, network.network_id):
+            hosts = ", ".join(sorted(view.hosts[one].unique_name for one in unheard))
+            raise RefusedError(
+                f"whether network {network.unique_name} is in use is known only on {hosts}, "
+                "and no agent answers there",
+                code="network-not-known",
+                thing=network.unique_name,
+                hint="start an agent there, or add --force to cut off the containers that may be in it",
+            )
         if used:
             raise RefusedError(
                 f"network {network.unique_name} is in use by {_named(view, used)}",
@@ -238,6 +247,16 @@ class Networks:
                 thing=network.unique_name,
                 hint="detach them, or add --force to cut them off",
             )
+
+
+def _unheard(view: RegistryView, network_id: NetworkId) -> list[HostId]:
+    """Hosts whose containers in the network may be at work, where nobody is left who could tell of them: their agents
+    are dead and their kernels answer. Empty where this host or a live one takes part, and so has the records."""
+    attached = view.attachments(network_id)
+    if view.local in attached or any(host.is_live for h in attached if (host := view.hosts.get(h))):
+        return []
+    dead = [h for h in attached if (host := view.hosts.get(h)) and host.agent is AgentState.DEAD]
+    return [host_id for host_id in dead if not view.is_host_hidden(host_id)]
 
 
 def _refuse_contradiction(request: NetworkRequest) -> None:
