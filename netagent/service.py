@@ -214,7 +214,12 @@ class Service:
         cluster = self._cluster()
         found = network_called(cluster.live.view, network)
         for row in self._rows():
-            if row.network_id == found.network_id and target in {row.name, row.target, row.endpoint_id}:
+            if row.network_id == found.network_id and target in {
+                row.name,
+                row.target,
+                row.endpoint_id,
+                target_shown(row),
+            }:
                 await cluster.endpoints.remove(row)
                 return self._detached(row, found)
         raise NoError(

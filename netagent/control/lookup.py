@@ -85,7 +85,7 @@ class _Warnings(TypedDict):
 
 def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
     """Where the name is one that several compose projects claim."""
-    label, _, place = found["name"].removesuffix(f".{domain}.").partition(".")
+    label, _, place = found["name"].removesuffix(".").removesuffix(f".{domain}").partition(".")
     network = view.network_named(place)
     one = None if network is None else shared_name(view, network.network_id, label)
     return {"warnings": name_notices([one])} if one is not None else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netagent.errors import InputError, NoError, RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.origin_labels import CONTAINER_ID, label_of
+from netagent.model.origin_labels import CONTAINER_ID, is_container, label_of
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
@@ -59,7 +59,8 @@ def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:
 
 
 def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
-    """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK."""
+    """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK; also by what its
+    runtime calls the container, where that is nothing else."""
     rows, view = live.rows, live.view
     exact = rows.get(EndpointId(text))
     if exact is not None:
@@ -72,6 +73,7 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
     ]
     if not found and len(text) >= 6:
         found = [row for row in rows.values() if row.endpoint_id.startswith(text)]
+    found = found or [row for row in rows.values() if is_container(row.labels, text)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -83,3 +83,21 @@ def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> N
         assert "h3" in done.stderr
     assert cluster.netagent("h1", "inspect", "app")["endpoint_count"] is None
     assert cluster.netagent("h1", "network", "inspect", "app")["use"]["used"] is None
+
+
+def test_who_watches_from_outside_sees_what_comes_and_goes(cluster: Cluster) -> None:
+    cluster.netagent("h1", "network", "create", "app")
+    cluster.attach("h2", "web")
+    watching = cluster.in_background(
+        cluster.lab.host("h1").run, ["timeout", "12", "netagent", "endpoints", "--watch", "--json"]
+    )
+    cluster.wait(lambda: cluster.netagent("h1", "endpoints") != [], 5.0, "h1 is told nothing")
+    cluster.attach("h3", "db")
+    cluster.attach("h3", "cache")
+    cluster.lab.remove_container("web")
+    events = [json.loads(line) for line in watching.result().stdout.splitlines()]
+    seen = [(one["event"], one["item"]["name"]) for one in events if "item" in one]
+    assert ("added", "web") in seen
+    assert ("added", "db") in seen
+    assert ("added", "cache") in seen
+    assert seen[-1] == ("removed", "web")

@@ -351,6 +351,33 @@ async def test_a_lookup_of_nonsense_is_refused():
 
 
 @virtual
+async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and_lookup():
+    cluster, writer = cluster_of(), Writer(H2)
+    for number, project in ((5, "shop"), (6, "blog")):
+        one = endpoint(number, offset=number, service=f"{project}-db-1", aliases=("db",))
+        labelled = dataclasses.replace(one, labels=(("netagent.compose-project", project),))
+        cluster.live.set_view(cluster.live.view.with_entries(writer.put(labelled)))
+    status = await status_of(agent_of(cluster))
+    (notice,) = (one for one in status["warnings"] if one["code"] == "shared-name")
+    for part in ("name db in network app", "project blog on", "project shop on"):
+        assert part in notice["message"]
+    assert "network of its own" in notice["cure"]
+    for name in ("db", "db.app", "db.app.mesh.internal."):
+        assert (await look_up(cluster, name, "A", "web1"))["warnings"] == [notice], name
+    assert "warnings" not in await look_up(cluster, "web", "A", "web1")
+
+
+@virtual
+async def test_a_container_is_asked_from_by_what_its_runtime_calls_it():
+    cluster = cluster_of()
+    (row,) = cluster.live.rows.values()
+    labels = (("netagent.container-id", "c" * 64), ("netagent.original-name", "Web_1"))
+    cluster.live.set_row(dataclasses.replace(row, labels=labels))
+    for asker in ("c" * 64, "c" * 12, "Web_1"):
+        assert (await look_up(cluster, "web", "A", asker))["asked_for"] == row.endpoint_id
+
+
+@virtual
 async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
     troubles = ("Docker has a network app of its own; remove it", "Podman is silent")
     status = await status_of(agent_of(troubles=troubles))
