@@ -55,6 +55,7 @@ class Config:
     docker_socket: Path
     docker_plugin: Path
     docker_mirror: bool
+    docker_labels: str
     podman_enabled: bool
     podman_mirror: bool
 
@@ -198,6 +199,13 @@ KEYS: tuple[Key, ...] = (
         "PATH",
     ),
     Key("docker.mirror", kind.boolean, True, "keep a Docker network of each network's name", "BOOL"),
+    Key(
+        "docker.labels",
+        kind.one_of("container", "all", "off"),
+        "container",
+        "labels netagent.* that count: a container's own, its image's too, or none",
+        "container|all|off",
+    ),
     Key(
         "podman.enabled",
         kind.boolean,

@@ -31,9 +31,9 @@ class World:
         monkeypatch.setattr(follow, "_namespaces_in_use", self._namespaces_in_use)
         self.begin()
 
-    def begin(self):
-        """A new life of the agent."""
-        self.docker_integration = DockerIntegration(config.load(None, {}, {}), self.member, None)
+    def begin(self, **keys):
+        """A new life of the agent, with this configuration."""
+        self.docker_integration = DockerIntegration(config.load(None, keys, {}), self.member, None)
         self.docker.plugin = self.docker_integration._plugin
 
     @property

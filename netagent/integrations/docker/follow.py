@@ -59,8 +59,11 @@ _Identity = tuple[int, int]
 class Follower:
     """Keeps our rows as Docker's containers are."""
 
-    def __init__(self, engine: Engine, membership: Membership, arrivals: Arrivals, driver: str) -> None:
-        """`driver`: what Docker calls our plug-in."""
+    def __init__(
+        self, engine: Engine, membership: Membership, arrivals: Arrivals, driver: str, labels: str
+    ) -> None:
+        """`driver`: what Docker calls our plug-in. `labels`: which of ours count, `container`, `all` or `off`."""
+        self._labels = labels
         self._engine = engine
         self._membership = membership
         self._arrivals = arrivals
@@ -233,7 +236,9 @@ class Follower:
         container = facts.container_untrusted(
             await self._engine.get(f"/containers/{quote(container_id)}/json")
         )
-        if not has_ours(container.labels):
+        if self._labels == "off":
+            return dataclasses.replace(container, labels=without_image(container.labels, container.labels))
+        if self._labels == "all" or not has_ours(container.labels):
             return container
         image = self._image_labels.get(container.image)
         if image is None:

@@ -52,7 +52,7 @@ class DockerIntegration:
         self._engine = Engine(config.docker_socket)
         self._arrivals = Arrivals(self._enter, self._note_failure)
         self._plugin = Plugin(membership, self._arrivals)
-        self._follower = Follower(self._engine, membership, self._arrivals, driver)
+        self._follower = Follower(self._engine, membership, self._arrivals, driver, config.docker_labels)
         self._mirror = Mirror(self._engine, membership, self._follower, driver)
         self._accepts = Accepts(self._ways_out)
         self._asked: dict[str, _Question] = {}

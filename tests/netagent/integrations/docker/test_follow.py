@@ -145,6 +145,22 @@ async def test_labels_of_the_image_choose_nothing(world):
         assert len([one for one in world.docker.requests if "images" in one[1]]) == 1, "it never changes"
 
 
+@pytest.mark.parametrize(("which", "service"), [("all", "database"), ("off", "web"), ("container", "web")])
+@virtual
+async def test_the_operator_chooses_whose_labels_count(world, which, service):
+    world.begin(**{"docker.labels": which})
+    async with world.running():
+        await with_docker_network(world)
+        world.docker.images["sha256:aa"] = {"netagent.service": "database"}
+        given = {"netagent.service": "database", "maker": "m"}
+        await world.docker.run("web", "app", image="sha256:aa", labels=given)
+        await world.docker.run("own", "app", labels={"netagent.service": "site"})
+        await trio.sleep(1)
+        assert world.record("web").service == service
+        assert world.record("own").service == ("own" if which == "off" else "site")
+        assert ("maker", "m") in world.record("web").labels
+
+
 @virtual
 async def test_compose_and_published_ports_reach_the_record(world):
     async with world.running():
