@@ -41,6 +41,35 @@ def test_an_unhealthy_container_of_docker_leaves_its_service_and_returns(docker_
         )
 
 
+def test_no_name_leads_to_a_container_of_docker_before_its_check_succeeds(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    label = ("--label", "netagent.service=web")
+    check = ("--health-cmd", "test -e /tmp/ready", "--health-interval", "1s", "--health-start-period", "60s")
+    fleet.start("h2", "web-2", *label)
+    fleet.start("h2", "client")
+    (second,) = only_ipv4(fleet.addresses("web-2", seen_from="h2"))
+    fleet.wait(lambda: fleet.replicas("h2", "client", "web") == [second], SPREAD_S, "web-2 has no name")
+    fleet.start("h1", "web-1", *label, *check)
+    fleet.addresses("web-1", seen_from="h2")
+    for life in ("started", "started again"):
+        end = time.monotonic() + 4.0
+        while time.monotonic() < end:
+            assert fleet.replicas("h2", "client", "web") == [second], life
+        endpoint = fleet.endpoint("web-1", seen_from="h3")
+        assert endpoint is not None
+        assert (endpoint["health"], endpoint["source"]) == ("starting", "asked")
+        assert "has not succeeded yet" in endpoint["reason"]
+        both = sorted([second, *only_ipv4(fleet.addresses("web-1", seen_from="h2"))])
+        fleet.execute("h1", "web-1", "touch", "/tmp/ready")
+        fleet.wait(
+            lambda both=both: fleet.replicas("h2", "client", "web") == both,
+            10.0,
+            f"it is well, {life}, and has no name",
+        )
+        fleet.execute("h1", "web-1", "rm", "/tmp/ready")
+        fleet.runtime("h1", "restart", "--time", "0", "web-1")
+
+
 def test_an_unhealthy_container_of_podman_leaves_its_service_and_returns(docker_hosts: Fleet) -> None:
     """No systemd runs on the host, so the test starts the checks, as the timers of podman would."""
     fleet = docker_hosts
