@@ -55,7 +55,7 @@ class Container:
 
     def detach(self) -> None:
         """Tell the agent that it goes; the networks it was put into by hand included."""
-        listed = json.loads(self.host.must(["netagent", "endpoints", "--json"]))
+        listed = json.loads(self.host.must(["netagent", "endpoints", "--local", "--json"]))
         for endpoint in listed["items"]:
             if endpoint["local"] and endpoint["target"] == self.target:
                 self.host.must(["netagent", "detach", endpoint["id"]])

@@ -177,11 +177,16 @@ class Cluster:
 
     def endpoint(self, name: str) -> dict[str, Any]:
         """The one of that name, as the first host shows it."""
-        (found,) = (one for one in self.netagent(self.hosts[0], "endpoints") if one["name"] == name)
+        (found,) = (one for one in self.held(self.hosts[0]) if one["name"] == name)
         return dict(found)
 
     def endpoint_names(self, host: str) -> list[str]:
-        return sorted(endpoint["name"] for endpoint in self.netagent(host, "endpoints"))
+        return sorted(endpoint["name"] for endpoint in self.held(host))
+
+    def held(self, host: str) -> list[dict[str, Any]]:
+        """The endpoints whose records the host has itself, without asking others."""
+        found: list[dict[str, Any]] = self.netagent(host, "endpoints", "--local")
+        return found
 
     def devices(self, host: str) -> set[tuple[int, str]]:
         """Number and name of each network device: one made anew has another number."""
@@ -213,7 +218,7 @@ class Cluster:
                 self.devices(host),
                 self.paths(host),
                 self.journal_endpoints(host),
-                [endpoint["id"] for endpoint in self.netagent(host, "endpoints")],
+                [endpoint["id"] for endpoint in self.held(host)],
                 [network["id"] for network in self.netagent(host, "network", "ls")],
             )
             for host in self.hosts

@@ -116,7 +116,7 @@ def picture(cluster: Cluster, name: str) -> Picture:
     return Picture(
         name=name,
         underlay=host.address,
-        endpoints={e["id"]: e for e in cluster.netagent(name, "endpoints")},
+        endpoints={e["id"]: e for e in cluster.held(name)},
         networks={network["id"]: network for network in networks},
         members=cluster.agents(name),
         devices={d["ifname"] for d in json.loads(host.must(["ip", "-json", "link"]))} - {"lo", "eth0"},

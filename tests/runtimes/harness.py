@@ -116,7 +116,7 @@ class Fleet(Cluster):
 
     def endpoint(self, name: str, seen_from: str = "h1", network: str = "app") -> dict[str, Any] | None:
         """As that host's table has it."""
-        listed = self.netagent(seen_from, "endpoints", "--network", network)
+        listed = self.netagent(seen_from, "endpoints", "--local", "--network", network)
         found: list[dict[str, Any]] = [one for one in listed if one["name"] == name]
         assert len(found) <= 1, found
         return found[0] if found else None
@@ -143,7 +143,9 @@ class Fleet(Cluster):
 
         def so() -> bool:
             for host in self.hosts:
-                seen[host] = [(one["name"], one["local"]) for one in self.netagent(host, "endpoints")]
+                seen[host] = [
+                    (one["name"], one["local"]) for one in self.netagent(host, "endpoints", "--local")
+                ]
             own = [name for listed in seen.values() for name, local in listed if local]
             inside = [listed for listed in seen.values() if any(local for _, local in listed)]
             return all(

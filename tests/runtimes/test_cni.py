@@ -129,7 +129,7 @@ class CniHosts:
         return set(done.stdout.split()) if done.status == 0 else set()
 
     def endpoints(self, host: str) -> list[str]:
-        answer = json.loads(self.lab.host(host).must(["netagent", "endpoints", "--json"]))
+        answer = json.loads(self.lab.host(host).must(["netagent", "endpoints", "--local", "--json"]))
         return [one["name"] for one in answer["items"]]
 
 

@@ -44,7 +44,7 @@ class PodmanHosts(Cluster):
 
     def known(self, name: str, host: str = "h2") -> dict[str, object] | None:
         """The endpoint as that host lists it."""
-        found = [one for one in self.netagent(host, "endpoints") if one["name"] == name]
+        found = [one for one in self.netagent(host, "endpoints", "--local") if one["name"] == name]
         return found[0] if found else None
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
