@@ -21,16 +21,24 @@ class ResolverConfig:
 
     udp_limit_bytes: int = c.SAFE_UDP_BYTES
     """Longest answer by UDP, and what we say that we accept."""
-    budget_s: float = 3.5
-    """From a question to SERVFAIL: less than the 5 s at which stubs give up, so that they hear the reason."""
+    budget_s: float = 4.5
+    """From a question to SERVFAIL: less than the 5 s at which stubs give up, so that they hear the reason, and enough
+    for names that upstream itself needs 4 s for."""
     retransmit_s: float = 0.25
     """First wait for a server that is asked again; doubled each round. Twice an intercontinental round trip."""
     hedge_s: float = 0.05
     """Least wait before a second server is asked too: above the jitter of a near server."""
     max_flights: int = 512
-    """Questions on their way upstream; each holds at most four sockets."""
-    max_waiting_per_client: int = 128
-    """Unanswered queries of one client. More get SERVFAIL, so one client cannot take all flights of the others."""
+    """Questions on their way upstream; each holds at most four sockets. When all are taken, a client that holds fewer
+    than the one with most gets a place of that one's."""
+    max_flights_per_client: int = 128
+    """Questions that one client made us ask: what an upstream server takes from one host without refusing."""
+    max_waiting: int = 8192
+    """Unanswered queries, about 5 MiB. Beyond it each client may still have its equal share of so many."""
+    max_waiting_per_client: int = 2048
+    """Unanswered queries of one client, those that joined another's question among them. More get SERVFAIL."""
+    answers_a_turn: int = 32
+    """Waiting queries answered in one go: about 0.3 ms of work, after which new queries have their turn."""
     max_ttl_s: int = 3600
     """Cap on what upstream says: a mistake there is over within the hour."""
     max_negative_ttl_s: int = 900

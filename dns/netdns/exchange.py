@@ -1,4 +1,4 @@
-"""Upstream sockets under trio: does what UpstreamQuery and UpstreamClose say, and reports what came. No decisions.
+"""Upstream sockets under trio: does what the resolver's commands say, and reports what came. No decisions.
 
 Every exchange has a fresh socket: the kernel picks its port at random, and, the socket being connected, drops what
 comes from any other address or port and reports a server that is not there. `open_socket` makes it: a server near a
@@ -15,7 +15,7 @@ from typing import TypeAlias
 import trio
 
 from netdns.constants import TCP_BYTES
-from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery
+from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery, UpstreamRepeat
 from netdns.servers import Server
 
 OpenSocket: TypeAlias = Callable[[Server, socket.SocketKind], socket.socket]
@@ -39,12 +39,24 @@ class Exchanges:
         self._flush = flush
         self._open_socket = open_socket
         self._scopes: dict[int, trio.CancelScope] = {}
+        self._sockets: dict[int, tuple[socket.socket, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def apply(self, command: UpstreamQuery | UpstreamClose) -> None:
-        """Start or stop an exchange."""
+    def apply(self, command: UpstreamQuery | UpstreamRepeat | UpstreamClose) -> None:
+        """Start or stop an exchange, or send its octets again."""
+        if isinstance(command, UpstreamRepeat):
+            if command.exchange_id in self._sockets:
+                sock, payload = self._sockets[command.exchange_id]
+                try:
+                    sock.send(payload)
+                except BlockingIOError:
+                    pass  # as if the network had lost it
+                except OSError:
+                    # The kernel reports an error to one call only: the task that waits to receive won't see this one.
+                    self._scopes[command.exchange_id].cancel()
+            return
         if isinstance(command, UpstreamClose):
             scope = self._scopes.get(command.exchange_id)
             if scope is not None:
@@ -69,12 +81,16 @@ class Exchanges:
             sock.setblocking(False)
             sock.connect(_address(query))
             sock.send(query.payload)
-            while True:
-                await trio.lowlevel.wait_readable(sock)
-                with contextlib.suppress(BlockingIOError):
-                    payload = sock.recv(TCP_BYTES)
-                    self._resolver.handle_upstream_datagram(query.exchange_id, payload, self._clock())
-                    self._flush()
+            self._sockets[query.exchange_id] = sock, query.payload
+            try:
+                while True:
+                    await trio.lowlevel.wait_readable(sock)
+                    with contextlib.suppress(BlockingIOError):
+                        payload = sock.recv(TCP_BYTES)
+                        self._resolver.handle_upstream_datagram(query.exchange_id, payload, self._clock())
+                        self._flush()
+            finally:
+                del self._sockets[query.exchange_id]
 
     async def _stream(self, query: UpstreamQuery) -> None:
         with trio.socket.from_stdlib_socket(self._open_socket(query.server, socket.SOCK_STREAM)) as sock:

@@ -39,6 +39,10 @@ class OpaqueAnswer:
     """0: not at all."""
     addresses: tuple[bytes, ...] = ()
     """Of the A and AAAA records in ANSWER."""
+    positive: bool = False
+    """Whether it holds a record of the type that was asked for; otherwise it says that there is none."""
+    ede: tuple[int, str] | None = None
+    """Why it says less than upstream did: RFC 8914 code and text."""
 
     @property
     def size_bytes(self) -> int:
@@ -79,8 +83,27 @@ def answer_untrusted(
         addresses=tuple(
             record.rdata for record in kept if record.section == 1 and record.rtype in _ADDRESSES
         ),
+        positive=rcode == c.NOERROR and _has_answer(message, kept),
     )
     return answer, bool(message.flags & c.TC)
+
+
+def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
+    """Return "no record of this type" in place of an answer, kept as long as that would have been."""
+    return OpaqueAnswer(
+        rcode=c.NOERROR,
+        body=answer.body[: answer.question_bytes],
+        ends=(),
+        ttls=(),
+        question_bytes=answer.question_bytes,
+        keep_s=answer.keep_s,
+        ede=ede,
+    )
+
+
+def _has_answer(message: Message, records: Sequence[Record]) -> bool:
+    rtype = message.questions[0][1]
+    return any(record.section == 1 and rtype in {record.rtype, c.ANY} for record in records)
 
 
 def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
@@ -97,11 +120,9 @@ def _keep_s(message: Message, rcode: int, records: Sequence[Record], ttls: Seque
     """How long the answer may be kept. A negative one without its SOA: not at all (RFC 2308 5)."""
     if message.flags & c.TC or rcode not in {c.NOERROR, c.NXDOMAIN}:
         return 0
-    rtype = message.questions[0][1]
     pairs = list(zip(records, ttls, strict=True))
     times = [ttl_s for record, ttl_s in pairs if record.section == 1]
-    positive = any(record.section == 1 and rtype in {record.rtype, c.ANY} for record in records)
-    if rcode == c.NXDOMAIN or not positive:
+    if rcode == c.NXDOMAIN or not _has_answer(message, records):
         soa = [ttl_s for record, ttl_s in pairs if record.section == 2 and record.rtype == c.SOA]
         if not soa:
             return 0
@@ -113,7 +134,9 @@ def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, o
     """Write the answer for one client: its id, flags, spelling, size; TTLs less by `age_s`; our OPT, not theirs."""
     opt = b""
     if query.opt is not None:
-        opt = edns.render_opt(our_size_bytes, rcode=answer.rcode, dnssec_ok=query.opt.dnssec_ok)
+        opt = edns.render_opt(
+            our_size_bytes, rcode=answer.rcode, dnssec_ok=query.opt.dnssec_ok, ede=answer.ede
+        )
     room = limit_bytes - c.HEADER_BYTES - len(opt)
     body = bytearray(answer.body)
     body[: answer.question_bytes] = query.question

@@ -20,18 +20,18 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
 from netdns import answer as answers
 from netdns import constants as c
-from netdns import opaque
+from netdns import opaque, rebinding
 from netdns.cache import Cache, Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
-from netdns.forward import Forwarder, UpstreamClose, UpstreamQuery
+from netdns.forward import Forwarder, Landed, UpstreamClose, UpstreamQuery, UpstreamRepeat
 from netdns.message import Query, Reply, query_untrusted, render, render_refusal
 from netdns.servers import Server, Servers
 from netdns.source import Client, RecordSource
@@ -44,6 +44,7 @@ __all__ = [
     "Transport",
     "UpstreamClose",
     "UpstreamQuery",
+    "UpstreamRepeat",
 ]
 
 _HOT_OVERHEAD_BYTES: Final = 600
@@ -64,11 +65,15 @@ class Output:
     """What the outside must now do. Upstream commands in order."""
 
     replies: tuple[QueryReply, ...] = ()
-    upstream: tuple[UpstreamQuery | UpstreamClose, ...] = ()
+    upstream: tuple[UpstreamQuery | UpstreamRepeat | UpstreamClose, ...] = ()
 
 
 Veil: TypeAlias = Callable[[bytes], bool]
 """Of an address (4 or 16 octets) that a server near a client gave: whether it is the source's to give, or to hide."""
+
+
+IsInside: TypeAlias = Callable[[bytes], bool]
+"""Of an address (4 or 16 octets) that a server gave: whether no server outside has to give it."""
 
 
 def _sees_all(_address: bytes) -> bool:
@@ -127,11 +132,18 @@ class Resolver:
     """Answers the queries of many clients from one source, and from upstream what the source does not own.
 
     `rng` makes ids and orders: `random.SystemRandom()` outside of tests, because a predictable id lets anybody who
-    can send packets answer in upstream's place. Clients need no announcement.
+    can send packets answer in upstream's place. Clients need no announcement. `is_inside` tells the addresses that
+    only the source may give: an answer of upstream's with one of them becomes an empty one, with extended error 15.
     """
 
     def __init__(
-        self, *, source: RecordSource, rng: random.Random, now: float, config: ResolverConfig | None = None
+        self,
+        *,
+        source: RecordSource,
+        rng: random.Random,
+        now: float,
+        config: ResolverConfig | None = None,
+        is_inside: IsInside = rebinding.is_loopback,
     ) -> None:
         self._source = source
         self._rng = rng
@@ -141,6 +153,10 @@ class Resolver:
         self._default_servers: Servers = ()
         self._cache = Cache(max_entries=self._config.cache_entries, max_bytes=self._config.cache_bytes)
         self._forwarder: Forwarder[_Waiter] = Forwarder(rng=rng, config=self._config)
+        self._is_inside = is_inside
+        self._waiting = 0
+        self._waiting_clients = 0
+        self._unanswered: deque[tuple[_Waiter, Landed[_Waiter]]] = deque()
         self._replies: list[QueryReply] = []
         self._hot_hits = 0
         self._counts: Counter[str] = Counter()
@@ -239,7 +255,7 @@ class Resolver:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline is to be called; infinity if nothing waits."""
-        return self._forwarder.next_deadline()
+        return self._now if self._unanswered else self._forwarder.next_deadline()
 
     def drain(self) -> Output:
         """Return what has to be done since the last call. A second call returns nothing."""
@@ -271,6 +287,7 @@ class Resolver:
             assert len(view.hot) <= self._config.hot_entries_per_client
             assert view.hot_bytes <= self._config.hot_bytes_per_client
             assert 0 <= view.waiting <= self._config.max_waiting_per_client
+        assert 0 <= self._waiting_clients <= self._waiting
         assert self._forwarder.next_deadline() <= self._now + self._config.budget_s or not len(
             self._forwarder
         )
@@ -279,6 +296,9 @@ class Resolver:
         return self._views.setdefault(client, _View())
 
     def _answer(self, payload: bytes, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
+        if self._forwarder.claim_probe(query.name, now):
+            self._settle(now)
+            return None
         decision = answers.decide(
             query, self._source, waiter.client, forwarding=view.forwarding, near=bool(view.near)
         )
@@ -289,9 +309,6 @@ class Resolver:
             return self._render(
                 query, decision, waiter.transport, self._rng.randrange(self._config.max_rotations)
             )
-        if self._forwarder.claim_loop(payload, now):
-            self._settle(now)
-            return None
         if decision.otherwise is not None:
             return self._forward(query, view.near, waiter._replace(otherwise=decision.otherwise), now)
         far = self._default_servers if view.servers is None else view.servers
@@ -310,36 +327,58 @@ class Resolver:
             if kept.answer is None:
                 return self._fail(waiter, waiter.otherwise)
             return self._relay(waiter, kept.answer, age_s=int(now - kept.stored_at))
-        if view.waiting >= self._config.max_waiting_per_client or not self._forwarder.ask(key, waiter, now):
-            return self._fail(
-                waiter, answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")
-            )
+        if not self._may_wait(view) or not self._forwarder.ask(key, waiter, waiter.client, now):
+            return self._fail(waiter, _CROWDED)
         self._counts["forwarded"] += 1
+        self._waiting += 1
+        self._waiting_clients += not view.waiting
         view.waiting += 1
         self._settle(now)
         return None
 
+    def _may_wait(self, view: _View) -> bool:
+        """Whether one more query of a client may wait: beyond the bound for all, up to its equal share."""
+        if view.waiting >= self._config.max_waiting_per_client:
+            return False
+        share = self._config.max_waiting // max(self._waiting_clients, 1)
+        return self._waiting < self._config.max_waiting or view.waiting < share
+
     def _settle(self, now: float) -> None:
-        """Answer those whose question has been decided."""
+        """Answer those whose question has been decided, as many as one turn has time for."""
         self._now = now
-        for landed in self._forwarder.take_landed():
+        for landed in map(self._without_rebinding, self._forwarder.take_landed()):
             answer = landed.answer
             keep_s = self._config.failure_ttl_s if answer is None else answer.keep_s
-            is_near = landed.key.servers[0].near is not None
-            if is_near:
+            if landed.crowded or landed.key.servers[0].near is not None:
                 keep_s = 0
-            self._cache.put(landed.key, answer, keep_s, now)
-            for waiter in landed.waiters:
-                waiter.view.waiting -= 1
-                if waiter.view.gone:
-                    continue
-                if answer is None:
-                    payload = self._fail(waiter, waiter.otherwise)
-                elif is_near and any(map(waiter.view.veiled, answer.addresses)):
-                    payload = self._render(waiter.query, answers.absence(waiter.query), waiter.transport, 0)
-                else:
-                    payload = self._relay(waiter, answer, age_s=0)
+            if not landed.crowded:
+                self._cache.put(landed.key, answer, keep_s, now)
+            self._unanswered.extend((waiter, landed) for waiter in landed.waiters)
+        for _ in range(min(len(self._unanswered), self._config.answers_a_turn)):
+            waiter, landed = self._unanswered.popleft()
+            waiter.view.waiting -= 1
+            self._waiting -= 1
+            self._waiting_clients -= not waiter.view.waiting
+            if not waiter.view.gone:
+                payload = self._landed(waiter, landed)
                 self._replies.append(QueryReply(waiter.client, waiter.token, waiter.transport, payload))
+
+    def _without_rebinding(self, landed: Landed[_Waiter]) -> Landed[_Waiter]:
+        answer = landed.answer
+        if answer is None or not any(map(self._is_inside, answer.addresses)):
+            return landed
+        self._counts["answers_that_lead_inside"] += 1
+        return replace(landed, answer=opaque.emptied(answer, ede=_LEADS_INSIDE))
+
+    def _landed(self, waiter: _Waiter, landed: Landed[_Waiter]) -> bytes:
+        """Write the answer for one who waited."""
+        answer = landed.answer
+        if answer is None:
+            return self._fail(waiter, _CROWDED if landed.crowded else waiter.otherwise)
+        is_near = landed.key.servers[0].near is not None
+        if is_near and any(map(waiter.view.veiled, answer.addresses)):
+            return self._render(waiter.query, answers.absence(waiter.query), waiter.transport, 0)
+        return self._relay(waiter, answer, age_s=0)
 
     def _fail(self, waiter: _Waiter, reply: Reply) -> bytes:
         self._counts["failed"] += 1
@@ -385,6 +424,8 @@ class Resolver:
         return first
 
 
+_CROWDED: Final = answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")
+_LEADS_INSIDE: Final = (c.EDE_BLOCKED, "a name server outside gave an address that is inside")
 _UNREACHABLE: Final = answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server gave an answer")
 
 

@@ -1,41 +1,59 @@
-"""What is remembered of each upstream server, and in which order to try several.
+"""What is remembered of each upstream server: whether it answers, how fast, and what it does not understand.
 
-The order is the configured one as long as the times are close, because people put the server with the inside view
-first. A server that is clearly slower comes later; one that is silent looks slower with every query that another had
-to answer in its place. Servers not asked first forget a little with every query, so that one that came back is tried
-again after a few hundred, at the price of one hedge.
+The order of servers is the configured one, always, because the order says who knows most: people put the server with
+the inside view first. Nothing here changes it. A server that fails is passed over until it answers again:
+
+    suspect    it owes an answer for longer than usual: the next server is asked at the same time
+    down       it left the last three queries unanswered, each waited for to the end. Its silence is waited for no
+               more; one question in five seconds goes to it as well, to learn that it is back
+
+Any answer, whatever it says, makes a server well again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Final
 
-from netdns.servers import Server, Servers
+from netdns.servers import Server
 
 FIRST_GUESS_S: Final = 0.05
 """Of a round trip to a server never asked: a resolver one provider away."""
-FAILURE_S: Final = 2.0
-"""What a refused connection or a network error counts as."""
-_CLOSE_S: Final = 0.02
-"""Differences below this are noise of the server's own look-ups, not distance."""
 _GAIN: Final = 0.3
-_FORGET: Final = 0.99
 _NO_EDNS_S: Final = 900.0
-"""How long a server that answered FORMERR to EDNS is asked without; then it may have been upgraded."""
+"""How long a server that refused EDNS, and answered without, is asked without; then it may have been upgraded."""
 _LOOP_S: Final = 60.0
-"""How long a server that leads back to us is left alone; a loop costs one packet a minute."""
+"""How long a server that leads back to us is left alone, and how long one is not suspected again that does not."""
+_LOST_QUERIES: Final = 3
+"""Unanswered queries in a row that make a server down. One or two are lost packets."""
+_TRY_AGAIN_S: Final = 5.0
+"""How often a server that is down is asked whether it is back."""
 _MAX_SERVERS: Final = 256
 
 
 class _Health:
-    __slots__ = ("looping_until", "plain_until", "rtt_s")
+    __slots__ = (
+        "answered_at",
+        "asked_at",
+        "down",
+        "looping_until",
+        "lost_queries",
+        "owing_since",
+        "plain_until",
+        "probed_at",
+        "rtt_s",
+    )
 
     def __init__(self) -> None:
         self.rtt_s = FIRST_GUESS_S
         self.plain_until = float("-inf")
         self.looping_until = float("-inf")
+        self.probed_at = float("-inf")
+        self.asked_at = float("-inf")
+        self.answered_at = float("-inf")
+        self.owing_since: float | None = None
+        self.lost_queries = 0
+        self.down = False
 
 
 class Upstreams:
@@ -56,40 +74,72 @@ class Upstreams:
             self._health.move_to_end(server)
         return health
 
-    def ranked(self, servers: Servers, now: float) -> Servers:
-        """Return the servers in the order to try them, without those that lead back to us."""
-        usable = [server for server in servers if self._of(server).looping_until <= now]
-        if len(usable) < 2:
-            return tuple(usable)
-        close_s = min(self._of(server).rtt_s for server in usable) + _CLOSE_S
-        order = sorted(usable, key=lambda server: max(self._of(server).rtt_s, close_s))
-        for server in order[1:]:
-            self._of(server).rtt_s *= _FORGET
-        return tuple(order)
-
     def rtt_s(self, server: Server) -> float:
         """Return the smoothed round trip."""
         return self._of(server).rtt_s
 
-    def note_rtt(self, server: Server, sample_s: float) -> None:
-        """An answer came after `sample_s`."""
+    def note_asked(self, server: Server, now: float) -> None:
+        """A query was sent to it."""
         health = self._of(server)
-        health.rtt_s += _GAIN * (sample_s - health.rtt_s)
+        health.asked_at = now
+        if health.owing_since is None:
+            health.owing_since = now
 
-    def note_slower(self, servers: Iterable[tuple[Server, float]]) -> None:
-        """Another server answered while these had been silent for so long (s): they are no faster than that."""
-        for server, waited_s in servers:
-            if waited_s > self._of(server).rtt_s:
-                self.note_rtt(server, waited_s)
+    def note_answer(self, server: Server, rtt_s: float, now: float) -> None:
+        """An answer came after `rtt_s`, counted from the first time that the query was sent."""
+        health = self._of(server)
+        health.rtt_s += _GAIN * (rtt_s - health.rtt_s)
+        health.answered_at = now
+        health.owing_since = None
+        health.lost_queries = 0
+        health.down = False
+
+    def note_silence(self, server: Server, queries: int, sent_at: float) -> None:
+        """No answer came to a query that was sent `queries` times since `sent_at`, and it is no longer waited for."""
+        health = self._of(server)
+        if health.answered_at < sent_at:
+            health.lost_queries += queries
+            # What is one client's says nothing about the next one's.
+            health.down = health.lost_queries >= _LOST_QUERIES and server.near is None
+
+    def note_unheard(self, server: Server) -> None:
+        """Its answer was not waited for, because an earlier server's came: it owes none."""
+        self._of(server).owing_since = None
+
+    def is_suspect(self, server: Server, patience_s: float, now: float) -> bool:
+        """Whether it owes an answer for longer than `patience_s`."""
+        owing_since = self._of(server).owing_since
+        return server.near is None and owing_since is not None and now - owing_since > patience_s
+
+    def is_down(self, server: Server) -> bool:
+        """Whether it is not to be waited for."""
+        return self._of(server).down
+
+    def is_to_be_tried(self, server: Server, now: float) -> bool:
+        """Whether a server that is down is to be asked along, to learn that it is back."""
+        return now - self._of(server).asked_at >= _TRY_AGAIN_S
 
     def speaks_edns(self, server: Server, now: float) -> bool:
         """Whether to send it an OPT."""
         return self._of(server).plain_until <= now
 
     def note_no_edns(self, server: Server, now: float) -> None:
-        """It did not understand our OPT."""
+        """It refused a query with an OPT and answered the same one without."""
         self._of(server).plain_until = now + _NO_EDNS_S
 
     def note_loop(self, server: Server, now: float) -> None:
-        """It sent our own query back to us."""
-        self._of(server).looping_until = now + _LOOP_S
+        """It sent our own probe back to us."""
+        if server.near is None:  # nobody there for a moment: a packet to learn it never leaves the host
+            self._of(server).looping_until = now + _LOOP_S
+
+    def is_looping(self, server: Server, now: float) -> bool:
+        """Whether it leads back to us."""
+        return self._of(server).looping_until > now
+
+    def take_probe(self, server: Server, now: float) -> bool:
+        """Whether it is time for another look whether it leads back to us. True counts as having looked."""
+        health = self._of(server)
+        if server.near is None and now - health.probed_at < _LOOP_S:
+            return False
+        health.probed_at = now
+        return True

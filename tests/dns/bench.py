@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 
 import dns.message
 
-from netdns.resolver import Resolver, ResolverConfig, Transport, UpstreamClose, UpstreamQuery
+from netdns.resolver import (
+    Resolver,
+    ResolverConfig,
+    Transport,
+    UpstreamClose,
+    UpstreamQuery,
+    UpstreamRepeat,
+)
+from netdns.servers import Server
 from netdns.testing import Heard, TableSource
 from tests.dns.world import respond_to
 
@@ -14,8 +23,18 @@ ONE = [("192.0.2.1", 53)]
 TWO = [("192.0.2.1", 53), ("192.0.2.2", 53)]
 
 
+def question_of(command: UpstreamQuery) -> str:
+    """What an upstream query asks for."""
+    payload = command.payload[2:] if command.transport is Transport.TCP else command.payload
+    return dns.message.from_wire(payload).question[0].name.to_text()
+
+
 class Bench:
-    """A resolver, a virtual clock, and what it sent: (seconds since the start, command)."""
+    """A resolver, a virtual clock, and what it sent: (seconds since the start, command).
+
+    `heard` is each datagram that a server gets, repeated ones too: (seconds, the address's last digit). Probes for
+    loops are apart.
+    """
 
     def __init__(self, servers, **options) -> None:
         self.now = 1000.0
@@ -24,6 +43,8 @@ class Bench:
         self.resolver = Resolver(source=source, rng=random.Random(1), now=self.now, config=config)
         self.resolver.set_default_upstreams(servers)
         self.sent: list[tuple[float, UpstreamQuery]] = []
+        self.heard: list[tuple[float, str]] = []
+        self.probes: list[UpstreamQuery] = []
         self.closed: set[int] = set()
         self.replies: list[dns.message.Message] = []
 
@@ -32,8 +53,14 @@ class Bench:
         for command in output.upstream:
             if isinstance(command, UpstreamClose):
                 self.closed.add(command.exchange_id)
+            elif isinstance(command, UpstreamRepeat):
+                (server,) = [one.server for _, one in self.sent if one.exchange_id == command.exchange_id]
+                self.heard.append((round(self.now - 1000, 3), server.address[-1]))
+            elif re.fullmatch(r"[0-9a-f]{16}\.test\.", question_of(command)):
+                self.probes.append(command)
             else:
                 self.sent.append((round(self.now - 1000, 3), command))
+                self.heard.append((round(self.now - 1000, 3), command.server.address[-1]))
         self.replies += [
             dns.message.from_wire(reply.payload) for reply in output.replies if reply.token == "token"
         ]
@@ -55,8 +82,17 @@ class Bench:
             self.drain()
         self.now = 1000 + at
 
+    def wire_answer(self, *records, index: int = -1, **options) -> bytes:
+        """Return what a server says to a query that was sent to it."""
+        return respond_to(Heard(self.sent[index][1].payload, 0, Transport.UDP), *records, **options).to_wire()
+
     def answer(self, *records, index: int = -1, **options) -> None:
         query = self.sent[index][1]
-        reply = respond_to(Heard(query.payload, 0, Transport.UDP), *records, **options).to_wire()
+        reply = self.wire_answer(*records, index=index, **options)
         self.resolver.handle_upstream_datagram(query.exchange_id, reply, self.now)
         self.drain()
+
+    def is_down(self, digit: str) -> bool:
+        """Whether a server, by the last digit of its address, is passed over for its silence."""
+        upstreams = self.resolver._forwarder._upstreams
+        return upstreams.is_down(Server(f"192.0.2.{digit}", 53))

@@ -25,9 +25,8 @@ def test_a_near_server_is_alone_for_half_of_the_time():
     bench = near_bench()
     bench.ask()
     bench.run_until(10)
-    assert asked(bench)[:5] == [
-        (0, "127.0.0.11"), (0.25, "127.0.0.11"), (0.75, "127.0.0.11"), (1.75, "192.0.2.2"), (2.25, "192.0.2.1")
-    ]  # fmt: skip
+    assert asked(bench) == [(0, "127.0.0.11"), (2.25, "192.0.2.1"), (2.35, "192.0.2.2")]
+    assert [at for at, _ in bench.heard][:4] == [0, 0.25, 0.75, 1.75]
     assert {command.server.near for at, command in bench.sent if at < 1} == {"client"}
     assert [reply.rcode() for reply in bench.replies] == [dns.rcode.SERVFAIL]
 
@@ -102,8 +101,9 @@ def test_a_near_server_that_is_ourselves_is_tried_again_with_the_next_question()
     bench = near_bench()
     for _ in range(2):
         bench.ask()
-        own = bench.sent[-1][1].payload
-        assert bench.resolver.handle_query(own, "client", Transport.UDP, "loop", bench.now) is None
-        bench.drain()
+        for own in (bench.sent, bench.probes):
+            payload = own[-1].payload if own is bench.probes else own[-1][1].payload
+            assert bench.resolver.handle_query(payload, "client", Transport.UDP, "loop", bench.now) is None
+            bench.drain()
         bench.answer(("a.test.", 60, "A", "192.0.2.9"))
     assert [address for _, address in asked(bench)] == ["127.0.0.11", "192.0.2.1"] * 2
