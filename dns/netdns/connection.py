@@ -2,7 +2,8 @@
 
 Queries may be sent without waiting for answers, and answers leave when they are ready, in any order (RFC 7766 6.2.1
 and 7). The time limit counts from the last whole message, so neither silence nor one octet at a time holds a
-connection. A client that asks and does not read is cut off when its answers exceed the bound.
+connection. A client that asks and does not read is cut off when its answers exceed the bound. The connections of one
+client take turns, and have as long together as another client has for datagrams.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+
+from netdns.turns import Turns
 
 MAX_UNSENT_BYTES: Final = 256 * 2**10
 """Answers waiting for a client that does not read: four of the longest possible."""
@@ -30,10 +33,14 @@ class Connection:
         *,
         answer: Callable[[bytes, Connection], bytes | None],
         idle_s: Callable[[], float],
+        turn: trio.Lock,
+        turns: Turns,
     ) -> None:
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._answer = answer
         self._idle_s = idle_s
+        self._turn = turn
+        self._turns = turns
         self._scope = trio.CancelScope()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -77,29 +84,35 @@ class Connection:
     async def _read(self) -> None:
         received = bytearray()
         while True:
+            data = None
             with trio.move_on_at(self.active_at + self._idle_s()):
                 data = await self._stream.receive_some(_CHUNK_BYTES)
-                if not data:
-                    return
+            if data:
                 received += data
-                self._take_messages(received)
-                continue
-            if trio.current_time() >= self.active_at + self._idle_s():
+                # Outside of the time limit: waiting for a turn is no silence of the client's.
+                await self._take_messages(received)
+            elif data is not None or trio.current_time() >= self.active_at + self._idle_s():
                 return
 
-    def _take_messages(self, received: bytearray) -> None:
-        while len(received) >= 2:
-            end = 2 + int.from_bytes(received[:2], "big")
-            if len(received) < end:
-                return
-            payload = bytes(received[2:end])
-            del received[:end]
-            self.active_at = trio.current_time()
-            reply = self._answer(payload, self)
-            if reply is None:
-                self._awaited += 1
-            else:
-                self._queue(reply)
+    async def _take_messages(self, received: bytearray) -> None:
+        while _has_message(received):
+            async with self._turn:  # gives way to all others before it begins
+                over_at = self._turns.begin()
+                while _has_message(received):
+                    self._take_message(received)
+                    if self._turns.is_over(over_at):
+                        break
+
+    def _take_message(self, received: bytearray) -> None:
+        end = 2 + int.from_bytes(received[:2], "big")
+        payload = bytes(received[2:end])
+        del received[:end]
+        self.active_at = trio.current_time()
+        reply = self._answer(payload, self)
+        if reply is None:
+            self._awaited += 1
+        else:
+            self._queue(reply)
 
     async def _write(self) -> None:
         while True:
@@ -112,3 +125,7 @@ class Connection:
                 return
             self._wake = trio.Event()
             await self._wake.wait()
+
+
+def _has_message(received: bytearray) -> bool:
+    return len(received) >= 2 and len(received) >= 2 + int.from_bytes(received[:2], "big")

@@ -3,9 +3,10 @@
 A listener is a pair of sockets that belong to one client. They are made elsewhere, for example inside a container's
 network namespace; whoever can send to them is that client, so no answer depends on an address that could be forged.
 
-Datagrams are read in batches: wait until the socket is readable, then up to 64 times receive, answer, send without
-giving way. Waiting for each one costs two passes through the event loop; batches answer almost three times as many.
-After a batch the other listeners have their turn, so that one client cannot starve them.
+Datagrams are read in batches: wait until the socket is readable, then receive, answer and send without giving way
+until the client's turn is over (turns.py). Waiting for each one costs two passes through the event loop; batches
+answer almost three times as many. After a batch the other listeners have their turn, so that one client cannot starve
+them. A client's connections have one turn together.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from netdns.errors import UsageError
 from netdns.exchange import Exchanges, OpenSocket, open_here
 from netdns.resolver import Resolver, Transport
 from netdns.source import Client
+from netdns.turns import LATER_S, Turns
 
 _log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
-"""Datagrams a turn: about half a millisecond of work."""
+"""Datagrams a turn at most."""
 _DATAGRAM_BYTES: Final = 4096
 """No query is longer; what is cut off fails to parse and is refused."""
 MAX_CONNECTIONS: Final = 64
@@ -50,6 +52,7 @@ class _Listener:
         self.udp = udp
         self.tcp = tcp
         self.scope = trio.CancelScope()
+        self.streams_turn = trio.Lock()
         self.connections: set[Connection] = set()
         self.closed = False
 
@@ -71,6 +74,8 @@ class Server:
     """Serves a resolver. `clock` must be the one that the resolver's `now` was taken from.
 
     `open_socket` makes the sockets for asking upstream, and must know how to reach servers that are near a client.
+    `before_answers` is called before queries are answered, once for many: the time to look whether there are other
+    servers than before. It must not wait.
     """
 
     def __init__(
@@ -79,10 +84,13 @@ class Server:
         *,
         clock: Callable[[], float] = time.monotonic,
         open_socket: OpenSocket = open_here,
+        before_answers: Callable[[], None] = lambda: None,
     ) -> None:
         self._resolver = resolver
         self._clock = clock
         self._open_socket = open_socket
+        self._before_answers = before_answers
+        self._turns = Turns(clock)
         self._listeners: dict[Client, _Listener] = {}
         self._nursery: trio.Nursery | None = None
         self._exchanges: Exchanges | None = None
@@ -110,6 +118,7 @@ class Server:
         listener = self._listeners.pop(client, None)
         if listener is not None:
             listener.close(running=self._nursery is not None)
+            self._turns.end(client, unsated=False)
             self._resolver.forget_client(client)
 
     def clients(self) -> tuple[Client, ...]:
@@ -180,18 +189,28 @@ class Server:
                 self._flush()
 
     def _answer_batch(self, listener: _Listener) -> None:
+        self._before_answers()
         now = self._clock()
+        over_at = self._turns.begin()
+        unsated = False
         for _ in range(_BATCH):
             try:
                 payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
             except BlockingIOError:
-                return
+                break
             except OSError:
                 self._counts["receive_errors"] += 1
-                return
+                break
             reply = self._ask(payload, listener, Transport.UDP, peer, now)
             if reply is not None:
                 self._send(listener, reply, peer)
+            else:
+                over_at -= LATER_S
+            now = self._clock()
+            if now >= over_at:
+                unsated = True
+                break
+        self._turns.end(listener.client, unsated=unsated)
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""
@@ -230,12 +249,19 @@ class Server:
                 listener.connections.discard(oldest)
                 oldest.close()
             sock.setblocking(False)
-            connection = Connection(sock, answer=self._answerer(listener), idle_s=listener.idle_s)
+            connection = Connection(
+                sock,
+                answer=self._answerer(listener),
+                idle_s=listener.idle_s,
+                turn=listener.streams_turn,
+                turns=self._turns,
+            )
             listener.connections.add(connection)
             nursery.start_soon(self._serve_connection, listener, connection)
 
     def _answerer(self, listener: _Listener) -> Callable[[bytes, Connection], bytes | None]:
         def answer(payload: bytes, connection: Connection) -> bytes | None:
+            self._before_answers()
             reply = self._ask(payload, listener, Transport.TCP, connection, self._clock())
             self._flush()
             return reply

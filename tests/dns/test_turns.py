@@ -1,0 +1,131 @@
+"""How many queries of a client that floods are answered before it is another client's turn.
+
+The clock moves by a fixed step with each look at it, as if each query took as long, so the counts do not depend on
+the machine.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+
+import dns.message
+import pytest
+import trio
+
+from netdns.resolver import Resolver
+from netdns.server import Server
+from netdns.testing import listening_pair
+from netdns.turns import TURN_S, Turns
+from tests.dns.world import make_source
+
+STEP_S = TURN_S / 4
+QUERIES = 100
+QUERY = dns.message.make_query("nosuch.mesh.internal", "A").to_wire()
+FRAMED = len(QUERY).to_bytes(2, "big") + QUERY
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += STEP_S
+        return self.now
+
+
+class Watched(Resolver):
+    """Notes whose queries it answers, in order; `hook` is called with each."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(source=make_source(), rng=random.Random(1), now=clock.now)
+        self.order: list[str] = []
+        self.hook = lambda client: None
+
+    def handle_query(self, payload, client, transport, reply_token, now):
+        self.order.append(client)
+        self.hook(client)
+        return super().handle_query(payload, client, transport, reply_token, now)
+
+
+class Stage:
+    def __init__(self) -> None:
+        clock = Clock()
+        self.resolver = Watched(clock)
+        self.server = Server(self.resolver, clock=clock)
+        self.addresses = {}
+
+    def listen(self, client: str) -> tuple[str, int]:
+        udp, tcp = listening_pair()
+        self.server.add_listener(client, udp, tcp)
+        self.addresses[client] = udp.getsockname()
+        return self.addresses[client]
+
+    async def between(self, floods, after: int) -> int:
+        """How many queries are answered between the moment when `victim` asks, after so many, and its answer."""
+        self.listen("victim")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as victim:
+            victim.connect(self.addresses["victim"])
+
+            def hook(client: str) -> None:
+                if len(self.resolver.order) == after:
+                    victim.send(QUERY)
+
+            self.resolver.hook = hook
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.server.run)
+                await floods(nursery)
+                with trio.fail_after(10):
+                    while "victim" not in self.resolver.order:
+                        await trio.sleep(0.001)
+                nursery.cancel_scope.cancel()
+        return self.resolver.order.index("victim") - after
+
+
+@pytest.mark.parametrize("clients", [1, 5])
+def test_a_flood_of_datagrams_waits_for_its_turn(clients):
+    stage = Stage()
+    senders = []
+    for number in range(clients):
+        address = stage.listen(f"hog{number}")
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        senders.append(sender)
+        for _ in range(QUERIES):
+            sender.sendto(QUERY, address)
+
+    async def floods(nursery: trio.Nursery) -> None:
+        pass
+
+    # The rest of a turn, and one turn of each of the others, which is one query when there are many.
+    assert trio.run(stage.between, floods, 10) <= 4 + 2 * clients
+    for sender in senders:
+        sender.close()
+
+
+@pytest.mark.parametrize("connections", [1, 10])
+def test_a_flood_by_streams_waits_for_its_turn(connections):
+    stage = Stage()
+    address = stage.listen("hog")
+
+    async def pour(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(FRAMED * QUERIES)
+            await trio.sleep_forever()
+
+    async def floods(nursery: trio.Nursery) -> None:
+        for _ in range(connections):
+            nursery.start_soon(pour, await trio.open_tcp_stream(*address))
+
+    assert trio.run(stage.between, floods, 3) <= 8
+
+
+def test_turns_share_one_round():
+    now = [0.0]
+    turns = Turns(lambda: now[0])
+    assert turns.begin() == TURN_S
+    for client in ("a", "b", "b", "c"):
+        turns.end(client, unsated=True)
+    assert turns.length_s() == TURN_S / 3
+    turns.end("b", unsated=False)
+    turns.end("never", unsated=False)
+    assert turns.length_s() == TURN_S / 2
