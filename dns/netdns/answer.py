@@ -3,7 +3,8 @@
     what is refused before it is read closely     class other than IN, transfers, meta types
     what nobody may redefine                      localhost
     what the source owns                          Found, NoData, NoSuchName: authoritative, any type, never forwarded
-    what must not leave                           special names, private reverse zones, single labels
+    what must not leave                           what looks like the source's, special names, private reverse zones,
+                                                  single labels
     what is somebody else's                       forwarded if the client asked for recursion and may look outside
 
 A server near the client is beside it on the inside, so it is asked for the last two alike.
@@ -63,14 +64,16 @@ def decide(
         answer = source.lookup(query.name, query.rtype, client)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)
-    kept = _kept_inside(query, forwarding=forwarding)
+    kept = _kept_inside(query, answer, forwarding=forwarding)
     if kept is None:
         return FORWARD
     return Forward(otherwise=kept) if near and query.recursion_desired else kept
 
 
-def _kept_inside(query: Query, *, forwarding: bool) -> Reply | None:
+def _kept_inside(query: Query, not_ours: NotOurs, *, forwarding: bool) -> Reply | None:
     """Answer what is not the source's and yet not to leave the host; None: it may."""
+    if not_ours.zone is not None:
+        return _own(query, NoSuchName(not_ours.zone))
     answer = special.lookup_after(query.name)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)

@@ -189,6 +189,7 @@ class Resolver:
         view.near = checked_near
         view.veiled = veiled or _sees_all
         view.forwarding = forwarding
+        view.clear_hot()  # answers that a server near the client may now have instead
 
     def forget_client(self, client: Client) -> None:
         """Drop all that is kept for a client, and the answers it still waits for."""
@@ -367,6 +368,9 @@ class Resolver:
         answer = landed.answer
         if answer is None or not any(map(self._is_inside, answer.addresses)):
             return landed
+        is_near = landed.key.servers[0].near is not None
+        if is_near and any(any(map(one.view.veiled, answer.addresses)) for one in landed.waiters[:1]):
+            return landed  # what the source hides from the client does not exist for it: see _landed
         self._counts["answers_that_lead_inside"] += 1
         return replace(landed, answer=opaque.emptied(answer, ede=_LEADS_INSIDE))
 

@@ -83,7 +83,13 @@ class NoSuchName:
 
 @dataclass(frozen=True, slots=True)
 class NotOurs:
-    """The name belongs to somebody else."""
+    """The name belongs to somebody else.
+
+    With a zone it looks like one of the source's all the same, and does not leave the host: a server near the client
+    may know it, and otherwise it does not exist, with this zone behind that answer.
+    """
+
+    zone: Zone | None = None
 
 
 Answer: TypeAlias = Found | NoData | NoSuchName | NotOurs

@@ -154,7 +154,7 @@ def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind
     if isinstance(answer, NotOurs):
         answer = source.lookup(name, rtype, sandbox.sandbox_id)
     if isinstance(answer, NotOurs) and not behind_runtime:
-        answer = special.lookup_after(name)
+        return special.lookup_after(name) if answer.zone is None else NoSuchName(answer.zone)
     return answer
 
 
@@ -227,6 +227,9 @@ def _reason(
                 parts.append(f"ask for {' or '.join(asked.others)}")
         case NoSuchName():
             parts.append(_missing_text(scope, label, asked.address))
+            if scope.is_like_ours(labels(name)):
+                top = labels(name)[-1].decode("ascii", "replace")
+                parts.append(f"names of this form that end in .{top} are not asked for outside")
         case NotOurs():
             parts.append("the name is not ours; Docker's own resolver in the container is asked")
     if hidden:

@@ -44,7 +44,7 @@ from netagent.names.channel import Channel, SocketPair
 from netagent.names.daemon import LOCKED_STATUS, Ready, become_daemon
 from netagent.names.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
 from netagent.names.session import Answering, Effect, Session
-from netagent.names.upstream import DNS_PORT, read_servers
+from netagent.names.upstream import DNS_PORT, ServersFile
 from netdns.exchange import open_here
 from netdns.resolver import Resolver
 from netdns.server import Server
@@ -54,7 +54,7 @@ LOCK_NAME: Final = "resolver.lock"
 LOG_NAME: Final = "resolver.log"
 
 _RESOLV_CONF_PERIOD_S: Final = 2.0
-"""A stat() this often is nothing, and works for bind mounts, symlinks and renames alike; inotify does not."""
+"""How often it is looked at without a query: the log tells then of a change."""
 
 _MAX_CONNECTIONS: Final = 8
 """One agent, its successor, and somebody who counts."""
@@ -69,11 +69,18 @@ class ResolverProcess:
         self._release = release
         self._answering = Answering()
         self._resolver = Resolver(
-            source=self._answering.source, rng=random.SystemRandom(), now=time.monotonic()
+            source=self._answering.source,
+            rng=random.SystemRandom(),
+            now=time.monotonic(),
+            is_inside=self._answering.source.is_inside,
         )
-        self._server = Server(self._resolver, open_socket=self._open_upstream_socket)
+        self._server = Server(
+            self._resolver,
+            open_socket=self._open_upstream_socket,
+            before_answers=self._follow_upstreams,
+        )
         self._listener = trio.socket.from_stdlib_socket(listener)
-        self._resolv_conf = resolv_conf
+        self._upstreams = ServersFile(resolv_conf, time.monotonic)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._redirects: dict[SandboxId, socket.socket] = {}
         self._forwarding: dict[SandboxId, bool] = {}
@@ -178,14 +185,15 @@ class ResolverProcess:
             raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
         return netns.call_beside(pair.udp, lambda: open_exempt(kind))
 
+    def _follow_upstreams(self) -> None:
+        servers = self._upstreams.news()
+        if servers is not None:
+            self._resolver.set_default_upstreams([(server, DNS_PORT) for server in servers])
+            _log.info("upstream servers: %s", ", ".join(servers) or "none")
+
     async def _watch_upstreams(self) -> None:
-        servers: tuple[str, ...] | None = None
         while True:
-            found = read_servers(self._resolv_conf)
-            if found is not None and found != servers:
-                servers = found
-                self._resolver.set_default_upstreams([(server, DNS_PORT) for server in servers])
-                _log.info("upstream servers: %s", ", ".join(servers) or "none")
+            self._follow_upstreams()
             await trio.sleep(_RESOLV_CONF_PERIOD_S)
 
     def _statistics(self) -> dict[str, int]:

@@ -14,8 +14,12 @@ Without the domain, two forms are ours as well, because people type them:
 
     <label>                  an alias of this sandbox's links, else the first of its networks, in attach order, that
                              has the label; never a mixture of two networks
-    <anything>.<network>     only when it exists. A network may be called `dev` or `app`, and top-level domains have
-                             these names too: what is not in the network must still be reachable outside.
+    <label>.<network>        of a network that the sandbox is in, and with one more label for a host
+    <label>.node
+
+The latter two are ours although top-level domains are called `dev` and `app` as well: `db.dev` must not lead to a
+stranger while our `db` is away. That holds for types that lead to an address, and for these forms only: `pkg.go.dev`
+is asked for outside, and so is `go.dev DS`, which a validating resolver in the sandbox needs for it.
 
 A stub resolver asks for a single label with the search list first: `db` leaves it as `db.<first network>.<domain>`.
 A link's alias therefore also stands at that name, in that sandbox alone; otherwise a service of the same name would
@@ -108,6 +112,15 @@ class Scope:
         """Whether a name without the domain is a link's alias, and so nobody else's though its service be away."""
         base, _ = _split_service(labels)
         return len(base) == 1 and base[0] in self.aliases
+
+    def is_like_ours(self, labels: Labels) -> bool:
+        """Whether a name without the domain has a form that is ours, whether or not it exists."""
+        match _split_service(labels)[0]:
+            case (_, top):
+                return top == _NODE or self._network(top) is not None
+            case (_, host, top):
+                return host in self.hosts and self._network(top) is not None
+        return False
 
     def _base(self, labels: Labels) -> Node | None:
         if not labels:

@@ -2,14 +2,15 @@
 
 A client is a sandbox; it sees the networks it is in and nothing else. A name in another network is as absent as one
 that was never given, so that nobody can probe for it. What names there are is in scope.py, what reverse names in
-reverse.py. All below the domain and inside the sandbox's subnets is answered here, whatever the type. (That a single
-label never leaves the host is the resolver's own rule.)
+reverse.py. All below the domain and inside the sandbox's subnets is answered here, whatever the type. What looks like
+`<name>.<network>` does not leave the host. (That a single label does not either is the resolver's own rule.)
 
 The SOA's serial is the version of the client's view, so `dig SOA <domain>` twice shows whether it moves.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -30,7 +31,7 @@ from netagent.names.table import (
     SettingsRow,
     Subnet,
 )
-from netdns import constants, rdata
+from netdns import constants, rdata, rebinding
 from netdns.name import MAX_NAME_BYTES, ROOT, from_labels, from_text, is_within, labels
 from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOurs, RRset, Zone
 
@@ -54,6 +55,19 @@ getaddrinfo(3) puts IPv6 first and sorts it by the longest common prefix with th
 rule 9): given all, a client would use one replica for ever. Given one, it gets that one and behind it all IPv4
 addresses, so load spreads and a client still has somewhere to go when one replica does not answer."""
 
+_LEAD_TO_ADDRESSES: Final = frozenset(
+    {
+        constants.A,
+        constants.AAAA,
+        constants.CNAME,
+        constants.SRV,
+        constants.SVCB,
+        constants.HTTPS,
+        constants.ANY,
+    }
+)
+"""Types whose answer would lead a client to a stranger, where a name of ours is not there."""
+
 _RNAME: Final = from_text("nobody.invalid")
 """Nobody reads mail for a zone like ours (RFC 6303 3 uses the same)."""
 
@@ -72,6 +86,7 @@ class ZoneSource:
         self._domain = from_text(DEFAULT_DOMAIN)
         self._counter = 1
         self._versions: dict[Client, int] = {}
+        self._subnets: dict[tuple[int, int], Counter[int]] = {}
 
     @property
     def rows(self) -> Mapping[Key, Row]:
@@ -123,9 +138,11 @@ class ZoneSource:
                 del hosts[key[1]]
                 if not hosts:
                     del self._hosts[before.label.encode()]
-            case NetworkRow() if row is None:
-                self._networks[NetworkId(key[1])].set_row(None)
-                self._drop_if_empty(NetworkId(key[1]))
+            case NetworkRow():
+                self._count_subnets(before, -1)
+                if row is None:
+                    self._networks[NetworkId(key[1])].set_row(None)
+                    self._drop_if_empty(NetworkId(key[1]))
             case Sandbox() if row is None:
                 del self._sandboxes[before.sandbox_id]
                 self._versions.pop(before.sandbox_id, None)
@@ -135,11 +152,22 @@ class ZoneSource:
             case HostRow():
                 self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
             case NetworkRow():
+                self._count_subnets(row, 1)
                 self._network(NetworkId(key[1])).set_row(row)
             case Sandbox():
                 self._sandboxes[row.sandbox_id] = row
         if key == SETTINGS_KEY:
             self._domain = from_text(row.domain if isinstance(row, SettingsRow) else DEFAULT_DOMAIN)
+
+    def _count_subnets(self, network: NetworkRow, change: int) -> None:
+        for subnet in network.subnets:
+            bits = 8 * len(subnet.base)
+            kind = (bits, bits - subnet.prefix_bits)
+            counts = self._subnets.setdefault(kind, Counter())
+            counts[int.from_bytes(subnet.base, "big") >> kind[1]] += change
+            counts += Counter()  # drops what is not there any more
+            if not counts:
+                del self._subnets[kind]
 
     def _network(self, network_id: NetworkId) -> NetworkIndex:
         return self._networks.setdefault(network_id, NetworkIndex())
@@ -167,7 +195,10 @@ class ZoneSource:
             return self._answer_reverse(parts, reverse, rtype, client)
         node = scope.bare(parts)
         if node is None:
-            return NoSuchName(self._zone(ROOT, client)) if scope.is_alias(parts) else NotOurs()
+            if scope.is_alias(parts):
+                return NoSuchName(self._zone(ROOT, client))
+            kept = rtype in _LEAD_TO_ADDRESSES and scope.is_like_ours(parts)
+            return NotOurs(self._zone(ROOT, client) if kept else None)
         return self._records(node, rtype, self._zone(ROOT, client))
 
     def claims(self, client: Client, address: bytes) -> bool:
@@ -178,6 +209,20 @@ class ZoneSource:
             and (value ^ int.from_bytes(subnet.base, "big")) >> (bits - subnet.prefix_bits) == 0
             for index in self.scope(client).networks
             for subnet in (index.row.subnets if index.row else ())
+        )
+
+    def is_inside(self, address: bytes) -> bool:
+        """Say whether no name server outside has to give an address (4 or 16 octets): loopback, and all our networks.
+
+        One look-up for each length of prefix that our subnets have, whatever their number.
+        """
+        address = rebinding.unmapped(address)
+        if rebinding.is_loopback(address):
+            return True
+        value, bits = int.from_bytes(address, "big"), 8 * len(address)
+        return any(
+            kind_bits == bits and value >> host_bits in subnets
+            for (kind_bits, host_bits), subnets in self._subnets.items()
         )
 
     def _answer_below(self, scope: Scope, parts: Labels, rtype: int, client: Client) -> Answer:

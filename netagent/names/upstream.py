@@ -1,8 +1,9 @@
-"""Who answers what is not ours: the name servers in the host's resolv.conf(5)."""
+"""Which servers answer what is not ours: the name servers in the host's resolv.conf(5), in its order."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,48 @@ def read_servers(path: Path) -> tuple[str, ...] | None:
             return parse_servers_untrusted(file.read(_MAX_FILE_BYTES).decode("ascii", "replace"))
     except OSError:
         return None
+
+
+class ServersFile:
+    """A resolv.conf that is followed. `clock` is monotonic (s).
+
+    The file is looked at when a query is answered, so the next query after a change goes to the new servers, with a
+    stat() at most once in 20 ms, which takes 2 us. That works for bind mounts, symbolic links and renames alike;
+    inotify(7) does not.
+    """
+
+    LOOK_AGAIN_S: Final = 0.02
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._seen: tuple[int, ...] = ()
+        self._servers: tuple[str, ...] | None = None
+
+    def news(self) -> tuple[str, ...] | None:
+        """Return the servers if they have changed since the last call that returned some."""
+        now = self._clock()
+        if now - self._looked_at < self.LOOK_AGAIN_S:
+            return None
+        self._looked_at = now
+        try:
+            status = self._path.stat()
+        except OSError:
+            self._seen = ()
+            return None
+        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if seen == self._seen:
+            return None
+        found = read_servers(self._path)
+        if found is None:
+            return None
+        # As it was before the reading: a change meanwhile shows as another one the next time.
+        self._seen = seen
+        if found == self._servers:
+            return None
+        self._servers = found
+        return found
 
 
 def _is_address(text: str) -> bool:

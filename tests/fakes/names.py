@@ -109,6 +109,7 @@ def source_of(table: dict[Key, Row]) -> ZoneSource:
 
 
 TYPES = {"A": constants.A, "AAAA": constants.AAAA, "PTR": constants.PTR, "SRV": constants.SRV}
+TYPES |= {"HTTPS": constants.HTTPS, "DS": 43, "DNSKEY": 48}
 TYPES |= {"SOA": constants.SOA, "TXT": constants.TXT, "MX": 15, "ANY": constants.ANY, "NS": constants.NS}
 
 
@@ -123,8 +124,8 @@ def ask(source: ZoneSource, name: str, rtype: str = "A", client: str = "c") -> l
             return f"nodata {to_text(zone.apex)}"
         case NoSuchName(zone):
             return f"nxdomain {to_text(zone.apex)}"
-        case NotOurs():
-            return "not ours"
+        case NotOurs(zone):
+            return "not ours" if zone is None else f"kept inside {to_text(zone.apex)}"
 
 
 def _text(rtype: int, data: bytes) -> str:

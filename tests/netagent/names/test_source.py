@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from fakes import names
 from fakes.names import APP, BACK, ask, source_of, world
@@ -76,14 +78,79 @@ def test_what_is_not_there(source, name, rtype, expected):
         ("web-2.h2.app", WEB4[1:]),
         ("h1.node", ["192.0.2.1"]),
         ("h1", "not ours"),
-        ("google.app", "not ours"),
-        ("www.google.app", "not ours"),
+        ("gone.app", "kept inside ."),  # a stranger has that name, where `app` is a top-level domain
+        ("gone.back", "kept inside ."),
+        ("gone.h1.app", "kept inside ."),
+        ("h1.app", "kept inside ."),
+        ("h9.node", "kept inside ."),
+        ("www.google.app", "not ours"),  # google is no host of ours
+        ("a.gone.h1.app", "not ours"),
+        ("gone.other", "not ours"),
         ("example.com", "not ours"),
         (".", "not ours"),
     ],
 )
 def test_names_without_the_domain(source, name, expected):
     assert ask(source, name) == expected
+
+
+@pytest.mark.parametrize("rtype", ["A", "AAAA", "SRV", "HTTPS", "ANY"])
+def test_absent_names_of_our_form_lead_to_no_stranger(source, rtype):
+    assert ask(source, "gone.app", rtype) == "kept inside ."
+    assert ask(source, "_http._tcp.gone.app", rtype) == "kept inside ."
+
+
+@pytest.mark.parametrize("rtype", ["DS", "DNSKEY", "NS", "SOA", "TXT"])
+def test_what_a_validating_resolver_needs_for_names_below_goes_outside(source, rtype):
+    assert ask(source, "go.app", rtype) == "not ours"
+
+
+def test_only_those_in_a_network_have_its_names(source):
+    assert ask(source, "gone.app", client="only-back") == "not ours"
+    assert ask(source, "gone.back", client="only-back") == "kept inside ."
+    assert ask(source, "gone.app", client="nobody") == "not ours"
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("10.160.0.0", True),
+        ("10.160.15.255", True),
+        ("10.160.16.0", False),
+        ("10.170.0.9", True),
+        ("::ffff:10.170.0.9", True),
+        ("fd00:1::99", True),
+        ("fd00:2::99", False),
+        ("127.0.0.1", True),
+        ("0.0.0.0", True),
+        ("::1", True),
+        ("::", True),
+        ("127.0.0.2", False),  # what block lists of mail servers answer
+        ("192.0.2.1", False),  # a host of ours: its name outside may well lead there
+        ("192.168.7.7", False),
+    ],
+)
+def test_which_addresses_no_server_outside_may_give(source, address, inside):
+    assert source.is_inside(ipaddress.ip_address(address).packed) is inside
+
+
+def test_subnets_that_are_gone_or_moved_are_no_longer_inside():
+    inside = ipaddress.ip_address("10.170.0.9").packed
+    table = world()
+    source = source_of(table)
+    moved = dict([names.network(BACK, "back", "10.171.0.0/24", "10.170.0.0/24")])
+    for changes, expected in (
+        (moved, True),
+        (dict([names.network(BACK, "back", "10.171.0.0/24")]), False),
+        (dict([names.network("c" * 32, "more", "10.170.0.0/24")]), True),
+        (dict([names.network("d" * 32, "same", "10.170.0.0/24")]), True),
+        ({(Kind.NETWORK, "c" * 32): None}, True),
+        ({(Kind.NETWORK, "d" * 32): None}, False),
+    ):
+        source.apply(changes.items())
+        assert source.is_inside(inside) is expected
+    source.apply([(key, None) for key in source.rows])
+    assert source._subnets == {}
 
 
 def test_a_link_is_in_one_sandbox_only(source):
