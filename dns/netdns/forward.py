@@ -56,6 +56,7 @@ from netdns.cache import Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError
 from netdns.message import render_query
+from netdns.name import ROOT
 from netdns.servers import Server
 from netdns.source import Name
 from netdns.upstream import Upstreams
@@ -63,13 +64,15 @@ from netdns.upstream import Upstreams
 _MAX_OPEN: Final = 4
 """Servers that one flight waits for; a fifth is asked when one of them has failed. Each holds a socket."""
 _MAX_LATE: Final = 128
-"""Exchanges of flights that have ended, and probes: one more is not waited for."""
+"""Exchanges of flights that have ended, probes and checks: one more is not waited for."""
 _MAX_WRONG: Final = 8
 """Messages with a wrong id or question before UDP is given up. Blind guessing needs 2**15 for each port."""
 _SECOND_CHANCE_S: Final = 0.5
 """How long a denial waits for a server that is down and asked along: two tries of a server that is back."""
 _PROBE_S: Final = 2.0
 """How long a probe may take to come back to us."""
+_CHECK_S: Final = 1.0
+"""How long a server may take for a question that needs no other server."""
 _PROBE_ZONE: Final[Name] = b"\x04test\x00"
 _REFUSES_EDNS: Final = frozenset({c.FORMERR, c.NOTIMP})
 """RFC 6891 7 wants FORMERR; servers made before it say NOTIMP as well."""
@@ -113,10 +116,11 @@ class _Exchange(Generic[Waiter]):
     with_opt: bool
     again_at: float
     flight: _Flight[Waiter] | None = None
-    """None for a probe, and when the flight has ended and the answer is still of use."""
+    """None for a probe or a check, and when the flight has ended and the answer is still of use."""
     refused_opt: bool = False
     """Whether it is without OPT because the server had just refused one."""
     is_probe: bool = False
+    is_check: bool = False
     sendings: int = 1
     received: bytearray = field(default_factory=bytearray)
     wrong: int = 0
@@ -171,6 +175,7 @@ class Forwarder(Generic[Waiter]):
         self._exchanges: dict[int, _Exchange[Waiter]] = {}
         self._late: set[int] = set()
         self._probes: dict[Name, _Exchange[Waiter]] = {}
+        self._checks: dict[Server, _Exchange[Waiter]] = {}
         self._due: list[tuple[float, int, _Flight[Waiter] | _Exchange[Waiter]]] = []
         self._last_id = 0
         self._commands: list[UpstreamQuery | UpstreamRepeat | UpstreamClose] = []
@@ -240,9 +245,13 @@ class Forwarder(Generic[Waiter]):
             if not self._is_due(due_at, what):
                 continue  # one that has ended or was moved
             if isinstance(what, _Exchange):
-                if not what.is_probe:
-                    self._upstreams.note_silence(what.server, what.sendings, what.sent_at)
                 self._close(what)
+                if what.is_check:
+                    self._upstreams.note_silent_check(what.server, what.sent_at)
+                elif not what.is_probe:
+                    self._upstreams.note_silence(what.server, what.sendings, what.sent_at)
+                if not what.is_probe:
+                    self._check(what.server, what.sent_at, now)
             elif now >= what.deadline_at:
                 self._time_is_over(what, now)
             else:
@@ -335,6 +344,7 @@ class Forwarder(Generic[Waiter]):
                 self._commands.append(UpstreamRepeat(exchange.exchange_id))
                 self._upstreams.note_asked(exchange.server, now)
                 self.counts["sent"] += 1
+                self._check(exchange.server, exchange.sent_at, now)
         while flight.unasked and flight.next_at <= now and len(flight.exchanges) < _MAX_OPEN:
             server = flight.unasked.pop(0)
             self._send(flight, server, now)
@@ -504,7 +514,7 @@ class Forwarder(Generic[Waiter]):
             self._upstreams.note_no_edns(exchange.server, now)
         flight = exchange.flight
         if flight is None:
-            if good is not None and not truncated and not exchange.is_probe:
+            if good is not None and not truncated and not (exchange.is_probe or exchange.is_check):
                 self._landed.append(Landed(key, (), good))
             self._close(exchange)
         elif rcode in _REFUSES_EDNS and exchange.with_opt:
@@ -573,6 +583,8 @@ class Forwarder(Generic[Waiter]):
         self._late.discard(exchange.exchange_id)
         if exchange.is_probe:
             del self._probes[exchange.key.name]
+        if exchange.is_check:
+            del self._checks[exchange.server]
         self._commands.append(UpstreamClose(exchange.exchange_id))
 
     # --- loops --------------------------------------------------------------------------------------------------
@@ -597,6 +609,18 @@ class Forwarder(Generic[Waiter]):
             self._make_late(probe, now + _PROBE_S)
             self.counts["probes"] += 1
 
+    def _check(self, server: Server, sent_at: float, now: float) -> None:
+        """Ask a server that has been silent since `sent_at` for what each one has at hand: is it silent to all?"""
+        if server in self._checks or len(self._late) >= _MAX_LATE:
+            return
+        if self._upstreams.needs_check(server, sent_at):
+            key = Key((server,), ROOT, c.SOA, dnssec_ok=False, checking_disabled=False)
+            check = self._open(key, server, Transport.UDP, now, with_opt=False)
+            check.is_check = True
+            self._checks[server] = check
+            self._make_late(check, now + _CHECK_S)
+            self.counts["checks"] += 1
+
     def check_invariants(self) -> None:
         """Flights and exchanges point at each other, every flight has one owner, and nothing waits for ever."""
         assert len(self._flights) <= self._config.max_flights
@@ -607,6 +631,7 @@ class Forwarder(Generic[Waiter]):
         assert not in_flight & self._late
         assert in_flight | self._late == set(self._exchanges)
         assert {probe.exchange_id for probe in self._probes.values()} <= self._late
+        assert {check.exchange_id for check in self._checks.values()} <= self._late
         owned = [(key, owner) for owner, keys in self._owned.items() for key in keys]
         assert sorted(map(str, owned)) == sorted(
             str((key, flight.owner)) for key, flight in self._flights.items()

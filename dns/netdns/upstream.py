@@ -4,10 +4,12 @@ The order of servers is the configured one, always, because the order says who k
 the inside view first. Nothing here changes it. A server that fails is passed over until it answers again:
 
     suspect    it owes an answer for longer than usual: the next server is asked at the same time
-    down       it left the last three queries unanswered, each waited for to the end. Its silence is waited for no
-               more; one question in five seconds goes to it as well, to learn that it is back
+    down       it left the last three queries unanswered, each waited for to the end, and two checks. Its silence is
+               waited for no more; one question in five seconds goes to it as well, to learn that it is back
 
-Any answer, whatever it says, makes a server well again.
+A check is a question of our own choice. Without it a client could make a server count as down with questions that no
+server can answer, such as for names in a zone whose own servers are dead, and have the next one deny what that server
+knows. Any answer to anything, whatever it says, makes a server well again.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _LOOP_S: Final = 60.0
 """How long a server that leads back to us is left alone, and how long one is not suspected again that does not."""
 _LOST_QUERIES: Final = 3
 """Unanswered queries in a row that make a server down. One or two are lost packets."""
+_SILENT_CHECKS: Final = 2
 _TRY_AGAIN_S: Final = 5.0
 """How often a server that is down is asked whether it is back."""
 _MAX_SERVERS: Final = 256
@@ -42,6 +45,7 @@ class _Health:
         "plain_until",
         "probed_at",
         "rtt_s",
+        "silent_checks",
     )
 
     def __init__(self) -> None:
@@ -53,7 +57,11 @@ class _Health:
         self.answered_at = float("-inf")
         self.owing_since: float | None = None
         self.lost_queries = 0
+        self.silent_checks = 0
         self.down = False
+
+    def judge(self) -> None:
+        self.down = self.lost_queries >= _LOST_QUERIES and self.silent_checks >= _SILENT_CHECKS
 
 
 class Upstreams:
@@ -92,6 +100,7 @@ class Upstreams:
         health.answered_at = now
         health.owing_since = None
         health.lost_queries = 0
+        health.silent_checks = 0
         health.down = False
 
     def note_silence(self, server: Server, queries: int, sent_at: float) -> None:
@@ -99,8 +108,19 @@ class Upstreams:
         health = self._of(server)
         if health.answered_at < sent_at:
             health.lost_queries += queries
-            # What is one client's says nothing about the next one's.
-            health.down = health.lost_queries >= _LOST_QUERIES and server.near is None
+            health.judge()
+
+    def note_silent_check(self, server: Server, sent_at: float) -> None:
+        """No answer came to a check that was sent at `sent_at`."""
+        health = self._of(server)
+        if health.answered_at < sent_at:
+            health.silent_checks += 1
+            health.judge()
+
+    def needs_check(self, server: Server, sent_at: float) -> bool:
+        """Whether to check a server that is silent since `sent_at`. What is near is one client's own."""
+        health = self._of(server)
+        return server.near is None and health.answered_at < sent_at and health.silent_checks < _SILENT_CHECKS
 
     def note_unheard(self, server: Server) -> None:
         """Its answer was not waited for, because an earlier server's came: it owes none."""

@@ -33,7 +33,7 @@ class Bench:
     """A resolver, a virtual clock, and what it sent: (seconds since the start, command).
 
     `heard` is each datagram that a server gets, repeated ones too: (seconds, the address's last digit). Probes for
-    loops are apart.
+    loops and checks of silent servers are apart.
     """
 
     def __init__(self, servers, **options) -> None:
@@ -45,6 +45,7 @@ class Bench:
         self.sent: list[tuple[float, UpstreamQuery]] = []
         self.heard: list[tuple[float, str]] = []
         self.probes: list[UpstreamQuery] = []
+        self.checks: list[UpstreamQuery] = []
         self.closed: set[int] = set()
         self.replies: list[dns.message.Message] = []
 
@@ -54,10 +55,13 @@ class Bench:
             if isinstance(command, UpstreamClose):
                 self.closed.add(command.exchange_id)
             elif isinstance(command, UpstreamRepeat):
-                (server,) = [one.server for _, one in self.sent if one.exchange_id == command.exchange_id]
-                self.heard.append((round(self.now - 1000, 3), server.address[-1]))
+                for _, one in self.sent:
+                    if one.exchange_id == command.exchange_id:
+                        self.heard.append((round(self.now - 1000, 3), one.server.address[-1]))
             elif re.fullmatch(r"[0-9a-f]{16}\.test\.", question_of(command)):
                 self.probes.append(command)
+            elif question_of(command) == ".":
+                self.checks.append(command)
             else:
                 self.sent.append((round(self.now - 1000, 3), command))
                 self.heard.append((round(self.now - 1000, 3), command.server.address[-1]))

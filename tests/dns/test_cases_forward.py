@@ -197,10 +197,11 @@ def test_t122_t123_all_silent_ends_before_the_client_gives_up_and_is_remembered(
         assert reply.rcode() == dns.rcode.SERVFAIL
         assert [option.code for option in reply.options] == [dns.edns.EDECode.NO_REACHABLE_AUTHORITY]
         assert 4 < time.monotonic() - started < 5
-        sent = len(first.heard) + len(second.heard)
+        sent = len([one for one in first.heard + second.heard if b"\x01a\x04test" in one.payload])
         assert 4 <= sent <= 12
         assert (await world.ask("a.test")).rcode() == dns.rcode.SERVFAIL
-        assert len(first.heard) + len(second.heard) == sent
+        again = len([one for one in first.heard + second.heard if b"\x01a\x04test" in one.payload])
+        assert again == sent
 
     play(scenario)
 
