@@ -3,7 +3,7 @@
     what is refused before it is read closely     class other than IN, transfers, meta types
     what nobody may redefine                      localhost
     what the source owns                          Found, NoData, NoSuchName: authoritative, any type, never forwarded
-    what must not leave                           special names, private reverse zones, single labels
+    what must not leave                           special names, private reverse zones, addresses of single labels
     what is somebody else's                       forwarded if the client asked for recursion and may look outside
 
 A server near the client is beside it on the inside, so it is asked for the last two alike.
@@ -71,7 +71,7 @@ def decide(
 
 def _kept_inside(query: Query, *, forwarding: bool) -> Reply | None:
     """Answer what is not the source's and yet not to leave the host; None: it may."""
-    answer = special.lookup_after(query.name)
+    answer = special.lookup_after(query.name, query.rtype)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)
     if not forwarding:

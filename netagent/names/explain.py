@@ -154,7 +154,7 @@ def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind
     if isinstance(answer, NotOurs):
         answer = source.lookup(name, rtype, sandbox.sandbox_id)
     if isinstance(answer, NotOurs) and not behind_runtime:
-        answer = special.lookup_after(name)
+        answer = special.lookup_after(name, rtype)
     return answer
 
 
