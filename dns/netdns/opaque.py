@@ -39,6 +39,8 @@ class OpaqueAnswer:
     """0: not at all."""
     addresses: tuple[bytes, ...] = ()
     """Of the A and AAAA records in ANSWER."""
+    truncated: bool = False
+    """Upstream said TC: there is more than this."""
 
     @property
     def size_bytes(self) -> int:
@@ -79,8 +81,9 @@ def answer_untrusted(
         addresses=tuple(
             record.rdata for record in kept if record.section == 1 and record.rtype in _ADDRESSES
         ),
+        truncated=bool(message.flags & c.TC),
     )
-    return answer, bool(message.flags & c.TC)
+    return answer, answer.truncated
 
 
 def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
@@ -115,18 +118,19 @@ def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, o
     if query.opt is not None:
         opt = edns.render_opt(our_size_bytes, rcode=answer.rcode, dnssec_ok=query.opt.dnssec_ok)
     room = limit_bytes - c.HEADER_BYTES - len(opt)
-    body = bytearray(answer.body)
-    body[: answer.question_bytes] = query.question
-    for offset, ttl_s in answer.ttls:
-        _U32.pack_into(body, offset, max(ttl_s - age_s, 0))
     counts = [0, 0, 0]
-    end, truncated = answer.question_bytes, False
+    end, truncated = answer.question_bytes, answer.truncated
     for section, record_end in answer.ends:
         if record_end > room:
-            truncated = section < 3
+            truncated = truncated or section < 3
             break
         counts[section - 1] += 1
         end = record_end
+    # Only of what is sent: a client may ask by UDP, again and again, for 512 octets of an answer of 64 KiB.
+    body = bytearray(answer.body[:end])
+    body[: answer.question_bytes] = query.question
+    for offset, ttl_s in answer.ttls[: sum(counts)]:
+        _U32.pack_into(body, offset, max(ttl_s - age_s, 0))
     flags = reply_flags(query.flags, answer.rcode, truncated=truncated)
     header = _HEADER.pack(query.query_id, flags, 1, counts[0], counts[1], counts[2] + bool(opt))
-    return header + bytes(body[:end]) + opt
+    return header + body + opt

@@ -32,7 +32,7 @@ from netdns.cache import Cache, Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
 from netdns.forward import Forwarder, UpstreamClose, UpstreamQuery
-from netdns.message import Query, Reply, query_untrusted, render, render_refusal
+from netdns.message import Query, Reply, is_query_untrusted, query_untrusted, render, render_refusal
 from netdns.servers import Server, Servers
 from netdns.source import Client, RecordSource
 
@@ -201,17 +201,17 @@ class Resolver:
                 self._hot_hits += 1
                 return payload[:2] + hot.next_tail()
         self._now = now
-        if len(payload) < c.HEADER_BYTES or payload[2] & 0x80:
-            self._counts["refused_not_a_query"] += 1  # silence: an answer to an answer can go on for ever
+        if not is_query_untrusted(payload):
+            self._counts["refused_not_a_query"] += 1
             return None
         if payload[2] & 0x78:
             self._counts["refused_opcode"] += 1
-            return render_refusal(payload, c.NOTIMP)
+            return self._refuse(payload, c.NOTIMP)
         try:
             query = query_untrusted(payload)
         except FormatError:
             self._counts["refused_format"] += 1
-            return render_refusal(payload, c.FORMERR)
+            return self._refuse(payload, c.FORMERR)
         self._counts["asked"] += 1
         return self._answer(
             payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE), now
@@ -353,6 +353,9 @@ class Resolver:
             limit_bytes=self._limit_bytes(waiter.query, waiter.transport),
             our_size_bytes=self._config.udp_limit_bytes,
         )
+
+    def _refuse(self, payload: bytes, rcode: int) -> bytes:
+        return render_refusal(payload, rcode, our_size_bytes=self._config.udp_limit_bytes)
 
     def _limit_bytes(self, query: Query, transport: Transport) -> int:
         if transport is Transport.TCP:
