@@ -2,7 +2,8 @@
 
 Queries may be sent without waiting for answers, and answers leave when they are ready, in any order (RFC 7766 6.2.1
 and 7). The time limit counts from the last whole message, so neither silence nor one octet at a time holds a
-connection. A client that asks and does not read is cut off when its answers exceed the bound.
+connection. A client that asks and does not read is cut off when its answers exceed the bound, and one that sends
+what is no query (an empty message, an answer) is heard no further: nothing is owed to it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+
+from netdns.message import is_query_untrusted
 
 MAX_UNSENT_BYTES: Final = 256 * 2**10
 """Answers waiting for a client that does not read: four of the longest possible."""
@@ -82,24 +85,29 @@ class Connection:
                 if not data:
                     return
                 received += data
-                self._take_messages(received)
+                if not self._take_messages(received):
+                    return
                 continue
             if trio.current_time() >= self.active_at + self._idle_s():
                 return
 
-    def _take_messages(self, received: bytearray) -> None:
+    def _take_messages(self, received: bytearray) -> bool:
+        """Answer the whole messages and take them off; False after one that is no query."""
         while len(received) >= 2:
             end = 2 + int.from_bytes(received[:2], "big")
             if len(received) < end:
-                return
+                break
             payload = bytes(received[2:end])
             del received[:end]
-            self.active_at = trio.current_time()
             reply = self._answer(payload, self)
+            if not is_query_untrusted(payload):
+                return False  # no answer will come, so none must be waited for
+            self.active_at = trio.current_time()
             if reply is None:
                 self._awaited += 1
             else:
                 self._queue(reply)
+        return True
 
     async def _write(self) -> None:
         while True:
