@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _BATCH: Final = 64
 """Datagrams a turn: about half a millisecond of work."""
 _DATAGRAM_BYTES: Final = 4096
-"""No query is longer; what is cut off fails to parse and is refused."""
+"""No query is longer: the rest is cut off, and with it what the query counted."""
 MAX_CONNECTIONS: Final = 64
 """TCP connections of one client; for one more the longest idle is closed."""
 IDLE_S: Final = 10.0
@@ -180,18 +180,27 @@ class Server:
                 self._flush()
 
     def _answer_batch(self, listener: _Listener) -> None:
+        """Take what has come, at most a batch.
+
+        Nothing here waits, so source and servers stay as they are, and the finished answers right, for all of it.
+        """
         now = self._clock()
+        receive, send = listener.udp.recvfrom, listener.udp.sendto
+        finished = self._resolver.hot_table(listener.client).answer
         for _ in range(_BATCH):
             try:
-                payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
+                payload, peer = receive(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
             except BlockingIOError:
                 return
             except OSError:
                 self._counts["receive_errors"] += 1
                 return
-            reply = self._ask(payload, listener, Transport.UDP, peer, now)
+            reply = finished(payload, now) or self._ask(payload, listener, Transport.UDP, peer, now)
             if reply is not None:
-                self._send(listener, reply, peer)
+                try:
+                    send(reply, socket.MSG_DONTWAIT, peer)
+                except OSError:
+                    self._counts["send_errors"] += 1
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""

@@ -186,7 +186,9 @@ def test_what_is_no_query_ends_a_connection_at_once(play, message):
         await release.wait()
         await stream.send_all((len(message).to_bytes(2, "big") + message) * 3)
         assert texts(await receive_message(stream)) == set(WEB_A)
-        assert texts(await receive_message(stream)) == {"192.0.2.1"}, "what was asked before is still answered"
+        assert texts(await receive_message(stream)) == {"192.0.2.1"}, (
+            "what was asked before is still answered"
+        )
         with trio.fail_after(server.IDLE_CROWDED_S - 0.5), contextlib.suppress(trio.BrokenResourceError):
             assert await stream.receive_some() == b""
         assert world.server.statistics()["refused_not_a_query"] == 1
