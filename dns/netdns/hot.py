@@ -44,11 +44,13 @@ class _Turns:
 
 
 class _Entry:
-    __slots__ = ("cost_bytes", "tail", "turns", "until")
+    """`tail` is the answer where there is one order of it, and empty where there are several."""
 
-    def __init__(self, tail: bytes | None, turns: _Turns | None, cost_bytes: int, until: float) -> None:
+    __slots__ = ("cost_bytes", "next_tail", "tail", "until")
+
+    def __init__(self, tail: bytes, next_tail: Callable[[], bytes], cost_bytes: int, until: float) -> None:
         self.tail = tail
-        self.turns = turns
+        self.next_tail = next_tail
         self.cost_bytes = cost_bytes
         self.until = until
 
@@ -72,15 +74,11 @@ class HotTable:
         if entry is None or entry.until <= now:
             return None
         self.hits += 1
-        turns = entry.turns
-        if turns is None:
-            assert entry.tail is not None
-            return payload[:2] + entry.tail
-        return payload[:2] + turns.next_tail()
+        return payload[:2] + (entry.tail or entry.next_tail())
 
     def keep(self, payload: bytes, reply: bytes, until: float) -> None:
         """Keep the answer to a query until `until`."""
-        self._put(payload[2:], _Entry(reply[2:], None, OVERHEAD_BYTES + len(payload) + len(reply), until))
+        self._put(payload[2:], _Entry(reply[2:], bytes, OVERHEAD_BYTES + len(payload) + len(reply), until))
 
     def keep_turning(
         self, payload: bytes, finish: Callable[[int], bytes], *, orders: int, turn: int
@@ -89,7 +87,7 @@ class HotTable:
         turns = _Turns(finish, orders, turn)
         tail = turns.next_tail()
         cost_bytes = OVERHEAD_BYTES + len(payload) + orders * len(tail)  # they are of much the same length
-        self._put(payload[2:], _Entry(None, turns, cost_bytes, float("inf")))
+        self._put(payload[2:], _Entry(b"", turns.next_tail, cost_bytes, float("inf")))
         return payload[:2] + tail
 
     def clear(self) -> None:

@@ -6,6 +6,8 @@ network namespace; whoever can send to them is that client, so no answer depends
 Datagrams are read in batches: wait until the socket is readable, then up to 64 times receive, answer, send without
 giving way. Waiting for each one costs two passes through the event loop; batches answer almost three times as many.
 After a batch the other listeners have their turn, so that one client cannot starve them.
+Rejected: recvmmsg(2) and sendmmsg(2) by ctypes. They spare a tenth where 64 queries wait, and cost almost twice as
+much where one does, which is what a container sends.
 """
 
 from __future__ import annotations
@@ -176,14 +178,15 @@ class Server:
         while not listener.closed:
             with contextlib.suppress(trio.ClosedResourceError):
                 await trio.lowlevel.wait_readable(listener.udp)
-                self._answer_batch(listener)
-                self._flush()
+                if self._answer_batch(listener):
+                    self._flush()
 
-    def _answer_batch(self, listener: _Listener) -> None:
-        """Take what has come, at most a batch.
+    def _answer_batch(self, listener: _Listener) -> bool:
+        """Take what has come, at most a batch; say whether the resolver may want something done.
 
         Nothing here waits, so source and servers stay as they are, and the finished answers right, for all of it.
         """
+        has_asked = False
         now = self._clock()
         receive, send = listener.udp.recvfrom, listener.udp.sendto
         finished = self._resolver.hot_table(listener.client).answer
@@ -191,16 +194,21 @@ class Server:
             try:
                 payload, peer = receive(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
             except BlockingIOError:
-                return
+                break
             except OSError:
                 self._counts["receive_errors"] += 1
-                return
-            reply = finished(payload, now) or self._ask(payload, listener, Transport.UDP, peer, now)
-            if reply is not None:
-                try:
-                    send(reply, socket.MSG_DONTWAIT, peer)
-                except OSError:
-                    self._counts["send_errors"] += 1
+                break
+            reply = finished(payload, now)
+            if reply is None:
+                has_asked = True
+                reply = self._ask(payload, listener, Transport.UDP, peer, now)
+                if reply is None:
+                    continue
+            try:  # as _send does, without a call for each datagram
+                send(reply, socket.MSG_DONTWAIT, peer)
+            except OSError:
+                self._counts["send_errors"] += 1
+        return has_asked
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""
