@@ -170,19 +170,22 @@ def message_untrusted(payload: bytes) -> Message:
 def _records(
     payload: bytes, offset: int, counts: Sequence[int], read_owner: Callable[[int], tuple[Name, int]]
 ) -> Iterator[Record]:
-    reader = Reader(payload, offset)
-    is_cut = payload[2] & c.TC >> 8
-    if not is_cut and sum(counts) * _MIN_RECORD_BYTES > reader.end - offset:
+    is_cut, size = payload[2] & c.TC >> 8, len(payload)
+    if not is_cut and sum(counts) * _MIN_RECORD_BYTES > size - offset:
         raise FormatError("more records counted than there is room for")
     for section, count in enumerate(counts, start=1):
         for _ in range(count):
-            start = reader.offset
-            owner, reader.offset = read_owner(start)
-            rtype, rclass = reader.u16(), reader.u16()
-            ttl_offset = reader.offset
-            ttl_s = reader.u32()
-            rdata = reader.take(reader.u16())
-            yield Record(section, owner, rtype, rclass, ttl_s, rdata, start, ttl_offset, reader.offset)
+            start = offset
+            owner, offset = read_owner(start)
+            data_at = offset + _RECORD.size
+            if data_at > size:
+                raise FormatError("record runs past the end")
+            rtype, rclass, ttl_s, length = _RECORD.unpack_from(payload, offset)
+            end = data_at + length
+            if end > size:
+                raise FormatError("record data runs past the end")
+            yield Record(section, owner, rtype, rclass, ttl_s, payload[data_at:end], start, offset + 4, end)
+            offset = end
 
 
 def reply_flags(query_flags: int, rcode: int, *, authoritative: bool = False, truncated: bool = False) -> int:

@@ -59,6 +59,13 @@ class Names:
 
     def read_untrusted(self, offset: int) -> tuple[Name, int]:
         """Read the name at `offset`; return it uncompressed and as spelled, and the offset behind it."""
+        wire = self._wire
+        if offset + 1 < len(wire) and wire[offset] >= 0xC0:
+            # The owner of almost every record: a pointer to a name that was read.
+            target = (wire[offset] & 0x3F) << 8 | wire[offset + 1]
+            known = self._known.get(target)
+            if known is not None and target < offset and known.pointers < MAX_POINTERS:
+                return known.name, offset + 2
         read = self._read(offset, 0, MAX_NAME_BYTES)
         return read.name, read.end
 
