@@ -4,7 +4,7 @@
     what nobody may redefine                      localhost
     what the source owns                          Found, NoData, NoSuchName: authoritative, any type, never forwarded
     what must not leave                           what looks like the source's, special names, private reverse zones,
-                                                  single labels
+                                                  addresses of single labels
     what is somebody else's                       forwarded if the client asked for recursion and may look outside
 
 A server near the client is beside it on the inside, so it is asked for the last two alike.
@@ -74,7 +74,7 @@ def _kept_inside(query: Query, not_ours: NotOurs, *, forwarding: bool) -> Reply 
     """Answer what is not the source's and yet not to leave the host; None: it may."""
     if not_ours.zone is not None:
         return _own(query, NoSuchName(not_ours.zone))
-    answer = special.lookup_after(query.name)
+    answer = special.lookup_after(query.name, query.rtype)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)
     if not forwarding:

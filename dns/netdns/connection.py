@@ -2,7 +2,8 @@
 
 Queries may be sent without waiting for answers, and answers leave when they are ready, in any order (RFC 7766 6.2.1
 and 7). The time limit counts from the last whole message, so neither silence nor one octet at a time holds a
-connection. A client that asks and does not read is cut off when its answers exceed the bound. The connections of one
+connection. A client that asks and does not read is cut off when its answers exceed the bound, and one that sends
+what is no query (an empty message, an answer) is heard no further: nothing is owed to it. The connections of one
 client take turns, and have as long together as another client has for datagrams.
 """
 
@@ -14,6 +15,7 @@ from typing import Final
 
 import trio
 
+from netdns.message import is_query_untrusted
 from netdns.turns import Turns
 
 MAX_UNSENT_BYTES: Final = 256 * 2**10
@@ -90,29 +92,36 @@ class Connection:
             if data:
                 received += data
                 # Outside of the time limit: waiting for a turn is no silence of the client's.
-                await self._take_messages(received)
+                if not await self._take_messages(received):
+                    return
             elif data is not None or trio.current_time() >= self.active_at + self._idle_s():
                 return
 
-    async def _take_messages(self, received: bytearray) -> None:
+    async def _take_messages(self, received: bytearray) -> bool:
+        """Answer the whole messages and take them off; False after one that is no query."""
         while _has_message(received):
             async with self._turn:  # gives way to all others before it begins
                 over_at = self._turns.begin()
                 while _has_message(received):
-                    self._take_message(received)
+                    if not self._take_message(received):
+                        return False
                     if self._turns.is_over(over_at):
                         break
+        return True
 
-    def _take_message(self, received: bytearray) -> None:
+    def _take_message(self, received: bytearray) -> bool:
         end = 2 + int.from_bytes(received[:2], "big")
         payload = bytes(received[2:end])
         del received[:end]
-        self.active_at = trio.current_time()
         reply = self._answer(payload, self)
+        if not is_query_untrusted(payload):
+            return False  # no answer will come, so none must be waited for
+        self.active_at = trio.current_time()
         if reply is None:
             self._awaited += 1
         else:
             self._queue(reply)
+        return True
 
     async def _write(self) -> None:
         while True:

@@ -15,6 +15,7 @@ TXT: Final = 16
 AAAA: Final = 28
 SRV: Final = 33
 OPT: Final = 41
+DS: Final = 43
 SVCB: Final = 64
 HTTPS: Final = 65
 TKEY: Final = 249

@@ -16,6 +16,8 @@ from netdns.wire import Reader
 
 _FIXED: Final = struct.Struct("!BHHBBHH")
 """Root name, type, class, TTL in three parts, length of the options."""
+_MAX_OPTIONS: Final = 64
+"""Of one OPT: clients send one to five, and 64 KiB by TCP have room for sixteen thousand empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,13 @@ class Opt:
 
 
 def opt_untrusted(rclass: int, ttl: int, data: bytes) -> Opt:
-    """Read an OPT from its class, TTL and data. Raises FormatError for options that overrun or a bad cookie."""
+    """Read an OPT from its class, TTL and data. Raises FormatError: options that overrun, too many, a bad cookie."""
     reader = Reader(data)
+    count = 0
     while reader.offset < reader.end:
+        count += 1
+        if count > _MAX_OPTIONS:
+            raise FormatError(f"more than {_MAX_OPTIONS} options")
         code = reader.u16()
         value = reader.take(reader.u16())
         # RFC 7873 5.2.2: a client's cookie is 8 octets, with the server's 16 to 40.

@@ -4,13 +4,21 @@ Reading has two depths. `query_untrusted` is for the path of every query and kee
 `message_untrusted` walks every record, for upstream's answers. Writing has one: `render` puts whole records into a
 size limit, says TC if a part of the answer had to stay out (RFC 2181 9), and never cuts a record.
 
+What reading costs is bounded by the octets that came, whatever they say: a query costs its question and at most
+three records of at most 64 options, whose owners' pointers are not followed; any other message an amount of work in
+proportion to its length, for which `name.Names` sees to compressed names. Octets behind the last record are no part
+of the message and are ignored, as the name servers in wide use ignore them.
+
 Owner names are compressed against the question and each other, names inside record data never.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -23,8 +31,11 @@ from netdns.wire import Reader
 _HEADER: Final = struct.Struct("!HHHHHH")
 _RECORD: Final = struct.Struct("!HHIH")
 _U16: Final = struct.Struct("!H")
-_POINTER_LIMIT: Final = 0x4000
 _MIN_RECORD_BYTES: Final = 11
+_MAX_ADDITIONAL: Final = 2
+"""Of a query: an OPT and a signature (RFC 8945, RFC 2931). Nothing else in a query means anything."""
+_MAX_RECORDS_IN_REFUSED: Final = 3
+"""Looked at for an OPT in a message that is refused: enough for a NOTIFY, or a query with one OPT too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,7 @@ class Record(NamedTuple):
     section: int
     """1 answer, 2 authority, 3 additional."""
     owner: Name
+    """Of a query: the octets as they stand, with a pointer perhaps."""
     rtype: int
     rclass: int
     ttl_s: int
@@ -97,58 +109,83 @@ class Reply:
     """RFC 8914 code and text, for clients that speak EDNS."""
 
 
+def is_query_untrusted(payload: bytes) -> bool:
+    """Say whether octets are to be answered at all: an answer to an answer could go on for ever."""
+    return len(payload) >= c.HEADER_BYTES and not payload[2] & 0x80
+
+
 def query_untrusted(payload: bytes) -> Query:
     """Read a query with exactly one question. Raises FormatError."""
     if len(payload) < c.HEADER_BYTES:
         raise FormatError("shorter than a header")
-    query_id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(payload)
+    query_id, flags, questions, *counts = _HEADER.unpack_from(payload)
     if questions != 1:
         raise FormatError(f"{questions} questions")  # RFC 9619
-    qname, end = name.read_untrusted(payload, c.HEADER_BYTES)
-    reader = Reader(payload, end)
-    rtype, rclass = reader.u16(), reader.u16()
-    question = payload[c.HEADER_BYTES : reader.offset]
-    if len(question) != len(qname) + 4:
-        raise FormatError("question with a pointer")
+    qname, rtype, rclass, end = _question_untrusted(payload)
     opt = None
-    if answers or authorities or additionals:
-        for record in _records(reader, (answers, authorities, additionals)):
+    if any(counts):
+        answers, authorities, additionals = counts
+        # RFC 1995 3: who asks for a difference of zones says in AUTHORITY which one is there.
+        if answers or authorities > (rtype == c.IXFR) or additionals > _MAX_ADDITIONAL:
+            raise FormatError("a query with records that no query has")
+        for record in _records(payload, end, counts, functools.partial(name.skip_untrusted, payload)):
             if record.rtype == c.OPT:
                 if opt is not None or record.section != 3 or record.owner != name.ROOT:
                     raise FormatError("misplaced or second OPT")
                 opt = edns.opt_untrusted(record.rclass, record.ttl_s, record.rdata)
-    reader.finish()
-    return Query(query_id, flags, question, qname.lower(), rtype, rclass, opt)
+    return Query(query_id, flags, payload[c.HEADER_BYTES : end], qname.lower(), rtype, rclass, opt)
+
+
+def _question_untrusted(payload: bytes) -> tuple[Name, int, int, int]:
+    """Read the name, type and class of the first question, and the offset behind it. It may have no pointer."""
+    qname, offset = name.read_plain_untrusted(payload, c.HEADER_BYTES)
+    reader = Reader(payload, offset)
+    return qname, reader.u16(), reader.u16(), reader.offset
 
 
 def message_untrusted(payload: bytes) -> Message:
-    """Read any message whole. Raises FormatError, also for octets left over."""
+    """Read any message whole. Raises FormatError.
+
+    One that says TC may end anywhere, also inside a record; all whole records before that place are returned.
+    """
     if len(payload) < c.HEADER_BYTES:
         raise FormatError("shorter than a header")
     message_id, flags, question_count, *counts = _HEADER.unpack_from(payload)
+    names = name.Names(payload)
     reader = Reader(payload, c.HEADER_BYTES)
     questions = []
     for _ in range(question_count):
-        qname, reader.offset = name.read_untrusted(payload, reader.offset)
+        qname, reader.offset = names.read_untrusted(reader.offset)
         questions.append((qname, reader.u16(), reader.u16()))
-    question_end = reader.offset
-    records = tuple(_records(reader, (counts[0], counts[1], counts[2])))
-    reader.finish()
-    return Message(message_id, flags, tuple(questions), question_end, records)
+    records: list[Record] = []
+    try:
+        for record in _records(payload, reader.offset, counts, names.read_untrusted):
+            records.append(record)  # noqa: PERF402 - keeps those before the one that can't be read
+    except FormatError:
+        if not flags & c.TC:
+            raise
+    return Message(message_id, flags, tuple(questions), reader.offset, tuple(records))
 
 
-def _records(reader: Reader, counts: tuple[int, int, int]) -> Iterator[Record]:
-    if sum(counts) * _MIN_RECORD_BYTES > reader.end - reader.offset:
+def _records(
+    payload: bytes, offset: int, counts: Sequence[int], read_owner: Callable[[int], tuple[Name, int]]
+) -> Iterator[Record]:
+    is_cut, size = payload[2] & c.TC >> 8, len(payload)
+    if not is_cut and sum(counts) * _MIN_RECORD_BYTES > size - offset:
         raise FormatError("more records counted than there is room for")
     for section, count in enumerate(counts, start=1):
         for _ in range(count):
-            start = reader.offset
-            owner, reader.offset = name.read_untrusted(reader.wire, start)
-            rtype, rclass = reader.u16(), reader.u16()
-            ttl_offset = reader.offset
-            ttl_s = reader.u32()
-            rdata = reader.take(reader.u16())
-            yield Record(section, owner, rtype, rclass, ttl_s, rdata, start, ttl_offset, reader.offset)
+            start = offset
+            owner, offset = read_owner(start)
+            data_at = offset + _RECORD.size
+            if data_at > size:
+                raise FormatError("record runs past the end")
+            rtype, rclass, ttl_s, length = _RECORD.unpack_from(payload, offset)
+            end = data_at + length
+            if end > size:
+                raise FormatError("record data runs past the end")
+            yield Record(section, owner, rtype, rclass, ttl_s, payload[data_at:end], start, offset + 4, end)
+            offset = end
 
 
 def reply_flags(query_flags: int, rcode: int, *, authoritative: bool = False, truncated: bool = False) -> int:
@@ -157,10 +194,24 @@ def reply_flags(query_flags: int, rcode: int, *, authoritative: bool = False, tr
     return c.QR | c.RA | kept | (c.AA if authoritative else 0) | (c.TC if truncated else 0) | rcode & 0xF
 
 
-def render_refusal(payload: bytes, rcode: int) -> bytes:
-    """Write a bare header as the answer to a message (of at least 12 octets) whose body we did not understand."""
-    flags = _U16.unpack_from(payload, 2)[0]
-    return payload[:2] + _HEADER.pack(0, reply_flags(flags, rcode), 0, 0, 0, 0)[2:]
+def render_refusal(payload: bytes, rcode: int, *, our_size_bytes: int) -> bytes:
+    """Answer a message (of at least 12 octets) that we did not understand, or whose operation we do not have.
+
+    Its question is repeated and its OPT answered as far as they can be read: an answer without OPT says that we do
+    not know EDNS at all (RFC 6891 7), and one without the question is one to any question.
+    """
+    query_id, flags, questions, *counts = _HEADER.unpack_from(payload)
+    end, opt = c.HEADER_BYTES, b""
+    with contextlib.suppress(FormatError):
+        if questions == 1:
+            end = _question_untrusted(payload)[-1]
+        if questions <= 1:
+            records = _records(payload, end, counts, functools.partial(name.skip_untrusted, payload))
+            for record in itertools.islice(records, _MAX_RECORDS_IN_REFUSED):
+                if record.rtype == c.OPT and not opt:
+                    opt = edns.render_opt(our_size_bytes, dnssec_ok=bool(record.ttl_s & c.DO))
+    header = _HEADER.pack(query_id, reply_flags(flags, rcode), end > c.HEADER_BYTES, 0, 0, bool(opt))
+    return header + payload[c.HEADER_BYTES : end] + opt
 
 
 def render_query(message_id: int, qname: Name, rtype: int, *, flags: int, opt: bytes) -> bytes:
@@ -236,5 +287,5 @@ class _Writer:
 
     def _remember(self, owner: Name, position: int, written_bytes: int) -> None:
         for offset, suffix in name.suffixes(owner):
-            if offset < written_bytes and position + offset < _POINTER_LIMIT:
+            if offset < written_bytes and position + offset < name.POINTER_LIMIT:
                 self.offsets.setdefault(suffix.lower(), position + offset)

@@ -6,14 +6,17 @@ length octet is at most 63 and the letters start at 65, `bytes.lower()` folds ex
 (RFC 4343) and nothing else.
 
 In messages a name may end in a pointer to an earlier name (RFC 1035 4.1.4). We demand that each pointer goes to a
-place before the run of labels it ends, which every encoder obeys and which makes a loop impossible.
+place before the run of labels it ends, which every encoder obeys and which makes a loop impossible, and that a name
+has at most MAX_POINTERS of them. That bounds one name, but not a message: each of its records costs two octets to
+point at the most expensive name in it. So whoever reads several names of one message reads them with one `Names`,
+which reads what stands behind a pointer once: the work is in proportion to the octets, however they point.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from netdns.errors import FormatError, UsageError
 from netdns.source import Name
@@ -22,43 +25,137 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_NAME_BYTES: Final = 255
 MAX_LABEL_BYTES: Final = 63
+MAX_POINTERS: Final = 16
+"""Of one name. Encoders make one, or two where a name ends like one that was compressed itself."""
+POINTER_LIMIT: Final = 0x4000
+"""A pointer has 14 bits: what stands from here on can't be pointed at."""
 ROOT: Final[Name] = b"\x00"
 _SPECIAL: Final = frozenset(b'."\\;()@$')
 
 
-def read_untrusted(wire: bytes, offset: int) -> tuple[Name, int]:
-    """Read the name at `offset`; return it uncompressed and as spelled, and the offset behind it."""
-    labels: list[bytes] = []
-    size = 1
-    end = -1  # known once the first pointer is met
-    run_start = offset
-    while True:
+class _Read(NamedTuple):
+    """A name as it was read from one place of a message."""
+
+    name: Name
+    end: int
+    """Behind it, or behind its first pointer."""
+    pointers: int
+    target: int
+    """Where its first pointer leads; -1 without one."""
+
+
+class Names:
+    """Reads the names of one message.
+
+    Every place at which a label begins is remembered with the name that begins there, so no octet is read twice as
+    part of a name that something points at. Places that no pointer can reach are not remembered: at most 16,384 are.
+    """
+
+    __slots__ = ("_known", "_wire")
+
+    def __init__(self, wire: bytes) -> None:
+        self._wire = wire
+        self._known: dict[int, _Read] = {}
+
+    def read_untrusted(self, offset: int) -> tuple[Name, int]:
+        """Read the name at `offset`; return it uncompressed and as spelled, and the offset behind it."""
+        wire = self._wire
+        if offset + 1 < len(wire) and wire[offset] >= 0xC0:
+            # The owner of almost every record: a pointer to a name that was read.
+            target = (wire[offset] & 0x3F) << 8 | wire[offset + 1]
+            known = self._known.get(target)
+            if known is not None and target < offset and known.pointers < MAX_POINTERS:
+                return known.name, offset + 2
+        read = self._read(offset, 0, MAX_NAME_BYTES)
+        return read.name, read.end
+
+    def _read(self, start: int, pointers: int, room_bytes: int) -> _Read:
+        """Read the name at `start`, to which `pointers` have led; each takes one more level of recursion."""
+        wire, offset = self._wire, start
+        starts: list[int] = []
+        while True:
+            rest = self._known.get(offset)
+            # What is known of a later place counts only if its pointer is one that may end this run, too.
+            if rest is not None and rest.target < start:
+                break
+            rest = self._end_of_run(offset, start, pointers, room_bytes)
+            if rest is not None:
+                break
+            starts.append(offset)
+            offset += wire[offset] + 1
+            if offset - start >= room_bytes:
+                raise FormatError("name longer than 255 octets")
+        if pointers + rest.pointers > MAX_POINTERS:
+            raise FormatError(f"more than {MAX_POINTERS} pointers in a name")
+        if offset - start + len(rest.name) > room_bytes:
+            raise FormatError("name longer than 255 octets")
+        read = rest
+        for label_start in reversed(starts):
+            read = _Read(wire[label_start:offset] + rest.name, rest.end, rest.pointers, rest.target)
+            if label_start < POINTER_LIMIT:
+                self._known[label_start] = read
+        return read
+
+    def _end_of_run(self, offset: int, start: int, pointers: int, room_bytes: int) -> _Read | None:
+        """Read what ends the run of labels that began at `start`; None if a label stands at `offset`."""
+        wire = self._wire
         if offset >= len(wire):
             raise FormatError("name runs past the end")
         length = wire[offset]
         if length == 0:
-            break
-        if length >= 0xC0:
-            if offset + 1 >= len(wire):
-                raise FormatError("pointer runs past the end")
-            target = (length & 0x3F) << 8 | wire[offset + 1]
-            if target >= run_start:
-                raise FormatError("pointer does not go backwards")
-            if end < 0:
-                end = offset + 2
-            offset = run_start = target
-            continue
-        if length > MAX_LABEL_BYTES:
+            return _Read(ROOT, offset + 1, 0, -1)
+        if length <= MAX_LABEL_BYTES:
+            return None
+        if length < 0xC0:
             raise FormatError("label of an unknown kind")
-        size += length + 1
-        if size > MAX_NAME_BYTES:
-            raise FormatError("name longer than 255 octets")
-        labels.append(wire[offset : offset + length + 1])
+        if offset + 1 >= len(wire):
+            raise FormatError("pointer runs past the end")
+        target = (length & 0x3F) << 8 | wire[offset + 1]
+        if target >= start:
+            raise FormatError("pointer does not go backwards")
+        if pointers >= MAX_POINTERS:
+            raise FormatError(f"more than {MAX_POINTERS} pointers in a name")
+        behind = self._read(target, pointers + 1, room_bytes - (offset - start))
+        read = _Read(behind.name, offset + 2, behind.pointers + 1, target)
+        if offset < POINTER_LIMIT:
+            self._known[offset] = read  # a pointer may lead to a pointer
+        return read
+
+
+def read_untrusted(wire: bytes, offset: int) -> tuple[Name, int]:
+    """Read the only name of a message that matters; of several, each with the same `Names`. Raises FormatError."""
+    return Names(wire).read_untrusted(offset)
+
+
+def skip_untrusted(wire: bytes, offset: int) -> tuple[bytes, int]:
+    """Return the octets of the name at `offset` as they stand, a pointer at their end unread, and the offset behind.
+
+    For records of which only those of the root matter. Raises FormatError.
+    """
+    start = offset
+    while offset < len(wire) and 0 < wire[offset] <= MAX_LABEL_BYTES and offset - start < MAX_NAME_BYTES:
+        offset += wire[offset] + 1
+    last = wire[offset : offset + 1]
+    offset += 2 if last >= b"\xc0" else 1
+    if b"\x00" < last < b"\xc0" or offset > len(wire):
+        raise FormatError("name without an end")
+    return wire[start:offset], offset
+
+
+def read_plain_untrusted(wire: bytes, offset: int) -> tuple[Name, int]:
+    """Read the name at `offset`, which must have no pointer, and the offset behind it. Raises FormatError."""
+    start = offset
+    while True:
+        if offset >= len(wire):
+            raise FormatError("name runs past the end")
+        length = wire[offset]
         offset += length + 1
-    name = b"".join(labels) + ROOT
-    if len(name) != size:
-        raise FormatError("label runs past the end")
-    return name, offset + 1 if end < 0 else end
+        if not length:
+            return wire[start:offset], offset
+        if length > MAX_LABEL_BYTES:
+            raise FormatError("pointer, or label of an unknown kind")
+        if offset - start >= MAX_NAME_BYTES:
+            raise FormatError("name longer than 255 octets")
 
 
 def suffixes(name: Name) -> Iterator[tuple[int, Name]]:

@@ -43,6 +43,8 @@ class OpaqueAnswer:
     """Whether it holds a record of the type that was asked for; otherwise it says that there is none."""
     ede: tuple[int, str] | None = None
     """Why it says less than upstream did: RFC 8914 code and text."""
+    truncated: bool = False
+    """Upstream said TC: there is more than this."""
 
     @property
     def size_bytes(self) -> int:
@@ -73,19 +75,21 @@ def answer_untrusted(
         kept.append(record)
     end = kept[-1].end if kept else message.question_end
     ttls = [_ttl_s(record, max_ttl_s, max_negative_ttl_s) for record in kept]
+    positive = rcode == c.NOERROR and _has_answer(message, kept)
     answer = OpaqueAnswer(
         rcode=rcode,
         body=payload[c.HEADER_BYTES : end],
         ends=tuple((record.section, record.end - c.HEADER_BYTES) for record in kept),
         ttls=tuple((record.ttl_offset - c.HEADER_BYTES, ttl) for record, ttl in zip(kept, ttls, strict=True)),
         question_bytes=len(question),
-        keep_s=_keep_s(message, rcode, kept, ttls),
+        keep_s=_keep_s(message, rcode, kept, ttls, positive=positive),
         addresses=tuple(
             record.rdata for record in kept if record.section == 1 and record.rtype in _ADDRESSES
         ),
-        positive=rcode == c.NOERROR and _has_answer(message, kept),
+        positive=positive,
+        truncated=bool(message.flags & c.TC),
     )
-    return answer, bool(message.flags & c.TC)
+    return answer, answer.truncated
 
 
 def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
@@ -103,7 +107,12 @@ def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
 
 def _has_answer(message: Message, records: Sequence[Record]) -> bool:
     rtype = message.questions[0][1]
-    return any(record.section == 1 and rtype in {record.rtype, c.ANY} for record in records)
+    for record in records:
+        if record.section != 1:
+            break
+        if rtype in {record.rtype, c.ANY}:
+            return True
+    return False
 
 
 def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
@@ -116,13 +125,15 @@ def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
     return ttl_s
 
 
-def _keep_s(message: Message, rcode: int, records: Sequence[Record], ttls: Sequence[int]) -> int:
+def _keep_s(
+    message: Message, rcode: int, records: Sequence[Record], ttls: Sequence[int], *, positive: bool
+) -> int:
     """How long the answer may be kept. A negative one without its SOA: not at all (RFC 2308 5)."""
     if message.flags & c.TC or rcode not in {c.NOERROR, c.NXDOMAIN}:
         return 0
     pairs = list(zip(records, ttls, strict=True))
     times = [ttl_s for record, ttl_s in pairs if record.section == 1]
-    if rcode == c.NXDOMAIN or not _has_answer(message, records):
+    if not positive:
         soa = [ttl_s for record, ttl_s in pairs if record.section == 2 and record.rtype == c.SOA]
         if not soa:
             return 0
@@ -138,18 +149,19 @@ def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, o
             our_size_bytes, rcode=answer.rcode, dnssec_ok=query.opt.dnssec_ok, ede=answer.ede
         )
     room = limit_bytes - c.HEADER_BYTES - len(opt)
-    body = bytearray(answer.body)
-    body[: answer.question_bytes] = query.question
-    for offset, ttl_s in answer.ttls:
-        _U32.pack_into(body, offset, max(ttl_s - age_s, 0))
     counts = [0, 0, 0]
-    end, truncated = answer.question_bytes, False
+    end, truncated = answer.question_bytes, answer.truncated
     for section, record_end in answer.ends:
         if record_end > room:
-            truncated = section < 3
+            truncated = truncated or section < 3
             break
         counts[section - 1] += 1
         end = record_end
+    # Only of what is sent: a client may ask by UDP, again and again, for 512 octets of an answer of 64 KiB.
+    body = bytearray(answer.body[:end])
+    body[: answer.question_bytes] = query.question
+    for offset, ttl_s in answer.ttls[: sum(counts)]:
+        _U32.pack_into(body, offset, max(ttl_s - age_s, 0))
     flags = reply_flags(query.flags, answer.rcode, truncated=truncated)
     header = _HEADER.pack(query.query_id, flags, 1, counts[0], counts[1], counts[2] + bool(opt))
-    return header + bytes(body[:end]) + opt
+    return header + body + opt

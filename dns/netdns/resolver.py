@@ -6,19 +6,16 @@
     output = resolver.drain()                                                   # after every call above
     resolver.next_deadline()                                                    # ask again after every call above
 
-A query meets three levels. The first is a dict from the query's octets, less its id, to finished answers, one table
-for each client, emptied whenever the source's version for that client moves: a service asks the same few questions
-for ever, and this answers them in a tenth of a microsecond. The second takes the query apart and asks the source.
-Both answer at once. The third is the cache and upstream; what it has to wait for leaves by `drain`.
-
-Several addresses are given in turn. The first level keeps one finished answer for each order and steps through them,
-with a step of its own for each question: stubs ask A and AAAA in pairs, and a shared step would show each of
-them every second order only.
+A query meets three levels. The first is the client's table of finished answers (`hot.py`): a dict from the query's
+octets, less its id, to the octets of the answer, own or upstream's, in a few tenths of a microsecond. A driver may
+ask it itself, by `hot_table`. The second takes the query apart and asks the source. Both answer at once. The third is
+the cache and upstream; what it has to wait for leaves by `drain`.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -28,11 +25,12 @@ from typing import Final, NamedTuple, TypeAlias
 from netdns import answer as answers
 from netdns import constants as c
 from netdns import opaque, rebinding
-from netdns.cache import Cache, Key
+from netdns.cache import Cache, Kept, Key
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
 from netdns.forward import Forwarder, Landed, UpstreamClose, UpstreamQuery, UpstreamRepeat
-from netdns.message import Query, Reply, query_untrusted, render, render_refusal
+from netdns.hot import HotTable
+from netdns.message import Query, Reply, is_query_untrusted, query_untrusted, render, render_refusal
 from netdns.servers import Server, Servers
 from netdns.source import Client, RecordSource
 
@@ -46,9 +44,6 @@ __all__ = [
     "UpstreamQuery",
     "UpstreamRepeat",
 ]
-
-_HOT_OVERHEAD_BYTES: Final = 600
-"""Of a hot entry beside its octets, roughly: query, reply and the objects around them."""
 
 
 class QueryReply(NamedTuple):
@@ -80,43 +75,20 @@ def _sees_all(_address: bytes) -> bool:
     return False
 
 
-class _Hot:
-    """Finished answers to one question, less the id, in several orders. An order is finished when its turn comes."""
-
-    __slots__ = ("finish", "tails", "turn")
-
-    def __init__(self, finish: Callable[[int], bytes], orders: int, turn: int) -> None:
-        self.finish = finish
-        self.tails: list[bytes | None] = [None] * orders
-        self.turn = turn
-
-    def next_tail(self) -> bytes:
-        self.turn = turn = (self.turn + 1) % len(self.tails)
-        tail = self.tails[turn]
-        if tail is None:
-            tail = self.tails[turn] = self.finish(turn)
-        return tail
-
-
 class _View:
     """What is kept for one client."""
 
-    __slots__ = ("forwarding", "gone", "hot", "hot_bytes", "near", "servers", "veiled", "version", "waiting")
+    __slots__ = ("forwarding", "gone", "hot", "near", "servers", "veiled", "version", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, hot: HotTable) -> None:
         self.forwarding = True
         self.gone = False
         self.servers: Servers | None = None
         self.near: Servers = ()
         self.veiled: Veil = _sees_all
         self.version: int | None = None
-        self.hot: dict[bytes, _Hot] = {}
-        self.hot_bytes = 0
+        self.hot = hot
         self.waiting = 0
-
-    def clear_hot(self) -> None:
-        self.hot.clear()
-        self.hot_bytes = 0
 
 
 class _Waiter(NamedTuple):
@@ -164,6 +136,8 @@ class Resolver:
     def set_default_upstreams(self, servers: Sequence[tuple[str, int]]) -> None:
         """Set the (address, port) of the servers for clients without their own, best first. Raises UsageError."""
         self._default_servers = _checked(servers)
+        for view in self._views.values():
+            view.hot.clear()
 
     def set_upstreams(
         self,
@@ -189,13 +163,28 @@ class Resolver:
         view.near = checked_near
         view.veiled = veiled or _sees_all
         view.forwarding = forwarding
-        view.clear_hot()  # answers that a server near the client may now have instead
+        view.hot.clear()
 
     def forget_client(self, client: Client) -> None:
         """Drop all that is kept for a client, and the answers it still waits for."""
         view = self._views.pop(client, None)
         if view is not None:
             view.gone = True
+            self._hot_hits += view.hot.hits
+
+    def hot_table(self, client: Client) -> HotTable:
+        """Return the finished answers of a client, to be asked by UDP before `handle_query`.
+
+        What it says is right until the source or the servers change next, or anything waits.
+        """
+        view = self._views.get(client)
+        if view is None:
+            view = self._view(client)
+        version = self._source.version(client)
+        if version != view.version:
+            view.hot.clear()
+            view.version = version
+        return view.hot
 
     def handle_query(
         self, payload: bytes, client: Client, transport: Transport, reply_token: Hashable, now: float
@@ -205,30 +194,23 @@ class Resolver:
         None means that there is nothing to send now: the answer comes by `drain` with `reply_token`, or the octets
         deserve none. Any octets are harmless.
         """
-        view = self._views.get(client)
-        if view is None:
-            view = self._view(client)
         if transport is Transport.UDP:
-            version = self._source.version(client)
-            if version != view.version:
-                view.clear_hot()
-                view.version = version
-            hot = view.hot.get(payload[2:])
-            if hot is not None:
-                self._hot_hits += 1
-                return payload[:2] + hot.next_tail()
+            finished = self.hot_table(client).answer(payload, now)
+            if finished is not None:
+                return finished
+        view = self._view(client)
         self._now = now
-        if len(payload) < c.HEADER_BYTES or payload[2] & 0x80:
-            self._counts["refused_not_a_query"] += 1  # silence: an answer to an answer can go on for ever
+        if not is_query_untrusted(payload):
+            self._counts["refused_not_a_query"] += 1
             return None
         if payload[2] & 0x78:
             self._counts["refused_opcode"] += 1
-            return render_refusal(payload, c.NOTIMP)
+            return self._refuse(payload, c.NOTIMP)
         try:
             query = query_untrusted(payload)
         except FormatError:
             self._counts["refused_format"] += 1
-            return render_refusal(payload, c.FORMERR)
+            return self._refuse(payload, c.FORMERR)
         self._counts["asked"] += 1
         return self._answer(
             payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE), now
@@ -270,10 +252,11 @@ class Resolver:
         `queries` is what was understood, `refused_<reason>` what was not.
         """
         upstream = {f"upstream_{reason}": count for reason, count in self._forwarder.counts.items()}
+        hot_hits = self._hot_hits + sum(view.hot.hits for view in self._views.values())
         sizes = {
             "clients": len(self._views),
-            "queries": self._hot_hits + self._counts["asked"],
-            "hot_hits": self._hot_hits,
+            "queries": hot_hits + self._counts["asked"],
+            "hot_hits": hot_hits,
             "cache_entries": len(self._cache),
             "cache_bytes": self._cache.size_bytes,
             "flights": len(self._forwarder),
@@ -285,8 +268,7 @@ class Resolver:
         self._cache.check_invariants()
         self._forwarder.check_invariants()
         for view in self._views.values():
-            assert len(view.hot) <= self._config.hot_entries_per_client
-            assert view.hot_bytes <= self._config.hot_bytes_per_client
+            view.hot.check_invariants()
             assert 0 <= view.waiting <= self._config.max_waiting_per_client
         assert 0 <= self._waiting_clients <= self._waiting
         assert self._forwarder.next_deadline() <= self._now + self._config.budget_s or not len(
@@ -294,7 +276,13 @@ class Resolver:
         )
 
     def _view(self, client: Client) -> _View:
-        return self._views.setdefault(client, _View())
+        view = self._views.get(client)
+        if view is None:
+            hot = HotTable(
+                max_entries=self._config.hot_entries_per_client, max_bytes=self._config.hot_bytes_per_client
+            )
+            view = self._views[client] = _View(hot)
+        return view
 
     def _answer(self, payload: bytes, query: Query, view: _View, waiter: _Waiter, now: float) -> bytes | None:
         if self._forwarder.claim_probe(query.name, now):
@@ -306,17 +294,17 @@ class Resolver:
         if isinstance(decision, Reply):
             self._counts[f"answered_rcode_{decision.rcode}"] += 1
             if waiter.transport is Transport.UDP and decision.rcode in {c.NOERROR, c.NXDOMAIN}:
-                return payload[:2] + self._keep_hot(payload[2:], query, decision, view)
+                return self._keep_hot(payload, query, decision, view)
             return self._render(
                 query, decision, waiter.transport, self._rng.randrange(self._config.max_rotations)
             )
         if decision.otherwise is not None:
-            return self._forward(query, view.near, waiter._replace(otherwise=decision.otherwise), now)
+            return self._forward(payload, view.near, waiter._replace(otherwise=decision.otherwise), now)
         far = self._default_servers if view.servers is None else view.servers
-        return self._forward(query, view.near + far, waiter, now)
+        return self._forward(payload, view.near + far, waiter, now)
 
-    def _forward(self, query: Query, servers: Servers, waiter: _Waiter, now: float) -> bytes | None:
-        view = waiter.view
+    def _forward(self, payload: bytes, servers: Servers, waiter: _Waiter, now: float) -> bytes | None:
+        view, query = waiter.view, waiter.query
         if not servers:
             return self._fail(
                 waiter, answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is known")
@@ -327,7 +315,7 @@ class Resolver:
             self._counts["cache_hits"] += 1
             if kept.answer is None:
                 return self._fail(waiter, waiter.otherwise)
-            return self._relay(waiter, kept.answer, age_s=int(now - kept.stored_at))
+            return self._relay_kept(payload, waiter, kept, now)
         if not self._may_wait(view) or not self._forwarder.ask(key, waiter, waiter.client, now):
             return self._fail(waiter, _CROWDED)
         self._counts["forwarded"] += 1
@@ -384,6 +372,15 @@ class Resolver:
             return self._render(waiter.query, answers.absence(waiter.query), waiter.transport, 0)
         return self._relay(waiter, answer, age_s=0)
 
+    def _relay_kept(self, payload: bytes, waiter: _Waiter, kept: Kept, now: float) -> bytes:
+        """Hand a cached answer on, and keep it finished for as long as its TTLs show the same numbers."""
+        assert kept.answer is not None
+        age_s = int(now - kept.stored_at)
+        reply = self._relay(waiter, kept.answer, age_s=age_s)
+        if waiter.transport is Transport.UDP:
+            waiter.view.hot.keep(payload, reply, min(kept.stored_at + age_s + 1, kept.expires_at))
+        return reply
+
     def _fail(self, waiter: _Waiter, reply: Reply) -> bytes:
         self._counts["failed"] += 1
         return self._render(waiter.query, reply, waiter.transport, 0)
@@ -397,6 +394,9 @@ class Resolver:
             our_size_bytes=self._config.udp_limit_bytes,
         )
 
+    def _refuse(self, payload: bytes, rcode: int) -> bytes:
+        return render_refusal(payload, rcode, our_size_bytes=self._config.udp_limit_bytes)
+
     def _limit_bytes(self, query: Query, transport: Transport) -> int:
         if transport is Transport.TCP:
             return c.TCP_BYTES
@@ -407,25 +407,20 @@ class Resolver:
         our_size_bytes = self._config.udp_limit_bytes
         return render(query, reply, limit_bytes=limit_bytes, our_size_bytes=our_size_bytes, turn=turn)
 
-    def _keep_hot(self, tail: bytes, query: Query, reply: Reply, view: _View) -> bytes:
+    def _keep_hot(self, payload: bytes, query: Query, reply: Reply, view: _View) -> bytes:
         """Keep the answer for whoever sends the same octets again, and return it in one order."""
         records = len(reply.answers[-1][1].rdatas) if reply.answers else 1
         orders = min(records, self._config.max_rotations)
+        if orders == 1:
+            rendered = self._render(query, reply, Transport.UDP, 0)
+            view.hot.keep(payload, rendered, math.inf)
+            return rendered
 
         def finish(order: int) -> bytes:
             return self._render(query, reply, Transport.UDP, order * records // orders)[2:]
 
         # A random start: a question that is seldom repeated octet for octet must not always see the first order.
-        hot = _Hot(finish, orders, self._rng.randrange(orders))
-        first = hot.next_tail()
-        cost = _HOT_OVERHEAD_BYTES + len(tail) + orders * len(first)  # the orders are of much the same length
-        too_many = len(view.hot) >= self._config.hot_entries_per_client
-        if too_many or view.hot_bytes + cost > self._config.hot_bytes_per_client:
-            view.clear_hot()
-        if cost <= self._config.hot_bytes_per_client:
-            view.hot[tail] = hot
-            view.hot_bytes += cost
-        return first
+        return view.hot.keep_turning(payload, finish, orders=orders, turn=self._rng.randrange(orders))
 
 
 _CROWDED: Final = answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")

@@ -7,6 +7,8 @@ Datagrams are read in batches: wait until the socket is readable, then receive, 
 until the client's turn is over (turns.py). Waiting for each one costs two passes through the event loop; batches
 answer almost three times as many. After a batch the other listeners have their turn, so that one client cannot starve
 them. A client's connections have one turn together.
+Rejected: recvmmsg(2) and sendmmsg(2) by ctypes. They spare a tenth where 64 queries wait, and cost almost twice as
+much where one does, which is what a container sends.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 _BATCH: Final = 64
 """Datagrams a turn at most."""
 _DATAGRAM_BYTES: Final = 4096
-"""No query is longer; what is cut off fails to parse and is refused."""
+"""No query is longer: the rest is cut off, and with it what the query counted."""
 MAX_CONNECTIONS: Final = 64
 """TCP connections of one client; for one more the longest idle is closed."""
 IDLE_S: Final = 10.0
@@ -185,32 +187,49 @@ class Server:
         while not listener.closed:
             with contextlib.suppress(trio.ClosedResourceError):
                 await trio.lowlevel.wait_readable(listener.udp)
-                self._answer_batch(listener)
-                self._flush()
+                if self._answer_batch(listener):
+                    self._flush()
 
-    def _answer_batch(self, listener: _Listener) -> None:
+    def _answer_batch(self, listener: _Listener) -> bool:
+        """Take what has come, at most a turn's worth; say whether the resolver may want something done.
+
+        Nothing here waits, so source and servers stay as they are, and the finished answers right, for all of it. A
+        whole batch of finished answers fits into a turn, so the clock is looked at after the others only.
+        """
         self._before_answers()
+        has_asked = False
         now = self._clock()
         over_at = self._turns.begin()
         unsated = False
+        receive, send = listener.udp.recvfrom, listener.udp.sendto
+        finished = self._resolver.hot_table(listener.client).answer
         for _ in range(_BATCH):
             try:
-                payload, peer = listener.udp.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
+                payload, peer = receive(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
             except BlockingIOError:
                 break
             except OSError:
                 self._counts["receive_errors"] += 1
                 break
-            reply = self._ask(payload, listener, Transport.UDP, peer, now)
+            reply = finished(payload, now)
+            if reply is None:
+                has_asked = True
+                reply = self._ask(payload, listener, Transport.UDP, peer, now)
+                now = self._clock()
+                if reply is None:
+                    over_at -= LATER_S
+                unsated = now >= over_at
             if reply is not None:
-                self._send(listener, reply, peer)
-            else:
-                over_at -= LATER_S
-            now = self._clock()
-            if now >= over_at:
-                unsated = True
+                try:  # as _send does, without a call for each datagram
+                    send(reply, socket.MSG_DONTWAIT, peer)
+                except OSError:
+                    self._counts["send_errors"] += 1
+            if unsated:
                 break
+        else:
+            unsated = True
         self._turns.end(listener.client, unsated=unsated)
+        return has_asked
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""

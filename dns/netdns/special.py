@@ -2,6 +2,11 @@
 
 `localhost` is loopback, always. The rest are empty zones: their apex exists and holds nothing, everything below does
 not exist. Asking an upstream for them would tell strangers about the inside of this network and get a late "no".
+
+Two things are left to upstream, because a resolver in a container that validates would take our unsigned answers
+for forged ones. The DS of an empty zone belongs to the zone above (RFC 4035 3.1.4.1), which proves by it that the
+empty one is not signed. And a single label is a short name only when an address is wanted; asked for anything else
+(DS, DNSKEY, NS, SOA) it is a top-level domain.
 """
 
 from __future__ import annotations
@@ -15,6 +20,11 @@ from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRse
 
 _TTL_S: Final = 3600
 """These answers never change; an hour spares clients the question."""
+_SINGLE_LABEL_TTL_S: Final = 1
+"""A short name that nobody owns may be given to a container in the next second."""
+
+_ADDRESS_TYPES: Final = frozenset({c.A, c.AAAA, c.HTTPS, c.SVCB, c.ANY})
+"""What is asked by whoever wants to connect (RFC 9460 2.4.1: SVCB and HTTPS beside A and AAAA)."""
 
 _LOCALHOST: Final = name.from_text("localhost")
 _LOOPBACK: Final = {
@@ -73,13 +83,13 @@ _EMPTY_ZONES: Final[frozenset[Name]] = frozenset(
 )
 
 
-def empty_zone(apex: Name) -> Zone:
+def empty_zone(apex: Name, ttl_s: int = _TTL_S) -> Zone:
     """Return a zone as RFC 6303 3 describes it: its own name server, nobody to write to."""
     rname = name.from_text("nobody.invalid")
-    return Zone(apex, rdata.soa(apex, rname, serial=1, minimum_s=_TTL_S), _TTL_S)
+    return Zone(apex, rdata.soa(apex, rname, serial=1, minimum_s=ttl_s), ttl_s)
 
 
-ROOT_ZONE: Final = empty_zone(name.ROOT)
+ROOT_ZONE: Final = empty_zone(name.ROOT, _SINGLE_LABEL_TTL_S)
 """Shown for single labels that nobody owns: a host's short names are no business of the root servers."""
 
 
@@ -93,14 +103,13 @@ def lookup_before(qname: Name, rtype: int) -> Answer:
     return NotOurs()
 
 
-def lookup_after(qname: Name) -> Answer:
+def lookup_after(qname: Name, rtype: int) -> Answer:
     """Answer for a name that the source does not own, if it must not be forwarded."""
-    if qname != name.ROOT and qname[qname[0] + 1] == 0:
-        if qname in _EMPTY_ZONES:
-            return NoData(empty_zone(qname))
-        return NoSuchName(ROOT_ZONE)
     for _, suffix in name.suffixes(qname):
         if suffix in _EMPTY_ZONES:
-            zone = empty_zone(suffix)
-            return NoData(zone) if suffix == qname else NoSuchName(zone)
+            if suffix != qname:
+                return NoSuchName(empty_zone(suffix))
+            return NotOurs() if rtype == c.DS else NoData(empty_zone(suffix))
+    if rtype in _ADDRESS_TYPES and qname != name.ROOT and qname[qname[0] + 1] == 0:
+        return NoSuchName(ROOT_ZONE)
     return NotOurs()

@@ -1,6 +1,6 @@
 """A cursor over bytes that somebody else made. It owns all bounds checking: whoever reads through it cannot leave it.
 
-Messages of DNS are big-endian and counted. Sections that must be used up say so with `finish`.
+Messages of DNS are big-endian and counted.
 """
 
 from __future__ import annotations
@@ -45,8 +45,3 @@ class Reader:
         """Read `count` octets."""
         start = self._advance(count)
         return self.wire[start : start + count]
-
-    def finish(self) -> None:
-        """Refuse what is left over."""
-        if self.offset != self.end:
-            raise FormatError(f"{self.end - self.offset} octets left over")

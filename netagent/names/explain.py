@@ -193,7 +193,7 @@ def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind
     if isinstance(answer, NotOurs):
         answer = source.lookup(name, rtype, sandbox.sandbox_id)
     if isinstance(answer, NotOurs) and not behind_runtime:
-        return special.lookup_after(name) if answer.zone is None else NoSuchName(answer.zone)
+        return special.lookup_after(name, rtype) if answer.zone is None else NoSuchName(answer.zone)
     return answer
 
 

@@ -17,6 +17,8 @@ MAX_ITEMS: Final = 4096
 """Of any array."""
 
 _MAX_TEXT: Final = 512
+_MAX_DOMAIN: Final = 253
+"""Characters of the longest name that DNS can say (RFC 1035 3.1): the source makes octets of the domain."""
 
 
 def fields_of(change: Change) -> list[Any]:
@@ -108,7 +110,7 @@ def _address(value: Any) -> bytes:
 
 def _domain(value: Any) -> str:
     text = read_text(value)
-    if not all(is_name(label) for label in text.split(".")):
+    if len(text) > _MAX_DOMAIN or not all(is_name(label) for label in text.split(".")):
         _refuse(f"{text!r} is no domain name in our spelling")
     return text
 

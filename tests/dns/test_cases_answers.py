@@ -96,7 +96,6 @@ QUESTION_WEB = b"\x03web\x00\x00\x01\x00\x01"
             id="T11-long-name",
         ),
         pytest.param(header(7, 0x0100, 1, 0, 0, 0) + b"\xc0\x0c\x00\x01\x00\x01", id="T11-pointer-loop"),
-        pytest.param(header(7, 0x0100, 1, 0, 0, 0) + QUESTION_WEB + b"rubbish", id="T12-trailing"),
         pytest.param(
             header(7, 0x0100, 1, 0, 0, 2) + QUESTION_WEB + (b"\x00\x00\x29" + bytes(8)) * 2, id="T55-two-OPT"
         ),
@@ -123,6 +122,59 @@ def test_malformed_queries_get_formerr(play, payload):
         assert reply[3] & 0xF == dns.rcode.FORMERR
         assert world.server.statistics()["refused_format"] == 1
         await world.is_alive()
+
+    play(scenario)
+
+
+def test_t12_octets_behind_the_message_are_no_part_of_it(play):
+    async def scenario(world: World) -> None:
+        upstream = world.upstream(respond(("a.test.", 60, "A", "192.0.2.1")))
+        behave = upstream.behave
+        upstream.behave = lambda heard: [(delay_s, wire + b"rubbish") for delay_s, wire in behave(heard)]
+        for qname, data in (("web", set(WEB_A)), ("a.test", {"192.0.2.1"})):
+            for opt in ({}, {"use_edns": 0}):
+                query = dns.message.make_query(qname, "A", **opt)
+                payload = await world.raw(query.to_wire() + b"rubbish")
+                assert payload is not None
+                reply = dns.message.from_wire(payload)  # which takes no octet too many
+                assert texts(reply) == data
+                assert reply.edns == query.edns
+
+    play(scenario)
+
+
+BAD_COOKIE = b"\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x05\x00\x0a\x00\x01\x01"
+OPT = BAD_COOKIE[:9] + b"\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("payload", "rcode", "question", "edns"),
+    [
+        pytest.param(header(7, 0x0100, 1, 0, 0, 1) + QUESTION_WEB + BAD_COOKIE, "FORMERR", True, 0),
+        pytest.param(header(7, 0x0100, 1, 0, 0, 2) + QUESTION_WEB + OPT * 2, "FORMERR", True, 0),
+        pytest.param(header(7, 0x0100, 1, 0, 1, 0) + QUESTION_WEB + OPT, "FORMERR", True, 0),
+        pytest.param(header(7, 0x0100, 1, 0, 0, 1) + QUESTION_WEB + OPT[:-1], "FORMERR", True, -1),
+        pytest.param(header(7, 0x0100, 0, 0, 0, 1) + OPT, "FORMERR", False, 0),
+        pytest.param(header(7, 0x0100, 2, 0, 0, 1) + QUESTION_WEB * 2 + OPT, "FORMERR", False, -1),
+        pytest.param(header(7, 0x0100, 1, 0, 0, 1) + b"\xc0\x0c\x00\x01\x00\x01" + OPT, "FORMERR", False, -1),
+        pytest.param(header(7, 0x2100, 1, 0, 0, 1) + QUESTION_WEB + OPT, "NOTIMP", True, 0),
+        pytest.param(header(7, 0x7900, 1, 0, 0, 0) + QUESTION_WEB, "NOTIMP", True, -1),
+        pytest.param(header(7, 0x7900, 0, 0, 0, 0), "NOTIMP", False, -1),
+    ],
+)
+def test_a_refusal_repeats_the_question_and_answers_the_opt(play, payload, rcode, question, edns):
+    """An answer without OPT tells a resolver in a container that we know no EDNS (RFC 6891 7)."""
+
+    async def scenario(world: World) -> None:
+        raw = await world.raw(payload)
+        assert raw is not None
+        reply = dns.message.from_wire(raw)
+        assert dns.rcode.to_text(reply.rcode()) == rcode
+        assert [rrset.name.to_text() for rrset in reply.question] == ["web."] * question
+        assert (reply.edns, reply.options) == (edns, ())
+        assert reply.payload == (1232 if edns == 0 else 0)
+        assert bool(reply.ednsflags & 0x8000) == (edns == 0)
+        assert reply.id == 7
 
     play(scenario)
 
@@ -270,11 +322,43 @@ def test_t33_t84_t87_t106_other_types_of_own_names_stay_here(play, rtype):
     play(scenario)
 
 
-def test_t36_single_labels_never_leave(play):
+@pytest.mark.parametrize("rtype", ["A", "AAAA", "HTTPS", "SVCB", "ANY"])
+def test_t36_addresses_of_single_labels_are_never_asked_outside(play, rtype):
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
-        assert is_negative(await world.ask("nosuch"), "NXDOMAIN", ".")
+        reply = await world.ask("nosuch", rtype)
+        assert is_negative(reply, "NXDOMAIN", ".")
+        assert (reply.authority[0].ttl, reply.authority[0][0].minimum) == (
+            1,
+            1,
+        )  # it may be put in the next second
         assert upstream.heard == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("rtype", ["DS", "DNSKEY", "NS", "SOA", "TXT", "RRSIG"])
+def test_a_top_level_domain_is_the_worlds(play, rtype):
+    """A resolver in a container that validates asks for it, and "no such name" would undo all below."""
+    soa = (".", 60, "SOA", "ns.test. who.test. 1 2 3 4 30")
+
+    async def scenario(world: World) -> None:
+        upstream = world.upstream(respond(authority=[soa]))
+        assert is_negative(await world.ask("com", rtype), "NOERROR", ".")
+        assert len(upstream.heard) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("qname", ["home.arpa", "10.in-addr.arpa", "local", "8.e.f.ip6.arpa"])
+def test_the_zone_above_says_whether_an_empty_one_is_signed(play, qname):
+    async def scenario(world: World) -> None:
+        upstream = world.upstream(respond(rcode=dns.rcode.NXDOMAIN))
+        await world.ask(qname, "DS")
+        assert len(upstream.heard) == 1
+        assert is_negative(await world.ask(qname, "DNSKEY"), "NOERROR", f"{qname}.")
+        assert is_negative(await world.ask(f"x.{qname}", "DS"), "NXDOMAIN", f"{qname}.")
+        assert len(upstream.heard) == 1
 
     play(scenario)
 

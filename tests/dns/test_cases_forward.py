@@ -233,6 +233,38 @@ def test_t124_truncated_upstream_is_asked_by_tcp(play):
     play(scenario, budget_s=3.5)
 
 
+@pytest.mark.parametrize("cut_bytes", [0, 1, 5, 13, 15])
+def test_t124_an_answer_that_is_cut_inside_a_record_is_truncated_and_no_rubbish(play, cut_bytes):
+    """As Docker's resolver and others cut it: to 512 octets, wherever that is."""
+
+    async def scenario(world: World) -> None:
+        rows = [("a.test.", 60, "A", f"192.0.2.{number}") for number in range(100)]
+
+        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+            wire = bytearray(respond_to(heard, *rows).to_wire(max_size=65535))
+            if heard.transport is Transport.TCP:
+                return [(0.0, bytes(wire))]
+            wire[2] |= 0x02
+            return [(0.0, bytes(wire[: 12 + 12 + 16 * 20 + cut_bytes]))]
+
+        upstream = world.upstream(behave)
+        assert len(texts(await world.ask("a.test", use_edns=0, payload=4096))) > 20
+        assert [heard.transport for heard in upstream.heard] == [Transport.UDP, Transport.TCP]
+        assert "upstream_refused_answers" not in world.resolver.statistics()
+
+    play(scenario)
+
+
+def test_what_stays_truncated_by_tcp_is_handed_on_as_that(play):
+    async def scenario(world: World) -> None:
+        world.upstream(respond(("a.test.", 60, "A", "192.0.2.1"), flags=dns.flags.TC))
+        reply = await world.ask("a.test")
+        assert reply.flags & dns.flags.TC
+        assert world.resolver.statistics()["cache_entries"] == 0
+
+    play(scenario)
+
+
 def test_t125_truncated_and_no_tcp_is_a_failure_that_caches_nothing_else(play):
     async def scenario(world: World) -> None:
         def behave(heard: Heard) -> list[tuple[float, bytes]]:

@@ -166,6 +166,38 @@ def test_t66_trickled_octets_do_not_keep_a_connection(play, monkeypatch):
     play(scenario)
 
 
+@pytest.mark.parametrize(
+    "message", [b"", b"\x00\x07\x01\x00", b"\x00\x07\x81\x00" + bytes(8)], ids=["empty", "short", "an answer"]
+)
+def test_what_is_no_query_ends_a_connection_at_once(play, message):
+    """Also one that comes again and again: it used to count as a sign of life, and then as a query under way."""
+
+    async def scenario(world: World) -> None:
+        release = trio.Event()
+
+        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+            release.set()
+            return [(0.1, respond_to(heard, ("slow.test.", 60, "A", "192.0.2.1")).to_wire())]
+
+        world.upstream(behave)
+        stream = await world.stream()
+        await send_message(stream, dns.message.make_query("web", "A"))
+        await send_message(stream, dns.message.make_query("slow.test", "A"))
+        await release.wait()
+        await stream.send_all((len(message).to_bytes(2, "big") + message) * 3)
+        assert texts(await receive_message(stream)) == set(WEB_A)
+        assert texts(await receive_message(stream)) == {"192.0.2.1"}, (
+            "what was asked before is still answered"
+        )
+        with trio.fail_after(server.IDLE_CROWDED_S - 0.5), contextlib.suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""
+        assert world.server.statistics()["refused_not_a_query"] == 1
+        await world.wait_until(lambda: world.server.statistics()["connections"] == 0)
+        await world.is_alive()
+
+    play(scenario)
+
+
 def test_t67_the_longest_idle_connection_makes_room(play):
     async def scenario(world: World) -> None:
         streams = [await world.stream() for _ in range(server.MAX_CONNECTIONS)]

@@ -160,7 +160,33 @@ def test_additional_is_dropped_without_a_word():
 
 def test_refusal_copies_id_operation_and_recursion_desired():
     payload = struct.pack("!HHHHHH", 77, 0x2900 | 0x0040, 9, 9, 9, 9)
-    assert message.render_refusal(payload, c.NOTIMP) == struct.pack("!HHHHHH", 77, 0xA984, 0, 0, 0, 0)
+    refusal = message.render_refusal(payload, c.NOTIMP, our_size_bytes=1232)
+    assert refusal == struct.pack("!HHHHHH", 77, 0xA984, 0, 0, 0, 0)
+
+
+@given(st.binary(min_size=12, max_size=400), st.sampled_from([c.NOTIMP, c.FORMERR]))
+@example(bytes(4) + b"\x00\x01" + bytes(6) + b"\x01a\x00\x00\x01\x00\x01", c.FORMERR)
+def test_any_octets_can_be_refused_and_no_refusal_is_longer_than_512_octets(payload, rcode):
+    refusal = message.render_refusal(payload, rcode, our_size_bytes=1232)
+    assert len(refusal) <= 12 + 255 + 4 + 11
+    theirs = dns.message.from_wire(refusal)
+    assert (theirs.id, theirs.rcode()) == (int.from_bytes(payload[:2], "big"), rcode)
+
+
+@given(queries(), sections, sections, st.data())
+def test_a_truncated_message_may_end_anywhere(pair, answers, authority, data):
+    reply = Reply(c.NOERROR, answers=answers, authority=authority)
+    wire = bytearray(message.render(pair[1], reply, limit_bytes=65535, our_size_bytes=1232))
+    whole = message.message_untrusted(bytes(wire))
+    wire[2] |= c.TC >> 8
+    cut = data.draw(st.integers(whole.question_end, len(wire)))
+    read = message.message_untrusted(bytes(wire[:cut]))
+    assert read.questions == whole.questions
+    assert read.records == tuple(record for record in whole.records if record.end <= cut)
+    if cut < len(wire):
+        wire[2] &= ~(c.TC >> 8)
+        with pytest.raises(FormatError):
+            message.message_untrusted(bytes(wire[:cut]))
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_reverse_zones_cut_inside_a_label():
         "ip6.arpa",
     )
     for text in inside:
-        assert not isinstance(special.lookup_after(name.from_text(text)), NotOurs), text
+        assert not isinstance(special.lookup_after(name.from_text(text), c.PTR), NotOurs), text
     for text in outside:
-        assert isinstance(special.lookup_after(name.from_text(text)), NotOurs), text
-    assert isinstance(special.lookup_after(name.ROOT), NotOurs)
-    assert isinstance(special.lookup_after(name.from_text("local")), NoData)
+        assert isinstance(special.lookup_after(name.from_text(text), c.PTR), NotOurs), text
+    assert isinstance(special.lookup_after(name.ROOT, c.A), NotOurs)
+    assert isinstance(special.lookup_after(name.from_text("local"), c.A), NoData)

@@ -21,8 +21,12 @@ from tests.dns.world import make_source
 
 STEP_S = TURN_S / 4
 QUERIES = 100
-QUERY = dns.message.make_query("nosuch.mesh.internal", "A").to_wire()
-FRAMED = len(QUERY).to_bytes(2, "big") + QUERY
+QUERY = dns.message.make_query("victim.mesh.internal", "A").to_wire()
+
+
+def queries() -> list[bytes]:
+    """All different, so that none has a finished answer: those are a batch of 64, which is less than a turn."""
+    return [dns.message.make_query(f"n{number}.mesh.internal", "A").to_wire() for number in range(QUERIES)]
 
 
 class Clock:
@@ -90,8 +94,8 @@ def test_a_flood_of_datagrams_waits_for_its_turn(clients):
         address = stage.listen(f"hog{number}")
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         senders.append(sender)
-        for _ in range(QUERIES):
-            sender.sendto(QUERY, address)
+        for query in queries():
+            sender.sendto(query, address)
 
     async def floods(nursery: trio.Nursery) -> None:
         pass
@@ -109,7 +113,7 @@ def test_a_flood_by_streams_waits_for_its_turn(connections):
 
     async def pour(stream: trio.SocketStream) -> None:
         async with stream:
-            await stream.send_all(FRAMED * QUERIES)
+            await stream.send_all(b"".join(len(one).to_bytes(2, "big") + one for one in queries()))
             await trio.sleep_forever()
 
     async def floods(nursery: trio.Nursery) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgpack
 import pytest
 from fakes import names
+from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +111,7 @@ def test_any_rows_are_rows_or_refused(kind, fields):
         [5, "e", "n", "web", "h1", "web", [], [], [["http", 0, "tcp"]]],
         [5, "e", "n", "web", "h1", "web", [], [], [["http", True, "tcp"]]],
         [1, "", "mesh..internal"],
+        [1, "", ".".join(["a" * 63] * 4)],
         [9, "x", 1],
     ],
 )
@@ -130,6 +134,41 @@ def test_messages_are_cut_to_size():
 def test_a_message_too_long_is_refused_unread():
     with pytest.raises(ProtocolError, match="bytes"):
         parse_request_untrusted(msgpack.packb([2, 1, b"x" * MAX_MESSAGE_BYTES]))
+
+
+WORST_PAYLOADS = {
+    "small rows": [3, 1, [[2, "", "a", b"abcd"]] * 2900],
+    "rows that are removed": [3, 1, [[5, f"{n:x}"] for n in range(4096)]],
+    "one row of many labels": [3, 1, [[1, "", ".".join("a" * 120)]] * 120],
+    "links": [3, 1, [[4, "c", [], [["a.a.a.a.a.a", "a"]] * 2000, True]]],
+    "addresses": [3, 1, [[5, "e", "n", "a", "a", "a", [], [b"abcd"] * 4096, []]]],
+    "aliases": [3, 1, [[5, "e", "n", "a", "a", "a", ["a"] * 4096, [], []]]],
+    "ports": [3, 1, [[5, "e", "n", "a", "a", "a", [], [], [["a", 1, "a"]] * 4096]]],
+    "subnets": [3, 1, [[3, "n", "a", [[b"abcd", 8]] * 4000]]],
+    "sandboxes of a resolver": [1, 1, 1, "r", True, ["a"] * 4096],
+    "counters": [5, 1, {f"{n:x}": n % 100 for n in range(5000)}],
+    "empty arrays": [3, 1, [[]] * 4096],
+}
+
+
+@pytest.mark.parametrize("case", [*WORST_PAYLOADS, "nested", "lengths that are not there", "integers"])
+def test_a_message_costs_what_its_octets_cost(case):
+    """Instructions, counted; what runs below them is msgpack's C, which reads each octet once and takes no length on
+    its word."""
+    raw = {
+        "nested": b"\x91" * MAX_MESSAGE_BYTES,
+        "lengths that are not there": b"\xdd\xff\xff\xff\xff" * (MAX_MESSAGE_BYTES // 5),
+        "integers": b"\xdc\x7f\xf0" + b"\x01" * (MAX_MESSAGE_BYTES - 16),
+    }
+    payload = raw[case] if case in raw else msgpack.packb(WORST_PAYLOADS[case])
+    assert 4000 < len(payload) <= MAX_MESSAGE_BYTES
+
+    def parse(read) -> None:
+        with contextlib.suppress(ProtocolError):
+            read(payload)
+
+    for read in (parse_request_untrusted, parse_reply_untrusted):
+        instructions_of(parse, read, most=1000 + 40 * len(payload))
 
 
 def test_many_sandboxes_need_several_welcomes():

@@ -6,6 +6,7 @@ import ipaddress
 
 import pytest
 from fakes.names import subnet
+from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,12 @@ def test_a_file_that_is_not_there_says_nothing(tmp_path):
 @given(st.text(max_size=200))
 def test_any_text_is_read(text):
     assert len(parse_servers_untrusted("nameserver 192.0.2.1\n" + text)) >= 1
+
+
+@pytest.mark.parametrize(
+    "line", ["nameserver x\n", "nameserver ::x\n", "nameserver ::%x\n", "\n", "a ", "nameserver\f"]
+)
+def test_a_file_costs_what_its_octets_cost(line, tmp_path):
+    path = tmp_path / "resolv.conf"
+    path.write_text(line * (2**20 // len(line)))
+    instructions_of(read_servers, path, most=60 * 64 * 1024)

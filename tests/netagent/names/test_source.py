@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 
 import pytest
 from fakes import names
 from fakes.names import APP, BACK, ask, source_of, world
 
+from netagent.names.source import NEGATIVE_TTL_S
 from netagent.names.table import Kind, changes_between
+from netdns import constants
+from netdns.message import message_untrusted, render_query
 from netdns.name import from_text
+from netdns.rdata import soa_minimum_s
+from netdns.resolver import Resolver, Transport
 from netdns.source import Found
 
 
@@ -41,6 +47,20 @@ NX, NODATA = "nxdomain mesh.internal.", "nodata mesh.internal."
 )
 def test_fully_qualified_names(source, name, rtype, expected):
     assert ask(source, name, rtype) == expected
+
+
+@pytest.mark.parametrize("name", ["nobody", "nobody.app.mesh.internal", "9.0.160.10.in-addr.arpa", "gone"])
+def test_what_may_be_attached_next_is_absent_for_a_second(name):
+    """The bare label as well, which is the resolver's to answer: what is told is what was kept at longest."""
+    table = world() | dict([names.sandbox("c", APP, links=("away:gone",))])
+    resolver = Resolver(source=source_of(table), rng=random.Random(1), now=0.0)
+    query = render_query(7, from_text(name), constants.A, flags=constants.RD, opt=b"")
+    reply = resolver.handle_query(query, "c", Transport.UDP, "t", 1.0)
+    assert reply is not None
+    message = message_untrusted(reply)
+    assert message.flags & 0xF == constants.NXDOMAIN
+    (soa,) = message.records
+    assert (soa.rtype, soa.ttl_s, soa_minimum_s(soa.rdata)) == (constants.SOA, NEGATIVE_TTL_S, NEGATIVE_TTL_S)
 
 
 @pytest.mark.parametrize(
