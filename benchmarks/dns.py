@@ -136,7 +136,10 @@ def dnsmasq(address: str, names: Sequence[str], ttl_s: int, *options: str) -> It
         "--pid-file",
         "--log-facility=-",
     ]
-    with subprocess.Popen([*command, *options, *records], stderr=subprocess.DEVNULL) as process:
+    # In a session of its own, as the resolver process is: the kernel may give each session an equal share of time.
+    with subprocess.Popen(
+        [*command, *options, *records], stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         try:
             wait_for_answers(address, names[0])
             yield process.pid
