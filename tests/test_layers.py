@@ -126,6 +126,7 @@ PERFORMS = {
     "netagent.registry.reading",
     "netagent.registry.writer",
     # names
+    "netagent.names.capabilities",
     "netagent.names.channel",
     "netagent.names.daemon",
     "netagent.names.launch",
@@ -382,6 +383,7 @@ RECORD_SIDE = RECORD_PARTS | {
     "record_wire",
     "replication",
 }
+
 
 def files_of(package: str) -> dict[str, Path]:
     """The package's modules by name."""

@@ -10,6 +10,8 @@ Where the resolver of a container runtime holds 127.0.0.11, it stands in front o
 leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
 sandbox, for all names that are not ours (docs/design/0009).
 
+Of the rights that it starts with it keeps almost none (netagent.names.capabilities).
+
 In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
 frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
 takes.
@@ -31,15 +33,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from netagent.datapath import netns
 from netagent.datapath.redirect import open_exempt, open_redirect
 from netagent.model.sandbox import SandboxId
+from netagent.names import capabilities
 from netagent.names.channel import Channel, SocketPair
 from netagent.names.daemon import LOCKED_STATUS, Ready, become_daemon
 from netagent.names.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
@@ -58,6 +61,8 @@ _RESOLV_CONF_PERIOD_S: Final = 2.0
 
 _MAX_CONNECTIONS: Final = 8
 """One agent, its successor, and somebody who counts."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class ResolverProcess:
         if not listen.behind_runtime:
             return effect
         try:
-            self._redirects[sandbox_id] = netns.call_beside(pair.udp, open_redirect)
+            self._redirects[sandbox_id] = _beside(pair, open_redirect)
         except OSError as error:
             return session.give_back(
                 listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
@@ -176,7 +181,7 @@ class ResolverProcess:
         pair = self._sockets.get(SandboxId(str(server.near)))
         if pair is None:
             raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
-        return netns.call_beside(pair.udp, lambda: open_exempt(kind))
+        return _beside(pair, lambda: open_exempt(kind))
 
     async def _watch_upstreams(self) -> None:
         servers: tuple[str, ...] | None = None
@@ -196,6 +201,12 @@ class ResolverProcess:
             **self._counters,
         }
         return {**self._server.statistics(), **own}
+
+
+def _beside(pair: SocketPair, fn: Callable[[], T]) -> T:
+    """Call `fn` in the sandbox that the sockets are in, with the rights that this takes. OSError."""
+    with capabilities.raised():
+        return netns.call_beside(pair.udp, fn)
 
 
 async def _serve_until_told(process: ResolverProcess) -> None:
@@ -258,6 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         locked = isinstance(error, BlockingIOError)
         return _give_up(ready, LOCKED_STATUS if locked else 1, str(error.strerror or error))
+    try:
+        capabilities.keep_few()
+    except OSError as error:
+        _log.warning("more rights are left than are needed: %s", error.strerror)
     process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
     if ready is not None:
         ready.succeed()
