@@ -173,6 +173,7 @@ class Resolver:
         view.near = checked_near
         view.veiled = veiled or _sees_all
         view.forwarding = forwarding
+        view.clear_hot()
 
     def forget_client(self, client: Client) -> None:
         """Drop all that is kept for a client, and the answers it still waits for."""
