@@ -129,6 +129,7 @@ PERFORMS = {
     "netagent.registry.reading",
     "netagent.registry.writer",
     # names
+    "netagent.names.capabilities",
     "netagent.names.channel",
     "netagent.names.daemon",
     "netagent.names.launch",
@@ -234,12 +235,15 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.names.process": {
         "netagent.datapath.netns", "netagent.datapath.redirect", "netagent.model", "netagent.names", "netdns",
     },
+    "netagent.names.supervisor": {
+        "netagent.datapath.redirect", "netagent.errors", "netagent.model", "netagent.names",
+    },
     "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view"},
     "netagent.names.explain": {
         "netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view", "netdns",
     },
     "netagent.projection": {
-        "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.model",
+        "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.log", "netagent.model",
         "netagent.names.supervisor", "netagent.names.table", "netagent.pieces", "netagent.registry",
         "netgossip.types",
     },

@@ -42,6 +42,8 @@ MAX_CONNECTIONS: Final = 64
 IDLE_S: Final = 10.0
 IDLE_CROWDED_S: Final = 2.0
 """From the last whole message to the close; the second when three quarters of the connections are taken."""
+RETIRING_S: Final = 10.0
+"""A query that is being forwarded ends before; the longest that a stub resolver usually waits is 5 s."""
 _BACKLOG: Final = 128
 """Connections waiting to be accepted: twice what a client may have."""
 _ACCEPT_PAUSE_S: Final = 0.1
@@ -57,12 +59,14 @@ class _Listener:
         self.streams_turn = trio.Lock()
         self.connections: set[Connection] = set()
         self.closed = False
+        self.ended = trio.Event()
 
     def idle_s(self) -> float:
         return IDLE_CROWDED_S if len(self.connections) > MAX_CONNECTIONS * 3 // 4 else IDLE_S
 
     def close(self, *, running: bool) -> None:
         self.closed = True
+        self.ended.set()
         self.scope.cancel()
         for sock in (self.udp, self.tcp):
             if running:
@@ -94,6 +98,7 @@ class Server:
         self._before_answers = before_answers
         self._turns = Turns(clock)
         self._listeners: dict[Client, _Listener] = {}
+        self._retiring: set[_Listener] = set()
         self._nursery: trio.Nursery | None = None
         self._exchanges: Exchanges | None = None
         self._timer_at = math.inf
@@ -122,6 +127,30 @@ class Server:
             listener.close(running=self._nursery is not None)
             self._turns.end(client, unsated=False)
             self._resolver.forget_client(client)
+        for old in [one for one in self._retiring if one.client == client]:
+            old.close(running=self._nursery is not None)
+
+    def replace_listener(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
+        """Answer a client on other sockets from now on. For RETIRING_S what comes to those that it had, or has come,
+        is answered by them as well; then they are closed. Raises UsageError if it has none."""
+        old = self._listeners.pop(client, None)
+        if old is None:
+            raise UsageError(f"client {client!r} has no listener")
+        self.add_listener(client, udp, tcp)
+        if self._nursery is None:
+            old.close(running=False)
+        else:
+            self._retiring.add(old)
+            self._nursery.start_soon(self._retire, old)
+
+    async def _retire(self, old: _Listener) -> None:
+        try:
+            with trio.move_on_after(RETIRING_S):
+                await old.ended.wait()
+        finally:
+            self._retiring.discard(old)
+            if not old.closed:
+                old.close(running=True)
 
     def clients(self) -> tuple[Client, ...]:
         """Return who has a listener, in the order of adding."""

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 import trio
 
+from netagent.datapath.redirect import open_lead
 from netagent.errors import RefusedError
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 RESOLVER_ADDRESS = ("127.0.0.11", 53)
 """Where containers' resolv.conf points; Docker's own choice, so that configurations made for it go on working."""
+_LED_PORTS = range(61053, 61117)
+"""Above the kernel's default range for clients (32768 to 60999), where hardly any program listens."""
 _RESOLVER_BACKLOG = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -152,23 +155,55 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-async def make_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
-    """(UDP, listening TCP) at 127.0.0.11 port 53 inside the namespace, non-blocking; its `lo` is brought up for them.
+async def make_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket, socket.socket]:
+    """(UDP, listening TCP, lead) inside the namespace, non-blocking; its `lo` is brought up for them.
 
-    OSError (EADDRINUSE) when somebody in there has the port; no socket is left open then.
+    The first two are at 127.0.0.11 and a high port; the third is what 127.0.0.11 port 53 leads there by, for as long
+    as a copy of it is open (netagent.datapath.redirect). OSError when nf_tables refuses; no socket is left open then.
     """
-    return await run_in_netns(netns_fd, _bind_resolver_sockets)
+    return await run_in_netns(netns_fd, _make_led_sockets)
 
 
-def _bind_resolver_sockets() -> tuple[socket.socket, socket.socket]:
+async def bind_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
+    """(UDP, listening TCP) as above, but at port 53 itself: where nothing can be led.
+
+    OSError (EADDRINUSE) when another program in there has the port.
+    """
+    return await run_in_netns(netns_fd, bound_resolver_sockets)
+
+
+def bound_resolver_sockets() -> tuple[socket.socket, socket.socket]:
+    """The same in the calling thread's namespace."""
+    return _bind_resolver_sockets(RESOLVER_ADDRESS)
+
+
+def _make_led_sockets() -> tuple[socket.socket, socket.socket, socket.socket]:
+    for port in _LED_PORTS:
+        try:
+            udp, tcp = _bind_resolver_sockets((RESOLVER_ADDRESS[0], port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port != _LED_PORTS[-1]:
+                continue
+            raise
+        try:
+            # Last: from here on queries come, and the sockets keep them.
+            return udp, tcp, open_lead(port)
+        except BaseException:
+            udp.close()
+            tcp.close()
+            raise
+    raise AssertionError("unreachable")
+
+
+def _bind_resolver_sockets(address: tuple[str, int]) -> tuple[socket.socket, socket.socket]:
     with ExitStack() as opened:
         udp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
         tcp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         _bring_loopback_up(udp)
-        udp.bind(RESOLVER_ADDRESS)
+        udp.bind(address)
         # After a restart of the resolver its old connections may linger.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind(RESOLVER_ADDRESS)
+        tcp.bind(address)
         tcp.listen(_RESOLVER_BACKLOG)
         opened.pop_all()
     return udp, tcp

@@ -17,6 +17,8 @@ NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = 0, 1, 2, 3,
 NEWSETELEM, GETSETELEM, DELSETELEM, GETOBJ = 12, 13, 14, 19
 FAMILY_INET, FAMILY_NETDEV, FAMILY_BRIDGE = 1, 5, 7  # <linux/netfilter.h>; `ip` is AF_INET
 _REMOVALS: Final = {DELTABLE, DELSETELEM}
+TABLES: Final = 10
+"""The subsystem of netfilter, in the upper half of a message's number (NFNL_SUBSYS_NFTABLES)."""
 EXCLUSIVE, APPEND = 0x200, 0x800  # NLM_F_EXCL, NLM_F_APPEND
 TABLE_F_OWNER, TABLE_F_PERSIST = 0x2, 0x4
 
@@ -26,7 +28,7 @@ _FAMILY_BYTES: Final = 4  # struct nfgenmsg
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
 _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x300, 0x10
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_BATCH_BEGIN, _BATCH_END, _NFTABLES = 0x10, 0x11, 10
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWGEN, _GETGEN = 15, 16
 _NESTED: Final = 0x8000
 _RECEIVE_BYTES: Final = 1 << 16
@@ -58,12 +60,12 @@ def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
     """Make all changes or none. Raises OSError with the kernel's reason."""
     if not changes:
         return
-    border = struct.pack("=BBH", socket.AF_UNSPEC, 0, socket.htons(_NFTABLES))
+    border = struct.pack("=BBH", socket.AF_UNSPEC, 0, socket.htons(TABLES))
     frames = [_frame(_BATCH_BEGIN, 0, border)]
     for change in changes:
         flags = change.flags | _NLM_F_ACK | (0 if change.kind in _REMOVALS else _NLM_F_CREATE)
         family = struct.pack("=BBH", change.family, 0, 0)
-        frames.append(_frame(_NFTABLES << 8 | change.kind, flags, family + change.attributes))
+        frames.append(_frame(TABLES << 8 | change.kind, flags, family + change.attributes))
     frames.append(_frame(_BATCH_END, 0, border))
     sock.send(b"".join(frames))
     # One answer to each change, or, when the whole was refused, at least one.
@@ -75,9 +77,9 @@ def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
 
 def generation(sock: socket.socket) -> int:
     """The number that every change of the namespace's ruleset raises. OSError when the kernel does not say."""
-    sock.send(_frame(_NFTABLES << 8 | _GETGEN, 0, struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)))
+    sock.send(_frame(TABLES << 8 | _GETGEN, 0, struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)))
     for kind, _, body in _received(sock):
-        if kind == _NFTABLES << 8 | _NEWGEN:  # its first attribute is the number
+        if kind == TABLES << 8 | _NEWGEN:  # its first attribute is the number
             (found,) = struct.unpack_from("!I", body, _FAMILY_BYTES + 4)
             return int(found)
     raise OSError(errno.EIO, "nf_tables: no generation")
@@ -89,7 +91,7 @@ def dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> list
     OSError with the kernel's reason (ENOENT: no such table or set); EINTR when the ruleset changed in between.
     """
     header = struct.pack("=BBH", family, 0, 0)
-    sock.send(_frame(_NFTABLES << 8 | kind, _NLM_F_DUMP, header + attributes))
+    sock.send(_frame(TABLES << 8 | kind, _NLM_F_DUMP, header + attributes))
     found, code, is_done = [], 0, False
     for answer, flags, body in _received(sock):
         if flags & _NLM_F_DUMP_INTR:

@@ -10,12 +10,15 @@ import ipaddress
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from netagent.doctor.drift import State
 from netagent.doctor.line import Line
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.usecases.endpoint_rules import gives_way_out
+
+_DNS_PORT: Final = 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class InsideFacts:
     routes: frozenset[tuple[str, str]] = frozenset()
     """(interface, destination)."""
     resolver_sockets: frozenset[str] = frozenset()
-    """`udp` and `tcp`, those that are at 127.0.0.11 port 53."""
+    """`udp` and `tcp`, those that have what is sent to 127.0.0.11 port 53."""
+    resolver_port: int = _DNS_PORT
+    """Where they are: another one if port 53 is led there."""
 
 
 def inside_lines(
@@ -119,13 +124,15 @@ def _defaults(row: LocalEndpointRow, network: NetworkView, facts: InsideFacts) -
 
 
 def _sockets(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:
+    port = facts.resolver_port
+    how = f"led to port {port}" if port != _DNS_PORT else "a DNS server in the container can't have this port"
     for protocol in ("udp", "tcp"):
         is_there = protocol in facts.resolver_sockets
         yield Line(
             "resolver",
             f"127.0.0.11 port 53 {protocol} in {row.target}",
             State.PRESENT if is_there else State.MISSING,
-            "" if is_there else "nobody answers names there",
+            how if is_there else "nobody answers names there",
             "" if is_there else "restart the agent; if it stays away, `netagent detach` and attach it again",
         )
 

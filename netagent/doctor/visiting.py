@@ -15,7 +15,8 @@ import trio
 
 from netagent.datapath.link import address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink import Netlink, Request, open_socket
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
+from netagent.datapath.redirect import led_port
 from netagent.datapath.route import RTM_GETROUTE, decode, route_request_body
 from netagent.doctor.inside import InsideFacts, InsideLink
 from netagent.errors import NetagentError
@@ -23,9 +24,8 @@ from netagent.registry.row import LocalEndpointRow
 
 AT_ONCE = 4
 """Each visit is a thread; the kernel serialises most of what they do."""
-_RESOLVER = "0B00007F:0035"
-"""127.0.0.11 port 53 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
-_RESOLVER_BIG_ENDIAN = "7F00000B:0035"
+_RESOLVERS = {"0B00007F", "7F00000B"}
+"""127.0.0.11 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
 _MAX_TABLE_BYTES = 1 << 20
 _LISTEN, _UNCONNECTED = "0A", "07"
 
@@ -53,16 +53,16 @@ async def visit(row: LocalEndpointRow) -> InsideFacts:
     """One namespace as it is now; what keeps us out is told in `problem`."""
     try:
         with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
-            sock, sockets = await run_in_netns(netns_fd, _open_inside)
+            sock, resolver = await run_in_netns(netns_fd, _open_inside)
         with closing(Netlink(sock)) as inside:
-            return await _look(inside, sockets)
+            return await _look(inside, resolver)
     except NetagentError as error:
         return InsideFacts(problem=error.message)
     except OSError as error:
         return InsideFacts(problem=f"it cannot be looked into: {error.strerror or error}")
 
 
-def _open_inside() -> tuple[socket.socket, frozenset[str]]:
+def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
     sock = open_socket()
     try:
         return sock, resolver_sockets()
@@ -71,19 +71,25 @@ def _open_inside() -> tuple[socket.socket, frozenset[str]]:
         raise
 
 
-def resolver_sockets() -> frozenset[str]:
-    """`udp` and `tcp`, if somebody has the resolver's address in the calling thread's namespace."""
+def resolver_sockets() -> tuple[frozenset[str], int]:
+    """`udp` and `tcp`, if 127.0.0.11 port 53 means one in the calling thread's namespace, and the port it has."""
+    try:
+        port = led_port() or RESOLVER_ADDRESS[1]
+    except OSError:  # a kernel without nf_tables leads nowhere
+        port = RESOLVER_ADDRESS[1]
+    wanted = {f"{address}:{port:04X}" for address in _RESOLVERS}
     found = set()
     for protocol, state in (("udp", _UNCONNECTED), ("tcp", _LISTEN)):
         with Path(f"/proc/thread-self/net/{protocol}").open(encoding="ascii") as table:
             for line in table.read(_MAX_TABLE_BYTES).splitlines():
                 fields = line.split()
-                if len(fields) > 3 and fields[1] in {_RESOLVER, _RESOLVER_BIG_ENDIAN} and fields[3] == state:
+                if len(fields) > 3 and fields[1] in wanted and fields[3] == state:
                     found.add(protocol)
-    return frozenset(found)
+    return frozenset(found), port
 
 
-async def _look(inside: Netlink, sockets: frozenset[str]) -> InsideFacts:
+async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> InsideFacts:
+    sockets, port = resolver
     links = {link.index: link for link in [decode_link(m.body) for m in await inside.dump(link_dump())]}
     addresses = [decode_address(message.body) for message in await inside.dump(address_dump())]
     routes = set()
@@ -99,4 +105,5 @@ async def _look(inside: Netlink, sockets: frozenset[str]) -> InsideFacts:
         ),
         routes=frozenset(routes),
         resolver_sockets=sockets,
+        resolver_port=port,
     )

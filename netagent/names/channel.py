@@ -1,7 +1,8 @@
-"""A local SOCK_SEQPACKET connection on which a message may bring a pair of sockets (SCM_RIGHTS), under trio.
+"""A local SOCK_SEQPACKET connection on which a message may bring the sockets of a sandbox (SCM_RIGHTS), under trio.
 
 What arrives is not believed: of descriptors, only a bound UDP socket and a listening TCP socket together are taken,
-and all others are closed on the spot, so that no message can fill the table of open files.
+with a socket of netfilter behind them or without, and all others are closed on the spot, so that no message can fill
+the table of open files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -17,7 +19,8 @@ import trio
 
 from netagent.names.protocol import MAX_MESSAGE_BYTES
 
-_MAX_DESCRIPTORS: Final = 2
+_MAX_DESCRIPTORS: Final = 3
+_NETLINK_NETFILTER: Final = 12  # <linux/netlink.h>
 _DESCRIPTOR_BYTES: Final = array.array("i").itemsize
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 """The kernel closes what does not fit."""
@@ -28,11 +31,15 @@ class SocketPair(NamedTuple):
 
     udp: socket.socket
     tcp: socket.socket
+    lead: socket.socket | None = None
+    """What leads 127.0.0.11 port 53 to their port lives by this one. None: they have port 53 themselves."""
 
     def close(self) -> None:
         """Close our copies. The sockets live as long as anybody has a copy."""
         self.udp.close()
         self.tcp.close()
+        if self.lead is not None:
+            close_aside(self.lead)
 
     def copy(self) -> SocketPair:
         """Return copies, to be closed on their own.
@@ -40,7 +47,16 @@ class SocketPair(NamedTuple):
         Not by `socket.dup`: that sets whether reading waits, which all copies have in common. The process would wait
         in a read that it knows to return at once, and with it the names of every container.
         """
-        return SocketPair(*(socket.socket(fileno=os.dup(one.fileno())) for one in self))
+        return SocketPair(*(socket.socket(fileno=os.dup(one.fileno())) for one in self if one is not None))
+
+
+def close_aside(owner: socket.socket) -> None:
+    """Close the socket that an nftables table lives by, without waiting.
+
+    Whoever closes the last copy stands still until every processor has left the table: some 15 ms, in which no other
+    name would be answered.
+    """
+    threading.Thread(target=owner.close, name="close", daemon=True).start()
 
 
 async def connect(path: Path) -> trio.socket.SocketType:
@@ -87,7 +103,7 @@ class Channel:
             return
         copies = sockets.copy()
         try:
-            descriptors = array.array("i", [one.fileno() for one in copies])
+            descriptors = array.array("i", [one.fileno() for one in copies if one is not None])
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
             await self._connection.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
         finally:
@@ -126,11 +142,16 @@ def _take_pair_untrusted(descriptors: list[int]) -> SocketPair | None:
             sockets.append(socket.socket(fileno=descriptor))
         except OSError:  # no socket at all
             os.close(descriptor)
-    if len(sockets) == 2 and _is_udp(sockets[0]) and _is_listening_tcp(sockets[1]):
+    whole = len(sockets) == len(descriptors) in {2, 3} and all(map(_is_netfilter, sockets[2:]))
+    if whole and _is_udp(sockets[0]) and _is_listening_tcp(sockets[1]):
         return SocketPair(*sockets)
     for one in sockets:
         one.close()
     return None
+
+
+def _is_netfilter(one: socket.socket) -> bool:
+    return one.family == socket.AF_NETLINK and one.proto == _NETLINK_NETFILTER
 
 
 def _is_udp(one: socket.socket) -> bool:

@@ -8,7 +8,10 @@ agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and takes 
 
 Where the resolver of a container runtime holds 127.0.0.11, it stands in front of that one: it holds the rule that
 leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
-sandbox, for all names that are not ours (docs/design/0009).
+sandbox, for all names that are not ours (docs/design/0009). What leads 127.0.0.11 port 53 to our sockets is another
+matter: that comes and goes with them (docs/design/0023).
+
+Of the rights that it starts with it keeps almost none (netagent.names.capabilities).
 
 In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
 frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
@@ -31,16 +34,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from netagent.datapath import netns
-from netagent.datapath.redirect import open_exempt, open_redirect
+from netagent.datapath.redirect import end_lead, end_redirect, open_exempt, open_redirect
 from netagent.model.sandbox import SandboxId
-from netagent.names.channel import Channel, SocketPair
+from netagent.names import capabilities
+from netagent.names.channel import Channel, SocketPair, close_aside
 from netagent.names.daemon import LOCKED_STATUS, Ready, become_daemon
 from netagent.names.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
 from netagent.names.session import Answering, Effect, Session
@@ -58,6 +62,8 @@ _RESOLV_CONF_PERIOD_S: Final = 2.0
 
 _MAX_CONNECTIONS: Final = 8
 """One agent, its successor, and somebody who counts."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +90,8 @@ class ResolverProcess:
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._redirects: dict[SandboxId, socket.socket] = {}
         self._forwarding: dict[SandboxId, bool] = {}
+        self._bound: dict[SandboxId, SocketPair] = {}
+        """Handed to an agent of an earlier release, and to be kept until it has ended us."""
         self._connections = 0
         self._agent: trio.CancelScope | None = None
         self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
@@ -121,16 +129,30 @@ class ResolverProcess:
     def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
         """Keep the sockets, and have queries come to them; returns what is left to do."""
         sandbox_id = listen.sandbox_id
-        self._drop(sandbox_id)
-        self._sockets[sandbox_id] = pair
+        before = self._sockets.get(sandbox_id)
         if not listen.behind_runtime:
+            self._end_redirect(sandbox_id)
+        elif sandbox_id not in self._redirects:  # one that is there goes on: without it the runtime answers
+            try:
+                self._redirects[sandbox_id] = _beside(pair, open_redirect)
+            except OSError as error:
+                pair.close()
+                return session.give_back(
+                    listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
+                )
+        self._sockets[sandbox_id] = pair
+        if before is None:
             return effect
-        try:
-            self._redirects[sandbox_id] = netns.call_beside(pair.udp, open_redirect)
-        except OSError as error:
-            return session.give_back(
-                listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
-            )
+        if sandbox_id in self._server.clients():
+            # What came to the old sockets is answered by them, though new queries come to the new ones already.
+            self._server.replace_listener(sandbox_id, pair.udp, pair.tcp)
+            if before.lead is not None:
+                close_aside(before.lead)
+        else:
+            before.close()
+        # Who is asked for what is not ours is another question now.
+        if sandbox_id in self._forwarding:
+            self._set_upstreams(sandbox_id, forward=self._forwarding[sandbox_id])
         return effect
 
     async def _carry_out(self, effect: Effect, channel: Channel, scope: trio.CancelScope) -> None:
@@ -145,36 +167,64 @@ class ResolverProcess:
             self._drop(effect.close)
         self._update_listeners()
         for reply in effect.replies:
-            sockets = None if effect.sockets_of is None else self._sockets[effect.sockets_of]
-            await channel.send(reply, sockets)
+            await channel.send(reply, self._sockets_for(effect))
         if effect.count is not None:
             await channel.send(reply_bytes(Statistics(effect.count, self._statistics())))
+
+    def _sockets_for(self, effect: Effect) -> SocketPair | None:
+        sandbox_id = effect.sockets_of
+        if sandbox_id is None:
+            return None
+        pair = self._sockets[sandbox_id]
+        if pair.lead is None or not effect.bound:
+            return pair
+        # The agent of an earlier release is about to end us, and with us the last copy of the lead.
+        if sandbox_id not in self._bound:
+            try:
+                self._bound[sandbox_id] = SocketPair(*_beside(pair, netns.bound_resolver_sockets))
+            except OSError as error:
+                _log.warning("an earlier release can't answer in sandbox %s: %s", sandbox_id, error)
+        return self._bound.get(sandbox_id, pair)
 
     def _drop(self, sandbox_id: SandboxId) -> None:
         self._server.remove_listener(sandbox_id)
         self._forwarding.pop(sandbox_id, None)
-        redirect = self._redirects.pop(sandbox_id, None)
-        if redirect is not None:
-            redirect.close()
+        self._end_redirect(sandbox_id)
+        bound = self._bound.pop(sandbox_id, None)
+        if bound is not None:
+            bound.close()
         pair = self._sockets.pop(sandbox_id, None)
         if pair is not None:
+            if pair.lead is not None:
+                with capabilities.raised():
+                    end_lead(pair.lead)
             pair.close()
+
+    def _end_redirect(self, sandbox_id: SandboxId) -> None:
+        redirect = self._redirects.pop(sandbox_id, None)
+        if redirect is not None:
+            with capabilities.raised():
+                end_redirect(redirect)
+            close_aside(redirect)
 
     def _update_listeners(self) -> None:
         """Answer for all that are ready, as their rows say."""
         ready = self._answering.ready()
         for sandbox_id in ready.keys() - self._forwarding.keys():
-            udp, tcp = self._sockets[sandbox_id]
-            self._server.add_listener(sandbox_id, udp, tcp)
+            pair = self._sockets[sandbox_id]
+            self._server.add_listener(sandbox_id, pair.udp, pair.tcp)
         # One whose row is gone keeps its sockets until they are closed, and sees nothing of the world meanwhile.
         for sandbox_id in self._forwarding.keys() | ready.keys():
             forward = sandbox_id in ready and ready[sandbox_id].forward
             if self._forwarding.get(sandbox_id) is not forward:
-                near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
-                # The runtime knows addresses of its containers on our networks, and not which of them are hidden.
-                veiled = functools.partial(self._answering.source.claims, sandbox_id)
-                self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near, veiled=veiled)
-                self._forwarding[sandbox_id] = forward
+                self._set_upstreams(sandbox_id, forward=forward)
+
+    def _set_upstreams(self, sandbox_id: SandboxId, *, forward: bool) -> None:
+        near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
+        # The runtime knows addresses of its containers on our networks, and not which of them are hidden.
+        veiled = functools.partial(self._answering.source.claims, sandbox_id)
+        self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near, veiled=veiled)
+        self._forwarding[sandbox_id] = forward
 
     def _open_upstream_socket(self, server: Upstream, kind: socket.SocketKind) -> socket.socket:
         """The host's servers are asked from here, a runtime's resolver from inside its sandbox."""
@@ -183,7 +233,7 @@ class ResolverProcess:
         pair = self._sockets.get(SandboxId(str(server.near)))
         if pair is None:
             raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
-        return netns.call_beside(pair.udp, lambda: open_exempt(kind))
+        return _beside(pair, lambda: open_exempt(kind))
 
     def _follow_upstreams(self) -> None:
         servers = self._upstreams.news()
@@ -204,6 +254,12 @@ class ResolverProcess:
             **self._counters,
         }
         return {**self._server.statistics(), **own}
+
+
+def _beside(pair: SocketPair, fn: Callable[[], T]) -> T:
+    """Call `fn` in the sandbox that the sockets are in, with the rights that this takes. OSError."""
+    with capabilities.raised():
+        return netns.call_beside(pair.udp, fn)
 
 
 async def _serve_until_told(process: ResolverProcess) -> None:
@@ -266,6 +322,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         locked = isinstance(error, BlockingIOError)
         return _give_up(ready, LOCKED_STATUS if locked else 1, str(error.strerror or error))
+    try:
+        capabilities.keep_few()
+    except OSError as error:
+        _log.warning("more rights are left than are needed: %s", error.strerror)
     process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
     if ready is not None:
         ready.succeed()

@@ -5,7 +5,7 @@ message is a msgpack array `[type, sequence, …]`; positions are only ever appe
 ignored. `sequence` is the agent's number for a request; an answer carries the number of what it answers.
 
     agent -> resolver                              resolver -> agent
-    HELLO   [1, s, version, release]               WELCOME    [1, s, version, release, more, [sandbox id…]]
+    HELLO   [1, s, version, release, leads]        WELCOME    [1, s, version, release, more, [sandbox id…]]
     BEGIN   [2, s]                                 (nothing)
     ROWS    [3, s, [row…]]                         (nothing)
     COMMIT  [4, s]                                 DONE       [2, s]
@@ -15,8 +15,10 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
     anything that is not understood                REFUSED    [3, s, reason]
 
-The sockets are one for UDP and one for TCP. `behind` is true when the resolver of a container runtime holds
-127.0.0.11 in the sandbox; where it is missing it is false.
+The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is led to them, the one that the lead lives
+by (netagent.datapath.redirect). `leads` says that the agent knows of such; one that does not is sent sockets that
+have port 53 themselves. `behind` is true when the resolver of a container runtime holds
+127.0.0.11 in the sandbox. Where either is missing it is false.
 
 BEGIN … COMMIT is a full table: rows are taken as they come, and COMMIT removes those that were not mentioned in
 between. ROWS outside of it are changes. So a table that breaks off half-way has removed nothing.
@@ -72,6 +74,8 @@ class Hello:
     sequence: int
     version: int
     release: str
+    leads: bool = True
+    """Takes sockets that 127.0.0.11 port 53 is led to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,7 @@ def request_bytes(request: Request) -> bytes:
     head = [_REQUEST_TYPES[type(request)], request.sequence]
     match request:
         case Hello():
-            return _pack([*head, request.version, request.release])
+            return _pack([*head, request.version, request.release, request.leads])
         case Rows():
             return _pack([*head, [fields_of(change) for change in request.changes]])
         case Listen():
@@ -283,8 +287,8 @@ def parse_reply_untrusted(payload: bytes) -> Reply:
 
 def _request(fields: list[Any]) -> Request:
     match read_integer(fields[0]), read_integer(fields[1]), fields[2:]:
-        case 1, sequence, [version, release, *_]:
-            return Hello(sequence, read_integer(version), read_text(release))
+        case 1, sequence, [version, release, *rest]:
+            return Hello(sequence, read_integer(version), read_text(release), rest[:1] == [True])
         case 2, sequence, _:
             return Begin(sequence)
         case 3, sequence, [rows, *_]:

@@ -72,6 +72,8 @@ class Effect:
     replies: tuple[bytes, ...] = ()
     sockets_of: SandboxId | None = None
     """Send these sockets along with the (only) reply."""
+    bound: bool = False
+    """Send such as have port 53 themselves: the agent knows no others."""
     count: int | None = None
     """Send the counters as the answer to this request."""
     refused: bool = False
@@ -84,6 +86,7 @@ class Session:
         self._answering = answering
         self._release = release
         self._is_agent = False
+        self._knows_leads = False
         self._unmentioned: set[Key] | None = None
 
     def handle_request_untrusted(self, payload: bytes, *, has_sockets: bool) -> Effect:
@@ -93,7 +96,7 @@ class Session:
         except ProtocolError as error:
             return _refuse(0, str(error))
         if isinstance(request, Hello):
-            self._is_agent = True
+            self._is_agent, self._knows_leads = True, request.leads
             replies = welcomes(request.sequence, self._release, self._answering.held)
             return Effect(is_agent=True, replies=tuple(reply_bytes(reply) for reply in replies))
         if isinstance(request, Count):
@@ -129,7 +132,9 @@ class Session:
                 if sandbox_id not in self._answering.held:
                     return _refuse(sequence, "no sockets of this sandbox are here")
                 sockets = Sockets(sequence, sandbox_id, self._answering.held[sandbox_id])
-                return Effect(replies=(reply_bytes(sockets),), sockets_of=sandbox_id)
+                return Effect(
+                    replies=(reply_bytes(sockets),), sockets_of=sandbox_id, bound=not self._knows_leads
+                )
 
     def _rows(self, request: Rows) -> Effect:
         source = self._answering.source

@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from netagent.datapath.redirect import end_lead
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
 from netagent.names.channel import Channel, SocketPair, connect
@@ -84,9 +85,18 @@ class Supervisor:
         return await self._wait(lambda: self._feed.settled_revision >= revision)
 
     async def add_sandbox(
-        self, sandbox_id: SandboxId, udp: socket.socket, tcp: socket.socket, *, behind_runtime: bool = False
+        self,
+        sandbox_id: SandboxId,
+        udp: socket.socket,
+        tcp: socket.socket,
+        lead: socket.socket | None = None,
+        *,
+        behind_runtime: bool = False,
     ) -> None:
-        """Have queries on these sockets answered on behalf of the sandbox. They are ours from here on.
+        """Have queries on these sockets answered on behalf of the sandbox. They are ours from here on; so is `lead`,
+        by which port 53 leads to them, if they do not have it themselves.
+
+        Other sockets of the sandbox, if there are any, are answered on until these are, and for some seconds more.
 
         With `behind_runtime` the resolver of a container runtime holds the address in there: the process leads
         queries to us for as long as it lives, and asks that resolver for what is not ours.
@@ -96,7 +106,7 @@ class Supervisor:
         are closed and forgotten.
         """
         self._forget_sockets(sandbox_id)
-        self._sockets[sandbox_id] = SocketPair(udp, tcp)
+        self._sockets[sandbox_id] = SocketPair(udp, tcp, lead)
         self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
         self._to_send.set()
         try:
@@ -123,6 +133,14 @@ class Supervisor:
         pair = self._sockets.get(sandbox_id)
         if pair is not None and not self._feed.is_behind_runtime(sandbox_id):
             await self.add_sandbox(sandbox_id, *pair.copy(), behind_runtime=True)
+
+    def sockets(self) -> Mapping[SandboxId, SocketPair]:
+        """Our copies of all sockets: they are ours to close, and may be, at the next await."""
+        return self._sockets
+
+    def is_behind_runtime(self, sandbox_id: SandboxId) -> bool:
+        """Whether a runtime's resolver is known to be in there."""
+        return self._feed.is_behind_runtime(sandbox_id)
 
     async def remove_sandbox(self, sandbox_id: SandboxId) -> None:
         """Have the sandbox's sockets closed on both sides. One that is not known: nothing happens."""
@@ -285,6 +303,10 @@ class Supervisor:
     def _take_back(self, sandbox_id: SandboxId) -> None:
         self._feed.remove_sandbox(sandbox_id)
         self._to_send.set()
+        # At once, not with the last copy: the next attach may make its own before that is closed.
+        pair = self._sockets.get(sandbox_id)
+        if pair is not None and pair.lead is not None:
+            end_lead(pair.lead)
         self._forget_sockets(sandbox_id)
 
     def _forget_sockets(self, sandbox_id: SandboxId) -> None:

@@ -1,19 +1,29 @@
-"""Resolver sockets where they are needed: made inside a sandbox, handed to the resolver process."""
+"""Resolver sockets where they are needed: made inside a sandbox, handed to the resolver process.
+
+They have a high port, to which 127.0.0.11 port 53 is led (netagent.datapath.redirect), so that a DNS server of the
+container's own may have port 53. Only where nf_tables refuses have they port 53 themselves.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from collections.abc import Collection, Set
 from weakref import WeakValueDictionary
 
 import trio
 
-from netagent.datapath.netns import make_resolver_sockets
+from netagent.datapath.netns import bind_resolver_sockets, make_resolver_sockets
+from netagent.datapath.redirect import Lead, lead_of, make_lead
 from netagent.errors import FailedError, RefusedError
+from netagent.log import Limited
 from netagent.model.sandbox import SandboxId
 from netagent.names.supervisor import Supervisor
 from netagent.names.table import Key, Table
+
+_log = logging.getLogger(__name__)
+_limited = Limited(_log)
 
 
 class Resolvers:
@@ -22,6 +32,8 @@ class Resolvers:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._making: WeakValueDictionary[SandboxId, trio.Lock] = WeakValueDictionary()
+        self._owned: set[SandboxId] = set()
+        """Sandboxes whose lead only we can take away."""
 
     async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
         """Have 127.0.0.11 answered in the namespace, unless it is already. FailedError when it can't be.
@@ -32,18 +44,72 @@ class Resolvers:
         # Not for two endpoints of one sandbox at once: the second would find the address taken by the first.
         async with self._making.setdefault(sandbox, trio.Lock()):
             if sandbox in await self._supervisor.known_sandboxes():
+                await self._free_port(sandbox, netns_fd)
                 if behind_runtime:
                     await self._supervisor.put_before_runtime(sandbox)
                 return
             try:
-                udp, tcp = await make_resolver_sockets(netns_fd)
+                sockets = await make_resolver_sockets(netns_fd)
             except OSError as error:
-                text = f"cannot listen on 127.0.0.11 port 53 inside the namespace: {error.strerror}"
-                if error.errno != errno.EADDRINUSE:
-                    raise FailedError(text, code="resolver", thing=sandbox) from None
-                hint = "stop the DNS server that has it, then attach again"
-                raise RefusedError(text, code="port-in-use", thing=sandbox, hint=hint) from None
-            await self._supervisor.add_sandbox(sandbox, udp, tcp, behind_runtime=behind_runtime)
+                reason = f"nf_tables refuses to lead it to another port: {error.strerror}"
+                await self._hold_port(sandbox, netns_fd, reason, behind_runtime=behind_runtime)
+            else:
+                await self._supervisor.add_sandbox(sandbox, *sockets, behind_runtime=behind_runtime)
+
+    async def _hold_port(
+        self, sandbox: SandboxId, netns_fd: int, reason: str, *, behind_runtime: bool
+    ) -> None:
+        """Have port 53 itself, for want of anything better."""
+        try:
+            sockets = await bind_resolver_sockets(netns_fd)
+        except OSError as error:
+            text = f"cannot listen on 127.0.0.11 port 53 inside the namespace: {error.strerror}; {reason}"
+            if error.errno != errno.EADDRINUSE:
+                raise FailedError(text, code="resolver", thing=sandbox) from None
+            hint = "stop the DNS server that has it, then attach again"
+            raise RefusedError(text, code="port-in-use", thing=sandbox, hint=hint) from None
+        _log.warning("resolver: holding 127.0.0.11 port 53 in sandbox %s itself: %s", sandbox, reason)
+        await self._supervisor.add_sandbox(sandbox, *sockets, behind_runtime=behind_runtime)
+
+    async def _free_port(self, sandbox: SandboxId, netns_fd: int) -> None:
+        """Where our sockets have port 53, as an earlier release made them, lead it to others and give it up.
+
+        The new ones have all queries from the moment they are led there; the process answers what came to the old
+        ones before it closes them.
+        """
+        known = self._supervisor.sockets().get(sandbox)
+        if known is None or known.lead is not None:
+            return
+        before_runtime = self._supervisor.is_behind_runtime(sandbox)
+        try:
+            sockets = await make_resolver_sockets(netns_fd)
+        except OSError as error:
+            _log.warning("resolver: sandbox %s stays without port 53: %s", sandbox, error.strerror)
+            return
+        await self._supervisor.add_sandbox(sandbox, *sockets, behind_runtime=before_runtime)
+        _log.info("resolver: port 53 in sandbox %s is the container's own now", sandbox)
+
+    async def repair(self) -> None:
+        """Make leads anew that are gone, where the kernel lets others take them away (Linux before 5.12)."""
+        pairs = self._supervisor.sockets()
+        self._owned &= pairs.keys()
+        for sandbox in [one for one in pairs if one not in self._owned]:
+            pair = pairs.get(sandbox)
+            if pair is None or pair.lead is None:
+                continue
+            try:
+                state = lead_of(pair.lead)
+                if state is Lead.MISSING:
+                    make_lead(pair.lead, pair.udp.getsockname()[1])
+                    sentence = f"127.0.0.11 port 53 was not led to the resolver any more in sandbox {sandbox}"
+                    _limited.warning(
+                        sentence, f"datapath: somebody else changed what is ours; put right: {sentence}"
+                    )
+                elif state is Lead.OWNED:
+                    self._owned.add(sandbox)
+            except OSError as error:
+                _limited.warning(sandbox, f"resolver: cannot look at sandbox {sandbox}: {error.strerror}")
+            await trio.lowlevel.checkpoint()
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
         """Answer there no longer."""

@@ -69,6 +69,7 @@ class Janitor:
     async def _look_around(self) -> None:
         for row in self._rows():
             await _bearing(f"look after {row.name}", partial(self._look_after, row))
+        await _bearing("lead queries to the resolver", self.parts.resolvers.repair)
         await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
         parts = self.parts
         await _bearing("drop notes", partial(sweep_fenced, parts.live, parts.journal, parts.boot_id))

@@ -82,6 +82,9 @@ class Resolvers(Protocol):
     async def keep_only(self, wanted: Set[SandboxId]) -> None:
         """Close all others."""
 
+    async def repair(self) -> None:
+        """Make anew what queries are led to them by, where it is gone."""
+
 
 class Retreat(Protocol):
     """Other hosts, whose names are waited for (netagent.membership.retreat)."""

@@ -268,6 +268,38 @@ def test_t145_removing_a_listener_frees_its_sockets_at_once(play):
     play(scenario)
 
 
+def test_a_query_under_way_is_answered_by_a_listener_that_was_replaced(play, monkeypatch):
+    monkeypatch.setattr(server, "RETIRING_S", 1.0)
+
+    async def scenario(world: World) -> None:
+        record = ("late.test.", 60, "A", "192.0.2.1")
+        world.upstream(lambda heard: [(0.3, respond_to(heard, record).to_wire())])
+        old, new = listening_pair(), listening_pair()
+        world.addresses["moving"] = old[0].getsockname()
+        world.server.add_listener("moving", *old)
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+            await sock.connect(world.addresses["moving"])
+            await sock.send(dns.message.make_query("late.test", "A").to_wire())
+            await world.wait_until(lambda: world.resolver.statistics().get("forwarded", 0) == 1)
+            world.server.replace_listener("moving", *new)
+            world.addresses["moving"] = new[0].getsockname()
+            with trio.fail_after(5):
+                assert dns.message.from_wire(await sock.recv(4096)).answer
+        assert (await world.ask("late.test", client="moving")).answer
+        await world.wait_until(lambda: old[0].fileno() == old[1].fileno() == -1)
+        assert (await world.ask("late.test", client="moving")).answer
+        # Removed, it takes along what retires.
+        last = listening_pair()
+        world.server.replace_listener("moving", *last)
+        world.server.remove_listener("moving")
+        assert {one.fileno() for one in (*new, *last)} == {-1}
+        udp, tcp = listening_pair()
+        with udp, tcp, pytest.raises(UsageError, match="no listener"):
+            world.server.replace_listener("moving", udp, tcp)
+
+    play(scenario)
+
+
 def test_a_second_listener_for_a_client_is_refused(play):
     async def scenario(world: World) -> None:
         udp, tcp = listening_pair()

@@ -226,6 +226,9 @@ class FakeResolvers:
     async def keep_only(self, wanted):
         self.sandboxes &= wanted
 
+    async def repair(self):
+        await trio.lowlevel.checkpoint()
+
 
 class FakeRuntimes:
     """Every container runs, in the namespace of its name."""

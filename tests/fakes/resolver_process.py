@@ -14,6 +14,7 @@ import dns.rcode
 import trio
 
 from fakes import names
+from netagent.datapath import netns
 from netagent.names.channel import Channel, SocketPair, connect
 from netagent.names.launch import end_process
 from netagent.names.protocol import SOCKET_NAME
@@ -45,6 +46,12 @@ class Container:
         self.netns = netns
 
     def pair(self):
+        """As an agent makes them: port 53 is led to them."""
+        return SocketPair(*inside(self.netns, netns._make_led_sockets))
+
+    def bound(self):
+        """As earlier releases made them: they have port 53 themselves."""
+
         def make():
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -30,7 +30,14 @@ from kernel.overlay import (
 
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.netlink import Netlink, open_socket
-from netagent.datapath.netns import boot_id, make_resolver_sockets, open_netns, opened_netns, run_in_netns
+from netagent.datapath.netns import (
+    bind_resolver_sockets,
+    boot_id,
+    make_resolver_sockets,
+    open_netns,
+    opened_netns,
+    run_in_netns,
+)
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
@@ -364,15 +371,19 @@ def test_resolver_sockets_are_made_in_a_new_namespace_once(namespaces: Namespace
 
     async def main() -> None:
         with opened_netns(c1.path) as fd:
-            udp, tcp = await make_resolver_sockets(fd)
-            with udp, tcp:
-                assert udp.getsockname() == tcp.getsockname() == ("127.0.0.11", 53)
+            udp, tcp, lead = await make_resolver_sockets(fd)
+            with udp, tcp, lead:
+                assert udp.getsockname() == tcp.getsockname() == ("127.0.0.11", 61053)
+                assert c1.run("ss -Hlntu").count("127.0.0.11:61053") == 2
+                with pytest.raises(OSError, match="not permitted"):
+                    await make_resolver_sockets(fd)  # what leads there has an owner
+            for _ in range(2):
+                again = await bind_resolver_sockets(fd)
                 assert c1.run("ss -Hlntu").count("127.0.0.11:53") == 2
                 with pytest.raises(OSError, match="in use"):
-                    await make_resolver_sockets(fd)
-            again = await make_resolver_sockets(fd)
-            for sock in again:
-                sock.close()
+                    await bind_resolver_sockets(fd)
+                for sock in again:
+                    sock.close()
 
     trio.run(main)
     assert len(boot_id()) == 36

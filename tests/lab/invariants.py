@@ -23,16 +23,16 @@ from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
 Endpoint = dict[str, Any]
 QUESTIONS = str(Path(__file__).with_name("questions.py"))
 DOMAIN = "mesh.internal"
-RESOLVER_SOCKET = "0B00007F:0035"
-"""127.0.0.11 port 53, as /proc/net writes it."""
+RESOLVER_SOCKET = "0B00007F:EE7D"
+"""127.0.0.11 port 61053, to which port 53 is led, as /proc/net writes it."""
 UNBOUND_SOCKETS = {"agent": 1, "resolver": 0}
 """Those that are never bound are in no list of the kernel's: the agent asks about network cards by one."""
 START_S = 10.0
 """A resolver process is ready 0.3 s after its start, on a busy machine later."""
 MAX_FDS_BESIDE_SANDBOXES = 48
 """An agent at rest has 38, a resolver process 12; room for connections that come and go."""
-FDS_OF_A_SANDBOX = {"agent": 4, "resolver": 2}
-"""Both have its two sockets; the agent also watches its interfaces and their settings."""
+FDS_OF_A_SANDBOX = {"agent": 5, "resolver": 3}
+"""Both have its two sockets and what leads to them; the agent also watches its interfaces and their settings."""
 JOURNAL = """
 import json, sqlite3
 base = sqlite3.connect("file:/var/lib/netagent/state.db?mode=ro", uri=True)

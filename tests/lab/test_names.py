@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -140,3 +144,54 @@ def test_other_names_are_forwarded_to_the_hosts_servers(app: Cluster) -> None:
         assert app.ask("c1", "c2").status == "NOERROR"
         assert app.ask("c1", "singlelabel.").status == "NXDOMAIN", "a bare word is never sent out"
     assert app.ask("c1", "c2").status == "NOERROR", "our names need no upstream server"
+
+
+OWN_SERVER = """
+import socket, sys
+found = []
+for family, address in (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"):
+    for kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:
+        one = socket.socket(family, kind)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind((address, 53))
+        found.append(one)
+print("bound", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def own_server(cluster: Cluster, name: str) -> Iterator[None]:
+    """A program in a container that has port 53 on all addresses, and answers nothing."""
+    argv = cluster.lab.container(name).entering(["python3", "-c", OWN_SERVER])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "bound\n"
+            yield
+        finally:
+            process.terminate()
+
+
+def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(app: Cluster) -> None:
+    expected = app.answers("c3", "c2")
+    h1 = app.lab.host("h1")
+    led = ["ip", "netns", "exec", "c1", "nft", "list", "tables"]
+    with own_server(app, "c1"):
+        assert app.answers("c1", "c2") == expected != []
+        with app.agent_of("h1") as agent:
+            agent.stop_agent()
+            assert app.answers("c1", "c2") == expected
+            agent.start_agent()
+        assert app.answers("c1", "c2") == expected
+        why = json.loads(app.try_netagent("h1", "inspect", "c1", "--why", "--json").stdout)["why"]
+        told = [(one["state"], one["reason"]) for one in why["objects"] if one["kind"] == "resolver"]
+        assert told == [("present", "led to port 61053")] * 2
+        # Attached while the server runs.
+        app.netagent("h1", "detach", "c1")
+        assert "netagent" not in h1.must(led)
+        app.netagent("h1", "attach", "netns:c1", "--network", "app")
+        app.wait(lambda: app.answers("c1", "c2") == expected, 5.0, "c2 is not answered")
+    app.netagent("h1", "detach", "c1")
+    assert h1.must(["ip", "netns", "exec", "c1", "ss", "-Hlntu"]) == ""

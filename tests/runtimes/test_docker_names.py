@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from fakes import names
 from fakes.resolver_process import agent, ended, gone, until
 from runtimes.lone_docker import LoneDocker
 
-from netagent.datapath.netns import make_resolver_sockets, opened_netns
+from netagent.datapath.netns import make_resolver_sockets, opened_netns, run_in_netns
 
 pytestmark = pytest.mark.runtimes
 
@@ -106,6 +107,36 @@ async def all_are_answered(asker: Asker) -> None:
     assert "NXDOMAIN" in await asker.ask("nobody.example.com")
     assert "NXDOMAIN" in await asker.ask("sick")
     assert "NXDOMAIN" in await asker.ask("sick.app")
+
+
+def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(
+    docker: LoneDocker, tmp_path: Path
+) -> None:
+    """It is there first: httpd has port 53 by TCP, and a socket of ours in its place by UDP."""
+
+    async def main() -> None:
+        run_dir = tmp_path / "names"
+        asker = Asker(docker)
+        docker.docker("exec", "-d", "asker", "httpd", "-f", "-p", "53")
+        listeners = ["nsenter", f"--target={asker.pid}", "--net", "ss", "-Hlnt", "sport", "=", ":53"]
+        await until(lambda: subprocess.run(listeners, check=True, capture_output=True).stdout != b"")
+        start_process_beside(docker, run_dir)
+        async with ended(run_dir), agent(run_dir) as one:
+            with opened_netns(f"/proc/{asker.pid}/ns/net") as netns_fd:
+                own = await run_in_netns(netns_fd, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+                with own:
+                    own.bind(("::", 53))
+                    own.setblocking(False)
+                    await one.add_sandbox("c", *await make_resolver_sockets(netns_fd), behind_runtime=True)
+                    assert await one.publish(names.world())
+                    await all_are_answered(asker)
+                    assert (await one.statistics())["redirects"] == 1
+                    with pytest.raises(BlockingIOError):
+                        own.recv(4096)
+                    await one.remove_sandbox("c")
+                    assert await asker.ask("cache") == asker.cache, "Docker answers again"
+
+    trio.run(main)
 
 
 def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -> None:

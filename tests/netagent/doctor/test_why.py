@@ -238,6 +238,16 @@ def test_an_own_endpoint_is_there_inside_and_outside(world):
     }
 
 
+@pytest.mark.parametrize(("port", "told"), [(61053, "led to port 61053"), (53, "can't have this port")])
+def test_where_port_53_is_led_is_told(world, port, told):
+    lines = lines_of(world, 1, inside=replace(right_inside(world), resolver_port=port))
+    found = [(line.thing, line.state, line.reason) for line in lines if line.kind == "resolver"]
+    assert [thing for thing, _, _ in found] == [
+        f"127.0.0.11 port 53 {one} in netns:web1" for one in ("udp", "tcp")
+    ]
+    assert all(state is State.PRESENT and told in reason for _, state, reason in found)
+
+
 def test_the_way_out_is_the_default_route_of_one_endpoint(world):
     def defaults(**change):
         lines = lines_of(world, 1, inside=replace(right_inside(world), **change))

@@ -137,7 +137,12 @@ def test_nothing_that_breaks_the_agent_is_asked_for() -> None:
     service = unit(files.system_files(around(), Layout())[0].content)["Service"]
     assert {"ProtectKernelTunables", "ProcSubset"}.isdisjoint(service)
     assert service["RestrictNamespaces"] == "net mnt"
-    assert set(service["CapabilityBoundingSet"].split()) >= {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_BPF"}
+    assert set(service["CapabilityBoundingSet"].split()) >= {
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_PTRACE",
+        "CAP_BPF",
+        "CAP_SETPCAP",
+    }
     assert "bpf" in service["SystemCallFilter"].split()
 
 

@@ -17,7 +17,10 @@ import trio
 from fakes import names
 from fakes.resolver_process import agent, ended, gone, inside, serve, until
 
+from netagent.datapath.netns import opened_netns
+from netagent.datapath.redirect import led_port
 from netagent.errors import FailedError
+from netagent.projection.resolvers import Resolvers
 from netdns.config import Transport
 from netdns.testing import UpstreamDouble
 
@@ -243,6 +246,39 @@ def test_a_sandbox_can_get_a_runtime_later(run_dir, container):
                 await one.put_before_runtime("c")
                 assert await container.ask("database") == ["10.170.0.21"]
                 assert await container.ask("cache") == ["172.18.0.9"]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_the_runtime_answers_nothing_while_port_53_is_given_up(run_dir, container):
+    """As an earlier release left it: our sockets have port 53, and are replaced by such as it is led to."""
+
+    async def main():
+        async with ended(run_dir), trio.open_nursery() as nursery:
+            runtime = RuntimeResolver(container)
+            nursery.start_soon(runtime.double.run)
+            async with agent(run_dir, stop=True) as one:
+                await one.add_sandbox("c", *container.bound()[:2], behind_runtime=True)
+                assert await one.publish(names.world())
+                asked = []
+
+                async def keep_asking():
+                    while True:
+                        assert await container.ask("database") == ["10.170.0.21"]
+                        asked.append(1)
+
+                async with trio.open_nursery() as asking:
+                    asking.start_soon(keep_asking)
+                    await until(lambda: len(asked) > 20)
+                    with opened_netns(f"/run/netns/{container.netns}") as netns_fd:
+                        await Resolvers(one).ensure_listening("c", netns_fd, behind_runtime=True)
+                    before = len(asked)
+                    await until(lambda: len(asked) > before + 20)
+                    asking.cancel_scope.cancel()
+                assert inside(container.netns, led_port) == 61053
+                assert await container.ask("cache") == ["172.18.0.9"]
+                assert runtime.heard == ["cache."]
             nursery.cancel_scope.cancel()
 
     trio.run(main)

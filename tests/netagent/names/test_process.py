@@ -17,8 +17,9 @@ import pytest
 import trio
 import trio.testing
 from fakes import names
-from fakes.resolver_process import BOUND_S, agent, ended, gone, serve, supervisor, until
+from fakes.resolver_process import BOUND_S, agent, ended, gone, inside, serve, supervisor, until
 
+from netagent.datapath import redirect
 from netagent.names import supervisor as supervisor_module
 from netagent.names.channel import Channel, connect
 from netagent.names.launch import start_process
@@ -148,9 +149,10 @@ def test_a_removed_sandbox_has_no_sockets_left(run_dir, container):
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
             await one.remove_sandbox("c")
-            container.pair().close()  # the address is free again
             with pytest.raises(ConnectionRefusedError):
                 await container.ask("database")
+            container.bound().close()  # the address is free again
+            assert inside(container.netns, redirect.led_port) is None
             await one.remove_sandbox("c")
             assert await one.known_sandboxes() == frozenset()
 

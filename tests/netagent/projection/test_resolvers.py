@@ -10,13 +10,14 @@ import trio
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
+from netagent.names.channel import SocketPair
 from netagent.projection import resolvers as module
 from netagent.projection.resolvers import Resolvers
 
 
 class Supervisor:
     def __init__(self):
-        self.sandboxes, self.before_runtime, self.is_away = set(), set(), False
+        self.sandboxes, self.before_runtime, self.is_away = {}, set(), False
 
     async def known_sandboxes(self):
         await trio.sleep(0.1)
@@ -24,9 +25,15 @@ class Supervisor:
             raise FailedError("the resolver process can't be reached")
         return frozenset(self.sandboxes)
 
-    async def add_sandbox(self, sandbox, udp, tcp, *, behind_runtime):
+    def sockets(self):
+        return self.sandboxes
+
+    def is_behind_runtime(self, sandbox):
+        return sandbox in self.before_runtime
+
+    async def add_sandbox(self, sandbox, udp, tcp, lead=None, *, behind_runtime):
         await trio.sleep(0.1)
-        self.sandboxes.add(sandbox)
+        self.sandboxes[sandbox] = SocketPair(udp, tcp, lead)
         if behind_runtime:
             self.before_runtime.add(sandbox)
 
@@ -34,22 +41,30 @@ class Supervisor:
         self.before_runtime.add(sandbox)
 
     async def remove_sandbox(self, sandbox):
-        self.sandboxes.discard(sandbox)
+        self.sandboxes.pop(sandbox, None)
 
 
 @pytest.fixture
 def made(monkeypatch):
-    """Namespaces in which sockets were made; an exception in `made` is raised instead."""
+    """Namespaces in which sockets were made, and by port 53. A namespace may be what is raised instead, by both."""
     calls = []
 
     async def make(netns_fd):
         await trio.sleep(0.1)
-        if isinstance(netns_fd, Exception):
-            raise netns_fd
+        if isinstance(netns_fd, tuple):
+            raise netns_fd[0]
         calls.append(netns_fd)
+        return "udp", "tcp", "lead"
+
+    async def bind(netns_fd):
+        await trio.sleep(0.1)
+        if netns_fd[1] is not None:
+            raise netns_fd[1]
+        calls.append("port 53")
         return "udp", "tcp"
 
     monkeypatch.setattr(module, "make_resolver_sockets", make)
+    monkeypatch.setattr(module, "bind_resolver_sockets", bind)
     return calls
 
 
@@ -84,19 +99,40 @@ async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(mad
 async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
     supervisor = Supervisor()
     resolvers = Resolvers(supervisor)
+    refused = OSError(errno.EPERM, "Operation not permitted")
     taken = OSError(errno.EADDRINUSE, "Address already in use")
-    with pytest.raises(RefusedError, match=r"127\.0\.0\.11 port 53 .*in use.*stop the DNS server"):
-        await resolvers.ensure_listening("a-1", taken, behind_runtime=False)
+    with pytest.raises(
+        RefusedError, match=r"127\.0\.0\.11 port 53 .*in use.*not permitted.*stop the DNS server"
+    ):
+        await resolvers.ensure_listening("a-1", (refused, taken), behind_runtime=False)
     await resolvers.ensure_listening("a-2", 8, behind_runtime=False)
-    assert supervisor.sandboxes == {"a-2"}
+    assert supervisor.sandboxes.keys() == {"a-2"}
+
+
+@virtual
+async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
+    supervisor = Supervisor()
+    resolvers = Resolvers(supervisor)
+    refused = OSError(errno.EPERM, "Operation not permitted")
+    for _ in range(2):
+        await resolvers.ensure_listening("a-1", (refused, None), behind_runtime=True)
+    assert made == ["port 53"]
+    assert supervisor.sandboxes["a-1"].lead is None
+    assert supervisor.before_runtime == {"a-1"}
+    # As soon as it can be had, and so with what an earlier release left behind.
+    for _ in range(2):
+        await resolvers.ensure_listening("a-1", 7, behind_runtime=False)
+    assert made == ["port 53", 7]
+    assert supervisor.sandboxes["a-1"].lead == "lead"
+    assert supervisor.before_runtime == {"a-1"}
 
 
 @virtual
 async def test_sandboxes_that_nobody_knows_are_given_up(made):
     supervisor = Supervisor()
-    supervisor.sandboxes = {"a-1", "a-2"}
+    supervisor.sandboxes = dict.fromkeys(("a-1", "a-2"))
     await Resolvers(supervisor).keep_only({"a-2", "a-3"})
-    assert supervisor.sandboxes == {"a-2"}
+    assert supervisor.sandboxes.keys() == {"a-2"}
     supervisor.is_away = True
     await Resolvers(supervisor).keep_only(set())
-    assert supervisor.sandboxes == {"a-2"}, "nobody there: nothing is held"
+    assert supervisor.sandboxes.keys() == {"a-2"}, "nobody there: nothing is held"

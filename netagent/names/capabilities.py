@@ -1,0 +1,91 @@
+"""What the resolver process may do: next to nothing, and that only while it does it.
+
+It reads what containers and servers send, so whatever is wrong with a parser is wrong here first. It starts as a
+child of the agent, with all that the agent may do, and gives that up before it reads a single query: its bounding set
+and what it could hand on are emptied, no program that it might run gains anything, and of its permitted set three
+are left:
+
+- CAP_SYS_ADMIN: setns(2) asks for it. Docker's resolver is asked from inside the container.
+- CAP_NET_ADMIN: to find a socket's namespace (SIOCGSKNS), and for the nftables table in front of Docker's resolver.
+- CAP_NET_BIND_SERVICE: port 53 in the namespace, for an agent of an earlier release that knows no other.
+
+Of these none is in effect but inside `raised`, for the some 20 us of such a call. What is left of its user, root, are
+the files of root.
+
+All is the calling thread's: `keep_few` must come before there is another one, which inherits what is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN = 10, 12, 21  # <linux/capability.h>
+KEPT: Final = (NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN)
+
+_VERSION_3: Final = 0x20080522
+_SETS: Final = struct.Struct(
+    "=6I"
+)  # effective, permitted, inheritable: the lower halves, then the upper ones
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_LAST: Final = Path("/proc/sys/kernel/cap_last_cap")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
+
+
+def keep_few() -> None:
+    """Give up for good all but KEPT, and these for now. OSError when the kernel refuses; then less is given up."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    problem: OSError | None = None
+    try:
+        # While CAP_SETPCAP, which this asks for, is still there.
+        for number in range(int(_LAST.read_text(encoding="ascii")) + 1):
+            _prctl(_PR_CAPBSET_DROP, number)
+    except OSError as error:
+        problem = error
+    _set(effective=0, permitted=_permitted() & sum(1 << number for number in KEPT))
+    if problem is not None:
+        raise problem
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """What is permitted is in effect for the length of the block, which must not give way."""
+    permitted = _permitted()
+    _set(effective=permitted, permitted=permitted)
+    try:
+        yield
+    finally:
+        _set(effective=0, permitted=permitted)
+
+
+def _permitted() -> int:
+    data = ctypes.create_string_buffer(_SETS.size)
+    _check(_libc.capget(_HEADER, data))
+    _, low, _, _, high, _ = _SETS.unpack(data.raw)
+    return int(high) << 32 | int(low)
+
+
+def _set(*, effective: int, permitted: int) -> None:
+    low, high = 0xFFFFFFFF, 32
+    data = _SETS.pack(effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
+    _check(_libc.capset(_HEADER, ctypes.create_string_buffer(data, _SETS.size)))
+
+
+def _prctl(option: int, first: int) -> None:
+    arguments = (ctypes.c_ulong(one) for one in (first, 0, 0, 0))
+    _check(_libc.prctl(option, *arguments))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
