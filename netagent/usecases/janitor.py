@@ -49,6 +49,7 @@ class Janitor:
         What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
         """
         await _bearing("remove what nobody owns", self._remove_orphans)
+        self.endpoints.steps.remove_stale_resolv_confs()
         self._unresumed.update(self.parts.live.rows)
         with trio.move_on_after(RECOVER_S):
             await self._look_around()

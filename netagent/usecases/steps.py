@@ -323,32 +323,57 @@ class Steps:
         logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
 
     def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
-        """Have the sandbox's resolv.conf say what networks it is in; `gone`: as if the endpoint were not there."""
-        netns_name = targets.netns_name_of(row.netns_path)
-        if not netns_name or row.origin:  # a runtime writes its containers' files itself
+        """Have the resolv.conf of the row's namespace say what networks that is in; `gone`: as if the endpoint were
+        not there."""
+        if not row.origin:  # a runtime writes its containers' files itself
+            self._refresh_file(
+                targets.netns_name_of(row.netns_path), except_for=row.endpoint_id if gone else None
+            )
+
+    def leave_netns_name(self, row: LocalEndpointRow) -> None:
+        """The row's namespace lost its name and lives on: the file of that name follows from who has it now."""
+        if not row.origin:
+            self._refresh_file(targets.netns_name_of(row.netns_path))
+
+    def remove_stale_resolv_confs(self) -> None:
+        """Take away the files of names by which no endpoint of this host is attached: the journal was lost, or is an
+        older one."""
+        used = {targets.netns_name_of(row.netns_path) for row in self.live.rows.values() if not row.origin}
+        for netns_name in resolv_conf.written_names():
+            if netns_name not in used:
+                logger.info("removing the resolv.conf of %s, which no endpoint uses", netns_name)
+                resolv_conf.remove(netns_name)
+
+    def _refresh_file(self, netns_name: str, *, except_for: EndpointId | None = None) -> None:
+        """The file belongs to a name, and so to the namespace that has the name at this moment, which may be another
+        than the one that an endpoint was attached to: then the endpoint has no part in it, and its end changes
+        nothing of what its successor was given."""
+        if not netns_name:
             return
+        identity = identity_at(str(targets.NETNS_FOLDER / netns_name))
+        mates = [
+            row
+            for row in self.live.rows.values()
+            if (row.netns_dev, row.netns_inode) == identity
+            and row.boot_id == self.parts.boot_id  # an inode's number means nothing in another boot
+            and row.endpoint_id != except_for
+        ]
+        is_named = any(
+            targets.netns_name_of(mate.netns_path) == netns_name and not mate.origin for mate in mates
+        )
         networks = [
             self.live.view.networks[mate.network_id].unique_name
-            for mate in self.live.rows.values()
-            if sandbox_of(mate) == sandbox_of(row)
-            and not (gone and mate.endpoint_id == row.endpoint_id)
-            and mate.network_id in self.live.view.networks
+            for mate in mates
+            if mate.network_id in self.live.view.networks
         ]
         try:
-            if networks:
+            if is_named and networks:
                 text = resolv_conf.render(networks, self.parts.domain, resolv_conf.host_search())
                 resolv_conf.write(netns_name, text)
             else:
                 resolv_conf.remove(netns_name)
         except OSError as error:
-            logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
-
-    def leave_netns_name(self, row: LocalEndpointRow) -> None:
-        """The row's namespace lost its name and lives on: the file of that name is nobody's, if no other has it."""
-        netns_name = targets.netns_name_of(row.netns_path)
-        mates = [mate for mate in self.live.rows.values() if mate.netns_path == row.netns_path]
-        if netns_name and not row.origin and not any(netns_is(mate) for mate in mates):
-            resolv_conf.remove(netns_name)
+            logger.warning("cannot write the resolv.conf of namespace %s: %s", netns_name, error)
 
     async def save(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """On disk, then known."""
@@ -385,13 +410,18 @@ def drawn_id() -> EndpointId:
     return EndpointId(os.urandom(16).hex())
 
 
+def identity_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of the namespace that the path means now; None when there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def netns_is(row: LocalEndpointRow) -> bool:
     """True while the path still means the namespace that the endpoint was attached to."""
-    try:
-        status = Path(row.netns_path).stat()
-    except OSError:
-        return False
-    return (status.st_dev, status.st_ino) == (row.netns_dev, row.netns_inode)
+    return identity_at(row.netns_path) == (row.netns_dev, row.netns_inode)
 
 
 async def as_async(step: Callable[[], object]) -> None:
