@@ -7,7 +7,7 @@ circle. So what has survived three collections is set aside once there is much o
 What is alive for a moment must not be set aside with it: a circle that is in use at that moment, such as a task with
 its error, would stay for hours once it is not. Therefore objects are set aside when there are many that last, and
 not at each collection: an agent that answers requests and learns nothing sets nothing aside, however many requests
-these are. The circles that an agent makes for each request are taken apart where they are made (netagent.control.server).
+these are. The circles that it makes for each request are taken apart where they are made (netagent.control.server).
 What is left is found by the next collection of everything. There is one a day, and an hour after the last one if what
 is set aside has grown by a quarter since.
 """
