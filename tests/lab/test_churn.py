@@ -26,7 +26,7 @@ MAX_GROWTH_BYTES = 4 << 20
 """After the third minute, when all code is loaded and all pools are warm."""
 ASKED_S = float(os.environ.get("NETAGENT_ASKED_S", "300"))
 ASKED_PER_S = 100
-ASKERS = 8
+ASKERS = 4
 MAX_ASKED_GROWTH_BYTES_PER_HOUR = 24 << 20
 """Of an agent that is asked so often: 70 bytes a request. It was 1.2 kB, 430 MB an hour."""
 REST_S = 20.0
