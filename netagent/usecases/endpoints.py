@@ -101,11 +101,11 @@ class Endpoints:
                     if known is not None:
                         return repeated(known, wanted), False
                     wanted = dataclasses.replace(wanted, name=self.steps.free_name(wanted, name))
-                existing = existing_endpoint(self._live.rows.values(), wanted, request)
+                existing = existing_endpoint(self._live.rows.mates_of(wanted), wanted, request)
                 if existing is not None:
                     return existing, False
                 for link in request.links:
-                    refuse_alias_in_use(self._live.rows.values(), sandbox_of(wanted), link)
+                    refuse_alias_in_use(self._live.rows.mates_of(wanted), sandbox_of(wanted), link)
                 refuse_unreachable(wanted.publish, network)
                 if not holds_ports:
                     await refuse_if_listening(wanted.publish)
@@ -117,7 +117,7 @@ class Endpoints:
         await parts.participation.take_part(row.network_id)
         steps.refuse_if_closed(row.target)  # it may have taken seconds
         offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
-        refuse_mac_in_use(self._live.view, self._live.rows.values(), row, offset)
+        refuse_mac_in_use(self._live.view, self._live.rows.in_network(row.network_id).values(), row, offset)
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
@@ -192,6 +192,7 @@ class Endpoints:
         self.steps.retreating.discard(row.endpoint_id)
         async with self.steps.held(row) as now:
             if now is not None and now.stage is Stage.PUBLISHED:
+                self.steps.untold.add(now.endpoint_id)
                 with suppress(NetagentError):
                     await self._parts.publisher.put(self.steps.record(now))
 
@@ -229,7 +230,7 @@ class Endpoints:
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
         """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
         async with self._called(text) as row:
-            refuse_alias_in_use(self._live.rows.values(), sandbox_of(row), link)
+            refuse_alias_in_use(self._live.rows.mates_of(row), sandbox_of(row), link)
             if link in row.links:
                 return row
             return await self._set_links(row, (*row.links, link))
@@ -328,7 +329,7 @@ class Endpoints:
     def _claimed_ports(
         self, row: LocalEndpointRow, wanted: tuple[Publication, ...]
     ) -> AbstractContextManager[None]:
-        return self.steps.ports_in_work.held(wanted, self._live.rows.values(), row)
+        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), row)
 
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
         row = await self._save(row, dataclasses.replace(row, links=links))

@@ -123,6 +123,8 @@ class Steps:
         """Endpoints whose removal failed in the middle."""
         self.retreating: set[EndpointId] = set()
         """Endpoints that have no names any more, because they are about to go."""
+        self.untold: set[EndpointId] = set()
+        """Endpoints of which others could not be told what has changed."""
 
     # -- who works on what -------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Steps:
 
     def record(self, row: LocalEndpointRow) -> EndpointRecord:
         """What others are told of an endpoint now."""
-        others = (one for one in self.live.rows.values() if one.endpoint_id != row.endpoint_id)
+        others = [one for one in self.live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
         network = self.live.view.networks.get(row.network_id)
         record = record_of(row, links_told(row, others, network, self.parts.domain))
         return without_names(record) if row.endpoint_id in self.retreating else record
@@ -155,15 +157,16 @@ class Steps:
         """Tell what has changed about the others in a row's sandbox with it; what fails, the janitor does later."""
         news = [
             record
-            for mate in self.live.rows.values()
+            for mate in self.live.rows.mates_of(row)
             if mate.stage is Stage.PUBLISHED
             and mate.endpoint_id != row.endpoint_id
-            and sandbox_of(mate) == sandbox_of(row)
             and not is_told(self.live.view, record := self.record(mate))
         ]
         if news:
-            with contextlib.suppress(NetagentError):
+            try:
                 await self.parts.publisher.put(*news)
+            except NetagentError:
+                self.untold.update(record.endpoint_id for record in news)
 
     def refuse_if_closed(self, thing: str) -> None:
         """RefusedError while the host leaves its cluster."""
@@ -185,15 +188,14 @@ class Steps:
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
         """The endpoint that a runtime calls so."""
-        return next((row for row in self.live.rows.values() if origin and row.origin == origin), None)
+        return self.live.rows.with_origin(origin)
 
     def is_name_taken(
         self, network_id: NetworkId, name: str, *, except_for: EndpointId | None = None
     ) -> bool:
         """Whether another endpoint of this host has the name in the network, or is just getting it."""
         return (network_id, name) in self.names_in_work or any(
-            other.network_id == network_id and other.name == name and other.endpoint_id != except_for
-            for other in self.live.rows.values()
+            other.endpoint_id != except_for for other in self.live.rows.called(network_id, name)
         )
 
     def free_name(self, row: LocalEndpointRow, wanted: str) -> str:
@@ -209,10 +211,7 @@ class Steps:
 
     def others_in_sandbox(self, row: LocalEndpointRow) -> bool:
         """Whether the namespace has more endpoints than this one."""
-        return any(
-            sandbox_of(other) == sandbox_of(row) and other.endpoint_id != row.endpoint_id
-            for other in self.live.rows.values()
-        )
+        return any(other.endpoint_id != row.endpoint_id for other in self.live.rows.mates_of(row))
 
     def endpoint(self, row: LocalEndpointRow) -> LocalEndpoint:
         """The row as the datapath wants it, with the sandbox's way out if that leads by it. RefusedError as
@@ -221,7 +220,7 @@ class Steps:
         endpoint = local_endpoint(row, network)
         networks = self.live.view.networks
         internal = frozenset(one for one, known in networks.items() if known.record.internal)
-        rows = (one for one in self.live.rows.values() if one.endpoint_id not in self.half_removed)
+        rows = [one for one in self.live.rows.mates_of(row) if one.endpoint_id not in self.half_removed]
         if not gives_way_out(row, rows, internal):
             return endpoint
         return dataclasses.replace(
@@ -294,8 +293,8 @@ class Steps:
 
     async def _hand_way_out_on(self, row: LocalEndpointRow) -> None:
         """The sandbox's next endpoint gives the default route from now on."""
-        for mate in self.live.rows.values():
-            if sandbox_of(mate) != sandbox_of(row) or mate.stage is not Stage.PUBLISHED or not netns_is(mate):
+        for mate in self.live.rows.mates_of(row):
+            if mate.stage is not Stage.PUBLISHED or not netns_is(mate):
                 continue
             try:
                 endpoint, record = self.endpoint(mate), self.network(mate.network_id).record
@@ -353,10 +352,9 @@ class Steps:
         identity = identity_at(str(targets.NETNS_FOLDER / netns_name))
         mates = [
             row
-            for row in self.live.rows.values()
-            if (row.netns_dev, row.netns_inode) == identity
-            and row.boot_id == self.parts.boot_id  # an inode's number means nothing in another boot
-            and row.endpoint_id != except_for
+            for row in (self.live.rows.in_namespace(identity) if identity is not None else ())
+            # An inode's number means nothing in another boot.
+            if row.boot_id == self.parts.boot_id and row.endpoint_id != except_for
         ]
         is_named = any(
             targets.netns_name_of(mate.netns_path) == netns_name and not mate.origin for mate in mates
@@ -388,10 +386,7 @@ class Steps:
 
     def name_in(self, identity: tuple[int, int]) -> str:
         """What the first endpoint of a namespace is called; '' when it has none."""
-        for row in self.live.rows.values():
-            if (row.netns_dev, row.netns_inode) == identity:
-                return row.name
-        return ""
+        return next((row.name for row in self.live.rows.in_namespace(identity)), "")
 
 
 @contextlib.contextmanager
