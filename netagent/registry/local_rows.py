@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from immutables import Map
@@ -198,7 +197,7 @@ class _Tables:
 
 def folder_of(path: str) -> str:
     """Where the name of a namespace lies."""
-    return str(PurePosixPath(path).parent)
+    return path.rpartition("/")[0] or "/"
 
 
 def _with(index: Map[Any, Any], key: Hashable, value: Any) -> Map[Any, Any]:

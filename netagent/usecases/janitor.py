@@ -120,6 +120,9 @@ class Janitor:
     """Endpoints of the journal that have not been made whole, or removed, yet."""
     _watch: _Watch = field(default_factory=_Watch)
 
+    def __post_init__(self) -> None:
+        self.endpoints.look_after = self.look_after
+
     async def recover(self) -> None:
         """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
 
@@ -141,7 +144,11 @@ class Janitor:
     async def sweep(self, network_id: NetworkId) -> None:
         """Look after the endpoints in one network now: before somebody is told that it is in use by them."""
         for row in list(self.parts.live.rows.in_network(network_id).values()):
-            await _bearing(f"look after {row.name}", partial(self._look_after, row))
+            await self.look_after(row)
+
+    async def look_after(self, row: LocalEndpointRow) -> None:
+        """One endpoint now: before somebody is told that it is in his way."""
+        await _bearing(f"look after {row.name}", partial(self._look_after, row))
 
     async def _look_around(self) -> None:
         live, steps = self.parts.live, self.endpoints.steps

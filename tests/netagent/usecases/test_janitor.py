@@ -13,6 +13,7 @@ from fakes.registry import H2, N1, N2, Writer, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
+from netagent.model.publication import Publication
 from netagent.model.records import RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.registry import statement
@@ -271,6 +272,30 @@ async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_
     await one.endpoints.detach(new.name)
     assert one.traces() == {}
     assert old.netns_path == new.netns_path
+
+
+@virtual
+async def test_a_container_that_was_started_again_has_its_name_address_and_port_at_once(world):
+    one, old = await attached(world)
+    fields = {"addresses": old.addresses, "publish": (Publication(8080, 80, "tcp"),)}
+    await one.endpoints.publish("web", Publication(8080, 80, "tcp"))
+    world.replace("web")
+    request = AttachRequest(target="netns:web", network="app", **fields)
+    new, is_new = await one.endpoints.attach(request, holds_ports=True)
+    assert is_new
+    assert (new.name, new.addresses, new.publish) == ("web", old.addresses, fields["publish"])
+    assert one.live.rows.keys() == {new.endpoint_id}
+
+
+@virtual
+async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world):
+    one, old = await attached(world)
+    (world.folder / "elsewhere").hardlink_to(world.folder / "web")
+    world.processes[old.netns_dev, old.netns_inode] = str(world.folder / "elsewhere")
+    world.replace("web")
+    with pytest.raises(RefusedError, match="'web' is used on this host"):
+        await one.endpoints.attach(AttachRequest(target="netns:web", network="app"))
+    assert one.live.rows.keys() == {old.endpoint_id}
 
 
 @virtual
