@@ -31,6 +31,19 @@ class Kept:
     def __init__(self) -> None:
         self._parts: dict[str, tuple[tuple[object, ...], object]] = {}
         self.members = _Members()
+        self._endpoints: dict[EndpointId, tuple[LocalEndpointRow, NetworkView | None, GuardedEndpoint]] = {}
+
+    def endpoints(
+        self, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
+    ) -> tuple[GuardedEndpoint, ...]:
+        """One by one, as far as a row or its network is another object."""
+        known, self._endpoints = self._endpoints, {}
+        for row in rows:
+            network, one = networks.get(row.network_id), known.get(row.endpoint_id)
+            if one is None or one[0] is not row or one[1] is not network:
+                one = row, network, _endpoint(row, network)
+            self._endpoints[row.endpoint_id] = one
+        return tuple(one for _, _, one in self._endpoints.values())
 
     def __call__(self, part: str, of: tuple[object, ...], make: Callable[[], T]) -> T:
         """The part, made anew if one of these objects is another one."""
@@ -79,7 +92,7 @@ def firewall_input(
         endpoints=kept(
             "endpoints",
             (rows, networks),
-            lambda: tuple(_endpoint(row, networks.get(row.network_id)) for row in rows),
+            lambda: kept.endpoints(rows, networks),
         ),
         networks=kept(
             "networks",

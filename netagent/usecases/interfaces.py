@@ -37,8 +37,8 @@ PAUSE_S = 0.25
 """Between two looks into one sandbox, however much its own programs change there."""
 VERIFY_S = 30.0
 """Between looks when nothing is told, should a piece of news ever be missing."""
-VERIFIED_PER_S = 0.5
-"""Of these looks, in all sandboxes together: from fifteen on each has its turn later."""
+VERIFIED_PER_S = 0.2
+"""Of these looks, in all sandboxes together: from seven on each has its turn later."""
 UNHEARD_S = 1.0
 """To the first look into a new sandbox: of what was done there before its news were open nobody is told. It's put
 right within two seconds all the same, and who comes and goes at once need not be looked at."""

@@ -319,6 +319,40 @@ async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(
 
 
 @virtual
+async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, monkeypatch):
+    one, _ = await attached(world)
+    names = [f"c{number}" for number in range(40)]
+    world.make(*names)
+    for name in names:
+        await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
+    for _ in range(3):
+        await one.janitor._look_around()
+    looked_at = []
+
+    def counting(row):
+        looked_at.append(row.name)
+        return is_there(row)
+
+    is_there = module.netns_is
+    monkeypatch.setattr(module, "netns_is", counting)
+    for _ in range(5):
+        await one.janitor._look_around()
+    assert looked_at == []
+    world.replace("c7")
+    await one.janitor._look_around()
+    assert looked_at == ["c7"]
+    assert len(one.live.rows) == 40
+    # A new name beside them is no reason to look at any.
+    world.make("other")
+    for _ in range(3):
+        await one.janitor._look_around()
+    assert looked_at == ["c7"]
+    await trio.sleep(module.WHOLE_S)
+    await one.janitor._look_around()
+    assert len(looked_at) == 41
+
+
+@virtual
 async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world):
     one, _ = await attached(world)
     one.hear(Writer(H2).put(RemovalRecord(N1)))
