@@ -192,7 +192,8 @@ class Participation:
         for network_id in self._synced:
             attached = view.attachments(network_id)
             known = self._followed.get(network_id)
-            if known is not None and known[0] is attached and known[1] is left:
+            is_same = known is not None and known[0] is attached and known[1] is left
+            if is_same and self._synced[network_id].is_set():  # until then each view may be what it waits for
                 continue
             self._followed[network_id] = attached, left
             self._node.set_scope_members(scope_of(network_id), attached - left, trio.current_time())
