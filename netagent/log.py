@@ -5,6 +5,7 @@ Under systemd the priority goes in front as `<N>`, which journald understands, a
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -12,6 +13,23 @@ import time
 from collections.abc import Callable
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+OTHERS = ("zeroconf", "hypercorn", "asyncio", "pyroute2")
+"""Libraries that log by themselves."""
+
+
+def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
+    """What a library says, with the error that it met and without the traceback: an address of the host that goes
+    makes zeroconf's sending fail, which is no defect, and is put right by a new start of it."""
+    if record.name.partition(".")[0] not in OTHERS:
+        return record
+    error = record.exc_info[1] if record.exc_info else None
+    said = next(iter(record.getMessage().splitlines()), "")
+    line = copy.copy(record)
+    line.exc_info, line.exc_text, line.stack_info, line.args = None, None, None, ()
+    line.msg = said if error is None or str(error) in said else f"{said}: {error}"
+    return line
 
 
 class _JournalFormatter(logging.Formatter):
@@ -28,10 +46,11 @@ def configure(level: str) -> None:
         handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(_in_one_line)
     root.addHandler(handler)
     root.setLevel(level.upper())
     # Others' chatter is not ours to repeat.
-    for noisy in ("zeroconf", "hypercorn", "asyncio", "pyroute2"):
+    for noisy in OTHERS:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

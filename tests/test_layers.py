@@ -370,7 +370,8 @@ KNOWS = {
     "zeroconf": {"netgossip.discovery"},
     "shtab": {"netagent.cli.installing"},
     "immutables": {
-        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding", "netagent.names.zone",
+        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding",
+        "netagent.membership.following", "netagent.names.zone", "netagent.registry.local_rows",
         "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store", "netagent.registry.view",
     },
     "cryptography": {

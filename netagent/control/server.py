@@ -19,7 +19,9 @@ from typing import Any, cast
 
 import trio
 from hypercorn.config import Config
+from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 
 from netagent.errors import FailedError, RefusedError
@@ -71,6 +73,21 @@ async def serve(
             await nursery.start(_run, app, config, stop)
             _log.info("serving the API on %s", socket_path)
             task_status.started()
+
+
+class _Connection(TCPServer):
+    """One that leaves no circle when it ends: hypercorn's refers to its protocol, whose methods refer to it. A circle
+    of some thirty objects for each request would wait for a collection of garbage, and one that is set aside before
+    the connection ends (netagent.memory) for hours."""
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            vars(self).clear()
+
+
+vars(hypercorn_run)["TCPServer"] = _Connection  # what it makes for each connection; there is no other way in
 
 
 async def _run(

@@ -148,7 +148,7 @@ def _all_device_damages(
             continue
         if present is not None:
             whole.add(name)
-            found += _device_damages(device, present, seen)
+            found += _device_damages(device, present, seen) if device is not present else ()
         elif device.kind is not Kind.VETH and name not in renamed.values():
             found.append(Damage(DamageKind.DEVICE_DELETED, name))
     return found, whole
@@ -160,14 +160,18 @@ def may_cost_entries(before: KernelState, after: KernelState) -> bool:
         return True
     names = {*before.devices, *after.devices}
     pairs = ((before.devices.get(name), after.devices.get(name)) for name in names)
-    return any(old != new and Kind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
+    return any(
+        old is not new and old != new and Kind.VETH not in {d.kind for d in (old, new) if d}
+        for old, new in pairs
+    )
 
 
 def guest_keys(
     desired: KernelState, before: Mapping[str, Device], after: Mapping[str, Device]
 ) -> set[EntryKey]:
     """The entries that go with the veths that changed."""
-    changed = (desired.devices.get(n) for n in {*before, *after} if before.get(n) != after.get(n))
+    names = {n for n in {*before, *after} if before.get(n) is not after.get(n)}
+    changed = (desired.devices.get(n) for n in names if before.get(n) != after.get(n))
     return {
         ("master", (veth.master, veth.guest_mac))
         for veth in changed

@@ -31,7 +31,7 @@ from netagent.datapath.link import (
 )
 from netagent.datapath.netlink import Netlink, Request, open_socket
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.settings import Setting, Settings, open_settings
+from netagent.datapath.settings import Setting, Settings, WatchedSettings, open_settings
 
 _MARK = "netagent-inside "
 """Before the endpoint's id, on the container's end. Not the host side's mark: a runtime may take the end back into
@@ -41,6 +41,8 @@ the host's namespace, and it must not pass for the other one there."""
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _NEWS_BYTES = 1 << 16
 _NEWS_AT_ONCE = 64
+_MOST_WATCHED = 32
+"""Interfaces of one namespace whose settings' files stay open."""
 
 
 def inside_alias(endpoint_id: str) -> str:
@@ -133,6 +135,7 @@ class InsideNews:
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
         sock.setblocking(False)
         self._settings = settings
+        self._watched: dict[tuple[Setting, ...], WatchedSettings] = {}
         self._plain = sock
         self._socket = trio.socket.from_stdlib_socket(sock)
 
@@ -154,15 +157,23 @@ class InsideNews:
 
     def are_altered(self, settings: Sequence[Setting]) -> bool:
         """Whether these are not as given, of which nothing is told; also where they can't be read."""
-        try:
-            return any(True for _ in self._settings.differing(settings))
-        except OSError:
-            return True
+        key = tuple(settings)
+        watched = self._watched.get(key)
+        if watched is None:
+            if len(self._watched) >= _MOST_WATCHED:
+                self._close_watched()  # of interfaces that are there no longer
+            watched = self._watched[key] = WatchedSettings(self._settings, key)
+        return watched.are_altered()
 
     def close(self) -> None:
         """The namespace is held no longer."""
+        self._close_watched()
         self._socket.close()
         self._settings.close()
+
+    def _close_watched(self) -> None:
+        while self._watched:
+            self._watched.popitem()[1].close()
 
 
 async def open_news(netns_path: str, identity: tuple[int, int]) -> InsideNews:

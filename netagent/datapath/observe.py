@@ -25,6 +25,7 @@ from netagent.datapath.link import (
     address_dump,
     decode_address,
     decode_link,
+    link_at,
     link_dump,
 )
 from netagent.datapath.neighbour import (
@@ -99,7 +100,14 @@ class Extent(enum.Enum):
     ALL = enum.auto()
 
 
-News: TypeAlias = EntryKey | Extent
+@dataclass(frozen=True, slots=True)
+class LinkNews:
+    """One veth of ours, by its index: it can be looked at alone, because nothing else depends on it."""
+
+    index: int
+
+
+News: TypeAlias = EntryKey | Extent | LinkNews
 
 
 async def observe(
@@ -119,6 +127,34 @@ async def observe(
         request = Request(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
         messages += await netlink.dump(request)
     return replace(seen, state=await piece_by_piece(reading(messages, believed, seen)))
+
+
+async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection[int]) -> Observation | None:
+    """As seen before, but for these veths, looked at anew. None: one of them is no such thing any more, so it takes a
+    look at all. OSError."""
+    names = dict(seen.names)
+    gone: set[str] = set()
+    links: list[LinkMessage] = []
+    for index in indexes:
+        message = await netlink.find(link_at(index))
+        known = names.pop(index, None)
+        if known is not None:
+            gone.add(known)
+        if message is None:
+            continue
+        link = decode_link(message.body)
+        if link.kind != Kind.VETH.value or not (is_ours(link.alias) or known is not None):
+            return None
+        links.append(link)
+        names[index] = link.name
+    if len(set(names.values())) < len(names):
+        return None  # one has the name of another, which must have another by now
+    devices = {name: device for name, device in seen.state.devices.items() if name not in gone}
+    devices.update((link.name, device_of_link(link, names)) for link in links)
+    there = {link.name for link in links}
+    return replace(
+        seen, state=replace(seen.state, devices=devices), names=names, strangers=seen.strangers - there
+    )
 
 
 async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Observation:
@@ -297,7 +333,7 @@ def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> 
     if message.type in {RTM_NEWNEIGH, RTM_DELNEIGH}:
         return _entry_news(message, names, belief)
     if message.type in {RTM_NEWLINK, RTM_DELLINK}:
-        return Extent.DEVICES if _is_link_news(message, names, belief) else None
+        return _link_news(message, names, belief) if _is_link_news(message, names, belief) else None
     if message.type in {RTM_NEWADDR, RTM_DELADDR}:
         index, cidr = decode_address(message.body)
         known = (names.get(index), cidr) in belief.addresses
@@ -338,6 +374,18 @@ def _entry_news(message: Message, names: Mapping[int, str], belief: KernelState)
         return None
     # Of the many entries of the zero MAC the kernel shows a single one to who asks for it.
     return Extent.ALL if place.key[0] == "flood" else place.key
+
+
+def _link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> News:
+    index = int.from_bytes(message.body[4:8], NATIVE)
+    known = belief.devices.get(names.get(index, ""))
+    if known is not None:
+        return LinkNews(index) if known.kind is Kind.VETH else Extent.DEVICES
+    if message.body[0] == AF_BRIDGE:
+        return Extent.DEVICES
+    link = decode_link(message.body)
+    is_new_veth = link.kind == Kind.VETH.value and is_ours(link.alias) and link.name not in belief.devices
+    return LinkNews(index) if is_new_veth else Extent.DEVICES
 
 
 def _is_link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:

@@ -205,7 +205,8 @@ def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> lis
     """All creations, then all settings; bridges before their ports."""
     creations: list[Operation] = []
     settings: list[Operation] = []
-    for device in sorted(desired.values(), key=lambda device: (device.kind is not Kind.BRIDGE, device.name)):
+    changed = (device for name, device in desired.items() if observed.devices.get(name) is not device)
+    for device in sorted(changed, key=lambda device: (device.kind is not Kind.BRIDGE, device.name)):
         present = observed.devices.get(device.name)
         if present == device:
             continue

@@ -27,12 +27,14 @@ from netagent.datapath.link import RTM_DELLINK
 from netagent.datapath.netlink import Netlink, split_messages
 from netagent.datapath.observe import (
     Extent,
+    LinkNews,
     News,
     Observation,
     news_of,
     observe,
     observe_devices,
     observe_entries,
+    observe_veths,
     ports_of,
 )
 from netagent.datapath.operations import Operation, device_of, doing, takes_ipv6
@@ -50,6 +52,8 @@ _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)  # who changes the same thing all the time must not fill the log
 MOST_NEWS = 500
 """Beyond these looking at everything is less work than looking at each."""
+MOST_VETHS = 16
+"""Looked at one by one; beyond these all links are read."""
 MOST_OPEN = 2_000
 """Beyond these all entries are compared, which is done in pieces."""
 NOTIFICATIONS_AT_ONCE = 64
@@ -293,7 +297,8 @@ class Reconciler:
 
     async def _look_at_all(self) -> None:
         before = self._belief.state
-        self._belief = await observe(self._netlink, self._belief.names.keys(), before)
+        seen = await observe(self._netlink, self._belief.names.keys(), before)
+        self._belief = seen if self._desired is None else _with_devices_of(seen, self._desired)
         self._looked_at = trio.current_time()
         was_sound, self._is_sound = self._is_sound, True
         if was_sound:
@@ -307,9 +312,15 @@ class Reconciler:
             return None
         before = self._belief.state
         seen = self._belief
-        keys = {one for one in news if not isinstance(one, Extent)}
-        if Extent.DEVICES in news:
-            seen = await observe_devices(self._netlink, self._belief.names.keys())
+        keys = {one for one in news if not isinstance(one, (Extent, LinkNews))}
+        veths = {one.index for one in news if isinstance(one, LinkNews)}
+        is_alone = Extent.DEVICES not in news and len(veths) <= MOST_VETHS
+        at_these = await observe_veths(self._netlink, seen, veths) if veths and is_alone else None
+        if at_these is not None:
+            seen = at_these
+            keys |= guest_keys(desired, before.devices, seen.state.devices)
+        elif Extent.DEVICES in news or veths:
+            seen = _with_devices_of(await observe_devices(self._netlink, self._belief.names.keys()), desired)
             if may_cost_entries(before, seen.state):
                 return None
             seen = replace(seen, state=seen.state.with_tables_of(before))
@@ -376,6 +387,17 @@ class Reconciler:
             self._schedule.retry()
         elif not self._failing.failures:
             self._schedule.succeeded()
+
+
+def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
+    """The same, with the very objects that are desired in the place of their equals: these are compared again and
+    again."""
+    wanted = desired.devices
+    devices = {
+        name: own if (own := wanted.get(name)) is not None and own == device else device
+        for name, device in seen.state.devices.items()
+    }
+    return replace(seen, state=replace(seen.state, devices=devices))
 
 
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:

@@ -16,6 +16,9 @@ INTERVAL_S = 10.0
 """Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
 SETTLE_S = 0.05
 """From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
+WHOLE_SHARE, WHOLE_MAX_S = 200, 60.0
+"""A look at everything that takes long, as with a thousand containers, comes so many times its length later, at most
+a minute."""
 PAUSE_MAX_S = 1.0
 """After a look at ten thousand endpoints on a busy machine it would be longer; but damage is put right within two
 seconds, also when it comes right after the timer's look."""
@@ -80,7 +83,7 @@ class Schedule:
         self.trouble = ""
         if is_whole:
             self.must_look = False
-            self.whole_at = now + interval_s
+            self.whole_at = now + max(interval_s, min(WHOLE_SHARE * (now - started_at), WHOLE_MAX_S))
         self.earliest_look_at = now + min(4 * (now - started_at), PAUSE_MAX_S)
         self.look_at = max(min(self.look_at, self.whole_at), self.earliest_look_at)
 

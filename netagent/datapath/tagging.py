@@ -37,7 +37,7 @@ from netagent.pieces import Pieces, at_once
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
 
-PERIOD_S: Final = 0.5
+PERIOD_S: Final = 1.5
 """The kernel tells nobody of programs, nor of settings; damage is put right within two seconds."""
 FOLDER: Final = Path("/proc/sys/net/bridge")
 SWITCHES: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
@@ -150,11 +150,14 @@ class Tagger:
 
         In a thread: whenever a program comes or goes, the kernel waits for a moment without packets, some 15 ms.
         """
+        is_timers = True
         while True:
             self._woken = trio.Event()
-            await trio.to_thread.run_sync(self.look)
-            with trio.move_on_after(PERIOD_S):
+            if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
+                await trio.to_thread.run_sync(self.look if is_timers else self.look_at_new)
+            with trio.move_on_after(PERIOD_S) as scope:
                 await self._woken.wait()
+            is_timers = scope.cancelled_caught
 
     def set_ports(self, ports: Ports) -> None:
         """All there are. What comes by a new one passes everybody's rules until `run` has seen to it, at once."""
@@ -166,13 +169,19 @@ class Tagger:
         """At the settings and all ports, once; blocks."""
         at_once(self._looking())
 
-    def _looking(self) -> Pieces[None]:
+    def look_at_new(self) -> None:
+        """The same at ports that nobody has seen to yet, alone: a host may have thousands of others."""
+        at_once(self._looking(only_new=True))
+
+    def _looking(self, *, only_new: bool = False) -> Pieces[None]:
         was_wanted = self._is_wanted
         if self._within(self._ask) is not was_wanted:
             self._done.clear()
         yield
         ports = dict(self._ports)
         self._done &= ports.keys()
+        if only_new:
+            ports = {index: name for index, name in ports.items() if index not in self._done}
         if not self._is_wanted:
             self._trouble = ""
             # What is off stays off: nobody but us puts these on.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 
-from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_dump
+from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_at
 from netagent.datapath.netlink import Netlink, Request, open_socket
 from netagent.datapath.route import RTM_GETROUTE, decode, is_particular, route_request_body
 from netagent.datapath.state import is_ours
@@ -20,6 +20,9 @@ _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::
 _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 0x2  # linux/in6.h
 _IFA_F_TEMPORARY, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x20, 0x40
 _FLEETING = _IFA_F_TEMPORARY | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+
+_LINK_LOCAL = b"\xfe\x80" + bytes(14)
+_RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 
 _INDOORS = {"bridge", "veth", "dummy"}
 """Kinds of links that end on this host, as a rule."""
@@ -71,14 +74,18 @@ def require_devices(uplinks: Uplinks, devices: Sequence[str]) -> None:
 
 async def host_routes(netlink: Netlink) -> tuple[str, ...]:
     """The CIDRs that the host reaches by devices that are not ours, sorted. Default routes are not among them."""
-    links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
-    passed_over = {link.index for link in links if is_ours(link.alias) or link.name == "lo"}
-    found = set()
+    routes = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in await netlink.dump(Request(RTM_GETROUTE, 0, route_request_body(family))):
+            if _LINK_LOCAL in message.body:
+                continue  # one for each end of each container's interface
             route = decode(message.body)
-            if route is not None and route.ifindex not in passed_over and is_particular(route.destination):
-                found.add(route.destination)
+            if route is not None and is_particular(route.destination):
+                routes.append(route)
+    # Only the links that any of these leads by: a host with a thousand containers has a thousand more.
+    links = await _links(netlink, {route.ifindex for route in routes})
+    passed_over = {index for index, link in links.items() if is_ours(link.alias) or link.name == "lo"}
+    found = {route.destination for route in routes if route.ifindex not in passed_over}
     return tuple(str(network) for network in sorted(found, key=lambda n: (n.version, int(n[0]), n.prefixlen)))
 
 
@@ -87,23 +94,35 @@ async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]
 
     Of IPv6 those come last that do not stay: temporary ones (RFC 8981) are others every day.
     """
-    links: dict[int, LinkMessage] = {}
-    for message in await netlink.dump(link_dump()):
-        link = decode_link(message.body)
-        if link.up and link.name != "lo" and not is_ours(link.alias):
-            links[link.index] = link
-    found = []
-    fleeting = set()
+    addresses = []
     for message in await netlink.dump(address_dump()):
+        if message.body[0] == socket.AF_INET6 and message.body[3] == _RT_SCOPE_LINK:
+            continue  # such as each end of each container's interface has
         index, cidr = decode_address(message.body)
         address = ipaddress.ip_interface(cidr).ip
-        if index in links and not address.is_link_local:
+        if not address.is_link_local:
+            addresses.append((index, address, message.body[2]))
+    links = {
+        index: link
+        for index, link in (await _links(netlink, {index for index, _, _ in addresses})).items()
+        if link.up and link.name != "lo" and not is_ours(link.alias)
+    }
+    found = []
+    fleeting = set()
+    for index, address, flags in addresses:
+        if index in links:
             found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
-            if address.version == 6 and message.body[2] & _FLEETING:
+            if address.version == 6 and flags & _FLEETING:
                 fleeting.add(str(address))
     indoors = {link.name for link in links.values() if link.kind in _INDOORS}
     outlets = frozenset(one.device for one in found) - indoors
     return sorted(found, key=lambda one: (":" in one.address, one.address in fleeting)), outlets
+
+
+async def _links(netlink: Netlink, indexes: Collection[int]) -> dict[int, LinkMessage]:
+    """By index; without those that are gone."""
+    found = {index: await netlink.find(link_at(index)) for index in indexes if index}
+    return {index: decode_link(message.body) for index, message in found.items() if message is not None}
 
 
 def _source_address(family: int, target: str) -> str:

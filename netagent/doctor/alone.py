@@ -37,6 +37,7 @@ from netagent.membership.inbox import first_view
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.pieces import at_once
 from netagent.registry.live import Moment
+from netagent.registry.local_rows import local_rows
 from netagent.registry.reading import Written, read_apart
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.shared_names import shared_names
@@ -100,7 +101,7 @@ def _remembered(
         vxlan_port=config.vxlan_port,
     )
     rows: Mapping[EndpointId, LocalEndpointRow] = {row.endpoint_id: row for row in written.rows}
-    return Moment(0, view, rows, {}), situation, written
+    return Moment(0, view, local_rows(rows), {}), situation, written
 
 
 def _key_ring(config: Config) -> Mapping[str, Any] | None:

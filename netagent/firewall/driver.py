@@ -75,6 +75,8 @@ class Tables:
     _rules: tuple[bytes, ...] = ()
     """As they read when we had made them."""
     _elements: dict[str, _Raw] = field(default_factory=dict)
+    _noted: dict[str, Elements] = field(default_factory=dict)
+    """What `_elements` were made of; not there: of what the kernel had."""
     _counted: dict[str, int] = field(default_factory=dict)
     """By tables that have been replaced."""
     _translation: Translation = field(init=False)
@@ -101,6 +103,7 @@ class Tables:
         except OSError:
             return None
         self._rules, self._elements = looks.rules, dict(looks.elements)
+        self._noted.clear()
         return _without_elements(ruleset), generation
 
     async def install(self, ruleset: Ruleset, standing: Ruleset | None = None, seen: int = -1) -> int | None:
@@ -206,22 +209,43 @@ class Tables:
         for kind in KINDS:
             if kind.family not in families or new.elements[kind] is old.elements[kind]:
                 continue
-            before, after = self._elements[kind.name], _raw(kind, new.elements[kind])
-            gone = {key: value for key, value in before.items() if after.get(key) != value}
-            come = {key: value for key, value in after.items() if before.get(key) != value}
+            gone, come = self._differences(kind, new)
             count += len(gone) + len(come)
             changes += _element_changes(nftables.DELSETELEM, kind, gone)
             changes += _element_changes(nftables.NEWSETELEM, kind, come)
         return changes if count <= STEP_ELEMENTS else None
+
+    def _differences(self, kind: SetKind, new: Ruleset) -> tuple[_Raw, _Raw]:
+        """What a set loses and what it gets, as the kernel has it. A set may hold thousands, so only this is encoded,
+        as far as it is known of which words the set was made."""
+        after, noted = new.elements[kind], self._noted.get(kind.name)
+        if noted is None:
+            before, wanted = self._elements[kind.name], _raw(kind, after)
+            return (
+                {key: value for key, value in before.items() if wanted.get(key) != value},
+                {key: value for key, value in wanted.items() if before.get(key) != value},
+            )
+        lost = {key: value for key, value in noted.items() if after.get(key) != value}
+        got = {key: value for key, value in after.items() if noted.get(key) != value}
+        return _raw(kind, lost), _raw(kind, got)
 
     def _note_elements(
         self, ruleset: Ruleset, families: Collection[Family], old: Ruleset | None = None
     ) -> None:
         """The sets of these families hold what they should; before, what they should by `old`."""
         for kind in KINDS:
-            is_new = old is None or ruleset.elements[kind] is not old.elements[kind]
-            if kind.family in families and is_new:
+            if kind.family not in families:
+                continue
+            if old is None:
                 self._elements[kind.name] = _raw(kind, ruleset.elements[kind])
+            elif ruleset.elements[kind] is not old.elements[kind]:
+                gone, come = self._differences(kind, ruleset)
+                for key in gone:
+                    self._elements[kind.name].pop(key, None)
+                self._elements[kind.name].update(come)
+            else:
+                continue
+            self._noted[kind.name] = ruleset.elements[kind]
 
     async def forget_datagrams(self, old: Ruleset, new: Ruleset) -> None:
         """Have flows to published ports that lead elsewhere by now be looked at anew."""

@@ -12,6 +12,7 @@ import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from netagent.firewall import policy, publishing
@@ -176,6 +177,7 @@ def _collapsed(subnets: Iterable[str]) -> tuple[str, ...]:
     return (*map(str, four), *map(str, six))
 
 
+@lru_cache(maxsize=16_384)
 def link_local(mac: str) -> str:
     """The IPv6 link-local address that a kernel derives from a MAC (RFC 4291, appendix A)."""
     octets = bytearray.fromhex(mac.replace(":", ""))

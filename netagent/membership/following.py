@@ -6,10 +6,11 @@ registry and this host's endpoints, and who carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
+from immutables import Map
 
 from netagent import __version__
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
@@ -24,14 +25,16 @@ from netagent.names.zone import ZoneMaker
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.projection.announcing import Announcer
 from netagent.projection.desired import DesiredMaker
-from netagent.projection.guarding import firewall_input
-from netagent.projection.intent import networks_here, networks_wanted
+from netagent.projection.guarding import Kept, firewall_input
+from netagent.projection.intent import networks_here, networks_taken_part
 from netagent.projection.loop import Projection, Steps
 from netagent.projection.resolvers import Resolvers
 from netagent.registry.live import Live, Moment
+from netagent.registry.local_rows import LocalRows
+from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 from netagent.state_dir import ClusterKeys
-from netagent.usecases.endpoint_rules import gives_way_out, sandboxes
+from netagent.usecases.endpoint_rules import gives_way_out, sandbox_of, sandboxes
 
 FORWARDING_FILE = "forwarding.json"
 
@@ -56,8 +59,9 @@ class Following:
         self._underlay = underlay
         self._maker = DesiredMaker(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
         self._zones = ZoneMaker(keys.domain)
-        self._boxes: tuple[object, object, Mapping[SandboxId, Sandbox]] = (None, None, {})
-        """This host's endpoints and the networks of one moment, and the sandboxes that follow from them."""
+        self._sandboxes = SandboxMaker()
+        self._kept = Kept()
+        self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
         self.supervisor = Supervisor(run_dir, release=__version__)
         self.resolvers = Resolvers(self.supervisor)
         self.forwarding = Forwarding(SETTINGS, run_dir / FORWARDING_FILE, ways_out, self._tell_firewall)
@@ -96,21 +100,25 @@ class Following:
         return self._maker.make(known, self._underlay())
 
     def _guarded(self, known: Moment) -> FirewallInput:
+        if self._listed[0] is not known.rows:
+            self._listed = known.rows, known.rows.listed()
+        internal = _internal(known.view)
         return firewall_input(
             known.view,
-            known.rows.values(),
+            self._listed[1],
             vxlan_port=self._vxlan_port,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
             leading_out=[
                 row.endpoint_id
-                for row in known.rows.values()
-                if row.publish and gives_way_out(row, known.rows.values(), _internal(known.view))
+                for row in known.rows.publishing()
+                if gives_way_out(row, known.rows.mates_of(row), internal)
             ],
+            kept=self._kept,
         )
 
     def _routed(self, known: Moment) -> list[str]:
-        networks = networks_here(known.view, networks_wanted(known.view, known.rows.values()))
+        networks = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
         closed = _internal(known.view)
         return [bridge_name(one.record.vni) for one in networks if one.network_id not in closed]
 
@@ -119,16 +127,35 @@ class Following:
         return await self.projection.wait_guarded(self._live.revision)
 
     async def _publish_names(self, known: Moment) -> None:
-        made = await piece_by_piece(self._zones.making(known.view, self._sandboxes(known)))
+        made = await piece_by_piece(
+            self._zones.making(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
+        )
         await self.resolvers.publish(made.table, made.touched)
 
-    def _sandboxes(self, known: Moment) -> Mapping[SandboxId, Sandbox]:
-        """The same object again as long as neither this host's endpoints nor the networks change."""
-        rows, networks, boxes = self._boxes
-        if rows is not known.rows or networks is not known.view.networks:
-            boxes = sandboxes(known.rows.values(), _internal(known.view))
-            self._boxes = known.rows, known.view.networks, boxes
-        return boxes
+
+class SandboxMaker:
+    """The sandboxes that follow from this host's endpoints, made anew where these have changed."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[LocalRows, frozenset[NetworkId]] | None = None
+        self._boxes: Map[SandboxId, Sandbox] = Map()
+
+    def make(self, rows: LocalRows, internal: frozenset[NetworkId]) -> Map[SandboxId, Sandbox]:
+        """The same object again as long as none has changed. `internal` networks give no way out."""
+        seen, self._seen = self._seen, (rows, internal)
+        touched = rows.touched_since(seen[0]) if seen is not None and seen[1] == internal else None
+        if seen is None or touched is None:
+            self._boxes = Map(sandboxes(rows.values(), internal))
+            return self._boxes
+        versions = (known.get(one) for one in touched for known in (rows, seen[0]))
+        for row in {sandbox_of(row): row for row in versions if row is not None and row.netns_inode}.values():
+            found = sandboxes(rows.mates_of(row), internal)
+            box, known = found.get(sandbox_of(row)), self._boxes.get(sandbox_of(row))
+            if box is None and known is not None:
+                self._boxes = self._boxes.delete(sandbox_of(row))
+            elif box is not None and box != known:
+                self._boxes = self._boxes.set(sandbox_of(row), box)
+        return self._boxes
 
 
 def _internal(view: RegistryView) -> frozenset[NetworkId]:

@@ -20,8 +20,10 @@ from netagent.registry.live import Live
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
-LOOK_S = 2.0
-"""Between looks at the routes. One dump of a routing table takes about a millisecond."""
+LOOK_S = 10.0
+"""Between looks at the routes, which concern only who makes a network. A dump takes milliseconds."""
+RETRY_S = 2.0
+"""After the record could not be written."""
 MAX_ROUTES = 256
 """More than any host but a BGP router has; such a host's prefixes are no business of a network's choice anyway."""
 
@@ -39,6 +41,8 @@ class OwnHost:
     is_away: bool = False
     """Names lead elsewhere: from `going_down` on, and at a start until `arrive`, if they did before it or lead to
     what the host has lost since."""
+    is_due: bool = False
+    """The record could not be written."""
 
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
@@ -49,7 +53,7 @@ class OwnHost:
             yield
         except BaseException:
             # `run` publishes it.
-            self.is_away = False
+            self.is_away, self.is_due = False, True
             raise
 
     async def arrive(self) -> None:
@@ -74,10 +78,15 @@ class OwnHost:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await trio.sleep(LOOK_S)
+            looked_at = trio.current_time()
+            while not self.is_due and trio.current_time() < looked_at + LOOK_S:
+                await trio.sleep(RETRY_S)
             try:
+                self.is_due = False
                 await self.publish()
             except (OSError, NetagentError) as error:
+                self.is_due = True
+                await trio.sleep(RETRY_S)
                 logger.warning("cannot refresh this host's record: %s", error)
 
 

@@ -73,6 +73,9 @@ class Participation:
         self._synced: dict[NetworkId, trio.Event] = {}
         self._unused_since: dict[NetworkId, float] = {}
         self._guests: dict[NetworkId, int] = {}
+        self._left = LeftHosts()
+        self._followed: dict[NetworkId, tuple[frozenset[HostId], frozenset[HostId]]] = {}
+        """For networks whose members the gossip was told: of what they were made."""
         # Or a network is left at the very moment in which somebody finds that it is entered already.
         self._turn = trio.Lock()
 
@@ -178,26 +181,37 @@ class Participation:
 
     def _exit(self, network_id: NetworkId) -> None:
         del self._synced[network_id]
+        self._followed.pop(network_id, None)
         self._unused_since.pop(network_id, None)
         self._forget(scope_of(network_id))
         self._node.exit_scope(scope_of(network_id), trio.current_time())
 
     def _members(self, network_id: NetworkId) -> frozenset[HostId]:
         view = self._live.view
-        left = {h for h, host in view.hosts.items() if host.agent is AgentState.LEFT}
-        return frozenset(view.attachments(network_id) - left)
+        return view.attachments(network_id) - self._left.of(view)
 
     def _peers(self, network_id: NetworkId) -> Iterable[HostId]:
         return self._members(network_id) - {self._live.view.local}
 
     def _follow_attachments(self) -> None:
+        """Each new view asks for this, and hardly any has other members."""
+        view, is_changed = self._live.view, False
+        left = self._left.of(view)
         for network_id in self._synced:
-            self._node.set_scope_members(scope_of(network_id), self._members(network_id), trio.current_time())
-        self._flush()
+            attached = view.attachments(network_id)
+            known = self._followed.get(network_id)
+            is_same = known is not None and known[0] is attached and known[1] is left
+            if is_same and self._synced[network_id].is_set():  # until then each view may be what it waits for
+                continue
+            self._followed[network_id] = attached, left
+            self._node.set_scope_members(scope_of(network_id), attached - left, trio.current_time())
+            is_changed = True
+        if is_changed:
+            self._flush()
 
     async def _leave_unused(self) -> None:
         view, now = self._live.view, trio.current_time()
-        used = {row.network_id for row in self._live.rows.values()} | self._guests.keys()
+        used = self._live.rows.networks | self._guests.keys()
         used |= {one.network_id for one in view.own_host_addresses}
         for network_id in list(self._synced):
             if network_id in used:
@@ -211,7 +225,7 @@ class Participation:
         """What we said in a network that was removed for good is of no use to anybody, and its tombstones would stay
         for ever. Who has not heard of the removal yet hears of it in the cluster's own scope."""
         view = self._live.view
-        used = {row.network_id for row in self._live.rows.values()} | self._synced.keys()
+        used = self._live.rows.networks | self._synced.keys()
         for scope in self._node.own_scopes() - {CLUSTER_SCOPE}:
             network_id = NetworkId(scope.hex())
             if view.is_removed(network_id) and network_id not in used:
@@ -226,6 +240,27 @@ class Participation:
                 await self._publisher.withdraw(AttachmentRecord(network_id))
             self._exit(network_id)
             logger.info("no longer taking part in network %s", network_id[:8])
+
+
+class LeftHosts:
+    """The hosts that have left, followed from view to view: looked at are those that were touched."""
+
+    def __init__(self) -> None:
+        self._seen: RegistryView | None = None
+        self._left: frozenset[HostId] = frozenset()
+
+    def of(self, view: RegistryView) -> frozenset[HostId]:
+        """In this view; the same object again as long as they are the same."""
+        seen, self._seen = self._seen, view
+        if seen is view:
+            return self._left
+        touched = view.touched_since(seen) if seen is not None else None
+        among = view.hosts.keys() if touched is None else touched.hosts
+        left = {h for h in among if (host := view.hosts.get(h)) is not None and host.agent is AgentState.LEFT}
+        others = frozenset() if touched is None else self._left - touched.hosts
+        if others | left != self._left:
+            self._left = others | left
+        return self._left
 
 
 def own_networks(view: RegistryView) -> list[NetworkId]:

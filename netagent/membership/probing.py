@@ -63,13 +63,14 @@ class Probing:
     def follow(self, known: Moment) -> None:
         """Probe the hosts of that moment, and look after the network cards for its devices. Costs nothing while only
         endpoints elsewhere change."""
-        seen = (known.view.hosts, known.view.networks, known.view.participants, known.rows)
+        inhabited = known.rows.networks
+        seen = (known.view.hosts, known.view.networks, known.view.participants, inhabited)
         if all(map(is_, seen, self._seen)):
             return
         self._seen = seen
         self.prober.set_peers(probe_targets(known.view))
         self.prober.set_paths(path_targets(known.view))
-        networks = map(known.view.networks.get, {row.network_id for row in known.rows.values()})
+        networks = map(known.view.networks.get, inhabited)
         self._offload.set_devices([vxlan_name(one.record.vni) for one in networks if one is not None])
 
     def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value

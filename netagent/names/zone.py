@@ -115,8 +115,12 @@ class ZoneMaker:
     def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
         """What they are and which networks they are in. All rows of a network come and go with its first and its last
         sandbox."""
-        for sandbox_id in seen.sandboxes.keys() | now.sandboxes.keys():
-            self._put((Kind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
+        for sandbox_id, box in seen.sandboxes.items():
+            if now.sandboxes.get(sandbox_id) is not box:
+                self._put((Kind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
+        for sandbox_id, box in now.sandboxes.items():
+            if sandbox_id not in seen.sandboxes:
+                self._put((Kind.SANDBOX, sandbox_id), box)
         for network_id in seen.networks.keys() | now.networks.keys():
             before, network = seen.networks.get(network_id), now.networks.get(network_id)
             self._put((Kind.NETWORK, network_id), _network_row(network) if network is not None else None)

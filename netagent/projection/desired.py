@@ -32,11 +32,10 @@ from netagent.projection.intent import (
     bare_network,
     local_endpoint,
     networks_here,
-    networks_wanted,
+    networks_taken_part,
     probe_input,
     remote_endpoint,
     remote_host,
-    rows_by_network,
     way_to,
 )
 from netagent.registry.live import Moment
@@ -58,10 +57,10 @@ class _Built:
     bare: NetworkInput
     owners: dict[EndpointId, HostId] = field(default_factory=dict)
     by_owner: dict[HostId, set[EndpointId]] = field(default_factory=dict)
-    locals: frozenset[EndpointId] = frozenset()
+    locals: set[EndpointId] = field(default_factory=set)
     hosts: frozenset[HostId] = frozenset()
     """Other hosts that have an address of their own in it."""
-    devices: Mapping[str, Device] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
 
     def move(self, endpoint_id: EndpointId, owner: HostId | None) -> set[HostId]:
         """Note where the endpoint is from now on, None: nowhere. The hosts that it came to or left."""
@@ -116,8 +115,10 @@ class DesiredMaker:
             yield from self._follow_hosts(known.view, touched.hosts, underlay)
             has_other_networks = known.view.networks is not before.view.networks
             has_other_devices = has_other_networks or known.rows is not before.rows
-            if has_other_devices:
+            if has_other_networks or known.rows.networks is not before.rows.networks:
                 yield from self._follow_networks(known, underlay)
+            for endpoint_id in known.rows.touched_since(before.rows) or ():
+                self._follow_local(known.rows.get(endpoint_id), before.rows.get(endpoint_id))
             is_probe_concerned = has_other_networks or known.view.hosts is not before.view.hosts
             if is_probe_concerned or known.view.participants is not before.view.participants:
                 self._follow_probe(known.view, underlay)
@@ -167,8 +168,7 @@ class DesiredMaker:
     # -- networks and endpoints --------------------------------------------------------------------------------
 
     def _follow_networks(self, known: Moment, underlay: Underlay) -> Pieces[None]:
-        rows = rows_by_network(known.rows.values())
-        here = networks_here(known.view, networks_wanted(known.view, known.rows.values()))
+        here = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
         wanted = {network.network_id: network for network in here}
         for network_id, built in tuple(self._built.items()):
             if wanted.get(network_id) != built.network:
@@ -181,7 +181,17 @@ class DesiredMaker:
                 for endpoint_id in known.view.endpoints_in(network_id):
                     self._follow_endpoint(known.view, self._built[network_id], endpoint_id)
                     yield
-            self._follow_locals(self._built[network_id], rows.get(network_id, []), known.view.local, underlay)
+                own = network_devices(
+                    built.bare,
+                    probe_mac(known.view.local),
+                    underlay=underlay.address,
+                    vxlan_port=self._vxlan_port,
+                    cluster_id=self._cluster_id,
+                )
+                built.devices.update((device.name, device) for device in own)
+                for row in known.rows.in_network(network_id).values():
+                    self._follow_local(row, None)
+                    yield
 
     def _clear(self, built: _Built) -> Pieces[None]:
         for endpoint_id in built.owners:
@@ -195,24 +205,23 @@ class DesiredMaker:
             self._ledger.put(built.claimant(_LOCAL, endpoint_id), {})
         del self._built[built.bare.network_id]
 
-    def _follow_locals(
-        self, built: _Built, rows: list[LocalEndpointRow], local: HostId, underlay: Underlay
-    ) -> None:
-        endpoints = {row.endpoint_id: local_endpoint(row, built.network) for row in rows}
-        for endpoint_id in built.locals | endpoints.keys():
-            endpoint = endpoints.get(endpoint_id)
-            entries = local_entries(built.bare, endpoint) if endpoint is not None else {}
-            self._ledger.put(built.claimant(_LOCAL, endpoint_id), entries)
-        built.locals = frozenset(endpoints)
-        own = network_devices(
-            built.bare,
-            probe_mac(local),
-            underlay=underlay.address,
-            vxlan_port=self._vxlan_port,
-            cluster_id=self._cluster_id,
-        )
-        veths = (veth_device(built.bare, endpoint) for endpoint in endpoints.values())
-        built.devices = {device.name: device for device in (*own, *veths)}
+    def _follow_local(self, row: LocalEndpointRow | None, before: LocalEndpointRow | None) -> None:
+        """One endpoint of this host as it is, and as it was; None: not there."""
+        for known in (before, row):
+            built = self._built.get(known.network_id) if known is not None else None
+            if known is None or built is None:
+                continue
+            is_here = known is row
+            endpoint = local_endpoint(known, built.network)
+            entries = local_entries(built.bare, endpoint) if is_here else {}
+            self._ledger.put(built.claimant(_LOCAL, known.endpoint_id), entries)
+            device = veth_device(built.bare, endpoint)
+            if is_here:
+                built.locals.add(known.endpoint_id)
+                built.devices[device.name] = device
+            else:
+                built.locals.discard(known.endpoint_id)
+                built.devices.pop(device.name, None)
 
     def _follow_endpoint(self, view: RegistryView, built: _Built, endpoint_id: EndpointId) -> None:
         endpoint = view.endpoints_in(built.bare.network_id).get(endpoint_id)
@@ -244,7 +253,9 @@ class DesiredMaker:
     # -- the outcome -------------------------------------------------------------------------------------------
 
     def _gather_devices(self) -> None:
-        devices = {name: device for built in self._built.values() for name, device in built.devices.items()}
+        devices: dict[str, Device] = {}
+        for built in self._built.values():
+            devices.update(built.devices)
         own = (network_addresses(built.bare) for built in self._built.values())
         self._state = replace(
             self._state,
@@ -264,6 +275,8 @@ class DesiredMaker:
 def _touched_since(seen: tuple[Moment, Underlay] | None, known: Moment, underlay: Underlay) -> Touched | None:
     """None: begin anew."""
     if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
+        return None
+    if known.rows.touched_since(seen[0].rows) is None:
         return None
     if seen[0].view.hosts_inside is not known.view.hosts_inside:
         return None  # once for each host and network that is made for it

@@ -5,20 +5,55 @@ As everything that the kernel is told, it follows the records alone: a member th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import is_
+from typing import Final, TypeVar, cast
 
 from netagent.datapath.desired import device_mac
 from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
 from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
 from netagent.projection.intent import own_cidrs
 from netagent.projection.linking import ways
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import AgentState, NetworkView, RegistryView
+
+T = TypeVar("T")
+
+
+class Kept:
+    """Parts of the input that was made last, and the objects that they were made of. As long as these are the same
+    objects, so is the part: a view shares with the one before whatever did not change."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[tuple[object, ...], object]] = {}
+        self.members = _Members()
+        self._endpoints: dict[EndpointId, tuple[LocalEndpointRow, NetworkView | None, GuardedEndpoint]] = {}
+
+    def endpoints(
+        self, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
+    ) -> tuple[GuardedEndpoint, ...]:
+        """One by one, as far as a row or its network is another object."""
+        known, self._endpoints = self._endpoints, {}
+        for row in rows:
+            network, one = networks.get(row.network_id), known.get(row.endpoint_id)
+            if one is None or one[0] is not row or one[1] is not network:
+                one = row, network, _endpoint(row, network)
+            self._endpoints[row.endpoint_id] = one
+        return tuple(one for _, _, one in self._endpoints.values())
+
+    def __call__(self, part: str, of: tuple[object, ...], make: Callable[[], T]) -> T:
+        """The part, made anew if one of these objects is another one."""
+        known = self._parts.get(part)
+        if known is not None and len(known[0]) == len(of) and all(map(is_, known[0], of)):
+            return cast("T", known[1])
+        made = make()
+        self._parts[part] = of, made
+        return made
+
 
 _NOTHING_LENT: Final[Mapping[str, frozenset[str]]] = {IPV4: frozenset(), IPV6: frozenset()}
 
@@ -31,35 +66,66 @@ def firewall_input(
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     leading_out: Collection[EndpointId] = (),
+    kept: Kept | None = None,
 ) -> FirewallInput:
     """The networks that this host has devices of, its endpoints, and whom it may hear.
 
     `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
     `lent`: devices by family (netagent.datapath.forwarding). `leading_out`: endpoints by which their sandboxes reach
-    what is not in our networks.
+    what is not in our networks. `kept`: of the call before, whose `rows` were the same object if they were the same;
+    then only what has changed is made anew.
     """
-    rows, seed = list(rows), probe_mac(view.local)
-    hosted = {one for one in view.networks if view.local in view.host_addresses(one)}
-    here = sorted({row.network_id for row in rows} | hosted)
-    known = [view.networks.get(network_id) for network_id in here]
-    networks = {network.network_id: network for network in known if network is not None and network.holds_vni}
-    requests, answers = ways(view, rows, networks)
+    kept = kept or Kept()
+    seed = probe_mac(view.local)
+    places = (rows, view.networks, view.hosts_inside)
+    networks = kept("networks here", places, lambda: _networks_here(view, rows))
+    restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
+    inside = [view.endpoints_in(one.network_id) for one in restricted]
+    requests, answers = kept(
+        "ways",
+        (rows, networks, view.forgotten, *inside),
+        lambda: ways(view, rows if restricted else (), networks),
+    )
     return FirewallInput(
         vxlan_port=vxlan_port,
         # Also those that are being attached: what comes out of an interface is judged from its first packet.
-        endpoints=tuple(_endpoint(row, networks.get(row.network_id)) for row in rows),
-        networks=tuple(_network(view, network, seed) for network in networks.values()),
-        members=members(view),
-        subnets=tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets})),
+        endpoints=kept(
+            "endpoints",
+            (rows, networks),
+            lambda: kept.endpoints(rows, networks),
+        ),
+        networks=kept(
+            "networks",
+            (networks, view.hosts_inside),
+            lambda: tuple(_network(view, network, seed) for network in networks.values()),
+        ),
+        members=kept.members.of(view),
+        subnets=kept("subnets", (view.networks,), lambda: _subnets(view)),
         lent4=lent[IPV4],
         lent6=lent[IPV6],
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
         requests=requests,
         answers=answers,
-        doors=tuple(
-            door for row in rows if row.network_id in networks for door in doors_of(row, leading_out)
+        doors=kept(
+            "doors",
+            (rows, networks, *sorted(leading_out)),
+            lambda: tuple(
+                door for row in rows if row.network_id in networks for door in doors_of(row, leading_out)
+            ),
         ),
     )
+
+
+def _networks_here(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, NetworkView]:
+    hosted = {one for one in view.networks if view.local in view.host_addresses(one)}
+    known = [
+        view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows} | hosted)
+    ]
+    return {network.network_id: network for network in known if network is not None and network.holds_vni}
+
+
+def _subnets(view: RegistryView) -> tuple[str, ...]:
+    return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
 
 
 def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[Door]:
@@ -85,13 +151,38 @@ def _endpoint(row: LocalEndpointRow, network: NetworkView | None) -> GuardedEndp
     return GuardedEndpoint(veth=veth, mac=row.mac, addresses=row.addresses, bridge=bridge)
 
 
-def members(view: RegistryView) -> frozenset[str]:
-    """The addresses that other hosts' VXLAN packets come from: of those that we send some to."""
-    return frozenset(
-        host.record.underlay
-        for host_id, host in view.hosts.items()
-        if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
-    )
+class _Members:
+    """The addresses that other hosts' VXLAN packets come from, followed from view to view."""
+
+    def __init__(self) -> None:
+        self._seen: RegistryView | None = None
+        self._addresses: dict[HostId, str] = {}
+        self._members: frozenset[str] = frozenset()
+
+    def of(self, view: RegistryView) -> frozenset[str]:
+        """Of the hosts that we send some to; the same object again as long as they are the same."""
+        seen, self._seen = self._seen, view
+        touched = view.touched_since(seen) if seen is not None else None
+        before = self._addresses
+        if touched is None:
+            found = ((host_id, _tunnel_end(view, host_id)) for host_id in view.hosts)
+            self._addresses = {host_id: address for host_id, address in found if address}
+        else:
+            changed = {host_id: _tunnel_end(view, host_id) for host_id in touched.hosts}
+            changed = {host_id: one for host_id, one in changed.items() if before.get(host_id, "") != one}
+            if changed:
+                self._addresses = {host_id: one for host_id, one in {**before, **changed}.items() if one}
+        if self._addresses is not before:
+            self._members = frozenset(self._addresses.values())
+        return self._members
+
+
+def _tunnel_end(view: RegistryView, host_id: HostId) -> str:
+    """Empty: we send it none."""
+    host = view.hosts.get(host_id)
+    if host is None or host.record is None or host_id == view.local or host.agent is AgentState.LEFT:
+        return ""
+    return host.record.underlay
 
 
 def _clamps(

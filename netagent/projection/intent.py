@@ -6,7 +6,7 @@ cut off by an agent's or a link's trouble; they go when the owner deletes the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, ProbePeer, RemoteEndpoint
@@ -36,8 +36,13 @@ def network_inputs(
 
 def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
     """The networks that this host takes part in itself, or by its endpoints."""
+    return networks_taken_part(view, {row.network_id for row in rows})
+
+
+def networks_taken_part(view: RegistryView, inhabited: Set[NetworkId]) -> set[NetworkId]:
+    """`networks_wanted` for who knows the networks of this host's endpoints."""
     hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
-    return hosted | {row.network_id for row in rows}
+    return hosted | inhabited
 
 
 def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from netagent.model.ids import EndpointId, HostId
+from netagent.registry.local_rows import LocalRows, local_rows
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
@@ -24,7 +25,7 @@ class Moment:
 
     revision: int
     view: RegistryView
-    rows: Mapping[EndpointId, LocalEndpointRow]
+    rows: LocalRows
     limits: Mapping[HostId, int]
 
 
@@ -39,7 +40,7 @@ class Live:
         limits: Mapping[HostId, int] | None = None,
     ) -> None:
         self._view = view
-        self._rows = rows
+        self._rows = local_rows(rows)
         self._limits: Mapping[HostId, int] = limits or {}
         self._fenced = fenced or {}
         self._revision = 1
@@ -51,7 +52,7 @@ class Live:
         return self._view
 
     @property
-    def rows(self) -> Mapping[EndpointId, LocalEndpointRow]:
+    def rows(self) -> LocalRows:
         """This host's endpoints as the journal has them, in the order of their attaching; never changed in place."""
         return self._rows
 
@@ -84,13 +85,13 @@ class Live:
 
     def set_row(self, row: LocalEndpointRow) -> None:
         """An endpoint of this host is new or different."""
-        self._rows = {**self._rows, row.endpoint_id: row}
+        self._rows = self._rows.with_row(row)
         self._ring()
 
     def drop_row(self, endpoint_id: EndpointId) -> None:
         """An endpoint of this host is gone."""
         if endpoint_id in self._rows:
-            self._rows = {known: row for known, row in self._rows.items() if known != endpoint_id}
+            self._rows = self._rows.without_row(endpoint_id)
             self._ring()
 
     def note_change(self) -> None:

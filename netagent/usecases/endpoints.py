@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
 from netagent.registry.row import LocalEndpointRow, Stage
+from netagent.registry.view import NetworkView
 from netagent.usecases import targets
 from netagent.usecases.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoint_rules import (
@@ -54,6 +55,8 @@ class Endpoints:
         self.staged = Staged(self.steps)
         self._parts = parts
         self._live = parts.live
+        self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
+        """Finds out whether an endpoint is still there, and withdraws it if not: the janitor's."""
 
     def closed(self) -> AbstractContextManager[None]:
         """Attach nothing for the length of a block that ends the membership, and again if it fails."""
@@ -80,6 +83,7 @@ class Endpoints:
         self.steps.refuse_if_closed(request.target)
         target = target or await targets.resolve(request.target, self._parts.runtimes)
         network = network_called(self._live.view, request.network)
+        await self._sweep_rivals(request, network, request.name or target.default_name)
         with netns.opened_netns(target.path) as fd:
             identity = netns.netns_identity(fd)
             async with self.steps.origin_lock(origin), self.steps.sandbox_lock(identity):
@@ -104,23 +108,41 @@ class Endpoints:
                     if known is not None:
                         return repeated(known, wanted), False
                     wanted = dataclasses.replace(wanted, name=self.steps.free_name(wanted, name))
-                existing = existing_endpoint(self._live.rows.values(), wanted, request)
+                existing = existing_endpoint(self._live.rows.mates_of(wanted), wanted, request)
                 if existing is not None:
                     return existing, False
                 for link in request.links:
-                    refuse_alias_in_use(self._live.rows.values(), sandbox_of(wanted), link)
+                    refuse_alias_in_use(self._live.rows.mates_of(wanted), sandbox_of(wanted), link)
                 refuse_unreachable(wanted.publish, network)
                 if not holds_ports:
                     await refuse_if_listening(wanted.publish)
                 with self._claimed_name(wanted), self._claimed_ports(wanted, wanted.publish):
                     return await self._attach_new(wanted, request, fd), True
 
+    async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
+        """A container that was started again is not refused what the one before it had: nobody has told us of its
+        end yet, and the janitor comes once a second. Before any lock is held: this takes those of the others."""
+        rows = self._live.rows
+        rivals = rows.called(network.network_id, name)
+        rivals += [
+            row for row in rows.publishing() if any(a.meets(b) for a in row.publish for b in request.publish)
+        ]
+        if request.addresses or request.mac:
+            rivals += [
+                row
+                for row in rows.in_network(network.network_id).values()
+                if row.mac == request.mac or not set(request.addresses).isdisjoint(row.addresses)
+            ]
+        for row in {row.endpoint_id: row for row in rivals}.values():
+            if not netns_is(row):
+                await self.look_after(row)
+
     async def _attach_new(self, row: LocalEndpointRow, request: AttachRequest, fd: int) -> LocalEndpointRow:
         parts, steps = self._parts, self.steps
         await parts.participation.take_part(row.network_id)
         steps.refuse_if_closed(row.target)  # it may have taken seconds
         offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
-        refuse_mac_in_use(self._live.view, self._live.rows.values(), row, offset)
+        refuse_mac_in_use(self._live.view, self._live.rows.in_network(row.network_id).values(), row, offset)
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
@@ -195,6 +217,7 @@ class Endpoints:
         self.steps.retreating.discard(row.endpoint_id)
         async with self.steps.held(row) as now:
             if now is not None and now.stage is Stage.PUBLISHED:
+                self.steps.untold.add(now.endpoint_id)
                 with suppress(NetagentError):
                     await self._parts.publisher.put(self.steps.record(now))
 
@@ -232,7 +255,7 @@ class Endpoints:
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
         """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
         async with self._called(text) as row:
-            refuse_alias_in_use(self._live.rows.values(), sandbox_of(row), link)
+            refuse_alias_in_use(self._live.rows.mates_of(row), sandbox_of(row), link)
             if link in row.links:
                 return row
             return await self._set_links(row, (*row.links, link))
@@ -331,7 +354,7 @@ class Endpoints:
     def _claimed_ports(
         self, row: LocalEndpointRow, wanted: tuple[Publication, ...]
     ) -> AbstractContextManager[None]:
-        return self.steps.ports_in_work.held(wanted, self._live.rows.values(), row)
+        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), row)
 
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
         row = await self._save(row, dataclasses.replace(row, links=links))
@@ -346,3 +369,7 @@ class Endpoints:
         if changed.links != row.links:
             await self.steps.retell_mates(changed)
         return changed
+
+
+async def _leave_it(_row: LocalEndpointRow) -> None:
+    """Nobody looks after endpoints."""

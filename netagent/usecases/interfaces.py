@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TypeAlias
 
@@ -21,12 +21,13 @@ import trio
 from netagent.datapath.attach import Attacher
 from netagent.datapath.damage import Drift
 from netagent.datapath.inside import InsideNews
-from netagent.datapath.settings import ipv6_settings
+from netagent.datapath.settings import Setting, ipv6_settings
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Live
+from netagent.registry.local_rows import LocalRows
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases.steps import Steps, netns_is
 
@@ -36,11 +37,14 @@ PAUSE_S = 0.25
 """Between two looks into one sandbox, however much its own programs change there."""
 VERIFY_S = 30.0
 """Between looks when nothing is told, should a piece of news ever be missing."""
+VERIFIED_PER_S = 0.2
+"""Of these looks, in all sandboxes together: from seven on each has its turn later."""
 UNHEARD_S = 1.0
 """To the first look into a new sandbox: of what was done there before its news were open nobody is told. It's put
 right within two seconds all the same, and who comes and goes at once need not be looked at."""
-SETTINGS_S = 1.0
-"""Between readings of the settings under /proc/sys, which change without a word."""
+SETTINGS_S = 1.5
+"""Between readings of the settings under /proc/sys, which change without a word. With a look what is altered is put
+right within two seconds."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 """Pauses before what could not be put right is tried again: those of the reconciler."""
 
@@ -68,14 +72,13 @@ class Interfaces:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_absent, wait_absent_changed)
             nursery.start_soon(self._heed_settings)
-            rows: Mapping[EndpointId, LocalEndpointRow] = {}
-            revision, is_start = 0, True
+            rows: LocalRows | None = None
+            revision = 0
             while True:
                 if self._live.rows is not rows:
-                    rows = self._live.rows
+                    before, rows = rows, self._live.rows
                     # What an attach has just made needs no look at once; what an earlier agent made does.
-                    self._follow(nursery, rows, look=is_start)
-                    is_start = False
+                    self._follow(nursery, rows, before, look=before is None)
                 revision = await self._live.wait_newer(revision)
 
     @property
@@ -84,19 +87,29 @@ class Interfaces:
         return dict(self._troubles)
 
     def _follow(
-        self, nursery: trio.Nursery, rows: Mapping[EndpointId, LocalEndpointRow], *, look: bool
+        self, nursery: trio.Nursery, rows: LocalRows, before: LocalRows | None, *, look: bool
     ) -> None:
-        wanted = {
-            (row.netns_dev, row.netns_inode): row for row in rows.values() if row.stage is Stage.PUBLISHED
-        }
-        for gone in self._sandboxes.keys() - wanted.keys():
-            self._sandboxes.pop(gone).scope.cancel()
-        for identity in wanted.keys() - self._sandboxes.keys():
-            sandbox = self._sandboxes[identity] = _Sandbox()
-            if look:
-                sandbox.look.set()
-            nursery.start_soon(self._keep, identity, sandbox)
-        self._troubles = {one: why for one, why in self._troubles.items() if one in rows}
+        touched = rows.touched_since(before) if before is not None else None
+        if touched is None:
+            found = {(row.netns_dev, row.netns_inode) for row in rows.values()} | self._sandboxes.keys()
+            self._troubles = {one: why for one, why in self._troubles.items() if one in rows}
+        else:
+            versions = (known.get(one) for one in touched for known in (rows, before) if known is not None)
+            found = {(row.netns_dev, row.netns_inode) for row in versions if row is not None}
+            for gone in touched - rows.keys():
+                self._troubles.pop(gone, None)
+        for identity in found:
+            is_wanted = any(row.stage is Stage.PUBLISHED for row in rows.in_namespace(identity))
+            sandbox = self._sandboxes.get(identity)
+            if sandbox is not None:
+                sandbox.settings.clear()
+            if is_wanted and sandbox is None:
+                sandbox = self._sandboxes[identity] = _Sandbox()
+                if look:
+                    sandbox.look.set()
+                nursery.start_soon(self._keep, identity, sandbox)
+            elif sandbox is not None and not is_wanted:
+                self._sandboxes.pop(identity).scope.cancel()
 
     async def _heed_absent(self, wait_absent_changed: WaitAbsentChanged) -> None:
         """As long as some are absent they are looked at again: one that went once more before the kernel was read is
@@ -119,17 +132,22 @@ class Interfaces:
             await piece_by_piece(self._reading_settings())
 
     def _reading_settings(self) -> Pieces[None]:
-        for row in self._live.rows.values():
+        for identity, sandbox in list(self._sandboxes.items()):
             yield
-            sandbox = self._sandboxes.get((row.netns_dev, row.netns_inode))
-            network = self._live.view.networks.get(row.network_id)
-            if sandbox is None or sandbox.news is None or network is None or row.stage is not Stage.PUBLISHED:
+            if sandbox.news is None:
                 continue
-            if row.endpoint_id in self._troubles:
-                continue  # it is looked at again with growing pauses
-            wanted = ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
-            if sandbox.news.are_altered(wanted):
-                sandbox.look.set()
+            if not sandbox.settings:
+                sandbox.settings.update(self._settings_of(identity))
+            for endpoint_id, wanted in sandbox.settings.items():
+                # One in trouble is looked at again with growing pauses.
+                if endpoint_id not in self._troubles and sandbox.news.are_altered(wanted):
+                    sandbox.look.set()
+
+    def _settings_of(self, identity: Identity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
+        for row in self._rows_of(identity):
+            network = self._live.view.networks.get(row.network_id)  # of which nothing changes later
+            if network is not None and row.stage is Stage.PUBLISHED:
+                yield row.endpoint_id, ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
 
     async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
         """One sandbox, as long as it has endpoints. Its news hold the namespace in being no longer than that."""
@@ -160,7 +178,7 @@ class Interfaces:
             sandbox.look = trio.Event()
             news.clear()
             if await self._look(identity):
-                retry_s, look_within_s = RETRY_MIN_S, VERIFY_S
+                retry_s, look_within_s = RETRY_MIN_S, max(VERIFY_S, len(self._sandboxes) / VERIFIED_PER_S)
             else:
                 retry_s, look_within_s = min(2 * retry_s, RETRY_MAX_S), retry_s
             await trio.sleep(PAUSE_S)
@@ -194,7 +212,7 @@ class Interfaces:
                 )
 
     def _rows_of(self, identity: Identity) -> list[LocalEndpointRow]:
-        return [row for row in self._live.rows.values() if (row.netns_dev, row.netns_inode) == identity]
+        return self._live.rows.in_namespace(identity)
 
 
 class _Sandbox:
@@ -206,6 +224,8 @@ class _Sandbox:
         """Set when there is a reason to look."""
         self.news: InsideNews | None = None
         """While they are open."""
+        self.settings: dict[EndpointId, Sequence[Setting]] = {}
+        """Of its endpoints, as they must be; empty: to be found anew."""
 
     @contextmanager
     def hearing(self, news: InsideNews) -> Iterator[None]:

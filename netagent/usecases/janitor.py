@@ -7,7 +7,8 @@ or any process lives in it, the endpoint stays; otherwise it is withdrawn, never
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.registry.live import Live
+from netagent.registry.local_rows import LocalRows
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import is_told, record_of, sandbox_of
@@ -26,12 +29,85 @@ from netagent.usecases.fencing import sweep_fenced
 from netagent.usecases.steps import EndpointParts, netns_is
 
 INTERVAL_S = 1.0
-"""A namespace is looked at by one stat(2): 200 of them cost less than a millisecond."""
+"""Between looks at what may have changed: named namespaces by the folders that their names are in, those of processes
+each by one stat(2)."""
+WHOLE_S = 20.0
+"""Between looks at everything, should anything else have happened to it."""
+ROWS_AT_ONCE = 20
+"""Looked after before others run: a millisecond."""
 RECOVER_S = 5.0
 """So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
 
 logger = logging.getLogger("netagent.usecases.janitor")
 _limited = Limited(logger)
+
+
+class _Watch:
+    """Which endpoints there is a reason to look after: what is known of them has changed, or their namespace may
+    have."""
+
+    def __init__(self) -> None:
+        self.again: set[EndpointId] = set()
+        """Those for which it failed."""
+        self._seen: tuple[LocalRows, RegistryView] | None = None
+        self._whole_at = 0.0
+        self._folders: dict[str, _Folder] = {}
+
+    def due(self, live: Live, now: float) -> set[EndpointId] | None:
+        """None: all."""
+        seen, self._seen = self._seen, (live.rows, live.view)
+        rows = live.rows.touched_since(seen[0]) if seen is not None else None
+        touched = live.view.touched_since(seen[1]) if seen is not None else None
+        moved = set(self._moved(live.rows))
+        if seen is None or rows is None or touched is None or now >= self._whole_at:
+            self._whole_at = now + WHOLE_S
+            self.again.clear()
+            return None
+        if live.view.networks is not seen[1].networks:
+            self.again.clear()
+            return None  # one was removed, or has other rules
+        due = {*moved, *self.again, *(one for _, one in touched.endpoints if one in live.rows)}
+        self.again.clear()
+        for endpoint_id in rows:
+            row = live.rows.get(endpoint_id) or seen[0].get(endpoint_id)
+            # What others are told of one depends on the links of all in its sandbox.
+            due.update(mate.endpoint_id for mate in (live.rows.mates_of(row) if row is not None else ()))
+        return due | (rows & live.rows.keys())
+
+    def _moved(self, rows: LocalRows) -> Iterator[EndpointId]:
+        """Those whose path may mean another namespace than before."""
+        for gone in self._folders.keys() - rows.folders.keys():
+            del self._folders[gone]
+        for folder, inhabitants in rows.folders.items():
+            if folder.startswith("/proc/"):
+                yield from (one for one, row in inhabitants.items() if not netns_is(row))
+            else:
+                for name in self._folders.setdefault(folder, _Folder(folder)).changed():
+                    yield from (row.endpoint_id for row in rows.with_path(f"{folder}/{name}"))
+
+
+class _Folder:
+    """Of names of namespaces. While its time is the same, nothing came or went; a name that was taken away and given
+    anew is another file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen = self._settled = -1
+        self._names: dict[str, int] = {}
+
+    def changed(self) -> set[str]:
+        """Names since the last call. A folder whose time is new is read twice: the clock of a file system ticks every
+        few milliseconds, and what comes in the same tick as the look must not be missed."""
+        try:
+            at = Path(self._path).stat().st_mtime_ns
+            if at == self._settled:
+                return set()
+            names = {entry.name: entry.inode() for entry in os.scandir(self._path)}
+        except OSError:
+            at, names = -1, {}
+        self._seen, self._settled = at, at if at == self._seen else -1
+        before, self._names = self._names, names
+        return {name for name, _ in before.items() ^ names.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +118,10 @@ class Janitor:
     endpoints: Endpoints
     _unresumed: set[EndpointId] = field(default_factory=set)
     """Endpoints of the journal that have not been made whole, or removed, yet."""
+    _watch: _Watch = field(default_factory=_Watch)
+
+    def __post_init__(self) -> None:
+        self.endpoints.look_after = self.look_after
 
     async def recover(self) -> None:
         """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
@@ -49,6 +129,7 @@ class Janitor:
         What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
         """
         await _bearing("remove what nobody owns", self._remove_orphans)
+        self.endpoints.steps.remove_stale_resolv_confs()
         self._unresumed.update(self.parts.live.rows)
         with trio.move_on_after(RECOVER_S):
             await self._look_around()
@@ -62,13 +143,26 @@ class Janitor:
 
     async def sweep(self, network_id: NetworkId) -> None:
         """Look after the endpoints in one network now: before somebody is told that it is in use by them."""
-        for row in self._rows():
-            if row.network_id == network_id:
-                await _bearing(f"look after {row.name}", partial(self._look_after, row))
+        for row in list(self.parts.live.rows.in_network(network_id).values()):
+            await self.look_after(row)
+
+    async def look_after(self, row: LocalEndpointRow) -> None:
+        """One endpoint now: before somebody is told that it is in his way."""
+        await _bearing(f"look after {row.name}", partial(self._look_after, row))
 
     async def _look_around(self) -> None:
-        for row in self._rows():
-            await _bearing(f"look after {row.name}", partial(self._look_after, row))
+        live, steps = self.parts.live, self.endpoints.steps
+        again = {*self._unresumed, *steps.half_removed, *steps.retreating, *steps.untold}
+        steps.untold.clear()
+        due = self._watch.due(live, trio.current_time())
+        for number, endpoint_id in enumerate(live.rows if due is None else due | again):
+            if number % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+            row = live.rows.get(endpoint_id)
+            if row is not None and not await _bearing(
+                f"look after {row.name}", partial(self._look_after, row)
+            ):
+                self._watch.again.add(endpoint_id)
         await _bearing("lead queries to the resolver", self.parts.resolvers.repair)
         await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
         parts = self.parts
@@ -161,12 +255,14 @@ class Janitor:
         self.parts.live.set_row(row)
 
 
-async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> None:
-    """Do it; a full disk, a kernel that refuses or a resolver that is away must not end the agent."""
+async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> bool:
+    """Do it; a full disk, a kernel that refuses or a resolver that is away must not end the agent. False then."""
     try:
         await step()
     except (NetagentError, OSError) as error:
         _limited.warning(what, f"cannot {what} yet: {error}")
+        return False
+    return True
 
 
 def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:

@@ -89,6 +89,15 @@ def remove(netns_name: str) -> None:
             path.parent.rmdir()
 
 
+def written_names() -> list[str]:
+    """The named namespaces that have a file of ours, finished or not."""
+    try:
+        finished = {path.parent.name for path in NETNS_ETC.glob("*/resolv.conf") if _is_ours(path)}
+        return sorted(finished.union(path.parent.name for path in NETNS_ETC.glob(f"*/{_UNFINISHED}")))
+    except OSError:
+        return []
+
+
 def _is_ours(path: Path) -> bool:
     try:
         with path.open() as file:

@@ -86,7 +86,9 @@ class Staged:
             row = new_row(endpoint_id, request, network, request.name or endpoint_id[:12], origin)
             places = {offset_in(network, address) for address in request.addresses}
             asked = next(iter(places), None)
-            refuse_mac_in_use(self._live.view, self._live.rows.values(), row, asked)
+            refuse_mac_in_use(
+                self._live.view, self._live.rows.in_network(row.network_id).values(), row, asked
+            )
             if len(places) != 1 or (network.network_id, *places) not in self._held:
                 held = await self.hold(network.network_id, request.addresses)
                 places = {offset_in(network, held[0])}

@@ -126,6 +126,8 @@ class Steps:
         """Endpoints whose removal failed in the middle."""
         self.retreating: set[EndpointId] = set()
         """Endpoints that have no names any more, because they are about to go."""
+        self.untold: set[EndpointId] = set()
+        """Endpoints of which others could not be told what has changed."""
 
     # -- who works on what -------------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class Steps:
 
     def record(self, row: LocalEndpointRow) -> EndpointRecord:
         """What others are told of an endpoint now."""
-        others = (one for one in self.live.rows.values() if one.endpoint_id != row.endpoint_id)
+        others = [one for one in self.live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
         network = self.live.view.networks.get(row.network_id)
         record = record_of(row, links_told(row, others, network, self.parts.domain))
         return without_names(record) if row.endpoint_id in self.retreating else record
@@ -158,15 +160,16 @@ class Steps:
         """Tell what has changed about the others in a row's sandbox with it; what fails, the janitor does later."""
         news = [
             record
-            for mate in self.live.rows.values()
+            for mate in self.live.rows.mates_of(row)
             if mate.stage is Stage.PUBLISHED
             and mate.endpoint_id != row.endpoint_id
-            and sandbox_of(mate) == sandbox_of(row)
             and not is_told(self.live.view, record := self.record(mate))
         ]
         if news:
-            with contextlib.suppress(NetagentError):
+            try:
                 await self.parts.publisher.put(*news)
+            except NetagentError:
+                self.untold.update(record.endpoint_id for record in news)
 
     def refuse_if_closed(self, thing: str) -> None:
         """RefusedError while the host leaves its cluster."""
@@ -188,15 +191,14 @@ class Steps:
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
         """The endpoint that a runtime calls so."""
-        return next((row for row in self.live.rows.values() if origin and row.origin == origin), None)
+        return self.live.rows.with_origin(origin)
 
     def is_name_taken(
         self, network_id: NetworkId, name: str, *, except_for: EndpointId | None = None
     ) -> bool:
         """Whether another endpoint of this host has the name in the network, or is just getting it."""
         return (network_id, name) in self.names_in_work or any(
-            other.network_id == network_id and other.name == name and other.endpoint_id != except_for
-            for other in self.live.rows.values()
+            other.endpoint_id != except_for for other in self.live.rows.called(network_id, name)
         )
 
     def free_name(self, row: LocalEndpointRow, wanted: str) -> str:
@@ -212,10 +214,7 @@ class Steps:
 
     def others_in_sandbox(self, row: LocalEndpointRow) -> bool:
         """Whether the namespace has more endpoints than this one."""
-        return any(
-            sandbox_of(other) == sandbox_of(row) and other.endpoint_id != row.endpoint_id
-            for other in self.live.rows.values()
-        )
+        return any(other.endpoint_id != row.endpoint_id for other in self.live.rows.mates_of(row))
 
     def endpoint(self, row: LocalEndpointRow) -> LocalEndpoint:
         """The row as the datapath wants it, with the sandbox's way out if that leads by it. RefusedError as
@@ -224,7 +223,7 @@ class Steps:
         endpoint = local_endpoint(row, network)
         networks = self.live.view.networks
         internal = frozenset(one for one, known in networks.items() if known.record.internal)
-        rows = (one for one in self.live.rows.values() if one.endpoint_id not in self.half_removed)
+        rows = [one for one in self.live.rows.mates_of(row) if one.endpoint_id not in self.half_removed]
         if not gives_way_out(row, rows, internal):
             return endpoint
         return dataclasses.replace(
@@ -297,8 +296,8 @@ class Steps:
 
     async def _hand_way_out_on(self, row: LocalEndpointRow) -> None:
         """The sandbox's next endpoint gives the default route from now on."""
-        for mate in self.live.rows.values():
-            if sandbox_of(mate) != sandbox_of(row) or mate.stage is not Stage.PUBLISHED or not netns_is(mate):
+        for mate in self.live.rows.mates_of(row):
+            if mate.stage is not Stage.PUBLISHED or not netns_is(mate):
                 continue
             try:
                 endpoint, record = self.endpoint(mate), self.network(mate.network_id).record
@@ -326,32 +325,56 @@ class Steps:
         logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
 
     def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
-        """Have the sandbox's resolv.conf say what networks it is in; `gone`: as if the endpoint were not there."""
-        netns_name = targets.netns_name_of(row.netns_path)
-        if not netns_name or row.origin:  # a runtime writes its containers' files itself
+        """Have the resolv.conf of the row's namespace say what networks that is in; `gone`: as if the endpoint were
+        not there."""
+        if not row.origin:  # a runtime writes its containers' files itself
+            self._refresh_file(
+                targets.netns_name_of(row.netns_path), except_for=row.endpoint_id if gone else None
+            )
+
+    def leave_netns_name(self, row: LocalEndpointRow) -> None:
+        """The row's namespace lost its name and lives on: the file of that name follows from who has it now."""
+        if not row.origin:
+            self._refresh_file(targets.netns_name_of(row.netns_path))
+
+    def remove_stale_resolv_confs(self) -> None:
+        """Take away the files of names by which no endpoint of this host is attached: the journal was lost, or is an
+        older one."""
+        used = {targets.netns_name_of(row.netns_path) for row in self.live.rows.values() if not row.origin}
+        for netns_name in resolv_conf.written_names():
+            if netns_name not in used:
+                logger.info("removing the resolv.conf of %s, which no endpoint uses", netns_name)
+                resolv_conf.remove(netns_name)
+
+    def _refresh_file(self, netns_name: str, *, except_for: EndpointId | None = None) -> None:
+        """The file belongs to a name, and so to the namespace that has the name at this moment, which may be another
+        than the one that an endpoint was attached to: then the endpoint has no part in it, and its end changes
+        nothing of what its successor was given."""
+        if not netns_name:
             return
+        identity = identity_at(str(targets.NETNS_FOLDER / netns_name))
+        mates = [
+            row
+            for row in (self.live.rows.in_namespace(identity) if identity is not None else ())
+            # An inode's number means nothing in another boot.
+            if row.boot_id == self.parts.boot_id and row.endpoint_id != except_for
+        ]
+        is_named = any(
+            targets.netns_name_of(mate.netns_path) == netns_name and not mate.origin for mate in mates
+        )
         networks = [
             self.live.view.networks[mate.network_id].unique_name
-            for mate in self.live.rows.values()
-            if sandbox_of(mate) == sandbox_of(row)
-            and not (gone and mate.endpoint_id == row.endpoint_id)
-            and mate.network_id in self.live.view.networks
+            for mate in mates
+            if mate.network_id in self.live.view.networks
         ]
         try:
-            if networks:
+            if is_named and networks:
                 text = resolv_conf.render(networks, self.parts.domain, resolv_conf.host_search())
                 resolv_conf.write(netns_name, text)
             else:
                 resolv_conf.remove(netns_name)
         except OSError as error:
-            logger.warning("cannot write the resolv.conf of %s: %s", row.target, error)
-
-    def leave_netns_name(self, row: LocalEndpointRow) -> None:
-        """The row's namespace lost its name and lives on: the file of that name is nobody's, if no other has it."""
-        netns_name = targets.netns_name_of(row.netns_path)
-        mates = [mate for mate in self.live.rows.values() if mate.netns_path == row.netns_path]
-        if netns_name and not row.origin and not any(netns_is(mate) for mate in mates):
-            resolv_conf.remove(netns_name)
+            logger.warning("cannot write the resolv.conf of namespace %s: %s", netns_name, error)
 
     async def save(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """On disk, then known."""
@@ -366,10 +389,7 @@ class Steps:
 
     def name_in(self, identity: tuple[int, int]) -> str:
         """What the first endpoint of a namespace is called; '' when it has none."""
-        for row in self.live.rows.values():
-            if (row.netns_dev, row.netns_inode) == identity:
-                return row.name
-        return ""
+        return next((row.name for row in self.live.rows.in_namespace(identity)), "")
 
 
 @contextlib.contextmanager
@@ -388,13 +408,18 @@ def drawn_id() -> EndpointId:
     return EndpointId(os.urandom(16).hex())
 
 
+def identity_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of the namespace that the path means now; None when there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def netns_is(row: LocalEndpointRow) -> bool:
     """True while the path still means the namespace that the endpoint was attached to."""
-    try:
-        status = Path(row.netns_path).stat()
-    except OSError:
-        return False
-    return (status.st_dev, status.st_ino) == (row.netns_dev, row.netns_inode)
+    return identity_at(row.netns_path) == (row.netns_dev, row.netns_inode)
 
 
 async def as_async(step: Callable[[], object]) -> None:

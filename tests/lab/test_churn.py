@@ -6,12 +6,15 @@ A failure names its seed; `NETAGENT_CHURN_SEED=… pytest …` has the same wish
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
 from lab.churn import MAIN, Actor
 from lab.harness import Cluster
 from lab.invariants import Expectation, flaws, log_flaws, processes
+
+from netagent.control.client import Client
 
 pytestmark = pytest.mark.lab
 
@@ -21,6 +24,11 @@ SOAK_S = float(os.environ.get("NETAGENT_SOAK_S", "600"))
 SOAK_PARTS = 10
 MAX_GROWTH_BYTES = 4 << 20
 """After the third minute, when all code is loaded and all pools are warm."""
+ASKED_S = float(os.environ.get("NETAGENT_ASKED_S", "300"))
+ASKED_PER_S = 100
+ASKERS = 4
+MAX_ASKED_GROWTH_BYTES_PER_HOUR = 24 << 20
+"""Of an agent that is asked so often: 70 bytes a request. It was 1.2 kB, 430 MB an hour."""
 REST_S = 20.0
 """Until all is as it must be: a host that vanished from view is noticed in 5 s, a namespace in 1 s."""
 LOOKS = 4
@@ -106,6 +114,39 @@ def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(
     first, last = sizes[SOAK_PARTS // 3], sizes[-1]
     grown = {one: last[one] - first[one] for one in first if last[one] - first[one] > MAX_GROWTH_BYTES}
     assert not grown, f"bytes gained by {grown} since {SOAK_S * (SOAK_PARTS // 3 + 1) / SOAK_PARTS:.0f} s"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2 * ASKED_S + 300)
+def test_a_hundred_requests_a_second_cost_no_memory(witnessed: Cluster, churn_seed: str) -> None:
+    """Asked of the agent of h1, while containers come and go on all hosts."""
+    everybody = actors(witnessed, churn_seed)
+    for actor in everybody:
+        actor.accidents = False
+    sizes, counts = [], []
+    for part_s in (ASKED_S / 2, ASKED_S):
+        stop = threading.Event()
+        asking = [witnessed.in_background(_ask, witnessed, stop) for _ in range(ASKERS)]
+        for future in [witnessed.in_background(actor.run_for, part_s) for actor in everybody[1:]]:
+            future.result()
+        stop.set()
+        counts.append(sum(future.result() for future in asking))
+        sizes.append(memory(witnessed)["h1", "agent"])
+    per_hour = (sizes[1] - sizes[0]) * 3600 / ASKED_S
+    print(f"{sizes} bytes, {counts} requests: {per_hour / 2**20:.1f} MiB an hour")
+    assert counts[1] > ASKED_S * ASKED_PER_S / 4, "the machine was too busy to ask"
+    assert per_hour < MAX_ASKED_GROWTH_BYTES_PER_HOUR
+
+
+def _ask(cluster: Cluster, stop: threading.Event) -> int:
+    """One of ASKERS; the number of its requests."""
+    client = Client(str(cluster.lab.host("h1").path("/run/netagent/netagent.sock")))
+    paths = ("/v1/endpoints", "/v1/status", "/v1/networks", "/v1/services")
+    count, began = 0, time.monotonic()
+    while not stop.wait(max(0.0, began + count * ASKERS / ASKED_PER_S - time.monotonic())):
+        client.call("GET", paths[count % len(paths)])
+        count += 1
+    return count
 
 
 def memory(cluster: Cluster) -> dict[tuple[str, str], int]:

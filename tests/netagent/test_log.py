@@ -29,6 +29,20 @@ def test_a_line_goes_to_standard_error_with_its_level(root, capsys, monkeypatch)
     assert lines[0].endswith("WARNING netagent.x: trouble")
 
 
+@pytest.mark.parametrize("library", ["zeroconf", "asyncio"])
+def test_what_a_library_meets_is_one_line(root, capsys, monkeypatch, library):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log.configure("info")
+    try:
+        raise OSError(99, "Cannot assign requested address")
+    except OSError as error:
+        logging.getLogger(library).warning("Error with socket 7\n(transport %s)", "x", exc_info=error)
+        logging.getLogger("netagent.x").warning("a defect of ours", exc_info=error)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == f"<4>{library}: Error with socket 7: [Errno 99] Cannot assign requested address"
+    assert "Traceback" in others[1]
+
+
 def test_under_systemd_the_priority_goes_in_front(root, capsys, monkeypatch):
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     log.configure("debug")

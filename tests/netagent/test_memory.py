@@ -1,9 +1,10 @@
-"""Circles of garbage are found: young ones soon, others within a day; collections in between visit few objects."""
+"""Circles of garbage are found: young ones soon, others within hours; collections in between visit few objects."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -11,10 +12,10 @@ import trio
 import trio.testing
 
 from netagent import memory
-from netagent.memory import ROUNDS, YOUNG, keep_collections_short
+from netagent.memory import ASIDE, MOST_PERIODS, OLD_ROUNDS, ROUNDS, YOUNG, keep_collections_short
 
-DAY_S = 30.0
-"""Enough, and the clock need not tick a million times."""
+BETWEEN = (ROUNDS + 1) * (OLD_ROUNDS + 1) * YOUNG
+"""So many new objects have all looked at that is not set aside."""
 
 
 class Circle:
@@ -29,13 +30,20 @@ def grow(count: int) -> list[list[int]]:
     return [[one] for one in range(count)]
 
 
-@contextmanager
-def visited():
-    """How many objects each collection had to visit, but for those of the oldest generation."""
-    counts = []
+def requests(count: int) -> None:
+    """Each is in use for a while, a few at once, and is a circle when it ends."""
+    under_way = [Circle() for _ in range(20)]
+    for number in range(count):
+        under_way[number % 20] = Circle()
 
-    def count(phase, facts):
-        if phase == "start" and facts["generation"] < 2:
+
+@contextmanager
+def visited() -> Iterator[list[int]]:
+    """How many objects each collection had to visit at most."""
+    counts: list[int] = []
+
+    def count(phase: str, facts: dict[str, int]) -> None:
+        if phase == "start":
             counts.append(len(gc.get_objects()))
 
     gc.callbacks.append(count)
@@ -45,33 +53,31 @@ def visited():
         gc.callbacks.remove(count)
 
 
-def test_what_survives_is_visited_once_and_old_circles_are_found_within_a_day(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(memory, "WHOLE_PERIOD_S", DAY_S)
+@contextmanager
+def short_periods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The clock need not tick a million times."""
+    monkeypatch.setattr(memory, "PERIOD_S", 1.0)
+    yield
+
+
+def test_what_survives_is_set_aside_and_collections_stay_short() -> None:
     thresholds, frozen, callbacks = gc.get_threshold(), gc.get_freeze_count(), len(gc.callbacks)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_collections_short)
             await trio.testing.wait_all_tasks_blocked()
-            assert gc.get_freeze_count() > frozen
-            circle = Circle()
             set_aside = gc.get_freeze_count()
+            assert set_aside > frozen
             with visited() as counts:
-                kept = grow(50 * YOUNG)
-            assert gc.get_freeze_count() > set_aside + 49 * YOUNG
-            assert len(counts) >= 49
-            assert max(counts) < 3 * YOUNG
-            gone = weakref.ref(circle)
-            del circle, kept
-            gc.collect()
-            assert gone() is not None, "it was set aside"
-            await trio.sleep(DAY_S + 1)
-            assert gone() is None
+                kept = grow(100 * YOUNG)
+            assert gc.get_freeze_count() > set_aside + 80 * YOUNG
+            assert len(counts) >= 90
+            assert max(counts) < ASIDE + BETWEEN + 3 * YOUNG
+            del kept
             nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(main)
     assert gc.get_threshold() == thresholds
     assert gc.get_freeze_count() == 0
     assert len(gc.callbacks) == callbacks
@@ -91,23 +97,60 @@ def test_young_circles_are_found_soon() -> None:
     trio.run(main)
 
 
-def test_who_lives_while_garbage_is_collected_is_not_set_aside_at_once() -> None:
+def test_requests_set_nothing_aside_however_many_they_are() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_collections_short)
             await trio.testing.wait_all_tasks_blocked()
-            grow(YOUNG)
-            circle = Circle()
-            frozen, gone = gc.get_freeze_count(), weakref.ref(circle)
-            with visited() as counts:
-                for _ in range(3 * YOUNG):
-                    Circle()
-            assert len(counts) >= 3
-            assert gc.get_freeze_count() <= frozen
-            del circle
-            for _ in range(2 * ROUNDS * YOUNG):
-                Circle()
-            assert gone() is None
+            requests(2 * BETWEEN)
+            set_aside = gc.get_freeze_count()
+            requests(20 * BETWEEN)
+            assert gc.get_freeze_count() <= set_aside
+            gc.collect()
+            alive = sum(isinstance(one, Circle) for one in gc.get_objects())
+            assert alive == 0
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_what_was_set_aside_and_is_garbage_is_found_within_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_collections_short)
+            await trio.testing.wait_all_tasks_blocked()
+            circle = Circle()
+            gone = weakref.ref(circle)
+            gc.freeze()
+            del circle
+            gc.collect()
+            assert gone() is not None, "it was set aside"
+            await trio.sleep(MOST_PERIODS + 0.5)
+            assert gone() is None
+            nursery.cancel_scope.cancel()
+
+    with short_periods(monkeypatch):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_and_within_an_hour_if_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_collections_short)
+            await trio.testing.wait_all_tasks_blocked()
+            circles = [Circle() for _ in range(gc.get_freeze_count())]
+            gone = weakref.ref(circles[0])
+            gc.freeze()
+            del circles
+            gc.collect()
+            assert gone() is not None, "it was set aside"
+            await trio.sleep(1.5)
+            assert gone() is None
+            with visited() as counts:
+                kept = grow(100 * YOUNG)
+            assert max(counts) < ASIDE + BETWEEN + 3 * YOUNG, "collections are short again"
+            del kept
+            nursery.cancel_scope.cancel()
+
+    with short_periods(monkeypatch):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

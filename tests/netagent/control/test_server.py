@@ -1,7 +1,9 @@
+import gc
 import socket
 import stat
 from pathlib import Path
 
+import h11
 import pytest
 from fakes.agent_service import served as serving
 
@@ -100,3 +102,26 @@ def test_an_inherited_socket_is_served_and_left_alone(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == 0o640
         assert early.recv(100).startswith(b"HTTP/1.1 200")
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent.sock"]
+
+
+def test_a_connection_leaves_no_circle_of_garbage_when_it_ends(tmp_path: Path) -> None:
+    """What is set aside while a connection is open (netagent.memory) is freed all the same when it ends."""
+    path = tmp_path / "agent.sock"
+    with serving(path):
+        client = Client(str(path))
+        client.call("GET", "/v1/version")
+        gc.collect()
+        gc.disable()
+        try:
+            before = _connections()
+            for _ in range(50):
+                client.call("GET", "/v1/endpoints")
+            left = _connections() - before
+        finally:
+            gc.enable()
+    assert left <= 2, "beside the last ones, whose end is under way"
+
+
+def _connections() -> int:
+    """Alive or garbage."""
+    return sum(isinstance(one, h11.Connection) for one in gc.get_objects())

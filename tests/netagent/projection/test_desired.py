@@ -8,19 +8,24 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from immutables import Map
 
 from netagent.datapath.desired import desired_state
 from netagent.datapath.state import EntryKey, KernelState, Wanted
 from netagent.datapath.uplink import Underlay
+from netagent.membership.following import SandboxMaker
+from netagent.membership.participation import LeftHosts
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
-from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, RemovalRecord
+from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, Policy, RemovalRecord
 from netagent.pieces import at_once
 from netagent.projection.desired import DesiredMaker
+from netagent.projection.guarding import Kept, firewall_input
 from netagent.projection.intent import network_inputs, probe_input
 from netagent.registry.live import Live, Moment
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.trail import MAX_STEPS
-from netagent.registry.view import RegistryView
+from netagent.registry.view import AgentState, RegistryView
+from netagent.usecases.endpoint_rules import sandboxes
 from netgossip.types import Member, MemberState
 
 CLUSTER = ClusterId("c1" * 16)
@@ -97,6 +102,7 @@ class StepByStep(RuleBasedStateMachine):
         self.underlay = HOME
         self.maker = DesiredMaker(CLUSTER, vxlan_port=PORT)
         self.state = KernelState()
+        self.kept, self.left, self.boxes = Kept(), LeftHosts(), SandboxMaker()
 
     @initialize()
     def begin(self) -> None:
@@ -113,7 +119,9 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule(network_id=NETWORKS, vni=st.sampled_from([7, 8]), multicast=st.booleans())
     def network_record(self, network_id: str, vni: int, *, multicast: bool) -> None:
-        self.world.put(H2, network(network_id, network_id[-2:], vni=vni, multicast=multicast, revision=1))
+        policy = Policy.OPEN if multicast else Policy.LINKS
+        record = network(network_id, network_id[-2:], vni=vni, multicast=multicast, policy=policy, revision=1)
+        self.world.put(H2, record)
 
     @rule(owner=st.sampled_from([H1, H2, H3]), number=st.integers(1, 6), place=NETWORKS, at=st.integers(2, 6))
     def endpoint_record(self, owner: str, number: int, place: str, at: int) -> None:
@@ -168,6 +176,22 @@ class StepByStep(RuleBasedStateMachine):
             except StopIteration as end:
                 self.check(known, end.value)
         making.close()
+
+    @rule()
+    def others_made(self) -> None:
+        """The firewall's input, the sandboxes and who has left: the same, and the same object as long as it is."""
+        known = self.world.live.now
+        rows, view = known.rows.listed(), known.view
+        wanted = firewall_input(view, rows, vxlan_port=PORT, limits={})
+        for _ in range(2):
+            found = firewall_input(view, rows, vxlan_port=PORT, limits={}, kept=self.kept)
+            assert replace(found, endpoints=()) == replace(wanted, endpoints=())
+            assert set(found.endpoints) == set(wanted.endpoints)
+        assert self.left.of(view) == {one for one, h in view.hosts.items() if h.agent is AgentState.LEFT}
+        assert self.left.of(view) is self.left.of(view)
+        internal = frozenset({NetworkId(N2)})
+        assert self.boxes.make(known.rows, internal) == Map(sandboxes(rows, internal))
+        assert self.boxes.make(known.rows, internal) is self.boxes.make(known.rows, internal)
 
     @rule()
     def made(self) -> None:

@@ -11,7 +11,7 @@ from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, DOORS4, DOORS6, e
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
-from netagent.projection.guarding import firewall_input, limits_of
+from netagent.projection.guarding import Kept, firewall_input, limits_of
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 
@@ -60,6 +60,21 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
         (device, "02:00:00:00:00:02"): 1350,
         (device, "02:00:00:00:00:03"): 650,
     }
+
+
+def test_what_has_not_changed_is_not_made_anew():
+    """An endpoint elsewhere comes, as thousands do: the same objects, which nobody need compare."""
+    view, kept = known(), Kept()
+    rows = tuple(ROWS)
+    first = firewall_input(view, rows, vxlan_port=4799, limits={}, kept=kept)
+    later = view.with_entries(Writer(H3).put(endpoint(9, offset=9)))
+    second = firewall_input(later, rows, vxlan_port=4799, limits={}, kept=kept)
+    assert second == first
+    for part in ("endpoints", "networks", "members", "subnets", "requests", "answers", "doors"):
+        assert getattr(second, part) is getattr(first, part)
+    gone = (dataclasses.replace(ROWS[0], mac="02::2"),)
+    third = firewall_input(later, gone, vxlan_port=4799, limits={}, kept=kept)
+    assert third.endpoints[0].mac == "02::2"
 
 
 def test_limits_are_read_back_from_the_clamps_that_they_made():

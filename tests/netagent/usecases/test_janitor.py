@@ -9,10 +9,11 @@ import types
 import pytest
 import trio
 from fakes.agent_host import BOOT, AgentHost
-from fakes.registry import H2, N1, Writer, host, network
+from fakes.registry import H2, N1, N2, Writer, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
+from netagent.model.publication import Publication
 from netagent.model.records import RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.registry import statement
@@ -158,8 +159,25 @@ async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_g
     one, row = await crashed(world, Stage.PUBLISHED)
     await one.journal.transaction([statement.delete_endpoint(row.endpoint_id)])
     await started_again(one)
-    assert [*one.traces()] == ["resolv.conf"]
+    assert one.traces() == {}
     assert "unbind" in one.steps.done
+
+
+@virtual
+async def test_a_file_that_no_row_accounts_for_goes_at_a_start_and_others_stay(world):
+    """A state folder was put back that is older than the containers."""
+    one, row = await attached(world)
+    world.make("db", "cache")
+    await one.endpoints.attach(AttachRequest(target="netns:db", network="app"))
+    cache, _ = await one.endpoints.attach(AttachRequest(target="netns:cache", network="app"))
+    (resolv_conf.NETNS_ETC / "other").mkdir()
+    (resolv_conf.NETNS_ETC / "other" / "resolv.conf").write_text("nameserver 192.0.2.9\n")
+    (resolv_conf.NETNS_ETC / "half").mkdir()
+    (resolv_conf.NETNS_ETC / "half" / ".resolv.conf.netagent").write_text("")
+    for gone in one.live.rows.keys() - {row.endpoint_id, cache.endpoint_id}:
+        await one.journal.transaction([statement.delete_endpoint(gone)])
+    await started_again(one)
+    assert sorted(path.name for path in resolv_conf.NETNS_ETC.iterdir()) == ["cache", "other", "web"]
 
 
 FAULTS = [
@@ -236,6 +254,102 @@ async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world):
         await trio.sleep(2 * module.INTERVAL_S)
         assert one.traces() == {}
         nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_given(world):
+    one, old = await attached(world)
+    await one.publisher.put(network(N2, "back"))
+    world.replace("web")
+    request = AttachRequest(target="netns:web", network="back")
+    new, _ = await one.endpoints.attach(request)
+    path = resolv_conf.NETNS_ETC / "web" / "resolv.conf"
+    given = path.read_text()
+    assert "back.mesh.internal" in given
+    await one.janitor._look_around()
+    assert one.live.rows.keys() == {new.endpoint_id}, "the one before has ended"
+    assert path.read_text() == given
+    await one.endpoints.detach(new.name)
+    assert one.traces() == {}
+    assert old.netns_path == new.netns_path
+
+
+@virtual
+async def test_a_container_that_was_started_again_has_its_name_address_and_port_at_once(world):
+    one, old = await attached(world)
+    fields = {"addresses": old.addresses, "publish": (Publication(8080, 80, "tcp"),)}
+    await one.endpoints.publish("web", Publication(8080, 80, "tcp"))
+    world.replace("web")
+    request = AttachRequest(target="netns:web", network="app", **fields)
+    new, is_new = await one.endpoints.attach(request, holds_ports=True)
+    assert is_new
+    assert (new.name, new.addresses, new.publish) == ("web", old.addresses, fields["publish"])
+    assert one.live.rows.keys() == {new.endpoint_id}
+
+
+@virtual
+async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world):
+    one, old = await attached(world)
+    (world.folder / "elsewhere").hardlink_to(world.folder / "web")
+    world.processes[old.netns_dev, old.netns_inode] = str(world.folder / "elsewhere")
+    world.replace("web")
+    with pytest.raises(RefusedError, match="'web' is used on this host"):
+        await one.endpoints.attach(AttachRequest(target="netns:web", network="app"))
+    assert one.live.rows.keys() == {old.endpoint_id}
+
+
+@virtual
+async def test_the_late_end_of_a_replaced_container_takes_back_what_nobody_uses_any_more(world):
+    one, _ = await attached(world)
+    world.replace("web")
+    await one.janitor._look_around()
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(world):
+    one, by_name = await attached(world)
+    await one.publisher.put(network(N2, "back"))
+    (world.folder.parent / "pid").hardlink_to(world.folder / "web")
+    request = AttachRequest(target=str(world.folder.parent / "pid"), network="back", name="beside")
+    beside, _ = await one.endpoints.attach(request)
+    await one.endpoints.detach(by_name.name)
+    await one.endpoints.detach(beside.name)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, monkeypatch):
+    one, _ = await attached(world)
+    names = [f"c{number}" for number in range(40)]
+    world.make(*names)
+    for name in names:
+        await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
+    for _ in range(3):
+        await one.janitor._look_around()
+    looked_at = []
+
+    def counting(row):
+        looked_at.append(row.name)
+        return is_there(row)
+
+    is_there = module.netns_is
+    monkeypatch.setattr(module, "netns_is", counting)
+    for _ in range(5):
+        await one.janitor._look_around()
+    assert looked_at == []
+    world.replace("c7")
+    await one.janitor._look_around()
+    assert looked_at == ["c7"]
+    assert len(one.live.rows) == 40
+    # A new name beside them is no reason to look at any.
+    world.make("other")
+    for _ in range(3):
+        await one.janitor._look_around()
+    assert looked_at == ["c7"]
+    await trio.sleep(module.WHOLE_S)
+    await one.janitor._look_around()
+    assert len(looked_at) == 41
 
 
 @virtual

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""What a host with many containers costs: processor time of an idle agent, of an attach and of a detach, and memory.
+
+A lab of three hosts, which are one cluster. On h1 named namespaces are attached until there are as many as asked for;
+at each number it is measured, in processor time of the processes and not by the clock, so that a busy machine does
+not count:
+
+    idle      agent and resolver, in per cent of a core, while nothing happens
+    attach    agent and resolver of h1, for one namespace more, the mean of several; and the wall clock's median
+    detach    the same
+    memory    resident, of agent and resolver
+
+    sudo .venv/bin/python benchmarks/density.py [--containers 1,100,1000,3000] [--idle-s 20] [--runs 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import attach_to_answer  # noqa: F401  puts the lab on the path
+from netlab.errors import LabError
+from netlab.host import Host
+from netlab.lab import Lab
+from netlab.topology import of_hosts
+
+from netagent.control.client import Client
+
+FOLDER = Path("/run/natbench-density")
+SETTLE_S = 5.0
+"""After the last attach: repairs, looks into new sandboxes and what is told to other hosts."""
+BESIDE = 4
+"""Attached at once while the number is made up."""
+PORTS = 900
+"""Containers of one network: a bridge of the kernel has 1,023 ports at most."""
+BATCH = 100
+DOWNS = 20
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One of the two that are measured, by its number in this namespace of processes."""
+
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Used so far, by threads that have ended, too; in hundredths of a second, so what is short is a mean."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    @property
+    def resident_mib(self) -> float:
+        """Memory."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+@dataclass(slots=True)
+class Cost:
+    """Of one kind of call: processor time of agent and of resolver, and the wall clock's, in ms."""
+
+    agent_ms: list[float] = field(default_factory=list)
+    resolver_ms: list[float] = field(default_factory=list)
+    wall_ms: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        agent_ms, resolver_ms = map(statistics.mean, (self.agent_ms, self.resolver_ms))
+        return f"{agent_ms:8.1f}{resolver_ms:8.1f}{statistics.median(self.wall_ms):8.1f}"
+
+
+def process_of(host: Host, words: Sequence[str]) -> Process:
+    """The one whose command line has all these words, among the descendants of the host's first process."""
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        line = status.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        if all(word in line for word in words):
+            root = host.path("/")
+            if (status.parent / "ns" / "mnt").samefile(root.parent / "ns" / "mnt"):
+                return Process(int(status.parent.name))
+    raise SystemExit(f"no process {words} on {host.name}")
+
+
+class Density:
+    """Measures h1 of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.host = lab.host("h1")
+        self.client = Client(str(self.host.path("/run/netagent/netagent.sock")))
+        self.agent = process_of(self.host, ["netagent agent"])
+        self.resolver = process_of(self.host, ["netagent.names.process"])
+        self.count = 0
+
+    def make(self, names: Sequence[str]) -> None:
+        """Namespaces."""
+        batch = "".join(f"netns add {name}\n" for name in names)
+        self.host.must(["ip", "-batch", "-"], stdin=batch, timeout_s=600)
+
+    def attach(self, name: str) -> None:
+        """One, by the API as the command line does."""
+        network = f"app{self.count // PORTS}"
+        self.client.call("POST", "/v1/endpoints", body={"target": f"netns:{name}", "network": network})
+
+    def detach(self, name: str) -> None:
+        """The reverse."""
+        self.client.call("DELETE", f"/v1/endpoints/{name}")
+
+    def grow_to(self, count: int) -> None:
+        """So many are attached from now on."""
+        while self.count < count:
+            names = [f"c{number}" for number in range(self.count, min(count, self.count + BATCH))]
+            self.make(names)
+            with ThreadPoolExecutor(BESIDE) as pool:
+                list(pool.map(self.attach, names))
+            self.count += len(names)
+
+    @contextmanager
+    def noting(self, cost: Cost) -> Iterator[None]:
+        """What a block costs, and what follows from it in the next moment."""
+        agent_s, resolver_s, began = self.agent.cpu_s, self.resolver.cpu_s, time.monotonic()
+        yield
+        cost.wall_ms.append(1000 * (time.monotonic() - began))
+        time.sleep(0.5)
+        cost.agent_ms.append(1000 * (self.agent.cpu_s - agent_s))
+        cost.resolver_ms.append(1000 * (self.resolver.cpu_s - resolver_s))
+
+    def idle(self, seconds: float) -> tuple[float, float]:
+        """Agent and resolver, in per cent of a core."""
+        agent_s, resolver_s, began = self.agent.cpu_s, self.resolver.cpu_s, time.monotonic()
+        time.sleep(seconds)
+        passed = time.monotonic() - began
+        return tuple(  # type: ignore[return-value]
+            100 * spent / passed for spent in (self.agent.cpu_s - agent_s, self.resolver.cpu_s - resolver_s)
+        )
+
+
+def measure(density: Density, runs: int, idle_s: float) -> str:
+    """One line of the table."""
+    time.sleep(SETTLE_S)
+    idle = density.idle(idle_s)
+    attach, detach = Cost(), Cost()
+    names = [f"x{density.count}-{number}" for number in range(runs)]
+    density.make(names)
+    for name in names:
+        with density.noting(attach):
+            density.attach(name)
+    for name in names:
+        with density.noting(detach):
+            density.detach(name)
+    for name in names:
+        density.host.must(["ip", "netns", "del", name])
+    memory = density.agent.resident_mib, density.resolver.resident_mib
+    return f"{density.count:10d}{idle[0]:8.2f}{idle[1]:8.2f}{attach}{detach}{memory[0]:8.1f}{memory[1]:8.1f}"
+
+
+def take_down(lab: Lab) -> None:
+    """The kernel ends a thousand namespaces of a host in more time than a lab waits for."""
+    for _ in range(DOWNS):
+        with suppress(LabError):
+            lab.down()
+            return
+    lab.down()
+
+
+def main() -> None:
+    """Boot a lab, measure, take it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--containers", default="1,100,1000,3000")
+    parser.add_argument("--idle-s", type=float, default=20.0)
+    parser.add_argument("--runs", type=int, default=9)
+    arguments = parser.parse_args()
+    lab = Lab(FOLDER)
+    lab.down()
+    try:
+        lab.up(of_hosts(3))
+        counts = [int(count) for count in arguments.containers.split(",")]
+        for number in range(max(counts) // PORTS + 1):
+            lab.host("h1").must(["netagent", "network", "create", f"app{number}"])
+        density = Density(lab)
+        print("                 idle %            attach ms               detach ms            MiB")
+        print("containers   agent  resolv   agent  resolv    wall   agent  resolv    wall   agent  resolv")
+        for count in counts:
+            density.grow_to(count)
+            print(measure(density, arguments.runs, arguments.idle_s), flush=True)
+    finally:
+        take_down(lab)
+
+
+if __name__ == "__main__":
+    main()

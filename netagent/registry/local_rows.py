@@ -1,0 +1,220 @@
+"""This host's endpoints as one immutable value, with what they are looked up by. Pure.
+
+A host may have thousands, and each attach and detach changes one. So a change makes a new value that shares nearly
+all of the one before; whoever has made something of that one learns from `touched_since` where to look
+(netagent.registry.trail); and those of a sandbox, a network, an origin or a name are found without a walk through
+all. A walk through all is in the order of attaching, and costs a sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from immutables import Map
+
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.registry.row import LocalEndpointRow
+from netagent.registry.trail import Step, Trail, longer, touched_between
+
+Identity: TypeAlias = tuple[int, int]
+"""Device and inode of a namespace."""
+_Order: TypeAlias = tuple[int, EndpointId]
+
+
+class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
+    """By id, in the order of their attaching. A mapping that never changes."""
+
+    __slots__ = ("_inhabited", "_sorted", "_tables", "_trail")
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        rows: Iterable[LocalEndpointRow] = (),
+        *,
+        tables: _Tables | None = None,
+        trail: Trail = (),
+        inhabited: frozenset[NetworkId] = frozenset(),
+    ) -> None:
+        self._tables = _Tables() if tables is None else tables
+        for row in rows:
+            self._tables.put(row)
+        self._trail = trail or (Step(),)
+        now = frozenset(self._tables.networks)
+        self._inhabited = inhabited if now == inhabited else now
+        self._sorted: tuple[EndpointId, ...] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Mapping) and dict(self) == dict(other))
+
+    # -- as a mapping ------------------------------------------------------------------------------------------
+
+    def __getitem__(self, endpoint_id: EndpointId) -> LocalEndpointRow:
+        return self._tables.rows[endpoint_id]
+
+    def __contains__(self, endpoint_id: object) -> bool:
+        return endpoint_id in self._tables.rows
+
+    def __len__(self) -> int:
+        return len(self._tables.rows)
+
+    def __iter__(self) -> Iterator[EndpointId]:
+        if self._sorted is None:
+            self._sorted = tuple(sorted(self._tables.rows, key=self._tables.orders.__getitem__))
+        return iter(self._sorted)
+
+    def listed(self) -> tuple[LocalEndpointRow, ...]:
+        """As `values`, at once."""
+        return tuple(map(self._tables.rows.__getitem__, self))
+
+    # -- looked up ---------------------------------------------------------------------------------------------
+
+    def in_namespace(self, identity: Identity) -> list[LocalEndpointRow]:
+        """Those whose namespace it is, in the order of attaching."""
+        return self._found(("namespace", identity))
+
+    def mates_of(self, row: LocalEndpointRow) -> list[LocalEndpointRow]:
+        """All in the sandbox of a row, itself among them if it is one of these. Nobody's, before it is anywhere."""
+        mates = self.in_namespace((row.netns_dev, row.netns_inode))
+        return [one for one in mates if one.boot_id == row.boot_id]
+
+    def in_network(self, network_id: NetworkId) -> Mapping[EndpointId, LocalEndpointRow]:
+        """In no order."""
+        return self._tables.networks.get(network_id, Map())
+
+    @property
+    def networks(self) -> frozenset[NetworkId]:
+        """Those that any is in; the same object again as long as these are the same."""
+        return self._inhabited
+
+    @property
+    def folders(self) -> Mapping[str, Mapping[EndpointId, LocalEndpointRow]]:
+        """By the folder of the path that they were attached by; in no order."""
+        return self._tables.folders
+
+    def with_origin(self, origin: str) -> LocalEndpointRow | None:
+        """What a runtime calls so."""
+        return next(iter(self._found(("origin", origin))), None) if origin else None
+
+    def called(self, network_id: NetworkId, name: str) -> list[LocalEndpointRow]:
+        """Those of a name in a network."""
+        return self._found(("name", (network_id, name)))
+
+    def publishing(self) -> Iterable[LocalEndpointRow]:
+        """Those that ports of this host lead to; in no order."""
+        return self._tables.publishing.values()
+
+    def with_path(self, path: str) -> list[LocalEndpointRow]:
+        """Those that were attached by it."""
+        return self._found(("path", path))
+
+    def touched_since(self, earlier: LocalRows) -> frozenset[EndpointId] | None:
+        """All that can differ from an earlier value; None: that is not remembered."""
+        if earlier is self:
+            return frozenset()
+        touched = touched_between(earlier._trail, self._trail)
+        return None if touched is None else frozenset(endpoint_id for _, endpoint_id in touched.endpoints)
+
+    def _found(self, key: tuple[str, Hashable]) -> list[LocalEndpointRow]:
+        rows = self._tables.rows
+        return [rows[endpoint_id] for _, endpoint_id in self._tables.indexes.get(key, ())]
+
+    # -- another value -----------------------------------------------------------------------------------------
+
+    def with_row(self, row: LocalEndpointRow) -> LocalRows:
+        """One is new or different."""
+        tables = replace(self._tables)
+        tables.drop(row.endpoint_id)
+        tables.put(row)
+        return self._later(tables, row)
+
+    def without_row(self, endpoint_id: EndpointId) -> LocalRows:
+        """One is gone."""
+        row = self._tables.rows.get(endpoint_id)
+        if row is None:
+            return self
+        tables = replace(self._tables)
+        tables.drop(endpoint_id)
+        tables.orders = tables.orders.delete(endpoint_id)
+        return self._later(tables, row)
+
+    def _later(self, tables: _Tables, changed: LocalEndpointRow) -> LocalRows:
+        trail = longer(self._trail, (), ((changed.network_id, changed.endpoint_id),))
+        return LocalRows(tables=tables, trail=trail, inhabited=self._inhabited)
+
+
+@dataclass(slots=True)
+class _Tables:
+    """What a value consists of. The maps never change; a copy of these is edited while a new value is made."""
+
+    rows: Map[EndpointId, LocalEndpointRow] = field(default_factory=Map)
+    orders: Map[EndpointId, int] = field(default_factory=Map)
+    indexes: Map[Hashable, tuple[_Order, ...]] = field(default_factory=Map)
+    """By what few have in common."""
+    networks: Map[NetworkId, Map[EndpointId, LocalEndpointRow]] = field(default_factory=Map)
+    folders: Map[str, Map[EndpointId, LocalEndpointRow]] = field(default_factory=Map)
+    publishing: Map[EndpointId, LocalEndpointRow] = field(default_factory=Map)
+    next: int = 0
+
+    def put(self, row: LocalEndpointRow) -> None:
+        """In its old place, if it has one."""
+        endpoint_id = row.endpoint_id
+        order = self.orders.get(endpoint_id)
+        if order is None:
+            order, self.next = self.next, self.next + 1
+            self.orders = self.orders.set(endpoint_id, order)
+        self.rows = self.rows.set(endpoint_id, row)
+        own = self.networks.get(row.network_id, Map())
+        self.networks = self.networks.set(row.network_id, own.set(endpoint_id, row))
+        if row.netns_path:
+            folder = folder_of(row.netns_path)
+            self.folders = self.folders.set(folder, self.folders.get(folder, Map()).set(endpoint_id, row))
+        if row.publish:
+            self.publishing = self.publishing.set(endpoint_id, row)
+        for key in _keys(row):
+            places = sorted((*self.indexes.get(key, ()), (order, endpoint_id)))
+            self.indexes = self.indexes.set(key, tuple(places))
+
+    def drop(self, endpoint_id: EndpointId) -> None:
+        """It keeps its place in the order."""
+        row = self.rows.get(endpoint_id)
+        if row is None:
+            return
+        self.rows = self.rows.delete(endpoint_id)
+        own = self.networks[row.network_id].delete(endpoint_id)
+        self.networks = _with(self.networks, row.network_id, own)
+        if row.netns_path:
+            folder = folder_of(row.netns_path)
+            self.folders = _with(self.folders, folder, self.folders[folder].delete(endpoint_id))
+        if row.publish:
+            self.publishing = self.publishing.delete(endpoint_id)
+        place = (self.orders[endpoint_id], endpoint_id)
+        for key in _keys(row):
+            left = tuple(one for one in self.indexes[key] if one != place)
+            self.indexes = _with(self.indexes, key, left)
+
+
+def folder_of(path: str) -> str:
+    """Where the name of a namespace lies."""
+    return path.rpartition("/")[0] or "/"
+
+
+def _with(index: Map[Any, Any], key: Hashable, value: Any) -> Map[Any, Any]:
+    """Without the key where the value is empty."""
+    return index.set(key, value) if value else index.delete(key)
+
+
+def _keys(row: LocalEndpointRow) -> Iterator[tuple[str, Hashable]]:
+    yield "name", (row.network_id, row.name)
+    if row.netns_inode:
+        yield "namespace", (row.netns_dev, row.netns_inode)
+    if row.netns_path:
+        yield "path", row.netns_path
+    if row.origin:
+        yield "origin", row.origin
+
+
+def local_rows(rows: Mapping[EndpointId, LocalEndpointRow]) -> LocalRows:
+    """The same, with what is looked up."""
+    return rows if isinstance(rows, LocalRows) else LocalRows(rows.values())
