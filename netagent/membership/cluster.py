@@ -144,6 +144,7 @@ class Cluster:
             self.keys,
             run_dir=state.run_dir,
             vxlan_port=self.config.vxlan_port,
+            agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,
             ways_out=self.ways_out,
             probe=self.probing.follow,
