@@ -168,7 +168,13 @@ class Presenter:
             return "hidden", "its network was removed" if gone else "its network is not known here"
         if not self.view.is_visible(endpoint):
             return "unhealthy", "its health check fails"
-        return "up", ""
+        return "up", self._why_behind(endpoint.owner) if self.view.is_behind(endpoint) else ""
+
+    def _why_behind(self, host_id: HostId) -> str:
+        return (
+            f"this host gets no answer from {self.host_name(host_id)} by the overlay: "
+            "its names lead here only where they have nothing else"
+        )
 
     def _why_hidden(self, host_id: HostId) -> str:
         host, name = self.view.hosts.get(host_id), self.host_name(host_id)
@@ -183,7 +189,9 @@ class Presenter:
     def service(self, service: ServiceView) -> schema.Service:
         """A service: all endpoints that share its name in one network."""
         network_name = self.network_name(service.network_id)
-        answering = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
+        visible = [endpoint for endpoint in service.endpoints if self.view.is_visible(endpoint)]
+        reached = [endpoint for endpoint in visible if not self.view.is_behind(endpoint)]
+        answering = reached or visible
         ports = {port for endpoint in service.endpoints for port in endpoint.record.ports}
         return {
             "id": self.service_id(service),
@@ -193,6 +201,7 @@ class Presenter:
             "fqdn": f"{service.name}.{network_name}.{self.domain}",
             "endpoint_count": len(service.endpoints),
             "answering": len(answering),
+            "unreached": len(visible) - len(reached),
             "addresses": sorted_addresses(a for endpoint in answering for a in endpoint.record.addresses),
             "hosts": sorted({self.host_name(endpoint.owner) for endpoint in service.endpoints}),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],

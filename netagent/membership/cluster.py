@@ -136,7 +136,12 @@ class Cluster:
         """What this host finds out, and what its kernel and names follow from."""
         ask = self.gossip.asking.ask
         self.probing = Probing(
-            self.live, self.kernel.offload, self._cluster_id, ask=ask, doubt=self.gossip.probe_soon
+            self.live,
+            self.kernel.offload,
+            self._cluster_id,
+            ask=ask,
+            doubt=self.gossip.probe_soon,
+            notes=state.run_dir / "unreached.json",
         )
         self.following = Following(
             self.live,
