@@ -8,6 +8,12 @@ ID_DIGITS = 12
 """Of 32: enough to be unique among millions, and what users of other container tools know."""
 
 
+def _up(service: Item) -> str:
+    unreached = service.get("unreached", 0)  # of an agent of the release before: not told
+    behind = f" ({unreached} unreached)" if unreached else ""
+    return f"{service['answering']}/{service['endpoint_count']}{behind}"
+
+
 def _addresses(item: Item) -> str:
     return some(_one_family(item["addresses"]))
 
@@ -104,7 +110,7 @@ ENDPOINTS = (
 SERVICES = (
     Column("SERVICE", lambda s: s["name"]),
     Column("NETWORK", lambda s: s["network"]),
-    Column("UP", lambda s: f"{s['answering']}/{s['endpoint_count']}"),
+    Column("UP", _up),
     Column("ADDRESSES", _addresses),
     Column("HOSTS", lambda s: some(s["hosts"])),
     Column("PORTS", _ports),

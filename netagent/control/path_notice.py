@@ -94,13 +94,18 @@ def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> s
         case "one-way":
             return {
                 "code": "path-one-way",
-                "message": f"packets from {name} arrive, but no answer to ours does",
+                "message": f"packets from {name} arrive, but no answer to ours does" + _consequence(host),
                 "cure": f"let UDP port {place.vxlan_port} pass from {place.address} to {member['address']}",
             }
         case "down":
             return {
                 "code": "path-down",
-                "message": f"the agent of {name} answers, but nothing passes between the containers",
+                "message": f"the agent of {name} answers, but nothing passes between the containers"
+                + _consequence(host),
                 "cure": f"let UDP port {place.vxlan_port} pass between {ends}",
             }
     return None
+
+
+def _consequence(host: HostView) -> str:
+    return ": names lead to replicas on other hosts, where there are any" if host.is_unreached else ""

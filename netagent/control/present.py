@@ -194,7 +194,13 @@ class Presenter:
             return "unhealthy", "its health check has not succeeded yet"
         if not self.view.is_visible(endpoint):
             return "unhealthy", "its health check fails"
-        return "up", ""
+        return "up", self._why_behind(endpoint.owner) if self.view.is_behind(endpoint) else ""
+
+    def _why_behind(self, host_id: HostId) -> str:
+        return (
+            f"this host gets no answer from {self.host_name(host_id)} by the overlay: "
+            "its names lead here only where they have nothing else"
+        )
 
     def _why_hidden(self, host_id: HostId) -> str:
         host, name = self.view.hosts.get(host_id), self.host_name(host_id)
@@ -213,8 +219,9 @@ class Presenter:
     def presenting_service(self, service: ServiceView) -> Pieces[schema.Service]:
         """The same in pieces: it may have ten thousand endpoints."""
         network_name = self.network_name(service.network_id)
-        answering = 0
-        addresses: dict[str, tuple[int, int]] = {}
+        visible = unreached = 0
+        reached_addresses: dict[str, tuple[int, int]] = {}
+        all_addresses: dict[str, tuple[int, int]] = {}
         ports: set[Port] = set()
         aliases: set[str] = set()
         owners: set[HostId] = set()
@@ -224,9 +231,16 @@ class Presenter:
             aliases.update(record.aliases)
             owners.add(endpoint.owner)
             if self.view.is_visible(endpoint):
-                answering += 1
-                addresses.update((one, _by_value(one)) for one in record.addresses)
+                visible += 1
+                own = {one: _by_value(one) for one in record.addresses}
+                all_addresses.update(own)
+                if self.view.is_behind(endpoint):
+                    unreached += 1
+                else:
+                    reached_addresses.update(own)
             yield
+        # A name leads to what this host does not reach only where it has nothing else.
+        addresses = reached_addresses or all_addresses
         tellers = self.tellers(service.network_id)
         is_own = owners <= {self.view.local}
         return {
@@ -236,7 +250,8 @@ class Presenter:
             "network_id": service.network_id,
             "fqdn": f"{service.name}.{network_name}.{self.domain}",
             "endpoint_count": len(service.endpoints),
-            "answering": answering,
+            "answering": visible - unreached or visible,
+            "unreached": unreached,
             "addresses": (yield from sorting(tuple(addresses), addresses.__getitem__)),
             "hosts": sorted(map(self.host_name, owners)),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],

@@ -447,6 +447,9 @@ class Service(TypedDict):
     endpoint_count: int
     answering: int
     """How many of them names lead to now."""
+    unreached: NotRequired[int]
+    """How many are up on hosts from which this one gets no answer by the overlay: names of this host lead there only
+    where they have nothing else."""
     addresses: list[str]
     """Of those that answer."""
     hosts: list[str]

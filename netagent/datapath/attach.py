@@ -22,8 +22,17 @@ from netagent.datapath.inside import InsideNews, open_inside, open_news
 from netagent.datapath.link import LinkMessage, VethPair, choose_index, create_veth, delete_link_index
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
-from netagent.datapath.pair import all_links, bridge_of, endpoint_on, host_side, link_called, peer_of
+from netagent.datapath.pair import (
+    all_links,
+    bridge_of,
+    endpoint_on,
+    host_side,
+    link_called,
+    peer_of,
+    turn_ipv6_off,
+)
 from netagent.datapath.removal import Removal
+from netagent.datapath.settings import Settings
 from netagent.datapath.state import endpoint_alias
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, peer_name, veth_name
@@ -37,11 +46,19 @@ class Attacher:
     """Makes and removes endpoints' interfaces.
 
     The network's bridge must exist (Reconciler.wait_programmed). `netlink` is of the host's namespace, whose identity
-    is `host_netns` (default: the calling thread's); attaching that one is refused.
+    is `host_netns` (default: the calling thread's); attaching that one is refused. `settings`: of that namespace as
+    well; without them the host's ends keep IPv6.
     """
 
-    def __init__(self, netlink: Netlink, *, host_netns: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        netlink: Netlink,
+        *,
+        host_netns: tuple[int, int] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
         self._netlink = netlink
+        self._settings = settings
         self._removal = Removal(netlink)
         self._host_netns = host_netns or _own_netns()
 
@@ -63,7 +80,7 @@ class Attacher:
                     hint="attach a container's",
                 )
             with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
-                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
                 return await binding.complete(vni)
 
     async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
@@ -77,7 +94,8 @@ class Attacher:
             _failing("put right", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
-            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes)
+            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+            await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
             damages = await binding.damages()
             if damages:
                 await binding.complete(vni)
@@ -107,8 +125,11 @@ class Attacher:
             peer_netns_fd=None,
         )
         index = choose_index()
-        requests = [*create_veth(pair, index), *host_side(host_end, mtu_bytes, bridge.index)]
-        errors = [error for error in await self._netlink.execute(requests) if error is not None]
+        errors = [error for error in await self._netlink.execute(create_veth(pair, index)) if error]
+        if not errors:
+            await turn_ipv6_off(self._settings, host_end)
+            requests = host_side(host_end, mtu_bytes, bridge.index)
+            errors = [error for error in await self._netlink.execute(requests) if error]
         if errors:
             await self._netlink.execute([delete_link_index(index)])
             raise FailedError(

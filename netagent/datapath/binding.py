@@ -24,9 +24,9 @@ from netagent.datapath.link import (
     set_link_down,
 )
 from netagent.datapath.netlink import Netlink
-from netagent.datapath.pair import all_links, bridge_of, host_side, link_called, peer_of
+from netagent.datapath.pair import all_links, bridge_of, host_side, link_called, peer_of, turn_ipv6_off
 from netagent.datapath.readiness import wait_ready
-from netagent.datapath.settings import Setting, ipv6_settings
+from netagent.datapath.settings import Setting, Settings, ipv6_settings
 from netagent.datapath.state import Kind, endpoint_alias
 from netagent.errors import RefusedError
 from netagent.model.ids import veth_name
@@ -46,6 +46,7 @@ class Binding:
     netns_fd: int
     endpoint: LocalEndpoint
     mtu_bytes: int
+    outside_settings: Settings | None = None
 
     async def complete(self, vni: int) -> str:
         """The whole of it; the name inside the namespace."""
@@ -161,6 +162,7 @@ class Binding:
         link = await link_called(self.inside.netlink, ifname)
         if link is None:
             raise OSError(errno.ENODEV, f"{ifname} was taken away in the same moment")
+        await turn_ipv6_off(self.outside_settings, veth_name(self.endpoint.endpoint_id))
         outside = host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),

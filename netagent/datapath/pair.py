@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.link import (
     LinkMessage,
@@ -13,6 +15,7 @@ from netagent.datapath.link import (
     set_port,
 )
 from netagent.datapath.netlink import Netlink, Request
+from netagent.datapath.settings import Settings
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_of
 from netagent.errors import FailedError
 from netagent.model.ids import EndpointId, bridge_name
@@ -29,6 +32,12 @@ async def bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> Link
             hint="`netagent status` says why the datapath could not make it",
         )
     return bridge
+
+
+async def turn_ipv6_off(settings: Settings | None, name: str) -> None:
+    """On the host's end, before it is up. In a thread: the kernel waits for whoever else changes its network."""
+    if settings is not None:
+        await trio.to_thread.run_sync(settings.turn_ipv6_off, name)
 
 
 def host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[Request]:

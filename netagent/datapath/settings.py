@@ -72,6 +72,13 @@ class Settings:
             return bool(off)
         return False
 
+    def turn_ipv6_off(self, device: str) -> None:
+        """Have the host take no part in IPv6 by a device that only leads to a container: a router would report its
+        groups there, and with them the MAC. Nothing where the MTU is too small for IPv6. OSError."""
+        if self._folder_fd is not None and self._read(f"{device}/disable_ipv6") == b"0\n":
+            with suppress(FileNotFoundError):  # gone in the same moment
+                self.write([(f"{device}/disable_ipv6", b"1\n")])
+
     def _is_ipv6_off(self, device: str) -> bool:
         return self._folder_fd is not None and self._read(f"{device}/disable_ipv6") == b"1\n"
 

@@ -247,6 +247,10 @@ def name_lines(
         said = replies.get(question)
         if leads_to(said, address):
             state, reason = (State.PRESENT, "") if is_visible else (State.LEFT_OVER, hidden)
+        elif is_visible and said is not None and said.data and view.is_behind(endpoint):
+            host = host_text(view, endpoint.owner)
+            state = State.NOT_NEEDED
+            reason = f"it leads to others: this host gets no answer from {host} by the overlay"
         elif is_visible:
             state = State.MISSING
             reason = "nobody answers" if said is None else f"the answer is {said.text} without its address"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+DEFAULT_AGENT_PORTS: Final = (7956, 7957)
+"""Of membership and of records (netagent.config)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class FirewallInput:
     """Everything that the tables follow from."""
 
     vxlan_port: int
+    agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
+    """UDP and TCP; the same on all hosts, as far as is known."""
     endpoints: tuple[GuardedEndpoint, ...] = ()
     networks: tuple[GuardedNetwork, ...] = ()
     members: frozenset[str] = frozenset()

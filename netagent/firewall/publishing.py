@@ -7,6 +7,10 @@ own address, where the container would answer past us: the host's own programs (
 there), other containers (on the same bridge it would answer directly), and everybody, for an endpoint that does not
 give its container the way out. All others are seen as who they are.
 
+What others send to the ports of tunnels and agents by way of this host must not bear its name: members believe that.
+So of these flows the source is translated to itself, before any other rule can translate it to the host's
+(netagent.firewall.text): of all translations of one connection the first counts.
+
 Others' translations of the destination come first: Podman's own networks publish the same ports again.
 
 For 127.0.0.1 the bridge has route_localnet (netagent.datapath.forwarding). That would let containers reach the host's
@@ -67,7 +71,18 @@ CHAINS: Final = """
 	}
 	chain answering {
 		type nat hook postrouting priority srcnat - 6; policy accept;
+		th dport $KEPT jump unnamed
 		oifname "na-*" ct status dnat jump seen
+	}
+	chain unnamed {
+		fib saddr type local return
+		udp dport $PORT goto as_it_is
+		ip daddr @members4 $AGENTS goto as_it_is
+		ip6 daddr @members6 $AGENTS goto as_it_is
+	}
+	chain as_it_is {
+		snat ip to ip saddr
+		snat ip6 to ip6 saddr
 	}
 	chain seen {
 		ip saddr @residents4 masquerade

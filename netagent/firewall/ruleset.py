@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from netagent.firewall import policy, publishing
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, Way
+from netagent.firewall.inputs import DEFAULT_AGENT_PORTS, FirewallInput, GuardedEndpoint, GuardedNetwork, Way
 
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
@@ -39,6 +39,11 @@ MEMBERS4: Final = SetKind(_INET, "members4", (Field.IPV4,))
 MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
 GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
 """Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
+ENTRANCES: Final = SetKind(_BRIDGE, "entrances", (Field.IFNAME, Field.ETHER))
+"""A port of one of our bridges, and the bridge's own MAC: where the bridge hands a frame up to the host. Of the
+bridge itself not every kernel can be asked there."""
+SAME: Final = SetKind(_INET, "same", (Field.IFNAME, Field.IFNAME))
+"""Each of our bridges with itself: of rules none can compare where a packet comes in with where it goes out."""
 WAYS: Final = SetKind(_INET, "ways", (Field.IFNAME,))
 """Our bridges whose containers may leave for elsewhere."""
 HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
@@ -57,6 +62,8 @@ KINDS: Final = (
     MEMBERS4,
     MEMBERS6,
     GATEWAYS,
+    ENTRANCES,
+    SAME,
     WAYS,
     HOSTED4,
     HOSTED6,
@@ -91,6 +98,8 @@ class Ruleset:
 
     vxlan_port: int
     elements: Mapping[SetKind, Elements]
+    agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
+    """Of agents, which containers reach on no host."""
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
     needs: frozenset[Need] = frozenset()
@@ -114,6 +123,8 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             MEMBERS4: _keys((address,) for address in members4),
             MEMBERS6: _keys((address,) for address in members6),
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
+            ENTRANCES: _keys(_entrances(given)),
+            SAME: _keys((network.bridge, network.bridge) for network in given.networks),
             WAYS: _keys((network.bridge,) for network in given.networks if network.has_way_out),
             **_hosted(given.networks),
             LENT4: _keys((device,) for device in given.lent4),
@@ -123,6 +134,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
                 given.doors, (address for one in given.endpoints for address in one.addresses)
             ),
         },
+        agent_ports=given.agent_ports,
         subnets=_collapsed(given.subnets),
         rejecting=policy.restricted_bridges(given),
         needs=frozenset(_needs(given)),
@@ -135,6 +147,12 @@ def _needs(given: FirewallInput) -> Iterable[Need]:
         return Need
     floods = {Need.FLOODS} if any(network.multicast for network in given.networks) else set()
     return floods | ({Need.CLAMPS} if given.clamps else set())
+
+
+def _entrances(given: FirewallInput) -> Iterable[Words]:
+    macs = {network.bridge: network.bridge_mac for network in given.networks}
+    yield from ((one.veth, macs[one.bridge]) for one in given.endpoints if one.bridge in macs)
+    yield from ((network.tunnel, network.bridge_mac) for network in given.networks if network.tunnel)
 
 
 def _policy(given: FirewallInput) -> dict[SetKind, Elements]:

@@ -12,20 +12,39 @@ ARP may ask on behalf of 0.0.0.0 (RFC 5227). It sends no router advertisement an
 neither ARP nor IP: a VLAN tag would carry the rest past these rules. An interface that no endpoint stands for sends
 nothing.
 
+Neighbour discovery is never cut in pieces (RFC 6980). Of a first fragment it must be plain that it is something else:
+one that ends before its ICMPv6 header, or within its extension headers, is dropped (RFC 7112).
+
 **VXLAN comes from members.** A packet to our port must come from an address that a member advertises, by the device
 that leads to that member; all others are dropped before the tunnel sees them. That is found out once a second for
 each member, not for each packet: the way back takes as long to look up as all else that is asked. And nobody behind
 this host may have it send such packets in its own name: what is forwarded to a member's VXLAN port must itself come
-from a member. Only our port is matched, so that other overlays on the host are not touched.
+from a member, by the device that leads there, and is never translated to an address of this host
+(netagent.firewall.publishing). Only our port is matched, so that other overlays on the host are not touched.
 
-**Networks are apart.** Bridges have nothing in common, so what is left is the host's routing: whatever it would pass
-from one of our bridges to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook
-sees bridged packets too; they are told apart by the MAC that they are sent to, which for routing is the bridge's own.
-They are most of what passes there, so they are asked about first, and about little.
+**Only the kernel sends VXLAN.** Members believe what comes from this host's address, so no program of it may send to
+our port. Packets of the tunnel have no socket, or one of another namespace: their sender's, which the way through
+veth and bridge keeps. Only what this host itself sends into a network, or by the probe device, still has a socket of
+this namespace when the tunnel sends it. So it is marked on its way in there, and what has a socket and no mark is
+dropped. Whoever may set a mark (CAP_NET_ADMIN, CAP_NET_RAW in the host's namespace) could write frames to the wire as
+well, where no rule of the host sees them.
+
+**Agents speak with agents.** A container would reach the agents of other hosts in the name of its own host, and use
+up what they keep for that. So none reaches their ports (docs/way-out.md).
+
+**Networks are apart.** Bridges have nothing in common, so what is left is the host's routing. A frame is for the host
+only by the MAC of the bridge: those to other MACs of the host, which the bridge hands up as well (the host's end of a
+veth), and those to the addresses that bridges keep for themselves (01:80:c2:00:00:0x, which pass no other rule and
+enter the host by the port they came by), are dropped where the bridge hands them up. So are IPv4 source routes and
+IPv6 routing headers, which say only later where they lead. Whatever the host would then pass from one of our bridges
+to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook sees bridged packets
+too; they stay on their bridge, and their MAC is not the bridge's. They are most of what passes there, so they are
+asked about first, and about little. A container's interface that is in no bridge leads nowhere.
 
 **The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
 of this host (netagent.firewall.translation); what comes back is known by its connection. Nobody outside may begin. A
-network without a way out is dropped at the door, whatever routes somebody makes in a container. A device that routes
+network without a way out is dropped at the door, whatever routes somebody makes in a container; it may answer what
+others began. A device that routes
 only because we had it do so (netagent.datapath.forwarding) lets in nothing new either: the host is no router for its
 neighbours.
 
@@ -91,6 +110,10 @@ PROVEN_S: Final = 1
 MAX_PROVEN: Final = 16_384
 """Members at once, of each family; further ones are asked about packet by packet."""
 
+OWN_MARK: Final = 0x6E610002
+"""Of what this host itself sends into a network or by the probe device, until the tunnel has sent it. It has none of
+the bits that Kubernetes (14, 15) and Tailscale (16 to 23 but those of 0x61) read."""
+
 _PREROUTING: Final = """
 	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
@@ -109,6 +132,21 @@ _NEEDED: Final = {
 }
 
 _BRIDGE_CHAINS: Final = """
+	chain input {
+		type filter hook input priority -300; policy accept;
+		iifname "n*" jump handed_up
+	}
+	chain handed_up {
+		iifname . ether daddr @entrances goto for_host
+		iifname != "nv*" iifname != "nx-*" return
+		ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 counter name spoofed drop
+		meta pkttype host counter name spoofed drop
+	}
+	chain for_host {
+		meta protocol ip ip hdrlength > 5 ip option lsrr exists counter name spoofed drop
+		meta protocol ip ip hdrlength > 5 ip option ssrr exists counter name spoofed drop
+		meta protocol ip6 exthdr rt exists counter name spoofed drop
+	}
 	chain sender {
 		ether type ip iifname . ether saddr . ip saddr @senders4 return
 		vlan id 0 meta protocol ip iifname . ether saddr . ip saddr @senders4 return
@@ -120,12 +158,18 @@ _BRIDGE_CHAINS: Final = """
 	}
 	chain sender6 {
 		meta protocol ip6 meta l4proto != icmpv6 iifname . ether saddr . ip6 saddr @senders6 return
+		meta protocol ip6 exthdr frag exists goto fragment6
 		meta protocol ip6 icmpv6 type { nd-router-advert, nd-redirect } counter name spoofed drop
 		meta protocol ip6 icmpv6 type nd-neighbor-advert \
 			iifname . ether saddr . icmpv6 taddr != @senders6 counter name spoofed drop
 		iifname . ether saddr . ip6 saddr @senders6 return
 		meta protocol ip6 ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } \
 			iifname . ether saddr @senders return
+		counter name spoofed drop
+	}
+	chain fragment6 {
+		meta protocol ip6 frag frag-off != 0 iifname . ether saddr . ip6 saddr @senders6 return
+		meta protocol ip6 icmpv6 type != 133-137 iifname . ether saddr . ip6 saddr @senders6 return
 		counter name spoofed drop
 	}
 	chain senderarp {
@@ -160,22 +204,42 @@ _INET_CHAINS: Final = """
 	chain input {
 		type filter hook input priority filter - 5; policy accept;
 		udp dport $PORT goto tunnel
+		iifname "n*" jump near
+	}
+	chain near {
 		iifname "na-*" goto host
+		iifname "nv*" counter name crossed drop
 	}
 	chain output {
 		type filter hook output priority filter - 5; policy accept;
-		oifname "na-*" goto host
+		udp dport $PORT goto tunnelled
+		oifname "n*" jump inward
+	}
+	chain tunnelled {
+		meta skuid >= 0 meta mark != $OWN goto sent_here
+	}
+	chain sent_here {
+		oifname "na-*" goto inward
+		counter name strangers drop
+	}
+	chain inward {
+		oifname "na-*" meta mark set $OWN goto host
+		oifname "nx-*" meta mark set $OWN
 	}
 	chain host {
 		ct state established,related accept
 		ct status dnat accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		iifname "na-*" $AGENTS goto hostward
 		iifname . ip daddr @hosted4 accept
 		iifname . ip6 daddr @hosted6 accept
 		oifname . ip saddr @hosted4 accept
 		oifname . ip6 saddr @hosted6 accept
 		ip daddr 224.0.0.0/4 drop
 		ip6 daddr ff00::/8 drop
+		goto hostward
+	}
+	chain hostward {
 		counter name hostward reject with icmpx admin-prohibited
 	}
 	set proven4 {
@@ -205,25 +269,44 @@ _INET_CHAINS: Final = """
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
 		iifname "na-*" oifname "na-*" goto within
-		udp dport $PORT ip daddr @members4 ip saddr != @members4 counter name strangers drop
-		udp dport $PORT ip6 daddr @members6 ip6 saddr != @members6 counter name strangers drop
+		th dport $KEPT jump kept
 		meta mark $MARK drop
-		iifname "na-*" oifname != "na-*" goto leaving
+		iifname "n*" jump outward
 		iifname != "na-*" oifname "na-*" goto entering
 		meta nfproto ipv4 iifname @lent4 goto entering
 		meta nfproto ipv6 iifname @lent6 goto entering
 	}
 	chain within {
 		ct status dnat accept
+		iifname . oifname != @same counter name crossed drop
 		iifname . ether daddr @gateways counter name crossed drop
 		meta mark $MARK drop
+	}
+	chain kept {
+		iifname "na-*" udp dport $PORT counter name strangers drop
+		iifname "na-*" ip daddr @members4 $AGENTS goto hostward
+		iifname "na-*" ip6 daddr @members6 $AGENTS goto hostward
+		udp dport $PORT goto carried
+	}
+	chain carried {
+		ip saddr @members4 fib saddr . iif oif exists return
+		ip6 saddr @members6 fib saddr . iif oif exists return
+		ip daddr @members4 counter name strangers drop
+		ip6 daddr @members6 counter name strangers drop
+		ip saddr @members4 counter name strangers drop
+		ip6 saddr @members6 counter name strangers drop
+		fib saddr type local counter name strangers drop
+	}
+	chain outward {
+		iifname "na-*" goto leaving
+		iifname "nv*" counter name crossed drop
 	}
 	chain leaving {
 		oifname "nx-*" counter name crossed drop
 		$OURS4
 		$OURS6
-		ct state established,related accept
 		iifname @ways accept
+		ct direction reply ct state established,related accept
 		counter name confined drop
 	}
 	chain entering {
@@ -254,6 +337,9 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$MAX_FLOWS": policy.MAX_FLOWS,
         "$FLOW_S": policy.FLOW_S,
         "$MARK": policy.MARK,
+        "$OWN": OWN_MARK,
+        "$KEPT": _ports(ruleset.vxlan_port, *ruleset.agent_ports),
+        "$AGENTS": f"meta l4proto {{ tcp, udp }} th dport {_ports(*ruleset.agent_ports)}",
     }
     tables = []
     for family in (one for one in Family if one in families):
@@ -284,6 +370,10 @@ def _ours(family: str, subnets: Iterable[str]) -> str:
     """The rule that keeps what is for one of our networks from leaving; none where there is no network."""
     listed = ", ".join(one for one in subnets if (":" in one) == (family == "ip6"))
     return f"{family} daddr {{ {listed} }} counter name crossed drop" if listed else ""
+
+
+def _ports(*numbers: int) -> str:
+    return f"{{ {', '.join(map(str, sorted(numbers)))} }}"
 
 
 def render_removal() -> str:

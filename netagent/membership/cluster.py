@@ -139,7 +139,12 @@ class Cluster:
         """What this host finds out, and what its kernel and names follow from."""
         ask = self.gossip.asking.ask
         self.probing = Probing(
-            self.live, self.kernel.offload, self._cluster_id, ask=ask, doubt=self.gossip.probe_soon
+            self.live,
+            self.kernel.offload,
+            self._cluster_id,
+            ask=ask,
+            doubt=self.gossip.probe_soon,
+            notes=state.run_dir / "unreached.json",
         )
         self.following = Following(
             self.live,
@@ -147,6 +152,7 @@ class Cluster:
             self.keys,
             run_dir=state.run_dir,
             vxlan_port=self.config.vxlan_port,
+            agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,
             ways_out=self.ways_out,
             probe=self.probing.follow,

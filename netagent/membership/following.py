@@ -50,12 +50,14 @@ class Following:
         *,
         run_dir: Path,
         vxlan_port: int,
+        agent_ports: tuple[int, int],
         underlay: Callable[[], Underlay],
         ways_out: Callable[[], frozenset[str]],
         probe: Callable[[Moment], None],
     ) -> None:
         self._live = live
         self._vxlan_port = vxlan_port
+        self._agent_ports = agent_ports
         self._underlay = underlay
         self._maker = DesiredMaker(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
         self._zones = ZoneMaker(keys.domain)
@@ -107,6 +109,7 @@ class Following:
             known.view,
             self._listed[1],
             vxlan_port=self._vxlan_port,
+            agent_ports=self._agent_ports,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
             leading_out=[

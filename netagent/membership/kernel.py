@@ -46,7 +46,7 @@ class Kernel:
                 self._netlink, notifications, drift=drift, tagger=self.tagger, settings=settings
             )
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
-            self.attacher = Attacher(self._netlink)
+            self.attacher = Attacher(self._netlink, settings=settings)
             self.send_frame = announcing.sending(frames)
             self._undo = undo.pop_all()
 

@@ -19,6 +19,7 @@ from netagent.model.records import Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.scope import Scope
 from netagent.names.source import ZoneSource
+from netagent.names.table import EndpointRow
 from netagent.names.zone import every_row, host_label
 from netagent.pieces import Pieces, at_once
 from netagent.registry.view import EndpointView, RegistryView
@@ -290,10 +291,21 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
     for index in scope.networks:
         rows = index.members(label)
         if rows and (not is_within(name, domain) or index.label in labels(name) or label in scope.aliases):
-            where = sorted(f"{row.name} on {row.host_label}" for row in rows)
-            shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
-            return f"found in network {index.label.decode()}: {shown}"
+            led = [row for row in rows if not row.is_behind]
+            found = f"found in network {index.label.decode()}: {_where(led or rows)}"
+            if not led:
+                return f"{found}; {_UNREACHED}, but the name has nothing else"
+            behind = [row for row in rows if row.is_behind]
+            return f"{found}; not to {_where(behind)}: {_UNREACHED}" if behind else found
     return "found"
+
+
+_UNREACHED: Final = "this host gets no answer from there by the overlay"
+
+
+def _where(rows: Sequence[EndpointRow]) -> str:
+    where = sorted(f"{row.name} on {row.host_label}" for row in rows)
+    return ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
 
 
 def _missing_text(scope: Scope, label: bytes, address: str) -> str:

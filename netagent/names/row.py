@@ -41,7 +41,7 @@ def fields_of(change: Change) -> list[Any]:
         case EndpointRow():
             ports = [[port.name, port.number, port.protocol] for port in row.ports]
             names = [row.name, row.host_label, row.service, list(row.aliases)]
-            return [*head, row.network_id, *names, list(row.addresses), ports]
+            return [*head, row.network_id, *names, list(row.addresses), ports, row.is_behind]
 
 
 def read_change_untrusted(value: Any) -> Change:
@@ -68,7 +68,7 @@ def _row(kind: Kind, identifier: str, fields: list[Any]) -> Row:
                 links=tuple(_link(link) for link in read_array(links)),
                 forward=forward is True,
             )
-        case Kind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *_]:
+        case Kind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *behind]:
             return EndpointRow(
                 endpoint_id=EndpointId(identifier),
                 network_id=NetworkId(read_text(network)),
@@ -78,6 +78,7 @@ def _row(kind: Kind, identifier: str, fields: list[Any]) -> Row:
                 aliases=tuple(_name(alias) for alias in read_array(aliases)),
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 ports=tuple(_port(port) for port in read_array(ports)),
+                is_behind=bool(behind) and behind[0] is True,  # nothing of it from the release before
             )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")

@@ -63,8 +63,13 @@ class Node:
     """Whether a link of the sandbox led here."""
 
     def addresses(self, size: int) -> tuple[bytes, ...]:
-        """Return the different addresses of 4 or of 16 octets."""
-        found = [address for row in self.rows for address in row.addresses if len(address) == size]
+        """Return the different addresses of 4 or of 16 octets: of endpoints that this host reaches, and if there are
+        none, of the others. Clients put what they are given in an order of their own (RFC 6724), so an address at
+        the end of an answer would be the first for some."""
+        reached = [row for row in self.rows if not row.is_behind]
+        found = [address for row in reached for address in row.addresses if len(address) == size]
+        if not found:
+            found = [address for row in self.rows for address in row.addresses if len(address) == size]
         found += [address for address in self.host_addresses if len(address) == size]
         return tuple(dict.fromkeys(found))
 

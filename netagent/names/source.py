@@ -74,6 +74,9 @@ _RNAME: Final = from_text("nobody.invalid")
 _SRV_WEIGHT: Final = 1
 """Equal shares. With weight 0 everywhere, RFC 2782's algorithm always takes the first record."""
 
+_SRV_BEHIND: Final = 1
+"""The priority of what this host does not reach: asked only when nothing of priority 0 is reached."""
+
 
 class ZoneSource:
     """Implements `netdns.source.RecordSource` for clients that are sandbox ids."""
@@ -275,9 +278,10 @@ class ZoneSource:
     def _services(self, node: Node) -> Found:
         records: dict[bytes, None] = {}
         glue: dict[tuple[Name, RRset], None] = {}
-        for row, port in node.services[:MAX_RECORDS]:
+        for row, port in sorted(node.services, key=lambda one: one[0].is_behind)[:MAX_RECORDS]:
             target = self.canonical_name(row)
-            records[rdata.srv(0, _SRV_WEIGHT, port.number, target)] = None
+            priority = _SRV_BEHIND if row.is_behind else 0
+            records[rdata.srv(priority, _SRV_WEIGHT, port.number, target)] = None
             for rtype, size in ((constants.A, 4), (constants.AAAA, 16)):
                 addresses = tuple(address for address in row.addresses if len(address) == size)
                 if addresses:

@@ -80,6 +80,8 @@ class EndpointRow:
     aliases: tuple[str, ...]
     addresses: tuple[bytes, ...]
     ports: tuple[Port, ...]
+    is_behind: bool = False
+    """This host does not reach it: where a name has other endpoints, it leads to these."""
 
 
 Key: TypeAlias = tuple[Kind, str]

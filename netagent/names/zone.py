@@ -171,9 +171,12 @@ def _label_of(view: RegistryView, host_id: HostId) -> str:
     return host_label(view.hosts.get(host_id) or HostView(host_id))
 
 
-def _standing(view: RegistryView, host_id: HostId) -> str | None:
-    """All of a host that the rows of its endpoints depend on: its label; None: they are hidden with it."""
-    return None if view.is_host_hidden(host_id) else _label_of(view, host_id)
+def _standing(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
+    """All of a host that the rows of its endpoints depend on: its label, and whether it is unreached; None: they are
+    hidden with it."""
+    if view.is_host_hidden(host_id):
+        return None
+    return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached
 
 
 def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
@@ -205,4 +208,5 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         aliases=record.aliases,
         addresses=tuple(ipaddress.ip_address(address).packed for address in record.addresses),
         ports=record.ports,
+        is_behind=view.is_behind(endpoint),
     )

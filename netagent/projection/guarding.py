@@ -12,7 +12,7 @@ from typing import Final, TypeVar, cast
 from netagent.datapath.desired import device_mac
 from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
-from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.inputs import DEFAULT_AGENT_PORTS, Door, FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
@@ -63,6 +63,7 @@ def firewall_input(
     rows: Iterable[LocalEndpointRow],
     *,
     vxlan_port: int,
+    agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     leading_out: Collection[EndpointId] = (),
@@ -88,6 +89,7 @@ def firewall_input(
     )
     return FirewallInput(
         vxlan_port=vxlan_port,
+        agent_ports=agent_ports,
         # Also those that are being attached: what comes out of an interface is judged from its first packet.
         endpoints=kept(
             "endpoints",

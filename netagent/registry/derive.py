@@ -151,6 +151,12 @@ class Draft:
             self.s.silent = assign(self.s.silent, host_id, True if host_id in hosts else None)
             self._hosts.add(host_id)
 
+    def set_unreached(self, hosts: frozenset[HostId]) -> None:
+        """All hosts that this one does not reach by the overlay."""
+        for host_id in hosts ^ frozenset(self.s.unreached):
+            self.s.unreached = assign(self.s.unreached, host_id, True if host_id in hosts else None)
+            self._hosts.add(host_id)
+
     # -- direct indexes ----------------------------------------------------------------------------------------
 
     def _index(self, owner: HostId, held: Held) -> None:
@@ -243,6 +249,7 @@ class Draft:
             or new.members is not old.members
             or new.answers is not old.answers
             or new.silent is not old.silent
+            or new.unreached is not old.unreached
         )
 
     def touched(self) -> tuple[set[HostId], set[Place]]:
@@ -288,7 +295,10 @@ class Draft:
             name = short_id(host_id)
             if record is not None:
                 name = rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
-            view = HostView(host_id, record, member, answers, host_id in self.s.silent, name)
+            is_unreached = host_id in self.s.unreached
+            view = HostView(
+                host_id, record, member, answers, host_id in self.s.silent, name, is_unreached=is_unreached
+            )
         self.s.hosts = assign(self.s.hosts, host_id, view)
 
     def _namesakes(self, name: str) -> frozenset[HostId]:
@@ -412,4 +422,5 @@ def rebuild(store: Store, local: HostId) -> Store:
     for host_id, answers in store.answers.items():
         draft.set_answer(host_id, answers=answers)
     draft.set_silent(frozenset(store.silent))
+    draft.set_unreached(frozenset(store.unreached))
     return draft.finish()

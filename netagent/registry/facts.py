@@ -52,6 +52,9 @@ class HostView:
     """Several hosts agree that its kernel is silent (netagent.probes.inquiry)."""
     unique_name: str = ""
     """`<name>`, or `<name>-<4 hex>` when a host with a smaller id has the same name."""
+    is_unreached: bool = False
+    """This host gets no answer from it by the overlay, for long enough to lead no name there that has another replica
+    (netagent.probes.reach)."""
 
     @property
     def agent(self) -> AgentState:

@@ -30,7 +30,7 @@ Claim: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True)
 class Store:
-    """All maps of one view. The first five are the truth, the others follow from it.
+    """All maps of one view. The first six are the truth, the others follow from it.
 
     The maps are immutable; the store is not, so that a draft can edit a copy field by field. Whoever holds a view
     never sees its store change.
@@ -43,6 +43,8 @@ class Store:
     answers: Map[HostId, bool] = field(default_factory=Map)
     silent: Map[HostId, bool] = field(default_factory=Map)
     """Hosts of which several agree that their kernel is silent: True."""
+    unreached: Map[HostId, bool] = field(default_factory=Map)
+    """Hosts that this one gets no answer from by the overlay (netagent.probes.reach): True."""
 
     hosts: Map[HostId, HostView] = field(default_factory=Map)
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)

@@ -104,6 +104,14 @@ class RegistryView:
         draft.set_silent(hosts)
         return self._next(draft)
 
+    def with_unreached(self, hosts: frozenset[HostId]) -> RegistryView:
+        """After this host's own probes have told which hosts it does not reach: all of them."""
+        if hosts == self.unreached:
+            return self
+        draft = Draft(self._store, self.local)
+        draft.set_unreached(hosts)
+        return self._next(draft)
+
     def without_member(self, host_id: HostId) -> RegistryView:
         """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
         draft = Draft(self._store, self.local)
@@ -119,6 +127,7 @@ class RegistryView:
         draft.set_member(host_id, None)
         draft.set_answer(host_id, answers=None)
         draft.set_silent(frozenset(self._store.silent) - {host_id})
+        draft.set_unreached(self.unreached - {host_id})
         return self._next(draft)
 
     def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Pieces[RegistryView]:
@@ -208,6 +217,16 @@ class RegistryView:
     def hosts(self) -> Map[HostId, HostView]:
         """Every host with a record, a membership or a probe answer; the local one too."""
         return self._store.hosts
+
+    @property
+    def unreached(self) -> frozenset[HostId]:
+        """Hosts that this one gets no answer from by the overlay."""
+        return frozenset(self._store.unreached)
+
+    def is_behind(self, endpoint: EndpointView) -> bool:
+        """True when names lead to the endpoint only where they have nothing else: its host is not reached."""
+        host = self.hosts.get(endpoint.owner)
+        return host is not None and host.is_unreached
 
     def host_named(self, name: str) -> HostView | None:
         """By unique name."""

@@ -1,6 +1,7 @@
 """The use-cases attach, detach, link and change: their order, and how each step is undone.
 
-    attach   reserve an address (journalled) -> bind the interface -> resolver in the sandbox -> publish the record
+    attach   reserve an address (journalled) -> tell others the way to it, and no name yet
+             -> bind the interface -> resolver in the sandbox -> publish the record
     detach   take the names back, everywhere -> let requests end
              -> withdraw the record -> resolver -> interface -> address
 
@@ -32,10 +33,12 @@ from netagent.usecases.endpoint_rules import (
     asked_offset,
     existing_endpoint,
     new_row,
+    record_of,
     refuse_alias_in_use,
     refuse_mac_in_use,
     repeated,
     sandbox_of,
+    without_names,
 )
 from netagent.usecases.fencing import unfence
 from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
@@ -146,6 +149,10 @@ class Endpoints:
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
+            # Containers that spoke with the address before still have its MAC, and answer the first packet as soon as
+            # it comes: their bridges must know by then where that MAC is now.
+            undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
+            await parts.publisher.put(without_names(steps.record(row)))
             row = dataclasses.replace(row, ifname=await self._bind(row, undo))
             await steps.open_resolver(row, fd, undo)
             undo.push("resolv.conf", lambda: as_async(lambda: steps.refresh_resolv_conf(row, gone=True)))

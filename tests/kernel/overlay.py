@@ -96,7 +96,7 @@ async def open_host(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
             nursery.start_soon(tagger.run)
-            attacher = Attacher(netlink, host_netns=namespace.identity)
+            attacher = Attacher(netlink, host_netns=namespace.identity, settings=settings)
             yield Host(namespace, underlay, netlink, reconciler, attacher, tagger)
             nursery.cancel_scope.cancel()
 

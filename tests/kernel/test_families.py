@@ -68,6 +68,7 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
                     veth=veth_name(own.endpoint_id),
                     mac=own.mac,
                     addresses=tuple(cidr.partition("/")[0] for cidr in own.addresses),
+                    bridge=bridge_name(VNI),
                 )
                 bridge = bridge_name(VNI)
                 whole = GuardedNetwork(bridge=bridge, bridge_mac=device_mac(bridge, far), multicast=multicast)

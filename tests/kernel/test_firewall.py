@@ -21,8 +21,12 @@ from netagent.firewall.translation import Translation
 
 pytestmark = pytest.mark.kernel
 
-WEB = GuardedEndpoint(veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
-CLI = GuardedEndpoint(veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"))
+WEB = GuardedEndpoint(
+    veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"), bridge="na-8388609"
+)
+CLI = GuardedEndpoint(
+    veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"), bridge="na-8388609"
+)
 NET = GuardedNetwork(bridge="na-8388609", bridge_mac="06:00:00:00:00:01")
 GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI), networks=(NET,))
 
@@ -471,7 +475,9 @@ def test_the_host_routes_nothing_between_our_networks(namespaces: NamespaceFacto
     """Scenario 3: two networks can't reach each other, whatever ip_forward says, bridge netfilter on or off."""
     host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     other = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02")
-    there = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:02", addresses=("10.67.0.2", "fd67::2"))
+    there = GuardedEndpoint(
+        veth="nv00000004", mac="02:0b:00:00:00:02", addresses=("10.67.0.2", "fd67::2"), bridge="na-8388610"
+    )
     for network, number in ((NET, 66), (other, 67)):
         bridge(host, network)
         host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")

@@ -19,9 +19,15 @@ pytestmark = pytest.mark.kernel
 
 NET = GuardedNetwork(bridge="na-8388609", bridge_mac="06:00:00:00:00:01")
 BACK = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02")
-WEB = GuardedEndpoint(veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"))
-CLI = GuardedEndpoint(veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"))
-FAR = GuardedEndpoint(veth="nv00000004", mac="02:0b:00:00:00:04", addresses=("10.67.0.4", "fd67::4"))
+WEB = GuardedEndpoint(
+    veth="nv00000002", mac="02:0a:00:00:00:02", addresses=("10.66.0.2", "fd66::2"), bridge="na-8388609"
+)
+CLI = GuardedEndpoint(
+    veth="nv00000003", mac="02:0a:00:00:00:03", addresses=("10.66.0.3", "fd66::3"), bridge="na-8388609"
+)
+FAR = GuardedEndpoint(
+    veth="nv00000004", mac="02:0b:00:00:00:04", addresses=("10.67.0.4", "fd67::4"), bridge="na-8388610"
+)
 OUTER = {"10.66.0.2": "192.0.2.1", "fd66::2": "2001:db8::1"}
 HOST_PORT, PORT, COUNT = 8080, 80, 3
 DOORS = tuple(

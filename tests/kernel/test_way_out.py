@@ -39,7 +39,7 @@ from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.state import KernelState, Wanted
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
-from netagent.model.ids import EndpointId, bridge_name, veth_name
+from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
 
 pytestmark = pytest.mark.kernel
 
@@ -186,6 +186,7 @@ def firewall_of(*locals_: LocalEndpoint, internal: bool = False) -> FirewallInpu
                 veth=veth_name(one.endpoint_id),
                 mac=one.mac,
                 addresses=tuple(cidr.partition("/")[0] for cidr in one.addresses),
+                bridge=BRIDGE,
             )
             for one in locals_
         ),
@@ -535,7 +536,9 @@ def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
         return desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
 
     def given(number: int) -> FirewallInput:
-        hosted = GuardedNetwork(bridge=BRIDGE, bridge_mac=macs[number], host_addresses=own[number])
+        hosted = GuardedNetwork(
+            bridge=BRIDGE, bridge_mac=macs[number], tunnel=vxlan_name(VNI), host_addresses=own[number]
+        )
         made = replace(firewall_of(ends[number]), networks=(hosted,))
         return replace(made, members=frozenset({underlays[1 - number]}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from lab.harness import STREAM, Cluster
@@ -89,6 +90,55 @@ def test_blocked_gossip_ports_hide_nobody(app: Cluster, blocked_s: float) -> Non
     use_all()
     app.lab.heal()
     app.wait(lambda: all(set(app.agents(h).values()) == {"alive"} for h in app.hosts), 60.0, "does not heal")
+
+
+def test_names_lead_past_hosts_that_the_overlay_does_not_reach(app: Cluster) -> None:
+    """VXLAN is blocked, agents live: also while this host's own agent is away, and after it has come back."""
+    serve = ("python3", STREAM, "serve")
+    two, three = (
+        app.attach(host, name, "--service", "web", command=serve)["addresses"]
+        for host, name in (("h2", "web-2"), ("h3", "web-3"))
+    )
+    only = app.attach("h3", "only")["addresses"]
+    both, before, alone = sorted([*two, *three]), app.lab.host("h1"), sorted(two)
+
+    def shown() -> dict[str, Any]:
+        (service,) = (one for one in app.netagent("h1", "services") if one["name"] == "web")
+        return dict(service)
+
+    def all_in_turn(*expected: str) -> bool:
+        """One IPv6 address at a time is shown beside those of IPv4."""
+        return {one for _ in range(6) for one in app.answers("c1", "web")} == set(expected)
+
+    app.wait(lambda: all_in_turn(*both), 5.0, "the names are not there")
+    app.lab.block("h3", 4799)
+    took_s = app.wait(lambda: all_in_turn(*alone), 15.0, "names lead to a host that is not reached")
+    print(f"names lead elsewhere after {took_s:.1f} s")
+    assert app.agents("h1")["h3"] == "alive"
+    assert app.answers("c1", "only") == sorted(only), "never to nothing"
+    app.wait(
+        lambda: app.answers("c3", "web") == sorted(three), 15.0, "h3 leads to others, which it can't reach"
+    )
+    assert (shown()["answering"], shown()["unreached"]) == (1, 1)
+    assert "not to web-3 on h3" in app.netagent("h1", "lookup", "web", "--from", "c1")["reason"]
+    (why,) = {
+        one["reason"]
+        for one in app.netagent("h1", "inspect", "web-3", "--why")["why"]["objects"]
+        if one["kind"] == "name" and one["state"] == "not needed"
+    }
+    assert "this host gets no answer from h3 by the overlay" in why
+    warnings = [one["message"] for one in app.netagent("h1", "status")["warnings"]]
+    assert any("names lead to replicas on other hosts" in one for one in warnings), warnings
+    for away in ("stopped", "killed"):
+        before.kill_agent() if away == "killed" else before.stop_agent()
+        assert all_in_turn(*alone), away
+        before.start_agent()
+        end = time.monotonic() + 8.0
+        while time.monotonic() < end:
+            assert all_in_turn(*alone), f"{away} and started"
+    app.lab.heal()
+    app.wait(lambda: all_in_turn(*both), 30.0, "names do not come back")
+    assert (shown()["answering"], shown()["unreached"]) == (2, 0)
 
 
 def test_a_creator_that_dies_at_once_stops_nobody(cluster: Cluster) -> None:

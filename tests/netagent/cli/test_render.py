@@ -8,6 +8,7 @@ import termios
 import pytest
 
 from netagent.cli.render import Column, Printer, clean, counted, cut, fitted, some, span
+from netagent.cli.tables import SERVICES
 
 COLUMNS = (
     Column("NAME", lambda i: i["name"]),
@@ -112,3 +113,14 @@ def test_words() -> None:
     assert some(["a", "b", "c", "d", "e"]) == "a, b, c +2"
     assert some(["a", "b"]) == "a, b"
     assert cut("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"), [({}, "1/2\n"), ({"unreached": 0}, "1/2\n"), ({"unreached": 1}, "1/2 (1 unreached)\n")]
+)
+def test_services_count_what_is_not_reached(told: dict[str, int], shown: str) -> None:
+    """An agent of the release before tells nothing of it."""
+    column = next(one for one in SERVICES if one.title == "UP")
+    out = io.StringIO()
+    Printer("table", out, {}).items([{"answering": 1, "endpoint_count": 2, **told}], (column,), empty="")
+    assert out.getvalue() == "UP\n" + shown

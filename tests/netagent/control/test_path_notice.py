@@ -68,6 +68,17 @@ def test_hosts_of_two_families_are_told_apart(state: MemberState) -> None:
     assert "`advertise`" in notice["cure"]
 
 
+def test_a_path_that_is_down_says_what_becomes_of_names() -> None:
+    present = presenter(H2)
+    (before,) = path_notices(present, {H2: path(Quality.DOWN)}, PLACE)
+    view = present.view.with_unreached(frozenset({H2}))
+    (notice,) = path_notices(Presenter(view, "mesh.internal"), {H2: path(Quality.DOWN)}, PLACE)
+    assert (
+        notice["message"]
+        == before["message"] + ": names lead to replicas on other hosts, where there are any"
+    )
+
+
 def test_a_host_that_left_may_have_been_of_any_family() -> None:
     present = presenter(H2, state=MemberState.LEFT)
     assert list(path_notices(present, {}, Place("2001:db8::1", 4799))) == []

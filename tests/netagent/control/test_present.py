@@ -147,6 +147,21 @@ def test_a_dead_agent_alone_hides_nothing():
     assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
 
 
+def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere():
+    world = World()
+    world.view = world.view.with_unreached(frozenset({H2}))
+    assert why(world.endpoint()) == (
+        "up",
+        "this host gets no answer from h2 by the overlay: its names lead here only where they have nothing else",
+    )
+    service = world.present().service(world.view.service(N1, "web"))
+    assert (service["answering"], service["unreached"], service["endpoint_count"]) == (1, 1, 2)
+    assert service["addresses"] == ["10.1.0.2", "fd00:1::2"]
+    world.view = world.view.with_unreached(frozenset({H1, H2}))
+    service = world.present().service(world.view.service(N1, "web"))
+    assert (service["answering"], service["unreached"]) == (2, 2)
+
+
 def test_each_reason_for_being_hidden_is_told_apart():
     world = World()
     world.member(H2, MemberState.DEAD)

@@ -148,6 +148,19 @@ def test_a_name_that_still_answers_although_it_is_hidden_is_left_over(world):
     assert wrong[0].reason == "hidden: its health check fails"
 
 
+def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_should_be(world):
+    others = {question: Said(0, frozenset({b"\x0a\x01\x00\x63"}), False) for question in answered(world)}
+    assert any(line.state is State.MISSING for line in lines_of(world, replies=others))
+    world.view = world.view.with_unreached(frozenset({H2}))
+    names = [line for line in lines_of(world, replies=others) if line.kind == "name"]
+    assert {(line.state, line.reason) for line in names} == {
+        (State.NOT_NEEDED, "it leads to others: this host gets no answer from h2 by the overlay")
+    }
+    # If it has nothing else it must lead there.
+    nothing = lines_of(world, replies=answered(world, rcode=3, with_address=False))
+    assert any(line.state is State.MISSING for line in nothing)
+
+
 def test_a_name_without_its_address_is_missing(world):
     lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
     missing = [line for line in lines if line.kind == "name"]

@@ -40,7 +40,7 @@ def at_the_bridge(*networks: GuardedNetwork, **more: Mapping[tuple[str, str], in
     return {
         hook[1]: rules
         for _, (first, *rules) in chains(given, "bridge")
-        if (hook := re.match(r"type filter hook (\w+)", first)) is not None
+        if (hook := re.match(r"type filter hook (prerouting|forward|postrouting)", first)) is not None
     }
 
 

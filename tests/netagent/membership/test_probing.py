@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import trio
@@ -12,9 +13,47 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from netagent.membership.probing import Probing
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
+from netagent.probes.reach import STEADY_S
 from netagent.registry.live import Live
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
+
+NOTHING = Path("/nonexistent/unreached.json")
+
+
+def test_who_is_not_reached_outlives_the_agent(tmp_path):
+    """The next one has asked nobody yet when it tells the resolver what to answer."""
+    notes = tmp_path / "unreached.json"
+    view = RegistryView(H1).with_entries(Writer(H2).put(host("h2")))
+    offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
+
+    def made():
+        live = Live(view, {})
+        probing = Probing(live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=notes)
+        return live, probing
+
+    async def main():
+        live, probing = made()
+        assert live.view.unreached == frozenset()
+        probing._note_answer(H2, answers=False)
+        assert live.view.unreached == {H2}
+        live, probing = made()
+        assert live.view.unreached == {H2}
+        assert live.view.hosts[H2].answers is None, "which hides no name of a host whose agent is dead"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probing._watch_reach)
+            probing._note_answer(H2, answers=True)
+            await trio.sleep(STEADY_S - 0.1)
+            assert live.view.unreached == {H2}
+            await trio.sleep(0.2)
+            assert live.view.unreached == frozenset()
+            nursery.cancel_scope.cancel()
+        assert made()[0].view.unreached == frozenset()
+        for wrong in ("", "[", "{}", "7", '["not known", 7, null]', "[" * 100_000):
+            notes.write_text(wrong)
+            assert made()[0].view.unreached == frozenset()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
@@ -25,7 +64,7 @@ def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
     async def main():
         live = Live(RegistryView(H1), {})
         offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=devices.append)
-        probing = Probing(live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None)
+        probing = Probing(live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING)
         for name in ("set_peers", "set_paths"):
             setattr(probing.prober, name, lambda targets, name=name: told.update({name: 1}) or targets)
 

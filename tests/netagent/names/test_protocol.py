@@ -18,6 +18,8 @@ from netagent.names.protocol import (
     parse_reply_untrusted,
     parse_request_untrusted,
 )
+from netagent.names.row import fields_of, read_change_untrusted
+from netagent.names.table import Kind
 
 REQUESTS = [
     protocol.Hello(1, protocol.VERSION, "1.2"),
@@ -98,6 +100,14 @@ def test_any_rows_are_rows_or_refused(kind, fields):
         parse_request_untrusted(msgpack.packb([3, 1, [[kind, "id", *fields]]]))
     except ProtocolError:
         return
+
+
+@pytest.mark.parametrize(("more", "is_behind"), [([], False), ([False], False), ([True, 7], True)])
+def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(more, is_behind):
+    array = [5, "e", "a" * 32, "web", "h1", "web", [], [b"abcd"], [["http", 80, "tcp"]], *more]
+    (_, row) = read_change_untrusted(array)
+    assert row.is_behind is is_behind
+    assert fields_of(((Kind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import random
+import struct
 
 import pytest
 from fakes import names
@@ -242,6 +244,17 @@ def test_a_service_comes_before_a_name_before_an_alias():
     assert ask(source, "web-1") == WEB4[:1]
     assert ask(source, "free") == ["10.160.0.101"]
     assert ask(source, "web.h1.app.mesh.internal") == ["10.160.0.100"]
+
+
+def test_ports_behind_a_path_that_is_down_come_last():
+    """A client of SRV knows what to do with them."""
+    source = source_of(world())
+    key, row = next((key, row) for key, row in source.rows.items() if getattr(row, "name", "") == "web-1")
+    source.apply([(key, dataclasses.replace(row, is_behind=True))])
+    answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
+    assert isinstance(answer, Found)
+    found = [struct.unpack_from("!HHH", data) for data in answer.rrset.rdatas]
+    assert found == [(0, 1, 8080), (1, 1, 80)]
 
 
 def test_ports_by_name(source):

@@ -198,3 +198,29 @@ def test_in_front_of_dockers_resolver_other_names_are_its(world):
     assert world.explain("web", behind_runtime=True).status == "NOERROR"
     assert world.explain("cache.app.mesh.internal.", behind_runtime=True).status == "NXDOMAIN"
     assert world.explain("localhost", behind_runtime=True).status == "NOERROR"
+
+
+def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(world):
+    world.put(H2, endpoint(4, offset=14, name="one", service="one"))
+
+    def web():
+        return world.ask("web.app.mesh.internal"), world.ask("web.app.mesh.internal", "AAAA")
+
+    both = (["10.1.0.11", "10.1.0.12"], ["fd00:1::b", "fd00:1::c"])
+    assert web() == both
+    world.view = world.view.with_unreached(frozenset({H3}))
+    assert web() == (["10.1.0.11"], ["fd00:1::b"])
+    assert world.ask("web2.h3.app.mesh.internal") == ["10.1.0.12"], "a name of one endpoint leads there"
+    assert world.ask("12.0.1.10.in-addr.arpa", "PTR") != []
+    found = world.explain("web")
+    assert [record.data for record in found.records] == ["10.1.0.11"]
+    assert "web1 on h2; not to web2 on h3: this host gets no answer from there by the overlay" in found.reason
+    world.view = world.view.with_unreached(frozenset({H2, H3}))
+    assert web() == both, "never to nothing"
+    assert "but the name has nothing else" in world.explain("web").reason
+    assert world.ask("one.app.mesh.internal") == ["10.1.0.14"]
+    world.member(H3, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H3, False)
+    assert web() == (["10.1.0.11"], ["fd00:1::b"]), "who is gone is hidden, as ever"
+    world.view = world.view.with_unreached(frozenset())
+    assert web() == (["10.1.0.11"], ["fd00:1::b"])

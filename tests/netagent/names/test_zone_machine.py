@@ -103,6 +103,10 @@ class StepByStep(RuleBasedStateMachine):
     def agreed(self, silent: frozenset[str]) -> None:
         self.view = self.view.with_silent(silent)
 
+    @rule(unreached=st.frozensets(HOSTS))
+    def probed(self, unreached: frozenset[str]) -> None:
+        self.view = self.view.with_unreached(unreached)
+
     @rule(owner=HOSTS, gone=HOSTS, is_said=st.booleans())
     def forget(self, owner: str, gone: str, *, is_said: bool) -> None:
         (self.put if is_said else self.delete)(owner, ForgetRecord(gone, settled=True))

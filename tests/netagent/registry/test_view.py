@@ -180,6 +180,19 @@ def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(st
     assert H2 not in view.without_host(H2).hosts
 
 
+def test_who_is_not_reached_is_a_level_of_its_own_and_hides_nobody():
+    view = RegistryView(H1).with_host_answer(H2, True)
+    unreached = view.with_unreached(frozenset({H2}))
+    unreached.check_invariants()
+    assert unreached.unreached == {H2}
+    assert unreached.hosts[H2].is_unreached
+    assert not unreached.is_host_hidden(H2)
+    assert H2 in unreached.touched_since(view).hosts
+    assert unreached.with_unreached(frozenset({H2})) is unreached
+    assert not unreached.with_unreached(frozenset()).hosts[H2].is_unreached
+    assert unreached.without_host(H2).unreached == frozenset()
+
+
 def test_a_host_that_goes_down_is_hidden_by_its_own_word(writers):
     view = see(RegistryView(H1), writers[H2].put(host(going_down=True)))
     assert view.is_host_hidden(H2)

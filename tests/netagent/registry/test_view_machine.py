@@ -76,7 +76,7 @@ def noticed(view, one):
         case Member():
             return view.with_member(one)
         case frozenset():
-            return view.with_silent(one)
+            return view.with_silent(one).with_unreached(one)
         case _:
             return view.with_host_answer(*one)
 

@@ -29,6 +29,7 @@ from netgossip.types import MemberState
 ATTACH_STEPS = [
     "journal",  # the attachment record
     "journal",  # the row, reserved
+    "journal",  # the way to it, so that others can answer its first packet
     "programmed",
     "guarded",
     "bind",
@@ -92,6 +93,23 @@ async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces)
     assert one.own_endpoints() == {row.endpoint_id}
     assert one.live.view.endpoints[row.endpoint_id].record.addresses == row.addresses
     assert one.attacher.bound[0].addresses == ("10.1.0.2/24", "fd00:1::2/64")
+
+
+@virtual
+async def test_others_know_the_way_to_a_container_before_it_can_speak_and_no_name_leads_there(namespaces):
+    """Who spoke with the address before has its MAC, and answers at once: by then his host must know the way."""
+    one = await started(namespaces, "web")
+    bind, told = one.attacher.bind, []
+
+    async def looking(endpoint, **options):
+        found = one.live.view.endpoints[endpoint.endpoint_id]
+        told.append((endpoint.endpoint_id in one.own_endpoints(), one.live.view.is_visible(found)))
+        return await bind(endpoint, **options)
+
+    one.attacher.bind = looking
+    row, _ = await one.endpoints.attach(request())
+    assert told == [(True, False)]
+    assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
 
 
 @virtual
