@@ -86,7 +86,7 @@ class Reception:
             # A new start: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
             if self._presence.is_live(peer):
-                for scope in self.shared_with(peer):
+                for scope in self.scopes_between(peer):
                     self._exchange.compare(scope, peer, now)
         if received:
             self._works.begin(self._handling(received, now))
@@ -153,8 +153,16 @@ class Reception:
         if result is Merge.APPLIED:
             self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
             self.look_for_synced(now)
+            owner = delta.owner
+            if (
+                owner != sender
+                and self._presence.is_live(owner)
+                and not self._presence.is_in(owner, delta.scope)
+            ):
+                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
 
     def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
+        # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
         self._hear_of_own(ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
@@ -197,8 +205,8 @@ class Reception:
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
-        news = self._news_between(vector)
-        if 0 < news <= NEWS_IN_DATAGRAMS:
+        is_reminded = not vector.holding and self._remind(sender, vector)
+        if is_reminded or 0 < self._news_between(vector) <= NEWS_IN_DATAGRAMS:
             self._exchange.answered_with_news(scope, sender)
         else:
             self._exchange.answered(scope, sender)
@@ -225,11 +233,24 @@ class Reception:
         if vector.holding:
             yield from self._bringing_up(sender, vector, now)
 
+    def _remind(self, sender: NodeId, vector: Vector) -> bool:
+        """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
+        tells it how far its log went, which it outruns."""
+        scope, own = vector.scope, {row.owner: row.version for row in vector.rows}.get(sender, NO_VERSION)
+        held = self._table.base(scope, sender)
+        if held <= own:
+            return False
+        ours = self._table.own_version(scope)
+        self._carriage.send(sender, Ack(scope, self._table.holds(scope), held, ours))
+        return True
+
     def _news_between(self, vector: Vector) -> int:
-        """Changes that one of the two sides lacks, at most; many where that can't be told."""
+        """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
+        lacks nothing but its own log."""
         theirs = {row.owner: row.version for row in vector.rows}
+        ours = {row.owner for row in self._table.vector(vector.scope)} if vector.holding else set()
         news = 0
-        for owner in theirs.keys() | {row.owner for row in self._table.vector(vector.scope)}:
+        for owner in theirs.keys() | ours:
             have, has = self._table.version(vector.scope, owner), theirs.get(owner, NO_VERSION)
             is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
             news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
@@ -260,10 +281,7 @@ class Reception:
                 yield from self._sending_delta(peer, vector.scope, row.owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
-        """A peer holds our own log so: jump above a past that we lost. In a scope in which we have no log and no part
-        that is nobody's concern: a late ack of what we had there must not bring a dropped log back."""
-        if not self._table.concerns(scope):
-            return
+        """A peer holds our own log so: jump above a past that we lost."""
         events = self._table.outrun(scope, heard, digest)
         if events:
             self._counts["own_log_raised"] += 1
@@ -316,6 +334,11 @@ class Reception:
     def shared_with(self, node_id: NodeId) -> list[Scope]:
         """Scopes of ours that the peer is in."""
         return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
+
+    def scopes_between(self, node_id: NodeId) -> list[Scope]:
+        """Those, and scopes of which we hold a log of the peer: it takes no part any more, or never knew that it did,
+        because it was restored from a backup of before that. Then it must hear of that log to outrun it."""
+        return sorted({*self.shared_with(node_id), *self._table.scopes_of(node_id)})
 
     def look_for_synced(self, now: float) -> None:
         """Something has changed: see at the next `conclude` which scopes are synced now."""
