@@ -40,6 +40,7 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 
 PUSHES_A_PIECE: Final = 32
 """Peers that are told before others run: up to 1 ms."""
+NEVER: Final = float("inf")
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
 
@@ -77,6 +78,7 @@ class Reception:
         self._expect_peers = expect_peers
         self._look_at: float | None = None
         """The time of the last input after which a scope may have become synced."""
+        self._is_pushing = False
         self._written = 0
         """Entries that went out since a piece was long enough for that."""
 
@@ -291,16 +293,22 @@ class Reception:
     # Sending
 
     def push_due(self, now: float) -> None:
-        """Tell of our own changes whoever is due to hear of them."""
-        if due := self._dissemination.take_due(now):
+        """Tell of our own changes the next few of those who are due to hear of them, unless others are being told."""
+        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_A_PIECE)):
+            self._is_pushing = True
             self._works.begin(self._pushing_due(due, now))
 
+    def next_push(self) -> float:
+        """When `push_due` has something to do."""
+        return NEVER if self._is_pushing else self._dissemination.next_deadline()
+
     def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
-        for number, (peer, scope, held) in enumerate(due, 1):
-            if self._carriage.knows(peer) and self._table.concerns(scope):
-                yield from self._pushing(peer, scope, held, now)
-            if number % PUSHES_A_PIECE == 0:
-                yield
+        try:
+            for peer, scope, held in due:
+                if self._carriage.knows(peer) and self._table.concerns(scope):
+                    yield from self._pushing(peer, scope, held, now)
+        finally:
+            self._is_pushing = False
 
     def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
         """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
@@ -324,6 +332,7 @@ class Reception:
         if owner == self._node_id:
             self._dissemination.sent(peer, scope, since, delta.version, now)
         yield from self._carriage.sending(peer, delta)
+        self._counts["deltas_sent"] += 1
         self._written += len(delta.entries)
         if self._written >= ENTRIES_A_PIECE:
             self._written = 0

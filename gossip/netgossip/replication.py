@@ -157,7 +157,7 @@ class Replication:
         """When to call `handle_deadline`; ask again after every other call."""
         return min(
             self._carriage.next_deadline(),
-            self._dissemination.next_deadline(),
+            self._reception.next_push(),
             self._exchange.next_deadline(),
             self._requests.next_deadline(),
         )
