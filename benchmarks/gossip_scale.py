@@ -1,12 +1,11 @@
+# ruff: noqa: SLF001
 """What gossip costs in large clusters: deltas that are sent, and processor time, each beside what is needed.
 
-    python benchmarks/gossip_scale.py [push] [newcomer] [start] [exchange] [tombstones]
+    python benchmarks/gossip_scale.py [push] [newcomer] [start]
 
-push        one change of a host with 10,000 peers: one delta a peer is needed
-newcomer    a host that joins 1,000 others, each with a record: one delta a host is needed
-start       300 hosts that start at once, each with a record: one delta for each pair is needed
-exchange    the longest that a full exchange of 10,000 members, or a vector of 10,000 logs, keeps others waiting
-tombstones  one change in a log of 10,000 live entries that others' deletions precede
+push      one change of a host with 10,000 peers: one delta a peer is needed
+newcomer  a host that joins 300 others, each with a record: one delta a host is needed
+start     100 hosts that start at once, each with a record: one delta for each pair is needed
 
 Counts are the same in each run. Processor times are this machine's; no host does anything else meanwhile.
 """
@@ -19,13 +18,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from netgossip.config import GossipConfig
 from netgossip.frame import Opener, ReplayWindow, Sealer, parse_header_untrusted
 from netgossip.record_wire import Ack, Delta, Hello, Message, Welcome, decode_untrusted, encode
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
-from netgossip.testing import SimCluster
+from netgossip.testing import SimCluster, SimHost
 from netgossip.types import CLUSTER_SCOPE, NodeId, Version
 
 PIECE_S = 0.001
@@ -45,7 +47,9 @@ class Peers:
         self.entries = 0
         self.streams = 0
         self.node_ids: list[NodeId] = [f"{number:032x}" for number in range(1, count + 1)]
-        self.by_address = {(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 7957): i for n, i in enumerate(self.node_ids)}
+        self.by_address = {
+            (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 7957): i for n, i in enumerate(self.node_ids)
+        }
         self.sealers = {
             one: Sealer(node_id=one, epoch=1, keyring=self.keyring, label=LABEL) for one in self.node_ids
         }
@@ -90,8 +94,8 @@ class Peers:
         """Until the owner has been told that all have what it said."""
         for _ in range(1_000_000):
             while self.waiting and self.waiting[0][0] <= self.now:
-                _, node_id, frame = self.waiting.popleft()
-                self._time(lambda frame=frame: self.owner.handle_datagram(frame, ("", 0), self.now))
+                _, _, frame = self.waiting.popleft()
+                self._time(partial(self.owner.handle_datagram, frame, ("", 0), self.now))
             self._drain()
             is_due = self.owner.next_deadline() <= self.now
             if is_due:
@@ -129,7 +133,9 @@ class Peers:
             node_id = self.by_address[datagram.destination]
             header = parse_header_untrusted(datagram.payload)
             answers = []
-            for message in decode_untrusted(self.openers[node_id].open_untrusted(header, datagram.payload).body):
+            for message in decode_untrusted(
+                self.openers[node_id].open_untrusted(header, datagram.payload).body
+            ):
                 answers += self._answer(message)
             if answers:
                 frame = self.sealers[node_id].seal(OWNER, b"".join(map(encode, answers)))
@@ -155,6 +161,105 @@ def push(count: int = 10_000) -> Peers:
     return peers
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What it took until hosts had each other's records."""
+
+    needed: int
+    deltas: int
+    streams: int
+    seconds: float
+    """Of virtual time."""
+    cpu_s: float
+    """Of the newcomer, or of all."""
+
+
+def _counted(cluster: SimCluster, name: str) -> int:
+    return sum(int(host.running.statistics().get(f"record_{name}", 0)) for host in cluster.running())
+
+
+def _together(count: int) -> SimCluster:
+    """Hosts that have been together for long."""
+    cluster = SimCluster(seed=1, config=GossipConfig.lan(), latency_s=(0.000_2, 0.001))
+    hosts = [cluster.add(f"n{number}", seeds=()) for number in range(1, count + 1)]
+    for host in hosts:
+        host.put(CLUSTER_SCOPE, b"host", host.name.encode())
+    members = {host.node_id: host.running.members()[host.node_id] for host in hosts}
+    logs = {key: log for host in hosts for key, log in host.disk.logs.items()}
+    for host in hosts:
+        host.disk.members, host.disk.logs = dict(members), dict(logs)
+        cluster.restart(host.name)
+        node = host.running
+        node._swim._claims.unconfirmed.clear()
+        exchange = node._replication._exchange
+        exchange.synced(CLUSTER_SCOPE)
+        for one in members:
+            exchange.answered(CLUSTER_SCOPE, one)
+        node._replication._carriage._greetings._waiting.clear()
+    cluster.run_for(1.0)
+    return cluster
+
+
+def newcomer(count: int = 300) -> Arrival:
+    """One host joins `count` others. The time is its processor time."""
+    cluster = _together(count)
+    deltas, streams = _counted(cluster, "deltas_sent"), _counted(cluster, "streams_dialled")
+    came = cluster.add("newcomer")
+    spent = _clocked(came)
+    everything = cluster["n1"].records()
+    seconds = cluster.run_until(lambda: len(came.records()) == len(everything), timeout_s=60)
+    cluster.run_for(5)
+    return Arrival(
+        count,
+        _counted(cluster, "deltas_sent") - deltas,
+        _counted(cluster, "streams_dialled") - streams,
+        seconds,
+        spent[0],
+    )
+
+
+def _clocked(host: SimHost) -> list[float]:
+    """Counts the processor time of a host's node."""
+    spent = [0.0]
+    node = host.running
+    for name in ("handle_datagram", "handle_stream_data", "handle_deadline", "take_piece", "drain"):
+        setattr(node, name, _timed(getattr(node, name), spent))
+    return spent
+
+
+def _timed(call: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    def timed(*args: Any) -> Any:
+        began = time.process_time()
+        try:
+            return call(*args)
+        finally:
+            spent[0] += time.process_time() - began
+
+    return timed
+
+
+def start(count: int = 100) -> Arrival:
+    """All start at once, each with a record and the first as its seed. The time is that of all."""
+    cluster = SimCluster(seed=1, config=GossipConfig.lan(), latency_s=(0.000_2, 0.001))
+    began = time.process_time()
+    for number in range(1, count + 1):
+        host = cluster.add(f"n{number}")
+        host.put(CLUSTER_SCOPE, b"host", host.name.encode())
+
+    def has_all(host: SimHost) -> bool:
+        return len(host.running._replication._table._logs[CLUSTER_SCOPE]) == count
+
+    seconds = cluster.run_until(lambda: all(map(has_all, cluster.running())), timeout_s=120)
+    cluster.run_for(5)
+    return Arrival(
+        count * (count - 1),
+        _counted(cluster, "deltas_sent"),
+        _counted(cluster, "streams_dialled"),
+        seconds,
+        time.process_time() - began,
+    )
+
+
 def main(wanted: list[str]) -> None:
     """Print what was asked for."""
     if "push" in wanted:
@@ -163,6 +268,13 @@ def main(wanted: list[str]) -> None:
             f"push: {peers.deltas} deltas for {len(peers.node_ids)} peers, "
             f"{peers.cpu_s:.2f} s of processor time, at most {1000 * peers.longest_s:.1f} ms in one go"
         )
+    for name, run in (("newcomer", newcomer), ("start", start)):
+        if name in wanted:
+            found = run()
+            print(
+                f"{name}: {found.deltas} deltas, needed {found.needed}, {found.streams} streams, "
+                f"{found.seconds:.2f} s until all were there, {found.cpu_s:.2f} s of processor time"
+            )
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 PUSHES_A_PIECE: Final = 32
 """Peers that are told before others run: up to 1 ms."""
 NEVER: Final = float("inf")
+LOGS_AT_ONCE: Final = 32
+"""Who lacks more logs than so many pulls them from one peer."""
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
 
@@ -152,6 +154,8 @@ class Reception:
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
+        if result in (Merge.APPLIED, Merge.KNOWN):
+            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
         if result is Merge.APPLIED:
             self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
             self.look_for_synced(now)
@@ -184,10 +188,15 @@ class Reception:
                 self._exchange.compare(scope, sender, now)  # it has entered since it said so
             self._dissemination.note(sender, scope)
         holding = self._table.holds(scope)
+        if self._exchange.pull_of(scope, now) is not None:
+            return  # it asks again; by then we may have what it has, and it need not send us its logs
         if holding and digest.fingerprint == self._table.fingerprint(scope):
             self._carriage.send(sender, Same(scope, digest.fingerprint))
         else:
             self._carriage.send(sender, Vector(scope, holding, self._table.vector(scope)))
+            if self._exchange.is_awaited(scope) and self._exchange.ask_again(scope, sender):
+                # When we asked it, it may not have heard of us yet.
+                self._carriage.send(sender, Digest(scope, self._table.fingerprint(scope)))
 
     def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
         scope = same.scope
@@ -207,8 +216,10 @@ class Reception:
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
+        is_repeated = self._exchange.is_repeated(scope, sender)
         is_reminded = not vector.holding and self._remind(sender, vector)
-        if is_reminded or 0 < self._news_between(vector) <= NEWS_IN_DATAGRAMS:
+        news = self._news_between(vector)
+        if is_reminded or 0 < news <= NEWS_IN_DATAGRAMS:
             self._exchange.answered_with_news(scope, sender)
         else:
             self._exchange.answered(scope, sender)
@@ -226,14 +237,27 @@ class Reception:
             self._dissemination.note_absent(sender, scope, own=own)
         wanted = self._wanted_of(sender, scope, rows) if self._table.holds(scope) else {}
         if wanted:
-            self._carriage.send(sender, Want(scope, tuple(wanted.items())))
+            self._ask_for(sender, vector, wanted, now)
         if vector.holding and wanted:
             self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
         elif vector.holding:
             self._exchange.confirm(scope, sender)
         self.look_for_synced(now)
         if vector.holding:
-            yield from self._bringing_up(sender, vector, now)
+            is_early = news <= NEWS_IN_DATAGRAMS and not is_repeated
+            yield from self._bringing_up(sender, vector, now, is_early=is_early)
+
+    def _ask_for(self, peer: NodeId, vector: Vector, wanted: dict[NodeId, Version], now: float) -> None:
+        """Have the peer send these logs from there on, but for those that another one is sending."""
+        scope = vector.scope
+        versions = {row.owner: row.version for row in vector.rows}
+        pull = self._exchange.pull_of(scope, now)
+        if pull is not None:
+            wanted = {n: base for n, base in wanted.items() if pull.wanted.get(n, NO_VERSION) < versions[n]}
+        elif len(wanted) > LOGS_AT_ONCE:
+            self._exchange.begin_pull(scope, peer, {owner: versions[owner] for owner in wanted}, now)
+        if wanted:
+            self._carriage.send(peer, Want(scope, tuple(wanted.items())))
 
     def _remind(self, sender: NodeId, vector: Vector) -> bool:
         """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
@@ -274,13 +298,22 @@ class Reception:
                 wanted[owner] = NO_VERSION
         return wanted
 
-    def _bringing_up(self, peer: NodeId, vector: Vector, now: float) -> Pieces[None]:
-        """Send a peer what we hold beyond its vector."""
+    def _bringing_up(self, peer: NodeId, vector: Vector, now: float, *, is_early: bool) -> Pieces[None]:
+        """Send a peer what we hold beyond its vector.
+
+        Of others' logs not so many that the peer should rather pull them from one of us, and none of owners that live
+        as long as it `is_early`: what they have to say is under way, and the comparison is repeated if it is lost.
+        """
         theirs = {row.owner: row.version for row in vector.rows}
-        for row in self._table.vector(vector.scope):
-            since = theirs.get(row.owner, NO_VERSION)
-            if since < row.version:
-                yield from self._sending_delta(peer, vector.scope, row.owner, since, now)
+        lacked = [
+            (row.owner, theirs.get(row.owner, NO_VERSION))
+            for row in self._table.vector(vector.scope)
+            if theirs.get(row.owner, NO_VERSION) < row.version
+        ]
+        for owner, since in lacked:
+            is_relayed = len(lacked) <= LOGS_AT_ONCE and not (is_early and self._presence.is_live(owner))
+            if owner == self._node_id or is_relayed:
+                yield from self._sending_delta(peer, vector.scope, owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
         """A peer holds our own log so: jump above a past that we lost."""
