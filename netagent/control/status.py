@@ -13,6 +13,7 @@ from netagent import __version__
 from netagent.control import schema
 from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight, is_of_other_family
+from netagent.model.ids import HostId
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.quality import Quality
 from netagent.registry.view import AgentState, RegistryView
@@ -316,6 +317,15 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the machine at {cluster.gossip.inbox.heard.clash} uses this host's identity: it was cloned",
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
+    for host_id, address in cluster.gossip.inbox.heard.recent_contested(trio.current_time()).items():
+        contested = view.hosts.get(HostId(host_id))
+        if contested is not None:
+            yield {
+                "code": "identity",
+                "message": f"the machines at {contested.address} and {address} both use the identity of "
+                f"{contested.unique_name}: one was cloned",
+                "cure": "on one of the two stop the agent, remove its state folder, and join again",
+            }
     for host in view.hosts.values():
         if host.agent is AgentState.DEAD and not is_of_other_family(host, cluster.underlay.address):
             yield {
