@@ -66,10 +66,11 @@ class Dissemination:
             standing.tries = 0
             self._plan(scope, peer, standing, now)
 
-    def take_due(self, now: float) -> list[tuple[NodeId, Scope, Version | None]]:
-        """Whom to tell now, and what each holds of our log (None: unknown). Each is planned again."""
-        due = []
-        while self._deadlines and self._deadlines[0][0] <= now:
+    def take_due(self, now: float, most: int) -> list[tuple[NodeId, Scope, Version | None]]:
+        """Whom to tell now, and what each holds of our log (None: unknown). Each is planned again, so take no more
+        than can be told now: what is planned before it was sent is sent twice. The others stay due."""
+        due: list[tuple[NodeId, Scope, Version | None]] = []
+        while len(due) < most and self._deadlines and self._deadlines[0][0] <= now:
             due_at, scope, peer = heapq.heappop(self._deadlines)
             standing = self._standings.get(scope, {}).get(peer)
             if standing is not None and standing.due_at == due_at:

@@ -33,19 +33,19 @@ async def redeem(address: Address, token: Token, identity: Identity, name: str) 
             async with stream:
                 return await _converse(stream, NewcomerConversation(token, identity, name, os.urandom))
     except trio.TooSlowError:
-        raise EntryError(f"it did not answer within {CONVERSATION_S:.0f} s", final=False) from None
+        raise EntryError(f"did not answer within {CONVERSATION_S:.0f} s", final=False) from None
     except (OSError, trio.BrokenResourceError) as error:
         raise EntryError(_reason(error), final=False) from None
-    except WireError as error:
-        raise EntryError(f"what answers there does not speak our protocol ({error})", final=False) from None
+    except WireError:
+        raise EntryError("what answers there does not speak our protocol", final=False) from None
 
 
 def _reason(error: Exception) -> str:
-    """The kernel's words: trio wraps them, and a refused connection in a group besides."""
+    """The kernel's words, and none of trio's, which wraps them, and a refused connection in a group besides."""
     cause: BaseException = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else "the connection broke"
 
 
 async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:
@@ -53,7 +53,7 @@ async def _converse(stream: trio.SocketStream, conversation: NewcomerConversatio
     while conversation.result is None:
         data = await stream.receive_some(65536)
         if not data:
-            raise EntryError("it hung up", final=False)
+            raise EntryError("hung up", final=False)
         reply = conversation.receive(data)
         if reply:
             await stream.send_all(reply)

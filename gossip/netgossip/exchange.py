@@ -18,6 +18,9 @@ then random peers are asked without waiting for the interval.
 
 Whoever must know all that its live peers know at some later moment has them confirm anew (`catch_up`).
 
+Whoever lacks many logs *pulls* them from one peer. While they come it asks nobody else to compare, and answers no
+comparison of others, who repeat it: each would send its vector, and each would be asked for, or send, the same logs.
+
 When hundreds of peers meet, hundreds of comparisons are planned. Their deadlines lie in a heap and are never
 cancelled: one that does not equal its comparison's is stale.
 """
@@ -37,6 +40,8 @@ TRIES: Final = 4
 AT_ONCE: Final = 8
 """First comparisons of one scope that wait for an answer. Whoever enters a large cluster would otherwise be sent
 everybody's vector; after the first few the fingerprints are equal."""
+PULL_PATIENCE_S: Final = 1.0
+"""So long the peer that sends many logs may be silent before others are asked. The next log restarts it."""
 PACE_S: Final = 0.02
 """Until a comparison that found no place looks again."""
 JITTER: Final = 0.2
@@ -62,6 +67,16 @@ class _Scope:
         return not self.synced or self.is_catching_up
 
 
+class _Pull:
+    __slots__ = ("deadline", "peer", "wanted")
+
+    def __init__(self, peer: NodeId, wanted: dict[NodeId, Version], deadline: float) -> None:
+        self.peer = peer
+        self.wanted = wanted
+        """Owner -> the version that the peer has."""
+        self.deadline = deadline
+
+
 class _Comparison:
     __slots__ = ("due_at", "tries")
 
@@ -79,6 +94,7 @@ class Exchange:
         self._scopes: dict[Scope, _Scope] = {}
         self._comparisons: dict[tuple[Scope, NodeId], _Comparison] = {}
         self._deadlines: list[tuple[float, Scope, NodeId]] = []
+        self._pulls: dict[Scope, _Pull] = {}
         self._asked: Counter[Scope] = Counter()
         """First comparisons that wait for an answer."""
 
@@ -89,6 +105,7 @@ class Exchange:
     def leave(self, scope: Scope) -> None:
         """Compare it no more."""
         self._scopes.pop(scope, None)
+        self._pulls.pop(scope, None)
         for key in [key for key in self._comparisons if key[0] == scope]:
             self._end(key)
         del self._asked[scope]
@@ -108,6 +125,8 @@ class Exchange:
         for state in self._scopes.values():
             state.confirmed.discard(peer)
             state.targets.pop(peer, None)
+        for scope in [scope for scope, pull in self._pulls.items() if pull.peer == peer]:
+            del self._pulls[scope]
 
     def answered(self, scope: Scope, peer: NodeId) -> None:
         """The peer has answered a comparison."""
@@ -120,6 +139,41 @@ class Exchange:
         if comparison is not None and comparison.tries == 1:
             comparison.tries = 2
             self._asked[scope] -= 1
+
+    def is_repeated(self, scope: Scope, peer: NodeId) -> bool:
+        """An answer of the peer is not the first, which will be followed by another comparison if there is news."""
+        comparison = self._comparisons.get((scope, peer))
+        return comparison is None or comparison.tries > 1
+
+    def ask_again(self, scope: Scope, peer: NodeId) -> bool:
+        """The peer, which was asked and has not answered, knows us now: True, once, if it should be asked again."""
+        comparison = self._comparisons.get((scope, peer))
+        if comparison is None or comparison.tries != 1:
+            return False
+        comparison.tries = 2
+        self._asked[scope] -= 1
+        return True
+
+    def begin_pull(self, scope: Scope, peer: NodeId, wanted: dict[NodeId, Version], now: float) -> None:
+        """This peer sends many logs that we lack: nobody else is asked for them meanwhile."""
+        self._pulls[scope] = _Pull(peer, dict(wanted), now + PULL_PATIENCE_S)
+
+    def pull_of(self, scope: Scope, now: float) -> _Pull | None:
+        """What is being pulled in the scope; None when all of it has come, or the peer was silent for too long."""
+        pull = self._pulls.get(scope)
+        if pull is not None and pull.deadline <= now:
+            del self._pulls[scope]
+            return None
+        return pull
+
+    def note_pulled(self, scope: Scope, owner: NodeId, held: Version, now: float) -> None:
+        """A log has come, from whomever."""
+        pull = self._pulls.get(scope)
+        if pull is not None and owner in pull.wanted and held >= pull.wanted[owner]:
+            del pull.wanted[owner]
+            pull.deadline = now + PULL_PATIENCE_S
+            if not pull.wanted:
+                del self._pulls[scope]
 
     def take_due(
         self, now: float, peers_in: Callable[[Scope], Sequence[NodeId]], wait_s: Callable[[NodeId], float]
@@ -134,7 +188,8 @@ class Exchange:
             comparison = self._comparisons.get((scope, peer))
             if comparison is None or comparison.due_at != due_at:
                 continue
-            if comparison.tries == 0 and self._asked[scope] >= AT_ONCE:
+            waits = self._asked[scope] >= AT_ONCE or self.pull_of(scope, now) is not None
+            if comparison.tries == 0 and waits:
                 self._plan(scope, peer, comparison, now + PACE_S)
                 continue
             due.append((peer, scope))

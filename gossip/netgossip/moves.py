@@ -15,7 +15,7 @@ from typing import Final
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
-from netgossip.types import Address, Member, NodeId
+from netgossip.types import Address, IdentityContested, Member, NodeId
 from netgossip.wire import Alive, Ping
 
 MOVES_LIMIT: Final = 64
@@ -36,6 +36,7 @@ class _Move:
 class _Rival:
     address: Address
     until: float
+    reported_at: float
 
 
 class Moves:
@@ -83,8 +84,8 @@ class Moves:
             if move.sequence == sequence:
                 del self._moves[node_id]
                 self._counts["refused_address"] += 1
-                self._note_rival(move.claim, now)
                 held = self._table.view[node_id]
+                self._note_rival(move.claim, held.address, now)
                 self._outgoing.send(held.address, move.claim)
                 self._outgoing.send(move.claim.address, alive(held), is_live=False)
                 return True
@@ -97,10 +98,17 @@ class Moves:
         if rival is not None and now < rival.until and claim.address != rival.address:
             self._outgoing.send(rival.address, claim, is_live=False)
 
-    def _note_rival(self, claim: Alive, now: float) -> None:
+    def _note_rival(self, claim: Alive, held: Address, now: float) -> None:
+        """A member's id that another machine uses is reported once in RIVAL_TOLD_S."""
         self._rivals = {node_id: rival for node_id, rival in self._rivals.items() if now < rival.until}
-        if claim.node in self._rivals or len(self._rivals) < MOVES_LIMIT:
-            self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_TOLD_S)
+        known = self._rivals.get(claim.node)
+        if known is None and len(self._rivals) >= MOVES_LIMIT:
+            return
+        reported_at = known.reported_at if known is not None else float("-inf")
+        if now >= reported_at + RIVAL_TOLD_S:
+            reported_at = now
+            self._outgoing.event(IdentityContested(claim.node, held, claim.address))
+        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_TOLD_S, reported_at)
 
     def take_due(self, now: float) -> list[Alive]:
         """The claims of those whose old address was silent."""

@@ -40,6 +40,9 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 
 PUSHES_A_PIECE: Final = 32
 """Peers that are told before others run: up to 1 ms."""
+NEVER: Final = float("inf")
+LOGS_AT_ONCE: Final = 32
+"""Who lacks more logs than so many pulls them from one peer."""
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
 
@@ -77,6 +80,7 @@ class Reception:
         self._expect_peers = expect_peers
         self._look_at: float | None = None
         """The time of the last input after which a scope may have become synced."""
+        self._is_pushing = False
         self._written = 0
         """Entries that went out since a piece was long enough for that."""
 
@@ -86,7 +90,7 @@ class Reception:
             # A new start: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
             if self._presence.is_live(peer):
-                for scope in self.shared_with(peer):
+                for scope in self.scopes_between(peer):
                     self._exchange.compare(scope, peer, now)
         if received:
             self._works.begin(self._handling(received, now))
@@ -150,11 +154,21 @@ class Reception:
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
+        if result in (Merge.APPLIED, Merge.KNOWN):
+            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
         if result is Merge.APPLIED:
             self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
             self.look_for_synced(now)
+            owner = delta.owner
+            if (
+                owner != sender
+                and self._presence.is_live(owner)
+                and not self._presence.is_in(owner, delta.scope)
+            ):
+                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
 
     def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
+        # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
         self._hear_of_own(ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
@@ -174,10 +188,15 @@ class Reception:
                 self._exchange.compare(scope, sender, now)  # it has entered since it said so
             self._dissemination.note(sender, scope)
         holding = self._table.holds(scope)
+        if self._exchange.pull_of(scope, now) is not None:
+            return  # it asks again; by then we may have what it has, and it need not send us its logs
         if holding and digest.fingerprint == self._table.fingerprint(scope):
             self._carriage.send(sender, Same(scope, digest.fingerprint))
         else:
             self._carriage.send(sender, Vector(scope, holding, self._table.vector(scope)))
+            if self._exchange.is_awaited(scope) and self._exchange.ask_again(scope, sender):
+                # When we asked it, it may not have heard of us yet.
+                self._carriage.send(sender, Digest(scope, self._table.fingerprint(scope)))
 
     def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
         scope = same.scope
@@ -197,8 +216,10 @@ class Reception:
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
+        is_repeated = self._exchange.is_repeated(scope, sender)
+        is_reminded = not vector.holding and self._remind(sender, vector)
         news = self._news_between(vector)
-        if 0 < news <= NEWS_IN_DATAGRAMS:
+        if is_reminded or 0 < news <= NEWS_IN_DATAGRAMS:
             self._exchange.answered_with_news(scope, sender)
         else:
             self._exchange.answered(scope, sender)
@@ -216,20 +237,46 @@ class Reception:
             self._dissemination.note_absent(sender, scope, own=own)
         wanted = self._wanted_of(sender, scope, rows) if self._table.holds(scope) else {}
         if wanted:
-            self._carriage.send(sender, Want(scope, tuple(wanted.items())))
+            self._ask_for(sender, vector, wanted, now)
         if vector.holding and wanted:
             self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
         elif vector.holding:
             self._exchange.confirm(scope, sender)
         self.look_for_synced(now)
         if vector.holding:
-            yield from self._bringing_up(sender, vector, now)
+            is_early = news <= NEWS_IN_DATAGRAMS and not is_repeated
+            yield from self._bringing_up(sender, vector, now, is_early=is_early)
+
+    def _ask_for(self, peer: NodeId, vector: Vector, wanted: dict[NodeId, Version], now: float) -> None:
+        """Have the peer send these logs from there on, but for those that another one is sending."""
+        scope = vector.scope
+        versions = {row.owner: row.version for row in vector.rows}
+        pull = self._exchange.pull_of(scope, now)
+        if pull is not None:
+            wanted = {n: base for n, base in wanted.items() if pull.wanted.get(n, NO_VERSION) < versions[n]}
+        elif len(wanted) > LOGS_AT_ONCE:
+            self._exchange.begin_pull(scope, peer, {owner: versions[owner] for owner in wanted}, now)
+        if wanted:
+            self._carriage.send(peer, Want(scope, tuple(wanted.items())))
+
+    def _remind(self, sender: NodeId, vector: Vector) -> bool:
+        """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
+        tells it how far its log went, which it outruns."""
+        scope, own = vector.scope, {row.owner: row.version for row in vector.rows}.get(sender, NO_VERSION)
+        held = self._table.base(scope, sender)
+        if held <= own:
+            return False
+        ours = self._table.own_version(scope)
+        self._carriage.send(sender, Ack(scope, self._table.holds(scope), held, ours))
+        return True
 
     def _news_between(self, vector: Vector) -> int:
-        """Changes that one of the two sides lacks, at most; many where that can't be told."""
+        """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
+        lacks nothing but its own log."""
         theirs = {row.owner: row.version for row in vector.rows}
+        ours = {row.owner for row in self._table.vector(vector.scope)} if vector.holding else set()
         news = 0
-        for owner in theirs.keys() | {row.owner for row in self._table.vector(vector.scope)}:
+        for owner in theirs.keys() | ours:
             have, has = self._table.version(vector.scope, owner), theirs.get(owner, NO_VERSION)
             is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
             news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
@@ -251,19 +298,25 @@ class Reception:
                 wanted[owner] = NO_VERSION
         return wanted
 
-    def _bringing_up(self, peer: NodeId, vector: Vector, now: float) -> Pieces[None]:
-        """Send a peer what we hold beyond its vector."""
+    def _bringing_up(self, peer: NodeId, vector: Vector, now: float, *, is_early: bool) -> Pieces[None]:
+        """Send a peer what we hold beyond its vector.
+
+        Of others' logs not so many that the peer should rather pull them from one of us, and none of owners that live
+        as long as it `is_early`: what they have to say is under way, and the comparison is repeated if it is lost.
+        """
         theirs = {row.owner: row.version for row in vector.rows}
-        for row in self._table.vector(vector.scope):
-            since = theirs.get(row.owner, NO_VERSION)
-            if since < row.version:
-                yield from self._sending_delta(peer, vector.scope, row.owner, since, now)
+        lacked = [
+            (row.owner, theirs.get(row.owner, NO_VERSION))
+            for row in self._table.vector(vector.scope)
+            if theirs.get(row.owner, NO_VERSION) < row.version
+        ]
+        for owner, since in lacked:
+            is_relayed = len(lacked) <= LOGS_AT_ONCE and not (is_early and self._presence.is_live(owner))
+            if owner == self._node_id or is_relayed:
+                yield from self._sending_delta(peer, vector.scope, owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
-        """A peer holds our own log so: jump above a past that we lost. In a scope in which we have no log and no part
-        that is nobody's concern: a late ack of what we had there must not bring a dropped log back."""
-        if not self._table.concerns(scope):
-            return
+        """A peer holds our own log so: jump above a past that we lost."""
         events = self._table.outrun(scope, heard, digest)
         if events:
             self._counts["own_log_raised"] += 1
@@ -273,16 +326,22 @@ class Reception:
     # Sending
 
     def push_due(self, now: float) -> None:
-        """Tell of our own changes whoever is due to hear of them."""
-        if due := self._dissemination.take_due(now):
+        """Tell of our own changes the next few of those who are due to hear of them, unless others are being told."""
+        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_A_PIECE)):
+            self._is_pushing = True
             self._works.begin(self._pushing_due(due, now))
 
+    def next_push(self) -> float:
+        """When `push_due` has something to do."""
+        return NEVER if self._is_pushing else self._dissemination.next_deadline()
+
     def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
-        for number, (peer, scope, held) in enumerate(due, 1):
-            if self._carriage.knows(peer) and self._table.concerns(scope):
-                yield from self._pushing(peer, scope, held, now)
-            if number % PUSHES_A_PIECE == 0:
-                yield
+        try:
+            for peer, scope, held in due:
+                if self._carriage.knows(peer) and self._table.concerns(scope):
+                    yield from self._pushing(peer, scope, held, now)
+        finally:
+            self._is_pushing = False
 
     def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
         """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
@@ -306,6 +365,7 @@ class Reception:
         if owner == self._node_id:
             self._dissemination.sent(peer, scope, since, delta.version, now)
         yield from self._carriage.sending(peer, delta)
+        self._counts["deltas_sent"] += 1
         self._written += len(delta.entries)
         if self._written >= ENTRIES_A_PIECE:
             self._written = 0
@@ -316,6 +376,11 @@ class Reception:
     def shared_with(self, node_id: NodeId) -> list[Scope]:
         """Scopes of ours that the peer is in."""
         return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
+
+    def scopes_between(self, node_id: NodeId) -> list[Scope]:
+        """Those, and scopes of which we hold a log of the peer: it takes no part any more, or never knew that it did,
+        because it was restored from a backup of before that. Then it must hear of that log to outrun it."""
+        return sorted({*self.shared_with(node_id), *self._table.scopes_of(node_id)})
 
     def look_for_synced(self, now: float) -> None:
         """Something has changed: see at the next `conclude` which scopes are synced now."""

@@ -7,6 +7,7 @@ out (with 128 of them, by elimination); against a sum that takes a search that n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
@@ -20,7 +21,7 @@ MODULUS: Final = 1 << 128
 class RecordLog:
     """Mutable. A changed key moves to the end of `entries`, so the order of the dict is that of the sequences."""
 
-    __slots__ = ("_hash_key", "collected", "digest", "entries", "epoch", "head", "size_bytes")
+    __slots__ = ("_graves", "_hash_key", "collected", "digest", "entries", "epoch", "head", "size_bytes")
 
     def __init__(self, epoch: int, hash_key: bytes) -> None:
         self._hash_key = hash_key
@@ -30,6 +31,8 @@ class RecordLog:
         self.digest = 0
         self.size_bytes = 0
         self.entries: dict[bytes, Entry] = {}
+        self._graves: dict[bytes, int] = {}
+        """Sequences of the tombstones by key, in order: so dropping them costs nothing for each live entry."""
 
     @classmethod
     def load(cls, saved: Log, hash_key: bytes) -> RecordLog:
@@ -47,6 +50,7 @@ class RecordLog:
         log.head, log.collected = self.head, self.collected
         log.digest, log.size_bytes = self.digest, self.size_bytes
         log.entries = self.entries.copy()
+        log._graves = self._graves.copy()
         return log
 
     @property
@@ -70,6 +74,9 @@ class RecordLog:
         self.digest, self.size_bytes = self.outlook((entry,))
         self.entries.pop(entry.key, None)
         self.entries[entry.key] = entry
+        self._graves.pop(entry.key, None)
+        if entry.value is None:
+            self._graves[entry.key] = entry.version.sequence
 
     def putting(self, entries: Sequence[Entry]) -> Pieces[None]:
         """Put many, in pieces."""
@@ -96,15 +103,10 @@ class RecordLog:
     def bury(self, collected: int) -> None:
         """Drop the tombstones up to `collected`."""
         self.collected = collected
-        graves = []
-        for entry in self.entries.values():
-            if entry.version.sequence > collected:
-                break
-            if entry.value is None:
-                graves.append(entry)
-        for entry in graves:
-            del self.entries[entry.key]
-            self.size_bytes -= _size_bytes(entry)
+        # Before any is removed: a dict whose first items were removed looks past each of them again.
+        for key in [*itertools.takewhile(lambda key: self._graves[key] <= collected, self._graves)]:
+            del self._graves[key]
+            self.size_bytes -= _size_bytes(self.entries.pop(key))
 
     def _hash(self, entry: Entry | None) -> int:
         if entry is None or entry.value is None:
@@ -118,6 +120,8 @@ class RecordLog:
         order = [entry.version.sequence for entry in self.entries.values()]
         assert order == sorted(set(order)), "entries are in order of sequence"
         assert max(order, default=0) <= self.head
+        graves = {k: e.version.sequence for k, e in self.entries.items() if e.value is None}
+        assert list(self._graves.items()) == list(graves.items())
         assert self.collected <= self.head
         assert self.digest == sum(map(self._hash, self.entries.values())) % MODULUS
         assert self.size_bytes == sum(map(_size_bytes, self.entries.values()))

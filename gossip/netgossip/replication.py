@@ -157,7 +157,7 @@ class Replication:
         """When to call `handle_deadline`; ask again after every other call."""
         return min(
             self._carriage.next_deadline(),
-            self._dissemination.next_deadline(),
+            self._reception.next_push(),
             self._exchange.next_deadline(),
             self._requests.next_deadline(),
         )
@@ -190,7 +190,7 @@ class Replication:
             self._carriage.greet(node_id, now)
         if live and (has_moved or not was_live):
             # What was sent to it at an address that it has left is lost, and so is what it sent by one.
-            for scope in self._reception.shared_with(node_id):
+            for scope in self._reception.scopes_between(node_id):
                 self._exchange.compare(scope, node_id, now)
         if was_live and not live:
             self._carriage.hush(node_id)

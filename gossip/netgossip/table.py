@@ -28,6 +28,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import Final
 
 from netgossip.errors import UsageError
 from netgossip.merge import LOG_LIMIT_BYTES, Merge, contradiction, uselessness
@@ -45,6 +46,10 @@ from netgossip.types import (
     Scope,
     Version,
 )
+
+OWN_SCOPES_LIMIT: Final = 4096
+"""Scopes with a log of ours that peers may make us begin by telling that they hold one: four times the networks that
+one host is planned to be in during its life."""
 
 
 class Table:
@@ -67,6 +72,9 @@ class Table:
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
         self._dropped: dict[tuple[Scope, NodeId], Version] = {}
+        self._own_scopes: set[Scope] = set()
+        self._own_dropped: dict[Scope, Version] = {}
+        """Where our own log of a scope was when it was dropped: what peers still hold of it brings it not back."""
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
@@ -84,7 +92,7 @@ class Table:
 
     def concerns(self, scope: Scope) -> bool:
         """True when the scope is held, or has a log of ours."""
-        return scope in self._held or self._node_id in self._logs.get(scope, {})
+        return scope in self._held or scope in self._own_scopes
 
     def version(self, scope: Scope, owner: NodeId) -> Version:
         """Of the log, or of the log that was dropped; NO_VERSION when never heard of."""
@@ -206,12 +214,15 @@ class Table:
             log.bury(collected)
 
     def outrun(self, scope: Scope, heard: Version, digest: int | None = None) -> tuple[Event, ...]:
-        """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it."""
+        """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also
+        in a scope of which we know nothing: we may have been in it after the backup that we were restored from."""
         log = self._logs.get(scope, {}).get(self._node_id)
-        own = log.version if log is not None else NO_VERSION
+        own = log.version if log is not None else self._own_dropped.get(scope, NO_VERSION)
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
         if same_past or heard.epoch >= COUNTER_LIMIT - 1:
             return ()  # an epoch that nobody reaches by restoring disks is a lie, and could not be outrun
+        if not self.concerns(scope) and len(self._own_scopes) >= OWN_SCOPES_LIMIT:
+            return ()  # a peer that invents scopes in which we were makes no more than this grow
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
@@ -221,6 +232,7 @@ class Table:
             version = Version(raised.epoch, raised.head)
             raised.put(Entry(scope, self._node_id, entry.key, entry.value, version))
         self._logs.setdefault(scope, {})[self._node_id] = raised
+        self._own_scopes.add(scope)
         self._tombstones.pop(scope, None)
         self._add(scope, self._node_id, raised)
         everything = tuple(raised.entries.values())
@@ -231,13 +243,15 @@ class Table:
 
     def own_scopes(self) -> frozenset[Scope]:
         """Those in which we have a log of our own."""
-        return frozenset(scope for scope, logs in self._logs.items() if self._node_id in logs)
+        return frozenset(self._own_scopes)
 
     def drop_own(self, scope: Scope) -> None:
         """Forget our own log of a scope in which nobody will speak again."""
         log = self._logs.get(scope, {}).pop(self._node_id, None)
         if log is not None:
             self._subtract(scope, self._node_id, log)
+            self._own_dropped[scope] = log.version
+        self._own_scopes.discard(scope)
         self._tombstones.pop(scope, None)
         if not self._logs.get(scope):
             self._logs.pop(scope, None)
@@ -354,12 +368,15 @@ class Table:
         logs = self._logs.setdefault(scope, {})
         if self._node_id not in logs:
             logs[self._node_id] = RecordLog(1, self._hash_key)
+            self._own_scopes.add(scope)
             self._add(scope, self._node_id, logs[self._node_id])
         return logs[self._node_id]
 
     def _load(self, saved: Log) -> None:
         log = RecordLog.load(saved, self._hash_key)
         self._logs.setdefault(saved.scope, {})[saved.owner] = log
+        if saved.owner == self._node_id:
+            self._own_scopes.add(saved.scope)
         self._add(saved.scope, saved.owner, log)
 
     def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
@@ -374,6 +391,7 @@ class Table:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        assert self._own_scopes == {scope for scope, logs in self._logs.items() if self._node_id in logs}
         for scope, logs in self._logs.items():
             for owner, log in logs.items():
                 log.check_invariants()

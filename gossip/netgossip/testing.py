@@ -11,7 +11,8 @@ same each time. An hour of a quiet cluster of three takes seconds.
     cluster.heal()
 
 A host has a disk: what a real application would have journalled survives `crash` and `restart`. Datagrams get lost
-at rate `loss`; streams don't, but break when they are cut for longer than STREAM_PATIENCE_S.
+at rate `loss`; streams don't, but break when they are cut for longer than STREAM_PATIENCE_S. A host that is `paused`
+reads nothing until it goes on; its kernel takes connections meanwhile, and keeps what comes.
 """
 
 from __future__ import annotations
@@ -116,12 +117,12 @@ class SimCluster:
 
     def crash(self, name: str) -> None:
         """Kill the host's node at once; its disk stays."""
-        self.hosts[name].node = None
+        self.hosts[name].stop()
 
     def restart(self, name: str, *, disk: Disk | None = None) -> None:
         """Begin a new life, from another disk if one is given (a backup)."""
         host = self.hosts[name]
-        host.node = None
+        host.stop()
         if disk is not None:
             host.disk = disk
         host.start()
@@ -217,13 +218,13 @@ class SimCluster:
         if target is None or not self._passes(source, target) or self._rng.random() < self.loss:
             return
 
-        def arrive() -> None:
-            if target.node is not None and not target.paused:
+        def read() -> None:
+            if target.node is not None:
                 sender = (source.ip, PORTS[channel])
                 target.node.handle_datagram(_channel_of(destination), payload, sender, self.now)
                 target.flush()
 
-        self.at(self.now + self._delay_s(), arrive)
+        self.at(self.now + self._delay_s(), lambda: target.receive(read, is_datagram=True))
 
     def obey(self, host: SimHost, command: StreamCommand) -> None:
         """One stream command of a host's node."""
@@ -275,7 +276,12 @@ class SimCluster:
                 self.at(self.now + STREAM_PATIENCE_S, lambda: self._break(end, "timed out"))
                 other = end.other
                 self.at(self.now + STREAM_PATIENCE_S, lambda: self._break(other, "timed out"))
-            elif end.host.node is not end.node:
+            else:
+                end.host.receive(read, is_datagram=False)
+
+        def read() -> None:
+            assert end.other is not None
+            if end.host.node is not end.node:
                 self._break(end.other, "connection reset")
             elif end.open:
                 action(end)
@@ -284,10 +290,13 @@ class SimCluster:
         self.at(end.arrives_at, arrive)
 
     def _break(self, end: _End, error: str) -> None:
-        if end.open and end.host.node is end.node and end.stream_id is not None:
-            end.open = False
-            end.node.handle_stream_end(end.stream_id, self.now, error)
-            end.host.flush()
+        def read() -> None:
+            if end.open and end.host.node is end.node and end.stream_id is not None:
+                end.open = False
+                end.node.handle_stream_end(end.stream_id, self.now, error)
+                end.host.flush()
+
+        end.host.receive(read, is_datagram=False)
 
 
 def _id(end: _End) -> StreamId:

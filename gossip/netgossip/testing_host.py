@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 PORTS: Final = {Channel.GOSSIP: 7956, Channel.RECORD: 7957}
 PIECE_S: Final = 0.001
 """Virtual time between two pieces of long work, in which other things happen."""
+PAUSED_S: Final = 0.1
+"""Virtual time until a paused host is looked at again."""
+KEPT_DATAGRAMS: Final = 256
+"""That the kernel keeps for a process that does not read: some 200 KiB, Linux's default. Further ones are dropped."""
 CHECK_EVERY: Final = 64
 """Inputs of a host between two looks at its invariants."""
 
@@ -77,8 +81,13 @@ class SimHost:
         self.on_event: Callable[[Event], None] | None = None
         """An application: may command the node; its commands are carried out in the same instant."""
         self.join_handler: JoinHandler | None = None
-        self.paused = False
+        self._is_paused = False
+        self._unread: list[Callable[[], None]] = []
+        """What came to the kernel's sockets while the process stood still."""
+        self._unread_datagrams = 0
         self._cluster = cluster
+        self._lives = 0
+        """Starts, also from a backup, which does not count them: no life has the random numbers of another."""
         self._wake_at = float("inf")
         self._inputs = 0
         self._is_planned = False
@@ -90,9 +99,43 @@ class SimHost:
         assert self.node is not None, f"{self.name} is down"
         return self.node
 
+    @property
+    def paused(self) -> bool:
+        """The process stands still (SIGSTOP): it reads nothing, answers nothing and misses its deadlines. The kernel
+        goes on: it takes connections, and keeps what comes until the process reads it."""
+        return self._is_paused
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        self._is_paused = value
+        if not value:
+            self._read()
+
+    def receive(self, action: Callable[[], None], *, is_datagram: bool) -> None:
+        """Something comes to a socket: the node reads it now, or once it is no longer paused."""
+        if not self._is_paused:
+            action()
+        elif not is_datagram:
+            self._unread.append(action)
+        elif self._unread_datagrams < KEPT_DATAGRAMS:
+            self._unread_datagrams += 1
+            self._unread.append(action)
+
+    def _read(self) -> None:
+        unread, self._unread, self._unread_datagrams = self._unread, [], 0
+        for action in unread:
+            action()
+
+    def stop(self) -> None:
+        """End the node's life at once. What it had not read is lost, and who sent it on a stream hears of that."""
+        self.node = None
+        self.paused = False
+
     def start(self) -> None:
         """Begin a new life from the disk."""
         cluster = self._cluster
+        self._is_planned = False
+        self._lives += 1
         self.disk.boot_epoch += 1
         logs = self.disk.logs.values()
         self.node = GossipNode(
@@ -105,7 +148,7 @@ class SimHost:
             boot_epoch=self.disk.boot_epoch,
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
-            rng=random.Random(f"{cluster.seed} {self.name} {self.disk.boot_epoch}"),
+            rng=random.Random(f"{cluster.seed} {self.name} {self._lives}"),
             now=cluster.now,
             remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
             seeds=self.seeds,
@@ -176,17 +219,20 @@ class SimHost:
             cluster.at(deadline, lambda: self._wake(deadline, node))
 
     def _go_on(self, node: GossipNode) -> None:
+        if self.node is not node:
+            return  # another life has plans of its own
+        if self.paused:
+            self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._go_on(node))
+            return
         self._is_planned = False
-        if self.node is node and not self.paused:
-            node.take_piece()
-        if self.node is not None:
-            self.flush()
+        node.take_piece()
+        self.flush()
 
     def _wake(self, deadline: float, node: GossipNode) -> None:
         if self.node is node and self._wake_at == deadline:
             self._wake_at = float("inf")
             if self.paused:
-                self._wake_at = self._cluster.now + 0.1
+                self._wake_at = self._cluster.now + PAUSED_S
                 again = self._wake_at
                 self._cluster.at(again, lambda: self._wake(again, node))
                 return

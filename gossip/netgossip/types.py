@@ -225,6 +225,15 @@ class IdentityClash:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityContested:
+    """Two machines use the node id of another member: one at the address that we hold, which answers, and another."""
+
+    node_id: NodeId
+    held: Address
+    other: Address
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogRaised:
     """A peer holds a newer past of ours than we do: our own log of the scope goes on at this epoch. Persist it."""
 
@@ -241,6 +250,7 @@ Event: TypeAlias = (
     | ResponseReceived
     | StrangerHeard
     | IdentityClash
+    | IdentityContested
     | OwnLogRaised
 )
 

@@ -6,7 +6,9 @@ Errors are raised and become a sentence and a status in main.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +20,9 @@ from netagent.errors import InputError, NetagentError
 
 MAX_TOKEN_BYTES = 16 * 1024
 """A token with a hundred addresses has 4 KiB."""
+
+WAITING_S = 1.0
+"""Without an answer for so long a user wonders what is being waited for."""
 
 PING_S = 20.0
 """At most eight addresses, of which each may be waited for, and a look at the kernel."""
@@ -81,7 +86,8 @@ def join(session: Session) -> int:
     """Enter a cluster."""
     arguments = session.arguments
     body = {"addresses": arguments.addresses, "token": _token(arguments.token_file)}
-    answer = session.client.call("POST", "/v1/join", body=body)
+    with _waiting("asking the members that the token names; this takes at most 20 s"):
+        answer = session.client.call("POST", "/v1/join", body=body)
     cluster = answer["cluster"]
     members = counted(answer["members"], "host")
     how = "joined" if answer["via"] else "this host is already in"
@@ -513,6 +519,19 @@ def _hint(session: Session, text: str) -> None:
     """Advice for a person at a terminal, off the output that a script reads."""
     if session.printer.is_terminal and session.printer.form in ("table", "wide"):
         print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _waiting(text: str) -> Iterator[None]:
+    """Say on the terminal what is being waited for, if that takes longer than a second."""
+    timer = threading.Timer(WAITING_S, lambda: print(f"netagent: {text}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _token(file: str | None) -> str:

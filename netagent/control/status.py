@@ -20,6 +20,7 @@ from netagent.doctor.firewalls import PortUse
 from netagent.doctor.intent import addresses_of_others
 from netagent.doctor.name_servers import ask_servers, server_notices
 from netagent.ipam.space import Range, usable_count
+from netagent.model.ids import HostId
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.probes.quality import Quality
 from netagent.registry.shared_names import shared_names
@@ -396,6 +397,15 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the machine at {cluster.gossip.inbox.heard.clash} uses this host's identity: it was cloned",
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
+    for host_id, address in cluster.gossip.inbox.heard.recent_contested(trio.current_time()).items():
+        contested = view.hosts.get(HostId(host_id))
+        if contested is not None:
+            yield {
+                "code": "identity",
+                "message": f"the machines at {contested.address} and {address} both use the identity of "
+                f"{contested.unique_name}: one was cloned",
+                "cure": "on one of the two stop the agent, remove its state folder, and join again",
+            }
     yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent, "name members with --seeds")

@@ -6,7 +6,8 @@ the error. What they gave is confirmed before it counts (netagent.ipam.holdings)
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import trio
@@ -58,6 +59,7 @@ class Asking:
         self._ask = ask
         self._clock = clock
         self._turns: dict[NetworkId, trio.Lock] = {}
+        self._is_closed = False
         self._quiet_until: dict[NetworkId, float] = {}
         self._silent_until: dict[HostId, float] = {}
         """Who did not answer of late is asked last, or each of many attaches would wait for a host that just died."""
@@ -70,6 +72,19 @@ class Asking:
             for known in (self._turns, self._quiet_until, self._heard):
                 known.pop(network_id, None)
 
+    @asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Nothing is asked for while the block runs, because this host leaves; what was being asked for has come, or
+        comes no more, when it begins."""
+        self._is_closed = True
+        try:
+            for turn in tuple(self._turns.values()):
+                async with turn:
+                    pass
+            yield
+        finally:
+            self._is_closed = False
+
     async def top_up(self, network_id: NetworkId) -> bool:
         """Ask for space ahead of need: when none is owned, or a quarter of it is free. True when some came. Call it
         after an attach and when a network appears; it never raises for want of space."""
@@ -78,7 +93,7 @@ class Asking:
         pool = holding.pool
         if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
             return False
-        if self._clock() < self._quiet_until.get(network_id, float("-inf")):
+        if self._is_closed or self._clock() < self._quiet_until.get(network_id, float("-inf")):
             return False
         with trio.move_on_after(ASK_TIMEOUT_S):
             async with self._turn(network_id):
@@ -141,6 +156,8 @@ class Asking:
         for host in sorted(hosts, key=self._silent_until.__contains__):
             if host in said:
                 continue
+            if self._is_closed:
+                break
             said[host] = SILENT  # for the error, should the 5 s end while we ask
             said[host] = await self._ask_one(holding, host, request)
             if not said[host]:

@@ -62,11 +62,13 @@ class Giving:
                 return grant
         return None
 
-    async def surrender(self, network_id: NetworkId, heir: HostId) -> None:
-        """Hand on all that this host owns in a network, before it leaves. It must have no endpoint there."""
+    async def surrender(self, network_id: NetworkId, heir: HostId) -> bool:
+        """Hand on all that this host owns in a network, before it leaves; False when that is nothing. It must have no
+        endpoint there."""
         await self._holdings.confirm(network_id)
         holding = self._holdings[network_id]
         owned = holding.pool.owned
         grants = [GrantRecord(network_id, one.first, one.last, heir, one.hop + 1) for one in owned]
         if grants:
             await self._holdings.give(holding, grants)
+        return bool(grants)

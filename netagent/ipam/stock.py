@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -9,10 +10,13 @@ import trio
 from netagent.errors import NetagentError, NoError
 from netagent.ipam.asking import Asking
 from netagent.ipam.giving import Giving
+from netagent.model.ids import HostId
 from netagent.registry.live import Live
-from netagent.registry.view import AgentState
+from netagent.registry.view import AgentState, RegistryView
 
 TOP_UP_S = 5.0
+HAND_ON_TRIES = 4
+"""Each lasts until all live hosts have heard of it."""
 
 
 async def keep_stocked(live: Live, asking: Asking) -> None:
@@ -24,10 +28,31 @@ async def keep_stocked(live: Live, asking: Asking) -> None:
         await trio.sleep(TOP_UP_S)
 
 
-async def hand_on(live: Live, giving: Giving) -> None:
-    """Give all of it to one of the live hosts, if there are any."""
-    view = live.view
-    alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local]
-    for network_id in view.networks if alive else ():
+async def hand_on(live: Live, giving: Giving, wait_heard: Callable[[], Awaitable[object]]) -> None:
+    """Give all of it to one of the live hosts, if there are any: best to one that stays.
+
+    Two hosts that leave at once may choose each other before either has heard that the other goes. So once all have
+    heard, what has come meanwhile is handed on as well, and then only to a host that stays.
+    """
+    for number in range(HAND_ON_TRIES):
+        # Between two that leave it would go to and fro.
+        heir = _heir(live.view, may_go=number == 0)
+        is_given = heir is not None and await _hand_on_to(live, giving, heir)
+        if number > 0 and not is_given:
+            return
+        await wait_heard()
+
+
+async def _hand_on_to(live: Live, giving: Giving, heir: HostId) -> bool:
+    given = []
+    for network_id in live.view.networks:
         with suppress(NoError):  # removed in between
-            await giving.surrender(network_id, min(alive))
+            given.append(await giving.surrender(network_id, heir))
+    return any(given)
+
+
+def _heir(view: RegistryView, *, may_go: bool) -> HostId | None:
+    """The first of the live hosts, and of those that do not go if there are any; one that does, only if it may."""
+    alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local]
+    staying = [host_id for host_id in alive if not view.is_host_hidden(host_id)]
+    return min(staying or (alive if may_go else []), default=None)

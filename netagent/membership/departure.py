@@ -38,15 +38,17 @@ class Departure:
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
-        with self.endpoints.closed():
-            async with self.own_host.going_down():
-                await self._retreat(drain_s)
-                detached = await self.endpoints.remove_all()
-                await self.host_access.withdraw_all()
-                await self.gossip.participation.withdraw_all()
-                await hand_on(self.live, self.allocator.giving)
-                await self.gossip.wait_heard()
-        await self._end()
+        async with self.allocator.asking.closed():  # to the end: what came later would go with us
+            with self.endpoints.closed():
+                async with self.own_host.going_down():
+                    await self._retreat(drain_s)
+                    detached = await self.endpoints.remove_all()
+                    await self.host_access.withdraw_all()
+                    await self.gossip.participation.withdraw_all()
+                    # Who leaves as well must know that we go before it chooses who gets its space, and we of it.
+                    await self.gossip.wait_heard()
+                    await hand_on(self.live, self.allocator.giving, self.gossip.wait_heard)
+            await self._end()
         return detached
 
     async def fence(self) -> int:

@@ -33,6 +33,7 @@ from netgossip.types import (
     Entry,
     Event,
     IdentityClash,
+    IdentityContested,
     Log,
     Member,
     MemberChanged,
@@ -54,6 +55,9 @@ STRANGER_KEPT_S: Final = 300.0
 PIECE_ENTRIES: Final = 40
 """Taken into the view in one go: some 1.5 ms. The pieces of names, of the kernel and of others may come in the same
 round of the event loop."""
+MAX_CONTESTED: Final = 64
+CONTESTED_KEPT_S: Final = 150.0
+"""Gossip tells of such a machine once a minute, after a full exchange with it or with one that believes it."""
 MAX_WAITING: Final = 50_000
 """Entries that wait for the view: five first syncs of 10,000 endpoints. The records themselves are the gossip's."""
 logger = logging.getLogger("netagent.gossip")
@@ -67,10 +71,18 @@ class Heard:
     """By IP address why its packets are refused, and when that was told; the latest MAX_STRANGERS."""
     clash: str = ""
     """Address of another machine that uses our identity."""
+    contested: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By another host's id the address of a second machine that uses it, and when that was told; the latest
+    MAX_CONTESTED."""
     unusable: int = 0
     """Events that could not be used because of a fault of ours."""
     false_hosts: int = 0
     """Host records refused because their key is not the host's."""
+
+    def recent_contested(self, now: float) -> dict[str, str]:
+        """Address of the second machine by host id, as long as it is told again and again."""
+        since = now - CONTESTED_KEPT_S
+        return {host: address for host, (address, told_at) in self.contested.items() if told_at >= since}
 
     def recent_strangers(self, now: float) -> dict[str, str]:
         """Reason by IP address, of those that have not been silent since."""
@@ -290,6 +302,9 @@ class Inbox:
             self.heard.strangers.pop(member.address[0], None)  # it has joined since
             if member.node_id != view.local and member.address[0] == self.heard.clash:
                 self.heard.clash = ""  # it has an identity of its own since
+            for host_id, (address, _) in tuple(self.heard.contested.items()):
+                if address == member.address[0] and host_id != member.node_id:
+                    del self.heard.contested[host_id]
         if member.node_id != view.local:
             self._journal.note_member(member)
         return view.with_member(member)
@@ -306,8 +321,12 @@ class Inbox:
             case RequestReceived():
                 self._on_request(event)
             case OwnLogRaised():
-                logger.warning(
-                    "peers hold a newer past of ours in scope %s: going on above it", event.scope.hex()[:8]
+                # Two copies write the same logs, and each raises its own again and again: the clone is what to mend.
+                level = logging.DEBUG if self.heard.clash else logging.WARNING
+                logger.log(
+                    level,
+                    "peers hold a newer past of ours in scope %s: going on above it",
+                    event.scope.hex()[:8],
                 )
                 self._on_raised(event)
             case StrangerHeard(source=source, reason=reason):
@@ -319,6 +338,14 @@ class Inbox:
             case IdentityClash(address=address):
                 self.heard.clash = address[0]
                 self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
+            case IdentityContested(node_id=node_id, held=held, other=other):
+                self.heard.contested.pop(node_id, None)
+                if len(self.heard.contested) >= MAX_CONTESTED:
+                    self.heard.contested.pop(next(iter(self.heard.contested)))
+                self.heard.contested[node_id] = other[0], self._clock()
+                self._limited.warning(
+                    node_id, f"machines at {held[0]} and {other[0]} use one identity ({node_id[:8]})"
+                )
 
 
 def _size(event: Event | _Left) -> int:

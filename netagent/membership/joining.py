@@ -1,4 +1,4 @@
-"""Getting in: one member after the other is asked to redeem a token, until one lets this host in.
+"""Getting in: all known members are asked at once to redeem a token, and the first that lets this host in counts.
 
 Hosts of a cluster are reached by one family of addresses, so only those members are asked that could reach this host
 (`Standpoint`). What follows from being let in is the agent's to do.
@@ -6,8 +6,11 @@ Hosts of a cluster are reached by one family of addresses, so only those members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import trio
 
 from netagent.datapath.uplink import Standpoint, Underlay, is_fixed, version_of
 from netagent.errors import FailedError, RefusedError
@@ -17,6 +20,13 @@ from netgossip.entry_driver import EntryError, redeem
 from netgossip.identity import Identity
 from netgossip.invitation import Token
 from netgossip.types import Address
+
+MEMBERS_AT_ONCE: Final = 16
+"""Dialled at a time: all that a token names, and some neighbours."""
+ALL_S: Final = 20.0
+"""For all together. Each that does not answer takes half of it."""
+REFUSED_S: Final = 3.0
+"""Once one has refused, others have so long to answer: whoever lives answers in two round trips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +56,57 @@ async def be_admitted(
     name: str,
     standpoint: Callable[[], Standpoint],
 ) -> Admission:
-    """Ask the members at these record ports in turn. `standpoint` is asked again and again: a host's addresses may
-    change while somebody does not answer.
+    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `standpoint` is asked again and again:
+    a host's addresses may change while a member does not answer.
 
     Raises RefusedError `underlay-family`, asking nobody; `not-admitted` when one refused; FailedError
-    `member-unreachable`. What each of them said is in the error.
+    `member-unreachable`. What they said is in the error, each reason once.
     """
     if members and not any(standpoint().towards(host) for host, _ in members):
         raise _of_other_family(token, [host for host, _ in members], standpoint())
-    tried: list[str] = []
-    is_refused = False
-    for address in members:
-        underlay = standpoint().towards(address[0])
-        if underlay is None:
-            continue
-        try:
-            credentials = await redeem(address, token, identity, name)
-        except EntryError as error:
-            tried.append(f"{address[0]}: {error}")
-            # A refusal is plain text until the member has proven itself: it ends nothing.
-            is_refused = is_refused or error.final
-            continue
-        return Admission(credentials, address[0], standpoint().towards(address[0]) or underlay)
-    raise _not_admitted(token, tried, {port for _, port in members}, is_refused=is_refused)
+    admitted: list[Admission] = []
+    errors: dict[Address, EntryError] = {}
+    places = trio.CapacityLimiter(MEMBERS_AT_ONCE)
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + ALL_S
+
+        async def ask(address: Address) -> None:
+            async with places:
+                underlay = standpoint().towards(address[0])
+                if underlay is None:
+                    return
+                try:
+                    credentials = await redeem(address, token, identity, name)
+                except EntryError as error:
+                    errors[address] = error
+                    if error.final:
+                        # Plain text until the member has proven itself: it ends only the patience with others.
+                        deadline = trio.current_time() + REFUSED_S
+                        nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
+                    return
+                admitted.append(
+                    Admission(credentials, address[0], standpoint().towards(address[0]) or underlay)
+                )
+                nursery.cancel_scope.cancel()
+
+        for address in members:
+            nursery.start_soon(ask, address)
+    if admitted:
+        return admitted[0]
+    raise _not_admitted(token, members, errors)
 
 
 def _not_admitted(
-    token: Token, tried: Sequence[str], ports: set[int], *, is_refused: bool
+    token: Token, members: Sequence[Address], errors: Mapping[Address, EntryError]
 ) -> RefusedError | FailedError:
-    text = f"could not enter the cluster {token.cluster} ({'; '.join(tried) or 'no address to try'})"
+    is_refused = any(error.final for error in errors.values())
+    said: dict[str, list[str]] = {}
+    for address in members:  # in their order, not in that of the answers
+        if address in errors and errors[address].final is is_refused:
+            said.setdefault(str(errors[address]), []).append(address[0])
+    tried = "; ".join(f"{', '.join(dict.fromkeys(hosts))}: {reason}" for reason, hosts in said.items())
+    text = f"could not enter the cluster {token.cluster} ({tried or 'no address to try'})"
+    ports = {port for _, port in members}
     if is_refused:
         hint = "ask for a new invitation with `netagent invite` there"
         return RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)

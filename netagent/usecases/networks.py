@@ -189,7 +189,8 @@ class Networks:
     async def _share_out(self, record: NetworkRecord) -> None:
         view = self._live.view
         others = [h for h, host in view.hosts.items() if h != view.local and host.agent is AgentState.ALIVE]
-        hosts = sorted(others)[:MAX_SHARED_OUT]
+        # Who leaves may have handed its space on already.
+        hosts = sorted(h for h in others if not view.is_host_hidden(h))[:MAX_SHARED_OUT]
         grants = share_out(record.network_id, offset_count(record.subnets), hosts)
         if grants:
             await self._publisher.put(*grants)

@@ -12,6 +12,7 @@ from netgossip.types import CLUSTER_SCOPE, NodeId, Version
 A, B = "aa" * 16, "bb" * 16
 V1, V2 = Version(1, 1), Version(1, 2)
 CONFIG = GossipConfig.lan()
+MOST = 32
 
 
 def dissemination() -> Dissemination:
@@ -30,8 +31,8 @@ def test_a_change_is_due_at_once_for_each_peer() -> None:
     machine = dissemination()
     machine.changed(CLUSTER_SCOPE, [A, B], 5.0)
     assert machine.next_deadline() == 5.0
-    assert machine.take_due(5.0) == [(A, CLUSTER_SCOPE, None), (B, CLUSTER_SCOPE, None)]
-    assert machine.take_due(5.0) == []
+    assert machine.take_due(5.0, MOST) == [(A, CLUSTER_SCOPE, None), (B, CLUSTER_SCOPE, None)]
+    assert machine.take_due(5.0, MOST) == []
 
 
 def test_without_an_ack_it_is_sent_again_quickly_and_then_each_interval() -> None:
@@ -40,7 +41,7 @@ def test_without_an_ack_it_is_sent_again_quickly_and_then_each_interval() -> Non
     times = []
     for _ in range(QUICK_TRIES + 2):
         now = machine.next_deadline()
-        assert machine.take_due(now) == [(A, CLUSTER_SCOPE, None)]
+        assert machine.take_due(now, MOST) == [(A, CLUSTER_SCOPE, None)]
         times.append(now)
     gaps = [round(b - a, 3) for a, b in pairwise(times)]
     assert gaps[: QUICK_TRIES - 1] == [0.03, 0.06, 0.12]
@@ -50,7 +51,7 @@ def test_without_an_ack_it_is_sent_again_quickly_and_then_each_interval() -> Non
 def test_the_round_trip_sets_the_pace() -> None:
     machine = dissemination()
     machine.changed(CLUSTER_SCOPE, [A], 0.0)
-    machine.take_due(0.0)
+    machine.take_due(0.0, MOST)
     machine.sent(A, CLUSTER_SCOPE, NO_VERSION, V1, 0.0)
     machine.handle_ack(A, ack(V1), V1, 0.1)
     assert round(machine.resend_s(A), 6) == 0.3
@@ -60,7 +61,7 @@ def test_the_round_trip_sets_the_pace() -> None:
 def test_an_ack_that_lags_asks_for_more_but_not_in_a_circle() -> None:
     machine = dissemination()
     machine.changed(CLUSTER_SCOPE, [A], 0.0)
-    machine.take_due(0.0)
+    machine.take_due(0.0, MOST)
     machine.sent(A, CLUSTER_SCOPE, V1, V2, 0.0)
     assert machine.handle_ack(A, ack(NO_VERSION), V2, 0.001)
     machine.sent(A, CLUSTER_SCOPE, NO_VERSION, V2, 0.001)
@@ -74,7 +75,7 @@ def test_an_ack_that_lags_asks_for_more_but_not_in_a_circle() -> None:
 def test_who_takes_no_part_is_left_alone_until_it_speaks_up() -> None:
     machine = dissemination()
     machine.changed(CLUSTER_SCOPE, [A], 0.0)
-    machine.take_due(0.0)
+    machine.take_due(0.0, MOST)
     assert not machine.handle_ack(A, ack(NO_VERSION, holding=False), V1, 0.0)
     assert machine.next_deadline() == NEVER
     assert machine.is_absent(A, CLUSTER_SCOPE)
@@ -99,4 +100,4 @@ def test_a_peer_that_went_away_leaves_no_deadline() -> None:
     machine.changed(CLUSTER_SCOPE, [A], 0.0)
     machine.forget_peer(A)
     assert machine.next_deadline() == NEVER
-    assert machine.take_due(1.0) == []
+    assert machine.take_due(1.0, MOST) == []

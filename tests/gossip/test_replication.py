@@ -28,6 +28,7 @@ from netgossip.record_wire import (
 )
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
+from netgossip.table import OWN_SCOPES_LIMIT
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -128,16 +129,21 @@ class Insider:
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
+        target.handle_deadline(0.0)
+        for message in self.heard(target):
+            if isinstance(message, Hello):
+                self.tell(target, Welcome(message.nonce))
+
+    def heard(self, target: Replication) -> list[Message]:
+        """What the target has to say to us now."""
         opener = Opener(node_id=B, keyring=Keyring([bytes(32)]), label=LABEL)
         opener.know(A)
-        target.handle_deadline(0.0)
+        messages = []
         for datagram in target.drain().datagrams:
-            if datagram.destination != ADDRESSES[B]:
-                continue
-            frame = opener.open_untrusted(parse_header_untrusted(datagram.payload), datagram.payload)
-            for message in decode_untrusted(frame.body):
-                if isinstance(message, Hello):
-                    self.tell(target, Welcome(message.nonce))
+            if datagram.destination == ADDRESSES[B]:
+                header = parse_header_untrusted(datagram.payload)
+                messages += decode_untrusted(opener.open_untrusted(header, datagram.payload).body)
+        return messages
 
 
 def test_who_is_not_a_member_is_refused_and_counted() -> None:
@@ -274,6 +280,32 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
         )
     target.drain()
     assert target.statistics()["standings"] <= 1
+
+
+def test_a_peer_that_invents_scopes_in_which_we_were_makes_only_so_many_logs_grow() -> None:
+    target, insider = replication(A, B), Insider()
+    insider.enter(target)
+    for number in range(1, OWN_SCOPES_LIMIT + 100):
+        insider.tell(target, Ack(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT
+    commit(target, b"k", b"v")
+    insider.tell(target, Ack(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
+    log = target.own_log(CLUSTER_SCOPE)
+    assert log is not None
+    assert (log.epoch, log.head) == (4, 1), "a scope that concerns us is not among those that count"
+
+
+def test_a_restored_host_outruns_a_log_of_a_scope_that_it_does_not_know_and_tells_who_reminded_it() -> None:
+    target, insider = replication(A, B), Insider()
+    insider.enter(target)
+    target.drain()
+    insider.tell(target, Digest(NET, 1))
+    assert insider.heard(target)[-1] == Vector(NET, False, ())
+    insider.tell(target, Ack(NET, True, Version(1, 9), NO_VERSION))
+    assert insider.heard(target)[-1] == Delta(NET, A, 2, 0, 0, 0, 0, ())
+    target.drop_own_log(NET)
+    insider.tell(target, Ack(NET, True, Version(2, 0), NO_VERSION))
+    assert target.own_log(NET) is None, "a late ack does not bring back what was dropped"
 
 
 def test_what_would_not_be_sent_is_not_encoded() -> None:

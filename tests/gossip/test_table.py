@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from netgossip.errors import UsageError
 from netgossip.merge import LOG_LIMIT_BYTES, Merge
+from netgossip.record_log import RecordLog
 from netgossip.record_wire import COUNTER_LIMIT, NO_VERSION, Delta
 from netgossip.table import Table
-from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Log, OwnLogRaised, Scope, Version
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
 
 OWNER, READER, THIRD = "0a" * 16, "0b" * 16, "0c" * 16
 NET = bytes(range(16))
@@ -104,6 +107,33 @@ def test_who_slept_through_a_collected_tombstone_gets_the_whole_log() -> None:
     assert event is not None
     assert event.replaced
     assert content(reader) == {b"b": b"2", b"c": b"3"}
+
+
+class Counting(dict[bytes, Entry]):
+    """Entries that count who goes through all of them."""
+
+    passes = 0
+
+    def values(self) -> Any:
+        Counting.passes += 1
+        return super().values()
+
+    items = values
+
+
+def test_tombstones_are_dropped_without_a_look_at_the_live_entries() -> None:
+    log = RecordLog(1, b"key")
+    for number in range(1, 1001):
+        log.put(Entry(CLUSTER_SCOPE, OWNER, b"%d" % number, b"v", Version(1, number)))
+    log.put(Entry(CLUSTER_SCOPE, OWNER, b"7", None, Version(1, 1001)))
+    log.put(Entry(CLUSTER_SCOPE, OWNER, b"8", None, Version(1, 1002)))
+    log.entries = Counting(log.entries)
+    log.reach(1002, 1001)
+    assert b"7" not in log.entries
+    assert b"8" in log.entries
+    assert Counting.passes == 0
+    log.entries = dict(log.entries)
+    log.check_invariants()
 
 
 def test_collection_follows_the_delta() -> None:

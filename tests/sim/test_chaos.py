@@ -45,7 +45,9 @@ class Chaos:
         if host.node is None:
             self.cluster.restart(name)
             self.settle_in(name)
-        elif dice < 0.75:
+        elif host.paused:
+            host.paused = dice < 0.5
+        elif dice < 0.72:
             scope = self.rng.choice([CLUSTER_SCOPE, NET])
             key = b"k%d" % self.rng.randrange(5)
             host.put(scope, key, self.rng.choice([None, b"%d" % self.rng.randrange(100)]))
@@ -53,7 +55,9 @@ class Chaos:
             assert log is not None
             live = {k: e.value for k, e in log.entries.items() if e.value is not None}
             self.truth[scope, host.node_id, Version(log.epoch, log.head)] = live
-        elif dice < 0.82:
+        elif dice < 0.78:
+            host.paused = True
+        elif dice < 0.84:
             self.cluster.crash(name)
         elif dice < 0.90:
             others = self.rng.sample(NAMES, 3)
@@ -80,6 +84,7 @@ def test_chaos(seed: int) -> None:
         chaos.look()
     chaos.cluster.heal()
     for name in NAMES:
+        chaos.cluster[name].paused = False
         if chaos.cluster[name].node is None:
             chaos.cluster.restart(name)
             chaos.settle_in(name)

@@ -10,7 +10,7 @@ import pytest
 
 from netgossip.config import GossipConfig
 from netgossip.testing import SimCluster, SimHost
-from netgossip.types import IdentityClash, MemberChanged
+from netgossip.types import IdentityClash, IdentityContested, MemberChanged
 
 WITHIN_S = GossipConfig.local().push_pull_interval_s * 1.1 + 1
 
@@ -47,6 +47,8 @@ def test_both_copies_name_each_other(seed: int) -> None:
     told = [e.member for e in witness.events if isinstance(e, MemberChanged)]
     assert len(told) < 10, told
     assert not _has_found_out(witness)
+    named = {frozenset((e.held, e.other)) for e in witness.events if isinstance(e, IdentityContested)}
+    assert named == {frozenset(((original.ip, 7956), (copy.ip, 7956)))}, "a third host tells of both"
 
 
 @pytest.mark.parametrize("seed", range(20))

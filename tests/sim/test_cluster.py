@@ -615,6 +615,44 @@ def test_pauses_of_a_minute_lose_nothing() -> None:
     cluster.run_until(cluster.converged, timeout_s=30)
 
 
+def test_a_paused_host_answers_nothing_and_reads_what_came_once_it_goes_on() -> None:
+    cluster = started(1, 3)
+    asked: list[bytes] = []
+
+    def answer(event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            asked.append(event.payload)
+
+    cluster["n3"].on_event = answer
+    cluster["n3"].paused = True
+    counts = dict(cluster["n3"].running.statistics())
+    cluster["n1"].put(CLUSTER_SCOPE, b"long", bytes(20_000))
+    with cluster["n1"].commanding() as node:
+        node.request(cluster["n3"].node_id, b"heard?", cluster.now, 3.0)
+    # Others dial it as well: full exchanges, and probes of a member whose datagrams are not answered.
+    cluster.run_for(20)
+    assert cluster["n3"].running.statistics() == counts
+    assert cluster["n1"].state_of(cluster["n3"]) is MemberState.DEAD
+    assert not asked
+    cluster["n3"].paused = False
+    assert asked == [b"heard?"], "the kernel kept it"
+    cluster.run_until(lambda: has(cluster["n3"], cluster["n1"], b"long"), timeout_s=30)
+    cluster.run_until(cluster.converged, timeout_s=30)
+
+
+def test_the_kernel_of_a_paused_host_ends_its_streams_when_the_process_is_killed() -> None:
+    cluster = started(1, 2)
+    cluster["n2"].paused = True
+    cluster["n1"].put(CLUSTER_SCOPE, b"long", bytes(20_000))
+    cluster.run_for(0.5)
+    assert cluster["n1"].running.statistics().get("record_streams_failed", 0) == 0
+    cluster.crash("n2")
+    cluster.run_for(0.01)
+    assert cluster["n1"].running.statistics()["record_streams_failed"] == 1
+    cluster.restart("n2")
+    cluster.run_until(lambda: has(cluster["n2"], cluster["n1"], b"long"), timeout_s=30)
+
+
 def test_a_quiet_cluster_is_quiet() -> None:
     cluster = started(1, 10, config=replace(GossipConfig.lan()))
     before = cluster.datagrams_sent

@@ -59,9 +59,13 @@ class LostDisks:
         host, dice = self.cluster[name], self.rng.random()
         if host.node is None:
             self.restart(name)
-        elif dice < 0.6:
+        elif host.paused:
+            host.paused = dice < 0.5
+        elif dice < 0.56:
             key, value = b"k%d" % self.rng.randrange(5), b"%d" % self.rng.randrange(100)
             host.put(self.rng.choice([CLUSTER_SCOPE, NET]), key, self.rng.choice([None, value]))
+        elif dice < 0.6:
+            host.paused = True
         elif dice < 0.65:
             self.leave_and_enter(name)
         elif dice < 0.7:
@@ -94,6 +98,7 @@ def test_in_the_end_all_hold_what_each_holds_of_itself(seed: int) -> None:
         cluster.run_for(lives.rng.choice([0.0, 0.05, 0.5, 3.0]))
     cluster.heal()
     for name in NAMES:
+        cluster[name].paused = False
         if cluster[name].node is None:
             lives.restart(name)
     cluster.run_until(cluster.converged, timeout_s=90)

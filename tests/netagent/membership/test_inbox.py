@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
+from fakes.registry import H1, H2, N1, Writer, endpoint, host, identifier, network
 
-from netagent.membership.inbox import MAX_STRANGERS, STRANGER_KEPT_S, Inbox, first_view
+from netagent.membership.inbox import (
+    CONTESTED_KEPT_S,
+    MAX_CONTESTED,
+    MAX_STRANGERS,
+    STRANGER_KEPT_S,
+    Inbox,
+    first_view,
+)
 from netagent.model.ids import HostId
 from netagent.registry.facts import AgentState
 from netagent.registry.live import Live
@@ -16,6 +23,7 @@ from netgossip.identity import node_id_of
 from netgossip.types import (
     CLUSTER_SCOPE,
     IdentityClash,
+    IdentityContested,
     Log,
     Member,
     MemberChanged,
@@ -153,6 +161,22 @@ def test_a_cloned_machine_is_remembered():
     assert parts.inbox.heard.clash == "192.0.2.77"
     parts.inbox.handle((member(address="192.0.2.77"),))
     assert not parts.inbox.heard.clash, "it has an identity of its own since"
+
+
+def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over():
+    parts = inbox()
+    contested = IdentityContested(H2, ("192.0.2.2", 7956), ("192.0.2.77", 7956))
+    parts.inbox.handle((contested,))
+    heard = parts.inbox.heard
+    assert heard.recent_contested(parts.now) == {H2: "192.0.2.77"}
+    assert heard.recent_contested(parts.now + CONTESTED_KEPT_S + 1) == {}
+    for number in range(2 * MAX_CONTESTED):
+        parts.inbox.handle((IdentityContested(identifier(number), *[("192.0.2.9", 7956)] * 2),))
+    assert len(heard.contested) == MAX_CONTESTED
+    parts.inbox.handle((contested,))
+    renewed = Member(identifier(3), ("192.0.2.77", 7956), MemberState.ALIVE, 1)
+    parts.inbox.handle((MemberChanged(renewed, None),))
+    assert H2 not in heard.contested, "it has an identity of its own since"
 
 
 def test_a_start_knows_what_the_journal_knew():

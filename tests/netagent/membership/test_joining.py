@@ -9,7 +9,14 @@ from fakes.virtual import virtual
 from netagent.datapath.uplink import Standpoint, Underlay, Uplinks
 from netagent.errors import FailedError, RefusedError
 from netagent.membership import joining as module
-from netagent.membership.joining import Admission, addresses_given, be_admitted
+from netagent.membership.joining import (
+    ALL_S,
+    MEMBERS_AT_ONCE,
+    REFUSED_S,
+    Admission,
+    addresses_given,
+    be_admitted,
+)
 from netgossip.entry import Credentials
 from netgossip.entry_driver import EntryError
 from netgossip.identity import Identity
@@ -17,8 +24,9 @@ from netgossip.invitation import Token
 
 FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
 TOKEN = Token("mesh", "d2" * 16, (), b"f" * 32, b"i" * 16, b"s" * 16)
-AWAY, NO = (
+AWAY, SILENT, NO = (
     EntryError("Connection refused", final=False),
+    EntryError("did not answer within 10 s", final=False),
     EntryError("the invitation has expired", final=True),
 )
 FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0", 1500)
@@ -29,13 +37,14 @@ class Newcomer:
 
     def __init__(self, monkeypatch, answers):
         self.answers = answers
+        self.delays_s = {}
         self.asked = []
         self.place = Standpoint(FOUR, Uplinks((FOUR,)), None)
         monkeypatch.setattr(module, "redeem", self.redeem)
 
     async def redeem(self, address, token, identity, name):
-        await trio.lowlevel.checkpoint()
         self.asked.append(address[0])
+        await trio.sleep(self.delays_s.get(address[0], 0.01))
         answer = self.answers[address[0]]
         if isinstance(answer, Exception):
             raise answer
@@ -48,21 +57,63 @@ class Newcomer:
 
 
 @virtual
-async def test_one_after_the_other_is_asked_until_somebody_lets_us_in(monkeypatch):
-    one = Newcomer(monkeypatch, {"192.0.2.1": AWAY, "192.0.2.2": FOUND})
+async def test_all_are_asked_at_once_and_the_first_that_lets_us_in_ends_it(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.1": AWAY, "192.0.2.2": FOUND, "192.0.2.3": SILENT})
+    one.delays_s = {"192.0.2.1": 10.0, "192.0.2.2": 0.5, "192.0.2.3": 10.0}
+    before = trio.current_time()
     assert await one.enter("192.0.2.1", "192.0.2.2", "192.0.2.3") == Admission(FOUND, "192.0.2.2", FOUR)
-    assert one.asked == ["192.0.2.1", "192.0.2.2"]
+    assert sorted(one.asked) == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert trio.current_time() - before == pytest.approx(0.5)
+
+
+@virtual
+async def test_silence_of_all_takes_as_long_as_that_of_one_and_is_said_once(monkeypatch):
+    hosts = [f"192.0.2.{number}" for number in range(1, 4)]
+    one = Newcomer(monkeypatch, dict.fromkeys(hosts, SILENT))
+    one.delays_s = dict.fromkeys(hosts, 10.0)
+    before = trio.current_time()
+    with pytest.raises(FailedError) as caught:
+        await one.enter(*hosts)
+    assert trio.current_time() - before == pytest.approx(10.0)
+    said = "(192.0.2.1, 192.0.2.2, 192.0.2.3: did not answer within 10 s)"
+    assert caught.value.message == f"could not enter the cluster mesh {said}"
+
+
+@virtual
+async def test_many_neighbours_are_asked_some_at_a_time_and_not_for_ever(monkeypatch):
+    hosts = [f"192.0.2.{number}" for number in range(1, 200)]
+    one = Newcomer(monkeypatch, dict.fromkeys(hosts, SILENT))
+    one.delays_s = dict.fromkeys(hosts, 10.0)
+    before = trio.current_time()
+    with pytest.raises(FailedError):
+        await one.enter(*hosts)
+    assert trio.current_time() - before == pytest.approx(ALL_S)
+    assert len(one.asked) <= 3 * MEMBERS_AT_ONCE
+
+
+@virtual
+async def test_an_expired_token_is_said_once_and_ends_the_wait_for_the_silent(monkeypatch):
+    one = Newcomer(monkeypatch, {"192.0.2.1": NO, "192.0.2.2": NO, "192.0.2.3": SILENT})
+    one.delays_s = {"192.0.2.3": 10.0}
+    before = trio.current_time()
+    with pytest.raises(RefusedError) as caught:
+        await one.enter("192.0.2.1", "192.0.2.2", "192.0.2.3")
+    assert caught.value.message.count("expired") == 1
+    assert "192.0.2.3" not in caught.value.message
+    assert trio.current_time() - before < REFUSED_S + 0.1
 
 
 @virtual
 async def test_a_failure_says_what_each_of_them_said(monkeypatch):
     one = Newcomer(monkeypatch, {"192.0.2.1": NO, "192.0.2.2": AWAY})
-    with pytest.raises(RefusedError, match=r"expired; 192\.0\.2\.2: Connection refused\)") as caught:
+    with pytest.raises(RefusedError, match=r"\(192\.0\.2\.1: the invitation has expired\)") as caught:
         await one.enter("192.0.2.1", "192.0.2.2")
     assert caught.value.exit_status == 4
-    assert one.asked == ["192.0.2.1", "192.0.2.2"], "a refusal is not proven to be the inviter's"
+    one.answers["192.0.2.2"] = FOUND
+    one.delays_s = {"192.0.2.2": 1.0}
+    assert await one.enter("192.0.2.1", "192.0.2.2"), "a refusal is not proven to be the inviter's"
     one.answers = {"192.0.2.1": AWAY, "192.0.2.2": AWAY}
-    both = r"192\.0\.2\.1: Connection refused; 192\.0\.2\.2: Connection refused"
+    both = r"192\.0\.2\.1, 192\.0\.2\.2: Connection refused"
     with pytest.raises(FailedError, match=both) as caught:
         await one.enter("192.0.2.1", "192.0.2.2")
     assert caught.value.exit_status == 5

@@ -142,6 +142,8 @@ async def test_the_dead_and_the_departed_get_no_space():
     for number, state in enumerate((MemberState.ALIVE, MemberState.DEAD, MemberState.LEFT), 2):
         one.meet(f"{number:032x}", state)
         one.hear(Writer(f"{number:032x}").put(host(f"h{number}")))
+    one.meet(f"{5:032x}", MemberState.ALIVE)
+    one.hear(Writer(f"{5:032x}").put(host("h5", going_down=True)))  # it leaves, and has handed on what it had
     await one.networks.create(NetworkRequest(name="app"))
     assert {grant.to for grant in own_records(one, GrantRecord)} == {H2}
 
