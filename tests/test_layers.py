@@ -383,6 +383,7 @@ RECORD_SIDE = RECORD_PARTS | {
     "replication",
 }
 
+
 def files_of(package: str) -> dict[str, Path]:
     """The package's modules by name."""
     root = ROOTS[package]

@@ -356,7 +356,7 @@ class Swim:
                 if is_ours:
                     self._streams.write(stream, self._rounds.push_pull(join=message.join))
                 self._counts["push_pulls"] += 1
-                self._claims.merge(message.nodes, now)
+                self._claims.merge(message.nodes, now, peer=stream.peer)
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
