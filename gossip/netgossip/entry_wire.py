@@ -45,7 +45,7 @@ class Frames:
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if not 0 < length <= MAX_FRAME_BYTES:
-                raise WireError(f"a frame of {length} bytes")
+                raise WireError(f"a frame of an impossible length: {length} bytes")
             if len(self._buffer) < _LENGTH.size + length:
                 break
             frames.append(self._buffer[_LENGTH.size : _LENGTH.size + length])

@@ -82,6 +82,8 @@ class MemberTable:
         self._members: dict[NodeId, Member] = {own.node_id: own}
         self._changed_at: dict[NodeId, float] = {}
         self._live = 1
+        self._hosts: tuple[int, frozenset[str]] = (-1, frozenset())
+        """IP addresses of all members, at a revision."""
         self.revision = 0
         """Rises when a member comes, goes, or changes its address."""
 
@@ -128,6 +130,12 @@ class MemberTable:
         """Note later evidence for the state that we hold."""
         if incarnation > member.incarnation:
             self._members[member.node_id] = replace(member, incarnation=incarnation)
+
+    def is_members_host(self, host: str) -> bool:
+        """True for the IP address of a member, a dead one among them."""
+        if self._hosts[0] != self.revision:
+            self._hosts = self.revision, frozenset(member.address[0] for member in self._members.values())
+        return host in self._hosts[1]
 
     def changed_at(self, node_id: NodeId) -> float:
         """When the node took its present state, as far as we saw."""

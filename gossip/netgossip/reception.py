@@ -109,11 +109,11 @@ class Reception:
                 return  # forgotten since
             match item.message:
                 case Delta():
-                    yield from self._taking_delta(item.sender, item.message, now)
+                    yield from self._taking_delta(item, item.message, now)
                 case Ack():
                     yield from self._taking_ack(item.sender, item.message, now)
                 case Digest():
-                    self._on_digest(item.sender, item.message, now)
+                    self._on_digest(item, item.message, now)
                 case Same():
                     self._on_same(item.sender, item.message, now)
                 case Vector():
@@ -130,7 +130,8 @@ class Reception:
                     )
                     self._events += [answered] if answered is not None else []
 
-    def _taking_delta(self, sender: NodeId, delta: Delta, now: float) -> Pieces[None]:
+    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
+        sender = item.sender
         if delta.owner == self._node_id:
             self._hear_of_own(delta.scope, delta.version, None, now)
             return
@@ -138,6 +139,13 @@ class Reception:
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
+        if self._carriage.may_answer(item, now):
+            self._answer_delta(sender, delta, result)
+        if result is Merge.APPLIED:
+            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
+            self.look_for_synced(now)
+
+    def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)
         if result is Merge.GAP:
             held = self._table.base(delta.scope, delta.owner)
@@ -150,9 +158,6 @@ class Reception:
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
-        if result is Merge.APPLIED:
-            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
-            self.look_for_synced(now)
 
     def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
         self._hear_of_own(ack.scope, ack.held, None, now)
@@ -167,8 +172,10 @@ class Reception:
             # Usually its own push is under way; compare only if it does not come.
             self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
-    def _on_digest(self, sender: NodeId, digest: Digest, now: float) -> None:
-        scope = digest.scope
+    def _on_digest(self, item: Received, digest: Digest, now: float) -> None:
+        if not self._carriage.may_answer(item, now):
+            return
+        sender, scope = item.sender, digest.scope
         if self._table.concerns(scope):
             if self._dissemination.is_absent(sender, scope) and self._exchange.is_awaited(scope):
                 self._exchange.compare(scope, sender, now)  # it has entered since it said so

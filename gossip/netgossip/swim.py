@@ -103,6 +103,7 @@ class Swim:
             rng=rng,
             outgoing=self._outgoing,
             new_stream_id=new_stream_id,
+            is_member=self._table.is_members_host,
         )
         self._build_activities(rng, now, seeds)
         self._claims.announce(now)
@@ -166,7 +167,7 @@ class Swim:
         self._settle(now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
-        """A peer opened a stream; it is closed at once when there are too many."""
+        """A peer opened a stream; with too many open another one is closed (places.py)."""
         if not self._streams.accept(stream_id, peer, now):
             self._counts["refused_busy"] += 1
 
@@ -323,6 +324,7 @@ class Swim:
         self._claims.check_invariants()
         self._outgoing.rumours.check_invariants()
         self._detector.check_invariants()
+        self._streams.check_invariants()
         assert not self._claims.newcomers
 
     # Messages.

@@ -452,7 +452,10 @@ def test_streams_are_bounded_in_number_and_time() -> None:
     for number in range(40):
         machine.swim.accept_stream(1000 + number, address_of(number // 5), machine.now)
     closed = [c for c in machine.drain().streams if isinstance(c, StreamClose)]
-    assert len(closed) == 24
+    assert machine.swim.statistics()["streams_open"] == 8 + 4, (
+        "half for strangers, and four of the one member"
+    )
+    assert len(closed) == 28
     machine.run_until(NOW + 11)
     assert machine.swim.statistics()["streams_open"] == 0
 
