@@ -16,6 +16,7 @@ from typing import Any
 from netagent.config_kind import parse_seed
 from netagent.control.fields import Fields, name_of, text_of
 from netagent.errors import InputError
+from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Link, Policy, Port
@@ -327,26 +328,9 @@ def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_subnet(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
-    # IPv4: base, gateway and broadcast leave a /30 one address. IPv6: an endpoint has one offset in both families,
-    # and IPv4 has up to 2**20 of them.
-    shortest, longest = (8, 30) if subnet.version == 4 else (16, 108)
-    if not shortest <= subnet.prefixlen <= longest:
-        raise InputError(
-            f"{subnet} has no usable size",
-            thing=str(subnet),
-            hint=f"use a prefix length from {shortest} to {longest}",
-        )
-    if (
-        subnet.is_multicast
-        or subnet.is_loopback
-        or subnet.is_link_local
-        or subnet.network_address.is_unspecified
-    ):
-        raise InputError(
-            f"{subnet} is not for hosts: it is multicast, loopback, link-local or unspecified",
-            thing=str(subnet),
-            hint="use a private range such as 10.160.0.0/20",
-        )
+    flaw = subnet_flaw(subnet)
+    if flaw is not None:
+        raise InputError(f"{subnet} {flaw[0]}", thing=str(subnet), hint=flaw[1])
 
 
 def _mac(text: str) -> str:
