@@ -18,7 +18,7 @@ from netgossip.carriage import Carriage, Received
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.exchange import Exchange
-from netgossip.merge import Merge
+from netgossip.merge import EPOCH_LIMIT, Merge
 from netgossip.pieces import ENTRIES_A_PIECE, Pieces, Worklist
 from netgossip.presence import Presence
 from netgossip.record_streams import Arrived
@@ -135,7 +135,9 @@ class Reception:
         if delta.owner == self._node_id:
             self._hear_of_own(delta.scope, delta.version, None, now)
             return
-        result, event = yield from self._table.merging(delta, from_owner=sender == delta.owner)
+        # What is not of the owner's present start may be recorded, and does not correct what we hold.
+        from_owner = sender == delta.owner and item.fresh
+        result, event = yield from self._table.merging(delta, from_owner=from_owner)
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
@@ -247,6 +249,8 @@ class Reception:
         wanted = {}
         for owner, row in rows.items():
             have = self._table.version(scope, owner)
+            if row.version.epoch >= EPOCH_LIMIT and owner != sender:
+                continue  # of the owner alone
             if row.version > have:
                 wanted[owner] = self._table.base(scope, owner)
                 continue
