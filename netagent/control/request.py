@@ -18,6 +18,7 @@ from netagent.control.fields import Fields, name_of, text_of
 from netagent.errors import InputError
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.number import whole_number
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Link, Policy, Port
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
@@ -187,9 +188,12 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
 
 def count_untrusted(text: str) -> int:
     """How many packets. InputError."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PINGS):
-        raise InputError(f"{text!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}")
-    return int(text)
+    count = whole_number(text, 1, MAX_PINGS)
+    if count is None:
+        raise InputError(
+            f"{text[:80]!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}"
+        )
+    return count
 
 
 def drain_untrusted(value: Mapping[str, Any]) -> float | None:
