@@ -232,6 +232,8 @@ def _read_network(fields: Fields) -> NetworkRecord:
     )
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
+    if record.policy is Policy.LINKS and (record.multicast or record.host_access):
+        raise RecordError("policy: links excludes multicast and host_access")
     return record
 
 

@@ -77,7 +77,7 @@ networks = st.builds(
     multicast=st.booleans(),
     host_access=st.booleans(),
     revision=st.integers(0, 2**32 - 1),
-)
+).filter(lambda one: one.policy is Policy.OPEN or not (one.multicast or one.host_access))
 grants = st.builds(
     lambda network_id, first, size, to, hop: GrantRecord(network_id, first, first + size, to, hop),
     ids,
@@ -179,6 +179,8 @@ def test_oversized_and_deeply_nested_values_are_refused():
         (NETWORK, {"subnets": ("10.0.0.0/31",)}, "no usable size"),
         (NETWORK, {"subnets": ("10.0.0.0/20", "fd00::/120")}, "no usable size"),
         (NETWORK, {"mtu_bytes": 1279}, "too small for IPv6"),
+        (NETWORK, {"policy": Policy.LINKS, "multicast": True}, "excludes"),
+        (NETWORK, {"policy": Policy.LINKS, "host_access": True}, "excludes"),
         (NETWORK, {"mtu_bytes": 65500}, "mtu"),
         (NETWORK, {"subnets": ("fd00::/64", "10.0.0.0/20")}, "IPv4 first"),
         (NETWORK, {"mtu_bytes": 100}, "mtu"),
