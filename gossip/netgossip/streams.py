@@ -15,7 +15,7 @@ from typing import Final
 from netgossip.config import GossipConfig
 from netgossip.outgoing import Outgoing
 from netgossip.places import PlaceLimits, Places
-from netgossip.seal import Keyring, StreamReader, seal_stream
+from netgossip.seal import Keyring, SeenNonces, StreamReader, seal_stream
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
 
 PER_HOST_LIMIT: Final = 4
@@ -69,6 +69,7 @@ class StreamTable:
         self._outgoing = outgoing
         self._new_stream_id = new_stream_id
         self._streams: dict[StreamId, GossipStream] = {}
+        self._seen = SeenNonces()
         places = config.accepted_streams
         strangers = max(int(places * STRANGERS_SHARE), 1)
         limits = PlaceLimits(places, strangers, min(PER_HOST_LIMIT, places))
@@ -100,6 +101,7 @@ class StreamTable:
             label=self._label,
             labelled=purpose is Purpose.ACCEPTED,
             limit_bytes=self._config.stream_limit_bytes,
+            seen=self._seen if purpose is Purpose.ACCEPTED else None,
         )
         stream = self._streams[stream_id] = GossipStream(stream_id, purpose, peer, reader, deadline)
         return stream

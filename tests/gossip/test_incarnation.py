@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, said
-from swim_net import SwimNet, address_of, id_of
+from swim_net import KEY, LABEL, SwimNet, address_of, id_of
 
 from netgossip.config import GossipConfig
 from netgossip.incarnation import (
@@ -17,8 +18,9 @@ from netgossip.incarnation import (
     Ceilings,
     Departures,
 )
+from netgossip.seal import Keyring, seal_datagram
 from netgossip.types import Member, MemberState
-from netgossip.wire import Alive, Dead, Message, Suspect
+from netgossip.wire import Alive, Dead, Message, Suspect, encode, encode_compound
 
 WORST = INCARNATION_LIMIT - 1
 FORGED = [
@@ -110,6 +112,54 @@ def test_a_host_with_a_restored_disk_comes_back_however_far_behind() -> None:
     net.run_until(lambda: all(net.seen(host, MemberState.DEAD) == {id_of(1)} for host in hosts[1:]), 30)
     hosts[0] = net.add(1, seeds=(2,), incarnation=0)
     net.run_until(lambda: all(net.seen(host, MemberState.ALIVE) == everybody for host in hosts), 60)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_host_lives_again_as_soon_as_an_attacker_stops(seed: int) -> None:
+    """For twenty seconds a member that lies tells everyone, the victim too, whatever can be said of it, in large
+    steps and in small ones. Then the victim is alive for all, also after it and another have restarted."""
+    net = SwimNet(seed, GossipConfig.local())
+    hosts = net.cluster(4)
+    victim, other = hosts[1], hosts[2]
+    rng = random.Random(seed)
+    highest = 0
+    for _ in range(200):
+        for host in hosts:
+            held = host.swim.members()[victim.node_id].incarnation
+            highest = max(highest, held)
+            lies: list[Message] = []
+            for leap in (0, 1, rng.randint(1, LEAP_LIMIT), LEAP_LIMIT, 2**20, 2**31, WORST, 2**32 - 1):
+                incarnation = min(held + leap, 2**32 - 1)
+                accuser = rng.choice(hosts).node_id
+                lies += [
+                    Suspect(victim.node_id, incarnation, accuser),
+                    Dead(victim.node_id, incarnation, accuser),
+                    Dead(victim.node_id, incarnation, victim.node_id),
+                    Alive(victim.node_id, incarnation, address_of(77), b"a lie"),
+                    Alive(victim.node_id, incarnation, victim.address, b"a lie"),
+                ]
+            rng.shuffle(lies)
+            payload = seal_datagram(
+                encode_compound([encode(one) for one in lies]), keyring=Keyring([KEY]), label=LABEL, rng=rng
+            )
+            host.swim.handle_datagram(payload, address_of(77), net.now)
+            net.settle(host)
+        net.run_for(0.1)
+    assert highest < 4 * LEAP_LIMIT, "of 2**32"
+
+    def is_well() -> bool:
+        held = [host.swim.members()[victim.node_id] for host in net.hosts.values()]
+        own = net.hosts[victim.address].swim.members()[victim.node_id]
+        return all(one == own and one.state is MemberState.ALIVE for one in held)
+
+    net.run_until(is_well, 60)
+    for one in (victim, other):
+        remembered = tuple(one.swim.members().values())
+        net.crash(net.hosts[one.address])
+        net.run_for(1)
+        number = int(one.address[0].rpartition(".")[2])
+        net.add(number, remembered=remembered, incarnation=one.swim.incarnation)
+        net.run_until(is_well, 60)
 
 
 def test_a_recording_does_not_bring_back_who_left_and_was_forgotten() -> None:

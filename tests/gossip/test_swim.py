@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, said
-from swim_net import LABEL, Host, SwimNet, address_of, id_of
+from swim_net import KEY, LABEL, Host, SwimNet, address_of, id_of
 
 from netgossip.claims import CLASH_ANSWERS, CLASHES_LIMIT
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError
 from netgossip.incarnation import INCARNATION_LIMIT
 from netgossip.moves import RIVAL_TOLD_S
-from netgossip.seal import Keyring, seal_datagram
+from netgossip.seal import SEEN_LIMIT, Keyring, seal_datagram, seal_stream
 from netgossip.streams import Purpose
 from netgossip.types import (
     Address,
@@ -30,6 +30,7 @@ from netgossip.types import (
     StrangerHeard,
     StreamClose,
     StreamOpen,
+    StreamSend,
 )
 from netgossip.wire import (
     Ack,
@@ -39,6 +40,8 @@ from netgossip.wire import (
     PushPull,
     Suspect,
     UserMessage,
+    encode_node,
+    encode_push_pull,
 )
 
 
@@ -458,6 +461,26 @@ def test_streams_are_bounded_in_number_and_time() -> None:
     assert len(closed) == 28
     machine.run_until(NOW + 11)
     assert machine.swim.statistics()["streams_open"] == 0
+
+
+def test_a_recorded_full_exchange_is_not_answered_again() -> None:
+    """Its player holds no key, and would be sent all members each time."""
+    machine = Machine()
+    machine.drain()
+    message = encode_push_pull([encode_node(Member(PEER, address_of(2), MemberState.ALIVE, 1))], join=False)
+    streams = [
+        seal_stream(message, keyring=Keyring([KEY]), label=LABEL, rng=random.Random(seed), dialler=True)
+        for seed in range(SEEN_LIMIT + 2)
+    ]
+    answers = []
+    for number, data in enumerate([streams[0]] * 3 + streams[1:] + streams[1:2]):
+        machine.swim.accept_stream(1000 + number, address_of(2), machine.now)
+        machine.swim.handle_stream_data(1000 + number, data, machine.now)
+        answers.append(any(isinstance(one, StreamSend) for one in machine.drain().streams))
+    assert answers[:3] == [True, False, False]
+    assert all(answers[3:-1])
+    assert answers[-1], "what was seen is bounded"
+    assert machine.swim.statistics()["refused_malformed"] == 2
 
 
 def test_a_full_table_refuses_newcomers() -> None:
