@@ -110,12 +110,10 @@ class Claims:
         if held is None:
             self._welcome(claim, now, source=source, is_own_word=is_own_word)
             return
-        is_correction = (
-            is_own_word
-            and is_far_below(claim.incarnation, held.incarnation)
-            and (claim.address == held.address or not is_live(held))
-        )
-        if not is_correction and self._is_implausible(claim.node, claim.incarnation, now):
+        is_correction = is_own_word and self._is_correction(held, claim, now)
+        if is_correction:
+            self._ceilings.begin(claim.node, claim.incarnation, now)
+        elif self._is_implausible(claim.node, claim.incarnation, now):
             return
         if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
             if claim.address != held.address and is_live(held):
@@ -322,6 +320,14 @@ class Claims:
             return False
         self._counts["refused_incarnation"] += 1
         return True
+
+    def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
+        """A member's own word against what we were told of it: far below that; or above what can be, for us who were
+        away for longer than the ceiling knows of."""
+        if self._ceilings.is_above(claim.node, claim.incarnation, now):
+            return claim.address == held.address
+        is_same_place = claim.address == held.address or not is_live(held)
+        return is_same_place and is_far_below(claim.incarnation, held.incarnation)
 
     def _accused(self, claim: Suspect | Dead, now: float, source: Address | None) -> Member | None:
         """Whom a claim accuses; None when it is not to be followed any further."""

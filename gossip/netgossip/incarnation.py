@@ -9,8 +9,8 @@ exceed would silence the owner for as long as it is remembered. So three rules b
   all of it takes 34 years. The owner holds claims about itself to the same ceiling.
 - **Top range.** Accusations never raise an incarnation into the last 2**16: only what says "alive" does. So each
   accusation that was believed can be refuted.
-- **Own word.** What a node that came first heard lies about says itself, over a stream from its own address, is
-  believed also when it is far below what we hold: it would refuse to follow, and no one else can know better.
+- **Own word.** What a node says of itself, over a stream from the address that we hold for it, is believed also when
+  it is above the ceiling, or far below what we were told: it may refuse to follow, and no one else can know better.
 
 Departures are what is left of members that were forgotten: a recorded "alive" from before does not bring them back.
 They are lost when the process ends.
@@ -29,6 +29,9 @@ LEAP_LIMIT: Final = 4096
 """So far above the ceiling's base a claim may be at once. A node whose disk was restored from a backup lacks less."""
 RISE_PER_S: Final = 4.0
 """Faster than any node raises its incarnation for long: a refutation takes a rumour there and back."""
+FAR: Final = 64
+"""So far below what is held, a node's own word is no old one that was on its way. Within it, the node's own ceiling
+reaches what is held in 16 seconds, and it refutes."""
 DEPARTED_LIMIT: Final = 32_768
 """As many as there may be members: 5 MB. Beyond it the oldest departure is forgotten."""
 
@@ -61,8 +64,8 @@ class Ceilings:
 
 
 def is_far_below(incarnation: int, held: int) -> bool:
-    """True when a node at `incarnation` would refuse to follow a claim at `held`."""
-    return incarnation + LEAP_LIMIT < held
+    """True when a node at `incarnation` may refuse to follow a claim at `held` for long."""
+    return incarnation + FAR < held
 
 
 @dataclass(slots=True)

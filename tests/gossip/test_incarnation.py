@@ -103,6 +103,20 @@ def test_a_lie_to_a_newcomer_ends_with_the_members_own_word() -> None:
     assert machine.swim.members()[PEER] == truth, "and the lie does not come back"
 
 
+def test_who_was_away_for_a_year_believes_the_members_own_word() -> None:
+    remembered = Member(PEER, address_of(2), MemberState.ALIVE, 5)
+    machine = Machine(remembered=(remembered,))
+    claims = machine.swim._claims
+    truth = replace(remembered, incarnation=5_000_000)
+    claims.merge((truth,), NOW, peer=address_of(3))
+    claims.merge((replace(truth, address=address_of(9)),), NOW, peer=address_of(9))
+    assert machine.swim.members()[PEER] == remembered
+    claims.merge((truth,), NOW, peer=address_of(2))
+    assert machine.swim.members()[PEER] == truth
+    machine.hear(alive(2, 5_000_001))
+    assert machine.swim.members()[PEER].incarnation == 5_000_001
+
+
 def test_a_host_with_a_restored_disk_comes_back_however_far_behind() -> None:
     net = SwimNet(3, GossipConfig.local())
     hosts = [net.add(1, incarnation=100_000), *(net.add(n, seeds=(1,)) for n in (2, 3, 4))]
