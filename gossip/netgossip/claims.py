@@ -68,6 +68,8 @@ class Claims:
         self.suspicions: dict[NodeId, Suspicion] = {}
         self.moves = Moves(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
+        self.deceived: Address | None = None
+        """The last member that told us a lie about us: for the owner to exchange all with."""
         self.unconfirmed: set[NodeId] = set()
         """Members that we only remember: nobody with whom we had a full exchange has said that they are alive."""
         self._accused_at: dict[NodeId, float] = {}
@@ -100,8 +102,7 @@ class Claims:
     ) -> None:
         """Somebody says that a node is alive; `is_own_word`: it does so itself, over a stream from its address."""
         if claim.node == self._table.own_id:
-            if not self.is_leaving and not self._is_implausible(claim.node, claim.incarnation, now):
-                self._alive_about_us(claim, now)
+            self._alive_about_us(claim, now, source)
             return
         if not _speaks_ours(claim.vsn):
             self._counts["refused_version"] += 1
@@ -112,7 +113,7 @@ class Claims:
             return
         is_correction = is_own_word and self._is_correction(held, claim, now)
         if is_correction:
-            self._ceilings.begin(claim.node, claim.incarnation, now)
+            self._ceilings.correct(claim.node, claim.incarnation, now)
         elif self._is_implausible(claim.node, claim.incarnation, now):
             return
         if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
@@ -214,8 +215,11 @@ class Claims:
         """True once `leave` was called."""
         return self._table.own.state is MemberState.LEFT
 
-    def _alive_about_us(self, claim: Alive, now: float) -> None:
+    def _alive_about_us(self, claim: Alive, now: float, source: Address | None) -> None:
         own = self._table.own
+        if self._is_implausible(claim.node, claim.incarnation, now):
+            self._note_deceived(source)
+            return
         if self.is_leaving or claim.incarnation < own.incarnation:
             return
         if claim.address == own.address:
@@ -321,6 +325,11 @@ class Claims:
         self._counts["refused_incarnation"] += 1
         return True
 
+    def _note_deceived(self, source: Address | None) -> None:
+        """A member holds of us what we can't have reached, and can't refute: our own word ends that."""
+        if source is not None and self._table.is_members_host(source[0]):
+            self.deceived = source
+
     def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
         """A member's own word against what we were told of it: far below that; or above what can be, for us who were
         away for longer than the ceiling knows of."""
@@ -338,6 +347,8 @@ class Claims:
             self._counts["refused_incarnation"] += 1
             return None
         if self._is_implausible(claim.node, claim.incarnation, now):
+            if claim.node == self._table.own_id:
+                self._note_deceived(source)
             return None
         if claim.node == self._table.own_id:
             # Whoever says so: others may know the accuser.
@@ -393,7 +404,7 @@ class Claims:
 
     def _hold(self, member: Member, now: float) -> None:
         previous = self._table.put(member, now)
-        if previous is None or member.incarnation < previous.incarnation:
+        if not self._ceilings.knows(member.node_id):
             self._ceilings.begin(member.node_id, member.incarnation, now)
         if is_live(member) and (previous is None or not is_live(previous)):
             self.newcomers.append(member.node_id)

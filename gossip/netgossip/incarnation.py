@@ -46,6 +46,10 @@ class Ceilings:
         """The node's incarnation is known to be this one now."""
         self._base[node_id] = (incarnation, now)
 
+    def correct(self, node_id: NodeId, incarnation: int, now: float) -> None:
+        """The node says so itself. What others may still hold of it, against which it spoke, must not come back."""
+        self._base[node_id] = (incarnation + FAR - LEAP_LIMIT, now)
+
     def knows(self, node_id: NodeId) -> bool:
         """True once the node has a ceiling."""
         return node_id in self._base

@@ -385,6 +385,9 @@ class Swim:
                 self._rounds.note_newcomer(node_id, now)
         self._claims.newcomers.clear()
         self._claims.moves.ask(self._detector.prober.next_sequence)
+        if self._claims.deceived is not None:
+            deceived, self._claims.deceived = self._claims.deceived, None
+            self._rounds.tell(deceived, now)
         self._absentees.dial_due(now)
 
     def _reap(self, now: float) -> None:
