@@ -9,8 +9,8 @@ from __future__ import annotations
 MAX_DIGITS = 20
 """Leading zeros among them."""
 
-MAX_PID = (1 << 22) - 1
-"""The kernel's PID_MAX_LIMIT."""
+MAX_PID = (1 << 31) - 1
+"""Of the type pid_t; the kernel gives no greater than 2**22."""
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:
