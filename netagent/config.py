@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from netagent import config_kind as kind
 from netagent.errors import InputError
+from netagent.model.allowed import underlay_flaw
 from netagent.model.ids import nearest_name
 
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
@@ -247,6 +249,13 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             f"advertise is {advertise} and bind is {bind}: nobody could reach the one at the other",
             thing="advertise",
             hint="give both of one family, or one of them alone",
+        )
+    is_named = advertise and not ipaddress.ip_address(advertise).is_unspecified
+    if is_named and (flaw := underlay_flaw(advertise)):
+        raise InputError(
+            f"advertise is {advertise}, which {flaw}",
+            thing="advertise",
+            hint="give an address of this host that the others reach",
         )
     values["name"] = values["name"] or _default_name()
     return Config(**{_BY_NAME[name].field: value for name, value in values.items()})

@@ -32,7 +32,20 @@ def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
     return line
 
 
-class _JournalFormatter(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
+    """Escapes what can't be shown: a message may repeat what a stranger said, which must not begin a line of its own
+    or command a terminal. Tracebacks keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
+        if not record.message.isprintable():
+            record.message = "".join(
+                one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
+                for one in record.message
+            )
+        return super().formatMessage(record)
+
+
+class _JournalFormatter(_PlainFormatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}"
 
@@ -45,7 +58,7 @@ def configure(level: str) -> None:
     if "JOURNAL_STREAM" in os.environ:
         handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     handler.addFilter(_in_one_line)
     root.addHandler(handler)
     root.setLevel(level.upper())

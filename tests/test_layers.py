@@ -335,7 +335,7 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.integrations", "netagent.log", "netagent.membership", "netagent.memory", "netagent.service",
         "netagent.state_dir", "netagent.supervision", "netagent.usecases.drain", "netgossip",
     },
-    "netagent.cli": {"netagent.control.client", "netagent.errors"},
+    "netagent.cli": {"netagent.control.client", "netagent.errors", "netagent.model.number"},
     "netagent.install": {"netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},
     "netagent.cli.doctor": {"netagent.cli", "netagent.doctor.alone", "netagent.errors"},

@@ -69,12 +69,14 @@ NEVER: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message of a member. `proven`: neither a replay nor of a start that has not shown to be live."""
+    """One message of a member. `proven`: neither a replay nor of a start that has not shown to be live. `fresh`: of
+    its present start, though on a stream, where it may be late."""
 
     sender: NodeId
     epoch: int
     message: Message
     proven: bool
+    fresh: bool
 
 
 @dataclass(slots=True)
@@ -135,7 +137,11 @@ class Carriage:
             join_handler=join_handler,
             commands=self._commands,
             counts=self.counts,
+            is_member=self._is_peers_host,
+            rng=rng,
         )
+        self._hosts: frozenset[str] | None = None
+        """IP addresses of all peers; None: to be made anew."""
 
     # Peers and sending
 
@@ -143,6 +149,8 @@ class Carriage:
         """Know a peer, its new address, or (None) know it no more. True for another address than before."""
         self._now = now
         known = self._peers.get(node_id)
+        if known is None or known.address != address:
+            self._hosts = None
         has_moved = known is not None and address is not None and known.address != address
         if address is None:
             peer = self._peers.pop(node_id, None)
@@ -161,6 +169,11 @@ class Carriage:
             self.counts["early"] += early
             self.counts["refused_sender_is_not_a_member"] -= early
         return has_moved
+
+    def _is_peers_host(self, host: str) -> bool:
+        if self._hosts is None:
+            self._hosts = frozenset(peer.address[0] for peer in self._peers.values())
+        return host in self._hosts
 
     def greet(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove this start of its, if it has not yet."""
@@ -198,6 +211,13 @@ class Carriage:
             peer.outbox.append((encoded, isinstance(message, IDEMPOTENT)))
             peer.outbox_bytes += len(encoded)
             self._ready[node_id] = None
+
+    def may_answer(self, received: Received, now: float) -> bool:
+        """Whether what a message asks for is answered; what is unproven is once a second for each peer."""
+        if received.fresh or self._greetings.may_answer(received.sender, now):
+            return True
+        self.counts["unanswered"] += 1
+        return False
 
     def has_room(self, node_id: NodeId) -> bool:
         """True when more bulk for the peer would not be dropped: ask before encoding some."""
@@ -239,14 +259,17 @@ class Carriage:
         for message in messages:
             match message:
                 case Hello(nonce):
-                    self.send(opened.sender, Welcome(nonce))
+                    if fresh or self._greetings.may_answer(opened.sender, now, is_greeting=True):
+                        self.send(opened.sender, Welcome(nonce))
+                    else:
+                        self.counts["unanswered"] += 1
                 case Welcome(nonce):
                     if self._greetings.is_answer(opened.sender, nonce):
                         fresh = proven = True
                         if self._opener.admit(opened):
                             self._admitted.append(opened.sender)
                 case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
-                    received.append(Received(opened.sender, opened.epoch, message, proven))
+                    received.append(Received(opened.sender, opened.epoch, message, proven, fresh))
                 case _:
                     # When hosts meet, each speaks before the other's proof has come; it will be said again.
                     self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
@@ -307,6 +330,10 @@ class Carriage:
         """When `handle_deadline` has something to do."""
         dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
         return min(self._greetings.next_deadline(), dialled, self._accepted.next_deadline())
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself."""
+        self._accepted.check_invariants()
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Everything to send."""

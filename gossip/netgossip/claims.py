@@ -11,6 +11,8 @@ Where this differs from memberlist, in ways that its nodes tolerate:
 - A live member that appears under another address is believed after its old address failed to answer one ping
   (moves.py). memberlist refuses it until it has been declared dead.
 - Accusers must be members. A rumour's author that nobody knows has been the start of storms.
+- An incarnation that cannot be true is refused, and a member that was forgotten comes back only above the
+  incarnation at which it departed (incarnation.py).
 - A node that leaves refutes nothing any more, least of all the echo of its own leave.
 """
 
@@ -22,7 +24,8 @@ from typing import Final
 
 from netgossip.awareness import Awareness
 from netgossip.config import GossipConfig
-from netgossip.members import INCARNATION_LIMIT, MemberTable, Verdict, is_live, judge
+from netgossip.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_far_below
+from netgossip.members import MemberTable, Verdict, is_live, judge
 from netgossip.moves import Moves, alive
 from netgossip.outgoing import Outgoing
 from netgossip.suspicion import Suspicion
@@ -65,12 +68,16 @@ class Claims:
         self.suspicions: dict[NodeId, Suspicion] = {}
         self.moves = Moves(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
+        self.deceived: Address | None = None
+        """The last member that told us a lie about us: for the owner to exchange all with."""
         self.unconfirmed: set[NodeId] = set()
         """Members that we only remember: nobody with whom we had a full exchange has said that they are alive."""
         self._accused_at: dict[NodeId, float] = {}
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
         self._clashes: dict[Address, _Clash] = {}
+        self._ceilings = Ceilings()
+        self._departures = Departures()
 
     def remember(self, member: Member, now: float) -> None:
         """Believe what we knew before a restart, and let the probes find out. No rumour."""
@@ -78,8 +85,6 @@ class Claims:
             return
         if member.state is MemberState.SUSPECT:
             member = replace(member, state=MemberState.ALIVE)
-        if member.incarnation >= INCARNATION_LIMIT:
-            return
         self._hold(member, now)
         if is_live(member):
             self.unconfirmed.add(member.node_id)
@@ -92,21 +97,26 @@ class Claims:
 
     # Claims.
 
-    def alive(self, claim: Alive, now: float, *, source: Address | None = None) -> None:
-        """Somebody says that a node is alive."""
-        if self._is_refused(claim.node, claim.incarnation):
-            return
+    def alive(
+        self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
+    ) -> None:
+        """Somebody says that a node is alive; `is_own_word`: it does so itself, over a stream from its address."""
         if claim.node == self._table.own_id:
-            self._alive_about_us(claim, now)
+            self._alive_about_us(claim, now, source)
             return
         if not _speaks_ours(claim.vsn):
             self._counts["refused_version"] += 1
             return
         held = self._table.get(claim.node)
         if held is None:
-            self._welcome(claim, now)
+            self._welcome(claim, now, source=source, is_own_word=is_own_word)
             return
-        if judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
+        is_correction = is_own_word and self._is_correction(held, claim, now)
+        if is_correction:
+            self._ceilings.correct(claim.node, claim.incarnation, now)
+        elif self._is_implausible(claim.node, claim.incarnation, now):
+            return
+        if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
             if claim.address != held.address and is_live(held):
                 self.moves.note(claim, now)
                 return
@@ -153,9 +163,9 @@ class Claims:
         elif verdict is Verdict.RAISE:
             self._table.raise_incarnation(held, claim.incarnation)
 
-    def merge(self, nodes: tuple[Member, ...], now: float) -> None:
-        """A full exchange. The dead of others are suspects to us, so that they get a chance to refute; but what we
-        only remember of a life before counts less than what somebody saw since."""
+    def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
+        """A full exchange with whoever is at `peer`. The dead of others are suspects to us, so that they get a chance
+        to refute; but what we only remember of a life before counts less than what somebody saw since."""
         is_first, self._merged = not self._merged, True
         for node in nodes:
             is_known = node.node_id in self._table
@@ -166,7 +176,9 @@ class Claims:
                     self._hold(node, now)
                 continue
             if node.state is MemberState.ALIVE or not is_known:
-                self.alive(Alive(node.node_id, node.incarnation, node.address, node.meta, node.vsn), now)
+                is_own_word = node.state is MemberState.ALIVE and node.address[0] == peer[0]
+                source = node.address if is_own_word else None
+                self.alive(alive(node), now, source=source, is_own_word=is_own_word)
             if is_first and node.state is MemberState.DEAD and node.node_id in self.unconfirmed:
                 self.dead(Dead(node.node_id, node.incarnation, self._table.own_id), now)
             elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
@@ -179,6 +191,8 @@ class Claims:
     def announce(self, now: float, *, address: Address | None = None, meta: bytes | None = None) -> None:
         """Publish a change of ours, or just that we are here."""
         own = self._table.own
+        if not self._ceilings.knows(own.node_id):
+            self._ceilings.begin(own.node_id, own.incarnation, now)
         if address is not None or meta is not None:
             own = replace(
                 own,
@@ -201,8 +215,11 @@ class Claims:
         """True once `leave` was called."""
         return self._table.own.state is MemberState.LEFT
 
-    def _alive_about_us(self, claim: Alive, now: float) -> None:
+    def _alive_about_us(self, claim: Alive, now: float, source: Address | None) -> None:
         own = self._table.own
+        if self._is_implausible(claim.node, claim.incarnation, now):
+            self._note_deceived(source)
+            return
         if self.is_leaving or claim.incarnation < own.incarnation:
             return
         if claim.address == own.address:
@@ -234,7 +251,7 @@ class Claims:
     def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
         own = self._table.own
         raised = max(own.incarnation, incarnation) + 1
-        if raised >= INCARNATION_LIMIT:
+        if raised >= 2**32:
             self._counts["refused_incarnation"] += 1
             return
         self._counts["refutations"] += 1
@@ -295,23 +312,43 @@ class Claims:
     # Steps of the above.
 
     def _remove(self, node_id: NodeId) -> None:
+        self._departures.note(node_id, self._table.view[node_id].incarnation)
+        self._ceilings.forget(node_id)
         self._table.remove(node_id)
         self._accused_at.pop(node_id, None)
         self._outgoing.rumours.discard(node_id)
         self._outgoing.event(MemberReaped(node_id))
 
-    def _is_refused(self, node_id: NodeId, incarnation: int) -> bool:
-        if incarnation >= INCARNATION_LIMIT:
-            self._counts["refused_incarnation"] += 1
-            return True
-        return self.is_leaving and node_id == self._table.own_id
+    def _is_implausible(self, node_id: NodeId, incarnation: int, now: float) -> bool:
+        if not self._ceilings.is_above(node_id, incarnation, now):
+            return False
+        self._counts["refused_incarnation"] += 1
+        return True
+
+    def _note_deceived(self, source: Address | None) -> None:
+        """A member holds of us what we can't have reached, and can't refute: our own word ends that."""
+        if source is not None and self._table.is_members_host(source[0]):
+            self.deceived = source
+
+    def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
+        """A member's own word against what we were told of it: far below that; or above what can be, for us who were
+        away for longer than the ceiling knows of."""
+        if self._ceilings.is_above(claim.node, claim.incarnation, now):
+            return claim.address == held.address
+        is_same_place = claim.address == held.address or not is_live(held)
+        return is_same_place and is_far_below(claim.incarnation, held.incarnation)
 
     def _accused(self, claim: Suspect | Dead, now: float, source: Address | None) -> Member | None:
         """Whom a claim accuses; None when it is not to be followed any further."""
-        if self._is_refused(claim.node, claim.incarnation):
-            return None
         held = self._table.get(claim.node)
-        if held is None:
+        if held is None or (claim.node == self._table.own_id and self.is_leaving):
+            return None
+        if claim.incarnation > max(held.incarnation, INCARNATION_LIMIT - 1):
+            self._counts["refused_incarnation"] += 1
+            return None
+        if self._is_implausible(claim.node, claim.incarnation, now):
+            if claim.node == self._table.own_id:
+                self._note_deceived(source)
             return None
         if claim.node == self._table.own_id:
             # Whoever says so: others may know the accuser.
@@ -327,11 +364,33 @@ class Claims:
             return None
         return held
 
-    def _welcome(self, claim: Alive, now: float) -> None:
+    def _welcome(
+        self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
+    ) -> None:
         if len(self._table) >= self._config.max_members:
             self._counts["refused_full"] += 1
             return
+        if claim.incarnation >= INCARNATION_LIMIT and not is_own_word:
+            self._counts["refused_incarnation"] += 1
+            return
+        departed = self._departures.incarnation(claim.node)
+        is_old = departed is not None and claim.incarnation <= departed
+        if (
+            departed is not None
+            and is_old
+            and not (is_own_word and is_far_below(claim.incarnation, departed))
+        ):
+            self._refuse_departed(claim, departed, now, is_told=source is not None)
+            return
+        self._departures.forget(claim.node)
         self._believe_alive(claim, now)
+
+    def _refuse_departed(self, claim: Alive, departed: int, now: float, *, is_told: bool) -> None:
+        """A recording, or the member is back with a counter that its disk has lost: told, it goes on above it."""
+        self._counts["refused_departed"] += 1
+        if is_told and self._departures.may_tell(claim.node, now, self._config.probe_interval_s):
+            accusation = Dead(claim.node, departed, self._table.own_id)
+            self._outgoing.send(claim.address, accusation, is_live=False)
 
     def _believe_alive(self, claim: Alive, now: float) -> None:
         self.suspicions.pop(claim.node, None)
@@ -345,6 +404,8 @@ class Claims:
 
     def _hold(self, member: Member, now: float) -> None:
         previous = self._table.put(member, now)
+        if not self._ceilings.knows(member.node_id):
+            self._ceilings.begin(member.node_id, member.incarnation, now)
         if is_live(member) and (previous is None or not is_live(previous)):
             self.newcomers.append(member.node_id)
         if previous is None or (previous.state, previous.address, previous.meta) != (

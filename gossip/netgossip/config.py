@@ -48,7 +48,8 @@ class GossipConfig:
     """Largest message on a stream, compressed or not: 40,000 members at 104 bytes. A peer can make us buffer so
     much before it has proven that it holds the key."""
     accepted_streams: int = 16
-    """Open at once. Together with the limit above: at most 64 MiB for streams of strangers."""
+    """Open at once, half of them for addresses that are not members'. Together with the limit above: at most 64 MiB
+    for streams of strangers."""
     max_members: int = 32_768
     """Further nodes are refused and counted."""
 

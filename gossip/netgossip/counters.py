@@ -9,7 +9,7 @@ _STREAMS: Final = ("push_pulls", "streams_failed", "peer_errors", "user_messages
 _CLAIMS: Final = ("suspicions", "deaths_declared", "refutations", "accusations", "identity_clashes")
 _REFUSED: Final = (
     *("no_label", "other_label", "wrong_key", "not_encrypted", "malformed", "not_for_us", "unknown_accuser"),
-    *("incarnation", "version", "address", "full", "busy", "relay", "unexpected"),
+    *("incarnation", "departed", "version", "address", "full", "busy", "relay", "unexpected"),
 )
 
 COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for reason in _REFUSED))

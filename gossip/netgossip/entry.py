@@ -39,6 +39,7 @@ from netgossip.entry_wire import (
     Refusal,
     addresses_of,
     frame_of,
+    printable,
     refusal_frame,
     refusal_untrusted,
     sized,
@@ -196,7 +197,7 @@ class InviterConversation:
         fields = unpack_untrusted(body, "proof")
         try:
             public_key, name, signature = fields
-            public_key, name = sized(public_key, PUBLIC_KEY_BYTES), typed(name, str)[:63]
+            public_key, name = sized(public_key, PUBLIC_KEY_BYTES), printable(typed(name, str)[:63])
             if not verify(public_key, typed(signature, bytes), b"newcomer" + self._secrets.transcript):
                 raise ValueError("the signature is wrong")
         except ValueError as error:

@@ -45,7 +45,7 @@ class Frames:
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if not 0 < length <= MAX_FRAME_BYTES:
-                raise WireError(f"a frame of {length} bytes")
+                raise WireError(f"a frame of an impossible length: {length} bytes")
             if len(self._buffer) < _LENGTH.size + length:
                 break
             frames.append(self._buffer[_LENGTH.size : _LENGTH.size + length])
@@ -68,7 +68,12 @@ def refusal_untrusted(frame: bytes) -> Refusal | None:
     if not frame.startswith(msgpack.packb(["refused", ""])[:-1]):
         return None
     fields = unpack_untrusted(frame, "refusal")
-    return Refusal("".join(c for c in str(fields[1])[:300] if c.isprintable()))
+    return Refusal(printable(str(fields[1])[:300]))
+
+
+def printable(text: str) -> str:
+    """Without control characters, which would reach a terminal or a log."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def unpack_untrusted(body: bytes, what: str) -> list[Any]:

@@ -18,10 +18,12 @@ The same frame is a datagram's whole payload and, several in a row, a stream.
   displaces the sender's former one, higher or lower: liveness decides, not the number, so a host with a restored
   disk gets in and a recording does not.
 - On streams (whose frames may come long after later datagrams) only messages count that may be repeated: deltas,
-  digests, vectors, wants. Their versions order them, not their arrival.
-- Before admission, and in frames that were sealed before it, only those count which also say nothing of the present:
-  deltas and digests. An old vector would confirm that a restarted node holds all there is, and one old want, played
-  again and again, would have us send whole logs.
+  digests, vectors, wants. Their versions order them, not their arrival. The counters of a sender's streams rise from
+  one stream to the next.
+- Before admission, in frames that were sealed before it, and in frames of a stream that came once before, only those
+  count which also say nothing of the present: deltas and digests. They are answered once a second. An old vector
+  would confirm that a restarted node holds all there is, and one old want, played again and again, would have us send
+  whole logs.
 
 Rejected: a handshake before the first byte (a round trip lost on each first contact; most messages don't need it),
 and a persisted table of everybody's last epoch (a file to write for each restart of each peer).
@@ -112,6 +114,11 @@ class ReplayWindow:
         self._seen |= 1 << -ahead
         return True
 
+    def has_seen(self, counter: int) -> bool:
+        """True for a counter of the window that came; unlike for `accept`, what lies before it counts as not seen."""
+        behind = self._highest - counter
+        return 0 <= behind < WINDOW and bool(self._seen >> behind & 1)
+
 
 class Sealer:
     """Our own frames. The epoch is one start of ours, see the module's theory."""
@@ -146,7 +153,8 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authentic frame. `fresh`: sealed after its session was admitted. `proven`: that, and not a replay."""
+    """An authentic frame. `fresh`: sealed after its session was admitted, and on a stream not seen on an earlier one.
+    `proven`: that, and not a replay."""
 
     sender: NodeId
     epoch: int
@@ -159,11 +167,13 @@ class Opened:
 class _Session:
     """One sender as we know it: the admitted epoch with its first counter, and the ciphers used of late."""
 
-    __slots__ = ("ciphers", "epoch", "first", "window")
+    __slots__ = ("ciphers", "epoch", "first", "streamed", "window")
 
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.first = 0
+        self.streamed = 0
+        """The highest counter that came on a stream."""
         self.window = ReplayWindow(0)
         self.ciphers: dict[tuple[bytes, int], AESGCM] = {}
 
@@ -203,7 +213,9 @@ class Opener:
         session = self._sessions.get(frame.sender)
         if session is None or session.epoch is None:
             return True
-        return frame.epoch > session.epoch or (frame.epoch == session.epoch and not frame.fresh)
+        return frame.epoch > session.epoch or (
+            frame.epoch == session.epoch and frame.counter <= session.first
+        )
 
     def admit(self, frame: Opened) -> bool:
         """`frame` proved its session live: it is the sender's current one. True when it was not so before."""
@@ -211,6 +223,7 @@ class Opener:
         if session.epoch == frame.epoch:
             return False
         session.epoch, session.first, session.window = frame.epoch, frame.counter, ReplayWindow(frame.counter)
+        session.streamed = frame.counter
         return True
 
     def open_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool = False) -> Opened:
@@ -243,6 +256,11 @@ class Opener:
         if proven and not session.window.accept(header.counter):
             raise WireError("replayed")
         fresh = current and header.counter > session.first
+        if stream and fresh:
+            # A sender has one stream to us at a time. So what is not above all that came is of a stream that has
+            # broken, or was recorded: it may bring content, and says nothing of the present.
+            fresh = header.counter > session.streamed and not session.window.has_seen(header.counter)
+            session.streamed = header.counter if fresh else session.streamed
         return Opened(header.sender, header.epoch, header.counter, body, fresh, proven)
 
     def _ring(self) -> dict[bytes, bytes]:

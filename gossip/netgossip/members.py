@@ -6,8 +6,8 @@ left and belief only goes up. So whoever hears all claims, in whatever order, co
 
 memberlist differs in one point, to its harm: a dead member's stored incarnation is not raised by later evidence of
 its death, and an old "alive" that was delayed can resurrect it (dead at 2, dead at 10 ignored, then alive at 5).
-Here belief never falls back. Another difference is that the dead and the left are remembered for days, so that they
-can be dialled and told.
+Here belief never falls back, but for lies that their subject contradicts itself (incarnation.py). Another difference
+is that the dead and the left are remembered for days, so that they can be dialled and told.
 """
 
 from __future__ import annotations
@@ -19,10 +19,6 @@ from types import MappingProxyType
 from typing import Final
 
 from netgossip.types import Member, MemberState, NodeId
-
-INCARNATION_LIMIT: Final = 2**32 - 2**16
-"""Claims from here on are ignored: whoever could push a victim's incarnation to 2**32 - 1 would silence it for
-good, because no refutation lies above it. The clock is never consulted."""
 
 
 class Verdict(enum.Enum):
@@ -86,6 +82,8 @@ class MemberTable:
         self._members: dict[NodeId, Member] = {own.node_id: own}
         self._changed_at: dict[NodeId, float] = {}
         self._live = 1
+        self._hosts: tuple[int, frozenset[str]] = (-1, frozenset())
+        """IP addresses of all members, at a revision."""
         self.revision = 0
         """Rises when a member comes, goes, or changes its address."""
 
@@ -133,6 +131,12 @@ class MemberTable:
         if incarnation > member.incarnation:
             self._members[member.node_id] = replace(member, incarnation=incarnation)
 
+    def is_members_host(self, host: str) -> bool:
+        """True for the IP address of a member, a dead one among them."""
+        if self._hosts[0] != self.revision:
+            self._hosts = self.revision, frozenset(member.address[0] for member in self._members.values())
+        return host in self._hosts[1]
+
     def changed_at(self, node_id: NodeId) -> float:
         """When the node took its present state, as far as we saw."""
         return self._changed_at.get(node_id, 0.0)
@@ -152,4 +156,4 @@ class MemberTable:
         """The count of live members is right, and ourselves are live or leaving, never dead."""
         assert self._live == sum(map(is_live, self._members.values()))
         assert self.own.state in (_ALIVE, _LEFT)
-        assert all(m.incarnation < INCARNATION_LIMIT for m in self._members.values())
+        assert all(0 <= m.incarnation < 2**32 for m in self._members.values())

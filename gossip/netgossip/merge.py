@@ -6,12 +6,20 @@ import enum
 from typing import Final
 
 from netgossip.record_log import RecordLog
-from netgossip.record_wire import Delta
+from netgossip.record_wire import ENTRIES_LIMIT, Delta
 from netgossip.types import Version
 
 LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
-host is planned to carry."""
+host is planned to carry. There are at most ENTRIES_LIMIT of them, however small: with what each takes beside, a log
+takes at most 18 MiB."""
+TABLE_LIMIT_BYTES: Final = 512 * 1024 * 1024
+"""All logs together, with what entries take beside keys and values: 500,000 endpoint records. What another's log
+would add beyond is refused, and what is held stays; our own changes are never refused for it."""
+EPOCH_LIMIT: Final = 1 << 62
+"""Epochs from here on are believed only of the owner itself: it can outrun whatever anyone else says of its log."""
+EPOCH_LEAP: Final = 1 << 20
+"""So far beyond EPOCH_LIMIT, or its own epoch above that, the owner follows what peers say that they hold."""
 
 
 class Merge(enum.Enum):
@@ -25,7 +33,8 @@ class Merge(enum.Enum):
     DIVERGED = "diverged"
     """It does not lead to the content it announces: ask for the whole log."""
     REFUSED = "refused"
-    """Of a scope that we do not hold, of our own log, or of a log that is too large."""
+    """Of a scope that we do not hold, of our own log, of a log that is too large, of an epoch that only its owner
+    could tell, or too much with all that we hold."""
 
 
 def uselessness(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:
@@ -46,8 +55,13 @@ def uselessness(delta: Delta, log: RecordLog | None, have: Version, *, from_owne
     return None
 
 
-def contradiction(delta: Delta, digest: int, size_bytes: int) -> Merge | None:
+def contradiction(delta: Delta, digest: int, size_bytes: int, entries: int) -> Merge | None:
     """Why a delta that led to this content must not be applied; None: it may."""
     if digest != delta.digest:
         return Merge.DIVERGED
-    return Merge.REFUSED if size_bytes > LOG_LIMIT_BYTES else None
+    return Merge.REFUSED if size_bytes > LOG_LIMIT_BYTES or entries > ENTRIES_LIMIT else None
+
+
+def is_plausible(epoch: int, own_epoch: int) -> bool:
+    """Whether the owner, at `own_epoch`, may go above an epoch at which a peer says to hold its log."""
+    return epoch < max(EPOCH_LIMIT, own_epoch) + EPOCH_LEAP

@@ -18,7 +18,7 @@ from netgossip.carriage import Carriage, Received
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.exchange import Exchange
-from netgossip.merge import Merge
+from netgossip.merge import EPOCH_LIMIT, Merge
 from netgossip.pieces import ENTRIES_A_PIECE, Pieces, Worklist
 from netgossip.presence import Presence
 from netgossip.record_streams import Arrived
@@ -113,11 +113,11 @@ class Reception:
                 return  # forgotten since
             match item.message:
                 case Delta():
-                    yield from self._taking_delta(item.sender, item.message, now)
+                    yield from self._taking_delta(item, item.message, now)
                 case Ack():
                     yield from self._taking_ack(item.sender, item.message, now)
                 case Digest():
-                    self._on_digest(item.sender, item.message, now)
+                    self._on_digest(item, item.message, now)
                 case Same():
                     self._on_same(item.sender, item.message, now)
                 case Vector():
@@ -134,14 +134,34 @@ class Reception:
                     )
                     self._events += [answered] if answered is not None else []
 
-    def _taking_delta(self, sender: NodeId, delta: Delta, now: float) -> Pieces[None]:
+    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
+        sender = item.sender
         if delta.owner == self._node_id:
             self._hear_of_own(delta.scope, delta.version, None, now)
             return
-        result, event = yield from self._table.merging(delta, from_owner=sender == delta.owner)
+        # What is not of the owner's present start may be recorded, and does not correct what we hold.
+        from_owner = sender == delta.owner and item.fresh
+        result, event = yield from self._table.merging(delta, from_owner=from_owner)
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
+        if self._carriage.may_answer(item, now):
+            self._answer_delta(sender, delta, result)
+        if result in (Merge.APPLIED, Merge.KNOWN):
+            held = self._table.version(delta.scope, delta.owner)
+            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
+        if result is Merge.APPLIED:
+            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
+            self.look_for_synced(now)
+            owner = delta.owner
+            if (
+                owner != sender
+                and self._presence.is_live(owner)
+                and not self._presence.is_in(owner, delta.scope)
+            ):
+                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
+
+    def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)
         if result is Merge.GAP:
             held = self._table.base(delta.scope, delta.owner)
@@ -154,18 +174,6 @@ class Reception:
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
-        if result in (Merge.APPLIED, Merge.KNOWN):
-            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
-        if result is Merge.APPLIED:
-            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
-            self.look_for_synced(now)
-            owner = delta.owner
-            if (
-                owner != sender
-                and self._presence.is_live(owner)
-                and not self._presence.is_in(owner, delta.scope)
-            ):
-                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
 
     def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
         # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
@@ -181,8 +189,10 @@ class Reception:
             # Usually its own push is under way; compare only if it does not come.
             self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
-    def _on_digest(self, sender: NodeId, digest: Digest, now: float) -> None:
-        scope = digest.scope
+    def _on_digest(self, item: Received, digest: Digest, now: float) -> None:
+        if not self._carriage.may_answer(item, now):
+            return
+        sender, scope = item.sender, digest.scope
         if self._table.concerns(scope):
             if self._dissemination.is_absent(sender, scope) and self._exchange.is_awaited(scope):
                 self._exchange.compare(scope, sender, now)  # it has entered since it said so
@@ -287,6 +297,8 @@ class Reception:
         wanted = {}
         for owner, row in rows.items():
             have = self._table.version(scope, owner)
+            if row.version.epoch >= EPOCH_LIMIT and owner != sender:
+                continue  # of the owner alone
             if row.version > have:
                 wanted[owner] = self._table.base(scope, owner)
                 continue

@@ -16,6 +16,10 @@ from netgossip.pieces import ENTRIES_A_PIECE, Pieces
 from netgossip.types import Entry, Log, Version
 
 MODULUS: Final = 1 << 128
+ENTRY_BYTES: Final = 512
+"""What an entry takes beside its key and value: 282 bytes here, and what the application makes of it."""
+LOG_BYTES: Final = 2048
+"""What a log takes beside its entries."""
 
 
 class RecordLog:
@@ -57,6 +61,11 @@ class RecordLog:
     def version(self) -> Version:
         """Names the content."""
         return Version(self.epoch, self.head)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return self.size_bytes + len(self.entries) * ENTRY_BYTES + LOG_BYTES
 
     def since(self, sequence: int) -> tuple[Entry, ...]:
         """The entries above `sequence`, in order; costs in proportion to their number."""

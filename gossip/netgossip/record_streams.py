@@ -1,12 +1,13 @@
 """Streams that others open to the record port: of members, who send frames, and of newcomers, who converse.
 
-Whoever opens one is a stranger until a frame of his was found authentic. Therefore a stream may stand still only for
-the stream timeout, a conversation lasts no longer than that in all, and neither all strangers together nor one host
-alone can take every place.
+Whoever opens one is a stranger until a frame on it was found to be of a member's present session. Therefore a stream
+may stand still only for the stream timeout, a conversation lasts no longer than that in all, an unproven stream gives
+way to others, and a proven one gets a place whatever strangers do (places.py).
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,14 +16,26 @@ from typing import Final, Protocol, TypeAlias
 from netgossip.config import GossipConfig
 from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.frame import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
+from netgossip.places import PlaceLimits, Places
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """One message on a stream, buffered only after each of its frames was found authentic."""
-ACCEPTED_STREAMS: Final = 64
+UNPROVEN_MESSAGE_BYTES: Final = 1024 * 1024
+"""The same before the stream is proven: what is authentic may be a recording. It comes again once proven."""
+PARTIAL_LIMIT_BYTES: Final = 128 * 1024 * 1024
+"""Of messages that are not whole yet, on all streams together: eight of the largest."""
+UNPROVEN_STREAMS: Final = 64
 """Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
+STRANGERS_LIMIT: Final = 48
+"""Of them, from addresses that are not members': the others are kept for members."""
 PER_HOST_LIMIT: Final = 8
-"""Of them. A member opens one at a time; a few more for joins, and for old ones whose end we have not heard of."""
+"""Of them, from one address. A member opens one at a time; a few more for joins, and for old ones whose end we have
+not heard of."""
+PROVEN_STREAMS: Final = 256
+"""Of as many members, at once."""
+REASONS_LIMIT: Final = 200
+"""There are about 60."""
 NEVER: Final = float("inf")
 
 
@@ -63,12 +76,14 @@ class _Accepted:
 
 
 def count_refusal(counts: Counter[str], error: WireError) -> None:
-    """Under the reason, without the particulars after its colon; what is only early is no refusal to worry about."""
+    """Under the reason, without the particulars after its colon; what is only early is no refusal to worry about. At
+    most REASONS_LIMIT reasons have a counter of their own, whatever a reason may be made from."""
     if isinstance(error, EarlyError):
         counts["early"] += 1
         return
     reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
-    counts["refused_" + reason.replace(" ", "_").replace("-", "_")] += 1
+    name = "refused_" + reason.replace(" ", "_").replace("-", "_")
+    counts[name if name in counts or len(counts) < REASONS_LIMIT else "refused_otherwise"] += 1
 
 
 class AcceptedStreams:
@@ -82,6 +97,8 @@ class AcceptedStreams:
         join_handler: JoinHandler | None,
         commands: list[StreamCommand],
         counts: Counter[str],
+        is_member: Callable[[str], bool],
+        rng: random.Random,
     ) -> None:
         self._timeout_s = config.stream_timeout_s
         self._opener = opener
@@ -89,15 +106,19 @@ class AcceptedStreams:
         self._commands = commands
         self._counts = counts
         self._streams: dict[StreamId, _Accepted] = {}
+        limits = PlaceLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
+        self._places = Places(limits, is_member=is_member, rng=rng)
+        self._partial_bytes = 0
 
     def accept(self, stream_id: StreamId, address: Address, now: float) -> None:
-        """Somebody dialled us; with too many open the stream is closed at once."""
-        of_host = sum(stream.address[0] == address[0] for stream in self._streams.values())
-        if len(self._streams) >= ACCEPTED_STREAMS or of_host >= PER_HOST_LIMIT:
+        """Somebody dialled us. With too many open an unproven stream is closed."""
+        self._displace(self._places.enter(stream_id, address[0]))
+        self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
+
+    def _displace(self, victim: StreamId | None) -> None:
+        if victim is not None:
             self._counts["refused_too_many_streams"] += 1
-            self._commands.append(StreamClose(stream_id))
-        else:
-            self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
+            self.end(victim)
 
     def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
         """The messages that these bytes complete. A stream that is refused is closed and counted. The caller ends a
@@ -148,20 +169,34 @@ class AcceptedStreams:
                 raise WireError("replayed")
             stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
             stream.deadline = now + self._timeout_s
-            stream.partial += opened.body
-            if len(stream.partial) > MESSAGE_LIMIT_BYTES:
-                raise WireError("message too large")
+            if opened.fresh:
+                self._displace(self._places.prove(stream_id, opened.sender))
+            self._append(stream_id, stream, opened.body)
             stream.is_over = bool(header.flags & LAST)
             if stream.is_over or not header.flags & MORE:
                 arrived.append(Arrived(stream_id, opened, stream.partial, stream.is_over))
+                self._partial_bytes -= len(stream.partial)
                 stream.partial = bytearray()
             if stream.is_over:
                 break
         return arrived
 
+    def _append(self, stream_id: StreamId, stream: _Accepted, body: bytes) -> None:
+        is_proven = self._places.is_proven(stream_id)
+        limit_bytes = MESSAGE_LIMIT_BYTES if is_proven else UNPROVEN_MESSAGE_BYTES
+        if len(stream.partial) + len(body) > limit_bytes:
+            raise WireError("message too large")
+        if self._partial_bytes + len(body) > PARTIAL_LIMIT_BYTES:
+            raise WireError("too much at once on all streams")
+        stream.partial += body
+        self._partial_bytes += len(body)
+
     def end(self, stream_id: StreamId) -> None:
         """Close a stream, if it is open."""
-        if self._streams.pop(stream_id, None) is not None:
+        self._places.leave(stream_id)
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._partial_bytes -= len(stream.partial)
             self._commands.append(StreamClose(stream_id))
 
     def handle_deadline(self, now: float) -> None:
@@ -169,6 +204,11 @@ class AcceptedStreams:
         for stream_id in [i for i, stream in self._streams.items() if stream.deadline <= now]:
             self._counts["streams_timed_out"] += 1
             self.end(stream_id)
+
+    def check_invariants(self) -> None:
+        """What is counted is what is there."""
+        self._places.check_invariants()
+        assert self._partial_bytes == sum(len(stream.partial) for stream in self._streams.values())
 
     def next_deadline(self) -> float:
         """When the next one has stood still for too long."""

@@ -33,6 +33,11 @@ COUNTER_LIMIT: Final = 1 << 63
 KEY_LIMIT_BYTES: Final = 255
 VALUE_LIMIT_BYTES: Final = 64 * 1024
 """Of one entry. An endpoint record has some 100 to 400 bytes."""
+ENTRIES_LIMIT: Final = 20_000
+"""Of one log, and so of one delta, deletions among them: twenty times the most that one host is planned to carry."""
+ROWS_LIMIT: Final = 65_536
+"""Entries and rows in one body: twice as many logs as there may be members. Each takes some 300 bytes of memory, and
+may take as few as five on the wire."""
 PAYLOAD_LIMIT_BYTES: Final = 1000
 """Of a request or response: with all wrapping it stays one datagram."""
 SIGNATURE_LIMIT_BYTES: Final = 128
@@ -259,6 +264,7 @@ class _Reader:
         self._unpacker.feed(body)
         self._size = len(body)
         self._left = 0
+        self._rows_left = ROWS_LIMIT
 
     def begin(self) -> bool:
         """True when another message follows."""
@@ -321,11 +327,14 @@ class _Reader:
     def version(self) -> Version:
         return Version(self.integer(), self.integer())
 
-    def count(self, fields: int) -> int:
+    def count(self, fields: int, *, most: int = ROWS_LIMIT) -> int:
         """A number of rows of `fields` positions each, which must be there."""
         count = self.integer()
         if count * fields > self._left:
             raise WireError("fewer rows than announced")
+        if count > min(most, self._rows_left):
+            raise WireError("more rows than there may be")
+        self._rows_left -= count
         return count
 
 
@@ -337,7 +346,7 @@ def _parse_delta(reader: _Reader) -> Pieces[Message]:
         raise WireError("a delta whose bounds contradict each other")
     entries: dict[bytes, Entry] = {}
     last = base
-    for number in range(1, reader.count(3) + 1):
+    for number in range(1, reader.count(3, most=ENTRIES_LIMIT) + 1):
         key = reader.data(least=1, most=KEY_LIMIT_BYTES)
         sequence = reader.integer()
         if not last < sequence <= head:

@@ -341,6 +341,7 @@ class Replication:
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
         self._table.check_invariants()
+        self._carriage.check_invariants()
         self._exchange.check_invariants()
         known = self._presence.members_of(CLUSTER_SCOPE) or frozenset()
         assert self._node_id not in known

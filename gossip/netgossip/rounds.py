@@ -141,9 +141,13 @@ class Rounds:
         # The dead and those that left are accused (detector.py); what they answer tells their address.
         if member is not None and (not is_live(member) or member.address == ping.reply_to):
             return
-        if now >= self._strayed_at:
+        self.tell(ping.reply_to, now)
+
+    def tell(self, address: Address, now: float) -> None:
+        """Exchange all with a member that holds something wrong, once a probe interval."""
+        if now >= self._strayed_at and not self._claims.is_leaving:
             self._strayed_at = now + self._config.probe_interval_s
-            self.dial(ping.reply_to, Purpose.PUSH_PULL, now)
+            self.dial(address, Purpose.PUSH_PULL, now)
 
     def dial(self, address: Address, purpose: Purpose, now: float) -> None:
         """Begin a full exchange."""

@@ -31,6 +31,9 @@ NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 KEY_BYTES: Final = (16, 24, 32)
 
+SEEN_LIMIT: Final = 4096
+"""Accepted streams that are remembered: some hours of full exchanges, in 0.5 MB."""
+
 LAST_MESSAGE_TYPE: Final = 13
 """memberlist's highest message type: a first byte above it, the label's apart, is not memberlist at all."""
 
@@ -157,13 +160,40 @@ def seal_stream(
     return label_header(label) + sealed if dialler else sealed
 
 
+class SeenNonces:
+    """The nonces of the last streams that were accepted, by which a recorded one is known: it would be answered with
+    all that we hold. Older recordings than the last SEEN_LIMIT are not known; versions order what they say."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, None] = {}
+
+    def is_new(self, nonce: bytes) -> bool:
+        """True the first time that `nonce` comes."""
+        if nonce in self._seen:
+            return False
+        if len(self._seen) >= SEEN_LIMIT:
+            del self._seen[next(iter(self._seen))]
+        self._seen[nonce] = None
+        return True
+
+
 class StreamReader:
     """Collects the one message that a peer sends on a stream, from bytes in any cut.
 
-    `labelled`: the peer dialled, so a label must come first. At most `limit_bytes` are kept.
+    `labelled`: the peer dialled, so a label must come first. At most `limit_bytes` are kept. A message whose nonce is
+    in `seen` is refused.
     """
 
-    def __init__(self, *, keyring: Keyring, label: bytes, labelled: bool, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        label: bytes,
+        labelled: bool,
+        limit_bytes: int,
+        seen: SeenNonces | None = None,
+    ) -> None:
+        self._seen = seen
         self._keyring = keyring
         self._label = label
         self._labelled = labelled
@@ -189,7 +219,11 @@ class StreamReader:
         if len(self._buffer) > 5 + size:
             raise WireError("bytes follow the stream's message")
         header = bytes(self._buffer[:5])
-        return self._keyring.open_untrusted(bytes(self._buffer[5:]), header + self._label)
+        message = self._keyring.open_untrusted(bytes(self._buffer[5:]), header + self._label)
+        # After it was opened: what is not authentic must not fill the memory of what is.
+        if self._seen is not None and not self._seen.is_new(bytes(self._buffer[6 : 6 + NONCE_BYTES])):
+            raise WireError("a recorded stream")
+        return message
 
     def _take_label(self) -> bool:
         """True once the label has been read and removed."""

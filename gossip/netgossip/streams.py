@@ -1,6 +1,7 @@
 """The membership's streams: what each is for, how much may come in, how long it may take.
 
-Each carries one message in each direction. The dialler writes first; who was dialled answers and closes.
+Each carries one message in each direction. The dialler writes first; who was dialled answers and closes. Until that
+message is whole the dialler is unproven, so accepted streams give way to others (places.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Final
 
 from netgossip.config import GossipConfig
 from netgossip.outgoing import Outgoing
-from netgossip.seal import Keyring, StreamReader, seal_stream
+from netgossip.places import PlaceLimits, Places
+from netgossip.seal import Keyring, SeenNonces, StreamReader, seal_stream
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
 
 PER_HOST_LIMIT: Final = 4
 """Of the accepted streams, so that one host cannot take all places."""
+STRANGERS_SHARE: Final = 0.5
+"""Of the accepted streams, for addresses that are not members': the others are kept for members."""
 
 
 class Purpose(enum.Enum):
@@ -56,6 +60,7 @@ class StreamTable:
         rng: random.Random,
         outgoing: Outgoing,
         new_stream_id: Callable[[], StreamId],
+        is_member: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._keyring = keyring
@@ -64,6 +69,11 @@ class StreamTable:
         self._outgoing = outgoing
         self._new_stream_id = new_stream_id
         self._streams: dict[StreamId, GossipStream] = {}
+        self._seen = SeenNonces()
+        places = config.accepted_streams
+        strangers = max(int(places * STRANGERS_SHARE), 1)
+        limits = PlaceLimits(places, strangers, min(PER_HOST_LIMIT, places))
+        self._places = Places(limits, is_member=is_member, rng=rng)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -78,13 +88,12 @@ class StreamTable:
         return stream.stream_id
 
     def accept(self, stream_id: StreamId, peer: Address, now: float) -> bool:
-        """A peer opened a stream. False, and it is closed, when there are too many."""
-        open_peers = [s.peer[0] for s in self._streams.values() if s.purpose is Purpose.ACCEPTED]
-        if len(open_peers) >= self._config.accepted_streams or open_peers.count(peer[0]) >= PER_HOST_LIMIT:
-            self._outgoing.stream(StreamClose(stream_id))
-            return False
+        """A peer opened a stream. False when another one had to be closed for it."""
+        victim = self._places.enter(stream_id, peer[0])
+        if victim is not None:
+            self.close(victim)
         self._add(stream_id, peer, Purpose.ACCEPTED, now + self._config.stream_timeout_s)
-        return True
+        return victim is None
 
     def _add(self, stream_id: StreamId, peer: Address, purpose: Purpose, deadline: float) -> GossipStream:
         reader = StreamReader(
@@ -92,6 +101,7 @@ class StreamTable:
             label=self._label,
             labelled=purpose is Purpose.ACCEPTED,
             limit_bytes=self._config.stream_limit_bytes,
+            seen=self._seen if purpose is Purpose.ACCEPTED else None,
         )
         stream = self._streams[stream_id] = GossipStream(stream_id, purpose, peer, reader, deadline)
         return stream
@@ -106,6 +116,7 @@ class StreamTable:
 
     def close(self, stream_id: StreamId, *, is_broken: bool = False) -> None:
         """The stream is over; one that is broken has nothing left to close."""
+        self._places.leave(stream_id)
         if self._streams.pop(stream_id, None) is not None and not is_broken:
             self._outgoing.stream(StreamClose(stream_id))
 
@@ -116,6 +127,10 @@ class StreamTable:
     def expired(self, now: float) -> list[GossipStream]:
         """Those that took too long."""
         return [stream for stream in self._streams.values() if now >= stream.deadline]
+
+    def check_invariants(self) -> None:
+        """No more are open than may be."""
+        self._places.check_invariants()
 
     def next_deadline(self) -> float:
         """When the next one has taken too long."""

@@ -103,6 +103,7 @@ class Swim:
             rng=rng,
             outgoing=self._outgoing,
             new_stream_id=new_stream_id,
+            is_member=self._table.is_members_host,
         )
         self._build_activities(rng, now, seeds)
         self._claims.announce(now)
@@ -166,7 +167,7 @@ class Swim:
         self._settle(now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
-        """A peer opened a stream; it is closed at once when there are too many."""
+        """A peer opened a stream; with too many open another one is closed (places.py)."""
         if not self._streams.accept(stream_id, peer, now):
             self._counts["refused_busy"] += 1
 
@@ -323,6 +324,7 @@ class Swim:
         self._claims.check_invariants()
         self._outgoing.rumours.check_invariants()
         self._detector.check_invariants()
+        self._streams.check_invariants()
         assert not self._claims.newcomers
 
     # Messages.
@@ -356,7 +358,7 @@ class Swim:
                 if is_ours:
                     self._streams.write(stream, self._rounds.push_pull(join=message.join))
                 self._counts["push_pulls"] += 1
-                self._claims.merge(message.nodes, now)
+                self._claims.merge(message.nodes, now, peer=stream.peer)
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
@@ -383,6 +385,9 @@ class Swim:
                 self._rounds.note_newcomer(node_id, now)
         self._claims.newcomers.clear()
         self._claims.moves.ask(self._detector.prober.next_sequence)
+        if self._claims.deceived is not None:
+            deceived, self._claims.deceived = self._claims.deceived, None
+            self._rounds.tell(deceived, now)
         self._absentees.dial_due(now)
 
     def _reap(self, now: float) -> None:

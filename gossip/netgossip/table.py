@@ -31,10 +31,18 @@ from hashlib import blake2b
 from typing import Final
 
 from netgossip.errors import UsageError
-from netgossip.merge import LOG_LIMIT_BYTES, Merge, contradiction, uselessness
+from netgossip.merge import (
+    EPOCH_LIMIT,
+    LOG_LIMIT_BYTES,
+    TABLE_LIMIT_BYTES,
+    Merge,
+    contradiction,
+    is_plausible,
+    uselessness,
+)
 from netgossip.pieces import ENTRIES_A_PIECE, Pieces, at_once
-from netgossip.record_log import MODULUS, RecordLog
-from netgossip.record_wire import COUNTER_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
+from netgossip.record_log import ENTRY_BYTES, MODULUS, RecordLog
+from netgossip.record_wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -50,6 +58,8 @@ from netgossip.types import (
 OWN_SCOPES_LIMIT: Final = 4096
 """Scopes with a log of ours that peers may make us begin by telling that they hold one: four times the networks that
 one host is planned to be in during its life."""
+DROPPED_LIMIT = 65_536
+"""Versions of logs that were dropped; the oldest goes first, and a copy of that log may come back."""
 
 
 class Table:
@@ -71,6 +81,8 @@ class Table:
         self._held: set[Scope] = {CLUSTER_SCOPE}
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
+        self._weight_bytes = 0
+        """Of all logs."""
         self._dropped: dict[tuple[Scope, NodeId], Version] = {}
         self._own_scopes: set[Scope] = set()
         self._own_dropped: dict[Scope, Version] = {}
@@ -156,6 +168,7 @@ class Table:
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
         """Give the next versions to changes (None deletes). Changes nothing. Raises UsageError."""
         heads: dict[Scope, int] = {}
+        counts: dict[Scope, int] = {}
         sizes: dict[Scope, int] = {}
         entries = []
         for scope, key, value in changes:
@@ -169,6 +182,10 @@ class Table:
             sizes[scope] = sizes.get(scope, log.size_bytes if log else 0) + len(key) + len(value or b"")
             if value is not None and sizes[scope] > LOG_LIMIT_BYTES:
                 raise UsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
+            counts[scope] = counts.get(scope, len(log.entries) if log else 0)
+            counts[scope] += 0 if log and key in log.entries else 1
+            if value is not None and counts[scope] > ENTRIES_LIMIT:
+                raise UsageError(f"our log of scope {scope.hex()} would exceed {ENTRIES_LIMIT} entries")
             heads[scope] = heads.get(scope, log.head if log else 0) + 1
             version = Version(log.epoch if log else 1, heads[scope])
             entries.append(Entry(scope, self._node_id, key, value, version))
@@ -191,9 +208,9 @@ class Table:
 
     def _commit_scope(self, scope: Scope, group: list[Entry], now: float) -> EntriesChanged:
         log = self._own(scope)
-        self._collect(scope, log, now)
         applied = []
         self._subtract(scope, self._node_id, log)
+        self._collect(scope, log, now)
         for entry in group:
             log.head += 1
             current = Entry(scope, self._node_id, entry.key, entry.value, Version(log.epoch, log.head))
@@ -219,8 +236,8 @@ class Table:
         log = self._logs.get(scope, {}).get(self._node_id)
         own = log.version if log is not None else self._own_dropped.get(scope, NO_VERSION)
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
-        if same_past or heard.epoch >= COUNTER_LIMIT - 1:
-            return ()  # an epoch that nobody reaches by restoring disks is a lie, and could not be outrun
+        if same_past or not is_plausible(heard.epoch, own.epoch):
+            return ()  # an epoch that nobody reaches by restoring disks is a lie, and others refuse it as well
         if not self.concerns(scope) and len(self._own_scopes) >= OWN_SCOPES_LIMIT:
             return ()  # a peer that invents scopes in which we were makes no more than this grow
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
@@ -289,6 +306,8 @@ class Table:
                 self._subtract(scope, owner, log)
                 del self._logs[scope][owner]
                 self._dropped[scope, owner] = log.version
+                if len(self._dropped) > DROPPED_LIMIT:
+                    del self._dropped[next(iter(self._dropped))]
 
     def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
         """Apply a delta of another owner's log, if it brings us forward (merge.py)."""
@@ -321,12 +340,17 @@ class Table:
     def _useless(self, delta: Delta, *, from_owner: bool) -> Merge | None:
         if delta.owner == self._node_id or delta.scope not in self._held:
             return Merge.REFUSED
+        if delta.epoch >= EPOCH_LIMIT and not from_owner:
+            return Merge.REFUSED
         log = self._logs.get(delta.scope, {}).get(delta.owner)
         return uselessness(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
 
     def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
         """`log` is made of the delta alone."""
-        if contradiction(delta, log.digest, log.size_bytes) is not None:
+        if contradiction(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
+            return Merge.REFUSED, None
+        held = self._logs.get(delta.scope, {}).get(delta.owner)
+        if self._is_too_much(log.weight_bytes - (held.weight_bytes if held is not None else 0)):
             return Merge.REFUSED, None
         self._dropped.pop((delta.scope, delta.owner), None)
         self._put(delta, log)
@@ -336,11 +360,16 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """`log` is a copy of the one that we hold, with `fresh`."""
-        if (refused := contradiction(delta, log.digest, log.size_bytes)) is not None:
+        if (refused := contradiction(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
             return refused, None
+        if self._is_too_much(log.weight_bytes - self._logs[delta.scope][delta.owner].weight_bytes):
+            return Merge.REFUSED, None
         log.reach(delta.head, delta.collected)
         self._put(delta, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
+
+    def _is_too_much(self, growth_bytes: int) -> bool:
+        return growth_bytes > 0 and self._weight_bytes + growth_bytes > TABLE_LIMIT_BYTES
 
     def _put(self, delta: Delta, log: RecordLog) -> None:
         logs = self._logs.setdefault(delta.scope, {})
@@ -353,8 +382,12 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """A few, in place: a copy of a large log would cost more."""
-        if (refused := contradiction(delta, *log.outlook(fresh))) is not None:
+        digest, size_bytes = log.outlook(fresh)
+        added = sum(entry.key not in log.entries for entry in fresh)
+        if (refused := contradiction(delta, digest, size_bytes, len(log.entries) + added)) is not None:
             return refused, None
+        if self._is_too_much(size_bytes - log.size_bytes + added * ENTRY_BYTES):
+            return Merge.REFUSED, None
         self._subtract(delta.scope, delta.owner, log)
         for entry in fresh:
             log.put(entry)
@@ -385,9 +418,11 @@ class Table:
 
     def _add(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
         self._fingerprints[scope] = (self.fingerprint(scope) + self._row_hash(owner, log)) % MODULUS
+        self._weight_bytes += log.weight_bytes
 
     def _subtract(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
         self._fingerprints[scope] = (self.fingerprint(scope) - self._row_hash(owner, log)) % MODULUS
+        self._weight_bytes -= log.weight_bytes
 
     def check_invariants(self) -> None:
         """Raise AssertionError if what is kept up step by step is not what the entries say."""
@@ -398,6 +433,8 @@ class Table:
                 assert all(entry.owner == owner and entry.scope == scope for entry in log.entries.values())
             rows = sum(self._row_hash(owner, log) for owner, log in logs.items())
             assert self.fingerprint(scope) == rows % MODULUS
+        every = (log for logs in self._logs.values() for log in logs.values())
+        assert self._weight_bytes == sum(log.weight_bytes for log in every)
 
 
 def _changed(

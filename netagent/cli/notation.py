@@ -10,6 +10,7 @@ import os.path
 import re
 
 from netagent.errors import InputError
+from netagent.model.number import MAX_DIGITS, whole_number
 
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", re.ASCII)
 _UNITS_S = (86400, 3600, 60, 1)
@@ -28,9 +29,10 @@ def port_of(text: str) -> dict[str, object]:
     """`[NAME=]80[/tcp]`."""
     name, equals, rest = text.rpartition("=")
     number, slash, protocol = rest.partition("/")
-    if not number.isdecimal() or (equals and not name) or (slash and not protocol):
-        raise InputError(f"{text!r} is not a port", thing=text, hint="write 80/tcp or NAME=80/tcp")
-    port: dict[str, object] = {"number": int(number)}
+    found = whole_number(number, 0, 10**MAX_DIGITS)  # the agent says which are ports
+    if found is None or (equals and not name) or (slash and not protocol):
+        raise InputError(f"{text[:80]!r} is not a port", thing=text[:80], hint="write 80/tcp or NAME=80/tcp")
+    port: dict[str, object] = {"number": found}
     if name:
         port["name"] = name
     if protocol:

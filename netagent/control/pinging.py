@@ -24,6 +24,7 @@ from netagent.doctor.visiting import visit
 from netagent.errors import InputError, NoError
 from netagent.membership import question
 from netagent.model.ids import HostId
+from netagent.model.number import whole_number
 from netagent.model.records import Policy
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.row import LocalEndpointRow
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_ADDRESSES = 8
 """Of a service with many replicas the first are asked."""
-_PORTS = range(1, 1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,10 @@ def _split(text: str) -> tuple[str, int | None]:
         return text, None
     if not colon:
         return name, None
-    if not port.isascii() or not port.isdigit() or int(port) not in _PORTS or not name:
-        raise InputError(f"{port!r} is no port", thing=text, hint="take a number from 1 to 65535")
-    return name, int(port)
+    number = whole_number(port, 1, 65535)
+    if number is None or not name:
+        raise InputError(f"{port[:80]!r} is no port", thing=text[:80], hint="take a number from 1 to 65535")
+    return name, number
 
 
 async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:

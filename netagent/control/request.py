@@ -16,7 +16,9 @@ from typing import Any
 from netagent.config_kind import parse_seed
 from netagent.control.fields import Fields, name_of, text_of
 from netagent.errors import InputError
+from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.number import whole_number
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Link, Policy, Port
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
@@ -189,9 +191,12 @@ def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
 
 def count_untrusted(text: str) -> int:
     """How many packets. InputError."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PINGS):
-        raise InputError(f"{text!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}")
-    return int(text)
+    count = whole_number(text, 1, MAX_PINGS)
+    if count is None:
+        raise InputError(
+            f"{text[:80]!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}"
+        )
+    return count
 
 
 def drain_untrusted(value: Mapping[str, Any]) -> float | None:
@@ -330,26 +335,9 @@ def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_subnet(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
-    # IPv4: base, gateway and broadcast leave a /30 one address. IPv6: an endpoint has one offset in both families,
-    # and IPv4 has up to 2**20 of them.
-    shortest, longest = (8, 30) if subnet.version == 4 else (16, 108)
-    if not shortest <= subnet.prefixlen <= longest:
-        raise InputError(
-            f"{subnet} has no usable size",
-            thing=str(subnet),
-            hint=f"use a prefix length from {shortest} to {longest}",
-        )
-    if (
-        subnet.is_multicast
-        or subnet.is_loopback
-        or subnet.is_link_local
-        or subnet.network_address.is_unspecified
-    ):
-        raise InputError(
-            f"{subnet} is not for hosts: it is multicast, loopback, link-local or unspecified",
-            thing=str(subnet),
-            hint="use a private range such as 10.160.0.0/20",
-        )
+    flaw = subnet_flaw(subnet)
+    if flaw is not None:
+        raise InputError(f"{subnet} {flaw[0]}", thing=str(subnet), hint=flaw[1])
 
 
 def _mac(text: str) -> str:

@@ -391,6 +391,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"packets from {address} are refused: {reason}",
             "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
         }
+    yield from _held_words(cluster)
     if cluster.gossip.inbox.heard.clash:
         yield {
             "code": "identity",
@@ -409,6 +410,22 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
     yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent, "name members with --seeds")
+
+
+def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
+    """Hosts that live, of which another host says that they are gone for good."""
+    for word in cluster.gossip.inbox.words.waiting[:5]:
+        named = (cluster.live.view.hosts.get(one) for one in (word.writer, word.host))
+        writer, host = (
+            one.unique_name if one is not None else short
+            for one, short in zip(named, (word.writer[:8], word.host[:8]), strict=True)
+        )
+        left_s = max(word.due_at - trio.current_time(), 0.0)
+        yield {
+            "code": "said-gone",
+            "message": f"{writer} says that {host}, which lives, is gone for good; it counts in {left_s:.0f} s",
+            "cure": f"if that is wrong, type `netagent forget {writer} --force` on {host}: then neither word counts",
+        }
 
 
 def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:

@@ -25,9 +25,6 @@ _KERNEL_PROTOCOL, _KERNEL_METRIC6 = 2, 256
 _DEFAULT_METRIC = 8192
 """Whatever other default route a container has or gets comes before ours: runtimes and people give theirs less."""
 
-WIDEST_PREFIX = 3
-"""Anything wider stands for "everywhere": a default route, or the halves and eighths by which VPNs make one."""
-
 
 class Route(NamedTuple):
     """A destination and the device that leads there; 0 where there are several or none."""
@@ -148,13 +145,3 @@ def decode_main(body: bytes) -> Route | None:
     """The same of the main table, where the routes of a device's addresses are; None for others, which few packets
     ask: whoever has several uplinks often copies all routes to a table for each."""
     return decode(body) if _HEADER.unpack_from(body)[4] == _MAIN_TABLE else None
-
-
-def is_particular(destination: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    """True for a destination that a network of ours could overlap by mistake."""
-    return not (
-        destination.prefixlen <= WIDEST_PREFIX
-        or destination.is_multicast
-        or destination.is_link_local
-        or destination.is_loopback
-    )

@@ -9,10 +9,11 @@ from contextlib import closing
 
 from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_at
 from netagent.datapath.netlink import Netlink, Request, open_socket
-from netagent.datapath.route import RTM_GETROUTE, decode, is_particular, route_request_body
+from netagent.datapath.route import RTM_GETROUTE, decode, route_request_body
 from netagent.datapath.state import is_ours
 from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose, is_fixed, listed
 from netagent.errors import FailedError, InputError
+from netagent.model.allowed import is_particular
 
 # Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
 _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))

@@ -15,6 +15,7 @@ import trio
 
 from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
 from netagent.model.ids import nearest_name
+from netagent.model.number import MAX_PID, whole_number
 from netagent.usecases.targets import Target, netns_of_pid
 
 ASK_S = 5.0
@@ -125,8 +126,7 @@ def _properties(text: str) -> dict[str, str]:
 
 
 def _pid(text: str) -> int:
-    digits = text.strip()
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
+    return whole_number(text.strip(), 0, MAX_PID) or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,8 @@ def _append(pieces: list[tuple[Range, HostId]], piece: Range, owner: HostId) -> 
     pieces.append((piece, owner))
 
 
+MOST_HOPS = 1 << 24
+"""So often no part of a network's space is handed on: every second for half a year."""
 MAX_SHARES = 256
 """Hosts that get a share when a network is created: 256 grants are one message of about 12 kB. More hosts ask."""
 
@@ -174,7 +176,10 @@ def inherit(
     network_id: NetworkId, space: Space, heir: HostId, gone: Collection[HostId]
 ) -> tuple[GrantRecord, ...]:
     """The grants by which the heir takes what the hosts in `gone` owned. Its own ranges beside them go along, so that
-    space which comes and goes does not crumble."""
+    space which comes and goes does not crumble.
+
+    A hop above MOST_HOPS is a lie of one of them, which no longer counts once it is gone: no hop could be above it.
+    """
     runs: list[list[tuple[Range, HostId]]] = []
     for held, owner in space.ranges:
         if owner != heir and owner not in gone:
@@ -184,7 +189,13 @@ def inherit(
         else:
             runs.append([(held, owner)])
     return tuple(
-        GrantRecord(network_id, run[0][0].first, run[-1][0].last, heir, max(held.hop for held, _ in run) + 1)
+        GrantRecord(
+            network_id,
+            run[0][0].first,
+            run[-1][0].last,
+            heir,
+            min(max(held.hop for held, _ in run), MOST_HOPS) + 1,
+        )
         for run in runs
         if any(owner in gone for _, owner in run)
     )

@@ -40,6 +40,8 @@ from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, Request
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
 """Members whose addresses a newcomer is given."""
+LOOK_S = 2.0
+"""Between looks at words that wait (held_words.py)."""
 HEARD_S = 1.0
 """For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
 
@@ -146,8 +148,14 @@ class Gossip:
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
+            self._nursery.start_soon(self._look_at_words)
             # The gossip reports others; ourselves we put into the view.
             self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
+
+    async def _look_at_words(self) -> None:
+        while True:
+            await trio.sleep(LOOK_S)
+            self.inbox.look_at_words()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
         """Gossip addresses to try for ever."""

@@ -21,6 +21,7 @@ from typing import Final
 
 from netagent.log import Limited
 from netagent.membership.asking import Asking
+from netagent.membership.held_words import HeldWords
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
 from netagent.registry.journal import Journal
@@ -131,6 +132,7 @@ class Inbox:
         """Entries of the oldest that are in the view already."""
         self._limited = Limited(logger)
         self.heard = Heard()
+        self.words = HeldWords(live.view.local)
         self.synced = False
         """Whether scope 0 is known to be complete."""
 
@@ -278,6 +280,7 @@ class Inbox:
                 return self._with_member(view, member)
             case MemberReaped(node_id=node_id):
                 self._journal.note_member_gone(node_id)
+                self.words.note_gone(HostId(node_id))
                 return view.without_member(HostId(node_id))
             case _:
                 self._handle_other(event)
@@ -290,9 +293,25 @@ class Inbox:
             self._limited.warning(
                 event.owner, f"the record of host {event.owner[:8]} has a key that is not its own"
             )
-        return believed
+        held = len(self.words.waiting)
+        sifted = self.words.sift(believed, self._clock())
+        if len(self.words.waiting) > held:
+            self._limited.warning(
+                event.owner,
+                f"host {event.owner[:8]} says that a host which lives is gone for good: it counts in some minutes",
+            )
+        return sifted
+
+    def look_at_words(self) -> None:
+        """Let words count that have waited long enough (held_words.py)."""
+        view = self._live.view
+        for event in self.words.take_due(view.forgotten, self._clock()):
+            view = view.with_entries(event)
+        if view is not self._live.view:
+            self._live.set_view(view)
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
+        self.words.note_member(member, self._clock())
         known = view.hosts.get(HostId(member.node_id))
         before = known.agent.value if known else "unknown"
         if known is None or before != member.state.name.lower():
@@ -314,6 +333,7 @@ class Inbox:
             case ScopeSynced(scope=scope):
                 if scope == CLUSTER_SCOPE:
                     self.synced = True
+                    self.words.note_synced(self._clock())
                 else:
                     self._participation.note_synced(NetworkId(scope.hex()))
             case ResponseReceived():

@@ -1,12 +1,13 @@
 """Finding peers: what mDNS hears and the configured seeds, given to the gossip for as long as it runs.
 
-In no cluster the neighbours are only shown: nothing enters a cluster because it heard one.
+In no cluster the neighbours are only shown: nothing enters a cluster because it heard one. An announcement is proven
+by nothing, and anyone on the link can make any: so few are dialled, only where a host can be, and not for ever.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +15,8 @@ import trio
 from netagent.datapath.underlay import require_devices
 from netagent.datapath.uplink import addresses_of
 from netagent.membership.seed import UnknownHostError, look_up
+from netagent.model.allowed import underlay_flaw
+from netagent.model.ids import HostId
 from netgossip.discovery import Discovery, Neighbour
 from netgossip.types import Address, NodeId
 
@@ -23,7 +26,48 @@ if TYPE_CHECKING:
 RESOLVE_S = 10.0
 """Between look-ups of seeds given by name: an address may change, a name server may come back."""
 
+FIRST_PORT = 1024
+"""Below are other people's services."""
+MAX_HEARD = 16
+"""Neighbours that are dialled at once; one that answers leads to all others."""
+GIVE_UP_S = 600.0
+"""A neighbour that has not become a live member by then is not dialled until it announces another address, and makes
+room for others if there are more than MAX_HEARD."""
+
 logger = logging.getLogger("netagent.membership.neighbours")
+
+
+class HeardSeeds:
+    """Which announced addresses to dial."""
+
+    def __init__(self) -> None:
+        self._since: dict[NodeId, tuple[Address, float]] = {}
+        """By neighbour the address, and since when it is dialled."""
+
+    def wanted(self, heard: Iterable[Neighbour], live: Collection[NodeId], now: float) -> list[Address]:
+        """Of the neighbours that say to be of our cluster; `live`: who is a live member already."""
+        said = {
+            one.node_id: one.gossip for one in heard if one.node_id not in live and _can_be_a_host(one.gossip)
+        }
+        self._since = {node: known for node, known in self._since.items() if said.get(node) == known[0]}
+        for node_id, address in said.items():
+            if node_id in self._since:
+                continue
+            if len(self._since) >= MAX_HEARD:
+                self._drop_one_given_up(now)
+            if len(self._since) < MAX_HEARD:
+                self._since[node_id] = (address, now)
+        return [address for address, since in self._since.values() if now < since + GIVE_UP_S]
+
+    def _drop_one_given_up(self, now: float) -> None:
+        for node_id, (_, since) in self._since.items():
+            if now >= since + GIVE_UP_S:
+                del self._since[node_id]
+                return
+
+
+def _can_be_a_host(address: Address) -> bool:
+    return not underlay_flaw(address[0]) and address[1] >= FIRST_PORT
 
 
 class Neighbours:
@@ -33,6 +77,7 @@ class Neighbours:
         self._discovery = Discovery(lambda _: self.note_change())
         self._changed = trio.Event()
         self._seeds: Sequence[str] = ()
+        self._heard_seeds = HeardSeeds()
 
     @property
     def heard(self) -> Mapping[NodeId, Neighbour]:
@@ -102,7 +147,10 @@ class Neighbours:
                     for text in self._seeds
                     for address in await _resolved(text, agent.config.gossip_port)
                 ]
-                found += [n.gossip for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
+                hosts = cluster.live.view.hosts
+                ours = [n for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
+                live = {n.node_id for n in ours if (host := hosts.get(HostId(n.node_id))) and host.is_live}
+                found += self._heard_seeds.wanted(ours, live, trio.current_time())
                 own = (agent.underlay.address, agent.config.gossip_port)
                 if agent.cluster is cluster:
                     cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])

@@ -57,6 +57,16 @@ def addresses_of(subnets: tuple[str, ...], offset: int) -> tuple[str, ...]:
     return tuple(str(parse_subnet(text)[offset]) for text in subnets)
 
 
+def prefix_length(subnets: tuple[str, ...], address: str) -> int:
+    """Of the subnet in which an address lies; that of a single host when it lies in none: a host that lies may say
+    later that the subnets are others."""
+    host = ipaddress.ip_address(address)
+    for subnet in map(parse_subnet, subnets):
+        if host.version == subnet.version and host in subnet:
+            return subnet.prefixlen
+    return host.max_prefixlen
+
+
 def gateways_of(subnets: tuple[str, ...]) -> tuple[str, ...]:
     """The gateway's address of each subnet, with prefix length; the same on every host."""
     return tuple(f"{parse_subnet(text)[GATEWAY_OFFSET]}/{parse_subnet(text).prefixlen}" for text in subnets)

@@ -14,7 +14,7 @@ from netagent.datapath.probe_device import probe_address, probe_mac, probe_vni
 from netagent.datapath.uplink import is_one_family
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
-from netagent.model.subnet import addresses_of, offset_count
+from netagent.model.subnet import addresses_of, offset_count, prefix_length
 from netagent.pieces import Pieces
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
@@ -109,14 +109,11 @@ def own_cidrs(view: RegistryView, network: NetworkView) -> tuple[str, ...]:
 
 def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
     """The row as the datapath wants it."""
-    prefixes = [subnet.rpartition("/")[2] for subnet in network.record.subnets]
     return LocalEndpoint(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
         mac=row.mac,
-        addresses=tuple(
-            f"{address}/{length}" for address, length in zip(row.addresses, prefixes, strict=True)
-        ),
+        addresses=tuple(f"{one}/{prefix_length(network.record.subnets, one)}" for one in row.addresses),
         netns_path=row.netns_path,
         netns_identity=(row.netns_dev, row.netns_inode),
         ifname=row.ifname,

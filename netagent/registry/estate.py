@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Final
 
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord, GrantRecord, NetworkRecord, Record, RemovalRecord
 from netagent.registry.schema import key_of
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
+
+MOST_REVISIONS: Final = 1 << 24
+"""A network outlives fewer hosts. A revision above it is a lie of one that no longer counts once it is gone, and none
+could be above it."""
 
 
 def goodbyes_to(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
@@ -39,7 +44,7 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
             case NetworkRecord():
                 network = view.networks.get(record.network_id)
                 if network is not None and network.owner == host:
-                    yield replace(record, revision=record.revision + 1)
+                    yield replace(record, revision=min(record.revision, MOST_REVISIONS) + 1)
             case RemovalRecord():
                 yield record
             case ForgetRecord(settled=True):

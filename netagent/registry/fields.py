@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from netagent.errors import InputError
+from netagent.model.allowed import is_particular, subnet_flaw, underlay_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.subnet import MIN_OFFSETS, offset_count
 
@@ -185,7 +186,7 @@ class Fields:
         return value.hex(":")
 
     def cidr(self, what: str) -> str:
-        """A subnet from `[packed base, prefix length]`."""
+        """A range of addresses from `[packed base, prefix length]`."""
         inner = self.array(what, 2)
         base = ipaddress.ip_address(inner.address(what))
         length = inner.integer(what, 0, base.max_prefixlen)
@@ -195,15 +196,33 @@ class Fields:
             raise RecordError(f"{what}: host bits are set") from None
 
     def subnets(self, what: str) -> tuple[str, ...]:
-        """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, room for all offsets in each."""
+        """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, room for all offsets in each, and such as a
+        request may name."""
         texts = self.items(what, 2, Fields.cidr)
         subnets = [ipaddress.ip_network(text) for text in texts]
         if [subnet.version for subnet in subnets] not in ([4], [6], [4, 6]):
             raise RecordError(f"{what}: at most one IPv4 and one IPv6 subnet, IPv4 first")
+        for subnet in subnets:
+            if (flaw := subnet_flaw(subnet)) is not None:
+                raise RecordError(f"{what}: {subnet} {flaw[0]}")
         count = offset_count(texts)
         if count < MIN_OFFSETS or any(subnet.num_addresses < count for subnet in subnets):
             raise RecordError(f"{what}: too small")
         return texts
+
+    def route(self, what: str) -> str:
+        """Where a host's own route leads: somewhere in particular."""
+        text = self.cidr(what)
+        if not is_particular(ipaddress.ip_network(text)):
+            raise RecordError(f"{what}: {text} leads nowhere in particular")
+        return text
+
+    def underlay(self, what: str) -> str:
+        """An address at which other hosts reach a host."""
+        text = self.address(what)
+        if flaw := underlay_flaw(text):
+            raise RecordError(f"{what}: {text} {flaw}")
+        return text
 
     def array(self, what: str, at_least: int) -> Fields:
         """A nested array with `at_least` positions or more."""

@@ -19,6 +19,7 @@ at a clock, at arrival order, or at which side of a partition we were on.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from netagent.model.ids import HostId, NetworkId, is_derived_mac
 from netagent.model.records import EndpointRecord, NetworkRecord
@@ -27,9 +28,12 @@ from netagent.registry.store import Claim
 
 
 def in_force(claims: Mapping[HostId, NetworkRecord]) -> tuple[HostId, NetworkRecord]:
-    """Of the revisions of one network, the one that counts: highest revision, then highest host id."""
-    owner = max(claims, key=lambda host: (claims[host].revision, host))
-    return owner, claims[owner]
+    """Of the revisions of one network, the one that counts: highest revision, then highest host id, of those that say
+    the same as the first one. What a network is, it stays: a revision only tells who goes on with it."""
+    first = claims[min(claims, key=lambda host: (claims[host].revision, host))]
+    alike = {host: one for host, one in claims.items() if replace(one, revision=first.revision) == first}
+    owner = max(alike, key=lambda host: (alike[host].revision, host))
+    return owner, alike[owner]
 
 
 def creator_of(claims: Mapping[HostId, NetworkRecord]) -> HostId | None:

@@ -25,6 +25,7 @@ from typing import Final
 
 import msgpack
 
+from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
     AttachmentRecord,
@@ -208,30 +209,35 @@ def _read_host(fields: Fields) -> HostRecord:
     return HostRecord(
         name=fields.name("name"),
         public_key=fields.octets("public_key", 32),
-        underlay=fields.address("underlay"),
+        underlay=fields.underlay("underlay"),
         vxlan_port=fields.integer("vxlan_port", 1, 65535),
         probe_address=fields.address("probe_address", version=6),
         probe_mac=fields.mac("probe_mac"),
         zone=fields.text("zone", max_chars=63),
         agent_version=fields.text("agent_version", max_chars=63),
         going_down=fields.boolean("going_down"),
-        routes=fields.sorted_items("routes", 1024, Fields.cidr),
+        routes=fields.sorted_items("routes", 1024, Fields.route),
     )
 
 
 def _read_network(fields: Fields) -> NetworkRecord:
-    return NetworkRecord(
+    record = NetworkRecord(
         network_id=NetworkId(fields.identifier("network_id")),
         name=fields.network_name("name"),
         vni=fields.integer("vni", 1, (1 << 24) - 1),
         subnets=fields.subnets("subnets"),
-        mtu_bytes=fields.integer("mtu_bytes", 576, 65535),
+        mtu_bytes=fields.integer("mtu_bytes", MIN_MTU_BYTES, MAX_MTU_BYTES),
         internal=fields.boolean("internal"),
         policy=fields.choice("policy", Policy),
         multicast=fields.boolean("multicast"),
         host_access=fields.boolean("host_access"),
         revision=fields.integer("revision", 0, 2**32 - 1),
     )
+    if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
+        raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
+    if record.policy is Policy.LINKS and (record.multicast or record.host_access):
+        raise RecordError("policy: links excludes multicast and host_access")
+    return record
 
 
 def _read_grant(fields: Fields) -> GrantRecord:

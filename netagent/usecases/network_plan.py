@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from netagent.errors import InputError, RefusedError
+from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, subnet_flaw
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
 from netagent.model.records import HostRecord, NetworkRecord
 from netagent.model.request import NetworkRequest
@@ -26,11 +27,6 @@ POOL_PREFIX = 20
 OVERHEAD_IPV4_BYTES = 50
 """Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348 section 5)."""
 OVERHEAD_IPV6_BYTES = 70
-MIN_MTU_BYTES = 576
-"""Every IPv4 host takes as much (RFC 1122 section 3.3.2)."""
-MAX_MTU_BYTES = 65535 - OVERHEAD_IPV6_BYTES
-SMALLEST_IPV4_PREFIX = 30
-WIDEST_IPV4_PREFIX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +157,9 @@ def _mtu(request: NetworkRequest, around: Surroundings) -> int:
 
 def _subnet(text: str) -> IPNetwork:
     subnet = ipaddress.ip_network(text)
-    low, high = (WIDEST_IPV4_PREFIX, SMALLEST_IPV4_PREFIX) if subnet.version == 4 else (64, 112)
-    if not low <= subnet.prefixlen <= high:
-        raise InputError(
-            f"the subnet {subnet} has a prefix that can't be used", thing=text, hint=f"take /{low} to /{high}"
-        )
-    if subnet.is_multicast or subnet.is_loopback or subnet.is_unspecified or subnet.is_link_local:
-        raise InputError(
-            f"the subnet {subnet} has a special meaning", thing=text, hint="take a private range"
-        )
+    flaw = subnet_flaw(subnet)
+    if flaw is not None:
+        raise InputError(f"the subnet {subnet} {flaw[0]}", thing=text, hint=flaw[1])
     return subnet
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from netagent.errors import InputError
 from netagent.model.ids import nearest_name
+from netagent.model.number import MAX_PID, whole_number
 
 NETNS_FOLDER = Path("/run/netns")
 
@@ -65,9 +66,10 @@ async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
                 )
             return Target(text, str(NETNS_FOLDER / rest), nearest_name(rest))
         case "pid":
-            if not rest.isascii() or not rest.isdigit():
-                raise InputError(f"{rest!r} is no process id", thing=text, hint="give a number")
-            return Target(text, netns_of_pid(int(rest)), "")
+            pid = whole_number(rest, 1, MAX_PID)
+            if pid is None:
+                raise InputError(f"{rest[:80]!r} is no process id", thing=text[:80], hint="give a number")
+            return Target(text, netns_of_pid(pid), "")
         case "docker":
             return await runtimes.docker(rest)
         case "podman":

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from netgossip.carriage import Carriage
 from netgossip.config import GossipConfig
+from netgossip.entry import Invitations
 from netgossip.errors import WireError
 from netgossip.greeting import HELLO_HEARD_S, HELLO_MAX_S
+from netgossip.identity import Identity
 from netgossip.pieces import Worklist, at_once
-from netgossip.record_streams import ACCEPTED_STREAMS, PER_HOST_LIMIT, JoinHandler
+from netgossip.record_streams import (
+    PARTIAL_LIMIT_BYTES,
+    PER_HOST_LIMIT,
+    REASONS_LIMIT,
+    STRANGERS_LIMIT,
+    UNPROVEN_MESSAGE_BYTES,
+    UNPROVEN_STREAMS,
+    JoinHandler,
+    count_refusal,
+)
 from netgossip.record_wire import NO_VERSION, Ack, Delta, Digest, Message, Request, Vector, Want
 from netgossip.seal import Keyring
 from netgossip.types import (
@@ -159,6 +171,7 @@ def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
     a = carriage(A, epoch=2)
     a.send(B, Digest(CLUSTER_SCOPE, 1))
     pump(a, b)
+    pump(a, b, HELLO_HEARD_S)
     assert b.take_admitted() == [A]
 
 
@@ -173,9 +186,9 @@ def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
     assert b.counts["refused_replayed"] == 1
     b = carriage(B, epoch=2)
     assert b.handle_datagram(recorded.payload, 0.0) == []
-    pump(a, b)
+    pump(a, b, 1.0)
     assert b.take_admitted() == [A]
-    assert b.handle_datagram(recorded.payload, 0.0) == []
+    assert b.handle_datagram(recorded.payload, 1.0) == []
 
 
 def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
@@ -248,22 +261,113 @@ def test_streams_that_stand_still_end() -> None:
 
 def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
     b = carriage(B)
-    for number in range(ACCEPTED_STREAMS + 1):
+    for number in range(STRANGERS_LIMIT + 1):
         b.accept_stream(number, (f"203.0.113.{number}", 5), 0.0)
-    assert b.drain()[1] == [StreamClose(ACCEPTED_STREAMS)]
-    b.handle_stream_data(0, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
-    assert b.drain()[1] == [StreamClose(0)]
+    (closed,) = b.drain()[1]
+    assert isinstance(closed, StreamClose)
+    assert closed.stream_id != STRANGERS_LIMIT, "the newest has a place"
+    b.handle_stream_data(STRANGERS_LIMIT, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
+    assert b.drain()[1] == [StreamClose(STRANGERS_LIMIT)]
     assert b.counts["refused_not_a_record_frame"] == 1
 
 
 def test_one_host_cannot_keep_the_others_out() -> None:
     b = carriage(B)
-    for number in range(ACCEPTED_STREAMS):
+    for number in range(UNPROVEN_STREAMS):
         b.accept_stream(number, ("203.0.113.1", number + 1), 0.0)
-    assert b.counts["refused_too_many_streams"] == ACCEPTED_STREAMS - PER_HOST_LIMIT
+    assert b.counts["refused_too_many_streams"] == UNPROVEN_STREAMS - PER_HOST_LIMIT
     b.drain()
     b.accept_stream(99, address(A), 0.0)
     assert b.drain()[1] == []
+
+
+def test_strangers_of_any_number_keep_no_member_out() -> None:
+    """Before and after: a stream of a member is carried whatever strangers hold."""
+    a, b = carriage(A), carriage(B)
+    a.greet(B, 0.0)
+    b.greet(A, 0.0)
+    pump(a, b)
+    strangers = itertools.count(1000)
+    for number in range(1000):
+        b.accept_stream(next(strangers), (f"2001:db8::{number // 2:x}", 5), 0.0)
+    b.drain()
+    a.send(B, delta(5000))
+    opened, *sent = a.drain()[1]
+    assert isinstance(opened, StreamOpen)
+    b.accept_stream(1, address(A), 0.0)
+    for number in range(1000):
+        b.accept_stream(next(strangers), (f"2001:db8:1::{number:x}", 5), 0.0)
+    heard = b.hear_stream(1, b"".join(one.data for one in sent[:2] if isinstance(one, StreamSend)))
+    for _ in range(1000):
+        b.accept_stream(
+            next(strangers), address(A), 0.0
+        )  # a container there reaches us under the host's address
+    heard += b.hear_stream(1, b"".join(one.data for one in sent[2:] if isinstance(one, StreamSend)))
+    assert [type(one) for one in heard] == [Delta]
+    b.check_invariants()
+
+
+def test_a_recorded_stream_proves_nothing_and_is_heard_once() -> None:
+    a, b = carriage(A), carriage(B)
+    a.greet(B, 0.0)
+    b.greet(A, 0.0)
+    pump(a, b)
+    wants = [
+        Want(CLUSTER_SCOPE, tuple((f"{n:032x}", NO_VERSION) for n in range(i, i + 400))) for i in range(9)
+    ]
+    for want in wants:
+        a.send(B, want)
+    recorded = a.drain()[1]
+    assert carry(list(recorded), b) == wants
+    b.drain()
+    assert carry(list(recorded), b) == [], "what asks for whole logs is heard once"
+    assert b.counts["refused_unproven"] == len(wants)
+
+
+def test_a_stream_that_is_not_proven_fills_no_memory() -> None:
+    a, b = carriage(A), carriage(B)
+    a.send(B, delta(2 * UNPROVEN_MESSAGE_BYTES // 1000, 1000))
+    assert carry(a.drain()[1], b) == []
+    assert b.counts["refused_message_too_large"] == 1
+
+
+def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the worst that members can build: each sends a message of which the last frame is missing."""
+    monkeypatch.setattr("netgossip.record_streams.PARTIAL_LIMIT_BYTES", 10 * 64 * 1024)
+    assert PARTIAL_LIMIT_BYTES <= 128 * 1024 * 1024
+    b = carriage(B)
+    members = [f"{number:02x}" * 16 for number in range(1, 40)]
+    for number, member in enumerate(members, 1):
+        one = carriage(member)
+        b.set_peer(member, address(member), 0.0)
+        b.greet(member, 0.0)
+        pump(one, b)
+        one.send(B, delta(2000))
+        opened, first, *_ = one.drain()[1]
+        assert isinstance(opened, StreamOpen)
+        assert isinstance(first, StreamSend)
+        b.accept_stream(number, address(member), 0.0)
+        assert b.hear_stream(number, first.data) == []
+        b.check_invariants()
+    assert b.counts["refused_too_much_at_once_on_all_streams"] == 29
+
+
+def test_a_strangers_frame_lengths_are_one_counter() -> None:
+    invitations = Invitations(Identity(bytes(32)), bytes, lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
+    b = carriage(B, join=invitations.converse)
+    before = len(b.counts)
+    for length in range(32_769, 65_536, 64):
+        b.accept_stream(length, ("203.0.113.1", 5), 0.0)
+        b.handle_stream_data(length, b"J" + length.to_bytes(2, "big"), 0.0)
+    assert len(b.counts) - before <= 2
+
+
+def test_refusals_for_invented_reasons_have_a_bound() -> None:
+    counts: Counter[str] = Counter()
+    for number in range(10_000):
+        count_refusal(counts, WireError(f"reason {number}"))
+    assert len(counts) <= REASONS_LIMIT + 1
+    assert sum(counts.values()) == 10_000
 
 
 def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
@@ -277,9 +381,9 @@ def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
     assert [item.message for item in b.handle_datagram(recorded.payload, 0.0)] == [want, vector]
     b = carriage(B, epoch=2)
     assert b.handle_datagram(recorded.payload, 0.0) == []
-    pump(a, b)
+    pump(a, b, 1.0)
     assert b.take_admitted() == [A]
-    assert b.handle_datagram(recorded.payload, 0.0) == []
+    assert b.handle_datagram(recorded.payload, 1.0) == []
 
 
 def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:

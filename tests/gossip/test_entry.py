@@ -37,9 +37,15 @@ class World:
         return self.invitations.create(ADDRESSES, 0.0, **{"ttl_s": 60, "uses": 1, **options})
 
     def redeem(
-        self, token: Token, *, who: Identity | None = None, now: float = 1.0, cut: int = 10**6
+        self,
+        token: Token,
+        *,
+        who: Identity | None = None,
+        now: float = 1.0,
+        cut: int = 10**6,
+        name: str = "h2",
     ) -> object:
-        newcomer = NewcomerConversation(token, who or self.newcomer, "h2", self.random_bytes)
+        newcomer = NewcomerConversation(token, who or self.newcomer, name, self.random_bytes)
         inviter = self.invitations.converse(1, ("192.0.2.9", 5))
         to_inviter, closed = newcomer.open(), False
         while to_inviter and not closed:
@@ -51,6 +57,12 @@ class World:
                 newcomer.receive(to_newcomer[i : i + cut]) for i in range(0, len(to_newcomer), cut)
             )
         return newcomer.result
+
+
+def test_a_newcomers_name_has_no_control_characters() -> None:
+    world = World()
+    assert world.redeem(world.invite(), name="h2\n\x1b[2J\u202eroot\0") == CREDENTIALS
+    assert world.admitted == [(world.newcomer.node_id, "h2[2Jroot")]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 10**6])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from netgossip.errors import WireError
 from netgossip.record_wire import (
     COUNTER_LIMIT,
+    ENTRIES_LIMIT,
     Ack,
     Delta,
     Digest,
@@ -131,3 +132,15 @@ def test_deltas_that_contradict_themselves(
     made = tuple(Entry(SCOPE, OWNER, key, b"v", Version(1, sequence)) for key, sequence in entries)
     with pytest.raises(WireError):
         decode_untrusted(encode(Delta(SCOPE, OWNER, 1, base, head, collected, 0, made)))
+
+
+def test_the_most_rows_that_bytes_can_announce_take_bounded_memory() -> None:
+    """The smallest entry takes five bytes: a body of 16 MiB could make three million objects."""
+    smallest = [item for n in range(1, ENTRIES_LIMIT + 2) for item in (n.to_bytes(3, "big"), n, None)]
+    head = [3, bytes(16), bytes(16), 1, 0, ENTRIES_LIMIT + 1, 0, bytes(16), b""]
+    with pytest.raises(WireError, match="more rows"):
+        decode_untrusted(msgpack.packb([*head, ENTRIES_LIMIT + 1, *smallest]))
+    allowed = msgpack.packb([*head, ENTRIES_LIMIT, *smallest[:-3]])
+    assert len(decode_untrusted(allowed)) == 1
+    with pytest.raises(WireError, match="more rows"):
+        decode_untrusted(allowed * 4)

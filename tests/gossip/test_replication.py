@@ -14,6 +14,7 @@ from netgossip.errors import UsageError
 from netgossip.frame import Opener, Sealer, parse_header_untrusted
 from netgossip.record_wire import (
     NO_VERSION,
+    NONCE_BYTES,
     Ack,
     Delta,
     Digest,
@@ -387,3 +388,30 @@ def test_an_insiders_nonsense_never_breaks_the_machine_nor_our_own_records(messa
     own = target.own_log(CLUSTER_SCOPE)
     assert own is not None
     assert {key: entry.value for key, entry in own.entries.items()} == {b"k": b"mine"}
+
+
+def test_recordings_of_a_former_start_are_answered_once_a_second() -> None:
+    """Played again and again they cost an answer of any size before, and a greeting each."""
+    a, b = replication(A, B), replication(B, A)
+    for number in range(200):
+        commit(b, b"%d" % number, b"value")
+        b.set_peer(f"{number:032x}", ("192.0.2.9", 7957), 0.0, live=False)
+    commit(a, b"key", b"value")
+    pump({A: a, B: b}, 0.0)
+    old = Sealer(node_id=A, epoch=7, keyring=Keyring([bytes(32)]), label=LABEL)
+    delta = a._table.delta(CLUSTER_SCOPE, A, NO_VERSION)
+    assert delta is not None
+    kinds: list[Message] = [Digest(CLUSTER_SCOPE, 1), Hello(bytes(NONCE_BYTES)), delta]
+    recordings = [old.seal(B, encode(message)) for message in kinds]
+    b.drain()
+    answers: list[int] = []
+    for number in range(1000):
+        now = 20.0 + number / 1000
+        for payload in recordings:
+            b.handle_datagram(payload, ADDRESSES[A], now)
+        b.handle_deadline(now)
+        answers += [len(d.payload) for d in b.drain().datagrams if d.destination == ADDRESSES[A]]
+    assert b.statistics()["unanswered"] > 2900
+    assert len(answers) <= 1 + 20 + 12, (
+        "content once, greetings as often as a host greets, and what is due anyway"
+    )

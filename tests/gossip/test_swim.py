@@ -9,17 +9,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, said
 from swim_net import KEY, LABEL, Host, SwimNet, address_of, id_of
 
 from netgossip.claims import CLASH_ANSWERS, CLASHES_LIMIT
 from netgossip.config import GossipConfig
 from netgossip.errors import UsageError
-from netgossip.members import INCARNATION_LIMIT
+from netgossip.incarnation import INCARNATION_LIMIT
 from netgossip.moves import RIVAL_TOLD_S
-from netgossip.parse import parse_datagram_untrusted
-from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
+from netgossip.seal import SEEN_LIMIT, Keyring, seal_datagram, seal_stream
 from netgossip.streams import Purpose
-from netgossip.swim import Swim
 from netgossip.types import (
     Address,
     IdentityClash,
@@ -31,87 +30,19 @@ from netgossip.types import (
     StrangerHeard,
     StreamClose,
     StreamOpen,
+    StreamSend,
 )
 from netgossip.wire import (
     Ack,
     Alive,
     Dead,
-    Message,
     Ping,
     PushPull,
     Suspect,
     UserMessage,
-    encode,
-    encode_compound,
+    encode_node,
+    encode_push_pull,
 )
-
-OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
-NOW = 1000.0
-
-
-class Machine:
-    """One Swim, and what it says when it is told something."""
-
-    def __init__(self, **arguments: object) -> None:
-        self.now = NOW
-        options: dict[str, object] = {
-            "incarnation": 4,
-            "meta": b"",
-            "config": GossipConfig.lan(),
-            **arguments,
-        }
-        self.swim = Swim(
-            node_id=OWN,
-            address=address_of(1),
-            keyring=Keyring([KEY]),
-            label=LABEL,
-            rng=random.Random(1),
-            now=NOW,
-            new_stream_id=iter(range(1, 10**6)).__next__,
-            **options,  # type: ignore[arg-type]
-        )
-
-    def hear(self, *messages: Message, source: int = 2) -> Output:
-        payload = seal_datagram(
-            encode_compound([encode(m) for m in messages]),
-            keyring=Keyring([KEY]),
-            label=LABEL,
-            rng=random.Random(2),
-        )
-        return self.hear_bytes(payload, source=source)
-
-    def hear_bytes(self, payload: bytes, source: int = 2) -> Output:
-        self.swim.handle_datagram(payload, address_of(source), self.now)
-        return self.drain()
-
-    def drain(self) -> Output:
-        self.swim.check_invariants()
-        return self.swim.drain()
-
-    def run_until(self, until: float) -> list[Output]:
-        """Let time pass, deadline by deadline."""
-        outputs = []
-        while (due := self.swim.next_deadline()) <= until:
-            self.now = max(self.now, due)
-            self.swim.handle_deadline(self.now)
-            outputs.append(self.drain())
-        self.now = until
-        return outputs
-
-    def state_of(self, node_id: str) -> MemberState | None:
-        member = self.swim.members().get(node_id)
-        return None if member is None else member.state
-
-
-def said(output: Output, to: int | None = None) -> list[Message]:
-    return [
-        message
-        for datagram in output.datagrams
-        if to is None or datagram.destination == address_of(to)
-        for message in parse_datagram_untrusted(
-            open_datagram_untrusted(datagram.payload, keyring=Keyring([KEY]), label=LABEL)
-        )
-    ]
 
 
 def dialled(output: Output) -> list[Address]:
@@ -126,10 +57,6 @@ def exchanges(machine: Machine) -> list[Address]:
 
 def pinged(outputs: list[Output]) -> list[str]:
     return [m.node for output in outputs for m in said(output) if isinstance(m, Ping)]
-
-
-def alive(number: int, incarnation: int = 1, **changes: object) -> Alive:
-    return replace(Alive(id_of(number), incarnation, address_of(number)), **changes)  # type: ignore[arg-type]
 
 
 def states(output: Output) -> list[tuple[str, MemberState, MemberState | None]]:
@@ -315,9 +242,9 @@ def test_a_host_that_starts_believes_at_once_who_died_while_it_was_away() -> Non
     peers = [Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in (2, 3, 4)]
     machine = Machine(remembered=peers)
     claims = machine.swim._claims
-    claims.merge((peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW)
+    claims.merge((peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW, peer=address_of(9))
     assert machine.state_of(THIRD) is MemberState.DEAD
-    claims.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW)
+    claims.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW, peer=address_of(9))
     assert machine.state_of(id_of(4)) is MemberState.SUSPECT
     machine.hear(alive(3, 2))
     assert machine.state_of(THIRD) is MemberState.ALIVE, "it may refute that as ever"
@@ -528,9 +455,32 @@ def test_streams_are_bounded_in_number_and_time() -> None:
     for number in range(40):
         machine.swim.accept_stream(1000 + number, address_of(number // 5), machine.now)
     closed = [c for c in machine.drain().streams if isinstance(c, StreamClose)]
-    assert len(closed) == 24
+    assert machine.swim.statistics()["streams_open"] == 8 + 4, (
+        "half for strangers, and four of the one member"
+    )
+    assert len(closed) == 28
     machine.run_until(NOW + 11)
     assert machine.swim.statistics()["streams_open"] == 0
+
+
+def test_a_recorded_full_exchange_is_not_answered_again() -> None:
+    """Its player holds no key, and would be sent all members each time."""
+    machine = Machine()
+    machine.drain()
+    message = encode_push_pull([encode_node(Member(PEER, address_of(2), MemberState.ALIVE, 1))], join=False)
+    streams = [
+        seal_stream(message, keyring=Keyring([KEY]), label=LABEL, rng=random.Random(seed), dialler=True)
+        for seed in range(SEEN_LIMIT + 2)
+    ]
+    answers = []
+    for number, data in enumerate([streams[0]] * 3 + streams[1:] + streams[1:2]):
+        machine.swim.accept_stream(1000 + number, address_of(2), machine.now)
+        machine.swim.handle_stream_data(1000 + number, data, machine.now)
+        answers.append(any(isinstance(one, StreamSend) for one in machine.drain().streams))
+    assert answers[:3] == [True, False, False]
+    assert all(answers[3:-1])
+    assert answers[-1], "what was seen is bounded"
+    assert machine.swim.statistics()["refused_malformed"] == 2
 
 
 def test_a_full_table_refuses_newcomers() -> None:
@@ -572,9 +522,13 @@ def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
     ]
     assert reaped == [PEER]
     # Another node remembers it longer; that does not bring it back, but for the first exchange of a life.
-    machine.swim._claims.merge((), machine.now)
-    machine.swim._claims.merge((Member(THIRD, address_of(3), MemberState.LEFT, 1),), machine.now)
-    machine.swim._claims.merge((Member(PEER, address_of(2), MemberState.DEAD, 1),), machine.now)
+    machine.swim._claims.merge((), machine.now, peer=address_of(9))
+    machine.swim._claims.merge(
+        (Member(THIRD, address_of(3), MemberState.LEFT, 1),), machine.now, peer=address_of(9)
+    )
+    machine.swim._claims.merge(
+        (Member(PEER, address_of(2), MemberState.DEAD, 1),), machine.now, peer=address_of(9)
+    )
     assert set(machine.swim.members()) == {OWN}
 
 
@@ -756,7 +710,7 @@ def test_packets_of_an_hour_ago_change_nothing() -> None:
 def test_a_push_pull_of_many_nodes_is_taken_in_one_go() -> None:
     machine = Machine()
     nodes = tuple(Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in range(2, 2000))
-    machine.swim._claims.merge(PushPull(join=True, nodes=nodes).nodes, machine.now)
+    machine.swim._claims.merge(PushPull(join=True, nodes=nodes).nodes, machine.now, peer=address_of(9))
     machine.swim._settle(machine.now)
     assert len(machine.drain().events) == 1998
     assert len(machine.swim.members()) == 1999

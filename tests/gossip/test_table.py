@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from netgossip.errors import UsageError
-from netgossip.merge import LOG_LIMIT_BYTES, Merge
-from netgossip.record_log import RecordLog
-from netgossip.record_wire import COUNTER_LIMIT, NO_VERSION, Delta
+from netgossip.merge import EPOCH_LEAP, EPOCH_LIMIT, LOG_LIMIT_BYTES, Merge
+from netgossip.record_log import ENTRY_BYTES, LOG_BYTES, RecordLog
+from netgossip.record_wire import COUNTER_LIMIT, ENTRIES_LIMIT, NO_VERSION, Delta
 from netgossip.table import Table
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
 
@@ -247,3 +248,73 @@ def test_a_saved_log_goes_on_where_it_was() -> None:
     assert again.prepare([(CLUSTER_SCOPE, b"c", b"3")])[0].version == Version(1, 4)
     put(again, b"c", b"3", now=60.0)
     assert b"a" not in content(again)
+
+
+@pytest.mark.parametrize(
+    "epoch", [2, 2**32, EPOCH_LIMIT - 1, EPOCH_LIMIT, COUNTER_LIMIT - 2, COUNTER_LIMIT - 1]
+)
+def test_the_owner_gets_above_whatever_a_liar_says_of_its_log(epoch: int) -> None:
+    """An epoch that receivers took and the owner could never pass hid all that it wrote from then on, for good."""
+    owner, reader, liar = table(OWNER), table(READER), table(OWNER)
+    put(owner, b"truth", b"1")
+    bring(owner, reader)
+    put(liar, b"lie", b"1")
+    delta = replace(liar.delta(CLUSTER_SCOPE, OWNER, NO_VERSION), epoch=epoch)  # type: ignore[type-var]
+    reader.merge(delta, from_owner=False)
+    owner.outrun(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
+    if reader.version(CLUSTER_SCOPE, OWNER) < owner.own_version(CLUSTER_SCOPE):
+        bring(owner, reader)
+    assert content(reader) == {b"truth": b"1"}
+    put(owner, b"more", b"1")
+    assert bring(owner, reader) is Merge.APPLIED
+
+
+def test_the_owner_follows_nothing_that_only_a_liar_can_hold() -> None:
+    owner = table(OWNER)
+    put(owner, b"truth", b"1")
+    for epoch in (EPOCH_LIMIT + EPOCH_LEAP, COUNTER_LIMIT - 2, COUNTER_LIMIT - 1):
+        assert owner.outrun(CLUSTER_SCOPE, Version(epoch, 1)) == ()
+    assert owner.outrun(CLUSTER_SCOPE, Version(EPOCH_LIMIT + 3, 1)), (
+        "a restored disk of one that was driven there"
+    )
+    assert owner.own_version(CLUSTER_SCOPE).epoch == EPOCH_LIMIT + 4
+
+
+def many(owner: str, count: int, size: int = 0) -> Delta:
+    entries = tuple(
+        Entry(CLUSTER_SCOPE, owner, n.to_bytes(3, "big"), bytes(size), Version(1, n))
+        for n in range(1, count + 1)
+    )
+    log = RecordLog(1, table(READER)._hash_key)
+    for entry in entries:
+        log.put(entry)
+    return Delta(CLUSTER_SCOPE, owner, 1, 0, count, 0, log.digest, entries)
+
+
+def test_small_entries_are_bounded_by_their_number() -> None:
+    """Eight MiB of the smallest would be a million objects."""
+    owner, reader = table(OWNER), table(READER)
+    assert reader.merge(many(OWNER, ENTRIES_LIMIT + 1), from_owner=True)[0] is Merge.REFUSED
+    assert reader.merge(many(OWNER, ENTRIES_LIMIT), from_owner=True)[0] is Merge.APPLIED
+    changes: list[tuple[Scope, bytes, bytes | None]] = [
+        (NET, n.to_bytes(3, "big"), b"") for n in range(ENTRIES_LIMIT)
+    ]
+    entries = owner.prepare(changes)
+    owner.commit(entries, 0.0)
+    with pytest.raises(UsageError, match="entries"):
+        owner.prepare([(NET, b"one more", b"")])
+    owner.commit(owner.prepare([(NET, changes[0][1], b"again"), (NET, changes[1][1], None)]), 0.0)
+
+
+def test_all_logs_together_are_bounded_and_what_is_held_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netgossip.table.TABLE_LIMIT_BYTES", 10 * (LOG_BYTES + 5 * (ENTRY_BYTES + 3)))
+    reader = table(READER)
+    results = [reader.merge(many(f"{n:032x}", 5), from_owner=False)[0] for n in range(100)]
+    assert results == [Merge.APPLIED] * 10 + [Merge.REFUSED] * 90
+    assert reader.merge(many(f"{3:032x}", 6), from_owner=False)[0] is Merge.REFUSED
+    put(reader, b"ours", bytes(5000))
+    reader.drop(f"{3:032x}")
+    reader.drop(f"{4:032x}")
+    reader.drop(f"{5:032x}")
+    assert reader.merge(many(f"{50:032x}", 5), from_owner=False)[0] is Merge.APPLIED
+    reader.check_invariants()

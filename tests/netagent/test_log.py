@@ -43,6 +43,24 @@ def test_what_a_library_meets_is_one_line(root, capsys, monkeypatch, library):
     assert "Traceback" in others[1]
 
 
+def test_what_a_stranger_said_begins_no_line_and_commands_no_terminal(root, capsys, monkeypatch):
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    log.configure("info")
+    name = "h2\n2026-01-01 ERROR netagent: forged\x1b[2J\x07\u202e\x9b"
+    logging.getLogger("netagent.x").warning("let %s into the cluster", name)
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log.configure("info")
+    logging.getLogger("netagent.x").warning("let %s into the cluster", name)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() and "\\n2026-01-01" in line for line in lines)
+    try:
+        raise ValueError("trouble")
+    except ValueError:
+        logging.getLogger("netagent.x").exception("it broke")
+    assert len(capsys.readouterr().err.splitlines()) > 2, "a traceback has lines"
+
+
 def test_under_systemd_the_priority_goes_in_front(root, capsys, monkeypatch):
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     log.configure("debug")

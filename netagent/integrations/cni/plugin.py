@@ -20,7 +20,7 @@ from netagent.integrations.member import Member, Membership
 from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
 from netagent.model.ids import veth_name
-from netagent.model.subnet import parse_subnet
+from netagent.model.subnet import parse_subnet, prefix_length
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf
@@ -150,8 +150,8 @@ def _plugged(member: Member, row: LocalEndpointRow, network: NetworkView) -> ans
         mac=row.mac,
         mtu_bytes=network.record.mtu_bytes,
         addresses=[
-            f"{address}/{32 if subnet.version == 4 else subnet.prefixlen}"
-            for address, subnet in zip(row.addresses, subnets, strict=True)
+            f"{address}/{prefix_length(network.record.subnets, address) if ':' in address else 32}"
+            for address in row.addresses
         ],
         routes=[str(subnet) for subnet in subnets],
         gateways=member.endpoints.gateways_of(row),

@@ -160,8 +160,8 @@ def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
     for one in mappings:
         host_port, port, count = (one.get(key) for key in ("host_port", "container_port", "range"))
         count = count or 1
-        if not all(isinstance(number, int) for number in (host_port, port, count)):
-            raise InputError("a port in port_mappings is no number")
+        if not all(type(number) is int and 0 <= number < 1 << 16 for number in (host_port, port, count)):
+            raise InputError("a port in port_mappings is no port's number")
         address = f"[{_text(one, 'host_ip')}]:" if one.get("host_ip") else ""
         ports = f"{host_port}-{host_port + count - 1}:{port}-{port + count - 1}"
         protocols = (_text(one, "protocol") or "tcp").split(",")

@@ -10,7 +10,6 @@ endpoint in the old one ends first. The same call again is a no-op.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from typing import Any
 
@@ -38,6 +37,7 @@ from netagent.model.ids import NetworkId, nearest_name
 from netagent.model.publication import Publication
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
+from netagent.model.subnet import prefix_length
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf
@@ -169,11 +169,10 @@ def _not_yet_published(member: Member, plugging: Plugging) -> tuple[Publication,
 
 
 def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> dict[str, Any]:
-    lengths = [ipaddress.ip_network(text).prefixlen for text in network.record.subnets]
     gateways = {":" in one: one for one in member.endpoints.gateways_of(row)}
     addresses = [
-        (f"{address}/{length}", gateways.get(":" in address, ""))
-        for address, length in zip(row.addresses, lengths, strict=True)
+        (f"{address}/{prefix_length(network.record.subnets, address)}", gateways.get(":" in address, ""))
+        for address in row.addresses
     ]
     # What a plug-in names replaces the host's own search list, so that has to be in it.
     search = resolv_conf.search([network.unique_name], member.keys.domain, resolv_conf.host_search())

@@ -137,7 +137,7 @@ def cluster_of():
             node=SimpleNamespace(
                 statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
             ),
-            inbox=SimpleNamespace(heard=Heard()),
+            inbox=SimpleNamespace(heard=Heard(), words=SimpleNamespace(waiting=())),
         ),
     )
 

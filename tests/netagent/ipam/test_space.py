@@ -7,7 +7,17 @@ from fakes.registry import H1, H2, H3, N1, grant, identifier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.ipam.space import MAX_SHARES, Range, grant_one, share_out, space_of, split_for, usable_count
+from netagent.ipam.space import (
+    MAX_SHARES,
+    Range,
+    grant_one,
+    inherit,
+    share_out,
+    space_of,
+    split_for,
+    usable_count,
+)
+from netagent.registry.schema import decode_untrusted, encode
 
 
 def owners(space):
@@ -136,3 +146,18 @@ def test_usable_leaves_out_base_gateway_and_broadcast():
         usable_count(Range(0, 1), 256),
         usable_count(Range(255, 255), 256),
     ] == [253, 0, 0]
+
+
+def test_a_liar_that_took_everything_for_ever_can_be_forgotten():
+    """No hop is above its own; the heir's grants used to be refused as no record, and the forgetting with them."""
+    honest = [(H1, grant(N1, 4, 7, H2))]
+    lie = (H3, grant(N1, 0, 15, H3, 2**32 - 1))
+    taken = space_of(H1, 16, [*honest, lie])
+    assert owners(taken) == "3" * 16
+    heirs = [(H2, one) for one in inherit(N1, taken, H2, {H3})]
+    for _, one in heirs:
+        assert decode_untrusted(encode(one)) == one
+    after = space_of(H1, 16, [*honest, *heirs])
+    assert owners(after) == "2" * 16
+    handed_on = split_for(N1, H1, after.owned_by(H2))
+    assert decode_untrusted(encode(handed_on)) == handed_on

@@ -12,7 +12,7 @@ from fakes.virtual import virtual
 from netagent.datapath.uplink import Underlay, Uplinks
 from netagent.errors import InputError
 from netagent.membership import neighbours as module
-from netagent.membership.neighbours import RESOLVE_S, Neighbours
+from netagent.membership.neighbours import GIVE_UP_S, MAX_HEARD, RESOLVE_S, HeardSeeds, Neighbours
 from netgossip.discovery import Neighbour
 
 OURS, THEIRS = "c1" * 16, "c2" * 16
@@ -61,6 +61,7 @@ class Member:
     def __init__(self):
         self.keys = SimpleNamespace(cluster="mesh", cluster_id=OURS)
         self.seeds = []
+        self.live = SimpleNamespace(view=SimpleNamespace(hosts={}))
 
     def set_seeds(self, seeds):
         self.seeds.append(seeds)
@@ -101,6 +102,46 @@ async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourse
         await trio.testing.wait_all_tasks_blocked()
         assert agent.cluster.seeds[-1] == [("192.0.2.2", 7956), ("192.0.2.5", 7956)]
         nursery.cancel_scope.cancel()
+
+
+def heard(number, host="192.0.2.5", port=7956):
+    return Neighbour(f"{number:032x}", "h", "mesh", OURS, (host, port), (host, 7957))
+
+
+def test_announcements_lead_to_few_dials_and_not_for_ever():
+    """Anyone on the link can announce any address as one of our cluster."""
+    seeds = HeardSeeds()
+    lies = [heard(number, f"203.0.113.{number % 256}", 1024 + number) for number in range(500)]
+    for now in (0.0, 10.0, GIVE_UP_S - 1):
+        wanted = seeds.wanted(lies, (), now)
+        assert len(wanted) == MAX_HEARD
+    assert wanted == [one.gossip for one in lies[:MAX_HEARD]]
+    assert set(seeds.wanted(lies, (), GIVE_UP_S)).isdisjoint(wanted), "others get a turn"
+    assert len(seeds.wanted(lies, (), 10 * GIVE_UP_S)) <= MAX_HEARD
+    few = HeardSeeds()
+    assert few.wanted(lies[:3], (), 0.0)
+    assert not few.wanted(lies[:3], (), GIVE_UP_S)
+    moved = heard(1, "192.0.2.77")
+    assert few.wanted([moved], (), GIVE_UP_S + 1) == [moved.gossip], "a new address is tried"
+
+
+def test_only_where_a_host_can_be_and_whom_we_do_not_know_is_dialled():
+    nowhere = [
+        "127.0.0.1",
+        "0.0.0.0",
+        "224.0.0.251",
+        "169.254.1.1",
+        "255.255.255.255",
+        "::1",
+        "ff02::fb",
+        "fe80::1",
+    ]
+    seeds = HeardSeeds()
+    lies = [heard(number, host) for number, host in enumerate(nowhere)]
+    lies += [heard(100, "192.0.2.1", 22)]
+    assert seeds.wanted(lies, (), 0.0) == []
+    member, other = heard(200, "203.0.113.1"), heard(201)
+    assert seeds.wanted([member, other], {member.node_id}, 0.0) == [other.gossip]
 
 
 @virtual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 
 import msgpack
 import pytest
@@ -11,6 +12,10 @@ from fakes.registry import endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.config import load
+from netagent.control.request import network_untrusted
+from netagent.errors import InputError
+from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -24,8 +29,12 @@ from netagent.model.records import (
     Port,
     RemovalRecord,
 )
+from netagent.model.request import NetworkRequest
 from netagent.registry.schema import MAX_RECORD_BYTES, RecordError, Unknown, decode_untrusted, encode, key_of
+from netagent.usecases.network_plan import Surroundings, plan_network
 from netgossip.types import CLUSTER_SCOPE
+
+AROUND = Surroundings("ab" * 16, ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
 
 ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
 names = st.from_regex(r"\A[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z").filter(lambda name: name != "node")
@@ -38,7 +47,7 @@ macs = (
 )
 texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=63)
 labels = st.dictionaries(texts, texts, max_size=5).map(lambda pairs: tuple(sorted(pairs.items())))
-cidrs = st.ip_addresses(v=4).map(lambda a: f"{a}/32")
+cidrs = v4.map(lambda a: f"{a}/32").filter(lambda text: is_particular(ipaddress.ip_network(text)))
 routes = st.sets(cidrs, max_size=5).map(lambda found: tuple(sorted(found)))
 offsets = st.integers(0, 2**20)
 
@@ -46,7 +55,7 @@ hosts = st.builds(
     HostRecord,
     name=names,
     public_key=st.binary(min_size=32, max_size=32),
-    underlay=v4 | v6,
+    underlay=(v4 | v6).filter(lambda text: not underlay_flaw(text)),
     vxlan_port=st.integers(1, 65535),
     probe_address=v6,
     probe_mac=macs,
@@ -63,13 +72,13 @@ networks = st.builds(
     subnets=st.sampled_from(
         [("10.1.0.0/20",), ("10.2.0.0/24", "fd00::/64"), ("fd00:1::/64",), ("10.0.0.0/30",)]
     ),
-    mtu_bytes=st.integers(576, 65535),
+    mtu_bytes=st.integers(1280, 65465),
     internal=st.booleans(),
     policy=st.sampled_from(Policy),
     multicast=st.booleans(),
     host_access=st.booleans(),
     revision=st.integers(0, 2**32 - 1),
-)
+).filter(lambda one: one.policy is Policy.OPEN or not (one.multicast or one.host_access))
 grants = st.builds(
     lambda network_id, first, size, to, hop: GrantRecord(network_id, first, first + size, to, hop),
     ids,
@@ -168,8 +177,12 @@ def test_oversized_and_deeply_nested_values_are_refused():
         (HOST, {"routes": ("10.0.0.1/8",)}, "host bits"),
         (NETWORK, {"name": "node"}, "reserved"),
         (NETWORK, {"subnets": ()}, "subnets"),
-        (NETWORK, {"subnets": ("10.0.0.0/31",)}, "too small"),
-        (NETWORK, {"subnets": ("10.0.0.0/20", "fd00::/120")}, "too small"),
+        (NETWORK, {"subnets": ("10.0.0.0/31",)}, "no usable size"),
+        (NETWORK, {"subnets": ("10.0.0.0/20", "fd00::/120")}, "no usable size"),
+        (NETWORK, {"mtu_bytes": 1279}, "too small for IPv6"),
+        (NETWORK, {"policy": Policy.LINKS, "multicast": True}, "excludes"),
+        (NETWORK, {"policy": Policy.LINKS, "host_access": True}, "excludes"),
+        (NETWORK, {"mtu_bytes": 65500}, "mtu"),
         (NETWORK, {"subnets": ("fd00::/64", "10.0.0.0/20")}, "IPv4 first"),
         (NETWORK, {"mtu_bytes": 100}, "mtu"),
         (NETWORK, {"network_id": "xyz"}, "identifier"),
@@ -186,6 +199,55 @@ def test_oversized_and_deeply_nested_values_are_refused():
 def test_what_others_would_refuse_does_not_leave_this_host(record, changes, message):
     with pytest.raises(RecordError, match=message):
         encode(dataclasses.replace(record, **changes))
+
+
+NO_SUBNETS = (
+    *("0.0.0.0/0", "0.0.0.0/8", "127.0.0.0/8", "127.1.0.0/16", "126.0.0.0/7", "224.0.0.0/4", "239.1.0.0/16"),
+    *(
+        "169.254.0.0/16",
+        "255.255.255.0/24",
+        "::/0",
+        "::/64",
+        "fe80::/64",
+        "ff05::/64",
+        "::ffff:0:0/96",
+        "ff00::/8",
+    ),
+)
+
+
+@pytest.mark.parametrize("subnet", NO_SUBNETS)
+def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
+    """One such record of a liar used to cut all containers of all hosts off from outside."""
+    with pytest.raises(InputError):
+        network_untrusted({"name": "app", "subnets": [subnet]})
+    with pytest.raises(InputError):
+        plan_network(NetworkRequest(name="app", subnets=(subnet,)), "ab" * 16, AROUND)
+    with pytest.raises(RecordError):
+        encode(dataclasses.replace(NETWORK, subnets=(subnet,)))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"),
+        *("::", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1"),
+    ],
+)
+def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address):
+    with pytest.raises(RecordError, match="underlay"):
+        encode(dataclasses.replace(HOST, underlay=address))
+    if address not in ("0.0.0.0", "::"):
+        with pytest.raises(InputError, match="advertise"):
+            load(flags={"advertise": address}, environment={}, file=None)
+
+
+@pytest.mark.parametrize(
+    "route", ["0.0.0.0/0", "128.0.0.0/1", "127.0.0.0/8", "224.0.0.0/4", "::/0", "fe80::/64"]
+)
+def test_a_host_has_no_routes_that_would_refuse_every_network(route):
+    with pytest.raises(RecordError, match="particular"):
+        encode(dataclasses.replace(HOST, routes=(route,)))
 
 
 def test_keys():

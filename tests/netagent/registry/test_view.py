@@ -412,11 +412,22 @@ def test_overlapping_subnets_are_reported(writers):
 
 
 def test_the_highest_revision_is_in_force_and_the_creator_stays(writers):
-    changed = network(N1, "renamed", revision=1)
-    view = see(RegistryView(H1), writers[H2].put(changed), writers[H1].put(network(N1)))
-    assert view.networks[N1].name == "renamed"
+    taken_over = network(N1, revision=1)
+    view = see(RegistryView(H1), writers[H2].put(taken_over), writers[H1].put(network(N1)))
     assert (view.networks[N1].owner, view.networks[N1].creator) == (H2, H1)
-    assert see(RegistryView(H1), Writer(H2).put(changed)).networks[N1].creator is None
+    assert see(RegistryView(H1), Writer(H2).put(taken_over)).networks[N1].creator is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "renamed"}, {"subnets": ("10.9.0.0/24",)}, {"vni": 7}, {"mtu_bytes": 1300}, {"internal": True}],
+)
+def test_a_revision_changes_nothing_of_what_a_network_is(writers, changes):
+    """Any member can write one; it used to move all containers of all hosts out of the network's subnets."""
+    lie = network(N1, revision=9, **changes)
+    view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H3].put(lie))
+    assert view.networks[N1].record == network(N1)
+    view.check_invariants()
 
 
 # -- endpoints -------------------------------------------------------------------------------------------------

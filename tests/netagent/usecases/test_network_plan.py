@@ -73,8 +73,8 @@ def test_a_small_underlay_means_ipv4_only_too() -> None:
         (NetworkRequest(name="node"), ["'node'"]),
         (NetworkRequest(name="Has.Dots"), ["'Has.Dots'"]),
         (NetworkRequest(name="app", mtu_bytes=100), ["100 bytes"]),
-        (NetworkRequest(name="app", subnets=("172.16.0.0/31",)), ["172.16.0.0/31", "/30"]),
-        (NetworkRequest(name="app", subnets=("224.1.0.0/16",)), ["special meaning"]),
+        (NetworkRequest(name="app", subnets=("172.16.0.0/31",)), ["172.16.0.0/31", "to 30"]),
+        (NetworkRequest(name="app", subnets=("224.1.0.0/16",)), ["multicast"]),
         (NetworkRequest(name="app", mtu_bytes=1000, subnets=("fd01::/64",)), ["too small for IPv6"]),
     ],
 )

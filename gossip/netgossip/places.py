@@ -1,0 +1,101 @@
+"""Which accepted streams keep their places, when there are more than places.
+
+A stream is *unproven* until a frame on it was found to be sealed by a member in its present session. Anyone who can
+connect gets that far, so an unproven stream is always the one that is closed, and the newest connection always gets a
+place: refusing it instead would let a few silent connections shut all members out.
+
+- A host has at most `per_host` unproven streams. One more closes one of its own, chosen by chance: were it always the
+  oldest, a flood from a member's address would close the member's own stream before its first frame came.
+- Hosts that are not members' have at most `strangers` together. One more closes one of the host that has the most of
+  them.
+- All unproven ones together have at most `unproven` places. A member's address gets one at a stranger's expense.
+- A proven stream holds one of `proven` places. A member's newer stream closes its older one: a member uses one at a
+  time. When all are taken, the one closes on which nothing came for longest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netgossip.types import NodeId, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceLimits:
+    """How many streams of each sort are open at once."""
+
+    unproven: int
+    strangers: int
+    per_host: int
+    proven: int = 0
+
+
+class Places:
+    """The accepted streams by host, and by member once proven. `is_member` tells whether a host's address is a
+    member's."""
+
+    def __init__(self, limits: PlaceLimits, *, is_member: Callable[[str], bool], rng: random.Random) -> None:
+        self._limits = limits
+        self._is_member = is_member
+        self._rng = rng
+        self._unproven: dict[StreamId, str] = {}
+        self._proven: dict[StreamId, NodeId] = {}
+        """The one on which something came last is the last."""
+
+    def enter(self, stream_id: StreamId, host: str) -> StreamId | None:
+        """A peer opened a stream. Returns the stream that is to be closed for it."""
+        victim = self._victim_for(host)
+        if victim is not None:
+            del self._unproven[victim]
+        self._unproven[stream_id] = host
+        return victim
+
+    def prove(self, stream_id: StreamId, sender: NodeId) -> StreamId | None:
+        """A member's frame came on the stream. Returns the stream that is to be closed for it."""
+        self._unproven.pop(stream_id, None)
+        is_known = self._proven.pop(stream_id, None) is not None
+        victim = None
+        if not is_known:
+            victim = next((one for one, member in self._proven.items() if member == sender), None)
+            if victim is None and len(self._proven) >= self._limits.proven:
+                victim = next(iter(self._proven), None)
+        if victim is not None:
+            del self._proven[victim]
+        self._proven[stream_id] = sender
+        return victim
+
+    def is_proven(self, stream_id: StreamId) -> bool:
+        """True once a member's frame came on the stream."""
+        return stream_id in self._proven
+
+    def leave(self, stream_id: StreamId) -> None:
+        """The stream is over."""
+        self._unproven.pop(stream_id, None)
+        self._proven.pop(stream_id, None)
+
+    def _victim_for(self, host: str) -> StreamId | None:
+        by_host = Counter(self._unproven.values())
+        if by_host[host] >= self._limits.per_host:
+            return self._one_of(host)
+        strangers = {one: count for one, count in by_host.items() if not self._is_member(one)}
+        is_full = len(self._unproven) >= self._limits.unproven
+        if not self._is_member(host):
+            is_full = is_full or sum(strangers.values()) >= self._limits.strangers
+        if not is_full:
+            return None
+        crowd = strangers or by_host
+        return self._one_of(max(crowd, key=crowd.__getitem__))
+
+    def _one_of(self, host: str) -> StreamId:
+        return self._rng.choice([one for one, at in self._unproven.items() if at == host])
+
+    def check_invariants(self) -> None:
+        """No limit is exceeded."""
+        by_host = Counter(self._unproven.values())
+        assert len(self._unproven) <= self._limits.unproven
+        assert max(by_host.values(), default=0) <= self._limits.per_host
+        assert len(self._proven) <= self._limits.proven
+        assert not self._unproven.keys() & self._proven.keys()

@@ -1,0 +1,82 @@
+"""Numbers of any length, in whatever text or JSON others write: refused with the parser's own error alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import trio
+
+from netagent.cli.notation import duration_of, port_of
+from netagent.config_kind import number, parse_seed
+from netagent.control.pinging import _split
+from netagent.control.request import (
+    attach_untrusted,
+    count_untrusted,
+    forget_untrusted,
+    invite_untrusted,
+    network_untrusted,
+    object_untrusted,
+    publications_untrusted,
+)
+from netagent.errors import InputError
+from netagent.integrations.docker.protocol import address_untrusted
+from netagent.integrations.labels import EXPOSE, described
+from netagent.integrations.podman.netavark import plugging_untrusted
+from netagent.integrations.targets import _pid
+from netagent.model.number import MAX_DIGITS, MAX_PID, whole_number
+from netagent.usecases.targets import resolve
+
+MOST = sys.get_int_max_str_digits()
+LENGTHS = (MAX_DIGITS, MAX_DIGITS + 1, MOST - 1, MOST, MOST + 1)
+DIGITS = [digit * length for length in LENGTHS for digit in "19"]
+
+
+@pytest.mark.parametrize("digits", DIGITS, ids=lambda text: f"{text[0]}x{len(text)}")
+def test_long_numbers_are_refused_as_what_they_stand_for(digits):
+    mappings = [
+        {"host_port": int(digits[:MOST]), "container_port": 80, "range": 2},
+        {"host_port": 80, "container_port": 80, "range": int(digits[:MOST])},
+    ]
+    bodies = [json.dumps({"port_mappings": [one]}).encode() for one in mappings]
+    plugging = b'{"container_id": "%s", "network_options": {"interface_name": "eth0"}, ' % (b"ab" * 32)
+    ports = b'{"target": "netns:x", "network": "app", "ports": [{"number": %s}]}' % digits.encode()
+    refused = [
+        *(lambda body=body: plugging_untrusted(plugging + body[1:]) for body in bodies),
+        lambda: plugging_untrusted(plugging + b'"port_mappings": [{"host_port": %s}]}' % digits.encode()),
+        lambda: count_untrusted(digits),
+        lambda: count_untrusted("0" * len(digits) + "1"),
+        lambda: _split(f"web:{digits}"),
+        lambda: trio.run(resolve, f"pid:{digits}", None),
+        lambda: publications_untrusted([f"{digits}:80"]),
+        lambda: duration_of(f"{digits}s"),
+        lambda: address_untrusted({"PoolID": digits}),
+        lambda: network_untrusted(
+            object_untrusted(b'{"name": "app", "mtu_bytes": ' + digits.encode() + b"}")
+        ),
+        lambda: invite_untrusted(object_untrusted(b'{"ttl_s": ' + digits.encode() + b"}")),
+        lambda: forget_untrusted(object_untrusted(b'{"hosts": [], "dead_for_s": ' + digits.encode() + b"}")),
+        lambda: attach_untrusted(object_untrusted(ports)),
+    ]
+    for call in refused:
+        with pytest.raises(InputError):
+            call()
+    for call in (lambda: number(1, 65535)(digits), lambda: parse_seed(f"h1:{digits}")):
+        with pytest.raises(ValueError, match="must be"):
+            call()
+    assert described({EXPOSE: digits}, "web").flaws
+    assert _pid(digits) == 0
+    assert whole_number(digits, 0, 65535) is None
+    if len(digits) > MAX_DIGITS:
+        with pytest.raises(InputError):
+            port_of(digits)
+
+
+def test_numbers_of_ordinary_length_are_read():
+    assert whole_number("0080", 1, 65535) == 80
+    assert whole_number("65536", 1, 65535) is None
+    assert whole_number("٣", 0, 9) is None
+    assert whole_number("", 0, 9) is None
+    assert _pid(f" {MAX_PID}\n") == MAX_PID
+    assert port_of("web=80/tcp") == {"number": 80, "name": "web", "protocol": "tcp"}

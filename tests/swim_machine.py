@@ -1,0 +1,87 @@
+"""One Swim that is fed by hand, and what it says when it is told something."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from swim_net import KEY, LABEL, address_of, id_of
+
+from netgossip.config import GossipConfig
+from netgossip.parse import parse_datagram_untrusted
+from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
+from netgossip.swim import Swim
+from netgossip.types import MemberState, Output
+from netgossip.wire import Alive, Message, encode, encode_compound
+
+OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
+NOW = 1000.0
+
+
+class Machine:
+    """One Swim, and what it says when it is told something."""
+
+    def __init__(self, **arguments: object) -> None:
+        self.now = NOW
+        options: dict[str, object] = {
+            "incarnation": 4,
+            "meta": b"",
+            "config": GossipConfig.lan(),
+            **arguments,
+        }
+        self.swim = Swim(
+            node_id=OWN,
+            address=address_of(1),
+            keyring=Keyring([KEY]),
+            label=LABEL,
+            rng=random.Random(1),
+            now=NOW,
+            new_stream_id=iter(range(1, 10**6)).__next__,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def hear(self, *messages: Message, source: int = 2) -> Output:
+        payload = seal_datagram(
+            encode_compound([encode(m) for m in messages]),
+            keyring=Keyring([KEY]),
+            label=LABEL,
+            rng=random.Random(2),
+        )
+        return self.hear_bytes(payload, source=source)
+
+    def hear_bytes(self, payload: bytes, source: int = 2) -> Output:
+        self.swim.handle_datagram(payload, address_of(source), self.now)
+        return self.drain()
+
+    def drain(self) -> Output:
+        self.swim.check_invariants()
+        return self.swim.drain()
+
+    def run_until(self, until: float) -> list[Output]:
+        """Let time pass, deadline by deadline."""
+        outputs = []
+        while (due := self.swim.next_deadline()) <= until:
+            self.now = max(self.now, due)
+            self.swim.handle_deadline(self.now)
+            outputs.append(self.drain())
+        self.now = until
+        return outputs
+
+    def state_of(self, node_id: str) -> MemberState | None:
+        member = self.swim.members().get(node_id)
+        return None if member is None else member.state
+
+
+def said(output: Output, to: int | None = None) -> list[Message]:
+    return [
+        message
+        for datagram in output.datagrams
+        if to is None or datagram.destination == address_of(to)
+        for message in parse_datagram_untrusted(
+            open_datagram_untrusted(datagram.payload, keyring=Keyring([KEY]), label=LABEL)
+        )
+    ]
+
+
+def alive(number: int, incarnation: int = 1, **changes: object) -> Alive:
+    return replace(Alive(id_of(number), incarnation, address_of(number)), **changes)  # type: ignore[arg-type]
