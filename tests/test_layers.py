@@ -313,8 +313,8 @@ BELOW: Mapping[str, set[str]] = {
         "netagent.names.explain", "netagent.pieces", "netagent.registry", "netagent.usecases", "netdns",
     },
     "netagent.control.status": {
-        "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.pieces", "netagent.probes.quality",
-        "netagent.registry",
+        "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.model", "netagent.pieces",
+        "netagent.probes.quality", "netagent.registry",
     },
     "netagent.control.pinging": {
         "netagent.control", "netagent.doctor", "netagent.errors", "netagent.membership.question", "netagent.model",
