@@ -376,7 +376,10 @@ class Resolver:
         """Hand a cached answer on, and keep it finished for as long as its TTLs show the same numbers."""
         assert kept.answer is not None
         age_s = int(now - kept.stored_at)
-        reply = self._relay(waiter, kept.answer, age_s=age_s)
+        answer = kept.answer
+        if any(map(self._is_inside, answer.addresses)):  # it was outside when the answer came
+            answer = opaque.emptied(answer, ede=_LEADS_INSIDE)
+        reply = self._relay(waiter, answer, age_s=age_s)
         if waiter.transport is Transport.UDP:
             waiter.view.hot.keep(payload, reply, min(kept.stored_at + age_s + 1, kept.expires_at))
         return reply

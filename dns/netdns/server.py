@@ -216,7 +216,8 @@ class Server:
         while not listener.closed:
             with contextlib.suppress(trio.ClosedResourceError):
                 await trio.lowlevel.wait_readable(listener.udp)
-                if self._answer_batch(listener):
+                # It may have been closed since this task was woken: then the resolver knows the client no more.
+                if not listener.closed and self._answer_batch(listener):
                     self._flush()
 
     def _answer_batch(self, listener: _Listener) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
@@ -23,12 +23,14 @@ from netagent.registry.shared_names import shared_name
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
 from netagent.usecases.finding import local_endpoint_called
+from netdns import rebinding
 from netdns.errors import DnsError
 from netdns.name import from_text
 
 if TYPE_CHECKING:
     from netagent.membership.cluster import Cluster
 
+_DECIDED: Final = {"NOERROR", "NXDOMAIN"}
 _MAX_MEANT: Final = 3
 """Containers that are named where a name is what a runtime calls them."""
 
@@ -154,13 +156,23 @@ async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lo
         return found
     servers = cluster.following.supervisor.name_servers()
     answers = await ask_servers(servers, from_text(found["name"]), TYPES[found["type"]], LOOKUP_S)
-    return _with_answers(found, answers)
+    rows = cluster.live.rows.values()
+    networks = (cluster.live.view.networks.get(row.network_id) for row in rows)
+    subnets = {subnet for one in networks if one is not None for subnet in one.record.subnets}
+    return answered(found, answers, subnets)
 
 
-def _with_answers(found: schema.Lookup, answers: Sequence[ServerAnswer]) -> schema.Lookup:
-    """A forwarded look-up with what the host's name servers said: the first address that one of them gave."""
-    best = next((one for one in answers if one.addresses), None)
+def answered(
+    found: schema.Lookup, answers: Sequence[ServerAnswer], subnets: Collection[str]
+) -> schema.Lookup:
+    """A forwarded look-up with what the host's name servers said. As in the resolver, the first of them that says
+    anything decides, also if it says no; and an answer with an address that is inside (`subnets`) becomes an empty
+    one."""
+    best = next((one for one in answers if one.status in _DECIDED), None)
     said = "; ".join(map(say_answer, answers)) or "the host has no name server"
+    if best is not None and any(_is_inside(address, subnets) for address, _ in best.addresses):
+        said += "; containers get none of that, because it leads inside"
+        best = None
     return {
         **found,
         "answers": [
@@ -179,3 +191,10 @@ def _with_answers(found: schema.Lookup, answers: Sequence[ServerAnswer]) -> sche
             for one in answers
         ],
     }
+
+
+def _is_inside(text: str, subnets: Collection[str]) -> bool:
+    address = ipaddress.ip_address(rebinding.unmapped(ipaddress.ip_address(text).packed))
+    return rebinding.is_loopback(address.packed) or any(
+        address in ipaddress.ip_network(one) for one in subnets
+    )

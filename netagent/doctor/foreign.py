@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +55,13 @@ class ForeignRules:
         self._seen = -1
         self._seen_at = float("-inf")
         self._looking = trio.Lock()
+        self._judging = trio.Lock()
+
+    async def _judge(self, found: Callable[[], Iterable[Finding]]) -> list[Finding]:
+        """Walk through the rules beside the event loop: thousands of rules take longer than it may stand still. One
+        walk at a time, or other members' questions would take all of the processor."""
+        async with self._judging:
+            return await trio.to_thread.run_sync(lambda: list(found()))
 
     async def in_the_way(
         self,
@@ -69,27 +76,35 @@ class ForeignRules:
         chains = await self.chains()
         judging = [chain for chain in chains if is_bridging or chain.family != "bridge"]
         settings = settings_of(BRIDGE_NETFILTER.values())
-        return list(forward_findings(judging, settings, is_routing=is_routing, is_apart=is_apart))
+        return await self._judge(
+            lambda: forward_findings(judging, settings, is_routing=is_routing, is_apart=is_apart)
+        )
 
     async def at_bridges(self) -> list[Finding]:
         """Explicit rules that drop some of what our bridges pass."""
-        return list(bridged_findings(await self.chains()))
+        chains = await self.chains()
+        return await self._judge(lambda: bridged_findings(chains))
 
     async def at_ports(self, use: PortUse) -> list[Finding]:
         """Explicit rules that drop packets between this host and others at our ports."""
-        return list(port_findings(await self.chains(), use))
+        chains = await self.chains()
+        return await self._judge(lambda: port_findings(chains, use))
 
     async def dropping(self, packet: Packet, *, is_inside: bool, is_apart: bool) -> list[Finding]:
         """Explicit rules that drop a container's packet, which stays inside our networks or leaves them."""
         chains = await self.chains()
         ours = replace(packet, incoming=OUR_PORTS, outgoing=OUR_PORTS, bridge="na-*")
-        if not is_inside:
-            return list(packet_findings(chains, replace(ours, outgoing=()), ROUTE_HOOKS, is_bridged=False))
-        found = list(packet_findings(chains, ours, BRIDGE_HOOKS, is_bridged=True))
         is_seen = any(value != "0" for value in settings_of(BRIDGE_NETFILTER.values()).values())
-        if is_seen and not is_apart:
-            found += packet_findings(chains, ours, ROUTE_HOOKS, is_bridged=False)
-        return found
+
+        def found() -> Iterator[Finding]:
+            if not is_inside:
+                yield from packet_findings(chains, replace(ours, outgoing=()), ROUTE_HOOKS, is_bridged=False)
+                return
+            yield from packet_findings(chains, ours, BRIDGE_HOOKS, is_bridged=True)
+            if is_seen and not is_apart:
+                yield from packet_findings(chains, ours, ROUTE_HOOKS, is_bridged=False)
+
+        return await self._judge(found)
 
     async def chains(self) -> tuple[ForeignChain, ...]:
         """All that are known, looked at anew where something changed; empty when they can't be read."""

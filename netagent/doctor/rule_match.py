@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,8 @@ MAX_ELEMENTS: Final = 10_000
 """Of a named set; a larger one, as blocklists are, is not kept, and what asks for it is opaque."""
 MAX_COMPARISONS: Final = 200_000
 """Of a packet with elements of sets, for all rules of one walk. What is beyond is opaque."""
+_FEW: Final = 8
+"""Elements of a set that are compared one by one. More addresses or ports are put in order once, and looked up."""
 _MAX_DEPTH: Final = 16
 """Of jumps, as the kernel allows."""
 _MAX_TEXT: Final = 80
@@ -34,6 +37,9 @@ _PROTOCOL_NUMBERS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132
 _LATER_PARTS: Final = {"counter", "comment", "log", "notrack"}
 """Parts of a rule that decide nothing."""
 _VERDICTS: Final = {"accept", "drop", "reject", "return", "jump", "goto", "continue"}
+
+
+_ORDERED: Final = {"saddr", "daddr", "dport"}
 
 
 class Truth(enum.Enum):
@@ -236,11 +242,67 @@ def _opaque(text: str) -> Condition:
     return Condition("", is_negated=False, values=(), text=f"{text} …"[:_MAX_TEXT])
 
 
+class _Values(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has no room for what is remembered
+    """Alternatives. Rules that name one set share them, and the order of them."""
+
+    _ordered: dict[bool, dict[int, tuple[list[int], list[int]]]] | None = None
+
+    def ordered(self, *, are_addresses: bool) -> dict[int, tuple[list[int], list[int]]]:
+        """Ranges that do not overlap, as their first and their last numbers in order, by IP version (0: ports)."""
+        known = self._ordered = {} if self._ordered is None else self._ordered
+        if are_addresses not in known:
+            read = _address_range if are_addresses else _port_range
+            by_version: dict[int, list[tuple[int, int]]] = {}
+            for version, first, last in filter(None, map(read, self)):
+                by_version.setdefault(version, []).append((first, last))
+            known[are_addresses] = {version: _merged(found) for version, found in by_version.items()}
+        return known[are_addresses]
+
+
+def _merged(ranges: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for first, last in sorted(ranges):
+        if lasts and first <= lasts[-1]:
+            lasts[-1] = max(lasts[-1], last)
+        elif first <= last:
+            firsts.append(first)
+            lasts.append(last)
+    return firsts, lasts
+
+
+def _address_range(value: object) -> tuple[int, int, int] | None:
+    """(version, first, last); None for what is no address."""
+    try:
+        match value:
+            case {"range": [first, last]}:
+                low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
+                return (low.version, int(low), int(high)) if low.version == high.version else None
+            case {"prefix": {"addr": address, "len": length}}:
+                network = ipaddress.ip_network(f"{address}/{length}", strict=False)
+                return network.version, int(network[0]), int(network[-1])
+            case str():
+                one = ipaddress.ip_address(value)
+                return one.version, int(one), int(one)
+    except (ValueError, TypeError):
+        pass
+    return None
+
+
+def _port_range(value: object) -> tuple[int, int, int] | None:
+    match value:
+        case {"range": [int(first), int(last)]}:
+            return 0, first, last
+        case int():
+            return 0, value, value
+    return None
+
+
 def _values(right: object) -> tuple[Any, ...]:
     if isinstance(right, dict) and isinstance(right.get("set"), list):
-        return tuple(map(_bare, right["set"]))
+        return _Values(map(_bare, right["set"]))
     if isinstance(right, list):
-        return tuple(map(_bare, right))
+        return _Values(map(_bare, right))
     return (right,)
 
 
@@ -318,6 +380,8 @@ class _Walk:
         self._packet = packet
         self._left = MAX_COMPARISONS
         self._walked: dict[str, Drop | _Outcome] = {}
+        self._addresses: dict[str, tuple[int, int]] = {}
+        """As numbers, by their text."""
 
     def chain(self, name: str, depth: int) -> Drop | _Outcome:
         if name not in self._walked:
@@ -365,6 +429,13 @@ class _Walk:
             return Truth.OPAQUE
         if not known:
             return Truth.OPEN
+        if (
+            isinstance(condition.values, _Values)
+            and len(condition.values) > _FEW
+            and condition.key in _ORDERED
+        ):
+            holds = any(self._is_in(condition.key, one, condition.values) for one in known)
+            return Truth.TRUE if holds is not condition.is_negated else Truth.FALSE
         for value in condition.values:
             self._left -= 1
             if self._left < 0:
@@ -373,6 +444,17 @@ class _Walk:
             if holds:
                 return Truth.FALSE if condition.is_negated else Truth.TRUE
         return Truth.TRUE if condition.is_negated else Truth.FALSE
+
+    def _is_in(self, key: str, known: Any, values: _Values) -> bool:
+        version, number = 0, known
+        if key != "dport":
+            if known not in self._addresses:
+                address = ipaddress.ip_address(known)
+                self._addresses[known] = address.version, int(address)
+            version, number = self._addresses[known]
+        firsts, lasts = values.ordered(are_addresses=key != "dport").get(version, ([], []))
+        place = bisect_right(firsts, number) - 1
+        return place >= 0 and number <= lasts[place]
 
     def _known(self, key: str) -> tuple[Any, ...] | None:
         """What the packet has under a key; empty: anything. None: the key is not understood."""

@@ -1,7 +1,7 @@
 """A word that a host is gone for good, about a host that lives: it does not count at once.
 
 Such a word takes all addresses and names from the host, and has the host itself begin anew: no other record does as
-much. An orderly forgetting is of a host that is dead: whoever hears of it then, or when it or the host comes
+much. An orderly forgetting is of a host that is dead: whoever hears of it then, or when its writer or the host comes
 back from where it was away, believes it. A word that comes while both its writer and the host have been in touch with
 us for CALM_S was forced by an operator (`netagent forget --force`), or is a lie. It waits for HOLD_S, `status` warns
 of it, and meanwhile the writer can take it back, or the host say the same of the writer: then neither counts
@@ -18,11 +18,14 @@ from typing import Final
 
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
-from netagent.registry.schema import RecordError, decode_untrusted
+from netagent.registry.schema import RecordError, decode_untrusted, key_of
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 CALM_S: Final = 600.0
 """After a cut or a start, what happened meanwhile is heard within this, by far."""
+SILENT_S: Final = 10.0
+"""A host that the membership takes for gone for less has not been away: one false word does that, and the host
+refutes it within a second or two."""
 HOLD_S: Final = 300.0
 """Time for an operator to contest it."""
 MAX_HELD: Final = 1024
@@ -48,6 +51,8 @@ class HeldWords:
     def __init__(self, local: HostId) -> None:
         self._local = local
         self._live_since: dict[HostId, float] = {}
+        self._gone_since: dict[HostId, float] = {}
+        """Of those that were live; they stay in `_live_since` until it is certain."""
         self._held: dict[_Place, HeldWord] = {}
 
     @property
@@ -59,14 +64,22 @@ class HeldWords:
         """What the membership says of a host. Of this one: nothing until `note_synced`."""
         if member.node_id == self._local:
             return
+        host_id = HostId(member.node_id)
         if member.state in _LIVE:
-            self._live_since.setdefault(HostId(member.node_id), now)
-        else:
-            self._live_since.pop(HostId(member.node_id), None)
+            self._drop_silent(now)
+            self._gone_since.pop(host_id, None)
+            self._live_since.setdefault(host_id, now)
+        elif host_id in self._live_since:
+            self._gone_since.setdefault(host_id, now)
 
     def note_gone(self, host_id: HostId) -> None:
         """The membership has forgotten the host."""
         self._live_since.pop(host_id, None)
+        self._gone_since.pop(host_id, None)
+
+    def _drop_silent(self, now: float) -> None:
+        for host_id in [one for one, since in self._gone_since.items() if now >= since + SILENT_S]:
+            self.note_gone(host_id)
 
     def note_synced(self, now: float) -> None:
         """This host knows from now on what the others know."""
@@ -90,6 +103,7 @@ class HeldWords:
         host = _said_gone(entry)
         if host is None or len(self._held) >= MAX_HELD:
             return False
+        self._drop_silent(now)
         calm_since = now - CALM_S
         if any(self._live_since.get(one, now) > calm_since for one in (writer, host)):
             return False
@@ -98,6 +112,7 @@ class HeldWords:
 
     def take_due(self, forgotten: Iterable[HostId], now: float) -> list[EntriesChanged]:
         """The words that count from now on. Those whose writer is in `forgotten` never will."""
+        self._drop_silent(now)
         gone = frozenset(forgotten)
         said = {(word.writer, word.host) for word in self._held.values()}
         due = []
@@ -127,4 +142,8 @@ def _said_gone(entry: Entry) -> HostId | None:
         record = decode_untrusted(entry.value)
     except RecordError:
         return None
-    return record.host_id if isinstance(record, ForgetRecord) and record.settled else None
+    if not isinstance(record, ForgetRecord) or not record.settled:
+        return None
+    # Under another key the registry refuses it. If it waited all the same, one writer could take all places with
+    # words about one host, and the next word would count at once.
+    return record.host_id if key_of(record) == (entry.scope, entry.key) else None

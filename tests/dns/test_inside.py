@@ -91,6 +91,22 @@ def test_the_users_subnets_are_the_sources_alone_to_give():
         assert code_and_errors(bench) == ("NOERROR", code)
 
 
+def test_an_answer_from_before_a_network_was_made_does_not_lead_into_it():
+    """Who knows which subnet comes next could have an answer kept for an hour before."""
+    bench = edns_bench()
+    bench.ask("evil.test")
+    bench.answer(("evil.test.", 3600, "A", "10.0.0.9"))
+    kept = bench.ask("evil.test")
+    assert kept is not None
+    assert texts(kept) == {"10.0.0.9"}
+    bench.resolver._is_inside = lambda address: address.startswith(OURS)
+    bench.run_until(bench.now + 1.5)  # a finished answer counts for a second
+    reply = bench.ask("evil.test")
+    assert reply is not None
+    assert reply.answer == []
+    assert [int(option.code) for option in reply.options] == [dns.edns.EDECode.BLOCKED]
+
+
 def test_what_is_hidden_from_a_client_stays_absent_when_it_comes_from_near():
     """The runtime's resolver gives an address of ours: NXDOMAIN as before, for the name is one of ours."""
     bench = Bench(ONE)

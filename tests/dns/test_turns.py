@@ -12,6 +12,7 @@ import socket
 import dns.message
 import pytest
 import trio
+import trio.testing
 
 from netdns.resolver import Resolver
 from netdns.server import Server
@@ -133,3 +134,30 @@ def test_turns_share_one_round():
     turns.end("b", unsated=False)
     turns.end("never", unsated=False)
     assert turns.length_s() == TURN_S / 2
+
+
+def test_a_listener_that_is_closed_while_its_socket_is_readable_leaves_nothing_behind(monkeypatch):
+    """Its task has been woken already, so cancelling it comes too late."""
+    stage = Stage()
+    real = trio.lowlevel.wait_readable
+
+    async def wait_readable(sock):
+        await real(sock)
+        stage.server.remove_listener("gone")
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.server.run)
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+            address = stage.listen("gone")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(QUERY, address)
+            with trio.fail_after(5):
+                while stage.server.clients():
+                    await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert stage.resolver.statistics()["clients"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,11 +154,45 @@ def test_the_work_for_the_largest_rulesets_is_bounded(monkeypatch):
 
     monkeypatch.setattr("netagent.doctor.rule_match._is_within", count)
     many = {"set": {"name": "many", "elem": list(range(MAX_ELEMENTS))}}
-    rules = [rule(payload("th", "dport", "@many"), DROP)] * (2 * MAX_RULES)
+    rules = [rule(meta("l4proto", "@many"), DROP)] * (2 * MAX_RULES)
     read = rules_untrusted([many, *rules])
     assert sum(map(len, read.values())) == MAX_RULES
     first_drop(read, "input", GOSSIP)
     assert compared <= MAX_COMPARISONS
+
+
+def test_a_rule_that_names_a_large_set_costs_no_more_than_one_that_names_a_small_one():
+    """The agent's event loop walks, and other members ask it to."""
+    elements = [{"prefix": {"addr": f"10.{n // 200}.{n % 200}.0", "len": 24}} for n in range(MAX_ELEMENTS)]
+    many = {"set": {"name": "many", "elem": elements}}
+    read = rules_untrusted([many, *[rule(payload("ip", "saddr", "@many"), DROP)] * 20])
+    assert first_drop(read, "input", GOSSIP) is None  # puts the set in order, once
+    instructions_of(first_drop, read, "input", GOSSIP, most=20_000)
+
+
+VALUES = st.one_of(
+    st.sampled_from(["10.0.0.1", "10.0.0.9", "fd00::1", "nonsense", 7, None]),
+    st.builds(
+        lambda a, n: {"prefix": {"addr": f"10.0.{a}.0", "len": n}}, st.integers(0, 3), st.integers(0, 33)
+    ),
+    st.builds(lambda a, b: {"range": [f"10.0.0.{a}", f"10.0.0.{b}"]}, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(lambda a, b: {"range": [a, b]}, st.integers(0, 9), st.integers(0, 9)),
+)
+
+
+@given(
+    st.lists(VALUES, min_size=9, max_size=14),
+    st.sampled_from(["10.0.0.1", "10.0.0.7", "10.0.2.2", "fd00::1"]),
+    st.integers(0, 9),
+)
+def test_a_large_set_says_what_its_elements_say_one_by_one(values, address, port):
+    packet = Packet(protocol="tcp", port=port, source=address)
+    numbers = [one for one in values if not isinstance(one, dict) or "range" in one]
+    version = "ip6" if ":" in address else "ip"
+    for family, field, elements in ((version, "saddr", values), ("th", "dport", [*numbers, *range(20, 30)])):
+        whole = dropped(rule(payload(family, field, {"set": elements}), DROP), packet=packet)
+        each = [dropped(rule(payload(family, field, {"set": [v]}), DROP), packet=packet) for v in elements]
+        assert (whole is not None) == any(each), field
 
 
 def test_a_blocklist_is_not_kept_and_not_guessed_at():

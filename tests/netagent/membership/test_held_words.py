@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes.registry import H1, H2, H3, Writer, entry, event, host
 
-from netagent.membership.held_words import CALM_S, HOLD_S, MAX_HELD, HeldWords
+from netagent.membership.held_words import CALM_S, HOLD_S, MAX_HELD, SILENT_S, HeldWords
 from netagent.model.records import ForgetRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, MemberState
@@ -55,8 +57,34 @@ def test_it_counts_when_the_host_falls_silent() -> None:
     one = Host()
     one.hear(one.says(H3, H2), CALM)
     one.member(H2, MemberState.DEAD, CALM + 5)
-    one.look(CALM + 6)
+    one.look(CALM + 5 + SILENT_S)
     assert H2 in one.view.forgotten
+
+
+@pytest.mark.parametrize("state", [MemberState.DEAD, MemberState.LEFT])
+def test_a_false_word_that_the_host_is_dead_does_not_end_the_wait(state: MemberState) -> None:
+    """It takes one datagram, and the host refutes it."""
+    one = Host()
+    one.member(H2, state, CALM)
+    one.member(H2, MemberState.ALIVE, CALM + 1)
+    one.hear(one.says(H3, H2), CALM + 2)
+    one.member(H2, state, CALM + 60)
+    one.look(CALM + 61)
+    one.member(H2, MemberState.ALIVE, CALM + 62)
+    one.look(CALM + HOLD_S)
+    assert not one.view.forgotten
+    assert [word.host for word in one.words.waiting] == [H2]
+
+
+def test_words_under_keys_of_others_take_no_places() -> None:
+    words = HeldWords(H1)
+    words.note_synced(START)
+    for host_id in (H2, H3):
+        words.note_member(Member(host_id, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
+    good = Writer(H3).put(ForgetRecord(H2, settled=True))
+    entries = tuple(replace(good.entries[0], key=b"f" + bytes([n, 0])) for n in range(100))
+    words.sift(replace(good, entries=entries), CALM)
+    assert not words.waiting
 
 
 def test_it_can_be_taken_back_or_replaced() -> None:
