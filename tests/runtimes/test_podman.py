@@ -132,8 +132,9 @@ def test_a_container_that_is_killed_comes_back_under_its_name(hosts: PodmanHosts
     )
     hosts.until(lambda: bool(hosts.asked("web")), "no name after the restart")
     hosts.podman("restart", "web")
+    # No name leads to it before Podman has been asked whether it has a health check.
+    hosts.until(lambda: bool(hosts.asked("web", container="web", host="h1")), "no name of its own")
     own = hosts.asked("web", container="web", host="h1")
-    assert own
     hosts.until(lambda: hosts.asked("web") == own, "another address after the restart")
 
 
