@@ -35,7 +35,9 @@ class Kernel:
             return None
         name, alias = names[index]
         texts = ((link._IFLA_IFNAME, name), (link._IFLA_IFALIAS, alias))
-        return Message(RTM_NEWLINK, header + b"".join(link._attribute(k, v.encode(), b"\0") for k, v in texts))
+        return Message(
+            RTM_NEWLINK, header + b"".join(link._attribute(k, v.encode(), b"\0") for k, v in texts)
+        )
 
 
 def test_the_route_of_a_link_that_goes_meanwhile_is_not_told():
