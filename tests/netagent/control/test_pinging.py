@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import trio
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
 
-from netagent.control.pinging import _host_of, _policy, _split
+from netagent.control.pinging import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
 from netagent.doctor.intent import Situation
 from netagent.doctor.objects import Evidence
@@ -79,6 +82,36 @@ def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
         assert _host_of(view, text)[0].host_id == H2
     with pytest.raises(NoError, match="no host and no endpoint 'h9'"):
         _host_of(view, "h9")
+
+
+def aimed(text: str) -> Any:
+    """Whom the host itself would ask for `text`."""
+
+    async def overview() -> SimpleNamespace:
+        await trio.lowlevel.checkpoint()
+        return SimpleNamespace(view=known())
+
+    cluster: Any = SimpleNamespace(
+        gossip=SimpleNamespace(remote_networks=SimpleNamespace(overview=overview)),
+        probing=SimpleNamespace(prober=SimpleNamespace(path=lambda host_id: None)),
+    )
+    return trio.run(_aim_host, cluster, text, None)
+
+
+def test_the_kernel_of_a_host_is_not_taken_for_the_container_that_was_named() -> None:
+    assert aimed("db").called == "h2, the host of db,"
+    assert aimed(DB.addresses[0]).called == f"h2, the host of {DB.addresses[0]},"
+    assert aimed("h2").called == aimed(H2).called == ""
+    with pytest.raises(InputError, match="'h1' is this host"):
+        aimed("h1")
+    with pytest.raises(InputError, match="'web' is on this host"):
+        aimed("web")
+
+
+def test_a_path_without_a_shared_network_was_tried_with_small_packets() -> None:
+    (path, _) = _far(known().hosts[H2], "h2", None, answers_now=True)
+    assert not path.is_wrong
+    assert path.says.startswith("small packets pass")
 
 
 def test_the_policy_says_who_may_reach_whom() -> None:
