@@ -51,8 +51,8 @@ _SLOW_RESOLVER: schema.Notice = {
 }
 
 
-async def status_of(agent: Agent) -> schema.Status:
-    """Never fails: what is not known is zero or empty."""
+async def status_of(agent: Agent, *, asks_name_servers: bool = False) -> schema.Status:
+    """Never fails: what is not known is zero or empty. `asks_name_servers`: also where no container needs them."""
     cluster = agent.cluster
     status: schema.Status = {
         "host": {
@@ -79,7 +79,7 @@ async def status_of(agent: Agent) -> schema.Status:
     if cluster is None:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
-        await _fill(status, agent, cluster)
+        await _fill(status, agent, cluster, asks_name_servers=asks_name_servers)
     status["warnings"] += [*_config_warnings(agent), *_address_warning(agent), *_runtime_warnings(agent)]
     return status
 
@@ -110,7 +110,7 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
     return notices
 
 
-async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
+async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, asks_name_servers: bool) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
     sights = {i: Sight(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts}
@@ -120,7 +120,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     counters: dict[str, int] = {}
     asked = _Asked()
     async with trio.open_nursery() as nursery:  # at once, because each waits for what does not answer
-        nursery.start_soon(_ask_name_servers, cluster, asked)
+        if asks_name_servers or cluster.live.rows:
+            nursery.start_soon(_ask_name_servers, cluster, asked)
         nursery.start_soon(_try_dead_agents, cluster, asked)
         with trio.move_on_after(STATISTICS_S) as patience:
             counters = await cluster.following.supervisor.statistics()
@@ -192,13 +193,11 @@ class _Asked:
 
 
 async def _ask_name_servers(cluster: Cluster, asked: _Asked) -> None:
-    """The host's own, where containers here may ask them."""
-    if cluster.live.rows:
-        answers = await ask_servers(cluster.following.supervisor.name_servers())
-        asked.notices += [
-            {"code": code, "message": message, "cure": cure}
-            for code, message, cure in server_notices(answers)
-        ]
+    """The host's own, which the resolver asks for containers."""
+    answers = await ask_servers(cluster.following.supervisor.name_servers())
+    asked.notices += [
+        {"code": code, "message": message, "cure": cure} for code, message, cure in server_notices(answers)
+    ]
 
 
 async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:

@@ -438,6 +438,16 @@ async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
     status = await status_of(agent_of(cluster))
     (dead,) = (one for one in status["warnings"] if one["code"].startswith("upstream"))
     assert "do not resolve" in dead["message"]
+    cluster.live = Live(cluster.live.view, {})
+    codes = [
+        {one["code"] for one in status["warnings"]}
+        for status in (
+            await status_of(agent_of(cluster)),
+            await status_of(agent_of(cluster), asks_name_servers=True),
+        )
+    ]
+    assert "upstream-dead" not in codes[0], "no container asks it"
+    assert "upstream-dead" in codes[1], "as the doctor looks"
 
 
 @virtual
