@@ -92,14 +92,20 @@ def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
 
 
 def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
-    """Containers that their runtime, or compose, calls so: a sentence for each."""
+    """Containers that are called so in another network, or by their runtime or compose: a sentence for each."""
     found: list[str] = []
     for endpoint in present.view.endpoints.values():
         yield
-        if is_called(endpoint, name):
-            shown = present.endpoint(endpoint)
+        if not is_called(endpoint, name):
+            continue
+        shown = present.endpoint(endpoint)
+        who = f"{name} is {endpoint.record.name} on {shown['host']}"
+        if present.view.is_visible(endpoint):
             names = shown["names"][-1] if name in endpoint.record.aliases else shown["names"][0]
-            found.append(f"{name} is {endpoint.record.name} on {shown['host']}, found as {names}")
+            found.append(f"{who}, whose name in network {shown['network']} is {names}")
+        elif name not in {endpoint.record.service, *endpoint.record.aliases}:
+            # Else it is among those that the answer left out, with the reason.
+            found.append(f"{who}, to which no name leads: {shown['reason']}")
     return sorted(found)[:_MAX_MEANT]
 
 
