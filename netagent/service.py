@@ -299,6 +299,12 @@ class Service:
                 found = inspect_noted(present, noted_endpoint(row, present.view.local))
             elif overview.gaps:
                 raise not_known(present, overview.gaps, error.message, thing) from None
+            elif local:
+                raise NoError(
+                    f"this host itself holds nothing that is called {thing!r}, or has that address or id",
+                    thing=thing,
+                    hint="without `--local` the members that take part in other networks are asked as well",
+                ) from None
             else:
                 raise
         if found["kind"] != "endpoint":

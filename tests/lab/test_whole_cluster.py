@@ -46,6 +46,12 @@ def test_a_host_without_containers_answers_for_the_whole_cluster(cluster: Cluste
     assert cluster.netagent("h1", "ping", "web-1")["host"] == "h2"
     nothing = cluster.try_netagent("h1", "inspect", "nothing")
     assert (nothing.status, "nothing is called" in nothing.stderr) == (1, True)
+    held = cluster.try_netagent("h1", "inspect", "web", "--local")
+    assert (held.status, "this host itself holds nothing that is called 'web'" in held.stderr) == (1, True)
+    held = cluster.try_netagent("h1", "lookup", "web", "--local")
+    assert (held.status, "this host takes part in no network" in held.stderr) == (1, True)
+    held = cluster.try_netagent("h1", "ping", "web-1", "db")
+    assert (held.status, "shows which host has it: type this there" in held.stderr) == (1, True)
     # Nothing of that was entered: neither names nor kernel nor the others know of it.
     assert cluster.netagent("h1", "status")["networks"] == []
     assert cluster.netagent("h2", "network", "inspect", "app")["hosts"] == ["h2", "h3"]
