@@ -338,7 +338,7 @@ class Service:
     async def doctor(self) -> schema.Doctor:
         """Checks of the host, of intent against kernel, and all that `status` warns of."""
         diagnosis = await diagnose(self._agent)
-        status = await status_of(self._agent, asks_name_servers=True)
+        status = await status_of(self._agent, is_thorough=True)
         checks = CLUSTER_CHECKS if status["cluster"] is not None else ALONE_CHECKS
         warned = [Warned(one["code"], one["message"], one["cure"]) for one in status["warnings"]]
         whole = replace(diagnosis, cluster=tuple(examine(checks, warned)))

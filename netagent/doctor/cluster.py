@@ -37,7 +37,7 @@ _ELSEWHERE: Final = {
 """Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
 
 _ROWS: Final = (
-    ("agents", "the agents of all hosts answer", ("agent-dead",)),
+    ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port")),
     (
         "paths",
         "every path to a host whose agent answers carries the packets of the networks",
