@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from netagent.control import schema
+from netagent.control.gaps import not_known
 from netagent.control.lookup import look_up
+from netagent.control.present import Presenter
 from netagent.doctor import why
 from netagent.doctor.explaining import gather
 from netagent.doctor.finding import Severity
@@ -152,14 +154,21 @@ def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[Tally]) -> _Aim:
 
 async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
     """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
-    view = (await cluster.gossip.remote_networks.overview()).view
+    overview = await cluster.gossip.remote_networks.overview()
+    view = overview.view
     if port is not None:
         raise InputError(
             f"a port can be tried from a container only, and {text!r} is asked for from the host",
             thing=text,
             hint=f"`netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
         )
-    host, named = _host_of(view, text)
+    try:
+        host, named = _host_of(view, text)
+    except NoError as error:
+        if not overview.gaps or error.code == "forgotten":
+            raise
+        present = Presenter(view, cluster.keys.domain)
+        raise not_known(present, overview.gaps, error.message, text) from None
     if host.host_id == view.local:
         where = "is this host" if view.host_named(text) is host or text == host.host_id else "is on this host"
         raise InputError(

@@ -83,7 +83,9 @@ def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> N
     assert "h3" in done.stderr
     told = json.loads(cluster.try_netagent("h1", "endpoints", "--json").stdout)
     assert (told["items"], told["warnings"][0]["code"]) == ([], "not-known")
-    for command in (("inspect", "web"), ("lookup", "web.app")):
+    watching = cluster.lab.host("h1").run(["timeout", "4", "netagent", "services", "--watch"])
+    assert "nothing is known here" in watching.stdout
+    for command in (("inspect", "web"), ("lookup", "web.app"), ("ping", "web")):
         done = cluster.try_netagent("h1", *command)
         assert done.status == 5, (command, done)
         assert "h3" in done.stderr

@@ -14,9 +14,10 @@ from netagent.control.pinging import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
 from netagent.doctor.intent import Situation
 from netagent.doctor.objects import Evidence
-from netagent.errors import InputError, NoError
+from netagent.errors import FailedError, InputError, NoError
 from netagent.model.ids import ClusterId
 from netagent.model.records import Policy
+from netagent.registry.overview import Gap, GapReason, Overview
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
@@ -84,15 +85,16 @@ def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
         _host_of(view, "h9")
 
 
-def aimed(text: str) -> Any:
+def aimed(text: str, *gaps: Gap) -> Any:
     """Whom the host itself would ask for `text`."""
 
     async def overview() -> SimpleNamespace:
         await trio.lowlevel.checkpoint()
-        return SimpleNamespace(view=known())
+        return Overview(known(), gaps=gaps)
 
     cluster: Any = SimpleNamespace(
         gossip=SimpleNamespace(remote_networks=SimpleNamespace(overview=overview)),
+        keys=SimpleNamespace(domain="mesh.internal"),
         probing=SimpleNamespace(prober=SimpleNamespace(path=lambda host_id: None)),
     )
     return trio.run(_aim_host, cluster, text, None)
@@ -106,6 +108,15 @@ def test_the_kernel_of_a_host_is_not_taken_for_the_container_that_was_named() ->
         aimed("h1")
     with pytest.raises(InputError, match="'web' is on this host"):
         aimed("web")
+
+
+def test_what_may_be_in_a_network_that_is_not_known_is_not_said_to_be_absent() -> None:
+    gap = Gap(N2, GapReason.AWAY, (H2,))
+    with pytest.raises(NoError, match="no host and no endpoint 'cache'"):
+        aimed("cache")
+    with pytest.raises(FailedError, match="not all is known: network other"):
+        aimed("cache", gap)
+    assert aimed("db", gap).host_id == H2
 
 
 def test_a_path_without_a_shared_network_was_tried_with_small_packets() -> None:
