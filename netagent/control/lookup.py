@@ -61,7 +61,7 @@ async def look_up_elsewhere(
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
         reason = f"{found['reason']}; told by {', '.join(hosts)}: this host takes no part in that network"
         return {**found, "reason": reason}
-    if meant := await piece_by_piece(_meant(present, name)):
+    if found["status"] != "NOERROR" and (meant := await piece_by_piece(_meant(present, name))):
         return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
     networks = overview.view.networks
     gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]

@@ -174,6 +174,10 @@ async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
         raise InputError(
             f"{text!r} {where}", thing=text, hint="name another host, or a container of this one before it"
         )
+    if host.agent is AgentState.LEFT:
+        raise NoError(
+            f"host {host.unique_name} has left the cluster", thing=text, hint="see `netagent members`"
+        )
     if host.record is None:
         raise NoError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
     path = cluster.probing.prober.path(host.host_id)

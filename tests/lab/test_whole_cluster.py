@@ -46,6 +46,8 @@ def test_a_host_without_containers_answers_for_the_whole_cluster(cluster: Cluste
     assert cluster.netagent("h1", "ping", "web-1")["host"] == "h2"
     nothing = cluster.try_netagent("h1", "inspect", "nothing")
     assert (nothing.status, "nothing is called" in nothing.stderr) == (1, True)
+    reason = cluster.try_netagent("h1", "lookup", "web", "NS").stderr
+    assert ("without records of type NS" in reason, "whose name" in reason) == (True, False)
     held = cluster.try_netagent("h1", "inspect", "web", "--local")
     assert (held.status, "this host itself holds nothing that is called 'web'" in held.stderr) == (1, True)
     held = cluster.try_netagent("h1", "lookup", "web", "--local")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
 from netagent.control.pinging import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
@@ -20,6 +20,7 @@ from netagent.model.records import Policy
 from netagent.registry.overview import Gap, GapReason, Overview
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
 
 WEB, DB = endpoint(1, offset=2, name="web"), endpoint(2, offset=3, name="db", service="db")
 ROW = LocalEndpointRow(
@@ -90,7 +91,8 @@ def aimed(text: str, *gaps: Gap) -> Any:
 
     async def overview() -> SimpleNamespace:
         await trio.lowlevel.checkpoint()
-        return Overview(known(), gaps=gaps)
+        view = known().with_member(Member(H3, ("192.0.2.3", 7956), MemberState.LEFT, 1))
+        return Overview(view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3"))), gaps=gaps)
 
     cluster: Any = SimpleNamespace(
         gossip=SimpleNamespace(remote_networks=SimpleNamespace(overview=overview)),
@@ -108,6 +110,8 @@ def test_the_kernel_of_a_host_is_not_taken_for_the_container_that_was_named() ->
         aimed("h1")
     with pytest.raises(InputError, match="'web' is on this host"):
         aimed("web")
+    with pytest.raises(NoError, match="host h3 has left the cluster"):
+        aimed("h3")
 
 
 def test_what_may_be_in_a_network_that_is_not_known_is_not_said_to_be_absent() -> None:
