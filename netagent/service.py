@@ -25,7 +25,7 @@ from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
 from netagent.control.space_use import space_use
 from netagent.control.status import status_of
-from netagent.doctor.cluster import CLUSTER_CHECKS, Warned
+from netagent.doctor.cluster import ALONE_CHECKS, CLUSTER_CHECKS, Warned
 from netagent.doctor.examining import diagnose
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
 from netagent.doctor.finding import examine
@@ -299,6 +299,12 @@ class Service:
                 found = inspect_noted(present, noted_endpoint(row, present.view.local))
             elif overview.gaps:
                 raise not_known(present, overview.gaps, error.message, thing) from None
+            elif local:
+                raise NoError(
+                    f"this host itself holds nothing that is called {thing!r}, or has that address or id",
+                    thing=thing,
+                    hint="without `--local` the members that take part in other networks are asked as well",
+                ) from None
             else:
                 raise
         if found["kind"] != "endpoint":
@@ -332,9 +338,10 @@ class Service:
     async def doctor(self) -> schema.Doctor:
         """Checks of the host, of intent against kernel, and all that `status` warns of."""
         diagnosis = await diagnose(self._agent)
-        status = await status_of(self._agent)
+        status = await status_of(self._agent, is_thorough=True)
+        checks = CLUSTER_CHECKS if status["cluster"] is not None else ALONE_CHECKS
         warned = [Warned(one["code"], one["message"], one["cure"]) for one in status["warnings"]]
-        whole = replace(diagnosis, cluster=tuple(examine(CLUSTER_CHECKS, warned)))
+        whole = replace(diagnosis, cluster=tuple(examine(checks, warned)))
         return doctor_of(whole, agent="answers")
 
     async def ping(self, asked: schema.PingRequest) -> schema.Ping:

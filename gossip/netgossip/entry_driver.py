@@ -45,7 +45,11 @@ def _reason(error: Exception) -> str:
     cause: BaseException = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else "the connection broke"
+    if not isinstance(cause, OSError) or not cause.errno:
+        return "the connection broke"
+    # Not `cause.strerror`: where trio raises it, its own sentence with a Python tuple stands there. Those of a name
+    # that cannot be resolved are negative, and no numbers of the kernel's.
+    return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or "the name has no address"
 
 
 async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:

@@ -452,6 +452,8 @@ def _watch(
             if event["event"] == "synced":
                 synced = True
                 _warn(session, event)
+                if event.get("warnings"):
+                    empty = _NOTHING_KNOWN
             elif event["event"] == "removed":
                 items.pop(event["item"]["id"], None)
             else:

@@ -63,7 +63,7 @@ async def look_up_elsewhere(
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
         reason = f"{found['reason']}; told by {', '.join(hosts)}: this host takes no part in that network"
         return {**found, "reason": reason}
-    if meant := await piece_by_piece(_meant(present, name)):
+    if found["status"] != "NOERROR" and (meant := await piece_by_piece(_meant(present, name))):
         return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
     networks = overview.view.networks
     gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]
@@ -94,14 +94,20 @@ def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
 
 
 def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
-    """Containers that their runtime, or compose, calls so: a sentence for each."""
+    """Containers that are called so in another network, or by their runtime or compose: a sentence for each."""
     found: list[str] = []
     for endpoint in present.view.endpoints.values():
         yield
-        if is_called(endpoint, name):
-            shown = present.endpoint(endpoint)
+        if not is_called(endpoint, name):
+            continue
+        shown = present.endpoint(endpoint)
+        who = f"{name} is {endpoint.record.name} on {shown['host']}"
+        if present.view.is_visible(endpoint):
             names = shown["names"][-1] if name in endpoint.record.aliases else shown["names"][0]
-            found.append(f"{name} is {endpoint.record.name} on {shown['host']}, found as {names}")
+            found.append(f"{who}, whose name in network {shown['network']} is {names}")
+        elif name not in {endpoint.record.service, *endpoint.record.aliases}:
+            # Else it is among those that the answer left out, with the reason.
+            found.append(f"{who}, to which no name leads: {shown['reason']}")
     return sorted(found)[:_MAX_MEANT]
 
 

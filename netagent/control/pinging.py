@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from netagent.control import schema
+from netagent.control.gaps import not_known
 from netagent.control.lookup import look_up
+from netagent.control.present import Presenter
 from netagent.doctor import why
 from netagent.doctor.explaining import gather
 from netagent.doctor.finding import Severity
@@ -54,6 +56,8 @@ class _Aim:
     """As large as packets there may be; None where that is not known."""
     port: int | None = None
     """Connections are opened to it; None: echoes are sent."""
+    called: str = ""
+    """Who answers, for a sentence; empty where it is what the user typed."""
 
 
 async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
@@ -72,7 +76,7 @@ async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: Forei
     if asked["trace"] or any(one.is_lost for one in tallies):
         aim = _traced(cluster.live.view, aim, tallies)
         hops = tuple(await _hops(cluster, row, aim, foreign_rules, tallies))
-    verdict = judge(tallies, hops, asked["to"])
+    verdict = judge(tallies, hops, aim.called or asked["to"])
     view = cluster.live.view
     return {
         "from": row.name if row is not None else host_text(view, view.local),
@@ -150,21 +154,38 @@ def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[Tally]) -> _Aim:
 
 async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
     """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
-    view = (await cluster.gossip.remote_networks.overview()).view
+    overview = await cluster.gossip.remote_networks.overview()
+    view = overview.view
     if port is not None:
         raise InputError(
             f"a port can be tried from a container only, and {text!r} is asked for from the host",
             thing=text,
             hint=f"`netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
         )
-    host, named = _host_of(view, text)
+    try:
+        host, named = _host_of(view, text)
+    except NoError as error:
+        if not overview.gaps or error.code == "forgotten":
+            raise
+        present = Presenter(view, cluster.keys.domain)
+        raise not_known(present, overview.gaps, error.message, text) from None
     if host.host_id == view.local:
-        raise InputError(f"{text!r} is on this host", thing=text, hint="name another host's, or a container")
+        where = "is this host" if view.host_named(text) is host or text == host.host_id else "is on this host"
+        raise InputError(
+            f"{text!r} {where}", thing=text, hint="name another host, or a container of this one before it"
+        )
+    if host.agent is AgentState.LEFT:
+        raise NoError(
+            f"host {host.unique_name} has left the cluster", thing=text, hint="see `netagent members`"
+        )
     if host.record is None:
         raise NoError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
     path = cluster.probing.prober.path(host.host_id)
     full_bytes = None if path is None else path.wanted_bytes
-    return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes)
+    # Of an endpoint it is the kernel of its host that answers, which says nothing about the container.
+    name = host_text(view, host.host_id)
+    called = "" if text in {name, host.host_id} else f"{name}, the host of {text},"
+    return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes, called=called)
 
 
 def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
@@ -182,7 +203,7 @@ def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
     if HostId(text) in view.forgotten:
         raise NoError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
     raise NoError(
-        f"there is no host and no endpoint {text!r}; one that was forgotten is none any more",
+        f"there is no host and no endpoint {text!r}",
         code="no-such-thing",
         thing=text,
         hint="see `netagent members` and `netagent endpoints`",
@@ -289,7 +310,7 @@ async def _foreign_hops(
         return [*hops, Hop("policy", f"foreign firewall of {name}", is_wrong=False, says=says)]
     with contextlib.suppress(question.QuestionError):
         for sentence in question.parse_sentences_untrusted(answer):
-            fix = f"`netagent ping` and `nft list ruleset` on {name} show it there"
+            fix = f"on {name}: `netagent doctor`, which names the rule with its handle, or `nft list ruleset`"
             hops.append(Hop("policy", f"foreign firewall of {name}", is_wrong=True, says=sentence, fix=fix))
     return hops
 
@@ -374,7 +395,8 @@ def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: boo
             "path", thing, is_wrong=True, says=says, fix="`netagent status` names the cure in some seconds"
         )
     elif path is None:
-        hop = Hop("path", thing, is_wrong=False, says="not tried: no network is on both hosts")
+        says = "small packets pass; larger ones were not tried, because no network is on both hosts"
+        hop = Hop("path", thing, is_wrong=False, says=says)
     else:
         size = f", packets of up to {path.size_bytes} bytes pass" if path.size_bytes else ""
         wrong = path.quality in {Quality.DEGRADED, Quality.ONE_WAY, Quality.DOWN}

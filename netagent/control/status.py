@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,13 @@ from netagent.control import schema
 from netagent.control.name_notice import name_notices
 from netagent.control.path_notice import Place, checksum_notices, path_notices
 from netagent.control.present import Presenter, Sight, is_of_other_family
-from netagent.doctor.agent_ports import say_why_dead, try_hosts
+from netagent.doctor.agent_ports import (
+    LIVE_PATIENCE_S,
+    MAX_HOSTS,
+    say_ports_closed,
+    say_why_dead,
+    try_hosts,
+)
 from netagent.doctor.firewalls import PortUse
 from netagent.doctor.intent import addresses_of_others
 from netagent.doctor.name_servers import ask_servers, server_notices
@@ -51,8 +58,8 @@ _SLOW_RESOLVER: schema.Notice = {
 }
 
 
-async def status_of(agent: Agent) -> schema.Status:
-    """Never fails: what is not known is zero or empty."""
+async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status:
+    """Never fails: what is not known is zero or empty. `is_thorough`: asks further machines, as the doctor does."""
     cluster = agent.cluster
     status: schema.Status = {
         "host": {
@@ -79,7 +86,7 @@ async def status_of(agent: Agent) -> schema.Status:
     if cluster is None:
         status["warnings"] = list(_lonely_warnings(agent))
     else:
-        await _fill(status, agent, cluster)
+        await _fill(status, agent, cluster, is_thorough=is_thorough)
     status["warnings"] += [*_config_warnings(agent), *_address_warning(agent), *_runtime_warnings(agent)]
     return status
 
@@ -110,7 +117,7 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
     return notices
 
 
-async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
+async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_thorough: bool) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
     sights = {i: Sight(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts}
@@ -120,8 +127,11 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster) -> None:
     counters: dict[str, int] = {}
     asked = _Asked()
     async with trio.open_nursery() as nursery:  # at once, because each waits for what does not answer
-        nursery.start_soon(_ask_name_servers, cluster, asked)
+        if is_thorough or cluster.live.rows:
+            nursery.start_soon(_ask_name_servers, cluster, asked)
         nursery.start_soon(_try_dead_agents, cluster, asked)
+        if is_thorough:
+            nursery.start_soon(_try_live_agents, cluster, asked)
         with trio.move_on_after(STATISTICS_S) as patience:
             counters = await cluster.following.supervisor.statistics()
     resolver = cluster.following.supervisor.status()
@@ -192,13 +202,11 @@ class _Asked:
 
 
 async def _ask_name_servers(cluster: Cluster, asked: _Asked) -> None:
-    """The host's own, where containers here may ask them."""
-    if cluster.live.rows:
-        answers = await ask_servers(cluster.following.supervisor.name_servers())
-        asked.notices += [
-            {"code": code, "message": message, "cure": cure}
-            for code, message, cure in server_notices(answers)
-        ]
+    """The host's own, which the resolver asks for containers."""
+    answers = await ask_servers(cluster.following.supervisor.name_servers())
+    asked.notices += [
+        {"code": code, "message": message, "cure": cure} for code, message, cure in server_notices(answers)
+    ]
 
 
 async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:
@@ -220,6 +228,25 @@ async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:
             message = f"the agent of {name} does not answer; {kernel}"
             cure = "start the agent there" if host.answers else "see to that host"
         asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
+
+
+async def _try_live_agents(cluster: Cluster, asked: _Asked) -> None:
+    """Of more than MAX_HOSTS chance decides which."""
+    view, here = cluster.live.view, cluster.underlay.address
+    live = {
+        host.unique_name: host.address
+        for host in view.hosts.values()
+        if host.agent is AgentState.ALIVE and host.host_id != view.local and host.address
+        if not is_of_other_family(host, here)
+    }
+    if len(live) > MAX_HOSTS:
+        live = dict(random.sample(sorted(live.items()), MAX_HOSTS))
+    ports = (cluster.config.gossip_port, cluster.config.record_port)
+    found = await try_hosts(live, ports, LIVE_PATIENCE_S) if live else {}
+    for name, states in sorted(found.items()):
+        if (said := say_ports_closed(name, states, ports, (here, live[name]))) is not None:
+            message, cure = said
+            asked.notices.append({"code": "agent-port", "message": message, "cure": cure})
 
 
 def _full_networks(cluster: Cluster) -> Iterable[schema.Notice]:

@@ -15,7 +15,7 @@ The port is changed right at our sockets: as the last thing before a query comes
 out. All else in the namespace (connection tracking, the container's own rules for port 53, tcpdump) sees port 53
 both ways, as if the sockets had it. No connection is tracked for it, and the checksum is left to the kernel, which on
 `lo` makes none. The table belongs to a netlink socket that goes wherever our sockets go, and lives as long as they do
-(docs/design/0023). Where the kernel knows no owners of tables (before 5.12), it stays until it is deleted, and
+(docs/design/0025). Where the kernel knows no owners of tables (before 5.12), it stays until it is deleted, and
 anybody in there with the right may do that.
 
 **The second** stands where Docker's own resolver is. In every container on a user-defined network, Docker's rules in

@@ -85,8 +85,10 @@ async def host_routes(netlink: Netlink) -> tuple[str, ...]:
                 routes.append(route)
     # Only the links that any of these leads by: a host with a thousand containers has a thousand more.
     links = await _links(netlink, {route.ifindex for route in routes})
-    passed_over = {index for index, link in links.items() if is_ours(link.alias) or link.name == "lo"}
-    found = {route.destination for route in routes if route.ifindex not in passed_over}
+    # A link that went between the two looks took its routes along. It may have been ours, and others must not hear
+    # that this host has a route of its own to a subnet of the cluster. Index 0 leads by no link, or by several.
+    kept = {index for index, link in links.items() if not is_ours(link.alias) and link.name != "lo"} | {0}
+    found = {route.destination for route in routes if route.ifindex in kept}
     return tuple(str(network) for network in sorted(found, key=lambda n: (n.version, int(n[0]), n.prefixlen)))
 
 

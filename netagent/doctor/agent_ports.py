@@ -1,4 +1,4 @@
-"""Does an agent that gossip takes for dead accept connections? Tells a dead agent from a blocked port.
+"""Does an agent accept connections? Tells a dead agent from a blocked port, and finds a blocked port of a live one.
 
 Both ports of an agent accept TCP. What connecting to them comes to says more than the gossip's silence: a port that
 refuses has no agent behind it, one that accepts has, and one that says nothing is blocked or its host is gone.
@@ -16,6 +16,8 @@ import trio
 
 PATIENCE_S: Final = 0.5
 """For all ports of all hosts together: a connection takes one round trip."""
+LIVE_PATIENCE_S: Final = 1.5
+"""The same for live agents, of which a port that does not answer is news: one lost packet is sent again after 1 s."""
 MAX_HOSTS: Final = 16
 
 
@@ -27,7 +29,9 @@ class PortState(Enum):
     SILENT = "does not answer"
 
 
-async def try_hosts(addresses: Mapping[str, str], ports: tuple[int, ...]) -> dict[str, tuple[PortState, ...]]:
+async def try_hosts(
+    addresses: Mapping[str, str], ports: tuple[int, ...], patience_s: float = PATIENCE_S
+) -> dict[str, tuple[PortState, ...]]:
     """Connect to the ports at the address of each of the first MAX_HOSTS hosts, all at once."""
     found: dict[str, list[PortState]] = {
         name: [PortState.SILENT] * len(ports) for name in list(addresses)[:MAX_HOSTS]
@@ -36,7 +40,7 @@ async def try_hosts(addresses: Mapping[str, str], ports: tuple[int, ...]) -> dic
     async def connect(name: str, place: int) -> None:
         found[name][place] = await _connect(addresses[name], ports[place])
 
-    with trio.move_on_after(PATIENCE_S):
+    with trio.move_on_after(patience_s):
         async with trio.open_nursery() as nursery:
             for name in found:
                 for place in range(len(ports)):
@@ -77,3 +81,25 @@ def say_why_dead(
         f"the agent of {name} does not answer at TCP ports {membership} and {records} of {there}; {kernel}",
         f"see to that host; if its agent runs, let UDP and TCP ports {membership} and {records} pass",
     )
+
+
+def say_ports_closed(
+    name: str, states: tuple[PortState, ...], ports: tuple[int, ...], ends: tuple[str, str]
+) -> tuple[str, str] | None:
+    """(message, cure) of an agent that gossip hears, and of which a port can't be reached by TCP; None where all can.
+
+    Gossip lives by UDP alone, and few changes at a time travel by it too, so nothing else tells.
+    """
+    closed = [
+        f"TCP port {port} of {name} {state.value}"
+        for port, state in zip(ports, states, strict=True)
+        if state is not PortState.OPEN
+    ]
+    if not closed:
+        return None
+    here, there = ends
+    message = (
+        f"{' and '.join(closed)}, though its agent is alive: what changes there is known here late, or never"
+    )
+    wanted = " and ".join(map(str, ports))
+    return message, f"let UDP and TCP ports {wanted} pass between {here} and {there}"

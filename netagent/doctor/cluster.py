@@ -8,10 +8,10 @@ themselves is a finding here, under the check that its code belongs to. A code t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from netagent.doctor.finding import Check, Finding, Severity
+from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
 from netagent.registry.facts import ClashKind
 
 
@@ -37,10 +37,10 @@ _ELSEWHERE: Final = {
 """Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
 
 _ROWS: Final = (
-    ("agents", "the agents of all hosts answer", ("agent-dead",)),
+    ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port")),
     (
         "paths",
-        "every path carries the packets of the networks",
+        "every path to a host whose agent answers carries the packets of the networks",
         ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload"),
     ),
     ("address-space", "every network has free addresses", ("network-full",)),
@@ -72,3 +72,15 @@ CLUSTER_CHECKS: Final[tuple[Check[Sequence[Warned]], ...]] = (
     *(Check(name, says, _of(codes)) for name, says, codes in _ROWS),
     Check("other-warnings", "`status` warns of nothing else", _others),
 )
+
+_OF_MEMBERS: Final = {"agents", "paths", "address-space", "name-servers", "identities"}
+
+
+def _not_known(_warnings: Sequence[Warned]) -> Iterator[Finding]:
+    raise NotKnownError("this host is in no cluster")
+
+
+ALONE_CHECKS: Final = tuple(
+    replace(check, examine=_not_known) if check.name in _OF_MEMBERS else check for check in CLUSTER_CHECKS
+)
+"""The same for a host in no cluster, where `status` looks at less."""

@@ -311,7 +311,7 @@ def _where(rows: Sequence[EndpointRow]) -> str:
 def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     networks = [index.label.decode() for index in scope.networks]
     if not networks:
-        return "the one who asks is in no network"
+        return "this host takes part in no network"
     if address:
         return f"nothing visible has the address {address} in {', '.join(networks)}"
     text = label.decode("ascii", "replace")

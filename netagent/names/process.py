@@ -9,7 +9,7 @@ agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and takes 
 Where the resolver of a container runtime holds 127.0.0.11, it stands in front of that one: it holds the rule that
 leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
 sandbox, for all names that are not ours (docs/design/0009). What leads 127.0.0.11 port 53 to our sockets is another
-matter: that comes and goes with them (docs/design/0023).
+matter: that comes and goes with them (docs/design/0025).
 
 Of the rights that it starts with it keeps almost none (netagent.names.capabilities).
 

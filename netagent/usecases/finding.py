@@ -97,7 +97,8 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
         f"there is no endpoint {text!r} on this host",
         code="no-such-endpoint",
         thing=text,
-        hint="see `netagent endpoints`",
+        # A network that this host takes no part in may have it.
+        hint="`netagent endpoints` shows which host has it: type this there",
     )
 
 

@@ -137,6 +137,13 @@ def test_a_blocked_gossip_port_is_told_from_a_dead_agent(app: Cluster) -> None:
     )
 
 
+def test_a_blocked_record_port_of_a_live_agent_is_named(app: Cluster) -> None:
+    assert findings(app, "h1", "agents") == []
+    app.lab.block("h2", 7957)
+    (told,) = findings(app, "h1", "agents")
+    assert told.startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
+
+
 def test_a_dead_name_server_is_named_by_status_doctor_and_lookup(lasting: Cluster) -> None:
     host = lasting.lab.host("h1")
     before = host.must(["cat", "/etc/resolv.conf"])

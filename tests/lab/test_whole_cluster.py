@@ -46,6 +46,14 @@ def test_a_host_without_containers_answers_for_the_whole_cluster(cluster: Cluste
     assert cluster.netagent("h1", "ping", "web-1")["host"] == "h2"
     nothing = cluster.try_netagent("h1", "inspect", "nothing")
     assert (nothing.status, "nothing is called" in nothing.stderr) == (1, True)
+    reason = cluster.try_netagent("h1", "lookup", "web", "NS").stderr
+    assert ("without records of type NS" in reason, "whose name" in reason) == (True, False)
+    held = cluster.try_netagent("h1", "inspect", "web", "--local")
+    assert (held.status, "this host itself holds nothing that is called 'web'" in held.stderr) == (1, True)
+    held = cluster.try_netagent("h1", "lookup", "web", "--local")
+    assert (held.status, "this host takes part in no network" in held.stderr) == (1, True)
+    held = cluster.try_netagent("h1", "ping", "web-1", "db")
+    assert (held.status, "shows which host has it: type this there" in held.stderr) == (1, True)
     # Nothing of that was entered: neither names nor kernel nor the others know of it.
     assert cluster.netagent("h1", "status")["networks"] == []
     assert cluster.netagent("h2", "network", "inspect", "app")["hosts"] == ["h2", "h3"]
@@ -77,7 +85,9 @@ def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> N
     assert "h3" in done.stderr
     told = json.loads(cluster.try_netagent("h1", "endpoints", "--json").stdout)
     assert (told["items"], told["warnings"][0]["code"]) == ([], "not-known")
-    for command in (("inspect", "web"), ("lookup", "web.app")):
+    watching = cluster.lab.host("h1").run(["timeout", "4", "netagent", "services", "--watch"])
+    assert "nothing is known here" in watching.stdout
+    for command in (("inspect", "web"), ("lookup", "web.app"), ("ping", "web")):
         done = cluster.try_netagent("h1", *command)
         assert done.status == 5, (command, done)
         assert "h3" in done.stderr

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+import trio
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
-from netagent.control.pinging import _host_of, _policy, _split
+from netagent.control.pinging import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
 from netagent.doctor.intent import Situation
 from netagent.doctor.objects import Evidence
-from netagent.errors import InputError, NoError
+from netagent.errors import FailedError, InputError, NoError
 from netagent.model.ids import ClusterId
 from netagent.model.records import Policy
+from netagent.registry.overview import Gap, GapReason, Overview
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
 
 WEB, DB = endpoint(1, offset=2, name="web"), endpoint(2, offset=3, name="db", service="db")
 ROW = LocalEndpointRow(
@@ -79,6 +84,49 @@ def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
         assert _host_of(view, text)[0].host_id == H2
     with pytest.raises(NoError, match="no host and no endpoint 'h9'"):
         _host_of(view, "h9")
+
+
+def aimed(text: str, *gaps: Gap) -> Any:
+    """Whom the host itself would ask for `text`."""
+
+    async def overview() -> SimpleNamespace:
+        await trio.lowlevel.checkpoint()
+        view = known().with_member(Member(H3, ("192.0.2.3", 7956), MemberState.LEFT, 1))
+        return Overview(view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3"))), gaps=gaps)
+
+    cluster: Any = SimpleNamespace(
+        gossip=SimpleNamespace(remote_networks=SimpleNamespace(overview=overview)),
+        keys=SimpleNamespace(domain="mesh.internal"),
+        probing=SimpleNamespace(prober=SimpleNamespace(path=lambda host_id: None)),
+    )
+    return trio.run(_aim_host, cluster, text, None)
+
+
+def test_the_kernel_of_a_host_is_not_taken_for_the_container_that_was_named() -> None:
+    assert aimed("db").called == "h2, the host of db,"
+    assert aimed(DB.addresses[0]).called == f"h2, the host of {DB.addresses[0]},"
+    assert aimed("h2").called == aimed(H2).called == ""
+    with pytest.raises(InputError, match="'h1' is this host"):
+        aimed("h1")
+    with pytest.raises(InputError, match="'web' is on this host"):
+        aimed("web")
+    with pytest.raises(NoError, match="host h3 has left the cluster"):
+        aimed("h3")
+
+
+def test_what_may_be_in_a_network_that_is_not_known_is_not_said_to_be_absent() -> None:
+    gap = Gap(N2, GapReason.AWAY, (H2,))
+    with pytest.raises(NoError, match="no host and no endpoint 'cache'"):
+        aimed("cache")
+    with pytest.raises(FailedError, match="not all is known: network other"):
+        aimed("cache", gap)
+    assert aimed("db", gap).host_id == H2
+
+
+def test_a_path_without_a_shared_network_was_tried_with_small_packets() -> None:
+    (path, _) = _far(known().hosts[H2], "h2", None, answers_now=True)
+    assert not path.is_wrong
+    assert path.says.startswith("small packets pass")
 
 
 def test_the_policy_says_who_may_reach_whom() -> None:

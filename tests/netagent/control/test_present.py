@@ -8,8 +8,10 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
 from netagent.control.inspecting import inspecting, is_called
+from netagent.control.lookup import _meant
 from netagent.control.present import LocalFacts, Presenter, Sight
 from netagent.errors import InputError, NoError
+from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
     AttachmentRecord,
     ForgetRecord,
@@ -319,3 +321,19 @@ def test_what_means_several_things_or_none_says_so():
         look(world, "nobody")
     with pytest.raises(NoError):
         look(world, "10.1.0.99")
+
+
+def test_a_look_up_advises_no_name_that_does_not_lead_there_now():
+    world = World()
+    db = endpoint(2, offset=3, name="db", service="db", labels=((CONTAINER_ID, "c0ffee" * 8),))
+    world.put(H2, db)
+
+    def meant(name):
+        return at_once(_meant(Presenter(world.view, "mesh.internal"), name))
+
+    advice = "is db on h2, whose name in network app is db.app.mesh.internal"
+    assert (meant("db"), meant("c0ffeec0ffee")) == ([f"db {advice}"], [f"c0ffeec0ffee {advice}"])
+    world.put(H2, dataclasses.replace(db, health=Health.UNHEALTHY))
+    assert meant("db") == [], "the answer itself says that it is left out, and why"
+    (hidden,) = meant("c0ffeec0ffee")
+    assert hidden.startswith("c0ffeec0ffee is db on h2, to which no name leads: ")

@@ -68,7 +68,7 @@ def tried(monkeypatch):
     """What dead agents' ports come to, by host; no packet is sent."""
     states = {}
 
-    async def try_hosts(addresses, ports):
+    async def try_hosts(addresses, ports, patience_s=0.5):
         return {name: states.get(name, (PortState.SILENT,) * 2) for name in addresses}
 
     monkeypatch.setattr("netagent.control.status.try_hosts", try_hosts)
@@ -438,6 +438,16 @@ async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
     status = await status_of(agent_of(cluster))
     (dead,) = (one for one in status["warnings"] if one["code"].startswith("upstream"))
     assert "do not resolve" in dead["message"]
+    cluster.live = Live(cluster.live.view, {})
+    codes = [
+        {one["code"] for one in status["warnings"]}
+        for status in (
+            await status_of(agent_of(cluster)),
+            await status_of(agent_of(cluster), is_thorough=True),
+        )
+    ]
+    assert "upstream-dead" not in codes[0], "no container asks it"
+    assert "upstream-dead" in codes[1], "as the doctor looks"
 
 
 @virtual
@@ -464,3 +474,19 @@ async def test_a_rule_at_our_ports_is_named_where_no_container_is():
         Finding("chain f", "a rule drops membership (udp 7956)", "nft delete rule f")
     ]
     assert "foreign-firewall" in codes(await status_of(agent))
+
+
+@virtual
+async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(tried):
+    cluster = cluster_of()
+    view = cluster.live.view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
+    cluster.live = Live(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
+    tried["h2"] = (PortState.OPEN, PortState.SILENT)
+    assert "agent-port" not in {one["code"] for one in (await status_of(agent_of(cluster)))["warnings"]}
+    status = await status_of(agent_of(cluster), is_thorough=True)
+    (told,) = (one for one in status["warnings"] if one["code"] == "agent-port")
+    assert told["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
+    assert told["cure"] == "let UDP and TCP ports 7956 and 7957 pass between 192.0.2.1 and 192.0.2.2"
+    tried["h2"] = (PortState.OPEN, PortState.OPEN)
+    status = await status_of(agent_of(cluster), is_thorough=True)
+    assert "agent-port" not in {one["code"] for one in status["warnings"]}

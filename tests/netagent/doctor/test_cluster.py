@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from netagent.doctor import cluster
-from netagent.doctor.cluster import CLUSTER_CHECKS, Warned
+from netagent.doctor.cluster import ALONE_CHECKS, CLUSTER_CHECKS, Warned
 from netagent.doctor.finding import Verdict, examine, is_healthy
 
 CONTROL = Path(cluster.__file__).parent.parent / "control"
@@ -37,3 +37,11 @@ def test_a_path_that_is_down_fails_and_a_dead_agent_warns():
 def test_a_warning_that_no_row_knows_is_not_lost():
     outcomes = examine(CLUSTER_CHECKS, [Warned("something-new", "a message", "a cure")])
     assert [one.name for one in outcomes if one.findings] == ["other-warnings"]
+
+
+def test_a_host_in_no_cluster_does_not_say_that_paths_and_agents_are_well():
+    outcomes = {one.name: one for one in examine(ALONE_CHECKS, [Warned("config", "a message", "a cure")])}
+    unknown = {name for name, one in outcomes.items() if one.verdict is Verdict.NOT_KNOWN}
+    assert unknown == {"agents", "paths", "address-space", "name-servers", "identities"}
+    assert outcomes["configuration"].verdict is Verdict.FAILED
+    assert outcomes.keys() == {one.name for one in CLUSTER_CHECKS}
