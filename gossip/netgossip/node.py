@@ -79,6 +79,9 @@ class GossipNode:
         self._datagrams: list[Datagram] = []
         self._commands: list[StreamCommand] = []
         self._events: list[Event] = []
+        self._now = now
+        self._is_swims_turn = True
+        """Which of the two goes on first when both are behind: a flood of one must not hold up the other."""
         self._swim = Swim(
             config=config,
             node_id=node_id,
@@ -163,11 +166,17 @@ class GossipNode:
     @property
     def is_behind(self) -> bool:
         """True while something is too long to be done in one go: call `take_piece`, and let others run in between."""
-        return self._replication.is_behind
+        return self._swim.is_behind or self._replication.is_behind
 
     def take_piece(self) -> None:
         """Do another millisecond of what is left to do."""
-        self._replication.take_piece()
+        is_swims = self._swim.is_behind and (self._is_swims_turn or not self._replication.is_behind)
+        self._is_swims_turn = not is_swims
+        if is_swims:
+            self._swim.take_piece()
+            self._pass_on(self._now)
+        else:
+            self._replication.take_piece()
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
@@ -186,6 +195,7 @@ class GossipNode:
 
     def _pass_on(self, now: float) -> None:
         """Let replication know what the membership found out."""
+        self._now = now
         output = self._swim.drain()
         self._datagrams += output.datagrams
         for command in output.streams:

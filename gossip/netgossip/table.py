@@ -40,7 +40,7 @@ from netgossip.merge import (
     is_plausible,
     uselessness,
 )
-from netgossip.pieces import ENTRIES_A_PIECE, Pieces, at_once
+from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
 from netgossip.record_log import ENTRY_BYTES, MODULUS, RecordLog
 from netgossip.record_wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
@@ -132,8 +132,23 @@ class Table:
 
     def vector(self, scope: Scope) -> tuple[Row, ...]:
         """Version and digest of every log of the scope."""
-        logs = self._logs.get(scope, {})
-        return tuple(Row(owner, log.version, log.digest) for owner, log in sorted(logs.items()))
+        return at_once(self.listing(scope))
+
+    def listing(self, scope: Scope) -> Pieces[tuple[Row, ...]]:
+        """The same in pieces, each row as its log is when its turn comes: what we hold never becomes less than that,
+        but for what is dropped."""
+        rows = []
+        for number, owner in enumerate(self.owners(scope), 1):
+            log = self._logs.get(scope, {}).get(owner)
+            if log is not None:
+                rows.append(Row(owner, log.version, log.digest))
+            if number % ROWS_A_PIECE == 0:
+                yield
+        return tuple(rows)
+
+    def owners(self, scope: Scope) -> tuple[NodeId, ...]:
+        """Of the logs of the scope, in a fixed order."""
+        return tuple(sorted(self._logs.get(scope, ())))
 
     def scopes(self) -> frozenset[Scope]:
         """Those that are held, and those in which we have a log of our own."""
