@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from netgossip.config import GossipConfig
 from netgossip.meta import recalled, record_address, shown, wrap_meta
@@ -323,6 +323,13 @@ class GossipNode:
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
         """Apply what `prepare` gave, once it is on disk. Raises UsageError."""
         self._replication.commit(entries, now)
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet. Ask now and then,
+        and publish them as other changes. At most one a log, of a key that `may_rewrite` allows."""
+        return self._replication.rewrites(now, may_rewrite)
 
     def own_scopes(self) -> frozenset[Scope]:
         """Those in which we have a log of our own."""
