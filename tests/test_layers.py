@@ -399,7 +399,6 @@ RECORD_SIDE = RECORD_PARTS | {
     "frame",
     "greeting",
     "merge",
-    "pieces",
     "reception",
     "record_log",
     "record_streams",

@@ -6,13 +6,14 @@ all the dead.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 from netgossip.claims import Claims
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
-from netgossip.redial import Redial
+from netgossip.redial import WANTED_LIMIT, Redial
 from netgossip.types import Address, MemberState
 
 
@@ -62,9 +63,15 @@ class Absentees:
 
     def _wanted(self) -> Iterable[Address]:
         unconfirmed = self._claims.unconfirmed
-        reached = {m.address for m in self._table if is_live(m) and m.node_id not in unconfirmed}
-        # In the table's order: a set's would be another one in each process.
-        wanted = [*self._seeds, *(m.address for m in self._table if m.node_id in unconfirmed)]
+        wanted = [*self._seeds]
+        if unconfirmed:
+            # In the table's order: a set's would be another one in each process.
+            wanted += [m.address for m in self._table if m.node_id in unconfirmed]
         if self._table.live == 1:
             wanted += [m.address for m in self._table.others(MemberState.DEAD)]
-        return [address for address in wanted if address not in reached]
+        unreached = (address for address in dict.fromkeys(wanted) if not self._is_reached(address))
+        return itertools.islice(unreached, WANTED_LIMIT)
+
+    def _is_reached(self, address: Address) -> bool:
+        unconfirmed = self._claims.unconfirmed
+        return any(is_live(m) and m.node_id not in unconfirmed for m in self._table.at(address))

@@ -19,6 +19,7 @@ Where this differs from memberlist, in ways that its nodes tolerate:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,6 +29,7 @@ from netgossip.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_fa
 from netgossip.members import MemberTable, Verdict, is_live, judge
 from netgossip.moves import Moves, alive
 from netgossip.outgoing import Outgoing
+from netgossip.pieces import MEMBERS_A_PIECE, Pieces, at_once
 from netgossip.suspicion import Suspicion
 from netgossip.types import Address, IdentityClash, Member, MemberChanged, MemberReaped, MemberState, NodeId
 from netgossip.wire import VSN, Alive, Dead, Rumour, Suspect, encode
@@ -166,25 +168,37 @@ class Claims:
     def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
         """A full exchange with whoever is at `peer`. The dead of others are suspects to us, so that they get a chance
         to refute; but what we only remember of a life before counts less than what somebody saw since."""
+        at_once(self.merging(nodes, lambda: now, peer=peer))
+
+    def merging(
+        self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
+    ) -> Pieces[None]:
+        """The same in pieces, each at the time that it is done. Each member is a claim of its own, so what is claimed
+        between two pieces finds nothing half done. Look at `newcomers` after each piece."""
         is_first, self._merged = not self._merged, True
-        for node in nodes:
-            is_known = node.node_id in self._table
-            if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
-                # Only a newcomer learns who died before it came. Later, those that one node has forgotten must not
-                # come back from another.
-                if is_first and len(self._table) < self._config.max_members and _is_sane(node):
-                    self._hold(node, now)
-                continue
-            if node.state is MemberState.ALIVE or not is_known:
-                is_own_word = node.state is MemberState.ALIVE and node.address[0] == peer[0]
-                source = node.address if is_own_word else None
-                self.alive(alive(node), now, source=source, is_own_word=is_own_word)
-            if is_first and node.state is MemberState.DEAD and node.node_id in self.unconfirmed:
-                self.dead(Dead(node.node_id, node.incarnation, self._table.own_id), now)
-            elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
-                self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
-            elif node.state is MemberState.LEFT:
-                self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)
+        for number, node in enumerate(nodes, 1):
+            self._merge_one(node, clock(), peer, is_first=is_first)
+            if number % MEMBERS_A_PIECE == 0:
+                yield
+
+    def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
+        is_known = node.node_id in self._table
+        if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
+            # Only a newcomer learns who died before it came. Later, those that one node has forgotten must not
+            # come back from another.
+            if is_first and len(self._table) < self._config.max_members and _is_sane(node):
+                self._hold(node, now)
+            return
+        if node.state is MemberState.ALIVE or not is_known:
+            is_own_word = node.state is MemberState.ALIVE and node.address[0] == peer[0]
+            source = node.address if is_own_word else None
+            self.alive(alive(node), now, source=source, is_own_word=is_own_word)
+        if is_first and node.state is MemberState.DEAD and node.node_id in self.unconfirmed:
+            self.dead(Dead(node.node_id, node.incarnation, self._table.own_id), now)
+        elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
+            self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
+        elif node.state is MemberState.LEFT:
+            self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)
 
     # Ourselves.
 

@@ -225,13 +225,19 @@ class Exchange:
         """A peer holds these versions, which we do not: reaching them all will be its confirmation."""
         state = self._scopes.get(scope)
         if state is not None and state.counts:
-            state.targets[peer] = targets
+            state.targets[peer] = dict(reversed(targets.items()))
 
     def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> None:
-        """Something came: see who has confirmed by that."""
+        """Something came: see who has confirmed by that. What was reached is not looked at again; logs come in the
+        order in which they were asked for, and from the end of a dict one is taken at no cost."""
         state = self._scopes.get(scope)
         for peer, targets in list(state.targets.items()) if state is not None else ():
-            if all(held_of(owner) >= version for owner, version in targets.items()):
+            while targets:
+                owner, version = targets.popitem()
+                if held_of(owner) < version:
+                    targets[owner] = version
+                    break
+            else:
                 self.confirm(scope, peer)
 
     def confirm(self, scope: Scope, peer: NodeId) -> None:

@@ -13,21 +13,31 @@ from __future__ import annotations
 from typing import Final
 
 from netgossip.errors import WireError
+from netgossip.pieces import Pieces, at_once
 
 _CLEAR: Final = 256
 _END: Final = 257
 _MAX_WIDTH: Final = 12
+BYTES_A_PIECE: Final = 4096
+"""Of the input: up to 1 ms."""
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
 
 def decode_untrusted(data: bytes, *, limit_bytes: int) -> bytes:
     """The data that was compressed. Raises WireError when it is damaged or longer than `limit_bytes`."""
+    return at_once(decoding_untrusted(data, limit_bytes=limit_bytes))
+
+
+def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Pieces[bytes]:
+    """The same in pieces."""
     output = bytearray()
     table = list(_LITERALS)
     width = 9
     previous = b""
     bits = held = 0
-    for byte in data:
+    for number, byte in enumerate(data, 1):
+        if number % BYTES_A_PIECE == 0:
+            yield
         bits |= byte << held
         held += 8
         if held < width:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from netgossip.types import Member, MemberState, NodeId
+from netgossip.types import Address, Member, MemberState, NodeId
 
 
 class Verdict(enum.Enum):
@@ -80,6 +80,8 @@ class MemberTable:
     def __init__(self, own: Member) -> None:
         self.own_id = own.node_id
         self._members: dict[NodeId, Member] = {own.node_id: own}
+        self._at: dict[Address, dict[NodeId, None]] = {own.address: {own.node_id: None}}
+        """Who has an address."""
         self._changed_at: dict[NodeId, float] = {}
         self._live = 1
         self._hosts: tuple[int, frozenset[str]] = (-1, frozenset())
@@ -122,6 +124,10 @@ class MemberTable:
             self._changed_at[member.node_id] = now
         if previous is None or (previous.state, previous.address) != (member.state, member.address):
             self.revision += 1
+        if previous is None or previous.address != member.address:
+            if previous is not None:
+                self._leave_address(previous)
+            self._at.setdefault(member.address, {})[member.node_id] = None
         self._live += is_live(member) - (previous is not None and is_live(previous))
         self._members[member.node_id] = member
         return previous
@@ -137,6 +143,15 @@ class MemberTable:
             self._hosts = self.revision, frozenset(member.address[0] for member in self._members.values())
         return host in self._hosts[1]
 
+    def at(self, address: Address) -> Iterator[Member]:
+        """The members with this address, whatever their state."""
+        return (self._members[node_id] for node_id in self._at.get(address, ()))
+
+    def _leave_address(self, member: Member) -> None:
+        self._at[member.address].pop(member.node_id)
+        if not self._at[member.address]:
+            del self._at[member.address]
+
     def changed_at(self, node_id: NodeId) -> float:
         """When the node took its present state, as far as we saw."""
         return self._changed_at.get(node_id, 0.0)
@@ -145,6 +160,7 @@ class MemberTable:
         """Forget a node that is not live."""
         member = self._members.pop(node_id)
         assert not is_live(member)
+        self._leave_address(member)
         self.revision += 1
         self._changed_at.pop(node_id, None)
 
@@ -155,5 +171,8 @@ class MemberTable:
     def check_invariants(self) -> None:
         """The count of live members is right, and ourselves are live or leaving, never dead."""
         assert self._live == sum(map(is_live, self._members.values()))
+        assert {(a, n) for a, some in self._at.items() for n in some} == {
+            (m.address, n) for n, m in self._members.items()
+        }
         assert self.own.state in (_ALIVE, _LEFT)
         assert all(0 <= m.incarnation < 2**32 for m in self._members.values())

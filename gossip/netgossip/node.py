@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from netgossip.config import GossipConfig
 from netgossip.meta import recalled, record_address, shown, wrap_meta
@@ -79,6 +79,9 @@ class GossipNode:
         self._datagrams: list[Datagram] = []
         self._commands: list[StreamCommand] = []
         self._events: list[Event] = []
+        self._now = now
+        self._is_swims_turn = True
+        """Which of the two goes on first when both are behind: a flood of one must not hold up the other."""
         self._swim = Swim(
             config=config,
             node_id=node_id,
@@ -163,11 +166,17 @@ class GossipNode:
     @property
     def is_behind(self) -> bool:
         """True while something is too long to be done in one go: call `take_piece`, and let others run in between."""
-        return self._replication.is_behind
+        return self._swim.is_behind or self._replication.is_behind
 
     def take_piece(self) -> None:
         """Do another millisecond of what is left to do."""
-        self._replication.take_piece()
+        is_swims = self._swim.is_behind and (self._is_swims_turn or not self._replication.is_behind)
+        self._is_swims_turn = not is_swims
+        if is_swims:
+            self._swim.take_piece()
+            self._pass_on(self._now)
+        else:
+            self._replication.take_piece()
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
@@ -186,6 +195,7 @@ class GossipNode:
 
     def _pass_on(self, now: float) -> None:
         """Let replication know what the membership found out."""
+        self._now = now
         output = self._swim.drain()
         self._datagrams += output.datagrams
         for command in output.streams:
@@ -313,6 +323,13 @@ class GossipNode:
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
         """Apply what `prepare` gave, once it is on disk. Raises UsageError."""
         self._replication.commit(entries, now)
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet. Ask now and then,
+        and publish them as other changes. At most one a log, of a key that `may_rewrite` allows."""
+        return self._replication.rewrites(now, may_rewrite)
 
     def own_scopes(self) -> frozenset[Scope]:
         """Those in which we have a log of our own."""

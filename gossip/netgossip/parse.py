@@ -3,7 +3,7 @@
 What comes in is held to the format strictly: flat maps, lengths and counts checked against what is there before
 anything is allocated, text that is text, addresses that can be somebody's. Nothing but WireError comes out, and
 memory stays within a small multiple of the input: one datagram may decompress to 64 kB, a stream's message to the
-limit that the caller gives.
+limit that the caller gives. A stream's message may tell of thousands of members, and is read in pieces.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgpack
 
 from netgossip import lzw
 from netgossip.errors import WireError
+from netgossip.pieces import MEMBERS_A_PIECE, Pieces, at_once
 from netgossip.types import Address, Member, MemberState
 from netgossip.wire import (
     ACK,
@@ -79,7 +80,7 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
         raise WireError("messages nested too deeply, or too many")
     kind = data[0] if data else -1
     if kind == COMPRESS:
-        expanded = _decompress_untrusted(data, budget_bytes)
+        expanded = at_once(_decompressing_untrusted(data, budget_bytes))
         return _unfold_untrusted(expanded, parts, budget_bytes - len(expanded), depth - 1)
     if kind != COMPOUND:
         parts.append(data)
@@ -100,11 +101,11 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
     return budget_bytes
 
 
-def _decompress_untrusted(data: bytes, limit_bytes: int) -> bytes:
+def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Pieces[bytes]:
     fields = _unpack_untrusted(data[1:], limit_bytes=len(data))
     if fields.get(b"Algo") != 0:
         raise WireError("unknown compression")
-    expanded = lzw.decode_untrusted(_bytes(fields, b"Buf"), limit_bytes=limit_bytes)
+    expanded = yield from lzw.decoding_untrusted(_bytes(fields, b"Buf"), limit_bytes=limit_bytes)
     if not expanded:
         raise WireError("an empty compressed message")
     return expanded
@@ -112,11 +113,16 @@ def _decompress_untrusted(data: bytes, limit_bytes: int) -> bytes:
 
 def parse_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> StreamMessage:
     """The one message of a stream's frame, opened already. Raises WireError."""
+    return at_once(parsing_stream_untrusted(data, limit_bytes=limit_bytes, max_nodes=max_nodes))
+
+
+def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Pieces[StreamMessage]:
+    """The same in pieces."""
     if data[:1] == bytes((COMPRESS,)):
-        data = _decompress_untrusted(data, limit_bytes)
+        data = yield from _decompressing_untrusted(data, limit_bytes)
     kind, body = (data[0], data[1:]) if data else (-1, b"")
     if kind == PUSH_PULL:
-        return _push_pull_untrusted(body, max_nodes)
+        return (yield from _parsing_push_pull_untrusted(body, max_nodes))
     if kind == USER:
         return _user_stream_untrusted(body)
     if kind == ERROR:
@@ -174,7 +180,7 @@ def _checked_map(fields: Any) -> _Fields:
     return fields
 
 
-def _push_pull_untrusted(body: bytes, max_nodes: int) -> PushPull:
+def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Pieces[PushPull]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(body), 1), **_unpack_options(META_LIMIT_BYTES))
     unpacker.feed(body)
     try:
@@ -182,13 +188,17 @@ def _push_pull_untrusted(body: bytes, max_nodes: int) -> PushPull:
         count, user_bytes = _integer(header, b"Nodes", 2**31), _integer(header, b"UserStateLen", 2**31)
         if count > max_nodes or count * _NODE_MIN_BYTES + user_bytes > len(body):
             raise WireError("a push/pull of an impossible size")
-        nodes = tuple(_member(_checked_map(unpacker.unpack())) for _ in range(count))
+        nodes = []
+        for number in range(1, count + 1):
+            nodes.append(_member(_checked_map(unpacker.unpack())))
+            if number % MEMBERS_A_PIECE == 0:
+                yield
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise WireError("a push/pull that is not msgpack") from error
     user_state = body[unpacker.tell() :]
     if len(user_state) != user_bytes:
         raise WireError("a push/pull with a wrong length")
-    return PushPull(header.get(b"Join") is True, nodes, user_state)
+    return PushPull(header.get(b"Join") is True, tuple(nodes), user_state)
 
 
 def _user_stream_untrusted(body: bytes) -> UserMessage:

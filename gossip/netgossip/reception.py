@@ -11,7 +11,9 @@ input.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Final
 
 from netgossip.carriage import Carriage, Received
@@ -19,7 +21,7 @@ from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
 from netgossip.exchange import Exchange
 from netgossip.merge import EPOCH_LIMIT, Merge
-from netgossip.pieces import ENTRIES_A_PIECE, Pieces, Worklist
+from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, Worklist
 from netgossip.presence import Presence
 from netgossip.record_streams import Arrived
 from netgossip.record_wire import (
@@ -45,6 +47,25 @@ LOGS_AT_ONCE: Final = 32
 """Who lacks more logs than so many pulls them from one peer."""
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
+
+
+@dataclass(slots=True)
+class _Difference:
+    """What a peer's vector and our logs are apart, without our own log."""
+
+    mine: Row | None = None
+    """What the peer holds of our own log."""
+    own: Version = NO_VERSION
+    """How far the peer's own log goes."""
+    news: int = 0
+    """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
+    lacks nothing but its own log."""
+    wanted: dict[NodeId, Version] = field(default_factory=dict)
+    """Logs that the peer holds further than we do, and from where on we need each."""
+    targets: dict[NodeId, Version] = field(default_factory=dict)
+    """The same logs, as far as the peer has them."""
+    lacked: list[tuple[NodeId, Version]] = field(default_factory=list)
+    """Logs that we hold further than the peer does, and what it has of each."""
 
 
 class Reception:
@@ -117,7 +138,7 @@ class Reception:
                 case Ack():
                     yield from self._taking_ack(item.sender, item.message, now)
                 case Digest():
-                    self._on_digest(item, item.message, now)
+                    yield from self._taking_digest(item, item.message, now)
                 case Same():
                     self._on_same(item.sender, item.message, now)
                 case Vector():
@@ -189,7 +210,7 @@ class Reception:
             # Usually its own push is under way; compare only if it does not come.
             self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
-    def _on_digest(self, item: Received, digest: Digest, now: float) -> None:
+    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Pieces[None]:
         if not self._carriage.may_answer(item, now):
             return
         sender, scope = item.sender, digest.scope
@@ -203,7 +224,8 @@ class Reception:
         if holding and digest.fingerprint == self._table.fingerprint(scope):
             self._carriage.send(sender, Same(scope, digest.fingerprint))
         else:
-            self._carriage.send(sender, Vector(scope, holding, self._table.vector(scope)))
+            rows = yield from self._table.listing(scope)
+            yield from self._carriage.sending(sender, Vector(scope, self._table.holds(scope), rows))
             if self._exchange.is_awaited(scope) and self._exchange.ask_again(scope, sender):
                 # When we asked it, it may not have heard of us yet.
                 self._carriage.send(sender, Digest(scope, self._table.fingerprint(scope)))
@@ -227,52 +249,111 @@ class Reception:
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
         is_repeated = self._exchange.is_repeated(scope, sender)
-        is_reminded = not vector.holding and self._remind(sender, vector)
-        news = self._news_between(vector)
-        if is_reminded or 0 < news <= NEWS_IN_DATAGRAMS:
+        before = self._table.fingerprint(scope)
+        found = yield from self._comparing(sender, vector)
+        if not self._carriage.knows(sender):
+            return  # forgotten since
+        is_reminded = not vector.holding and self._remind(sender, scope, found.own)
+        if is_reminded or 0 < found.news <= NEWS_IN_DATAGRAMS:
             self._exchange.answered_with_news(scope, sender)
         else:
             self._exchange.answered(scope, sender)
-        rows = {row.owner: row for row in vector.rows}
-        mine = rows.pop(self._node_id, None)
-        if mine is not None:
-            self._hear_of_own(scope, mine.version, mine.digest, now)
+        if found.mine is not None:
+            self._hear_of_own(scope, found.mine.version, found.mine.digest, now)
         if not self._table.concerns(scope):
             return
-        own = rows[sender].version if sender in rows else NO_VERSION
+        held = NO_VERSION if found.mine is None else found.mine.version
         if vector.holding:
-            held = mine.version if mine is not None else NO_VERSION
-            self._dissemination.note(sender, scope, held=held, own=own)
+            self._dissemination.note(sender, scope, held=held, own=found.own)
         else:
-            self._dissemination.note_absent(sender, scope, own=own)
-        wanted = self._wanted_of(sender, scope, rows) if self._table.holds(scope) else {}
-        if wanted:
-            self._ask_for(sender, vector, wanted, now)
-        if vector.holding and wanted:
-            self._exchange.expect(scope, sender, {owner: rows[owner].version for owner in wanted})
-        elif vector.holding:
-            self._exchange.confirm(scope, sender)
+            self._dissemination.note_absent(sender, scope, own=found.own)
+        if self._table.holds(scope):
+            yield from self._asking_for(sender, scope, found, now)
+        else:
+            found.targets.clear()
+        if vector.holding:
+            self._expect(sender, scope, found.targets, has_moved=self._table.fingerprint(scope) != before)
         self.look_for_synced(now)
         if vector.holding:
-            is_early = news <= NEWS_IN_DATAGRAMS and not is_repeated
-            yield from self._bringing_up(sender, vector, now, is_early=is_early)
+            if held < self._table.own_version(scope):
+                yield from self._sending_delta(sender, scope, self._node_id, held, now)
+            is_early = found.news <= NEWS_IN_DATAGRAMS and not is_repeated
+            yield from self._relaying(sender, scope, found.lacked, now, is_early=is_early)
 
-    def _ask_for(self, peer: NodeId, vector: Vector, wanted: dict[NodeId, Version], now: float) -> None:
+    def _expect(self, peer: NodeId, scope: Scope, targets: dict[NodeId, Version], *, has_moved: bool) -> None:
+        """The peer confirms the scope once we hold these; `has_moved`: some may have come between two pieces."""
+        if targets:
+            self._exchange.expect(scope, peer, targets)
+            if has_moved:
+                self._exchange.reached(scope, lambda owner: self._table.version(scope, owner))
+        else:
+            self._exchange.confirm(scope, peer)
+
+    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_Difference]:
+        """One look at each log that either side holds."""
+        found = _Difference()
+        rows: dict[NodeId, Row] = {}
+        for number, row in enumerate(vector.rows, 1):
+            rows[row.owner] = row
+            if number % ROWS_A_PIECE == 0:
+                yield
+        found.mine = rows.get(self._node_id)
+        found.own = rows[sender].version if sender in rows else NO_VERSION
+        ours = self._table.owners(vector.scope) if vector.holding else ()
+        ours_alone = (owner for owner in ours if owner not in rows)
+        for number, owner in enumerate(itertools.chain(rows, ours_alone), 1):
+            self._compare_one(sender, vector, owner, rows.get(owner), found)
+            if number % ROWS_A_PIECE == 0:
+                yield
+        return found
+
+    def _compare_one(
+        self, sender: NodeId, vector: Vector, owner: NodeId, row: Row | None, found: _Difference
+    ) -> None:
+        have = self._table.version(vector.scope, owner)
+        has = NO_VERSION if row is None else row.version
+        is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
+        found.news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
+        if owner == self._node_id:
+            return
+        if row is not None and (base := self._needed(sender, vector.scope, row)) is not None:
+            found.wanted[owner], found.targets[owner] = base, has
+        if has < self._table.base(vector.scope, owner):
+            found.lacked.append((owner, has))
+
+    def _needed(self, sender: NodeId, scope: Scope, row: Row) -> Version | None:
+        """From where on we need a log that a peer holds; None if we have all of it."""
+        owner, have = row.owner, self._table.version(scope, row.owner)
+        if row.version.epoch >= EPOCH_LIMIT and owner != sender:
+            return None  # of the owner alone
+        if row.version > have:
+            return self._table.base(scope, owner)
+        digest = self._table.digest(scope, owner)
+        if row.version < have or digest is None:
+            return None
+        # Two contents of one version: the owner's prevails, and without it the one that table.merge takes.
+        is_theirs = row.digest != digest if owner == sender else row.digest > digest
+        return NO_VERSION if is_theirs else None
+
+    def _asking_for(self, peer: NodeId, scope: Scope, found: _Difference, now: float) -> Pieces[None]:
         """Have the peer send these logs from there on, but for those that another one is sending."""
-        scope = vector.scope
-        versions = {row.owner: row.version for row in vector.rows}
+        wanted = found.wanted
         pull = self._exchange.pull_of(scope, now)
         if pull is not None:
-            wanted = {n: base for n, base in wanted.items() if pull.wanted.get(n, NO_VERSION) < versions[n]}
+            wanted = {}
+            for number, (owner, base) in enumerate(found.wanted.items(), 1):
+                if pull.wanted.get(owner, NO_VERSION) < found.targets[owner]:
+                    wanted[owner] = base
+                if number % ROWS_A_PIECE == 0:
+                    yield
         elif len(wanted) > LOGS_AT_ONCE:
-            self._exchange.begin_pull(scope, peer, {owner: versions[owner] for owner in wanted}, now)
+            self._exchange.begin_pull(scope, peer, found.targets, now)
         if wanted:
-            self._carriage.send(peer, Want(scope, tuple(wanted.items())))
+            yield from self._carriage.sending(peer, Want(scope, tuple(wanted.items())))
 
-    def _remind(self, sender: NodeId, vector: Vector) -> bool:
+    def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
         """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
         tells it how far its log went, which it outruns."""
-        scope, own = vector.scope, {row.owner: row.version for row in vector.rows}.get(sender, NO_VERSION)
         held = self._table.base(scope, sender)
         if held <= own:
             return False
@@ -280,52 +361,22 @@ class Reception:
         self._carriage.send(sender, Ack(scope, self._table.holds(scope), held, ours))
         return True
 
-    def _news_between(self, vector: Vector) -> int:
-        """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
-        lacks nothing but its own log."""
-        theirs = {row.owner: row.version for row in vector.rows}
-        ours = {row.owner for row in self._table.vector(vector.scope)} if vector.holding else set()
-        news = 0
-        for owner in theirs.keys() | ours:
-            have, has = self._table.version(vector.scope, owner), theirs.get(owner, NO_VERSION)
-            is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
-            news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
-        return news
-
-    def _wanted_of(self, sender: NodeId, scope: Scope, rows: dict[NodeId, Row]) -> dict[NodeId, Version]:
-        """Logs that the peer holds further than we do, and from where on we need each."""
-        wanted = {}
-        for owner, row in rows.items():
-            have = self._table.version(scope, owner)
-            if row.version.epoch >= EPOCH_LIMIT and owner != sender:
-                continue  # of the owner alone
-            if row.version > have:
-                wanted[owner] = self._table.base(scope, owner)
-                continue
-            digest = self._table.digest(scope, owner)
-            if row.version < have or digest is None:
-                continue
-            # Two contents of one version: the owner's prevails, and without it the one that table.merge takes.
-            if row.digest != digest if owner == sender else row.digest > digest:
-                wanted[owner] = NO_VERSION
-        return wanted
-
-    def _bringing_up(self, peer: NodeId, vector: Vector, now: float, *, is_early: bool) -> Pieces[None]:
-        """Send a peer what we hold beyond its vector.
-
-        Of others' logs not so many that the peer should rather pull them from one of us, and none of owners that live
-        as long as it `is_early`: what they have to say is under way, and the comparison is repeated if it is lost.
-        """
-        theirs = {row.owner: row.version for row in vector.rows}
-        lacked = [
-            (row.owner, theirs.get(row.owner, NO_VERSION))
-            for row in self._table.vector(vector.scope)
-            if theirs.get(row.owner, NO_VERSION) < row.version
-        ]
-        for owner, since in lacked:
-            is_relayed = len(lacked) <= LOGS_AT_ONCE and not (is_early and self._presence.is_live(owner))
-            if owner == self._node_id or is_relayed:
-                yield from self._sending_delta(peer, vector.scope, owner, since, now)
+    def _relaying(
+        self,
+        peer: NodeId,
+        scope: Scope,
+        lacked: list[tuple[NodeId, Version]],
+        now: float,
+        *,
+        is_early: bool,
+    ) -> Pieces[None]:
+        """Send a peer what we hold of others' logs beyond its vector: not so many that the peer should rather pull
+        them from one of us, and none of owners that live as long as it `is_early`: what they have to say is under
+        way, and the comparison is repeated if it is lost."""
+        if len(lacked) <= LOGS_AT_ONCE:
+            for owner, since in lacked:
+                if not (is_early and self._presence.is_live(owner)):
+                    yield from self._sending_delta(peer, scope, owner, since, now)
 
     def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
         """A peer holds our own log so: jump above a past that we lost."""
@@ -369,16 +420,16 @@ class Reception:
     def _sending_delta(
         self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
     ) -> Pieces[None]:
-        if not self._carriage.has_room(peer):
-            return  # what is under way first; the next comparison asks for the rest
-        delta = self._table.delta(scope, owner, since)
-        if delta is None:
-            return
-        if owner == self._node_id:
-            self._dissemination.sent(peer, scope, since, delta.version, now)
-        yield from self._carriage.sending(peer, delta)
-        self._counts["deltas_sent"] += 1
-        self._written += len(delta.entries)
+        written = 1  # also a delta that comes to nothing costs: a peer may ask for thousands
+        if self._carriage.has_room(peer):  # what is under way first; the next comparison asks for the rest
+            delta = self._table.delta(scope, owner, since)
+            if delta is not None:
+                if owner == self._node_id:
+                    self._dissemination.sent(peer, scope, since, delta.version, now)
+                yield from self._carriage.sending(peer, delta)
+                self._counts["deltas_sent"] += 1
+                written = max(len(delta.entries), 1)
+        self._written += written
         if self._written >= ENTRIES_A_PIECE:
             self._written = 0
             yield

@@ -254,6 +254,13 @@ class Replication:
             self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
         self._reception.push_due(now)
 
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet: publish them. At
+        most one a log, of a key that `may_rewrite` allows."""
+        return self._table.rewrites(now, may_rewrite)
+
     def own_scopes(self) -> frozenset[Scope]:
         """Those in which we have a log of our own."""
         return self._table.own_scopes()

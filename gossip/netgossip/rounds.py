@@ -15,8 +15,9 @@ from netgossip.claims import Claims
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
+from netgossip.pieces import MEMBERS_A_PIECE, Pieces, Worklist
 from netgossip.probe import RoundRobin
-from netgossip.streams import Purpose, StreamTable
+from netgossip.streams import GossipStream, Purpose, StreamTable
 from netgossip.types import Address, Member, MemberState, NodeId
 from netgossip.wire import Ping, encode_node, encode_push_pull
 
@@ -40,6 +41,7 @@ class Rounds:
         claims: Claims,
         outgoing: Outgoing,
         streams: StreamTable,
+        works: Worklist,
     ) -> None:
         self._config = config
         self._rng = rng
@@ -47,6 +49,7 @@ class Rounds:
         self._claims = claims
         self._outgoing = outgoing
         self._streams = streams
+        self._works = works
         self._order = RoundRobin(rng)
         self._encoded: dict[NodeId, tuple[Member, bytes]] = {}
         self._gossip_at = now
@@ -151,18 +154,23 @@ class Rounds:
 
     def dial(self, address: Address, purpose: Purpose, now: float) -> None:
         """Begin a full exchange."""
-        message = self.push_pull(join=purpose is Purpose.JOIN)
-        self._streams.dial(address, purpose, message, timeout_s=self._config.stream_timeout_s, now=now)
+        stream = self._streams.open(address, purpose, timeout_s=self._config.stream_timeout_s, now=now)
+        self._works.begin(self.telling(stream, join=purpose is Purpose.JOIN))
 
-    def push_pull(self, *, join: bool) -> bytes:
-        """Every member. At 10,000 members encoding them anew each time would take 10 ms."""
+    def telling(self, stream: GossipStream, *, join: bool) -> Pieces[None]:
+        """Write every member on a stream, in pieces; each as it is when its turn comes. At 10,000 members encoding
+        them anew each time would take 10 ms."""
         nodes = []
-        for member in self._table:
-            known = self._encoded.get(member.node_id)
-            if known is None or known[0] is not member:
-                known = self._encoded[member.node_id] = (member, encode_node(member))
-            nodes.append(known[1])
-        return encode_push_pull(nodes, join=join)
+        for number, node_id in enumerate(tuple(self._table.view), 1):
+            member = self._table.get(node_id)
+            if member is not None:  # not forgotten meanwhile
+                known = self._encoded.get(node_id)
+                if known is None or known[0] is not member:
+                    known = self._encoded[node_id] = (member, encode_node(member))
+                nodes.append(known[1])
+            if number % MEMBERS_A_PIECE == 0:
+                yield
+        self._streams.write(stream, encode_push_pull(nodes, join=join))
 
     def reap(self) -> None:
         """Forget what was encoded of members that are forgotten."""

@@ -46,6 +46,8 @@ class GossipStream:
     peer: Address
     reader: StreamReader
     deadline: float
+    is_whole: bool = False
+    """What the peer has to say is here, and is being looked at."""
 
 
 class StreamTable:
@@ -82,10 +84,15 @@ class StreamTable:
         self, peer: Address, purpose: Purpose, message: bytes, *, timeout_s: float, now: float
     ) -> StreamId:
         """Open a stream and write `message` on it."""
-        stream = self._add(self._new_stream_id(), peer, purpose, now + timeout_s)
-        self._outgoing.stream(StreamOpen(stream.stream_id, Channel.GOSSIP, peer))
+        stream = self.open(peer, purpose, timeout_s=timeout_s, now=now)
         self.write(stream, message)
         return stream.stream_id
+
+    def open(self, peer: Address, purpose: Purpose, *, timeout_s: float, now: float) -> GossipStream:
+        """Open a stream, to write on it soon."""
+        stream = self._add(self._new_stream_id(), peer, purpose, now + timeout_s)
+        self._outgoing.stream(StreamOpen(stream.stream_id, Channel.GOSSIP, peer))
+        return stream
 
     def accept(self, stream_id: StreamId, peer: Address, now: float) -> bool:
         """A peer opened a stream. False when another one had to be closed for it."""
@@ -107,7 +114,9 @@ class StreamTable:
         return stream
 
     def write(self, stream: GossipStream, message: bytes) -> None:
-        """Seal `message` and send it."""
+        """Seal `message` and send it, unless the stream has ended meanwhile."""
+        if self._streams.get(stream.stream_id) is not stream:
+            return
         is_dialler = stream.purpose is not Purpose.ACCEPTED
         data = seal_stream(
             message, keyring=self._keyring, label=self._label, rng=self._rng, dialler=is_dialler
@@ -119,6 +128,11 @@ class StreamTable:
         self._places.leave(stream_id)
         if self._streams.pop(stream_id, None) is not None and not is_broken:
             self._outgoing.stream(StreamClose(stream_id))
+
+    def note_whole(self, stream: GossipStream) -> None:
+        """The peer's message is here. From now on it is our own work that takes time, and that has an end."""
+        stream.is_whole = True
+        stream.deadline = float("inf")
 
     def get(self, stream_id: StreamId) -> GossipStream | None:
         """The stream, while it is open."""

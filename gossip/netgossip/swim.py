@@ -28,7 +28,8 @@ from netgossip.errors import SealError, WireError
 from netgossip.lateness import Lateness
 from netgossip.members import MemberTable
 from netgossip.outgoing import Outgoing
-from netgossip.parse import parse_datagram_untrusted, parse_stream_untrusted
+from netgossip.parse import parse_datagram_untrusted, parsing_stream_untrusted
+from netgossip.pieces import Pieces, Worklist
 from netgossip.rounds import Rounds
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
 from netgossip.strangers import Strangers
@@ -53,6 +54,11 @@ from netgossip.wire import (
 )
 
 _REAP_INTERVAL_S: Final = 60.0
+SHORT_BYTES: Final = 16 * 1024
+"""A stream's message up to this length is handled in few pieces, and always."""
+WORKS_LIMIT: Final = 32
+"""Full exchanges that are written, read or merged at the same time. A longer one that comes then is refused, and the
+peer exchanges all with another member later."""
 
 
 class Swim:
@@ -96,6 +102,9 @@ class Swim:
             counts=self._counts,
         )
         self._strangers = Strangers()
+        self._works = Worklist()
+        self._now = now
+        """The latest that we were told: what is done in pieces is done at the time of its last input."""
         self._streams = StreamTable(
             config=config,
             keyring=keyring,
@@ -132,6 +141,7 @@ class Swim:
             claims=self._claims,
             outgoing=self._outgoing,
             streams=self._streams,
+            works=self._works,
         )
         self._lateness = Lateness(
             config=self._config,
@@ -155,6 +165,7 @@ class Swim:
 
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
         """One UDP payload. What does not belong to the cluster is refused and counted."""
+        self._now = now
         try:
             messages = parse_datagram_untrusted(
                 open_datagram_untrusted(payload, keyring=self._keyring, label=self._label)
@@ -173,25 +184,35 @@ class Swim:
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
         """Bytes that came on a stream, in any cut."""
-        if (stream := self._streams.get(stream_id)) is None:
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.is_whole:
             return
+        self._now = now
         try:
             frame = stream.reader.feed_untrusted(data)
-            if frame is None:
-                return
-            message = parse_stream_untrusted(
-                frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
-            )
         except WireError as error:
             self._refuse(error, stream.peer, now)
+            self._close(stream, now)
         else:
-            self._handle_stream_message(stream, message, now)
-        self._close(stream, now)
+            if frame is None:
+                return
+            if len(frame) > SHORT_BYTES and len(self._works) >= WORKS_LIMIT:
+                self._counts["refused_busy"] += 1
+                self._close(stream, now)
+            else:
+                self._streams.note_whole(stream)
+                self._works.begin(self._handling_frame(stream, frame))
         self._settle(now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer half-closed (`error` None) or the stream broke, before its message was whole."""
         if (stream := self._streams.get(stream_id)) is None:
+            return
+        self._now = now
+        if stream.is_whole:
+            # What it said counts all the same. One that is half closed still takes our answer.
+            if error is not None:
+                self._streams.close(stream_id, is_broken=True)
             return
         self._counts["streams_failed"] += 1
         self._close(stream, now, is_broken=error is not None)
@@ -199,6 +220,7 @@ class Swim:
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Calls that come early or repeatedly do nothing."""
+        self._now = now
         # Of all timers the probe's is the one that is never set into the past.
         self._lateness.make_up(now - self._probe_at, now)
         self._detector.handle_deadline(now)
@@ -218,6 +240,15 @@ class Swim:
             self._outgoing.rumours.discard(self._table.own_id)
         self._settle(now)
         self._rounds.gossip(now)
+
+    @property
+    def is_behind(self) -> bool:
+        """True while `take_piece` has something to do."""
+        return len(self._works) > 0
+
+    def take_piece(self) -> None:
+        """Go on with what was too long for one input."""
+        self._works.take_piece()
 
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do. Ask again after every input."""
@@ -315,6 +346,7 @@ class Swim:
             "rumours_waiting": len(self._outgoing.rumours),
             "datagrams_dropped": self._outgoing.dropped,
             "streams_open": len(self._streams),
+            "exchanges_in_pieces": len(self._works),
             "health_score": self._awareness.score,
         }
 
@@ -351,18 +383,33 @@ class Swim:
 
     # Activities.
 
-    def _handle_stream_message(self, stream: GossipStream, message: StreamMessage, now: float) -> None:
+    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Pieces[None]:
+        """All that a stream brought; then it is closed."""
+        try:
+            message = yield from parsing_stream_untrusted(
+                frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
+            )
+        except WireError as error:
+            self._refuse(error, stream.peer, self._now)
+        else:
+            yield from self._handling_stream_message(stream, message)
+        self._close(stream, self._now)
+        self._settle(self._now)
+
+    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Pieces[None]:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
             case PushPull():
                 if is_ours:
-                    self._streams.write(stream, self._rounds.push_pull(join=message.join))
+                    yield from self._rounds.telling(stream, join=message.join)
                 self._counts["push_pulls"] += 1
-                self._claims.merge(message.nodes, now, peer=stream.peer)
+                for _ in self._claims.merging(message.nodes, lambda: self._now, peer=stream.peer):
+                    self._heed_claims(self._now)
+                    yield
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
-                self._detector.handle_ack(message.sequence, now)
+                self._detector.handle_ack(message.sequence, self._now)
             case UserMessage():
                 self._counts["user_messages"] += 1
             case ErrorReply():
@@ -378,7 +425,12 @@ class Swim:
     # Housekeeping.
 
     def _settle(self, now: float) -> None:
-        """After every input: look at what the claims left to do, and at who is to be dialled."""
+        """After every input: look at what the claims left to do, and at who is to be dialled. The latter costs in
+        proportion to the members when some have changed, so it is left out between two pieces of a merge."""
+        self._heed_claims(now)
+        self._absentees.dial_due(now)
+
+    def _heed_claims(self, now: float) -> None:
         for node_id in self._claims.newcomers:
             if node_id != self._table.own_id:
                 self._detector.prober.order.add(node_id)
@@ -388,7 +440,6 @@ class Swim:
         if self._claims.deceived is not None:
             deceived, self._claims.deceived = self._claims.deceived, None
             self._rounds.tell(deceived, now)
-        self._absentees.dial_due(now)
 
     def _reap(self, now: float) -> None:
         self._claims.reap(now)

@@ -12,7 +12,8 @@ whenever the tombstone went and however long the receiver was away (the rule is 
 which correctness hangs, no resurrection.
 
 The owner drops tombstones when it commits a change, never between: `collected` moves with the head only, and no
-message is needed to tell of it.
+message is needed to tell of it. So in a log that is quiet they stay, with all who hold it. Once there are many, the
+owner writes one of its live entries again as it is (`rewrites`): to others that is a change like any other.
 
 Each delta carries the digest of the log that it leads to. An owner whose disk was restored from a backup continues
 below or beside its own past; receivers see it by the digest (or by a version that is too low), tell the owner, and
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -40,7 +41,7 @@ from netgossip.merge import (
     is_plausible,
     uselessness,
 )
-from netgossip.pieces import ENTRIES_A_PIECE, Pieces, at_once
+from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
 from netgossip.record_log import ENTRY_BYTES, MODULUS, RecordLog
 from netgossip.record_wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
 from netgossip.types import (
@@ -58,6 +59,8 @@ from netgossip.types import (
 OWN_SCOPES_LIMIT: Final = 4096
 """Scopes with a log of ours that peers may make us begin by telling that they hold one: four times the networks that
 one host is planned to be in during its life."""
+TOMBSTONES_LIMIT: Final = 64
+"""Overdue tombstones of one of our logs that are worth a change which only drops them: 32 KiB on each holder."""
 DROPPED_LIMIT = 65_536
 """Versions of logs that were dropped; the oldest goes first, and a copy of that log may come back."""
 
@@ -132,8 +135,23 @@ class Table:
 
     def vector(self, scope: Scope) -> tuple[Row, ...]:
         """Version and digest of every log of the scope."""
-        logs = self._logs.get(scope, {})
-        return tuple(Row(owner, log.version, log.digest) for owner, log in sorted(logs.items()))
+        return at_once(self.listing(scope))
+
+    def listing(self, scope: Scope) -> Pieces[tuple[Row, ...]]:
+        """The same in pieces, each row as its log is when its turn comes: what we hold never becomes less than that,
+        but for what is dropped."""
+        rows = []
+        for number, owner in enumerate(self.owners(scope), 1):
+            log = self._logs.get(scope, {}).get(owner)
+            if log is not None:
+                rows.append(Row(owner, log.version, log.digest))
+            if number % ROWS_A_PIECE == 0:
+                yield
+        return tuple(rows)
+
+    def owners(self, scope: Scope) -> tuple[NodeId, ...]:
+        """Of the logs of the scope, in a fixed order."""
+        return tuple(sorted(self._logs.get(scope, ())))
 
     def scopes(self) -> frozenset[Scope]:
         """Those that are held, and those in which we have a log of our own."""
@@ -229,6 +247,24 @@ class Table:
             collected = graves.popleft()[0]
         if collected > log.collected:
             log.bury(collected)
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """A change for each of our logs with many tombstones that the next change drops: a live entry as it is, one
+        that the application allows. None where there is no such entry: a log of tombstones alone is one that we have
+        left, and goes with its scope."""
+        found = []
+        for scope in sorted(self._own_scopes):
+            # In order of time: so the first ones are overdue if as many as that are.
+            graves = self._tombstones.get(scope, ())
+            if len(graves) < TOMBSTONES_LIMIT or graves[TOMBSTONES_LIMIT - 1][1] + self._tombstone_s > now:
+                continue
+            for entry in self._logs[scope][self._node_id].entries.values():
+                if entry.value is not None and may_rewrite(scope, entry.key):
+                    found.append((scope, entry.key, entry.value))
+                    break
+        return tuple(found)
 
     def outrun(self, scope: Scope, heard: Version, digest: int | None = None) -> tuple[Event, ...]:
         """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also

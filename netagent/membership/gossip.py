@@ -42,6 +42,8 @@ MAX_INTRODUCED = 16
 """Members whose addresses a newcomer is given."""
 LOOK_S = 2.0
 """Between looks at words that wait (held_words.py)."""
+COLLECT_S = 3600.0
+"""Between looks at logs of ours that are quiet and full of tombstones: a log is rewritten at most so often."""
 HEARD_S = 1.0
 """For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
 
@@ -149,6 +151,7 @@ class Gossip:
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
             self._nursery.start_soon(self._look_at_words)
+            self._nursery.start_soon(self._collect_tombstones)
             # The gossip reports others; ourselves we put into the view.
             self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
 
@@ -156,6 +159,16 @@ class Gossip:
         while True:
             await trio.sleep(LOOK_S)
             self.inbox.look_at_words()
+
+    async def _collect_tombstones(self) -> None:
+        # Not all hosts at the same time, nor soon after the start, when we may hear of a past that we lost.
+        await trio.sleep(COLLECT_S * random.SystemRandom().uniform(0.5, 1.5))
+        while True:
+            try:
+                await self.publisher.collect_tombstones()
+            except (DiskFullError, JournalError) as error:
+                logger.warning("cannot drop the tombstones of withdrawn records: %s", error)
+            await trio.sleep(COLLECT_S)
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
         """Gossip addresses to try for ever."""

@@ -18,9 +18,15 @@ import trio
 from netagent.model.records import Record
 from netagent.registry import statement
 from netagent.registry.journal import Journal
-from netagent.registry.schema import encode, key_of
+from netagent.registry.schema import HOST_KEY, encode, endpoint_of_key, key_of
 from netagent.registry.statement import Statement
-from netgossip.types import Entry, Log, OwnLogRaised, Scope
+from netgossip.types import CLUSTER_SCOPE, Entry, Log, OwnLogRaised, Scope
+
+
+def may_rewrite(scope: Scope, key: bytes) -> bool:
+    """Whether a record may be written again as it is. This host's own, and an endpoint's: of them only the value
+    counts. The word that a host is gone counts by its version, so others could have disputed it up to now."""
+    return key == HOST_KEY if scope == CLUSTER_SCOPE else endpoint_of_key(key) is not None
 
 
 class RecordNode(Protocol):
@@ -31,6 +37,11 @@ class RecordNode(Protocol):
 
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
         """Take over and send."""
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """Changes that only let tombstones go from quiet logs."""
 
     def own_log(self, scope: Scope) -> Log | None:
         """Our log of a scope."""
@@ -72,12 +83,33 @@ class Publisher:
         changes: list[tuple[Scope, bytes, bytes | None]] = [(*key_of(one), encode(one)) for one in put]
         changes += [(*key_of(one), None) for one in withdraw]
         async with self._turn:
-            written: tuple[Entry, ...] | None = None
-            while (prepared := self._node.prepare(changes)) != written:
-                await self._journal.transaction([*self._entries(prepared), *also])
-                written = prepared
-            self._node.commit(prepared, self._clock())
-            self._flush()
+            await self._change(changes, also)
+
+    async def _change(
+        self, changes: Sequence[tuple[Scope, bytes, bytes | None]], also: Sequence[Statement] = ()
+    ) -> None:
+        written: tuple[Entry, ...] | None = None
+        while (prepared := self._node.prepare(changes)) != written:
+            await self._journal.transaction([*self._entries(prepared), *also])
+            written = prepared
+        self._node.commit(prepared, self._clock())
+        self._flush()
+
+    async def collect_tombstones(self) -> None:
+        """Where many tombstones are overdue in a log of ours, write one of its records again as it is: with that they
+        go, here, on disk and with all others. Raises DiskFullError or JournalError."""
+        async with self._turn:  # chosen and written in one turn: no newer value of the record is overwritten
+            changes = self._node.rewrites(self._clock(), may_rewrite)
+            if not changes:
+                return
+            await self._change(changes)
+            # The next change would do this as well, but a quiet log has none.
+            gone: list[Statement] = []
+            for scope, _, _ in changes:
+                log = self._node.own_log(scope)
+                if log is not None and log.collected:
+                    gone += statement.collect("own", scope, log.owner, log.collected)
+            await self._journal.transaction(gone)
 
     async def own_log_raised(self, event: OwnLogRaised) -> None:
         """Write down our log as it goes on under its new epoch."""

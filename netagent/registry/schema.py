@@ -58,6 +58,7 @@ MAX_RECORD_BYTES: Final = 32 * 1024
 a host by being stored twice."""
 
 _VERSION: Final = 1
+HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 
 
@@ -78,7 +79,7 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
     """Under which scope and key the writer replicates the record."""
     match record:
         case HostRecord():
-            return CLUSTER_SCOPE, b"h"
+            return CLUSTER_SCOPE, HOST_KEY
         case NetworkRecord():
             return CLUSTER_SCOPE, b"n" + pack_id(record.network_id)
         case RemovalRecord():

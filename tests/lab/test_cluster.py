@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from ipaddress import ip_network
 
 import pytest
@@ -30,6 +31,23 @@ for address, port in ((sys.argv[2], int(sys.argv[3])),):
             except ConnectionError:
                 pass
 """
+
+TERMINAL = """
+import os, pty, subprocess, sys
+here, there = pty.openpty()
+program = subprocess.Popen(sys.argv[1:], stdout=there, stderr=there)
+os.close(there)
+shown = b""
+try:
+    while part := os.read(here, 4096):
+        shown += part
+except OSError:
+    pass  # the other end is closed
+sys.stdout.write(shown.decode())
+sys.exit(program.wait())
+"""
+"""Runs a program whose output goes to a terminal."""
+WAITING = "asking the members that the token names"
 
 
 def test_strangers_form_no_cluster_and_are_told_what_to_type(strangers: Cluster) -> None:
@@ -100,6 +118,41 @@ def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(strang
         strangers.wait(lambda say=(at, address, reason): shows(*say), 15.0, f"{at} shows no {reason}")
     for host in strangers.hosts:
         assert strangers.agents(host) == {host: "alive"}, "none is a member of the others'"
+
+
+def test_a_join_that_reaches_no_record_port_says_so_once_and_soon(strangers: Cluster) -> None:
+    """The whole command, on a terminal: a firewall drops 7957 of both members that are named."""
+    strangers.netagent("h1", "init")
+    strangers.lab.heal()
+    first = strangers.netagent("h1", "invite")["token"]
+    strangers.netagent("h2", "join", "--token-file", "-", stdin=first)
+    strangers.wait(
+        lambda: list(strangers.agents("h1").values()) == ["alive"] * 2, 10.0, "h1 and h2 are no cluster"
+    )
+    token = strangers.netagent("h1", "invite")["token"]
+    for host in ("h1", "h2"):
+        strangers.lab.block(host, 7957)
+    begun = time.monotonic()
+    done = strangers.lab.host("h3").run(
+        ["python3", "-c", TERMINAL, "netagent", "join", "192.0.2.1", "192.0.2.2", "--token-file", "-"],
+        stdin=token,
+        timeout_s=60.0,
+    )
+    took_s = time.monotonic() - begun
+    shown = done.stdout.replace("\r", "\n")
+    assert done.status != 0, shown
+    assert took_s <= 20.0, f"{took_s:.0f} s: members are asked one after the other"
+    before, error, after = shown.partition("could not enter the cluster")
+    assert error, shown
+    assert WAITING in before, "nothing says what is waited for"
+    assert "could not enter" not in after, "said twice"
+    assert "192.0.2.1, 192.0.2.2" in after, "one reason, with both of whom it holds"
+    assert "7957" in after
+    for raw in ("Errno", "Exception", "Error(", "Traceback", "trio", token):
+        assert raw not in shown, shown
+    strangers.lab.heal()
+    joined = strangers.netagent("h3", "join", "--token-file", "-", stdin=token)
+    assert joined["members"] == 3
 
 
 def test_networks_made_by_all_hosts_at_the_same_instant_are_one(cluster: Cluster) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import trio
 from fakes.record_node import FakeNode
-from fakes.registry import H1, N1, endpoint, network
+from fakes.registry import H1, N1, endpoint, host, network
 
+from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal
-from netagent.registry.publish import Publisher
+from netagent.registry.publish import Publisher, may_rewrite
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import RecordError, key_of
+from netgossip.table import TOMBSTONES_LIMIT, Table
 from netgossip.types import CLUSTER_SCOPE, OwnLogRaised, Version
 
 
@@ -122,3 +124,58 @@ def test_a_raised_log_is_written_whole(desk):
 
     trio.run(raised)
     assert desk.journal.load_own_logs() == [desk.node.logs[scope]]
+
+
+def test_tombstones_of_a_quiet_log_leave_the_disk_with_a_record_that_is_written_again(tmp_path):
+    journal = Journal.open(tmp_path / "state.db")
+    now = [0.0]
+    node = Table(node_id=H1, label=b"l", tombstone_s=60.0, now=0.0)
+    publisher = Publisher(node, _Kept(journal, node), lambda: None, lambda: now[0])
+    node.own_log = lambda scope: node.log(scope, H1)
+    many = [endpoint(number, offset=number + 2) for number in range(1, TOMBSTONES_LIMIT + 1)]
+    stays = endpoint(200, offset=200)
+
+    async def work():
+        await publisher.put(stays, *many)
+        await publisher.withdraw(*many)
+        await publisher.collect_tombstones()
+        assert node.own_log(scope).head == 2 * TOMBSTONES_LIMIT + 1, "none is overdue"
+        now[0] = 61.0
+        await publisher.collect_tombstones()
+        assert node.own_log(scope).head == 2 * TOMBSTONES_LIMIT + 2
+        await publisher.collect_tombstones()
+
+    scope, key = key_of(stays)
+    trio.run(work)
+    try:
+        log = node.own_log(scope)
+        assert (set(log.entries), log.head) == ({key}, 2 * TOMBSTONES_LIMIT + 2)
+        (on_disk,) = journal.load_own_logs()
+        assert on_disk == log
+    finally:
+        journal.close()
+
+
+class _Kept:
+    """The journal; what is committed must be in it."""
+
+    def __init__(self, journal, node):
+        self.journal = journal
+        commit = node.commit
+
+        def committing(entries, now):
+            held = {log.scope: log for log in journal.load_own_logs()}
+            assert all(held[one.scope].entries[one.key] == one for one in entries), "sent before written"
+            return commit(entries, now)
+
+        node.commit = committing
+
+    def __getattr__(self, name):
+        return getattr(self.journal, name)
+
+
+def test_the_word_that_a_host_is_gone_is_never_written_again():
+    assert may_rewrite(*key_of(host()))
+    assert may_rewrite(*key_of(endpoint()))
+    for one in (ForgetRecord(H1), network(), AttachmentRecord(N1), RemovalRecord(N1)):
+        assert not may_rewrite(*key_of(one))

@@ -1,0 +1,449 @@
+"""A full exchange of ten thousand members is written, read and merged in pieces, as is a vector of as many logs.
+What each call of a machine does is counted."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from netgossip import parse, reception, rounds, table
+from netgossip.claims import Claims
+from netgossip.config import GossipConfig
+from netgossip.errors import WireError
+from netgossip.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
+from netgossip.node import GossipNode
+from netgossip.parse import parsing_stream_untrusted
+from netgossip.pieces import MEMBERS_A_PIECE, ROWS_A_PIECE
+from netgossip.replication import Replication
+from netgossip.seal import Keyring
+from netgossip.streams import Purpose
+from netgossip.swim import SHORT_BYTES, WORKS_LIMIT, Swim
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Channel,
+    Entry,
+    Log,
+    Member,
+    MemberChanged,
+    MemberState,
+    StreamClose,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+    Version,
+)
+from netgossip.wire import VSN, encode_node, encode_push_pull
+
+MANY = 10_000
+KEYRING = Keyring([bytes(16)])
+LABEL = b"label"
+NOW = 1.0
+A, B = 1, 2
+
+
+def id_of(number: int) -> str:
+    return f"{number:032x}"
+
+
+def address_of(number: int) -> Address:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 7956
+
+
+def member(number: int, incarnation: int = 1) -> Member:
+    return Member(id_of(number), address_of(number), MemberState.ALIVE, incarnation, b"m" * 60, VSN)
+
+
+OTHERS = tuple(map(member, range(100, 100 + MANY)))
+
+
+def swim(number: int, *, remembered: tuple[Member, ...] = (), seeds: tuple[int, ...] = ()) -> Swim:
+    return Swim(
+        config=GossipConfig.lan(),
+        node_id=id_of(number),
+        address=address_of(number),
+        meta=b"",
+        incarnation=0,
+        keyring=KEYRING,
+        label=LABEL,
+        rng=random.Random(number),
+        now=NOW,
+        new_stream_id=itertools.count(1000 * number).__next__,
+        remembered=remembered,
+        seeds=tuple(map(address_of, seeds)),
+    )
+
+
+class Counted:
+    """Calls of some functions since `taken`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> None:
+        self.calls: Counter[str] = Counter()
+        for owner, name in places:
+            monkeypatch.setattr(owner, name, self._counting(name, getattr(owner, name)))
+
+    def _counting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            self.calls[name] += 1
+            return function(*args, **kwargs)
+
+        return counting
+
+    def taken(self) -> Counter[str]:
+        found, self.calls = self.calls, Counter()
+        return found
+
+
+class Exchanging:
+    """Machines whose streams lead to each other. Every call of one is a go, whose work is counted."""
+
+    def __init__(self, counted: Counted, **machines: Swim) -> None:
+        self.counted = counted
+        self.machines = {
+            machine.members()[node_id].address: machine for machine, node_id in self._ids(machines)
+        }
+        self.ends: dict[tuple[int, StreamId], tuple[Swim, StreamId]] = {}
+        self.goes: list[Counter[str]] = []
+        self.accepted = itertools.count(1)
+        self.closed: list[StreamId] = []
+
+    @staticmethod
+    def _ids(machines: dict[str, Swim]) -> list[tuple[Swim, str]]:
+        return [(one, id_of({"a": A, "b": B}[name])) for name, one in machines.items()]
+
+    def go(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.counted.taken()
+        result = function(*args)
+        self.goes.append(self.counted.taken())
+        return result
+
+    def run(self, *, between: Callable[[], None] = lambda: None) -> None:
+        """Until nothing moves."""
+        moved = True
+        while moved:
+            moved = False
+            for machine in self.machines.values():
+                for command in self.go(machine.drain).streams:
+                    moved |= self.obey(machine, command)
+                if machine.is_behind:
+                    moved = True
+                    between()
+                    self.go(machine.take_piece)
+
+    def obey(self, machine: Swim, command: Any) -> bool:
+        match command:
+            case StreamOpen(stream_id, Channel.GOSSIP, destination) if destination in self.machines:
+                other, theirs = self.machines[destination], next(self.accepted)
+                self.ends[id(machine), stream_id] = other, theirs
+                self.ends[id(other), theirs] = machine, stream_id
+                self.go(other.accept_stream, theirs, machine.members()[id_of(B)].address, NOW)
+            case StreamSend(stream_id, data) if (id(machine), stream_id) in self.ends:
+                other, theirs = self.ends[id(machine), stream_id]
+                for start in range(0, len(data), 65_536):
+                    self.go(other.handle_stream_data, theirs, data[start : start + 65_536], NOW)
+            case StreamClose(stream_id) if (id(machine), stream_id) in self.ends:
+                self.closed.append(stream_id)
+            case _:
+                return False
+        return True
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(
+        monkeypatch, (parse, "_member"), (Claims, "_merge_one"), (rounds, "encode_node"), (Claims, "_hold")
+    )
+
+
+def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
+    a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
+    exchanging = Exchanging(counted, a=a, b=b)
+    checks: list[int] = []
+
+    def check() -> None:
+        if len(checks) % 20 == 0:
+            a.check_invariants()
+            b.check_invariants()
+        checks.append(len(b.members()))
+
+    exchanging.run(between=check)
+    assert set(b.members()) == {*(one.node_id for one in OTHERS), id_of(A), id_of(B)}
+    total: Counter[str] = Counter()
+    for go in exchanging.goes:
+        total += go
+        assert all(count <= MEMBERS_A_PIECE for count in go.values()), go
+    assert min(total["_member"], total["_merge_one"], total["_hold"]) >= MANY
+    assert total["encode_node"] >= MANY - 2 * MEMBERS_A_PIECE, "some was written before we counted"
+    assert len(set(checks)) > 1, "others run while a part of the members is known"
+    assert all(one.purpose is Purpose.JOIN for one in a._streams._streams.values()), (
+        "to those who only are remembered"
+    )
+    assert (a.is_behind, b.is_behind) == (False, False)
+    a.check_invariants()
+    b.check_invariants()
+
+
+def test_a_later_exchange_of_what_is_known_is_in_pieces_as_well(counted: Counted) -> None:
+    a, b = swim(A, remembered=OTHERS), swim(B, remembered=OTHERS)
+    exchanging = Exchanging(counted, a=a, b=b)
+    b._rounds.dial(address_of(A), Purpose.PUSH_PULL, NOW)
+    assert b.is_behind
+    exchanging.run()
+    assert a.statistics()["push_pulls"] == b.statistics()["push_pulls"] == 1
+    assert all(count <= MEMBERS_A_PIECE for go in exchanging.goes for count in go.values())
+    assert sum(go["_merge_one"] for go in exchanging.goes) >= 2 * MANY
+
+
+def test_what_is_claimed_between_two_pieces_is_not_taken_back(counted: Counted) -> None:
+    """A rumour that comes while an older word of the same member waits to be merged."""
+    a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
+    newer = member(100 + MANY - 1, incarnation=7)
+    told = False
+
+    def rumour() -> None:
+        nonlocal told
+        if not told and len(b.members()) > 2:
+            told = True
+            b._claims.merge((newer,), NOW, peer=address_of(9))
+            b._settle(NOW)
+
+    Exchanging(counted, a=a, b=b).run(between=rumour)
+    assert told
+    assert b.members()[newer.node_id].incarnation == 7
+
+
+def filled(swim_: Swim, stream_id: StreamId, peer: int, members: tuple[Member, ...]) -> None:
+    """A member's full exchange comes whole."""
+    source = swim(peer)
+    stream = source._streams.open(address_of(A), Purpose.PUSH_PULL, timeout_s=10, now=NOW)
+    source._streams.write(stream, encode_push_pull([encode_node(one) for one in members], join=False))
+    (data,) = [
+        one.data
+        for one in source.drain().streams
+        if isinstance(one, StreamSend) and one.stream_id == stream.stream_id
+    ]
+    swim_.accept_stream(stream_id, (address_of(peer)[0], 5000), NOW)
+    swim_.handle_stream_data(stream_id, data, NOW)
+
+
+def test_exchanges_that_wait_are_bounded_and_short_ones_are_heeded_all_the_same() -> None:
+    some = OTHERS[: 4 * MEMBERS_A_PIECE]
+    a = swim(A)
+    assert len(encode_push_pull([encode_node(one) for one in some], join=False)) > SHORT_BYTES
+    for number in range(WORKS_LIMIT + 8):
+        filled(a, 10 + number, 3 + number, some)
+    assert a.statistics()["exchanges_in_pieces"] == WORKS_LIMIT
+    assert a.statistics()["refused_busy"] >= 8
+    before = a.statistics()["push_pulls"]
+    filled(a, 500, 60, (member(99),))
+    assert a.statistics()["push_pulls"] == before + 1
+    assert id_of(99) in a.members()
+    while a.is_behind:
+        a.take_piece()
+    assert all(one.node_id in a.members() for one in some)
+    assert len(a._streams) == 0
+
+
+def test_a_stream_that_breaks_while_it_is_read_leaves_nothing_and_counts_all_the_same() -> None:
+    a = swim(A)
+    filled(a, 10, 3, OTHERS)
+    assert a.is_behind
+    a.handle_stream_end(10, NOW, "reset")
+    a.handle_stream_data(10, b"more", NOW)
+    assert len(a._streams) == 0
+    a.drain()
+    while a.is_behind:
+        a.take_piece()
+    assert len(a.members()) == MANY + 1
+    assert not [one for one in a.drain().streams if getattr(one, "stream_id", 0) == 10]
+
+
+def test_what_is_read_in_pieces_and_is_malformed_counts_for_nothing() -> None:
+    body = encode_push_pull([encode_node(one) for one in OTHERS[:1000]], join=True) + b"x"
+    pieces = parsing_stream_untrusted(body, limit_bytes=1 << 22, max_nodes=MANY)
+    for _ in range(1000 // MEMBERS_A_PIECE):
+        next(pieces)
+    with pytest.raises(WireError, match="wrong length"):
+        next(pieces)
+
+
+def test_compressed_bytes_are_read_in_pieces() -> None:
+    packed, bits = bytearray(), 0
+    codes = [256, *([65] * 200)] * 40  # cleared often, so that all codes have 9 bits
+    for number, code in enumerate([*codes, 257]):
+        bits |= code << 9 * number
+    packed += bits.to_bytes((9 * (len(codes) + 1) + 7) // 8, "little")
+    pieces = decoding_untrusted(bytes(packed), limit_bytes=1 << 20)
+    for _ in range(len(packed) // BYTES_A_PIECE):
+        next(pieces)
+    with pytest.raises(StopIteration) as end:
+        next(pieces)
+    assert end.value.value == decode_untrusted(bytes(packed), limit_bytes=1 << 20) == b"A" * 8000
+    assert len(packed) > BYTES_A_PIECE
+
+
+def test_a_node_takes_pieces_of_members_and_of_records_by_turns() -> None:
+    a = GossipNode(
+        config=GossipConfig.lan(),
+        node_id=id_of(A),
+        address=address_of(A),
+        record_port=7957,
+        meta=b"",
+        incarnation=0,
+        boot_epoch=1,
+        keyring=Keyring([bytes(32)]),
+        label=LABEL,
+        rng=random.Random(1),
+        now=NOW,
+    )
+    done: list[str] = []
+
+    def work(name: str) -> Any:
+        for _ in range(4):
+            done.append(name)
+            yield
+
+    for machine, name in ((a._swim, "members"), (a._replication, "records")):
+        machine._works.begin(work(name))
+    while a.is_behind:
+        a.take_piece()
+    assert sorted(done) == ["members"] * 4 + ["records"] * 4
+    assert done[2:] == ["members", "records"] * 3
+
+
+# Vectors
+
+
+def replication(number: int, logs: int) -> Replication:
+    made = Replication(
+        config=GossipConfig.lan(),
+        node_id=id_of(number),
+        boot_epoch=1,
+        keyring=Keyring([bytes(32)]),
+        cluster_label=LABEL,
+        rng=random.Random(number),
+        now=0.0,
+        new_stream_id=itertools.count(1000 * number).__next__,
+        replicas=[log_of(100 + owner) for owner in range(logs)],
+    )
+    other = A if number == B else B
+    made.set_peer(id_of(other), (address_of(other)[0], 7957), 0.0, live=True)
+    return made
+
+
+def log_of(owner: int) -> Log:
+    entry = Entry(CLUSTER_SCOPE, id_of(owner), b"key", b"value", Version(1, 1))
+    return Log(CLUSTER_SCOPE, id_of(owner), 1, 1, 0, {b"key": entry})
+
+
+def converse(counted: Counted, a: Replication, b: Replication) -> list[Counter[str]]:
+    """Until a while after nothing more moves. What each call did."""
+    goes: list[Counter[str]] = []
+    ends: dict[tuple[int, StreamId], tuple[Replication, StreamId]] = {}
+    accepted = itertools.count(1)
+
+    def go(function: Callable[..., Any], *args: Any) -> Any:
+        counted.taken()
+        result = function(*args)
+        goes.append(counted.taken())
+        return result
+
+    for step in range(40):
+        now = 0.5 * step
+        for source, target in ((a, b), (b, a)):
+            go(source.handle_deadline, now)
+            while True:
+                output = go(source.drain)
+                for datagram in output.datagrams:
+                    go(target.handle_datagram, datagram.payload, address_of(A), now)
+                for command in output.streams:
+                    match command:
+                        case StreamOpen(stream_id):
+                            theirs = next(accepted)
+                            ends[id(source), stream_id] = target, theirs
+                            ends[id(target), theirs] = source, stream_id
+                            go(target.accept_stream, theirs, address_of(A), now)
+                        case StreamSend(stream_id, data):
+                            other, theirs = ends[id(source), stream_id]
+                            go(other.handle_stream_data, theirs, data, now)
+                        case StreamClose(stream_id):
+                            other, theirs = ends[id(source), stream_id]
+                            go(other.handle_stream_end, theirs, now, None)
+                if not source.is_behind:
+                    break
+                go(source.take_piece)
+    return goes
+
+
+@pytest.mark.parametrize("held", [0, MANY // 2])
+def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    counted = Counted(
+        monkeypatch,
+        (table, "Row"),
+        (reception.Reception, "_compare_one"),
+        (table.Table, "version"),
+        (table.Table, "delta"),
+    )
+    a, b = replication(A, MANY), replication(B, held)
+    goes = converse(counted, a, b)
+    assert set(b.outline(CLUSTER_SCOPE)) == set(a.outline(CLUSTER_SCOPE))
+    assert b._table.fingerprint(CLUSTER_SCOPE) == a._table.fingerprint(CLUSTER_SCOPE)
+    most: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for one in goes:
+        most |= one
+        total += one
+    assert most["Row"] <= ROWS_A_PIECE
+    assert most["_compare_one"] <= ROWS_A_PIECE
+    assert most["version"] <= 4 * ROWS_A_PIECE
+    assert most["delta"] <= ROWS_A_PIECE
+    assert total["Row"] >= MANY
+    assert total["_compare_one"] >= MANY - held
+    assert total["version"] <= 20 * MANY, "as logs come, those that came before are not looked at again"
+    assert b.unacknowledged(CLUSTER_SCOPE) == frozenset()
+
+
+def test_a_peer_that_is_forgotten_while_its_vector_is_read_leaves_nothing_behind() -> None:
+    a, b = replication(A, MANY), replication(B, 0)
+    for step in range(40):
+        for source, target in ((a, b), (b, a)):
+            source.handle_deadline(0.1 * step)
+            while True:
+                for datagram in source.drain().datagrams:
+                    target.handle_datagram(datagram.payload, address_of(A), 0.1 * step)
+                if not source.is_behind:
+                    break
+                source.take_piece()
+                if source is a:
+                    a.set_peer(id_of(B), None, 0.1 * step, live=False)
+    while a.is_behind:
+        a.take_piece()
+    a.drain()
+    a.check_invariants()
+    assert a.statistics()["standings"] == 0
+
+
+def test_members_are_told_of_as_they_come(counted: Counted) -> None:
+    """The application hears of members piece by piece, each once."""
+    a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
+    exchanging = Exchanging(counted, a=a, b=b)
+    events: list[list[str]] = []
+    drain = b.drain
+
+    def noting() -> Any:
+        output = drain()
+        events.append([one.member.node_id for one in output.events if isinstance(one, MemberChanged)])
+        return output
+
+    b.drain = noting  # type: ignore[method-assign]
+    exchanging.run()
+    assert max(map(len, events)) <= MEMBERS_A_PIECE + 1
+    heard = [one for some in events for one in some]
+    assert len(heard) == len(set(heard)) == MANY + 1
