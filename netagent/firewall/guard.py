@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
 from netagent.firewall.inputs import FirewallInput
@@ -84,7 +85,7 @@ class Guard:
                     self._fail(str(error))
                     pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
                 self._ring()
-                with trio.move_on_after(pause_s):
+                with trio.move_on_at(beat_within(trio.current_time(), pause_s)):
                     await self._woken.wait()
                 self._woken = trio.Event()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
@@ -138,7 +139,7 @@ class Janitor:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await trio.sleep(INTERVAL_S)
+            await trio.sleep_until(beat_within(trio.current_time(), INTERVAL_S))
             await self._look_around()
 
     async def sweep(self, network_id: NetworkId) -> None:
