@@ -18,8 +18,9 @@ import trio
 from netagent.beat import beat_within
 from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
+from netagent.firewall.following import RulesetMaker
 from netagent.firewall.inputs import FirewallInput
-from netagent.firewall.ruleset import Ruleset, ruleset_of
+from netagent.firewall.ruleset import Ruleset
 
 PERIOD_S: Final = 0.5
 """One netlink message each time; a flush of the host's rules takes ours away for no longer than this and a start of
@@ -50,6 +51,7 @@ class Guard:
         self._tables = tables
         self._given: FirewallInput | None = None
         """None: there should be no tables."""
+        self._maker = RulesetMaker()
         self._generation = -1
         self._programmed_generation = -1
         self._wanted: Ruleset | None = None
@@ -94,7 +96,7 @@ class Guard:
         `generation` grows from call to call."""
         if given != self._given:
             self._given = given
-            self._wanted = ruleset_of(given) if given is not None else None
+            self._wanted = self._maker.make(given) if given is not None else None
         self._generation = generation
         self._woken.set()
 
