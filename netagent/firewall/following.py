@@ -1,9 +1,9 @@
 """The rule set of successive inputs, each made from the one before. Pure.
 
-On a host with a thousand containers nearly every input differs from the last by one endpoint. Then the sets are copied
-with that endpoint's elements put in or taken out, which costs a copy of a dictionary and no walk; the sets of which
-nothing changed are the same objects. Each set remembers the keys of its last steps, so that whoever knows an earlier one
-need not compare the two. Whenever anything else differs all is made anew by `ruleset_of`; a test compares the two.
+On a host with a thousand containers nearly every input differs from the last by one endpoint. Then the sets are
+copied with that endpoint's elements put in or taken out, which costs a copy of a dictionary and no walk; the sets of
+which nothing changed are the same objects. Each set remembers the keys of its last steps, so that whoever knows an
+earlier one need not compare the two. If anything else differs all is made anew by `ruleset_of`; a test compares them.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from netagent.datapath.netns import (
     opened_netns,
     run_in_netns,
 )
+from netagent.datapath.pair import MAX_PORTS
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
@@ -244,6 +245,30 @@ def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: 
         assert (await refusal_of(host, local, vni=VNI + 1)).code == "network-not-programmed"
 
     with_host(wire, (local,), body)
+
+
+def test_a_bridge_without_a_free_port_is_named(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch"
+    first, beyond = endpoint(2, namespaces("c1")), endpoint(3, namespaces("c2"))
+
+    async def body(host: Host) -> None:
+        await host.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES)
+        bridge = bridge_name(VNI)
+        others = MAX_PORTS - 2  # the first one's and the VXLAN device
+        batch.write_text(
+            "".join(f"link add p{n} master {bridge} type veth peer q{n}\n" for n in range(others))
+        )
+        host.namespace.run(f"ip -batch {batch}")
+        refused = await refusal_of(host, beyond)
+        assert refused.code == "bridge-full"
+        assert "1,023 ports" in refused.message
+        assert refused.hint
+        host.namespace.run("ip link del p0")
+        await host.attacher.bind(beyond, vni=VNI, mtu_bytes=MTU_BYTES)
+
+    with_host(wire, (first, beyond), body)
 
 
 def test_a_foreign_device_with_our_name_is_not_taken_over(
