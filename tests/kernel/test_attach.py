@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -42,6 +43,7 @@ from netagent.datapath.pair import MAX_PORTS
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
+from netagent.usecases.janitor import _Mounts
 
 pytestmark = pytest.mark.kernel
 
@@ -362,6 +364,16 @@ def test_a_container_that_goes_is_noticed(
 
 def current_netns() -> str:
     return str(Path("/proc/thread-self/ns/net").readlink())
+
+
+def test_the_kernel_tells_of_a_namespace_that_is_unmounted_and_keeps_its_name(
+    namespaces: NamespaceFactory,
+) -> None:
+    container, mounts = namespaces("c1"), _Mounts()
+    mounts.are_changed()
+    subprocess.run(["umount", container.path], check=True)
+    assert mounts.are_changed()
+    assert Path(container.path).exists()
 
 
 def test_the_event_loop_s_thread_never_changes_namespace(namespaces: NamespaceFactory) -> None:
