@@ -65,7 +65,9 @@ class Driver:
         self._on_events = on_events
         self._streams: dict[StreamId, Outflow] = {}
         self._nursery: trio.Nursery | None = None
-        self._timer = trio.Event()
+        self._timer = trio.CancelScope()
+        """Ends at the node's next deadline."""
+        self._planned_at = 0.0
         self._flushing = False
         self._labour = Labour(node, trio.Lock() if turn is None else turn)
         self.counts: Counter[str] = Counter()
@@ -125,7 +127,7 @@ class Driver:
                     self._on_events(output.events)
         finally:
             self._flushing = False
-        self._timer.set()
+        self._set_timer()
         self._labour.note()
 
     def _send(self, udp: socket.socket, payload: bytes, destination: Address) -> None:
@@ -169,16 +171,23 @@ class Driver:
 
     async def _keep_time(self) -> None:
         while True:
-            self._timer = trio.Event()
-            # A deadline that an input has just brought about may lie in the past: nobody was late for it.
-            planned_at = max(self._node.next_deadline(), self._clock())
-            with trio.move_on_after(max(planned_at - self._clock(), 0.0)):
-                await self._timer.wait()
-                continue
+            with trio.CancelScope() as self._timer:
+                self._set_timer()
+                await trio.sleep_forever()
             now = self._clock()
-            self._node.note_lag(max(now - planned_at, 0.0), now)
+            self._node.note_lag(max(now - self._planned_at, 0.0), now)
             self._node.handle_deadline(now)
             self.flush_nowait()
+
+    def _set_timer(self) -> None:
+        """Moved, and not woken to be set anew: most inputs change nothing but the deadline."""
+        if self._timer.cancel_called:
+            return  # it has ended, also when its task has not run yet: what it was late for must not be forgotten
+        # A deadline that an input has just brought about may lie in the past: nobody was late for it.
+        now = self._clock()
+        self._planned_at = max(self._node.next_deadline(), now)
+        # The difference of the clocks is taken first: a deadline that is rounded down comes too early.
+        self._timer.deadline = self._planned_at + (trio.current_time() - now)
 
     async def _accept(self, channel: Channel, tcp: socket.socket, nursery: trio.Nursery) -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(tcp))

@@ -29,6 +29,7 @@ from netagent.datapath.pair import (
     host_side,
     link_called,
     peer_of,
+    raise_if_full,
     turn_ipv6_off,
 )
 from netagent.datapath.removal import Removal
@@ -132,6 +133,7 @@ class Attacher:
             errors = [error for error in await self._netlink.execute(requests) if error]
         if errors:
             await self._netlink.execute([delete_link_index(index)])
+            raise_if_full(endpoint, errors)
             raise FailedError(
                 f"can't make the interface of {endpoint.endpoint_id}: {errors[0].strerror}",
                 code="bind-failed",

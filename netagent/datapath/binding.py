@@ -24,7 +24,15 @@ from netagent.datapath.link import (
     set_link_down,
 )
 from netagent.datapath.netlink import Netlink
-from netagent.datapath.pair import all_links, bridge_of, host_side, link_called, peer_of, turn_ipv6_off
+from netagent.datapath.pair import (
+    all_links,
+    bridge_of,
+    host_side,
+    link_called,
+    peer_of,
+    raise_if_full,
+    turn_ipv6_off,
+)
 from netagent.datapath.readiness import wait_ready
 from netagent.datapath.settings import Setting, Settings, ipv6_settings
 from netagent.datapath.state import Kind, endpoint_alias
@@ -169,7 +177,9 @@ class Binding:
             set_link(ifname, mtu_bytes=self.mtu_bytes),
             label_link(link.index, inside_alias(self.endpoint.endpoint_id)),
         ]
-        _raise_first([*await self.outside.execute(outside), *await self.inside.netlink.execute(inside)])
+        refused = await self.outside.execute(outside)
+        raise_if_full(self.endpoint, refused)
+        _raise_first([*refused, *await self.inside.netlink.execute(inside)])
         # After the MTU: a link whose MTU is too small for IPv6 has no such settings.
         self.inside.settings.write(self._settings(ifname))
         addresses = [*address_requests(self.endpoint, link.index), set_link(ifname, up=True)]

@@ -154,23 +154,26 @@ def _all_device_damages(
     return found, whole
 
 
+def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> list[str]:
+    """Names that do not mean the same object in both: the only ones of which it takes a comparison."""
+    changed = [name for name, device in before.items() if after.get(name) is not device]
+    return changed + [name for name in after if name not in before]
+
+
 def may_cost_entries(before: KernelState, after: KernelState) -> bool:
     """Whether what happened to devices may have taken entries along. Of a veth there is one, its guest's."""
     if before.addresses != after.addresses:
         return True
-    names = {*before.devices, *after.devices}
+    names = other_objects(before.devices, after.devices)
     pairs = ((before.devices.get(name), after.devices.get(name)) for name in names)
-    return any(
-        old is not new and old != new and Kind.VETH not in {d.kind for d in (old, new) if d}
-        for old, new in pairs
-    )
+    return any(old != new and Kind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
 
 
 def guest_keys(
     desired: KernelState, before: Mapping[str, Device], after: Mapping[str, Device]
 ) -> set[EntryKey]:
     """The entries that go with the veths that changed."""
-    names = {n for n in {*before, *after} if before.get(n) is not after.get(n)}
+    names = other_objects(before, after)
     changed = (desired.devices.get(n) for n in names if before.get(n) != after.get(n))
     return {
         ("master", (veth.master, veth.guest_mac))
@@ -181,18 +184,12 @@ def guest_keys(
 
 def renames(wanted: KernelState, seen: KernelState) -> dict[str, str]:
     """What it is called -> what it should be called, of devices that their alias shows to be wanted."""
-    missing = {
-        (device.kind, device.alias): name
-        for name, device in wanted.devices.items()
-        if name not in seen.devices
-    }
-    if not missing:
+    absent = [name for name in wanted.devices if name not in seen.devices]
+    if not absent:
         return {}
-    strays = {
-        (device.kind, device.alias): name
-        for name, device in seen.devices.items()
-        if name not in wanted.devices
-    }
+    missing = {(wanted.devices[name].kind, wanted.devices[name].alias): name for name in absent}
+    extra = [name for name in seen.devices if name not in wanted.devices]
+    strays = {(seen.devices[name].kind, seen.devices[name].alias): name for name in extra}
     return {strays[mark]: name for mark, name in missing.items() if mark in strays}
 
 

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import FailedError, NetagentError
 from netagent.log import Limited
 
@@ -92,7 +93,7 @@ class Forwarding:
                     self.trouble = f"can't have the host route for containers: {error}"
                     _limited.warning("forwarding", self.trouble)
                 self._note_tried(generation)
-            with trio.move_on_after(PERIOD_S):
+            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)):
                 await self._woken.wait()
             self._woken = trio.Event()
 

@@ -20,8 +20,10 @@ from typing import Final
 
 import trio
 
-PERIOD_S: Final = 0.5
-"""Damage is put right within two seconds."""
+from netagent.beat import beat_within
+
+PERIOD_S: Final = 1.5
+"""Damage is put right within two seconds; a verdict is followed at once."""
 _SIOCETHTOOL: Final = 0x8946
 _GTXCSUM: Final = 0x16
 _STXCSUM: Final = 0x17
@@ -47,7 +49,7 @@ class OffloadKeeper:
         while True:
             if self._is_on is not None:
                 self._look(is_on=self._is_on)
-            with trio.move_on_after(PERIOD_S):
+            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)):
                 await self._woken.wait()
             self._woken = trio.Event()
 

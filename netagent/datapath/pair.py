@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+from typing import Final
+
 import trio
 
 from netagent.datapath.desired import LocalEndpoint
@@ -17,8 +21,11 @@ from netagent.datapath.link import (
 from netagent.datapath.netlink import Netlink, Request
 from netagent.datapath.settings import Settings
 from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_of
-from netagent.errors import FailedError
+from netagent.errors import FailedError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name
+
+MAX_PORTS: Final = 1023
+"""Of a bridge (BR_PORT_BITS of net/bridge/br_private.h). One of them is the network's VXLAN device."""
 
 
 async def bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> LinkMessage:
@@ -72,3 +79,16 @@ async def link_called(netlink: Netlink, name: str) -> LinkMessage | None:
 async def all_links(netlink: Netlink) -> list[LinkMessage]:
     """Of a namespace."""
     return [decode_link(message.body) for message in await netlink.dump(link_dump())]
+
+
+def raise_if_full(endpoint: LocalEndpoint, refused: Iterable[OSError | None]) -> None:
+    """RefusedError `bridge-full` if the kernel refused the host's end for want of a number for the bridge's port."""
+    # EXFULL: br_add_if of the kernel finds none of its 1,024 numbers free, of which none is the first.
+    if any(error is not None and error.errno == errno.EXFULL for error in refused):
+        raise RefusedError(
+            f"the bridge of network {endpoint.network_id[:12]} has {MAX_PORTS:,} ports on this host, "
+            "and the kernel gives a bridge no more",
+            code="bridge-full",
+            thing=endpoint.network_id,
+            hint="detach another container of this network here, or attach this one on another host",
+        )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from netagent.datapath.damage import renames
+from netagent.datapath.damage import other_objects, renames
 from netagent.datapath.operations import (
     AddFlood,
     CreateDevice,
@@ -126,10 +126,13 @@ def planning_within(
     """The same in pieces."""
     if desired.addresses != observed.addresses or observed.unrouted:
         return None
-    if not are_devices_settled and not _are_devices_akin(desired, observed):
+    names = () if are_devices_settled else other_objects(desired.devices, observed.devices)
+    if not _are_devices_akin(desired, observed, names):
         return None
-    present = () if are_devices_settled else set(desired.devices) & set(observed.devices)
-    operations = _device_changes({name: desired.devices[name] for name in present}, observed)
+    present = {
+        name: desired.devices[name] for name in names if name in desired.devices and name in observed.devices
+    }
+    operations = _device_changes(present, observed)
     additions: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
     removals: dict[Table, list[Operation]] = {table: [] for table in reversed(_ORDER)}
     for number, key in enumerate(keys, 1):
@@ -147,24 +150,22 @@ def planning_within(
     return operations
 
 
-def _are_devices_akin(desired: KernelState, observed: KernelState) -> bool:
-    """True when nothing that happens to a device costs entries, or makes room for some."""
-    for name, device in desired.devices.items():
-        present = observed.devices.get(name)
-        if present is device or present == device:
-            continue
-        if present is None:
-            if device.kind is not Kind.VETH:
+def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterable[str]) -> bool:
+    """True when nothing that happens to these devices costs entries, or makes room for some."""
+    has_other_names = False
+    for name in names:
+        device, present = desired.devices.get(name), observed.devices.get(name)
+        if device is None or present is None:
+            has_other_names = True
+            if (device or observed.devices[name]).kind is not Kind.VETH:
                 return False
-        elif (
+        elif present != device and (
             present.master != device.master
             or present.noarp != device.noarp
             or _must_be_made_anew(device, present)
         ):
             return False
-    return all(
-        name in desired.devices or device.kind is Kind.VETH for name, device in observed.devices.items()
-    ) and not renames(desired, observed)
+    return not has_other_names or not renames(desired, observed)
 
 
 def reachable(desired: KernelState, observed: KernelState) -> KernelState:

@@ -401,9 +401,6 @@ def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
 
 
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:
-    missing = (
-        endpoint_of(device.alias)
-        for name, device in desired.devices.items()
-        if device.kind is Kind.VETH and name not in observed.devices
-    )
+    absent = [device for name, device in desired.devices.items() if name not in observed.devices]
+    missing = (endpoint_of(device.alias) for device in absent if device.kind is Kind.VETH)
     return frozenset(EndpointId(endpoint_id) for endpoint_id in missing if endpoint_id is not None)

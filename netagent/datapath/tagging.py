@@ -28,6 +28,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.datapath import bpf
 from netagent.datapath.bpf import Mark, Program, Side, instruction
 from netagent.datapath.damage import Damage, DamageKind, Drift
@@ -155,7 +156,7 @@ class Tagger:
             self._woken = trio.Event()
             if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
                 await trio.to_thread.run_sync(self.look if is_timers else self.look_at_new)
-            with trio.move_on_after(PERIOD_S) as scope:
+            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)) as scope:
                 await self._woken.wait()
             is_timers = scope.cancelled_caught
 

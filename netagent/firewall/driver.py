@@ -32,6 +32,7 @@ from netagent.datapath.nftables import Change, attribute, nest, split_attributes
 from netagent.errors import FailedError
 from netagent.firewall import publishing
 from netagent.firewall.element import Family, SetKind, encode
+from netagent.firewall.following import FollowedElements
 from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
 from netagent.firewall.translation import Translation
@@ -225,8 +226,12 @@ class Tables:
                 {key: value for key, value in before.items() if wanted.get(key) != value},
                 {key: value for key, value in wanted.items() if before.get(key) != value},
             )
-        lost = {key: value for key, value in noted.items() if after.get(key) != value}
-        got = {key: value for key, value in after.items() if noted.get(key) != value}
+        touched = after.touched_since(noted) if isinstance(after, FollowedElements) else None
+        if touched is None:
+            touched = noted.keys() | after.keys()
+        differing = [key for key in touched if noted.get(key) != after.get(key)]
+        lost = {key: noted[key] for key in differing if key in noted}
+        got = {key: after[key] for key in differing if key in after}
         return _raw(kind, lost), _raw(kind, got)
 
     def _note_elements(

@@ -15,10 +15,12 @@ from typing import Final
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
+from netagent.firewall.following import RulesetMaker
 from netagent.firewall.inputs import FirewallInput
-from netagent.firewall.ruleset import Ruleset, ruleset_of
+from netagent.firewall.ruleset import Ruleset
 
 PERIOD_S: Final = 0.5
 """One netlink message each time; a flush of the host's rules takes ours away for no longer than this and a start of
@@ -49,6 +51,7 @@ class Guard:
         self._tables = tables
         self._given: FirewallInput | None = None
         """None: there should be no tables."""
+        self._maker = RulesetMaker()
         self._generation = -1
         self._programmed_generation = -1
         self._wanted: Ruleset | None = None
@@ -84,7 +87,7 @@ class Guard:
                     self._fail(str(error))
                     pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
                 self._ring()
-                with trio.move_on_after(pause_s):
+                with trio.move_on_at(beat_within(trio.current_time(), pause_s)):
                     await self._woken.wait()
                 self._woken = trio.Event()
 
@@ -93,7 +96,7 @@ class Guard:
         `generation` grows from call to call."""
         if given != self._given:
             self._given = given
-            self._wanted = ruleset_of(given) if given is not None else None
+            self._wanted = self._maker.make(given) if given is not None else None
         self._generation = generation
         self._woken.set()
 

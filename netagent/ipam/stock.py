@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import NetagentError, NoError
 from netagent.ipam.asking import Asking
 from netagent.ipam.giving import Giving
@@ -25,7 +26,7 @@ async def keep_stocked(live: Live, asking: Asking) -> None:
         for network_id in live.view.networks:
             with suppress(NetagentError):  # removed in between, or the disk is full
                 await asking.top_up(network_id)
-        await trio.sleep(TOP_UP_S)
+        await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
 
 
 async def hand_on(live: Live, giving: Giving, wait_heard: Callable[[], Awaitable[object]]) -> None:

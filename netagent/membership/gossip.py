@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.config import Config
 from netagent.errors import FailedError
 from netagent.membership.asking import Asking
@@ -157,7 +158,7 @@ class Gossip:
 
     async def _look_at_words(self) -> None:
         while True:
-            await trio.sleep(LOOK_S)
+            await trio.sleep_until(beat_within(trio.current_time(), LOOK_S))
             self.inbox.look_at_words()
 
     async def _collect_tombstones(self) -> None:

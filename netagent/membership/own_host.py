@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from netagent import __version__
+from netagent.beat import beat_within
 from netagent.datapath.probe_device import probe_address, probe_mac
 from netagent.datapath.uplink import common_version
 from netagent.errors import NetagentError
@@ -41,8 +42,8 @@ class OwnHost:
     is_away: bool = False
     """Names lead elsewhere: from `going_down` on, and at a start until `arrive`, if they did before it or lead to
     what the host has lost since."""
-    is_due: bool = False
-    """The record could not be written."""
+    _due: trio.Event = field(default_factory=trio.Event)
+    """Set when the record is to be written although nothing is known to have changed."""
 
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
@@ -53,7 +54,8 @@ class OwnHost:
             yield
         except BaseException:
             # `run` publishes it.
-            self.is_away, self.is_due = False, True
+            self.is_away = False
+            self._due.set()
             raise
 
     async def arrive(self) -> None:
@@ -78,16 +80,15 @@ class OwnHost:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            looked_at = trio.current_time()
-            while not self.is_due and trio.current_time() < looked_at + LOOK_S:
-                await trio.sleep(RETRY_S)
+            with trio.move_on_at(beat_within(trio.current_time(), LOOK_S)):
+                await self._due.wait()
+            self._due = trio.Event()
             try:
-                self.is_due = False
                 await self.publish()
             except (OSError, NetagentError) as error:
-                self.is_due = True
-                await trio.sleep(RETRY_S)
                 logger.warning("cannot refresh this host's record: %s", error)
+                await trio.sleep(RETRY_S)
+                self._due.set()
 
 
 def host_record(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import FailedError, NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
@@ -148,7 +149,7 @@ class Participation:
                 await self._drop_logs_of_removed()
             except NetagentError as error:
                 logger.warning("cannot write down which networks this host has left yet: %s", error)
-            with trio.move_on_after(LINGER_S / 6):
+            with trio.move_on_at(beat_within(trio.current_time(), LINGER_S / 6)):
                 revision = await self._live.wait_newer(revision)
 
     async def _wait_synced(self, network_id: NetworkId) -> None:

@@ -25,6 +25,7 @@ from typing import Final, Protocol
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.model.ids import HostId, NetworkId
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.registry.live import Live
@@ -176,7 +177,7 @@ class RemoteNetworks:
     async def run(self) -> None:
         """Drop what nobody has asked for lately; until cancelled."""
         while True:
-            await trio.sleep(LINGER_S / 6)
+            await trio.sleep_until(beat_within(trio.current_time(), LINGER_S / 6))
             async with self._asking:
                 since = trio.current_time() - LINGER_S
                 for network_id in [n for n, one in self._fetched.items() if one.used_at < since]:

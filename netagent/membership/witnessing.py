@@ -47,7 +47,7 @@ class Witnessing:
                 for asked in self._inquiry.drain():
                     nursery.start_soon(self._hear, asked)
                 with trio.move_on_at(self._inquiry.next_deadline()):
-                    await self._prober.wait_news()
+                    await self._prober.wait_losses()
                 await trio.sleep(TOGETHER_S)
 
     async def _hear(self, asked: Question) -> None:

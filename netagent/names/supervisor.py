@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.datapath.redirect import end_lead
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
@@ -289,7 +290,7 @@ class Supervisor:
             before = self._feed.replies
             self._feed.count()
             self._to_send.set()
-            await trio.sleep(_SIGN_OF_LIFE_S)
+            await trio.sleep_until(beat_within(trio.current_time(), _SIGN_OF_LIFE_S))
             if self._feed.replies == before:
                 _log.warning("resolver process %d is silent for %g s: ending it", process_id, _SIGN_OF_LIFE_S)
                 kill_process(process_id)

@@ -89,13 +89,17 @@ class EchoProber:
         self._identifier = identifier & (_PATH_BIT - 1)
         self._listeners = listeners
         self._is_listening = False
-        self._wake = trio.Event()
+        self._timer = trio.CancelScope()
+        """Ends when one of the machines has something to do."""
         self._news = trio.Event()
+        self._losses = trio.Event()
+        self._has_losses = False
+        """Whether `missing` held something at the last look."""
 
     def set_peers(self, peers: dict[HostId, tuple[str, bool]]) -> None:
         """See Liveness.set_peers."""
         self._liveness.set_peers(peers, trio.current_time())
-        self._wake.set()
+        self._set_timer()
 
     def set_paths(self, targets: dict[HostId, tuple[str, int]]) -> None:
         """See Paths.set_targets."""
@@ -103,7 +107,7 @@ class EchoProber:
             {h: PathTarget(*target) for h, target in targets.items()}, trio.current_time()
         )
         self._checksums.set_targets({h: address for h, (address, _) in targets.items()}, trio.current_time())
-        self._wake.set()
+        self._set_timer()
 
     @property
     def broken_checksums(self) -> frozenset[HostId]:
@@ -115,16 +119,16 @@ class EchoProber:
         """See Liveness.missing."""
         return self._liveness.missing
 
-    async def wait_news(self) -> None:
-        """Until something came, or did not come in time."""
-        await self._news.wait()
+    async def wait_losses(self) -> None:
+        """Until something is new of hosts that are missing; never while none is."""
+        await self._losses.wait()
 
     async def testify(self, hosts: tuple[HostId, ...]) -> tuple[Word, ...]:
         """Whether the kernels of these hosts answer, from now on; what is known of it within TESTIMONY_S."""
         since = trio.current_time()
         for host_id in hosts:
             self._liveness.look(host_id, since)
-        self._wake.set()
+        self._set_timer()
         known = [one for one in hosts if one in self._liveness]
         with trio.move_on_after(TESTIMONY_S):
             while any(self._liveness.word(one, since) is Word.UNKNOWN for one in known):
@@ -157,14 +161,18 @@ class EchoProber:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive, sockets)
                 while True:
-                    self._wake = trio.Event()
-                    with trio.move_on_at(min(self._next_deadline(), trio.current_time() + _IDLE_S)):
-                        await self._wake.wait()
+                    with trio.CancelScope() as self._timer:
+                        self._set_timer()
+                        await trio.sleep_forever()
                     now = trio.current_time()
                     self._liveness.handle_deadline(now)
                     self._paths.handle_deadline(now)
                     self._checksums.handle_deadline(now)
                     await self._flush(sockets)
+
+    def _set_timer(self) -> None:
+        """Moved, and not woken to be set anew: an answer changes nothing but the deadline."""
+        self._timer.deadline = min(self._next_deadline(), trio.current_time() + _IDLE_S)
 
     def _next_deadline(self) -> float:
         return min(one.next_deadline() for one in (self._liveness, self._paths, self._checksums))
@@ -190,7 +198,7 @@ class EchoProber:
             else:
                 continue
             await self._flush(sockets)
-            self._wake.set()
+            self._set_timer()
 
     def _take(self, echo: Echo, address: str, now: float) -> None:
         if not echo.is_reply:
@@ -217,6 +225,10 @@ class EchoProber:
             self._set_filter(sock, is_listening=self._paths.is_listening)
         self._news.set()
         self._news = trio.Event()
+        had_losses, self._has_losses = self._has_losses, bool(self._liveness.missing)
+        if had_losses or self._has_losses:
+            self._losses.set()
+            self._losses = trio.Event()
         path_identifier = self._identifier | _PATH_BIT
         for request in requests:
             await _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)

@@ -23,6 +23,7 @@ import heapq
 import random
 from dataclasses import dataclass
 
+from netagent.beat import beat_within
 from netagent.model.ids import HostId
 
 CALM_REQUESTS_PER_S = 60.0
@@ -154,8 +155,13 @@ class Liveness:
         peer.waiting_for, peer.misses, peer.rtt_s, peer.heard_at = None, 0, now - peer.sent_at, now
         self._missing.pop(host_id, None)
         pause_s = KEEN_INTERVAL_S if now < peer.keen_until else self._calm_s()
-        # From the first answer on each goes its own way through the interval, so that not all are asked at once.
-        self._plan(host_id, peer, now + pause_s * (self._rng.random() if is_first else 1.0))
+        if pause_s == SHORTEST_CALM_S:
+            # So few that all can be asked at once: the host wakes up once for them and whatever else it looks at.
+            at = beat_within(now, pause_s)
+        else:
+            # From the first answer on each goes its own way through the interval, so that not all are asked at once.
+            at = now + pause_s * (self._rng.random() if is_first else 1.0)
+        self._plan(host_id, peer, at)
         self._learn(host_id, peer, answers=True)
 
     def handle_deadline(self, now: float) -> None:

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.datapath.attach import Attacher
 from netagent.datapath.damage import Drift
 from netagent.datapath.inside import InsideNews
@@ -128,7 +129,7 @@ class Interfaces:
 
     async def _heed_settings(self) -> None:
         while True:
-            await trio.sleep(SETTINGS_S)
+            await trio.sleep_until(beat_within(trio.current_time(), SETTINGS_S))
             await piece_by_piece(self._reading_settings())
 
     def _reading_settings(self) -> Pieces[None]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
@@ -30,7 +33,7 @@ from netagent.usecases.steps import EndpointParts, netns_is
 
 INTERVAL_S = 1.0
 """Between looks at what may have changed: named namespaces by the folders that their names are in, those of processes
-each by one stat(2)."""
+each by one stat(2), and all when the kernel says that something was mounted or unmounted."""
 WHOLE_S = 20.0
 """Between looks at everything, should anything else have happened to it."""
 ROWS_AT_ONCE = 20
@@ -52,6 +55,7 @@ class _Watch:
         self._seen: tuple[LocalRows, RegistryView] | None = None
         self._whole_at = 0.0
         self._folders: dict[str, _Folder] = {}
+        self._mounts = _Mounts()
 
     def due(self, live: Live, now: float) -> set[EndpointId] | None:
         """None: all."""
@@ -76,14 +80,30 @@ class _Watch:
 
     def _moved(self, rows: LocalRows) -> Iterator[EndpointId]:
         """Those whose path may mean another namespace than before."""
+        are_mounts_changed = self._mounts.are_changed()
         for gone in self._folders.keys() - rows.folders.keys():
             del self._folders[gone]
         for folder, inhabitants in rows.folders.items():
-            if folder.startswith("/proc/"):
+            if folder.startswith("/proc/") or are_mounts_changed:
                 yield from (one for one, row in inhabitants.items() if not netns_is(row))
-            else:
+            if not folder.startswith("/proc/"):
                 for name in self._folders.setdefault(folder, _Folder(folder)).changed():
                     yield from (row.endpoint_id for row in rows.with_path(f"{folder}/{name}"))
+
+
+class _Mounts:
+    """Of this process's mount namespace. A namespace that is unmounted leaves its name, and the time of its folder,
+    as they were."""
+
+    def __init__(self) -> None:
+        file = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, file)
+        self._poll = select.poll()
+        self._poll.register(file, select.POLLPRI)
+
+    def are_changed(self) -> bool:
+        """Whether anything was mounted or unmounted since the last call: the kernel counts, and nothing is read."""
+        return bool(self._poll.poll(0))
 
 
 class _Folder:
@@ -138,7 +158,7 @@ class Janitor:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await trio.sleep(INTERVAL_S)
+            await trio.sleep_until(beat_within(trio.current_time(), INTERVAL_S))
             await self._look_around()
 
     async def sweep(self, network_id: NetworkId) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
+from netagent.beat import beat_within
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import HostId
@@ -63,7 +64,8 @@ class Vigil:
                     acted_at = now
                     _limited.warning("forget", f"cannot forget hosts that are gone yet: {error}")
             after_s = self.forget_after_s()
-            await trio.sleep(min(LOOK_S, after_s / 4) if after_s else LOOK_S)
+            pause_s = min(LOOK_S, after_s / 4) if after_s else LOOK_S
+            await trio.sleep_until(beat_within(trio.current_time(), pause_s))
 
     def due(self, now: float) -> set[HostId]:
         """Whom this host has to forget now."""

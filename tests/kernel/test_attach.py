@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -38,9 +39,11 @@ from netagent.datapath.netns import (
     opened_netns,
     run_in_netns,
 )
+from netagent.datapath.pair import MAX_PORTS
 from netagent.datapath.removal import Removal
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
+from netagent.usecases.janitor import _Mounts
 
 pytestmark = pytest.mark.kernel
 
@@ -246,6 +249,30 @@ def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: 
     with_host(wire, (local,), body)
 
 
+def test_a_bridge_without_a_free_port_is_named(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch"
+    first, beyond = endpoint(2, namespaces("c1")), endpoint(3, namespaces("c2"))
+
+    async def body(host: Host) -> None:
+        await host.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES)
+        bridge = bridge_name(VNI)
+        others = MAX_PORTS - 2  # the first one's and the VXLAN device
+        batch.write_text(
+            "".join(f"link add p{n} master {bridge} type veth peer q{n}\n" for n in range(others))
+        )
+        host.namespace.run(f"ip -batch {batch}")
+        refused = await refusal_of(host, beyond)
+        assert refused.code == "bridge-full"
+        assert "1,023 ports" in refused.message
+        assert refused.hint
+        host.namespace.run("ip link del p0")
+        await host.attacher.bind(beyond, vni=VNI, mtu_bytes=MTU_BYTES)
+
+    with_host(wire, (first, beyond), body)
+
+
 def test_a_foreign_device_with_our_name_is_not_taken_over(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
@@ -337,6 +364,16 @@ def test_a_container_that_goes_is_noticed(
 
 def current_netns() -> str:
     return str(Path("/proc/thread-self/ns/net").readlink())
+
+
+def test_the_kernel_tells_of_a_namespace_that_is_unmounted_and_keeps_its_name(
+    namespaces: NamespaceFactory,
+) -> None:
+    container, mounts = namespaces("c1"), _Mounts()
+    mounts.are_changed()
+    subprocess.run(["umount", container.path], check=True)
+    assert mounts.are_changed()
+    assert Path(container.path).exists()
 
 
 def test_the_event_loop_s_thread_never_changes_namespace(namespaces: NamespaceFactory) -> None:

@@ -33,7 +33,7 @@ class Prober:
     def missing(self):
         return self.liveness.missing
 
-    async def wait_news(self):
+    async def wait_losses(self):
         await self._news.wait()
 
     async def run(self, live):
@@ -81,7 +81,7 @@ class Scene:
         self.prober.up.discard(H3)
         await trio.sleep(1.2)
         self.hear(MemberState.SUSPECT)
-        await trio.sleep(3)
+        await trio.sleep(2.5)  # in all less than the four seconds after which our own word counts
 
 
 @virtual

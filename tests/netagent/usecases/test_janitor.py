@@ -319,6 +319,23 @@ async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(
 
 
 @virtual
+async def test_a_namespace_that_is_unmounted_and_keeps_its_name_is_withdrawn_within_seconds(
+    world, monkeypatch
+):
+    one, row = await attached(world)
+    for _ in range(3):
+        await one.janitor._look_around()
+    # Its folder is as it was; only the kernel tells.
+    monkeypatch.setattr(module, "netns_is", lambda other: other.endpoint_id != row.endpoint_id)
+    monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
+    await one.janitor._look_around()
+    assert one.own_endpoints()
+    monkeypatch.setattr(module._Mounts, "are_changed", lambda _: True)
+    await one.janitor._look_around()
+    assert not one.own_endpoints()
+
+
+@virtual
 async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, monkeypatch):
     one, _ = await attached(world)
     names = [f"c{number}" for number in range(40)]
@@ -335,6 +352,8 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
 
     is_there = module.netns_is
     monkeypatch.setattr(module, "netns_is", counting)
+    # What others on this machine mount is no matter of this test.
+    monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for _ in range(5):
         await one.janitor._look_around()
     assert looked_at == []
