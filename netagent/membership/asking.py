@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -17,6 +18,8 @@ ANSWER_S = 1.5
 """For one peer: a round trip and a commit to its disk, with a resend in between."""
 MAX_OPEN = 64
 """Questions of others worked on at once; further ones are dropped, and asked again by the peer's resend."""
+MAX_OPEN_OF_PEER = 32
+"""Of them, of one peer: a member that asks without end leaves the other half to the others."""
 
 logger = logging.getLogger("netagent.membership.asking")
 
@@ -28,7 +31,8 @@ class Asking:
         self._node = node
         self._flush = flush
         self._waiting: dict[int, tuple[trio.Event, list[bytes | None]]] = {}
-        self._open = 0
+        self._open: Counter[str] = Counter()
+        """Questions that are worked on, by peer."""
         self._limited = Limited(logger)
 
     async def ask(self, peer: HostId, payload: bytes, within_s: float = ANSWER_S) -> bytes | None:
@@ -61,8 +65,8 @@ class Asking:
         answer: Callable[[HostId, bytes], Awaitable[bytes]],
     ) -> None:
         """Have `answer` work on a peer's question."""
-        if self._open < MAX_OPEN:
-            self._open += 1
+        if self._open.total() < MAX_OPEN and self._open[event.peer] < MAX_OPEN_OF_PEER:
+            self._open[event.peer] += 1
             nursery.start_soon(self._respond, event, answer)
 
     async def _respond(
@@ -76,5 +80,7 @@ class Asking:
             logger.exception("could not answer %s", event.peer[:8])
             return
         finally:
-            self._open -= 1
+            self._open[event.peer] -= 1
+            if not self._open[event.peer]:
+                del self._open[event.peer]
         self._flush()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
-from fakes.registry import H2
+from fakes.registry import H2, H3
 from fakes.virtual import virtual
 
-from netagent.membership.asking import ANSWER_S, MAX_OPEN, Asking
+from netagent.membership.asking import ANSWER_S, MAX_OPEN, MAX_OPEN_OF_PEER, Asking
 from netgossip.errors import UsageError
 from netgossip.types import RequestReceived, ResponseReceived
 
@@ -81,12 +81,29 @@ async def test_questions_of_others_are_answered_a_bounded_number_at_once(caplog)
     async with trio.open_nursery() as nursery:
         for number in range(MAX_OPEN + 10):
             payload = {0: b"bad", 1: b"long"}.get(number, b"q")
-            desk.note_request(RequestReceived(H2, number, payload), nursery, answer)
+            peer = (H2, H3)[number % 2]
+            desk.note_request(RequestReceived(peer, number, payload), nursery, answer)
     assert len(node.answered) == MAX_OPEN - 2
     assert caplog.text.count("could not answer") == 2
     async with trio.open_nursery() as nursery:
         desk.note_request(RequestReceived(H2, 99, b"q"), nursery, answer)
     assert node.answered[-1] == (99, b"Q")
+
+
+@virtual
+async def test_one_member_leaves_places_to_the_others():
+    node, _, desk = asking()
+
+    async def answer(peer, payload):
+        await trio.sleep(1)
+        return payload
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_OPEN):
+            desk.note_request(RequestReceived(H2, number, b"flood"), nursery, answer)
+        desk.note_request(RequestReceived(H3, 999, b"space"), nursery, answer)
+    assert (999, b"space") in node.answered
+    assert len(node.answered) == MAX_OPEN_OF_PEER + 1
 
 
 @virtual
