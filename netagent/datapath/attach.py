@@ -19,13 +19,14 @@ from netagent.datapath.binding import Binding
 from netagent.datapath.damage import Damage
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.inside import InsideNews, open_inside, open_news
-from netagent.datapath.link import LinkMessage, VethPair, choose_index, create_veth, delete_link_index
+from netagent.datapath.link import LinkMessage, VethPair, create_veth, delete_link_index
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
 from netagent.datapath.pair import (
     all_links,
     bridge_of,
     endpoint_on,
+    free_index,
     host_side,
     link_called,
     peer_of,
@@ -125,7 +126,7 @@ class Attacher:
             peer_mac=endpoint.mac,
             peer_netns_fd=None,
         )
-        index = choose_index()
+        index = await free_index(self._netlink)
         errors = [error for error in await self._netlink.execute(create_veth(pair, index)) if error]
         if not errors:
             await turn_ipv6_off(self._settings, host_end)

@@ -15,7 +15,6 @@ from netagent.datapath.inside import Inside, Wanted, damages_inside, inside_alia
 from netagent.datapath.link import (
     LinkMessage,
     VethPair,
-    choose_index,
     create_veth,
     delete_link_index,
     label_link,
@@ -27,6 +26,7 @@ from netagent.datapath.netlink import Netlink
 from netagent.datapath.pair import (
     all_links,
     bridge_of,
+    free_index,
     host_side,
     link_called,
     peer_of,
@@ -67,7 +67,7 @@ class Binding:
         orphan = await self._orphan()
         if orphan is not None:
             await self.inside.netlink.execute_one(delete_link_index(orphan.index))
-        index = choose_index()
+        index = await free_index(self.outside)
         try:
             ifname = await self._create(index)
             await self._finish(ifname, bridge.index)
@@ -100,11 +100,7 @@ class Binding:
     async def _adopt(self, existing: LinkMessage) -> str | None:
         """The name inside of a pair that is ours and reaches this namespace; None when a new pair is to be made."""
         if existing.alias != endpoint_alias(self.endpoint.endpoint_id):
-            raise RefusedError(
-                f"the interface name {existing.name} is taken on this host by another device",
-                code="interface-taken",
-                thing=existing.name,
-            )
+            raise _host_end_taken(existing.name)
         peer = await peer_of(existing, self.inside.netlink)
         if peer is None:
             await self.outside.execute_one(delete_link_index(existing.index))  # it leads elsewhere
@@ -155,6 +151,9 @@ class Binding:
                 return ifname
             if error is None or error.errno != errno.EEXIST:
                 raise error or mark_error or OSError
+            # The kernel says the same of the host's end.
+            if (existing := await link_called(self.outside, pair.name)) is not None:
+                raise _host_end_taken(existing.name)
         raise self._name_taken(wanted or names[-1])
 
     def _name_taken(self, ifname: str) -> RefusedError:
@@ -199,3 +198,12 @@ def _raise_first(errors: Sequence[OSError | None]) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def _host_end_taken(name: str) -> RefusedError:
+    return RefusedError(
+        f"the interface name {name} is taken on this host by another device",
+        code="interface-taken",
+        thing=name,
+        hint=f"see `ip -d link show {name}`; remove that device, then attach again",
+    )

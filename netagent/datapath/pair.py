@@ -11,6 +11,7 @@ import trio
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.link import (
     LinkMessage,
+    choose_index,
     decode_link,
     link_at,
     link_dump,
@@ -74,6 +75,15 @@ async def link_called(netlink: Netlink, name: str) -> LinkMessage | None:
     found = await netlink.find(link_named(name))
     link = None if found is None else decode_link(found.body)
     return link if link is not None and link.name == name else None
+
+
+async def free_index(netlink: Netlink) -> int:
+    """An index for a link to be made that no link of the namespace has. What undoes the making goes by it, and must
+    not remove another's link."""
+    index = choose_index()
+    while await netlink.find(link_at(index)) is not None:
+        index = choose_index()
+    return index
 
 
 async def all_links(netlink: Netlink) -> list[LinkMessage]:

@@ -249,6 +249,25 @@ def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: 
     with_host(wire, (local,), body)
 
 
+def test_an_index_that_another_link_has_is_not_taken_for_free(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undoing the attach would remove that link, which may be another container's."""
+    local = endpoint(2, namespaces("c1"))
+
+    async def body(host: Host) -> None:
+        host.namespace.run("ip link add another type bridge")
+        taken = int(host.namespace.run("cat /sys/class/net/another/ifindex"))
+        chosen = iter([taken, taken, 1 << 24])
+        monkeypatch.setattr("netagent.datapath.pair.choose_index", lambda: next(chosen))
+        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        links = host.namespace.run("ip -o link")
+        assert " another:" in links
+        assert f"{1 << 24}: " in links
+
+    with_host(wire, (local,), body)
+
+
 def test_a_bridge_without_a_free_port_is_named(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:
