@@ -335,6 +335,10 @@ class GossipNode:
         """Those in which we have a log of our own."""
         return self._replication.own_scopes()
 
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return self._replication.is_told_of(scope)
+
     def drop_own_log(self, scope: Scope) -> None:
         """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
         self._replication.drop_own_log(scope)
