@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from netgossip.config import GossipConfig
 from netgossip.parts import Assembly
 from netgossip.testing import SimCluster, SimHost
 from netgossip.testing_host import PIECE_S
@@ -112,3 +113,18 @@ def test_a_host_that_goes_back_to_a_release_without_parts_is_told_by_streams(see
     change(cluster, cluster["n1"], b"last")
     cluster.run_until(lambda: have_all(cluster), timeout_s=3.0)
     assert counted([cluster["n2"]], "messages_assembled") == 0
+
+
+def test_a_change_goes_once_to_peers_behind_a_long_path() -> None:
+    cluster = SimCluster(seed=1, nodes=5, latency_s=(0.05, 0.06), config=GossipConfig.wan())
+    cluster.run_until(cluster.converged, timeout_s=120)
+    cluster.run_for(60)
+    change(cluster, cluster["n1"], b"first")  # which finds out how long the path is
+    cluster.run_until(lambda: have_all(cluster), timeout_s=10)
+    cluster.run_for(2)
+    before = {name: counted(cluster.running(), name) for name in ("deltas_sent", "streams_dialled")}
+    change(cluster, cluster["n1"], b"second")
+    cluster.run_until(lambda: have_all(cluster), timeout_s=10)
+    cluster.run_for(2)
+    assert counted(cluster.running(), "deltas_sent") - before["deltas_sent"] == 4
+    assert counted(cluster.running(), "streams_dialled") == before["streams_dialled"]
