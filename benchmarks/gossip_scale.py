@@ -1,9 +1,11 @@
 # ruff: noqa: SLF001
 """What gossip costs in large clusters: deltas that are sent, and processor time, each beside what is needed.
 
-    python benchmarks/gossip_scale.py [push] [newcomer] [start]
+    python benchmarks/gossip_scale.py [push] [records] [newcomer] [start]
 
 push      one change of a host with 10,000 peers: one delta a peer is needed
+records   one change of 32 records of a host with 1,000 peers, which is longer than a datagram: over a stream to each
+          peer, and in parts; then the same for 20 nodes with sockets on this machine, the kernel's time included
 newcomer  a host that joins 300 others, each with a record: one delta a host is needed
 start     100 hosts that start at once, each with a record: one delta for each pair is needed
 
@@ -22,13 +24,38 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import trio
+
 from netgossip.config import GossipConfig
-from netgossip.frame import Opener, ReplayWindow, Sealer, parse_header_untrusted
-from netgossip.record_wire import Ack, Delta, Hello, Message, Welcome, decode_untrusted, encode
+from netgossip.driver import Driver, open_sockets
+from netgossip.frame import LAST, MORE, Opener, ReplayWindow, Sealer, parse_header_untrusted
+from netgossip.node import GossipNode
+from netgossip.parts import Assembly
+from netgossip.record_wire import (
+    ASSEMBLED_BYTES,
+    Ack,
+    Delta,
+    Hello,
+    Message,
+    Part,
+    Welcome,
+    decode_untrusted,
+    encode,
+)
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
-from netgossip.testing import SimCluster, SimHost
-from netgossip.types import CLUSTER_SCOPE, NodeId, Version
+from netgossip.testing import PORTS, SimCluster, SimHost
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Channel,
+    NodeId,
+    StreamCommand,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+    Version,
+)
 
 PIECE_S = 0.001
 """What one call of the owner takes, on the clock of the count."""
@@ -39,13 +66,20 @@ OWNER = "0a" * 16
 class Peers:
     """Peers of one machine, which acknowledge what they get `rtt_s` later."""
 
-    def __init__(self, count: int, rtt_s: float = 0.001) -> None:
+    def __init__(self, count: int, rtt_s: float = 0.001, *, assembles: int = ASSEMBLED_BYTES) -> None:
+        """`assembles`: what the peers announce; with 0 what is longer than a datagram goes over streams."""
+        self.assembles = assembles
         self.keyring = Keyring([bytes(32)])
         self.rtt_s = rtt_s
         self.now = 0.0
         self.deltas = 0
         self.entries = 0
         self.streams = 0
+        self.datagrams = 0
+        self.assembly = Assembly()
+        self.dialled: dict[StreamId, NodeId] = {}
+        self.read: dict[NodeId, bytearray] = {}
+        """Bodies of frames on streams that are not over."""
         self.node_ids: list[NodeId] = [f"{number:032x}" for number in range(1, count + 1)]
         self.by_address = {
             (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 7957): i for n, i in enumerate(self.node_ids)
@@ -79,16 +113,18 @@ class Peers:
             owner._carriage._greetings.forget(node_id)
             session = owner._carriage._opener._sessions[node_id]
             session.epoch, session.window = 1, ReplayWindow(0)
+            owner._carriage._peers[node_id].cutter.limit_bytes = self.assembles
             owner._exchange.answered(CLUSTER_SCOPE, node_id)
         owner._exchange._scopes.clear()
-        self.commit(b"first", b"1")
+        self.commit((b"first", b"1"))
         self.run_until_quiet()
-        self.deltas = self.entries = self.streams = 0
+        self.deltas = self.entries = self.streams = self.datagrams = 0
         self.cpu_s = self.longest_s = 0.0
 
-    def commit(self, key: bytes, value: bytes) -> None:
+    def commit(self, *records: tuple[bytes, bytes]) -> None:
         """A change of the owner's."""
-        self._call(lambda: self.owner.commit(self.owner.prepare([(CLUSTER_SCOPE, key, value)]), self.now))
+        changes = [(CLUSTER_SCOPE, key, value) for key, value in records]
+        self._call(lambda: self.owner.commit(self.owner.prepare(changes), self.now))
 
     def run_until_quiet(self) -> None:
         """Until the owner has been told that all have what it said."""
@@ -128,23 +164,46 @@ class Peers:
         began = time.process_time()
         output = self.owner.drain()
         self.cpu_s += time.process_time() - began
-        self.streams += sum(type(command).__name__ == "StreamOpen" for command in output.streams)
+        self.datagrams += len(output.datagrams)
         for datagram in output.datagrams:
             node_id = self.by_address[datagram.destination]
             header = parse_header_untrusted(datagram.payload)
-            answers = []
-            for message in decode_untrusted(
-                self.openers[node_id].open_untrusted(header, datagram.payload).body
-            ):
-                answers += self._answer(message)
-            if answers:
-                frame = self.sealers[node_id].seal(OWNER, b"".join(map(encode, answers)))
-                self.waiting.append((self.now + self.rtt_s, node_id, frame))
+            body = self.openers[node_id].open_untrusted(header, datagram.payload).body
+            self._take(node_id, body)
+        for command in output.streams:
+            self._obey(command)
 
-    def _answer(self, message: Message) -> list[Message]:
+    def _obey(self, command: StreamCommand) -> None:
+        """A peer reads all that comes on a stream, and closes it after the last frame."""
+        if isinstance(command, StreamOpen):
+            self.streams += 1
+            self.dialled[command.stream_id] = self.by_address[command.destination]
+        elif isinstance(command, StreamSend):
+            node_id = self.dialled[command.stream_id]
+            header = parse_header_untrusted(command.data)
+            opened = self.openers[node_id].open_untrusted(header, command.data, stream=True)
+            body = self.read.setdefault(node_id, bytearray())
+            body += opened.body
+            if not header.flags & MORE:
+                self._take(node_id, bytes(self.read.pop(node_id)))
+            if header.flags & LAST:
+                self._time(partial(self.owner.handle_stream_end, command.stream_id, self.now, None))
+
+    def _take(self, node_id: NodeId, body: bytes) -> None:
+        answers = []
+        for message in decode_untrusted(body):
+            answers += self._answer(node_id, message)
+        if answers:
+            frame = self.sealers[node_id].seal(OWNER, b"".join(map(encode, answers)))
+            self.waiting.append((self.now + self.rtt_s, node_id, frame))
+
+    def _answer(self, node_id: NodeId, message: Message) -> list[Message]:
         match message:
             case Hello(nonce):
-                return [Welcome(nonce)]
+                return [Welcome(nonce, self.assembles)]
+            case Part():
+                whole = self.assembly.add(node_id, 1, message, self.now)
+                return [] if whole is None else self._answer(node_id, *decode_untrusted(whole))
             case Delta(scope=scope, epoch=epoch, head=head, entries=entries):
                 self.deltas += 1
                 self.entries += len(entries)
@@ -156,9 +215,108 @@ def push(count: int = 10_000) -> Peers:
     """One change, told to all."""
     peers = Peers(count)
     peers.meet()
-    peers.commit(b"key", b"value")
+    peers.commit((b"key", b"value"))
     peers.run_until_quiet()
     return peers
+
+
+def records(count: int = 1_000, *, assembles: int = ASSEMBLED_BYTES, changed: int = 32) -> Peers:
+    """One change of many records, as when all containers of a host are detached or attached, told to all."""
+    peers = Peers(count, assembles=assembles)
+    peers.meet()
+    peers.commit(*_endpoints(changed))
+    peers.run_until_quiet()
+    return peers
+
+
+def _endpoints(count: int) -> list[tuple[bytes, bytes]]:
+    """Records of the size that endpoints have; none is like another."""
+    rng = random.Random(1)
+    return [(b"endpoint %d" % number, rng.randbytes(150)) for number in range(count)]
+
+
+class SocketNode:
+    """A node with a driver and sockets of its own, at an address of this machine's loopback."""
+
+    def __init__(self, number: int, first: SocketNode | None, assembles: int) -> None:
+        address = f"127.77.{number >> 8}.{number & 255}"
+        self.sockets = open_sockets(address, PORTS[Channel.GOSSIP], PORTS[Channel.RECORD])
+        seeds = [] if first is None else [first.address]
+        self.address: Address = (address, PORTS[Channel.GOSSIP])
+        self.node = GossipNode(
+            config=GossipConfig.lan(),
+            node_id=f"{number:032x}",
+            address=self.address,
+            record_port=PORTS[Channel.RECORD],
+            meta=b"",
+            incarnation=1,
+            boot_epoch=1,
+            keyring=Keyring([bytes(32)]),
+            label=LABEL,
+            rng=random.SystemRandom(),
+            now=trio.current_time(),
+            seeds=seeds,
+        )
+        self.node._replication._carriage._assembles = assembles
+        self.driver = Driver(
+            self.node,
+            gossip_udp=self.sockets.gossip_udp,
+            gossip_tcp=self.sockets.gossip_tcp,
+            record_udp=self.sockets.record_udp,
+            record_tcp=self.sockets.record_tcp,
+            clock=trio.current_time,
+            on_events=lambda _: None,
+        )
+
+    def commit(self, changes: list[tuple[bytes, bytes]]) -> None:
+        """One change of the node's own records."""
+        entries = self.node.prepare([(CLUSTER_SCOPE, key, value) for key, value in changes])
+        self.node.commit(entries, trio.current_time())
+        self.driver.flush_nowait()
+
+    def counted(self, name: str) -> int:
+        """One of its statistics."""
+        return int(self.node.statistics().get(f"record_{name}", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a change costs, by sockets: all nodes together, the kernel's time for them included."""
+
+    datagrams: float
+    streams: float
+    seconds: float
+    cpu_s: float
+
+
+async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times: int = 10) -> Told:
+    """`times` changes of 32 records, told to `count` other nodes; each cost is that of one change."""
+    first = SocketNode(1, None, assembles)
+    nodes = [first, *(SocketNode(number, first, assembles) for number in range(2, count + 2))]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(node.driver.run)
+        with trio.fail_after(60):
+            while any(len(node.node.members()) <= count for node in nodes):
+                await trio.sleep(0.1)
+            first.commit([(b"first", b"1")])
+            while first.node.unacknowledged(CLUSTER_SCOPE):
+                await trio.sleep(0.01)
+        await trio.sleep(3)  # rumours and comparisons of the beginning
+        before = [sum(node.counted(name) for node in nodes) for name in ("datagrams_sent", "streams_dialled")]
+        spent = waited = 0.0
+        for _ in range(times):
+            cpu, began = time.process_time(), trio.current_time()
+            first.commit(_endpoints(32))
+            while first.node.unacknowledged(CLUSTER_SCOPE):
+                await trio.sleep(0.001)
+            waited += trio.current_time() - began
+            await trio.sleep(0.05)  # until streams have ended
+            spent += time.process_time() - cpu
+        after = [sum(node.counted(name) for node in nodes) for name in ("datagrams_sent", "streams_dialled")]
+        nursery.cancel_scope.cancel()
+    sent, dialled = ((a - b) / times for a, b in zip(after, before, strict=True))
+    return Told(sent, dialled, waited / times, spent / times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +426,18 @@ def main(wanted: list[str]) -> None:
             f"push: {peers.deltas} deltas for {len(peers.node_ids)} peers, "
             f"{peers.cpu_s:.2f} s of processor time, at most {1000 * peers.longest_s:.1f} ms in one go"
         )
+    for way, assembles in (("over streams", 0), ("in parts", ASSEMBLED_BYTES)):
+        if "records" in wanted:
+            peers = records(assembles=assembles)
+            print(
+                f"records {way}: {peers.streams} streams, {peers.datagrams} datagrams and {peers.deltas} deltas for "
+                f"{len(peers.node_ids)} peers, {peers.cpu_s:.2f} s of processor time without sockets"
+            )
+            told = trio.run(partial(by_sockets, assembles=assembles))
+            print(
+                f"    by sockets, 20 peers: {told.streams:.1f} streams, {told.datagrams:.1f} datagrams, acknowledged "
+                f"after {1000 * told.seconds:.1f} ms, {1000 * told.cpu_s:.1f} ms of processor time on both sides"
+            )
     for name, run in (("newcomer", newcomer), ("start", start)):
         if name in wanted:
             found = run()

@@ -1,7 +1,8 @@
 """Carries the record channel's messages: into sealed datagrams, and over streams where they don't fit.
 
 Messages to one peer are collected until `drain` and packed into as few datagrams as possible. What is larger than a
-datagram, or more than a few of them, goes over a one-way stream: the dialler writes frames, the last one flagged, the
+datagram goes in parts (parts.py) to a peer that puts them together. What is more than a few datagrams, and what such
+a peer did not get in parts, goes over a one-way stream: the dialler writes frames, the last one flagged, the
 peer closes when it has read that one, which tells the dialler that all arrived. One stream to a peer at a time;
 what comes meanwhile waits, up to BACKLOG_BYTES, and is dropped beyond: the repair by digest asks for it again.
 Only idempotent messages may go over streams (frame.py says why). What others dial is in record_streams.py.
@@ -28,13 +29,20 @@ from netgossip.frame import (
     parse_header_untrusted,
 )
 from netgossip.greeting import Greetings
+from netgossip.parts import Assembly, Cutter
 from netgossip.pieces import Pieces, Worklist, at_once
 from netgossip.record_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.record_wire import (
+    ASSEMBLED_BYTES,
     IDEMPOTENT,
+    PARTS_LIMIT,
     TIMELESS,
+    Delta,
     Hello,
     Message,
+    Part,
+    Vector,
+    Want,
     Welcome,
     decode_untrusted,
     decoding_untrusted,
@@ -54,8 +62,10 @@ from netgossip.types import (
     StreamSend,
 )
 
-DATAGRAMS_AT_ONCE: Final = 8
+DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
 """More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
+IN_PARTS: Final = (Delta, Vector, Want)
+"""What may be longer than a datagram. Nothing else counts that was put together from parts."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
 """Waiting for the stream to one peer: two logs of the largest size."""
 SLOWEST_BYTES_S: Final = 1_000_000
@@ -90,6 +100,7 @@ class _Peer:
     being_written: int = 0
     """Messages for it of which a part is encoded."""
     stream: StreamId | None = None
+    cutter: Cutter = field(default_factory=Cutter)
 
 
 @dataclass(slots=True)
@@ -113,9 +124,13 @@ class Carriage:
         new_stream_id: Callable[[], StreamId],
         join_handler: JoinHandler | None,
         works: Worklist,
+        assembles: int = ASSEMBLED_BYTES,
     ) -> None:
+        """`assembles`: the longest message that peers may send us in parts, as we announce. 0: be as a release that
+        knows no parts."""
         self._config = config
         self._works = works
+        self._assembles = assembles
         self._new_stream_id = new_stream_id
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
@@ -127,6 +142,8 @@ class Carriage:
         self._ready: dict[NodeId, None] = {}
         """Those for which something may be sent, in the order of its coming."""
         self._dialled: dict[StreamId, _Dialled] = {}
+        self._assembly = Assembly()
+        self._messages_cut = 0
         self._commands: list[StreamCommand] = []
         self._admitted: list[NodeId] = []
         self._now = 0.0
@@ -157,6 +174,7 @@ class Carriage:
             if peer is not None and peer.stream is not None:
                 self._end_dialled(peer.stream)
             self._opener.forget(node_id)
+            self._assembly.forget(node_id)
             self._greetings.forget(node_id)
             self._ready.pop(node_id, None)
         elif known is not None:
@@ -254,20 +272,27 @@ class Carriage:
         """Answer Hello and Welcome, and drop what needs a proof that is missing."""
         fresh, proven = opened.fresh, opened.proven
         received: list[Received] = []
+        parts = 0
+        """More than one in a datagram would be work that its length does not bound."""
         if opened.sender not in self._peers:
             return received  # forgotten since
         for message in messages:
             match message:
                 case Hello(nonce):
                     if fresh or self._greetings.may_answer(opened.sender, now, is_greeting=True):
-                        self.send(opened.sender, Welcome(nonce))
+                        self.send(opened.sender, Welcome(nonce, self._assembles))
                     else:
                         self.counts["unanswered"] += 1
-                case Welcome(nonce):
+                case Welcome(nonce, assembles):
                     if self._greetings.is_answer(opened.sender, nonce):
                         fresh = proven = True
+                        self._peers[opened.sender].cutter.limit_bytes = assembles
                         if self._opener.admit(opened):
                             self._admitted.append(opened.sender)
+                case Part() if proven and self._assembles:
+                    parts += 1
+                    whole = self._assemble(opened, message, now) if parts == 1 else []
+                    received += [Received(opened.sender, opened.epoch, one, proven, fresh) for one in whole]
                 case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
                     received.append(Received(opened.sender, opened.epoch, message, proven, fresh))
                 case _:
@@ -277,6 +302,21 @@ class Carriage:
             # Another start than the one we know, or a recording of one: the peer itself will tell.
             self._greetings.note_heard(opened.sender, now)
         return received
+
+    def _assemble(self, opened: Opened, part: Part, now: float) -> list[Message]:
+        """What this part completes."""
+        try:
+            whole = self._assembly.add(opened.sender, opened.epoch, part, now)
+            if whole is None:
+                return []
+            messages = decode_untrusted(whole)
+            if not all(isinstance(message, IN_PARTS) for message in messages):
+                raise WireError("in parts what never is")
+        except WireError as error:
+            count_refusal(self.counts, error)
+            return []
+        self.counts["messages_assembled"] += 1
+        return messages
 
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
         """Somebody dialled us."""
@@ -322,6 +362,7 @@ class Carriage:
             self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
             self._ready[node_id] = None
         self._accepted.handle_deadline(now)
+        self._assembly.handle_deadline(now)
         for stream_id in [i for i, stream in self._dialled.items() if stream.deadline <= now]:
             self.counts["streams_timed_out"] += 1
             self._end_dialled(stream_id)
@@ -329,11 +370,13 @@ class Carriage:
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do."""
         dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
-        return min(self._greetings.next_deadline(), dialled, self._accepted.next_deadline())
+        accepted = min(self._accepted.next_deadline(), self._assembly.next_deadline())
+        return min(self._greetings.next_deadline(), dialled, accepted)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
         self._accepted.check_invariants()
+        self._assembly.check_invariants()
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Everything to send."""
@@ -357,16 +400,29 @@ class Carriage:
         datagrams = []
         body = b""
         for message, streamable in outbox:
+            pieces = [message]
             if streamable and (bulk or len(message) > room):
-                self._queue(peer, message)
-                continue
-            if body and len(body) + len(message) > room:
-                datagrams.append(self._datagram(node_id, peer, body))
-                body = b""
-            body += message
+                pieces = [] if bulk else self._cut(peer, message, room)
+                if not pieces:
+                    self._queue(peer, message)
+            for piece in pieces:
+                if body and len(body) + len(piece) > room:
+                    datagrams.append(self._datagram(node_id, peer, body))
+                    body = b""
+                body += piece
         if body:
             datagrams.append(self._datagram(node_id, peer, body))
         return datagrams
+
+    def _cut(self, peer: _Peer, message: bytes, room: int) -> list[bytes]:
+        """A message in parts; none if it must go over a stream, as all does while there is one."""
+        if not self._assembles or peer.stream is not None or peer.backlog:
+            return []
+        parts = peer.cutter.cut(self._messages_cut + 1, message, room, self._now)
+        if parts:
+            self._messages_cut += 1
+            self.counts["messages_in_parts"] += 1
+        return [encode(part) for part in parts]
 
     def _datagram(self, node_id: NodeId, peer: _Peer, body: bytes) -> Datagram:
         return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))

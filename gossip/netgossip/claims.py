@@ -91,6 +91,10 @@ class Claims:
         if is_live(member):
             self.unconfirmed.add(member.node_id)
 
+    def recall_departure(self, node_id: NodeId, incarnation: int) -> None:
+        """A member was forgotten before the restart, at this incarnation."""
+        self._departures.note(node_id, incarnation)
+
     def heard_from(self, node_id: NodeId) -> None:
         """The member is alive. Before our first full exchange we dial it all the same: what it holds of us may be as
         old as what we held of it, and nobody has told us what happened while we were away."""

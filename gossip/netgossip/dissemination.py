@@ -27,11 +27,14 @@ QUICK_TRIES: Final = 4
 RTT_SMOOTHING: Final = 0.125
 """Weight of a new sample, as in TCP (RFC 6298)."""
 
+LONGEST_RTT_S: Final = 1.0
+"""What is longer was no path, but a peer that stood still, or a repetition."""
+
 NEVER: Final = float("inf")
 
 
 class _Standing:
-    __slots__ = ("due_at", "held", "holding", "own", "sent", "sent_at", "tries")
+    __slots__ = ("began_at", "due_at", "held", "holding", "own", "sent", "sent_at", "tries")
 
     def __init__(self) -> None:
         self.held: Version | None = None
@@ -43,6 +46,8 @@ class _Standing:
         self.sent: tuple[Version, Version] | None = None
         """(from, to) of the last push."""
         self.sent_at = 0.0
+        self.began_at = 0.0
+        """When the first of its repetitions went."""
         self.due_at = NEVER
 
 
@@ -89,6 +94,8 @@ class Dissemination:
         """A delta of our log went to `peer`."""
         standing = self._standing(scope, peer)
         standing.sent, standing.sent_at = (since, to), now
+        if standing.tries <= 1:
+            standing.began_at = now
 
     def has_sent(self, peer: NodeId, scope: Scope, to: Version) -> bool:
         """True when the last delta that went to `peer` led to this version of our log."""
@@ -98,8 +105,11 @@ class Dissemination:
     def handle_ack(self, peer: NodeId, ack: Ack, ours: Version, now: float) -> bool:
         """Note what a peer holds. True when it lags and should be told more at once."""
         standing = self._standing(ack.scope, peer)
-        if standing.tries == 1 and standing.sent is not None and standing.sent[1] == ack.held:
-            sample = max(now - standing.sent_at, 0.0)
+        is_answer = standing.sent is not None and standing.sent[1] == ack.held
+        # Which of several pushes an ack answers is not known. But of a peer behind a long path there would never be a
+        # sample, and each change would go there several times: so the first may be too long, and later ones mend it.
+        if is_answer and (standing.tries == 1 or peer not in self._rtts):
+            sample = min(max(now - standing.began_at, 0.0), LONGEST_RTT_S)
             self._rtts[peer] = self._rtts.get(peer, sample) * (1 - RTT_SMOOTHING) + sample * RTT_SMOOTHING
         self.note(peer, ack.scope, held=ack.held, own=ack.own)
         standing.holding = ack.holding

@@ -13,7 +13,7 @@ exceed would silence the owner for as long as it is remembered. So three rules b
   it is above the ceiling, or far below what we were told: it may refuse to follow, and no one else can know better.
 
 Departures are what is left of members that were forgotten: a recorded "alive" from before does not bring them back.
-They are lost when the process ends.
+The application keeps them over a restart, and gives them to the next node.
 """
 
 from __future__ import annotations

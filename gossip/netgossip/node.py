@@ -49,6 +49,7 @@ class GossipNode:
     400 bytes) is shown to all. `incarnation` and `boot_epoch` are the application's persisted counters; `boot_epoch`
     must be raised at each start. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of
     tests. `remembered` are members as `MemberChanged` last showed them, dialled like `seeds` until they answer.
+    `departed` are members that were reaped before, each with its last incarnation, above which it may come back.
     `own_logs` and `replicas` are what `EntriesChanged` reported in former lives. Raises UsageError for what can't be.
     """
 
@@ -67,6 +68,7 @@ class GossipNode:
         rng: random.Random,
         now: float,
         remembered: Sequence[Member] = (),
+        departed: Sequence[tuple[NodeId, int]] = (),
         seeds: Sequence[Address] = (),
         own_logs: Sequence[Log] = (),
         replicas: Sequence[Log] = (),
@@ -94,6 +96,7 @@ class GossipNode:
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
             remembered=[recalled(member, record_port) for member in remembered],
+            departed=departed,
             seeds=seeds,
         )
         self._replication = Replication(
@@ -334,6 +337,10 @@ class GossipNode:
     def own_scopes(self) -> frozenset[Scope]:
         """Those in which we have a log of our own."""
         return self._replication.own_scopes()
+
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return self._replication.is_told_of(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
         """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""

@@ -158,7 +158,7 @@ class Reception:
     def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
         sender = item.sender
         if delta.owner == self._node_id:
-            self._hear_of_own(delta.scope, delta.version, None, now)
+            self._hear_of_own(sender, delta.scope, delta.version, None, now)
             return
         # What is not of the owner's present start may be recorded, and does not correct what we hold.
         from_owner = sender == delta.owner and item.fresh
@@ -198,7 +198,7 @@ class Reception:
 
     def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
         # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
-        self._hear_of_own(ack.scope, ack.held, None, now)
+        self._hear_of_own(sender, ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
         ours = self._table.own_version(ack.scope)
@@ -259,7 +259,7 @@ class Reception:
         else:
             self._exchange.answered(scope, sender)
         if found.mine is not None:
-            self._hear_of_own(scope, found.mine.version, found.mine.digest, now)
+            self._hear_of_own(sender, scope, found.mine.version, found.mine.digest, now)
         if not self._table.concerns(scope):
             return
         held = NO_VERSION if found.mine is None else found.mine.version
@@ -378,9 +378,11 @@ class Reception:
                 if not (is_early and self._presence.is_live(owner)):
                     yield from self._sending_delta(peer, scope, owner, since, now)
 
-    def _hear_of_own(self, scope: Scope, heard: Version, digest: int | None, now: float) -> None:
+    def _hear_of_own(
+        self, sender: NodeId, scope: Scope, heard: Version, digest: int | None, now: float
+    ) -> None:
         """A peer holds our own log so: jump above a past that we lost."""
-        events = self._table.outrun(scope, heard, digest)
+        events = self._table.outrun(scope, heard, digest, teller=sender)
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events

@@ -11,6 +11,7 @@ those that it does not know, and whole messages of a kind that it does not know.
     Vector              no: this is what I hold, compare
     Want                send me these logs from here on
     Request, Response   an application's question to one peer
+    Part                a piece of one of these that is longer than a datagram (see parts.py)
 
 `digest` is a 128-bit sum over a log's live entries and `signature` has room for the owner's signature over (scope,
 epoch, head, digest), so that what a third host relays can be proven; it is empty now and relayed as it is.
@@ -42,6 +43,10 @@ PAYLOAD_LIMIT_BYTES: Final = 1000
 """Of a request or response: with all wrapping it stays one datagram."""
 SIGNATURE_LIMIT_BYTES: Final = 128
 NONCE_BYTES: Final = 8
+PARTS_LIMIT: Final = 8
+"""Of one message. What is longer goes over a stream, which has flow control."""
+ASSEMBLED_BYTES: Final = 16 * 1024
+"""The longest message that is put together from parts. PARTS_LIMIT datagrams of the usual size have 9 KiB."""
 DIGEST_BYTES: Final = 16
 NO_VERSION: Final = Version(0, 0)
 """Of a log that one does not hold."""
@@ -56,9 +61,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Your nonce, returned."""
+    """Your nonce, returned. `assembles`: the longest message that the sender puts together from parts, 0 for a
+    release that knows none."""
 
     nonce: bytes
+    assembles: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,17 @@ class Response:
     payload: bytes
 
 
-Message: TypeAlias = Hello | Welcome | Delta | Ack | Digest | Same | Vector | Want | Request | Response
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the bytes of one message: the one at `index` of `count`, of the sender's message `number`."""
+
+    number: int
+    index: int
+    count: int
+    data: bytes
+
+
+Message: TypeAlias = Hello | Welcome | Delta | Ack | Digest | Same | Vector | Want | Request | Response | Part
 
 IDEMPOTENT: Final = (Hello, Delta, Digest, Vector, Want)
 """May come twice, and late: allowed on streams."""
@@ -190,8 +207,8 @@ def _head(message: Message) -> list[_Field]:
     match message:
         case Hello(nonce):
             return [1, nonce]
-        case Welcome(nonce):
-            return [2, nonce]
+        case Welcome(nonce, assembles):
+            return [2, nonce, assembles] if assembles else [2, nonce]
         case Delta(scope, owner, epoch, base, head, collected, digest, entries, signature):
             own: list[_Field] = [3, scope, bytes.fromhex(owner), epoch, base, head, collected]
             return [*own, _digest(digest), signature, len(entries)]
@@ -209,6 +226,8 @@ def _head(message: Message) -> list[_Field]:
             return [9, request_id, payload]
         case Response(request_id, payload):
             return [10, request_id, payload]
+        case Part(number, index, count, data):
+            return [11, number, index, count, data]
 
 
 def _rows(message: Delta | Vector | Want) -> Iterator[tuple[_Field, ...]]:
@@ -294,6 +313,10 @@ class _Reader:
         if type(value) is not int or not 0 <= value < COUNTER_LIMIT:
             raise WireError("expected a counter")
         return value
+
+    def later_integer(self) -> int:
+        """A position that earlier releases do not have, which is 0 then."""
+        return self.integer() if self._left else 0
 
     def flag(self) -> bool:
         value = self._next()
@@ -384,14 +407,22 @@ def _parse_want(reader: _Reader) -> Pieces[Message]:
     return Want(scope, tuple(rows.items()))
 
 
+def _parse_part(reader: _Reader) -> Message:
+    number, index, count = reader.integer(), reader.integer(), reader.integer()
+    if not 2 <= count <= PARTS_LIMIT or index >= count:
+        raise WireError("a part of more, or less, than there may be")
+    return Part(number, index, count, reader.data(least=1, most=ASSEMBLED_BYTES))
+
+
 _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     1: lambda r: Hello(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
-    2: lambda r: Welcome(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
+    2: lambda r: Welcome(r.data(least=NONCE_BYTES, most=NONCE_BYTES), r.later_integer()),
     4: lambda r: Ack(r.scope(), r.flag(), r.version(), r.version()),
     5: lambda r: Digest(r.scope(), r.digest()),
     6: lambda r: Same(r.scope(), r.digest()),
     9: lambda r: Request(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
     10: lambda r: Response(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
+    11: _parse_part,
 }
 _LONG_PARSERS: Final[dict[int, Callable[[_Reader], Pieces[Message]]]] = {
     3: _parse_delta,

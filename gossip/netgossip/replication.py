@@ -265,6 +265,10 @@ class Replication:
         """Those in which we have a log of our own."""
         return self._table.own_scopes()
 
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return self._table.is_told_of(scope)
+
     def drop_own_log(self, scope: Scope) -> None:
         """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
         if self._table.holds(scope):

@@ -82,6 +82,7 @@ class Swim:
         now: float,
         new_stream_id: Callable[[], StreamId],
         remembered: Sequence[Member] = (),
+        departed: Sequence[tuple[NodeId, int]] = (),
         seeds: Sequence[Address] = (),
     ) -> None:
         self._config = config
@@ -118,6 +119,8 @@ class Swim:
         self._claims.announce(now)
         for member in remembered:
             self._claims.remember(member, now)
+        for departed_id, last in departed:
+            self._claims.recall_departure(departed_id, last)
         self._settle(now)
 
     def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:

@@ -26,7 +26,7 @@ newer version does.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -57,8 +57,12 @@ from netgossip.types import (
 )
 
 OWN_SCOPES_LIMIT: Final = 4096
-"""Scopes with a log of ours that peers may make us begin by telling that they hold one: four times the networks that
-one host is planned to be in during its life."""
+"""Scopes in which we never wrote, with a log of ours that peers made us begin by telling that they hold one: four
+times the networks that one host is planned to be in during its life. Scopes that we use do not count."""
+TOLD_LIMIT: Final = 1024
+"""Of these, by the word of one peer: so that one that invents scopes shuts out none that another tells of."""
+OWN_DROPPED_LIMIT: Final = 4096
+"""Versions of logs of our own that were dropped; the oldest goes first: a late word may bring an empty log back."""
 TOMBSTONES_LIMIT: Final = 64
 """Overdue tombstones of one of our logs that are worth a change which only drops them: 32 KiB on each holder."""
 DROPPED_LIMIT = 65_536
@@ -90,6 +94,11 @@ class Table:
         self._own_scopes: set[Scope] = set()
         self._own_dropped: dict[Scope, Version] = {}
         """Where our own log of a scope was when it was dropped: what peers still hold of it brings it not back."""
+        self._told_dropped: dict[Scope, Version] = {}
+        """The same of logs in which we never wrote: they displace none of the others."""
+        self._told: dict[Scope, NodeId] = {}
+        """Scopes with a log of ours in which we never wrote, and who made us begin it; "": in an earlier life."""
+        self._told_by: Counter[NodeId] = Counter()
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
@@ -266,16 +275,21 @@ class Table:
                     break
         return tuple(found)
 
-    def outrun(self, scope: Scope, heard: Version, digest: int | None = None) -> tuple[Event, ...]:
+    def outrun(
+        self, scope: Scope, heard: Version, digest: int | None = None, *, teller: NodeId = ""
+    ) -> tuple[Event, ...]:
         """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also
         in a scope of which we know nothing: we may have been in it after the backup that we were restored from."""
         log = self._logs.get(scope, {}).get(self._node_id)
-        own = log.version if log is not None else self._own_dropped.get(scope, NO_VERSION)
+        dropped = self._own_dropped.get(scope, self._told_dropped.get(scope, NO_VERSION))
+        own = log.version if log is not None else dropped
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
         if same_past or not is_plausible(heard.epoch, own.epoch):
             return ()  # an epoch that nobody reaches by restoring disks is a lie, and others refuse it as well
-        if not self.concerns(scope) and len(self._own_scopes) >= OWN_SCOPES_LIMIT:
-            return ()  # a peer that invents scopes in which we were makes no more than this grow
+        if not self.concerns(scope):
+            if len(self._told) >= OWN_SCOPES_LIMIT or self._told_by[teller] >= TOLD_LIMIT:
+                return ()  # a peer that invents scopes in which we were makes no more than this grow
+            self._note_told(scope, teller)
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
@@ -303,18 +317,40 @@ class Table:
         log = self._logs.get(scope, {}).pop(self._node_id, None)
         if log is not None:
             self._subtract(scope, self._node_id, log)
-            self._own_dropped[scope] = log.version
+            dropped = self._told_dropped if scope in self._told else self._own_dropped
+            dropped.pop(scope, None)
+            dropped[scope] = log.version
+            if len(dropped) > OWN_DROPPED_LIMIT:
+                del dropped[next(iter(dropped))]
         self._own_scopes.discard(scope)
+        self._use(scope)
         self._tombstones.pop(scope, None)
         if not self._logs.get(scope):
             self._logs.pop(scope, None)
             self._fingerprints.pop(scope, None)
+
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return scope in self._told
+
+    def _note_told(self, scope: Scope, teller: NodeId) -> None:
+        self._told[scope] = teller
+        self._told_by[teller] += 1
+
+    def _use(self, scope: Scope) -> None:
+        """If we were told of it, it counts no more."""
+        teller = self._told.pop(scope, None)
+        if teller is not None:
+            self._told_by[teller] -= 1
+            if not self._told_by[teller]:
+                del self._told_by[teller]
 
     # Others' logs
 
     def hold(self, scope: Scope) -> None:
         """Keep others' logs of the scope from now on."""
         self._held.add(scope)
+        self._use(scope)
 
     def release(self, scope: Scope) -> None:
         """Forget others' logs of the scope; ours stays."""
@@ -434,6 +470,7 @@ class Table:
     # Inside
 
     def _own(self, scope: Scope) -> RecordLog:
+        self._use(scope)
         logs = self._logs.setdefault(scope, {})
         if self._node_id not in logs:
             logs[self._node_id] = RecordLog(1, self._hash_key)
@@ -446,6 +483,8 @@ class Table:
         self._logs.setdefault(saved.scope, {})[saved.owner] = log
         if saved.owner == self._node_id:
             self._own_scopes.add(saved.scope)
+            if log.head == 0:
+                self._note_told(saved.scope, "")
         self._add(saved.scope, saved.owner, log)
 
     def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
@@ -463,6 +502,10 @@ class Table:
     def check_invariants(self) -> None:
         """Raise AssertionError if what is kept up step by step is not what the entries say."""
         assert self._own_scopes == {scope for scope, logs in self._logs.items() if self._node_id in logs}
+        assert self._told.keys() <= self._own_scopes - self._held
+        assert self._told_by == Counter(self._told.values())
+        for scope in self._told:
+            assert not self._logs[scope][self._node_id].entries
         for scope, logs in self._logs.items():
             for owner, log in logs.items():
                 log.check_invariants()

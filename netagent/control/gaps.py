@@ -49,6 +49,10 @@ def _notice(present: Presenter, gap: Gap) -> schema.Notice:
         case GapReason.AWAY:
             why = f"no agent of the hosts that take part in it is alive ({hosts})"
             cure = "see `netagent members`, and start an agent there"
+        case GapReason.MISSING:
+            why = f"no other host that takes part in it answers ({hosts})"
+            then = "what they last said of it is missing here"
+            cure = "see `netagent members`, and start an agent there"
         case GapReason.NOT_ASKED:
             why = f"{hosts} was not asked, because there are too many networks or records"
             cure = f"ask for it alone: --network {network}"

@@ -33,22 +33,25 @@ async def hand_on(live: Live, giving: Giving, wait_heard: Callable[[], Awaitable
     """Give all of it to one of the live hosts, if there are any: best to one that stays.
 
     Two hosts that leave at once may choose each other before either has heard that the other goes. So once all have
-    heard, what has come meanwhile is handed on as well, and then only to a host that stays.
+    heard, what has come meanwhile is handed on as well, and then only to a host that stays. What this does not
+    catch is an heir that ends its leaving while we write down one grant. It owns the space until it is forgotten.
     """
     for number in range(HAND_ON_TRIES):
         # Between two that leave it would go to and fro.
-        heir = _heir(live.view, may_go=number == 0)
-        is_given = heir is not None and await _hand_on_to(live, giving, heir)
+        is_given = await _hand_on_once(live, giving, may_go=number == 0)
         if number > 0 and not is_given:
             return
         await wait_heard()
 
 
-async def _hand_on_to(live: Live, giving: Giving, heir: HostId) -> bool:
+async def _hand_on_once(live: Live, giving: Giving, *, may_go: bool) -> bool:
     given = []
     for network_id in live.view.networks:
-        with suppress(NoError):  # removed in between
-            given.append(await giving.surrender(network_id, heir))
+        # Chosen anew for each: the one before took a write to disk, and its heir may go by now.
+        heir = _heir(live.view, may_go=may_go)
+        if heir is not None:
+            with suppress(NoError):  # removed in between
+                given.append(await giving.surrender(network_id, heir))
     return any(given)
 
 

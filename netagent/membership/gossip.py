@@ -139,6 +139,7 @@ class Gossip:
             rng=random.SystemRandom(),
             now=trio.current_time(),
             remembered=remembered.members,
+            departed=remembered.departed,
             own_logs=remembered.own_logs,
             replicas=remembered.replicas,
             join_handler=self.invitations.converse,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -21,6 +22,7 @@ from netagent.registry.live import Live
 from netagent.registry.schema import scope_of
 from netagent.registry.statement import Statement
 from netagent.registry.view import AgentState, RegistryView
+from netgossip.errors import UsageError
 from netgossip.node import GossipNode
 from netgossip.types import CLUSTER_SCOPE, Scope
 
@@ -28,6 +30,9 @@ SYNC_S = 5.0
 """How long an attach waits for the first sync of a network."""
 LINGER_S = 30.0
 """From the last endpoint to the end of the attachment."""
+UNKNOWN_S = 60.0
+"""A peer tells of a log of ours in a network that we do not know: so long the network may still become known. A host
+restored from a backup learns of the networks that there are within a few seconds."""
 
 logger = logging.getLogger("netagent.membership.participation")
 
@@ -79,6 +84,8 @@ class Participation:
         """For networks whose members the gossip was told: of what they were made."""
         # Or a network is left at the very moment in which somebody finds that it is entered already.
         self._turn = trio.Lock()
+        self._unknown_since: dict[Scope, float] = {}
+        """Scopes of no network that we know, with an empty log of ours that a peer told of."""
 
     def resume(self) -> None:
         """After a start: go on in the networks that our own records say we are in, with what the journal knew.
@@ -224,13 +231,23 @@ class Participation:
 
     async def _drop_logs_of_removed(self) -> None:
         """What we said in a network that was removed for good is of no use to anybody, and its tombstones would stay
-        for ever. Who has not heard of the removal yet hears of it in the cluster's own scope."""
+        for ever. Who has not heard of the removal yet hears of it in the cluster's own scope. Nor is an empty log of
+        any use in a network that there is not: a peer that invents networks would fill the room for such logs."""
         view = self._live.view
         used = self._live.rows.networks | self._synced.keys()
+        unknown_since, self._unknown_since = self._unknown_since, {}
         for scope in self._node.own_scopes() - {CLUSTER_SCOPE}:
             network_id = NetworkId(scope.hex())
-            if view.is_removed(network_id) and network_id not in used:
-                await self._publisher.drop_own_log(scope)
+            if network_id in used:
+                continue
+            is_over = view.is_removed(network_id)
+            if network_id not in view.networks and self._node.is_told_of(scope):
+                now = trio.current_time()
+                since = self._unknown_since[scope] = unknown_since.get(scope, now)
+                is_over |= now - since >= UNKNOWN_S
+            if is_over:
+                with suppress(UsageError):  # entered while it was being written down: the log stays after all
+                    await self._publisher.drop_own_log(scope)
 
     async def _leave(self, network_id: NetworkId) -> None:
         async with self._turn:

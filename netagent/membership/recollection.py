@@ -11,7 +11,7 @@ from netagent.registry.journal import Journal
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import scope_of
 from netagent.registry.view import RegistryView
-from netgossip.types import CLUSTER_SCOPE, Log, Member
+from netgossip.types import CLUSTER_SCOPE, Log, Member, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class Recollection:
     """Other hosts' logs, in networks that this host is in."""
     members: list[Member]
     """The others."""
+    departed: list[tuple[NodeId, int]]
+    """Those that the membership had forgotten, each with its last incarnation."""
     rows: list[LocalEndpointRow]
     """This host's endpoints, in the order of their attaching."""
     fenced: list[LocalEndpointRow]
@@ -39,6 +41,7 @@ def recall(journal: Journal, local: HostId) -> Recollection:
         own_logs=own_logs,
         replicas=replicas,
         members=members,
+        departed=journal.load_departed(),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),
         view=first_view(local, [*own_logs, *replicas], members),

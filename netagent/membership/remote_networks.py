@@ -150,15 +150,15 @@ class RemoteNetworks:
     async def overview(self, wanted: Collection[NetworkId] | None = None) -> Overview:
         """The cluster, as far as it is known within ASK_S. `wanted`: only these networks matter; None: all."""
         view = self._live.view
-        asked = [n for n in sorted(view.networks) if wanted is None or n in wanted]
-        asked = [network_id for network_id in asked if not self._is_entered(network_id)]
+        every = [n for n in sorted(view.networks) if wanted is None or n in wanted]
+        asked = [network_id for network_id in every if not self._is_entered(network_id)]
         if not asked and not self._fetched:
-            return Overview(view)
+            return Overview(view, gaps=self._missing(every))
         await self._ask([n for n in asked if self._live_peers(n)])
         view = await self._bring_up()
         told_by = {n: one.told_by for n, one in self._fetched.items() if one.told_by}
-        gaps = [gap for network_id in asked if (gap := self._gap(network_id)) is not None]
-        return Overview(view, told_by, tuple(gaps))
+        gaps = tuple(gap for network_id in asked if (gap := self._gap(network_id)) is not None)
+        return Overview(view, told_by, (*gaps, *self._missing(every)))
 
     async def has_news(self) -> bool:
         """Compare what is held once more, for those who watch; True when there is something else than the overview
@@ -210,6 +210,17 @@ class RemoteNetworks:
         if one.heard:
             return None
         return Gap(network_id, GapReason.SILENT, tuple(sorted(one.peers)), is_old=bool(one.told_by))
+
+    def _missing(self, networks: Iterable[NetworkId]) -> tuple[Gap, ...]:
+        """For networks that this host takes part in, where no other lives: hosts of which it holds nothing."""
+        gaps = []
+        for network_id in filter(self._is_entered, networks):
+            attached = self._attached(network_id)
+            if attached and not any(self._live.view.hosts[one].is_live for one in attached):
+                held = self._node.outline(scope_of(network_id))
+                if missing := tuple(one for one in attached if one not in held):
+                    gaps.append(Gap(network_id, GapReason.MISSING, missing))
+        return tuple(gaps)
 
     async def _ask(self, networks: Sequence[NetworkId]) -> None:
         """Compare with members of each; who answered is noted. One at a time: others find it done."""

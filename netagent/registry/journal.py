@@ -181,11 +181,15 @@ class Journal:
 
     def note_member(self, member: Member) -> None:
         """A node as the membership sees it now."""
-        self._note(("member", member.node_id), statement.save_member(member))
+        self._note(
+            ("member", member.node_id),
+            statement.save_member(member),
+            statement.forget_departure(member.node_id),
+        )
 
     def note_member_gone(self, node_id: NodeId) -> None:
         """A node that the membership forgot."""
-        self._note(("member", node_id), statement.delete_member(node_id))
+        self._note(("member", node_id), *statement.delete_member(node_id))
 
     def load_members(self) -> list[Member]:
         """The nodes to dial first after a restart, by id."""
@@ -194,6 +198,12 @@ class Journal:
             Member(node_id, (host, port), MemberState(state), incarnation, meta, vsn)
             for node_id, host, port, state, incarnation, meta, vsn in self._read(sql)
         ]
+
+    def load_departed(self) -> list[tuple[NodeId, int]]:
+        """Nodes that the membership forgot, and the last incarnation of each."""
+        sql = "SELECT substr(name, ?), value FROM counter WHERE name LIKE ? ORDER BY 1"
+        found = self._read(sql, len(statement.DEPARTED) + 1, statement.DEPARTED + "%")
+        return [(str(node_id), int(incarnation)) for node_id, incarnation in found]
 
     def note_silences(self, silences: Mapping[HostId, float]) -> None:
         """For how long other hosts have been silent: all of it at once."""

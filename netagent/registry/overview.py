@@ -22,6 +22,9 @@ class GapReason(enum.Enum):
     """The hosts that were asked gave no answer in time."""
     AWAY = "away"
     """No host that takes part in the network has an agent that lives."""
+    MISSING = "missing"
+    """This host takes part in the network and began to when no other agent there was alive: what the hosts that are
+    named last said never came here."""
     NOT_ASKED = "not asked"
     """There were too many networks, or too many records in them."""
 

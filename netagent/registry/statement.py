@@ -41,6 +41,11 @@ CREATE TABLE {0}_entry (
 ) WITHOUT ROWID;
 """
 
+DEPARTED: Final = "departed "
+"""Begins the name of a counter that is the last incarnation of a node which the membership forgot."""
+MAX_DEPARTED: Final = 4096
+"""Rows of such counters. The recordings that they are for are of hosts that a cluster really had."""
+
 SCHEMA: Final = (
     _LOG_TABLES.format("own")
     + _LOG_TABLES.format("replica")
@@ -158,9 +163,22 @@ def save_member(member: Member) -> Statement:
     )
 
 
-def delete_member(node_id: NodeId) -> Statement:
-    """A node not worth dialling any more."""
-    return Statement("DELETE FROM member WHERE node_id = ?", (node_id,))
+def delete_member(node_id: NodeId) -> list[Statement]:
+    """A node not worth dialling any more. Of it stays at which incarnation it departed, as long as there is room:
+    among the counters, where a release that does not know of it reads over it."""
+    return [
+        Statement(
+            "INSERT OR REPLACE INTO counter SELECT ? || node_id, incarnation FROM member WHERE node_id = ? "
+            "AND (SELECT count(*) FROM counter) < ?",
+            (DEPARTED, node_id, MAX_DEPARTED),
+        ),
+        Statement("DELETE FROM member WHERE node_id = ?", (node_id,)),
+    ]
+
+
+def forget_departure(node_id: NodeId) -> Statement:
+    """The node is a member again."""
+    return Statement("DELETE FROM counter WHERE name = ? || ?", (DEPARTED, node_id))
 
 
 def save_endpoint(row: LocalEndpointRow) -> list[Statement]:

@@ -21,6 +21,9 @@ class FakeNode:
     def own_scopes(self):
         return frozenset(self.logs)
 
+    def is_told_of(self, scope):
+        return self.logs[scope].head == 0
+
     def drop_own_log(self, scope):
         del self.logs[scope]
 

@@ -26,7 +26,21 @@ from netgossip.record_streams import (
     JoinHandler,
     count_refusal,
 )
-from netgossip.record_wire import NO_VERSION, Ack, Delta, Digest, Message, Request, Vector, Want
+from netgossip.record_wire import (
+    ASSEMBLED_BYTES,
+    NO_VERSION,
+    PARTS_LIMIT,
+    Ack,
+    Delta,
+    Digest,
+    Hello,
+    Message,
+    Part,
+    Request,
+    Vector,
+    Want,
+    encode,
+)
 from netgossip.seal import Keyring
 from netgossip.types import (
     CLUSTER_SCOPE,
@@ -453,3 +467,100 @@ def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> No
         assert a.next_deadline() == now + 0.1 + HELLO_HEARD_S, "others do not put it off, nor hurry it"
     pump(a, b, a.next_deadline())
     assert a.take_admitted() == [B]
+
+
+def acquainted() -> tuple[Carrying, Carrying]:
+    """Two that have proven their starts to each other."""
+    a, b = carriage(A), carriage(B)
+    a.greet(B, 0.0)
+    b.greet(A, 0.0)
+    pump(a, b)
+    return a, b
+
+
+def test_a_message_of_a_few_datagrams_comes_whole_and_without_a_stream() -> None:
+    a, b = acquainted()
+    long = delta(32, 150)
+    a.send(B, long)
+    datagrams, commands = a.drain()
+    assert commands == []
+    assert 2 <= len(datagrams) <= PARTS_LIMIT
+    assert all(len(datagram.payload) <= CONFIG.record_datagram_bytes for datagram in datagrams)
+    heard = [b.handle_datagram(datagram.payload, 0.0) for datagram in reversed(datagrams)]
+    assert [[item.message for item in one] for one in heard] == [[]] * (len(datagrams) - 1) + [[long]]
+    assert heard[-1][0].fresh
+    assert heard[-1][0].proven
+    assert [b.handle_datagram(datagram.payload, 0.0) for datagram in datagrams] == [[]] * len(datagrams)
+    assert b.counts["refused_replayed"] == len(datagrams)
+    b.check_invariants()
+
+
+def test_when_a_part_is_lost_the_same_goes_over_a_stream() -> None:
+    a, b = acquainted()
+    long = delta(32, 150)
+    a.send(B, long)
+    for datagram in a.drain()[0][1:]:
+        assert b.handle_datagram(datagram.payload, 0.0) == []
+    a.send(B, long)
+    datagrams, commands = a.drain()
+    assert datagrams == []
+    assert isinstance(commands[0], StreamOpen)
+    b.accept_stream(9, address(A), 0.0)
+    heard = [one for c in commands if isinstance(c, StreamSend) for one in b.hear_stream(9, c.data)]
+    assert heard == [long]
+    b.handle_deadline(b.next_deadline())
+    assert b.next_deadline() == float("inf"), "what came of the first attempt is dropped"
+
+
+def test_a_release_that_knows_no_parts_gets_a_stream_and_announces_nothing() -> None:
+    a, old = carriage(A), carriage(B)
+    old._assembles = 0
+    a.greet(B, 0.0)
+    old.greet(A, 0.0)
+    pump(a, old)
+    assert (a.take_admitted(), old.take_admitted()) == ([B], [A])
+    a.send(B, delta(32, 150))
+    datagrams, commands = a.drain()
+    assert datagrams == []
+    assert isinstance(commands[0], StreamOpen)
+
+
+def test_nothing_goes_in_parts_while_a_stream_is_under_way() -> None:
+    a, _ = acquainted()
+    a.send(B, delta(200, 150))
+    assert isinstance(a.drain()[1][0], StreamOpen)
+    a.send(B, delta(32, 150))
+    assert a.drain() == ([], [])
+
+
+def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
+    a, b = carriage(A), carriage(B)
+    a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's word has come, and not yet A's to B
+    a.send(B, delta(32, 150))
+    datagrams, _ = a.drain()
+    assert len(datagrams) > 1
+    assert [b.handle_datagram(datagram.payload, 0.0) for datagram in datagrams] == [[]] * len(datagrams)
+    assert b.counts["early"] == len(datagrams)
+    assert len(b._assembly) == 0
+    assert b.next_deadline() <= HELLO_HEARD_S, "it is asked to prove its start"
+
+
+def test_one_datagram_holds_one_part_that_counts() -> None:
+    """Else one of 64 KiB could end thousands of messages."""
+    a, b = acquainted()
+    body = b"".join(encode(Part(n, i, 2, b"\x91\x63")) for n in range(100) for i in range(2))
+    frame = a._sealer.seal(B, body)
+    assert b.handle_datagram(frame, 0.0) == []
+    assert len(b._assembly) == 1
+
+
+@pytest.mark.parametrize(
+    "inner", [Request(1, b"?"), Digest(CLUSTER_SCOPE, 1), Hello(bytes(8)), Part(1, 0, 2, b"x")]
+)
+def test_only_what_may_be_long_counts_in_parts(inner: Message) -> None:
+    a, b = acquainted()
+    whole = encode(inner) + encode(delta(1))
+    for index, data in enumerate((whole[:3], whole[3:])):
+        assert b.handle_datagram(a._sealer.seal(B, encode(Part(1, index, 2, data))), 0.0) == []
+    assert b.counts["refused_in_parts_what_never_is"] == 1
+    assert b.drain() == ([], [])

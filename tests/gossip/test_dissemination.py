@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from netgossip.config import GossipConfig
-from netgossip.dissemination import NEVER, QUICK_TRIES, Dissemination
+from netgossip.dissemination import LONGEST_RTT_S, NEVER, QUICK_TRIES, Dissemination
 from netgossip.record_wire import NO_VERSION, Ack
 from netgossip.types import CLUSTER_SCOPE, NodeId, Version
 
@@ -56,6 +56,35 @@ def test_the_round_trip_sets_the_pace() -> None:
     machine.handle_ack(A, ack(V1), V1, 0.1)
     assert round(machine.resend_s(A), 6) == 0.3
     assert machine.resend_s(B) == CONFIG.resend_min_s
+
+
+def pushed(machine: Dissemination, at: float) -> None:
+    assert machine.take_due(at, MOST)
+    machine.sent(A, CLUSTER_SCOPE, NO_VERSION, V1, at)
+
+
+def test_a_path_longer_than_the_shortest_wait_is_measured_as_well() -> None:
+    """No first push to such a peer is ever answered before its repetition: each change went there three times."""
+    machine = dissemination()
+    machine.changed(CLUSTER_SCOPE, [A], 0.0)
+    for at in (0.0, 0.03, 0.09):
+        pushed(machine, at)
+    machine.handle_ack(A, ack(V1), V1, 0.11)
+    assert round(machine.resend_s(A), 6) == 0.33
+    machine.changed(CLUSTER_SCOPE, [A], 1.0)
+    pushed(machine, 1.0)
+    pushed(machine, 1.33)
+    machine.handle_ack(A, ack(V1), V1, 1.44)
+    assert round(machine.resend_s(A), 6) == 0.33, "from then on answers to repetitions tell nothing"
+
+
+def test_a_peer_that_stood_still_is_no_long_path() -> None:
+    machine = dissemination()
+    machine.changed(CLUSTER_SCOPE, [A], 0.0)
+    for at in (0.0, 0.03):
+        pushed(machine, at)
+    machine.handle_ack(A, ack(V1), V1, 60.0)
+    assert machine.resend_s(A) == 3 * LONGEST_RTT_S
 
 
 def test_an_ack_that_lags_asks_for_more_but_not_in_a_circle() -> None:

@@ -193,6 +193,14 @@ def test_a_recording_does_not_bring_back_who_left_and_was_forgotten() -> None:
     assert machine.state_of(PEER) is MemberState.ALIVE, "it is back, and says so anew"
 
 
+def test_a_recording_does_not_bring_back_who_left_before_a_restart() -> None:
+    machine = Machine(departed=[(PEER, 3)])
+    machine.hear(alive(2, 3), source=9)
+    assert machine.state_of(PEER) is None
+    machine.hear(alive(2, 4))
+    assert machine.state_of(PEER) is MemberState.ALIVE
+
+
 def test_departures_are_bounded() -> None:
     departures = Departures()
     for number in range(DEPARTED_LIMIT + 10):

@@ -13,11 +13,13 @@ from netgossip.errors import WireError
 from netgossip.record_wire import (
     COUNTER_LIMIT,
     ENTRIES_LIMIT,
+    PARTS_LIMIT,
     Ack,
     Delta,
     Digest,
     Hello,
     Message,
+    Part,
     Request,
     Response,
     Row,
@@ -59,7 +61,7 @@ def deltas(draw: st.DrawFn) -> Delta:
 
 messages = st.one_of(
     st.builds(Hello, st.binary(min_size=8, max_size=8)),
-    st.builds(Welcome, st.binary(min_size=8, max_size=8)),
+    st.builds(Welcome, st.binary(min_size=8, max_size=8), counters),
     deltas(),
     st.builds(Ack, scopes, st.booleans(), versions, versions),
     st.builds(Digest, scopes, digests),
@@ -68,12 +70,28 @@ messages = st.one_of(
     st.builds(Want, scopes, st.lists(st.tuples(nodes, versions), unique_by=lambda row: row[0]).map(tuple)),
     st.builds(Request, counters, payloads),
     st.builds(Response, counters, payloads),
+    st.builds(Part, counters, st.just(0), st.integers(2, PARTS_LIMIT), st.binary(min_size=1, max_size=1000)),
 )
 
 
 @given(st.lists(messages, max_size=4))
 def test_there_and_back(sent: list[Message]) -> None:
     assert decode_untrusted(b"".join(map(encode, sent))) == sent
+
+
+def test_a_welcome_of_an_earlier_release_announces_nothing() -> None:
+    assert decode_untrusted(msgpack.packb([2, bytes(8)])) == [Welcome(bytes(8), 0)]
+    assert encode(Welcome(bytes(8), 9)) == msgpack.packb([2, bytes(8), 9]), (
+        "which skips what it does not know"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [[0, 0, 1, b"x"], [0, 0, PARTS_LIMIT + 1, b"x"], [0, 2, 2, b"x"], [0, 0, 2, b""]]
+)
+def test_parts_that_can_be_none(fields: list[object]) -> None:
+    with pytest.raises(WireError):
+        decode_untrusted(msgpack.packb([11, *fields]))
 
 
 def test_a_want_names_each_log_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -29,13 +30,14 @@ from netgossip.record_wire import (
 )
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
-from netgossip.table import OWN_SCOPES_LIMIT
+from netgossip.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, TOLD_LIMIT
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
     Channel,
     EntriesChanged,
     Entry,
+    Log,
     OwnLogRaised,
     Scope,
     ScopeSynced,
@@ -48,7 +50,9 @@ LABEL = b"label"
 ADDRESSES: dict[str, Address] = {A: ("192.0.2.1", 7957), B: ("192.0.2.2", 7957), C: ("192.0.2.3", 7957)}
 
 
-def replication(node_id: str, *peers: str, expect_peers: bool = False) -> Replication:
+def replication(
+    node_id: str, *peers: str, expect_peers: bool = False, own_logs: Sequence[Log] = ()
+) -> Replication:
     made = Replication(
         config=GossipConfig.lan(),
         node_id=node_id,
@@ -59,6 +63,7 @@ def replication(node_id: str, *peers: str, expect_peers: bool = False) -> Replic
         now=0.0,
         new_stream_id=itertools.count(1).__next__,
         expect_peers=expect_peers,
+        own_logs=own_logs,
     )
     for peer in peers:
         made.set_peer(peer, ADDRESSES[peer], 0.0, live=True)
@@ -121,15 +126,17 @@ def test_what_is_lost_after_a_comparison_was_answered_is_asked_for_again() -> No
 class Insider:
     """A member that says what it likes, with the right key."""
 
-    def __init__(self) -> None:
-        self.sealer = Sealer(node_id=B, epoch=1, keyring=Keyring([bytes(32)]), label=LABEL)
+    def __init__(self, node_id: str = B) -> None:
+        self.node_id = node_id
+        self.sealer = Sealer(node_id=node_id, epoch=1, keyring=Keyring([bytes(32)]), label=LABEL)
 
     def tell(self, target: Replication, *messages: Message, recipient: str = A) -> None:
         frame = self.sealer.seal(recipient, b"".join(map(encode, messages)))
-        target.handle_datagram(frame, ADDRESSES[B], 0.0)
+        target.handle_datagram(frame, ADDRESSES[self.node_id], 0.0)
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
+        target._carriage.greet(self.node_id, 0.0)
         target.handle_deadline(0.0)
         for message in self.heard(target):
             if isinstance(message, Hello):
@@ -137,11 +144,11 @@ class Insider:
 
     def heard(self, target: Replication) -> list[Message]:
         """What the target has to say to us now."""
-        opener = Opener(node_id=B, keyring=Keyring([bytes(32)]), label=LABEL)
+        opener = Opener(node_id=self.node_id, keyring=Keyring([bytes(32)]), label=LABEL)
         opener.know(A)
         messages = []
         for datagram in target.drain().datagrams:
-            if datagram.destination == ADDRESSES[B]:
+            if datagram.destination == ADDRESSES[self.node_id]:
                 header = parse_header_untrusted(datagram.payload)
                 messages += decode_untrusted(opener.open_untrusted(header, datagram.payload).body)
         return messages
@@ -283,17 +290,66 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
     assert target.statistics()["standings"] <= 1
 
 
-def test_a_peer_that_invents_scopes_in_which_we_were_makes_only_so_many_logs_grow() -> None:
-    target, insider = replication(A, B), Insider()
-    insider.enter(target)
-    for number in range(1, OWN_SCOPES_LIMIT + 100):
+def tell_of(target: Replication, insider: Insider, first: int, count: int) -> None:
+    """The peer holds logs of ours in so many scopes."""
+    for number in range(first, first + count):
         insider.tell(target, Ack(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT
+
+
+def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_what_others_tell_of() -> None:
+    target, insider, honest = replication(A, B, C), Insider(), Insider(C)
+    for number in range(1, OWN_SCOPES_LIMIT + 1):  # what we use counts not, however much it is
+        commit(target, b"k", b"v", number.to_bytes(16, "big"))
+    insider.enter(target)
+    honest.enter(target)
+    tell_of(target, insider, 1 << 20, TOLD_LIMIT + 100)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + TOLD_LIMIT
+    tell_of(target, honest, 1 << 30, TOLD_LIMIT)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT
     commit(target, b"k", b"v")
     insider.tell(target, Ack(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
     log = target.own_log(CLUSTER_SCOPE)
     assert log is not None
     assert (log.epoch, log.head) == (4, 1), "a scope that concerns us is not among those that count"
+    scope = (1 << 20).to_bytes(16, "big")
+    commit(target, b"k", b"v", scope)
+    tell_of(target, insider, 1 << 21, 100)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT + 2, (
+        "the one that we use now counts no more"
+    )
+    target.check_invariants()
+
+
+def test_peers_that_invent_scopes_make_only_so_many_logs_grow_also_over_restarts() -> None:
+    saved: list[Log] = []
+    for number in range(OWN_SCOPES_LIMIT // TOLD_LIMIT + 2):
+        target, insider = replication(A, B, own_logs=saved), Insider()
+        insider.enter(target)
+        tell_of(target, insider, 1 + number * TOLD_LIMIT, TOLD_LIMIT)
+        saved = [log for scope in target.own_scopes() if (log := target.own_log(scope)) is not None]
+    assert len(saved) == OWN_SCOPES_LIMIT
+    target.drop_own_log(saved[0].scope)
+    tell_of(target, insider, 1 << 20, 2)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT
+
+
+def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
+    target, insider = replication(A, B), Insider()
+    insider.enter(target)
+    commit(target, b"k", b"v", NET)
+    target.drop_own_log(NET)
+    for number in range(1, OWN_DROPPED_LIMIT + 100):
+        tell_of(target, insider, number, 1)
+        target.drop_own_log(number.to_bytes(16, "big"))
+    table = target._table
+    assert len(table._told_dropped) == OWN_DROPPED_LIMIT
+    insider.tell(target, Ack(NET, True, Version(1, 1), NO_VERSION))
+    assert target.own_log(NET) is None
+    for number in range(1, OWN_DROPPED_LIMIT + 100):
+        scope = (1 << 40 | number).to_bytes(16, "big")
+        commit(target, b"k", b"v", scope)
+        target.drop_own_log(scope)
+    assert len(table._own_dropped) == OWN_DROPPED_LIMIT
 
 
 def test_a_restored_host_outruns_a_log_of_a_scope_that_it_does_not_know_and_tells_who_reminded_it() -> None:

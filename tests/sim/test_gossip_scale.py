@@ -18,6 +18,14 @@ def test_a_change_is_sent_to_each_of_many_peers_once() -> None:
     assert peers.deltas == 3000
 
 
+def test_a_change_of_more_than_a_datagram_costs_no_stream() -> None:
+    peers = gossip_scale.records(200)
+    assert (peers.deltas, peers.streams) == (200, 0)
+    assert peers.datagrams == 200 * 5
+    former = gossip_scale.records(200, assembles=0)
+    assert (former.deltas, former.streams) == (200, 200)
+
+
 def test_a_newcomer_gets_each_record_once() -> None:
     found = gossip_scale.newcomer(80)
     assert found.deltas <= 88

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
+from netagent.control.gaps import notices
 from netagent.control.inspecting import inspecting, is_called
 from netagent.control.lookup import _meant
 from netagent.control.present import LocalFacts, Presenter, Sight
@@ -22,6 +23,7 @@ from netagent.model.records import (
     RemovalRecord,
 )
 from netagent.pieces import at_once
+from netagent.registry.overview import Gap, GapReason
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -52,6 +54,13 @@ class World:
         every = [*self.view.endpoints.values(), *self.view.fenced.values()]
         (found,) = (one for one in every if one.record.name == f"web{number}")
         return self.present().endpoint(found)
+
+
+def test_what_never_came_because_no_other_host_of_the_network_answers_is_said():
+    (notice,) = notices(World().present(), [Gap(N1, GapReason.MISSING, (H2,))])
+    assert notice["message"] == (
+        "network app: no other host that takes part in it answers (h2); what they last said of it is missing here"
+    )
 
 
 CONTAINER = "c" * 64

@@ -54,6 +54,23 @@ def test_the_first_live_host_gets_all_of_it(alive, heirs):
     assert set(space.asked) == {(one, heir) for one in (GONE, N1) for heir in heirs}
 
 
+def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
+    seen = live(H1, H2, H3)
+    second, third = Writer(H2), Writer(H3)
+    second.sequence = 3  # of what `live` has written
+    seen.set_view(seen.view.with_entries(third.put(host("h3"))))
+    space = Space()
+
+    async def surrender(network_id, heir):
+        space.asked.append((network_id, heir))
+        seen.set_view(seen.view.with_entries(second.put(host("h2", going_down=True))))
+        return True
+
+    space.surrender = surrender
+    trio.run(hand_on, seen, space, trio.lowlevel.checkpoint)
+    assert [heir for _, heir in space.asked][:2] == [H2, H3]
+
+
 def _who_leaves_at_once(cluster, leaving, rng):
     """Has these hosts leave as Departure has them; what they say reaches others at moments that `rng` chooses."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 from fakes.agent_host import AgentHost
-from fakes.registry import H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.registry import H2, H3, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
-from netagent.membership.participation import LINGER_S, SYNC_S
+from netagent.membership.participation import LINGER_S, SYNC_S, UNKNOWN_S
 from netagent.model.records import AttachmentRecord, RemovalRecord
+from netagent.registry import statement
 from netagent.registry.journal import DiskFullError
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import scope_of
@@ -125,6 +126,23 @@ async def test_what_an_earlier_life_said_in_a_removed_network_is_forgotten_at_th
         nursery.start_soon(one.participation.run)
         await trio.sleep(0.1)
         assert set(one.node.logs) == one.journal.own_scopes() == {CLUSTER_SCOPE, scope_of(N2)}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_an_empty_log_that_a_peer_told_of_goes_unless_its_network_becomes_known():
+    one = await started()
+    for network_id in (N1, N2, N3):
+        one.node.raise_epoch(scope_of(network_id))
+        await one.journal.transaction(statement.replace_log("own", one.node.logs[scope_of(network_id)]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(UNKNOWN_S / 2)
+        assert {scope_of(N1), scope_of(N2), scope_of(N3)} < set(one.node.logs)
+        one.hear(Writer(H2).put(network(N2, name="later")))
+        await trio.sleep(UNKNOWN_S)
+        kept = {CLUSTER_SCOPE, scope_of(N1), scope_of(N2)}
+        assert set(one.node.logs) == one.journal.own_scopes() == kept
         nursery.cancel_scope.cancel()
 
 

@@ -43,6 +43,9 @@ class Remembers:
     def load_members(self):
         return [Member(one, ("192.0.2.1", 7956), MemberState.ALIVE, 1) for one in (HostId(H1), HostId(H2))]
 
+    def load_departed(self):
+        return []
+
     def load_endpoints(self):
         return ["row"]
 

@@ -198,6 +198,28 @@ async def test_members_that_are_away_are_named_and_nothing_is_made_up(world):
 
 
 @virtual
+async def test_who_enters_while_no_other_member_lives_says_that_what_they_said_is_missing(world):
+    world.sim.crash("h2")
+    world.sim.crash("h3")
+    world.step(120.0)
+    world.attach(N1, "h1")
+    world.entered.add(N1)
+    world.put("h1", endpoint(7, offset=12))
+    world.step(5.0)
+    (gap,) = (await asked(world)).gaps
+    assert gap.reason is GapReason.MISSING
+    assert set(gap.hosts) == {world.id_of("h2"), world.id_of("h3")}
+    assert not world.remote.local_overview.gaps, "it was not asked for others"
+    world.sim.restart("h2")
+    world.attach(N1, "h1", "h2")
+    world.step(30.0)
+    assert not (await asked(world)).gaps, "one that answers tells all that it knows"
+    world.sim.crash("h2")
+    world.step(120.0)
+    assert not (await asked(world)).gaps, "what it said is held, and it held what h3 said"
+
+
+@virtual
 async def test_who_is_alive_and_does_not_answer_is_named_after_a_bounded_time(world):
     world.sim.cut(["h1"], ["h2", "h3"])
     began = trio.current_time()

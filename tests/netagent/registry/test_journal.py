@@ -18,7 +18,7 @@ from netagent.model.records import Link, Port
 from netagent.registry import statement
 from netagent.registry.journal import DiskFullError, Journal, JournalError
 from netagent.registry.row import LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
-from netagent.registry.statement import Statement
+from netagent.registry.statement import MAX_DEPARTED, Statement
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
@@ -212,6 +212,36 @@ def test_members_and_incarnation(reopen):
     assert journal.load_incarnation() == 9
     journal.note_incarnation(4)
     assert reopen().load_incarnation() == 9
+
+
+def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_back(reopen):
+    one = Member(OTHER, ("192.0.2.2", 7956), MemberState.LEFT, 7, b"meta")
+    journal = reopen()
+    journal.note_member(one)
+    journal = reopen()
+    journal.note_member_gone(OTHER)
+    journal = reopen()
+    assert (journal.load_members(), journal.load_departed()) == ([], [(OTHER, 7)])
+    journal.note_member_gone(OTHER)
+    journal = reopen()
+    assert journal.load_departed() == [(OTHER, 7)], "told twice"
+    journal.note_member(one)
+    journal = reopen()
+    assert (journal.load_members(), journal.load_departed()) == ([one], [])
+    assert journal.load_incarnation() == 0
+
+
+def test_departures_that_are_kept_are_bounded(reopen):
+    journal = reopen()
+    gone = [f"{number:032x}" for number in range(MAX_DEPARTED + 10)]
+    for node_id in gone:
+        journal.note_member(Member(node_id, ("192.0.2.2", 7956), MemberState.LEFT, 7))
+    journal = reopen()
+    for node_id in gone:
+        journal.note_member_gone(node_id)
+    journal = reopen()
+    assert MAX_DEPARTED - 10 < len(journal.load_departed()) <= MAX_DEPARTED
+    assert journal.load_members() == []
 
 
 def changed(*entries, head, collected=0, replaced=False, epoch=1):
