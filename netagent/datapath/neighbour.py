@@ -88,6 +88,12 @@ def decode(body: bytes) -> NeighbourMessage:
     return NeighbourMessage(family, index, state, flags, address, mac, master)
 
 
+def head_of(body: bytes) -> NeighbourMessage:
+    """The same without attributes, in a third of the time."""
+    family, index, state, flags, _type = _HEADER.unpack_from(body)
+    return NeighbourMessage(family, index, state, flags, None, None, None)
+
+
 def family_of(address: str) -> int:
     """AF_INET6 for anything with a colon."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_interface
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.datapath.link import (
@@ -22,11 +23,13 @@ from netagent.datapath.link import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     LinkMessage,
+    ReadLink,
     address_dump,
     decode_address,
     decode_link,
     link_at,
     link_dump,
+    read_link,
 )
 from netagent.datapath.neighbour import (
     AF_BRIDGE,
@@ -41,6 +44,7 @@ from netagent.datapath.neighbour import (
     decode,
     encode,
     family_of,
+    head_of,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
 from netagent.datapath.route import (
@@ -67,7 +71,9 @@ from netagent.pieces import Pieces, piece_by_piece
 
 _NOTHING: Final = KernelState()
 _KINDS = {kind.value: kind for kind in Kind}
+_NONE_READ: Final[Mapping[int, ReadLink]] = MappingProxyType({})
 _ENTRIES_A_PIECE: Final = 256
+_LINKS_A_PIECE: Final = 16
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -82,6 +88,8 @@ class Observation:
     """Names of devices that are not ours."""
     foreign_tunnels: Mapping[int, str] = field(default_factory=dict)
     """VNI -> name of a VXLAN device that is not ours."""
+    links: Mapping[int, ReadLink] = field(default_factory=dict)
+    """Our veths as they were read last, by index, for the next look."""
 
 
 class Entry(NamedTuple):
@@ -111,15 +119,18 @@ News: TypeAlias = EntryKey | Extent | LinkNews
 
 
 async def observe(
-    netlink: Netlink, known: Collection[int] = (), believed: KernelState = _NOTHING
+    netlink: Netlink,
+    known: Collection[int] = (),
+    believed: KernelState = _NOTHING,
+    links: Mapping[int, ReadLink] = _NONE_READ,
 ) -> Observation:
     """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of what was ours. OSError as
     Netlink.dump.
 
     `believed`: what should be there. A table that is so comes back as the very same object: nobody need compare it,
-    and no other one is made, which could only be freed in one go.
+    and no other one is made, which could only be freed in one go. `links`: what an earlier look read.
     """
-    seen = await observe_devices(netlink, known)
+    seen = await observe_devices(netlink, known, links)
     if not seen.names:
         return seen
     messages: list[Message] = []
@@ -157,12 +168,18 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
     )
 
 
-async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Observation:
+async def observe_devices(
+    netlink: Netlink, known: Collection[int] = (), links: Mapping[int, ReadLink] = _NONE_READ
+) -> Observation:
     """The same without neighbours and FDB."""
-    links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
-    ours = [link for link in links if link.kind in _KINDS and (is_ours(link.alias) or link.index in known)]
+    read = await piece_by_piece(_reading_links(await netlink.dump(link_dump()), links))
+    ours = [
+        one.link
+        for one in read
+        if one.link.kind in _KINDS and (is_ours(one.link.alias) or one.link.index in known)
+    ]
     names = {link.index: link.name for link in ours}
-    foreign = [link for link in links if link.index not in names]
+    foreign = [one.link for one in read if one.link.index not in names]
     addresses = [decode_address(message.body) for message in await netlink.dump(address_dump())]
     on_ours = {(index, cidr) for index, cidr in addresses if index in names}
     up = {link.index for link in ours if link.up}
@@ -176,7 +193,23 @@ async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Obse
         names=names,
         strangers=frozenset(link.name for link in foreign),
         foreign_tunnels={link.tunnel.vni: link.name for link in foreign if link.tunnel is not None},
+        links={
+            one.link.index: one
+            for one in read
+            if one.link.index in names and one.link.kind == Kind.VETH.value
+        },
     )
+
+
+def _reading_links(messages: list[Message], before: Mapping[int, ReadLink]) -> Pieces[list[ReadLink]]:
+    read: list[ReadLink] = []
+    for number, message in enumerate(messages):
+        known = before.get(int.from_bytes(message.body[4:8], NATIVE))
+        is_still = known is not None and known.is_still(message.body)
+        read.append(known if known is not None and is_still else read_link(message.body))
+        if number % _LINKS_A_PIECE == 0:
+            yield
+    return read
 
 
 async def _unrouted(netlink: Netlink, addresses: set[tuple[int, str]]) -> set[tuple[int, str]]:
@@ -252,7 +285,8 @@ def reading(messages: list[Message], believed: KernelState, seen: Observation) -
     changes: dict[EntryKey, str | None] = {}
     messages.reverse()
     while messages:
-        entry = entry_of(decode(messages.pop().body), seen.names, state.devices)
+        body = messages.pop().body
+        entry = entry_of(decode(body), seen.names, state.devices) if may_be_entry(body, state, seen) else None
         if entry is not None:
             unseen[entry.key[0]].discard(entry.key[1])
             if entry.key in changes or state.entry(entry.key) != entry.value:
@@ -267,6 +301,20 @@ def reading(messages: list[Message], believed: KernelState, seen: Observation) -
             state, changes = state.with_entries(changes), {}
             yield
     return state.with_entries(changes)
+
+
+def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
+    """Whether a message shows one of ours, as far as its head tells. The kernel keeps some of its own for each veth,
+    more than ours are."""
+    head = head_of(body)
+    name = seen.names.get(head.ifindex)
+    if name is None:
+        return False
+    if head.family != AF_BRIDGE:
+        return bool(head.state & NUD_PERMANENT)
+    if head.flags & NTF_SELF:
+        return (device := state.devices.get(name)) is not None and device.kind is Kind.VXLAN
+    return bool(head.state & NUD_NOARP) and not head.state & NUD_PERMANENT
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:

@@ -297,7 +297,7 @@ class Reconciler:
 
     async def _look_at_all(self) -> None:
         before = self._belief.state
-        seen = await observe(self._netlink, self._belief.names.keys(), before)
+        seen = await observe(self._netlink, self._belief.names.keys(), before, self._belief.links)
         self._belief = seen if self._desired is None else _with_devices_of(seen, self._desired)
         self._looked_at = trio.current_time()
         was_sound, self._is_sound = self._is_sound, True
@@ -320,7 +320,9 @@ class Reconciler:
             seen = at_these
             keys |= guest_keys(desired, before.devices, seen.state.devices)
         elif Extent.DEVICES in news or veths:
-            seen = _with_devices_of(await observe_devices(self._netlink, self._belief.names.keys()), desired)
+            belief = self._belief
+            seen = await observe_devices(self._netlink, belief.names.keys(), belief.links)
+            seen = _with_devices_of(seen, desired)
             if may_cost_entries(before, seen.state):
                 return None
             seen = replace(seen, state=seen.state.with_tables_of(before))
@@ -394,7 +396,7 @@ def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
     again."""
     wanted = desired.devices
     devices = {
-        name: own if (own := wanted.get(name)) is not None and own == device else device
+        name: own if (own := wanted.get(name)) is not None and (own is device or own == device) else device
         for name, device in seen.state.devices.items()
     }
     return replace(seen, state=replace(seen.state, devices=devices))

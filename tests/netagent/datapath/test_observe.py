@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import cast
 
 import pytest
@@ -12,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.datapath.device import create_link
-from netagent.datapath.link import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTM_NEWLINK, set_address
+from netagent.datapath.link import (
+    RTM_DELADDR,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    decode_link,
+    read_link,
+    set_address,
+)
 from netagent.datapath.neighbour import (
     AF_BRIDGE,
     NATIVE,
@@ -26,7 +35,15 @@ from netagent.datapath.neighbour import (
     encode,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
-from netagent.datapath.observe import Entry, Extent, entry_of, news_of, observe_devices
+from netagent.datapath.observe import (
+    Entry,
+    Extent,
+    Observation,
+    entry_of,
+    may_be_entry,
+    news_of,
+    observe_devices,
+)
 from netagent.datapath.route import (
     RTM_DELROUTE,
     RTM_GETROUTE,
@@ -63,6 +80,10 @@ SELF = NeighbourMessage(AF_BRIDGE, 2, NUD_PERMANENT, NTF_SELF, "192.0.2.2", MAC,
 FLOOD = SELF._replace(mac=ZERO_MAC)
 MASTER = NeighbourMessage(AF_BRIDGE, 2, NUD_NOARP, 0, None, MAC, 1)
 LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, "02:00:00:00:00:07", 1)
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
 
 
 def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message:
@@ -172,6 +193,43 @@ def test_addresses() -> None:
 )
 def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:
     assert decode(encode(message)) == message
+
+
+@given(
+    st.sampled_from([socket.AF_INET, socket.AF_INET6, AF_BRIDGE]),
+    st.integers(0, 4),
+    st.integers(0, 0xFF),
+    st.integers(0, 255),
+    st.none() | st.integers(0, 3),
+)
+def test_a_head_alone_never_passes_over_what_is_ours(family, ifindex, state, flags, master) -> None:
+    message = NeighbourMessage(family, ifindex, state, flags, "10.0.0.1", MAC, master)
+    believed = KernelState(devices=DEVICES)
+    if entry_of(message, NAMES, DEVICES) is not None:
+        assert may_be_entry(encode(message), believed, Observation(names=NAMES))
+
+
+COUNTED = attribute(7, bytes(8))
+VETH_BODY = (
+    struct.pack("=BxHiII", 0, 0, 4, 1, 0) + attribute(3, b"nv-1\0") + COUNTED + attribute(20, b"ours\0")
+)
+
+
+def test_a_link_is_read_anew_where_anything_but_a_counter_has_changed() -> None:
+    known = read_link(VETH_BODY)
+    assert known.is_still(VETH_BODY.replace(COUNTED, attribute(7, b"12345678")))
+    counters = range(VETH_BODY.index(COUNTED) + 4, VETH_BODY.index(COUNTED) + len(COUNTED))
+    for place in range(len(VETH_BODY)):
+        changed = bytes([*VETH_BODY[:place], VETH_BODY[place] ^ 1, *VETH_BODY[place + 1 :]])
+        assert known.is_still(changed) is (place in counters), place
+    assert not known.is_still(VETH_BODY + COUNTED)
+
+
+@given(st.binary(max_size=200))
+def test_any_message_that_says_the_same_is_read_as_the_same(tail: bytes) -> None:
+    known = read_link(VETH_BODY + tail)
+    assert known.is_still(VETH_BODY + tail)
+    assert known.link == decode_link(VETH_BODY + tail)
 
 
 @given(st.binary(max_size=200))
