@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import attach_to_answer  # noqa: F401  puts the lab on the path
+from netlab.cluster import form_cluster, start_agents
 from netlab.errors import LabError
 from netlab.host import Host
 from netlab.lab import Lab
@@ -168,6 +169,15 @@ def measure(density: Density, runs: int, idle_s: float) -> str:
     return f"{density.count:10d}{percents}{attach}{detach}{memory[0]:8.1f}{memory[1]:8.1f}"
 
 
+def boot(lab: Lab, timing: str) -> None:
+    """Three hosts, one cluster."""
+    lab.up(of_hosts(3), agents=False)
+    for host in lab.hosts:
+        host.path("/etc/netagent/netagent.toml").write_text(f'name = "{host.name}"\ntiming = "{timing}"\n')
+    start_agents(lab.hosts)
+    form_cluster(lab.hosts)
+
+
 def take_down(lab: Lab) -> None:
     """The kernel ends a thousand namespaces of a host in more time than a lab waits for."""
     for _ in range(DOWNS):
@@ -185,11 +195,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--timing", default="lan", help="timers of the gossip")
     arguments = parser.parse_args()
-    os.environ["NETAGENT_TIMING"] = arguments.timing  # before the lab's file
     lab = Lab(FOLDER)
     lab.down()
     try:
-        lab.up(of_hosts(3))
+        boot(lab, arguments.timing)
         counts = [int(count) for count in arguments.containers.split(",")]
         for number in range(max(counts) // PORTS + 1):
             lab.host("h1").must(["netagent", "network", "create", f"app{number}"])
