@@ -65,6 +65,7 @@ from netagent.datapath.state import (
     KernelState,
     Kind,
     Table,
+    assigned,
     is_ours,
 )
 from netagent.pieces import Pieces, piece_by_piece
@@ -160,8 +161,14 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
         names[index] = link.name
     if len(set(names.values())) < len(names):
         return None  # one has the name of another, which must have another by now
-    devices = {name: device for name, device in seen.state.devices.items() if name not in gone}
-    devices.update((link.name, device_of_link(link, names)) for link in links)
+    changed: dict[str, Device | None] = dict.fromkeys(gone)
+    for link in links:
+        device = device_of_link(link, names)
+        before = seen.state.devices.get(link.name)
+        changed[link.name] = (
+            before if before == device else device
+        )  # equals are told by being the same object
+    devices = assigned(seen.state.devices, changed)
     there = {link.name for link in links}
     return replace(
         seen, state=replace(seen.state, devices=devices), names=names, strangers=seen.strangers - there
