@@ -35,9 +35,9 @@ INTERVAL_S = 1.0
 """Between looks at what may have changed: named namespaces by the folders that their names are in, those of processes
 each by one stat(2), and all when the kernel says that something was mounted or unmounted."""
 WHOLE_S = 20.0
-"""Between looks at endpoints of which nothing is told, should anything have happened to them all the same: at all, or
-where there are more than one look is at (netagent.beat) at those whose turn it is. With 1,000 each has its turn within
-200 s."""
+"""Between looks at endpoints of which nothing is told, should anything have happened to them all the same: at all,
+or where there are more than one look is at (netagent.beat) at those whose turn it is. With 1,000 each has its turn
+within 200 s."""
 ROWS_AT_ONCE = 20
 """Looked after before others run: a millisecond."""
 RECOVER_S = 5.0
