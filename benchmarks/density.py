@@ -39,8 +39,9 @@ from netlab.topology import of_hosts
 from netagent.control.client import Client
 
 FOLDER = Path("/run/natbench-density")
-SETTLE_S = 5.0
-"""After the last attach: repairs, looks into new sandboxes and what is told to other hosts."""
+SETTLE_S = 20.0
+"""After the last attach: repairs, looks into new sandboxes and what is told to other hosts; and a bridge tells of
+each port again 15 s after it came."""
 BESIDE = 4
 """Attached at once while the number is made up."""
 PORTS = 900

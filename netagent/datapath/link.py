@@ -33,6 +33,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER_MASK = 0x3FFF
 """Of an attribute's type: the two bits above say that it is nested or in network byte order."""
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_PROTINFO = 12
 _IFLA_STATS, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 7, 16, 18, 23
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -186,6 +187,17 @@ def decode_link(body: bytes) -> LinkMessage:
         mcast_snooping=is_bridge and bool(_number(data.get(_BR_MCAST_SNOOPING))),
         stp=is_bridge and bool(_number(data.get(_BR_STP))),
         noarp=is_bridge and bool(flags & _IFF_NOARP),
+    )
+
+
+def decode_bridge_port(body: bytes) -> tuple[int | None, PortFlags | None, bool]:
+    """Of a bridge's own word on one of its ports (family AF_BRIDGE): the bridge, the flags, whether packets pass."""
+    found = _attributes(body, _LINK_HEADER.size)
+    port = _attributes(found.get(_IFLA_PROTINFO, b""))
+    return (
+        _number(found.get(_IFLA_MASTER)),
+        _decode_port(port),
+        _number(port.get(_PORT_STATE)) == _PORT_FORWARDING,
     )
 
 

@@ -26,6 +26,7 @@ from netagent.datapath.link import (
     ReadLink,
     address_dump,
     decode_address,
+    decode_bridge_port,
     decode_link,
     link_at,
     link_dump,
@@ -441,10 +442,18 @@ def _link_news(message: Message, names: Mapping[int, str], belief: KernelState) 
     return LinkNews(index) if is_new_veth else Extent.DEVICES
 
 
+def _is_port_as_believed(message: Message, known: Device | None, names: Mapping[int, str]) -> bool:
+    """A bridge tells of a port more often than that changes, and of each again 15 s after it came."""
+    if known is None or message.type == RTM_DELLINK:
+        return False
+    bridge, flags, is_open = decode_bridge_port(message.body)
+    return is_open and known.forwarding and (names.get(bridge or 0), flags) == (known.master, known.port)
+
+
 def _is_link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
     if message.body[0] == AF_BRIDGE:
-        # A port's flags or state changed; the message has them in another form, so look.
-        return int.from_bytes(message.body[4:8], NATIVE) in names
+        name = names.get(int.from_bytes(message.body[4:8], NATIVE))
+        return name is not None and not _is_port_as_believed(message, belief.devices.get(name), names)
     link = decode_link(message.body)
     if message.type == RTM_DELLINK:
         return link.name in belief.devices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from netagent.datapath.device import create_link
 from netagent.datapath.link import (
     RTM_DELADDR,
+    RTM_DELLINK,
     RTM_GETADDR,
     RTM_NEWADDR,
     RTM_NEWLINK,
@@ -38,6 +40,7 @@ from netagent.datapath.netlink import Message, Netlink, Request
 from netagent.datapath.observe import (
     Entry,
     Extent,
+    LinkNews,
     Observation,
     entry_of,
     may_be_entry,
@@ -51,7 +54,7 @@ from netagent.datapath.route import (
     request_body_of_subnets,
     subnet_body,
 )
-from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
+from netagent.datapath.state import CONTAINER_PORT, ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
 MAC = "02:00:00:00:00:01"
@@ -207,6 +210,29 @@ def test_a_head_alone_never_passes_over_what_is_ours(family, ifindex, state, fla
     believed = KernelState(devices=DEVICES)
     if entry_of(message, NAMES, DEVICES) is not None:
         assert may_be_entry(encode(message), believed, Observation(names=NAMES))
+
+
+def word_of_bridge(*, master: int = 1, state: int = 3, learning: int = 1, deleted: bool = False) -> Message:
+    flags = {1: state, 8: learning, 9: 1, 27: 1, 30: 1, 32: 0, 4: 0, 33: 0}
+    port = b"".join(attribute(number, bytes([value])) for number, value in flags.items())
+    head = struct.pack("=BxHiII", AF_BRIDGE, 0, 3, 0x10043, 0)
+    body = head + attribute(10, master.to_bytes(4, NATIVE)) + attribute(12 | 0x8000, port)
+    return Message(RTM_DELLINK if deleted else RTM_NEWLINK, body)
+
+
+def test_what_a_bridge_says_of_a_port_is_news_where_it_is_not_as_believed() -> None:
+    port = replace(DEVICES["nv1"], master="na-1", port=CONTAINER_PORT)
+    belief = replace(BELIEF, devices={**DEVICES, "nv1": port})
+    assert news_of(word_of_bridge(), NAMES, belief) is None
+    for word in (
+        word_of_bridge(learning=0),
+        word_of_bridge(state=0),
+        word_of_bridge(master=9),
+        word_of_bridge(deleted=True),
+    ):
+        assert news_of(word, NAMES, belief) == LinkNews(3)
+    assert news_of(word_of_bridge(), NAMES, BELIEF) == LinkNews(3)
+    assert news_of(word_of_bridge(), {1: "na-1"}, belief) is None
 
 
 COUNTED = attribute(7, bytes(8))
