@@ -156,6 +156,8 @@ def _all_device_damages(
 
 def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> list[str]:
     """Names that do not mean the same object in both: the only ones of which it takes a comparison."""
+    if before is after:
+        return []
     changed = [name for name, device in before.items() if after.get(name) is not device]
     return changed + [name for name in after if name not in before]
 

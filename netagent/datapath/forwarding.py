@@ -135,8 +135,9 @@ class Forwarding:
         on_bridges = [(IPV4, "forwarding"), (IPV6, _FORCED), (IPV4, _LOOPBACK)]
         ours = [Switch(family, bridge, name) for bridge in self._bridges for family, name in on_bridges]
         # Without those of a bridge that could not be made, or of an older kernel.
-        there = [switch for switch in ours if self._path(switch).exists()]
-        await self._turn([(switch, "1") for switch in there])
+        there = {switch: value for switch in ours if (value := self._read(switch))}
+        if any(value != "1" for value in there.values()):
+            await self._turn([(switch, "1") for switch in there])
         await self._turn(list(self._given_back(self._lent - wanted)))
         if self._lent - wanted:
             self._lent = self._told = wanted

@@ -33,7 +33,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER_MASK = 0x3FFF
 """Of an attribute's type: the two bits above say that it is nested or in network byte order."""
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_OPERSTATE, _IFLA_LINKINFO = 16, 18
+_IFLA_PROTINFO = 12
+_IFLA_STATS, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 7, 16, 18, 23
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING = 1, 4, 5, 7
@@ -46,6 +47,8 @@ _PORT_STATE, _PORT_FORWARDING = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 4, 6
 _CACHEINFO = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid, in seconds; two times
 _FOR_EVER = 0xFFFFFFFF
+_COUNTERS = frozenset({_IFLA_STATS, _IFLA_STATS64, _IFLA_AF_SPEC})
+"""With an address family's own numbers. `decode_link` looks at none of them."""
 _PORT_ATTRIBUTES = (
     ("learning", 8),
     ("flood", 9),
@@ -111,6 +114,34 @@ class LinkMessage:
     noarp: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLink:
+    """A link, and the message that it was read from: the next one most often says the same, and need not be read."""
+
+    link: LinkMessage
+    body: bytes
+    parts: tuple[slice, ...]
+    """Of the body, all but the counters, which some kernels send although they are not asked for."""
+
+    def is_still(self, body: bytes) -> bool:
+        """Whether a message says the same of it. Heads of attributes are compared as well, so all is in its place."""
+        return len(body) == len(self.body) and all(body[part] == self.body[part] for part in self.parts)
+
+
+def read_link(body: bytes) -> ReadLink:
+    """As decode_link."""
+    parts, start, offset = [], 0, _LINK_HEADER.size
+    while offset + 4 <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        if kind & _NUMBER_MASK in _COUNTERS:
+            parts.append(slice(start, offset + 4))
+            start = offset + length
+        offset += (length + 3) & ~3
+    return ReadLink(decode_link(body), body, (*parts, slice(start, None)))
+
+
 def link_dump() -> Request:
     """Ask for all links, without their counters."""
     return _link_request(RTM_GETLINK, 0, _SKIP_STATS)
@@ -156,6 +187,17 @@ def decode_link(body: bytes) -> LinkMessage:
         mcast_snooping=is_bridge and bool(_number(data.get(_BR_MCAST_SNOOPING))),
         stp=is_bridge and bool(_number(data.get(_BR_STP))),
         noarp=is_bridge and bool(flags & _IFF_NOARP),
+    )
+
+
+def decode_bridge_port(body: bytes) -> tuple[int | None, PortFlags | None, bool]:
+    """Of a bridge's own word on one of its ports (family AF_BRIDGE): the bridge, the flags, whether packets pass."""
+    found = _attributes(body, _LINK_HEADER.size)
+    port = _attributes(found.get(_IFLA_PROTINFO, b""))
+    return (
+        _number(found.get(_IFLA_MASTER)),
+        _decode_port(port),
+        _number(port.get(_PORT_STATE)) == _PORT_FORWARDING,
     )
 
 

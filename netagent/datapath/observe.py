@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_interface
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.datapath.link import (
@@ -22,11 +23,14 @@ from netagent.datapath.link import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     LinkMessage,
+    ReadLink,
     address_dump,
     decode_address,
+    decode_bridge_port,
     decode_link,
     link_at,
     link_dump,
+    read_link,
 )
 from netagent.datapath.neighbour import (
     AF_BRIDGE,
@@ -41,6 +45,7 @@ from netagent.datapath.neighbour import (
     decode,
     encode,
     family_of,
+    head_of,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
 from netagent.datapath.route import (
@@ -61,13 +66,16 @@ from netagent.datapath.state import (
     KernelState,
     Kind,
     Table,
+    assigned,
     is_ours,
 )
 from netagent.pieces import Pieces, piece_by_piece
 
 _NOTHING: Final = KernelState()
 _KINDS = {kind.value: kind for kind in Kind}
+_NONE_READ: Final[Mapping[int, ReadLink]] = MappingProxyType({})
 _ENTRIES_A_PIECE: Final = 256
+_LINKS_A_PIECE: Final = 16
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -82,6 +90,8 @@ class Observation:
     """Names of devices that are not ours."""
     foreign_tunnels: Mapping[int, str] = field(default_factory=dict)
     """VNI -> name of a VXLAN device that is not ours."""
+    links: Mapping[int, ReadLink] = field(default_factory=dict)
+    """Our veths as they were read last, by index, for the next look."""
 
 
 class Entry(NamedTuple):
@@ -111,15 +121,18 @@ News: TypeAlias = EntryKey | Extent | LinkNews
 
 
 async def observe(
-    netlink: Netlink, known: Collection[int] = (), believed: KernelState = _NOTHING
+    netlink: Netlink,
+    known: Collection[int] = (),
+    believed: KernelState = _NOTHING,
+    links: Mapping[int, ReadLink] = _NONE_READ,
 ) -> Observation:
     """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of what was ours. OSError as
     Netlink.dump.
 
     `believed`: what should be there. A table that is so comes back as the very same object: nobody need compare it,
-    and no other one is made, which could only be freed in one go.
+    and no other one is made, which could only be freed in one go. `links`: what an earlier look read.
     """
-    seen = await observe_devices(netlink, known)
+    seen = await observe_devices(netlink, known, links)
     if not seen.names:
         return seen
     messages: list[Message] = []
@@ -149,20 +162,32 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
         names[index] = link.name
     if len(set(names.values())) < len(names):
         return None  # one has the name of another, which must have another by now
-    devices = {name: device for name, device in seen.state.devices.items() if name not in gone}
-    devices.update((link.name, device_of_link(link, names)) for link in links)
+    changed: dict[str, Device | None] = dict.fromkeys(gone)
+    for link in links:
+        device = device_of_link(link, names)
+        before = seen.state.devices.get(link.name)
+        changed[link.name] = (
+            before if before == device else device
+        )  # equals are told by being the same object
+    devices = assigned(seen.state.devices, changed)
     there = {link.name for link in links}
     return replace(
         seen, state=replace(seen.state, devices=devices), names=names, strangers=seen.strangers - there
     )
 
 
-async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Observation:
+async def observe_devices(
+    netlink: Netlink, known: Collection[int] = (), links: Mapping[int, ReadLink] = _NONE_READ
+) -> Observation:
     """The same without neighbours and FDB."""
-    links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
-    ours = [link for link in links if link.kind in _KINDS and (is_ours(link.alias) or link.index in known)]
+    read = await piece_by_piece(_reading_links(await netlink.dump(link_dump()), links))
+    ours = [
+        one.link
+        for one in read
+        if one.link.kind in _KINDS and (is_ours(one.link.alias) or one.link.index in known)
+    ]
     names = {link.index: link.name for link in ours}
-    foreign = [link for link in links if link.index not in names]
+    foreign = [one.link for one in read if one.link.index not in names]
     addresses = [decode_address(message.body) for message in await netlink.dump(address_dump())]
     on_ours = {(index, cidr) for index, cidr in addresses if index in names}
     up = {link.index for link in ours if link.up}
@@ -176,7 +201,23 @@ async def observe_devices(netlink: Netlink, known: Collection[int] = ()) -> Obse
         names=names,
         strangers=frozenset(link.name for link in foreign),
         foreign_tunnels={link.tunnel.vni: link.name for link in foreign if link.tunnel is not None},
+        links={
+            one.link.index: one
+            for one in read
+            if one.link.index in names and one.link.kind == Kind.VETH.value
+        },
     )
+
+
+def _reading_links(messages: list[Message], before: Mapping[int, ReadLink]) -> Pieces[list[ReadLink]]:
+    read: list[ReadLink] = []
+    for number, message in enumerate(messages):
+        known = before.get(int.from_bytes(message.body[4:8], NATIVE))
+        is_still = known is not None and known.is_still(message.body)
+        read.append(known if known is not None and is_still else read_link(message.body))
+        if number % _LINKS_A_PIECE == 0:
+            yield
+    return read
 
 
 async def _unrouted(netlink: Netlink, addresses: set[tuple[int, str]]) -> set[tuple[int, str]]:
@@ -252,7 +293,8 @@ def reading(messages: list[Message], believed: KernelState, seen: Observation) -
     changes: dict[EntryKey, str | None] = {}
     messages.reverse()
     while messages:
-        entry = entry_of(decode(messages.pop().body), seen.names, state.devices)
+        body = messages.pop().body
+        entry = entry_of(decode(body), seen.names, state.devices) if may_be_entry(body, state, seen) else None
         if entry is not None:
             unseen[entry.key[0]].discard(entry.key[1])
             if entry.key in changes or state.entry(entry.key) != entry.value:
@@ -267,6 +309,18 @@ def reading(messages: list[Message], believed: KernelState, seen: Observation) -
             state, changes = state.with_entries(changes), {}
             yield
     return state.with_entries(changes)
+
+
+def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
+    """Whether a message shows one of ours, as far as its head tells. The kernel keeps some of its own for each veth,
+    more than ours are."""
+    family, index, nud, flags = head_of(body)
+    if family != AF_BRIDGE:
+        return bool(nud & NUD_PERMANENT) and index in seen.names
+    if flags & NTF_SELF:
+        device = state.devices.get(seen.names.get(index, ""))
+        return device is not None and device.kind is Kind.VXLAN
+    return nud & (NUD_NOARP | NUD_PERMANENT) == NUD_NOARP and index in seen.names
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
@@ -388,10 +442,18 @@ def _link_news(message: Message, names: Mapping[int, str], belief: KernelState) 
     return LinkNews(index) if is_new_veth else Extent.DEVICES
 
 
+def _is_port_as_believed(message: Message, known: Device | None, names: Mapping[int, str]) -> bool:
+    """A bridge tells of a port more often than that changes, and of each again 15 s after it came."""
+    if known is None or message.type == RTM_DELLINK:
+        return False
+    bridge, flags, is_open = decode_bridge_port(message.body)
+    return is_open and known.forwarding and (names.get(bridge or 0), flags) == (known.master, known.port)
+
+
 def _is_link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
     if message.body[0] == AF_BRIDGE:
-        # A port's flags or state changed; the message has them in another form, so look.
-        return int.from_bytes(message.body[4:8], NATIVE) in names
+        name = names.get(int.from_bytes(message.body[4:8], NATIVE))
+        return name is not None and not _is_port_as_believed(message, belief.devices.get(name), names)
     link = decode_link(message.body)
     if message.type == RTM_DELLINK:
         return link.name in belief.devices

@@ -122,6 +122,11 @@ class Reconciler:
         """Whether it can be told from the belief what somebody else did."""
         self._settled: tuple[object, object] = (None, None)
         """Devices desired and believed, as long as what could be done about their differences was done."""
+        self._ported: tuple[object, object] = (None, None)
+        """Devices and names of which the tagger was told last."""
+        self._compared: tuple[object, object] = (None, None)
+        self._lacking: frozenset[EndpointId] = frozenset()
+        """Endpoints whose interface is not among these: of devices desired and believed, `_compared`."""
         self._standing: Mapping[str, Device] = {}
         """Devices of ours as of the end of the last pass."""
         self._at_work: KernelState | None = None
@@ -274,10 +279,15 @@ class Reconciler:
             _log.warning("datapath: %s", error)
             return
         self._programmed_generation = generation
-        if self._tagger is not None:
+        standing = self._belief.state.devices
+        ported = standing, self._belief.names
+        if self._tagger is not None and not all(map(is_, ported, self._ported)):
             self._tagger.set_ports(ports_of(self._belief))
-        self._standing = self._belief.state.devices
-        absent = _absent_endpoints(desired, self._belief.state)
+            self._ported = ported
+        compared = desired.devices, standing
+        if not all(map(is_, compared, self._compared)):
+            self._lacking, self._compared = _absent_endpoints(desired, self._belief.state), compared
+        self._standing, absent = standing, self._lacking
         # Without a look an interface made a moment ago is not known yet; that must not pass for one that is gone.
         self._absent = absent if is_looking else absent & self._absent
         self._changed.set()
@@ -297,7 +307,7 @@ class Reconciler:
 
     async def _look_at_all(self) -> None:
         before = self._belief.state
-        seen = await observe(self._netlink, self._belief.names.keys(), before)
+        seen = await observe(self._netlink, self._belief.names.keys(), before, self._belief.links)
         self._belief = seen if self._desired is None else _with_devices_of(seen, self._desired)
         self._looked_at = trio.current_time()
         was_sound, self._is_sound = self._is_sound, True
@@ -320,7 +330,9 @@ class Reconciler:
             seen = at_these
             keys |= guest_keys(desired, before.devices, seen.state.devices)
         elif Extent.DEVICES in news or veths:
-            seen = _with_devices_of(await observe_devices(self._netlink, self._belief.names.keys()), desired)
+            belief = self._belief
+            seen = await observe_devices(self._netlink, belief.names.keys(), belief.links)
+            seen = _with_devices_of(seen, desired)
             if may_cost_entries(before, seen.state):
                 return None
             seen = replace(seen, state=seen.state.with_tables_of(before))
@@ -394,7 +406,7 @@ def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
     again."""
     wanted = desired.devices
     devices = {
-        name: own if (own := wanted.get(name)) is not None and own == device else device
+        name: own if (own := wanted.get(name)) is not None and (own is device or own == device) else device
         for name, device in seen.state.devices.items()
     }
     return replace(seen, state=replace(seen.state, devices=devices))

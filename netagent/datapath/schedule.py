@@ -16,9 +16,9 @@ INTERVAL_S = 10.0
 """Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
 SETTLE_S = 0.05
 """From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
-WHOLE_SHARE, WHOLE_MAX_S = 200, 60.0
+WHOLE_SHARE, WHOLE_MAX_S = 1000, 60.0
 """A look at everything that takes long, as with a thousand containers, comes so many times its length later, at most
-a minute."""
+a minute. It finds what no notification tells of; the kernel says so when one is lost."""
 PAUSE_MAX_S = 1.0
 """After a look at ten thousand endpoints on a busy machine it would be longer; but damage is put right within two
 seconds, also when it comes right after the timer's look."""

@@ -15,7 +15,9 @@ from contextlib import closing
 
 import trio
 
-from netagent.datapath.netlink import Netlink, open_socket
+from netagent.datapath.link import RTM_DELLINK, RTM_NEWLINK
+from netagent.datapath.neighbour import AF_BRIDGE
+from netagent.datapath.netlink import Message, Netlink, open_socket, split_messages
 from netagent.datapath.underlay import look
 from netagent.datapath.uplink import Underlay, Uplinks, choose, is_fixed, listed
 from netagent.errors import NetagentError
@@ -86,10 +88,14 @@ class UnderlayWatch:
     async def _listen(self, notifications: trio.socket.SocketType) -> None:
         while True:
             try:
-                await notifications.recv(_RECEIVE_BYTES)
+                messages = split_messages(await notifications.recv(_RECEIVE_BYTES))
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+            else:
+                # What a bridge says of its ports, several times for each container, is no matter of addresses.
+                if messages and all(is_of_bridge_port(one) for one in messages):
+                    continue
             self._news.set()
 
     async def _pass(self, netlink: Netlink) -> float:
@@ -124,3 +130,8 @@ class UnderlayWatch:
         elif self.problem and not problem:
             logger.info("this host can be reached at %s again", self._present.address)
         self.problem = problem
+
+
+def is_of_bridge_port(message: Message) -> bool:
+    """Whether a bridge says something of a port of its own."""
+    return message.type in {RTM_NEWLINK, RTM_DELLINK} and message.body[:1] == bytes([AF_BRIDGE])

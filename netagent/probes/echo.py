@@ -33,6 +33,8 @@ _PATH_BIT = 0x8000
 """Of the identifier: asked by `path`, not by `liveness`."""
 _HEAD_BYTES = 2048
 """What is read of a message: of a larger one the beginning is enough."""
+_MESSAGES_AT_ONCE = 16
+"""Read before others run."""
 _IDLE_S = 60.0
 TESTIMONY_S = 1.2
 """Two requests without answer, of which one was on its way, and some."""
@@ -65,9 +67,12 @@ class Machines:
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    icmp: trio.socket.SocketType
-    udp: trio.socket.SocketType
-    raw: trio.socket.SocketType
+    """Plain ones that never block: sending by way of trio costs a round of the event loop, more than it takes. What
+    there is no room for is lost, as on the way."""
+
+    icmp: socket.socket
+    udp: socket.socket
+    raw: socket.socket
 
 
 def _filter(kinds: set[int]) -> bytes:
@@ -146,18 +151,20 @@ class EchoProber:
     async def run(self) -> None:
         """Until cancelled."""
         with (
-            trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as icmp,
-            trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
-            trio.socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw,
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as icmp,
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw,
         ):
             sockets = _Sockets(icmp, udp, raw)
+            for sock in (icmp, udp, raw):
+                sock.setblocking(False)
             self._set_filter(icmp, is_listening=False)
             for sock in (icmp, udp):
                 # Sent as large as told, whatever the kernel thinks of the path: what passes is to be found out.
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # the address comes with the device
-            await udp.bind((self._address, 0))
+            udp.bind((self._address, 0))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive, sockets)
                 while True:
@@ -168,7 +175,7 @@ class EchoProber:
                     self._liveness.handle_deadline(now)
                     self._paths.handle_deadline(now)
                     self._checksums.handle_deadline(now)
-                    await self._flush(sockets)
+                    self._flush(sockets)
 
     def _set_timer(self) -> None:
         """Moved, and not woken to be set anew: an answer changes nothing but the deadline."""
@@ -177,7 +184,7 @@ class EchoProber:
     def _next_deadline(self) -> float:
         return min(one.next_deadline() for one in (self._liveness, self._paths, self._checksums))
 
-    def _set_filter(self, sock: trio.socket.SocketType, *, is_listening: bool) -> None:
+    def _set_filter(self, sock: socket.socket, *, is_listening: bool) -> None:
         kinds = {packet.ECHO_REPLY, packet.UNREACHABLE} | ({packet.ECHO_REQUEST} if is_listening else set())
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _filter(kinds))
         self._is_listening = is_listening
@@ -185,20 +192,32 @@ class EchoProber:
     async def _receive(self, sockets: _Sockets) -> None:
         port = sockets.udp.getsockname()[1]
         while True:
-            message, source = await sockets.icmp.recvfrom(_HEAD_BYTES)
-            try:
-                heard = packet.parse_untrusted(message)
-            except PacketError:
-                continue
-            address, now = source[0].partition("%")[0], trio.current_time()
-            if isinstance(heard, Echo):
-                self._take(heard, address, now)
-            elif heard.source_port == port:
-                self._checksums.handle_answer(heard.sequence, address, now)
-            else:
-                continue
-            await self._flush(sockets)
-            self._set_timer()
+            await trio.lowlevel.wait_readable(sockets.icmp)
+            is_new = False
+            for _ in range(_MESSAGES_AT_ONCE):
+                try:
+                    message, source = sockets.icmp.recvfrom(_HEAD_BYTES)
+                except BlockingIOError:
+                    break
+                is_new |= self._heard(message, source[0].partition("%")[0], port)
+            if is_new:
+                self._flush(sockets)
+                self._set_timer()
+
+    def _heard(self, message: bytes, address: str, port: int) -> bool:
+        """True for what is about us. `port`: of the UDP socket."""
+        try:
+            heard = packet.parse_untrusted(message)
+        except PacketError:
+            return False
+        now = trio.current_time()
+        if isinstance(heard, Echo):
+            self._take(heard, address, now)
+        elif heard.source_port == port:
+            self._checksums.handle_answer(heard.sequence, address, now)
+        else:
+            return False
+        return True
 
     def _take(self, echo: Echo, address: str, now: float) -> None:
         if not echo.is_reply:
@@ -208,7 +227,7 @@ class EchoProber:
         elif echo.identifier == self._identifier | _PATH_BIT:
             self._paths.handle_answer(echo.sequence, address, now)
 
-    async def _flush(self, sockets: _Sockets) -> None:
+    def _flush(self, sockets: _Sockets) -> None:
         sock = sockets.icmp
         requests, changes, doubts = self._liveness.drain()
         for host_id in doubts:
@@ -231,28 +250,26 @@ class EchoProber:
             self._losses = trio.Event()
         path_identifier = self._identifier | _PATH_BIT
         for request in requests:
-            await _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)
+            _send(sock, request.address, self._identifier, request.sequence, packet.SMALLEST_BYTES)
         for probe in probes:
-            await _send(sock, probe.address, path_identifier, probe.sequence, probe.size_bytes)
+            _send(sock, probe.address, path_identifier, probe.sequence, probe.size_bytes)
         self._listeners.on_checksums(self._checksums.verdict(trio.current_time()))
         for datagram in self._checksums.drain():
-            await self._send_datagram(sockets, datagram)
+            self._send_datagram(sockets, datagram)
 
-    async def _send_datagram(self, sockets: _Sockets, datagram: Datagram) -> None:
+    def _send_datagram(self, sockets: _Sockets, datagram: Datagram) -> None:
         payload = packet.datagram(datagram.sequence, datagram.size_bytes)
         with contextlib.suppress(OSError):  # as in _send
             if datagram.is_whole:
                 ends, ports = (self._address, datagram.address), (sockets.udp.getsockname()[1], CLOSED_PORT)
                 whole = packet.whole_packet(ends, ports, payload)
-                await sockets.raw.sendto(whole, (datagram.address, 0, 0, 0))
+                sockets.raw.sendto(whole, (datagram.address, 0, 0, 0))
             else:
-                await sockets.udp.sendto(payload, (datagram.address, CLOSED_PORT, 0, 0))
+                sockets.udp.sendto(payload, (datagram.address, CLOSED_PORT, 0, 0))
 
 
-async def _send(
-    sock: trio.socket.SocketType, address: str, identifier: int, sequence: int, size_bytes: int
-) -> None:
+def _send(sock: socket.socket, address: str, identifier: int, sequence: int, size_bytes: int) -> None:
     # No route to the probe network: the device is not there yet, or was taken away. Larger than the device's MTU.
     # Silence says the same.
     with contextlib.suppress(OSError):
-        await sock.sendto(packet.echo_request(identifier, sequence, size_bytes), (address, 0, 0, 0))
+        sock.sendto(packet.echo_request(identifier, sequence, size_bytes), (address, 0, 0, 0))

@@ -24,7 +24,7 @@ from netagent.datapath.desired import (
 )
 from netagent.datapath.ledger import Claimant, Ledger
 from netagent.datapath.probe_device import ProbePeer, peer_entries, probe_mac, probe_state
-from netagent.datapath.state import Device, EntryKey, KernelState, Wanted
+from netagent.datapath.state import Device, EntryKey, KernelState, Wanted, assigned
 from netagent.datapath.uplink import Underlay
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.pieces import Pieces
@@ -114,11 +114,12 @@ class DesiredMaker:
             before = seen[0]
             yield from self._follow_hosts(known.view, touched.hosts, underlay)
             has_other_networks = known.view.networks is not before.view.networks
-            has_other_devices = has_other_networks or known.rows is not before.rows
-            if has_other_networks or known.rows.networks is not before.rows.networks:
+            has_other_devices = has_other_networks or known.rows.networks is not before.rows.networks
+            if has_other_devices:
                 yield from self._follow_networks(known, underlay)
+            veths: dict[str, Device | None] = {}
             for endpoint_id in known.rows.touched_since(before.rows) or ():
-                self._follow_local(known.rows.get(endpoint_id), before.rows.get(endpoint_id))
+                veths |= self._follow_local(known.rows.get(endpoint_id), before.rows.get(endpoint_id))
             is_probe_concerned = has_other_networks or known.view.hosts is not before.view.hosts
             if is_probe_concerned or known.view.participants is not before.view.participants:
                 self._follow_probe(known.view, underlay)
@@ -129,6 +130,8 @@ class DesiredMaker:
                 yield
             if has_other_devices:
                 self._gather_devices()
+            elif veths:
+                self._state = replace(self._state, devices=assigned(self._state.devices, veths))
         entries = yield from self._take_entries()
         self._seen = known, underlay
         return Wanted(self._state, None if touched is None else entries)
@@ -205,8 +208,11 @@ class DesiredMaker:
             self._ledger.put(built.claimant(_LOCAL, endpoint_id), {})
         del self._built[built.bare.network_id]
 
-    def _follow_local(self, row: LocalEndpointRow | None, before: LocalEndpointRow | None) -> None:
-        """One endpoint of this host as it is, and as it was; None: not there."""
+    def _follow_local(
+        self, row: LocalEndpointRow | None, before: LocalEndpointRow | None
+    ) -> dict[str, Device | None]:
+        """One endpoint of this host as it is, and as it was; None: not there. Its device; None: wanted no more."""
+        devices: dict[str, Device | None] = {}
         for known in (before, row):
             built = self._built.get(known.network_id) if known is not None else None
             if known is None or built is None:
@@ -218,10 +224,12 @@ class DesiredMaker:
             device = veth_device(built.bare, endpoint)
             if is_here:
                 built.locals.add(known.endpoint_id)
-                built.devices[device.name] = device
+                built.devices[device.name] = devices[device.name] = device
             else:
                 built.locals.discard(known.endpoint_id)
                 built.devices.pop(device.name, None)
+                devices[device.name] = None
+        return devices
 
     def _follow_endpoint(self, view: RegistryView, built: _Built, endpoint_id: EndpointId) -> None:
         endpoint = view.endpoints_in(built.bare.network_id).get(endpoint_id)

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.beat import BEAT_S, beat_within
+from netagent.beat import BEAT_S, MOST_A_LOOK, Turns, beat_within
 from netagent.model.ids import HostId
 from netagent.probes.liveness import SHORTEST_CALM_S, Liveness
 
@@ -41,3 +41,30 @@ def test_a_few_hosts_are_asked_at_the_same_moments():
             machine.handle_answer(request.sequence, request.address, now + 0.0003)
         now = machine.next_deadline()
     assert len(moments) <= 1 + 10 / SHORTEST_CALM_S
+
+
+@given(st.integers(0, 12 * MOST_A_LOOK), st.data())
+def test_each_of_many_has_its_turn_once_in_a_round_however_others_come_and_go(count, data):
+    turns, things = Turns(), dict.fromkeys(range(count))
+    looks = -(-count // MOST_A_LOOK)
+    for _ in range(2):
+        seen = []
+        for _ in range(looks):
+            taken = turns.take(things.keys())
+            assert len(taken) <= MOST_A_LOOK
+            seen += taken
+        assert sorted(seen) == list(range(count))
+    gone = data.draw(st.sets(st.integers(0, max(count - 1, 0)), max_size=5)) & things.keys()
+    for one in gone:
+        del things[one]
+    things |= dict.fromkeys(range(count, count + 3))
+    rounds = [turns.take(things.keys()) for _ in range(2 * looks + 2)]
+    assert {one for taken in rounds for one in taken} == things.keys()
+
+
+def test_a_look_after_damage_is_at_everything_and_the_one_after_it_is_not():
+    turns, things = Turns(), range(3 * MOST_A_LOOK)
+    turns.take(things)
+    turns.hurry()
+    assert turns.take(things) == list(things)
+    assert len(turns.take(things)) == MOST_A_LOOK

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -12,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.datapath.device import create_link
-from netagent.datapath.link import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTM_NEWLINK, set_address
+from netagent.datapath.link import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    decode_link,
+    read_link,
+    set_address,
+)
 from netagent.datapath.neighbour import (
     AF_BRIDGE,
     NATIVE,
@@ -26,7 +37,16 @@ from netagent.datapath.neighbour import (
     encode,
 )
 from netagent.datapath.netlink import Message, Netlink, Request
-from netagent.datapath.observe import Entry, Extent, entry_of, news_of, observe_devices
+from netagent.datapath.observe import (
+    Entry,
+    Extent,
+    LinkNews,
+    Observation,
+    entry_of,
+    may_be_entry,
+    news_of,
+    observe_devices,
+)
 from netagent.datapath.route import (
     RTM_DELROUTE,
     RTM_GETROUTE,
@@ -34,7 +54,7 @@ from netagent.datapath.route import (
     request_body_of_subnets,
     subnet_body,
 )
-from netagent.datapath.state import ZERO_MAC, Device, KernelState, Kind, Tunnel
+from netagent.datapath.state import CONTAINER_PORT, ZERO_MAC, Device, KernelState, Kind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
 MAC = "02:00:00:00:00:01"
@@ -63,6 +83,10 @@ SELF = NeighbourMessage(AF_BRIDGE, 2, NUD_PERMANENT, NTF_SELF, "192.0.2.2", MAC,
 FLOOD = SELF._replace(mac=ZERO_MAC)
 MASTER = NeighbourMessage(AF_BRIDGE, 2, NUD_NOARP, 0, None, MAC, 1)
 LEARNT = NeighbourMessage(AF_BRIDGE, 3, 0x02, 0, None, "02:00:00:00:00:07", 1)
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
 
 
 def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message:
@@ -172,6 +196,66 @@ def test_addresses() -> None:
 )
 def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:
     assert decode(encode(message)) == message
+
+
+@given(
+    st.sampled_from([socket.AF_INET, socket.AF_INET6, AF_BRIDGE]),
+    st.integers(0, 4),
+    st.integers(0, 0xFF),
+    st.integers(0, 255),
+    st.none() | st.integers(0, 3),
+)
+def test_a_head_alone_never_passes_over_what_is_ours(family, ifindex, state, flags, master) -> None:
+    message = NeighbourMessage(family, ifindex, state, flags, "10.0.0.1", MAC, master)
+    believed = KernelState(devices=DEVICES)
+    if entry_of(message, NAMES, DEVICES) is not None:
+        assert may_be_entry(encode(message), believed, Observation(names=NAMES))
+
+
+def word_of_bridge(*, master: int = 1, state: int = 3, learning: int = 1, deleted: bool = False) -> Message:
+    flags = {1: state, 8: learning, 9: 1, 27: 1, 30: 1, 32: 0, 4: 0, 33: 0}
+    port = b"".join(attribute(number, bytes([value])) for number, value in flags.items())
+    head = struct.pack("=BxHiII", AF_BRIDGE, 0, 3, 0x10043, 0)
+    body = head + attribute(10, master.to_bytes(4, NATIVE)) + attribute(12 | 0x8000, port)
+    return Message(RTM_DELLINK if deleted else RTM_NEWLINK, body)
+
+
+def test_what_a_bridge_says_of_a_port_is_news_where_it_is_not_as_believed() -> None:
+    port = replace(DEVICES["nv1"], master="na-1", port=CONTAINER_PORT)
+    belief = replace(BELIEF, devices={**DEVICES, "nv1": port})
+    assert news_of(word_of_bridge(), NAMES, belief) is None
+    for word in (
+        word_of_bridge(learning=0),
+        word_of_bridge(state=0),
+        word_of_bridge(master=9),
+        word_of_bridge(deleted=True),
+    ):
+        assert news_of(word, NAMES, belief) == LinkNews(3)
+    assert news_of(word_of_bridge(), NAMES, BELIEF) == LinkNews(3)
+    assert news_of(word_of_bridge(), {1: "na-1"}, belief) is None
+
+
+COUNTED = attribute(7, bytes(8))
+VETH_BODY = (
+    struct.pack("=BxHiII", 0, 0, 4, 1, 0) + attribute(3, b"nv-1\0") + COUNTED + attribute(20, b"ours\0")
+)
+
+
+def test_a_link_is_read_anew_where_anything_but_a_counter_has_changed() -> None:
+    known = read_link(VETH_BODY)
+    assert known.is_still(VETH_BODY.replace(COUNTED, attribute(7, b"12345678")))
+    counters = range(VETH_BODY.index(COUNTED) + 4, VETH_BODY.index(COUNTED) + len(COUNTED))
+    for place in range(len(VETH_BODY)):
+        changed = bytes([*VETH_BODY[:place], VETH_BODY[place] ^ 1, *VETH_BODY[place + 1 :]])
+        assert known.is_still(changed) is (place in counters), place
+    assert not known.is_still(VETH_BODY + COUNTED)
+
+
+@given(st.binary(max_size=200))
+def test_any_message_that_says_the_same_is_read_as_the_same(tail: bytes) -> None:
+    known = read_link(VETH_BODY + tail)
+    assert known.is_still(VETH_BODY + tail)
+    assert known.link == decode_link(VETH_BODY + tail)
 
 
 @given(st.binary(max_size=200))

@@ -1,10 +1,16 @@
-"""When a tag is of use. What it does is for tests/kernel/test_tagging.py."""
+"""When a tag is of use, and how many ports a look is at. What it does is for tests/kernel/test_tagging.py."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from netagent.datapath.tagging import is_wanted
+from netagent.beat import MOST_A_LOOK
+from netagent.datapath import tagging
+from netagent.datapath.bpf import Mark, Side
+from netagent.datapath.damage import Drift
+from netagent.datapath.tagging import Tagger, is_wanted
 
 CALL4, CALL6, TAGGED_TOO = (
     "bridge-nf-call-iptables",
@@ -29,3 +35,72 @@ def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only
     for name, value in settings.items():
         (tmp_path / name).write_text(f"{value}\n")
     assert is_wanted(tmp_path) is expected
+
+
+class Ports:
+    """In the place of netagent.datapath.bpf: what stands at which port, and how often anybody asked."""
+
+    def __init__(self, count):
+        self.at = {(index, side): {} for index in range(1, count + 1) for side in Side}
+        self.asked = 0
+        self.names = {}
+
+    def load(self, name, instructions):
+        number = len(self.names) + 1
+        self.names[number] = Mark(name, bytes(8))
+        return _Loaded(number, self.names[number])
+
+    def programs_at(self, index, side):
+        self.asked += 1
+        return list(self.at[index, side])
+
+    def mark_of(self, number):
+        return self.names.get(number)
+
+    def attach(self, index, side, program):
+        self.at[index, side][program.number] = None
+
+    def detach(self, index, side, number):
+        del self.at[index, side][number]
+
+
+@dataclass
+class _Loaded:
+    number: int
+    mark: Mark
+
+
+@pytest.fixture
+def thousand(monkeypatch):
+    """A tagger with a thousand ports, all of which have both programs."""
+    ports = Ports(1000)
+    for name in ("load", "programs_at", "mark_of", "attach", "detach"):
+        monkeypatch.setattr(tagging.bpf, name, getattr(ports, name))
+    monkeypatch.setattr(tagging, "is_wanted", lambda: True)
+    tagger = Tagger(Drift())
+    tagger.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
+    tagger.look()
+    assert all(ports.at.values())
+    return ports, tagger
+
+
+def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(thousand):
+    ports, tagger = thousand
+    for _ in range(20):
+        ports.asked = 0
+        tagger.look()
+        assert ports.asked == 2 * MOST_A_LOOK
+
+
+def test_what_was_taken_from_a_port_is_back_after_a_round_and_from_all_after_the_next_look(thousand):
+    ports, tagger = thousand
+    ports.at[777, Side.INGRESS].clear()
+    for _ in range(1000 // MOST_A_LOOK):
+        tagger.look()
+    assert ports.at[777, Side.INGRESS]
+    tagger.look()
+    for taken in ports.at.values():
+        taken.clear()
+    tagger.look()
+    tagger.look()
+    assert all(ports.at.values())

@@ -10,6 +10,7 @@ from fakes.agent_host import AgentHost
 from fakes.registry import N1, host, network
 from fakes.virtual import virtual
 
+from netagent import beat
 from netagent.datapath.damage import Damage, DamageKind
 from netagent.errors import FailedError, RefusedError
 from netagent.model.request import AttachRequest
@@ -95,6 +96,33 @@ async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(
         news_of(one, web).alterations = 1
         await trio.sleep(SETTINGS_S + 0.1)
         assert one.steps.done == ["mend"]
+
+
+@virtual
+async def test_settings_of_many_are_read_in_turn_and_of_all_after_one_that_was_altered(
+    namespaces, monkeypatch
+):
+    monkeypatch.setattr(beat, "MOST_A_LOOK", 2)
+    async with kept(namespaces, *"abcdefg") as (one, _looks, rows):
+        read = []
+        for row in rows:
+            news = news_of(one, row)
+            monkeypatch.setattr(news, "are_altered", noting(read, news.are_altered, row.name))
+        await trio.sleep(4 * SETTINGS_S)
+        assert len(read) <= 4 * 2
+        assert set(read) == set("abcdefg")
+        for row in rows:
+            news_of(one, row).alterations = 1
+        await trio.sleep(2 * SETTINGS_S + 0.1)
+        assert one.steps.done.count("mend") == len(rows)
+
+
+def noting(read, are_altered, name):
+    def asked(wanted):
+        read.append(name)
+        return are_altered(wanted)
+
+    return asked
 
 
 @virtual

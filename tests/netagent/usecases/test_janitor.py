@@ -12,6 +12,7 @@ from fakes.agent_host import BOOT, AgentHost
 from fakes.registry import H2, N1, N2, Writer, host, network
 from fakes.virtual import virtual
 
+from netagent import beat
 from netagent.errors import FailedError, RefusedError
 from netagent.model.publication import Publication
 from netagent.model.records import RemovalRecord
@@ -369,6 +370,28 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
     await trio.sleep(module.WHOLE_S)
     await one.janitor._look_around()
     assert len(looked_at) == 41
+
+
+@virtual
+async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_its_turn(world, monkeypatch):
+    monkeypatch.setattr(beat, "MOST_A_LOOK", 3)
+    one, _ = await attached(world)
+    names = [f"c{number}" for number in range(8)]
+    world.make(*names)
+    for name in names:
+        await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
+    for _ in range(3):
+        await one.janitor._look_around()
+    looked_at = []
+    is_there = module.netns_is
+    monkeypatch.setattr(module, "netns_is", lambda row: looked_at.append(row.name) or is_there(row))
+    monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
+    for turns in (1, 2, 3):
+        await trio.sleep(module.WHOLE_S)
+        await one.janitor._look_around()
+        await one.janitor._look_around()
+        assert len(looked_at) == 3 * turns
+    assert len(set(looked_at)) == len(one.live.rows) == 9
 
 
 @virtual
