@@ -29,6 +29,7 @@ PERFORMS = {
     "netgossip.entry_driver",  # dials the inviter
     "netgossip.sockets",
     # netdns
+    "netdns.batch",  # sockets
     "netdns.connection",
     "netdns.exchange",
     "netdns.server",

@@ -18,7 +18,7 @@ and one that goes through many drives out its own answers only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 OVERHEAD_BYTES: Final = 600
@@ -75,6 +75,36 @@ class HotTable:
             return None
         self.hits += 1
         return payload[:2] + (entry.tail or entry.next_tail())
+
+    def answer_in_place(
+        self,
+        slots: Sequence[memoryview],
+        lengths: Sequence[int],
+        reply_bytes: memoryview,
+        first: int,
+        now: float,
+    ) -> int:
+        """Write answers over queries, from the slot `first` on; return the first slot whose query has none finished.
+
+        `lengths` are those of the queries, one a slot; the answers' go into `reply_bytes`. Any octets are harmless.
+        """
+        find = self._entries.get
+        index = first
+        for length in lengths[first:]:
+            slot = slots[index]
+            entry = find(slot[2:length].tobytes())
+            if entry is None or entry.until <= now:
+                break
+            tail = entry.tail or entry.next_tail()
+            end = 2 + len(tail)
+            try:
+                slot[2:end] = tail
+            except ValueError:  # longer than its slot: there is another way for it
+                break
+            reply_bytes[index] = end
+            index += 1
+        self.hits += index - first
+        return index
 
     def keep(self, payload: bytes, reply: bytes, until: float) -> None:
         """Keep the answer to a query until `until`."""

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from netdns import constants as c
-from netdns import edns, rdata
+from netdns import edns, rdata, rebinding
 from netdns.errors import FormatError
 from netdns.message import Message, Query, Record, message_untrusted, reply_flags
 
 _HEADER: Final = struct.Struct("!HHHHHH")
 _ADDRESSES: Final = frozenset({c.A, c.AAAA})
+_HAVE_HINTS: Final = frozenset({c.SVCB, c.HTTPS})
+_TYPE_AND_CLASS_BYTES: Final = 4
 _U32: Final = struct.Struct("!I")
 
 
@@ -38,7 +40,7 @@ class OpaqueAnswer:
     keep_s: int
     """0: not at all."""
     addresses: tuple[bytes, ...] = ()
-    """Of the A and AAAA records in ANSWER."""
+    """Of the A and AAAA records in ANSWER, and of the hints in its SVCB and HTTPS records."""
     positive: bool = False
     """Whether it holds a record of the type that was asked for; otherwise it says that there is none."""
     ede: tuple[int, str] | None = None
@@ -48,21 +50,24 @@ class OpaqueAnswer:
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what it costs to hold: the octets, and a tuple of two small numbers a record twice."""
-        return len(self.body) + 200 + 120 * len(self.ends)
+        """Roughly what it costs to hold: the octets, two tuples of small numbers a record, and the addresses."""
+        return len(self.body) + 200 + 120 * len(self.ends) + 60 * len(self.addresses)
 
 
 def answer_untrusted(
     payload: bytes, question: bytes, *, max_ttl_s: int, max_negative_ttl_s: int
 ) -> tuple[OpaqueAnswer, bool]:
-    """Read upstream's answer to `question` (lower case); return it and whether upstream had to truncate it.
+    """Read upstream's answer to `question`, whose name is in lower case; return it and whether it was truncated.
 
     Raises FormatError for octets that are no message, and for an answer to something else.
     """
     message = message_untrusted(payload)
     if not message.flags & c.QR or message.flags & c.OPCODE_MASK:
         raise FormatError("not an answer to a query")
-    if payload[c.HEADER_BYTES : message.question_end].lower() != question:
+    name_end = message.question_end - _TYPE_AND_CLASS_BYTES
+    # The name alone: octets of a type may be those of letters, as HTTPS, 65, is an A.
+    asked = payload[c.HEADER_BYTES : name_end].lower() + payload[name_end : message.question_end]
+    if asked != question:
         raise FormatError("answer to another question")
     rcode = message.flags & 0xF
     kept: list[Record] = []
@@ -83,9 +88,7 @@ def answer_untrusted(
         ttls=tuple((record.ttl_offset - c.HEADER_BYTES, ttl) for record, ttl in zip(kept, ttls, strict=True)),
         question_bytes=len(question),
         keep_s=_keep_s(message, rcode, kept, ttls, positive=positive),
-        addresses=tuple(
-            record.rdata for record in kept if record.section == 1 and record.rtype in _ADDRESSES
-        ),
+        addresses=_addresses(kept),
         positive=positive,
         truncated=bool(message.flags & c.TC),
     )
@@ -103,6 +106,20 @@ def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
         keep_s=answer.keep_s,
         ede=ede,
     )
+
+
+def _addresses(records: Sequence[Record]) -> tuple[bytes, ...]:
+    """Return all addresses that a client may connect to by an answer. Raises FormatError for too many hints."""
+    addresses: list[bytes] = []
+    hints: set[bytes] = set()
+    for record in records:
+        if record.section == 1 and record.rtype in _ADDRESSES:
+            addresses.append(record.rdata)
+        elif record.section == 1 and record.rtype in _HAVE_HINTS:
+            hints |= rebinding.hints_untrusted(record.rdata)
+            if len(hints) > rebinding.MAX_HINTS:
+                raise FormatError(f"more than {rebinding.MAX_HINTS} addresses in hints")
+    return (*addresses, *hints)
 
 
 def _has_answer(message: Message, records: Sequence[Record]) -> bool:

@@ -3,12 +3,10 @@
 A listener is a pair of sockets that belong to one client. They are made elsewhere, for example inside a container's
 network namespace; whoever can send to them is that client, so no answer depends on an address that could be forged.
 
-Datagrams are read in batches: wait until the socket is readable, then receive, answer and send without giving way
-until the client's turn is over (turns.py). Waiting for each one costs two passes through the event loop; batches
-answer almost three times as many. After a batch the other listeners have their turn, so that one client cannot starve
-them. A client's connections have one turn together.
-Rejected: recvmmsg(2) and sendmmsg(2) by ctypes. They spare a tenth where 64 queries wait, and cost almost twice as
-much where one does, which is what a container sends.
+Datagrams are taken in batches (batch.py): wait until the socket is readable, receive what is there, send the finished
+answers, and then ask the resolver for the others until the client's turn is over (turns.py). What is left then is
+kept for the client's next turn, before which the other listeners have theirs, so that one client cannot starve them.
+Waiting for each datagram would cost two passes through the event loop. A client's connections have one turn together.
 """
 
 from __future__ import annotations
@@ -18,12 +16,13 @@ import logging
 import math
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
+from netdns.batch import DATAGRAM_BYTES, SIZE, Batch, open_batch
 from netdns.connection import Connection
 from netdns.errors import UsageError
 from netdns.exchange import Exchanges, OpenSocket, open_here
@@ -33,10 +32,6 @@ from netdns.turns import LATER_S, Turns
 
 _log = logging.getLogger(__name__)
 
-_BATCH: Final = 64
-"""Datagrams a turn at most."""
-_DATAGRAM_BYTES: Final = 4096
-"""No query is longer: the rest is cut off, and with it what the query counted."""
 MAX_CONNECTIONS: Final = 64
 """TCP connections of one client; for one more the longest idle is closed."""
 IDLE_S: Final = 10.0
@@ -55,9 +50,12 @@ class _Listener:
         self.client = client
         self.udp = udp
         self.tcp = tcp
+        self.is_ipv4 = udp.family is socket.AF_INET
         self.scope = trio.CancelScope()
         self.streams_turn = trio.Lock()
         self.connections: set[Connection] = set()
+        self.left: deque[tuple[bytes, object]] = deque()
+        """Queries that were taken from the socket, and whose turn comes next, with who sent them: at most SIZE."""
         self.closed = False
         self.ended = trio.Event()
 
@@ -97,6 +95,7 @@ class Server:
         self._open_socket = open_socket
         self._before_answers = before_answers
         self._turns = Turns(clock)
+        self._batch = open_batch()
         self._listeners: dict[Client, _Listener] = {}
         self._retiring: set[_Listener] = set()
         self._nursery: trio.Nursery | None = None
@@ -215,51 +214,78 @@ class Server:
     async def _serve_datagrams(self, listener: _Listener) -> None:
         while not listener.closed:
             with contextlib.suppress(trio.ClosedResourceError):
-                await trio.lowlevel.wait_readable(listener.udp)
+                if listener.left:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(listener.udp)
                 # It may have been closed since this task was woken: then the resolver knows the client no more.
-                if not listener.closed and self._answer_batch(listener):
+                if not listener.closed and self._answer_datagrams(listener):
                     self._flush()
 
-    def _answer_batch(self, listener: _Listener) -> bool:
-        """Take what has come, at most a turn's worth; say whether the resolver may want something done.
+    def _answer_datagrams(self, listener: _Listener) -> bool:
+        """Take a turn; say whether the resolver may want something done.
 
         Nothing here waits, so source and servers stay as they are, and the finished answers right, for all of it. A
-        whole batch of finished answers fits into a turn, so the clock is looked at after the others only.
+        whole batch of finished answers fits into a turn, so the clock is looked at after the others only. Of those at
+        least one is given, or a client whose turn the finished answers have used up would wait for ever.
         """
         self._before_answers()
-        has_asked = False
         now = self._clock()
         over_at = self._turns.begin()
-        unsated = False
-        receive, send = listener.udp.recvfrom, listener.udp.sendto
-        finished = self._resolver.hot_table(listener.client).answer
-        for _ in range(_BATCH):
-            try:
-                payload, peer = receive(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)  # a copy may wait
-            except BlockingIOError:
+        taken = 0
+        if not listener.left:
+            if self._batch is not None and listener.is_ipv4:
+                taken = self._answer_batch(self._batch, listener, now)
+            else:
+                taken = self._take_singly(listener)
+        has_asked = bool(listener.left)
+        while listener.left:
+            payload, peer = listener.left.popleft()
+            reply = self._ask(payload, listener, Transport.UDP, peer, now)
+            now = self._clock()
+            if reply is None:
+                over_at -= LATER_S
+            else:
+                self._send(listener, reply, peer)
+            if now >= over_at:
                 break
+        self._turns.end(listener.client, unsated=bool(listener.left) or taken == SIZE)
+        return has_asked
+
+    def _answer_batch(self, batch: Batch, listener: _Listener, now: float) -> int:
+        """Take what has come, give the finished answers, and leave the other queries; return how many there were."""
+        descriptor = listener.udp.fileno()
+        try:
+            lengths = batch.receive(descriptor)
+        except OSError:
+            self._counts["receive_errors"] += 1
+            return 0
+        table = self._resolver.hot_table(listener.client)
+        first, count = 0, len(lengths)
+        while first < count:
+            end = table.answer_in_place(batch.slots, lengths, batch.reply_bytes, first, now)
+            if end > first:
+                failed = batch.send(descriptor, first, end)
+                if failed:
+                    self._counts["send_errors"] += failed
+            if end < count:
+                listener.left.append((bytes(batch.slots[end][: lengths[end]]), batch.peer(end)))
+            first = end + 1
+        return count
+
+    def _take_singly(self, listener: _Listener) -> int:
+        """Take what has come, where no batch can; return how many there were. Finished answers are found later."""
+        for taken in range(SIZE):
+            try:
+                listener.left.append(
+                    listener.udp.recvfrom(DATAGRAM_BYTES, socket.MSG_DONTWAIT)
+                )  # a copy may wait
+            except BlockingIOError:
+                return taken
             except OSError:
                 self._counts["receive_errors"] += 1
-                break
-            reply = finished(payload, now)
-            if reply is None:
-                has_asked = True
-                reply = self._ask(payload, listener, Transport.UDP, peer, now)
-                now = self._clock()
-                if reply is None:
-                    over_at -= LATER_S
-                unsated = now >= over_at
-            if reply is not None:
-                try:  # as _send does, without a call for each datagram
-                    send(reply, socket.MSG_DONTWAIT, peer)
-                except OSError:
-                    self._counts["send_errors"] += 1
-            if unsated:
-                break
-        else:
-            unsated = True
-        self._turns.end(listener.client, unsated=unsated)
-        return has_asked
+                return taken
+        return SIZE
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
         """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""

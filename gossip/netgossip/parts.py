@@ -1,7 +1,7 @@
 """Messages that are longer than a datagram, and not longer than a few: cut into parts, each a datagram of its own.
 
 What is cut is the encoded message. The receiver puts it together before it looks at it, so each change is still seen
-as a whole: a delta that was cut into several deltas would not be (docs/design/0029).
+as a whole: a delta that was cut into several deltas would not be (docs/design/0028).
 
     Part        message number, index, count, bytes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -237,3 +238,24 @@ def test_every_query_gets_one_reply_in_time_whatever_happens(rows, near):
     assert bench.resolver.next_deadline() == float("inf")
     sent = [command for _, command in bench.sent] + bench.probes + bench.checks
     assert bench.closed == {command.exchange_id for command in sent}
+
+
+@pytest.mark.parametrize("rtype", ["HTTPS", "TYPE90", "TYPE97", "TYPE16640", "TYPE65345"])
+def test_types_whose_octets_are_letters_are_forwarded_as_all_others(rtype):
+    """HTTPS is 65, an A: only the name of a question is the same in both cases."""
+    bench = Bench(ONE)
+    data = "1 . alpn=h2" if rtype == "HTTPS" else r"\# 4 01020304"
+    bench.ask("a.test", rtype)
+    bench.answer(("a.test.", 60, rtype, data))
+    assert [rrset.rdtype for rrset in bench.replies[-1].answer] == [dns.rdatatype.from_text(rtype)]
+
+
+def test_an_answer_to_another_type_is_none_though_lower_case_makes_them_the_same():
+    bench = Bench(ONE)
+    bench.ask("a.test", "HTTPS")
+    reply = bytearray(bench.wire_answer())
+    assert reply[20:22] == b"\0A"
+    reply[20:22] = b"\0a"
+    bench.resolver.handle_upstream_datagram(bench.sent[-1][1].exchange_id, bytes(reply), bench.now)
+    bench.drain()
+    assert bench.replies == []

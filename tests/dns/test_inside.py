@@ -8,8 +8,10 @@ import dns.edns
 import dns.message
 import dns.rcode
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from netdns import special
+from netdns import rebinding, special
 from netdns.resolver import Resolver, Transport
 from netdns.source import NotOurs
 from netdns.testing import TableSource
@@ -128,6 +130,59 @@ def test_a_late_answer_is_looked_at_as_well():
     reply = bench.ask()
     assert reply is not None
     assert reply.answer == []
+
+
+@pytest.mark.parametrize("rtype", ["HTTPS", "SVCB"])
+@pytest.mark.parametrize(
+    ("parameters", "leads_inside"),
+    [
+        ("ipv4hint=198.51.100.1", False),
+        ("ipv4hint=127.0.0.2,192.168.1.1", False),
+        ("alpn=h2", False),
+        ("ipv4hint=198.51.100.1,127.0.0.1", True),
+        ("alpn=h2 port=8443 ipv4hint=10.0.0.9", True),
+        ("ipv4hint=198.51.100.1 ipv6hint=2001:db8::1,::1", True),
+        ("ipv6hint=::ffff:10.0.0.9", True),
+        ("ipv6hint=::ffff:198.51.100.1", False),
+    ],
+)
+def test_hints_are_addresses_as_well(rtype, parameters, leads_inside):
+    bench = edns_bench()
+    bench.resolver._is_inside = lambda address: (
+        rebinding.is_loopback(address) or rebinding.unmapped(address).startswith(OURS)
+    )
+    bench.ask("evil.test", rtype)
+    bench.answer(("evil.test.", 60, rtype, f"1 www.evil.test. {parameters}"))
+    kept = bench.ask("evil.test", rtype)
+    for reply in (bench.replies[-1], kept):
+        assert bool(reply.answer) is not leads_inside
+        assert [int(option.code) for option in reply.options] == [15] * leads_inside
+
+
+def test_an_alias_of_a_service_has_no_hints():
+    bench = edns_bench()
+    bench.ask("evil.test", "HTTPS")
+    bench.answer(("evil.test.", 60, "HTTPS", "0 www.evil.test."))
+    assert bench.replies[-1].answer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\1\0" + b"\0\6\0\0" + b"\0\4\0\4" + bytes([10, 0, 0, 9]),  # in a wrong order
+        b"\0\1\0" + (b"\0\4\0\4" + bytes([192, 0, 2, 1])) + (b"\0\4\0\4" + bytes([10, 0, 0, 9])),
+        b"\0\1\0" + b"\0\4\1\0" + bytes([10, 0, 0, 9]),  # cut off
+        b"\0\1\xc0\x0c" + b"\0\4\0\4" + bytes([10, 0, 0, 9]),  # a target that is compressed
+        b"\0\1\0" + b"\0\4\0\6" + bytes([10, 0, 0, 9]) + b"\0\0",  # an address and a half
+    ],
+)
+def test_hints_that_only_a_careless_client_reads_count_too(data):
+    assert bytes([10, 0, 0, 9]) in rebinding.hints_untrusted(data)
+
+
+@given(st.binary(max_size=300))
+def test_any_octets_may_stand_in_a_service_record(data):
+    assert all(len(address) in {4, 16} for address in rebinding.hints_untrusted(data))
 
 
 class Lookalike(TableSource):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from netagent.doctor.answers import Question, said_untrusted
 from netdns import constants as c
-from netdns import message, name, opaque
+from netdns import message, name, opaque, rebinding
 from netdns.errors import FormatError
 from netdns.resolver import Resolver, Transport
 from netdns.testing import TableSource
@@ -239,6 +239,43 @@ def test_a_client_that_takes_little_of_a_large_answer_costs_little():
         assert len(opaque.relay(answer, asking, age_s=1, limit_bytes=512, our_size_bytes=1232)) <= 512
 
     instructions_of(relay, most=5000)
+
+
+def test_hints_cost_what_their_octets_cost_and_their_number_is_bounded():
+    """In one record and in many, and with parameters of no octets at all."""
+    different = b"".join(struct.pack("!I", number) for number in range(15_000))
+    same_again = bytes([192, 0, 2, 1]) * 15_000
+
+    def parameter(data: bytes, key: int = 4) -> bytes:
+        return struct.pack("!HH", key, len(data)) + data
+
+    def answer(*data: bytes) -> bytes:
+        body = b"".join(record(pointer(12), b"\0\1\0" + one, c.HTTPS) for one in data)
+        return struct.pack("!HHHHHH", 1, RESPONSE, 1, len(data), 0, 0) + QUESTION + body
+
+    def read(payload: bytes) -> None:
+        with contextlib.suppress(FormatError):
+            answer, _ = opaque.answer_untrusted(payload, QUESTION, max_ttl_s=3600, max_negative_ttl_s=900)
+            assert len(answer.addresses) <= rebinding.MAX_HINTS
+
+    one_each = [parameter(different[4 * n : 4 * n + 4]) for n in range(2000)]
+    for payload in (
+        answer(parameter(different)),
+        answer(parameter(same_again)),
+        answer(parameter(b"", 4) * 15_000),
+        answer(parameter(b"", 9) * 15_000),
+        answer(*one_each),
+        answer(*[parameter(same_again[:4])] * 2000),
+    ):
+        assert len(payload) > 40_000
+        instructions_of(read, payload, most=2000 + PER_OCTET * len(payload))
+    for payload in (answer(parameter(different)), answer(*one_each)):
+        with pytest.raises(FormatError, match="hints"):
+            opaque.answer_untrusted(payload, QUESTION, max_ttl_s=3600, max_negative_ttl_s=900)
+    fits, _ = opaque.answer_untrusted(
+        answer(parameter(different[: 4 * rebinding.MAX_HINTS])), QUESTION, max_ttl_s=9, max_negative_ttl_s=9
+    )
+    assert len(fits.addresses) == rebinding.MAX_HINTS
 
 
 def test_the_counting_counts():

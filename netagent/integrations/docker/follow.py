@@ -4,6 +4,7 @@ Events are never believed further than "look at this container". What is read is
 doubled or late event costs time only, and after each reconnect all containers are looked at.
 
     a container's first program ends      its names go at once, whether or not dockerd lives (pidfd)
+    Docker does not tell of a container   it has no names at first, as it may have a health check; then it has them
     dockerd is away, no pidfd             a namespace without a process is a container that has ended
     Docker has an endpoint no more        and we have: detached (asked after each end of a container, and at connect)
 
@@ -33,11 +34,16 @@ from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.member import Member, Membership
 from netagent.log import Limited
+from netagent.model.ids import EndpointId
+from netagent.model.records import Health
 from netagent.registry.row import LocalEndpointRow, Stage
 
 RECONNECT_S = 0.5
 LOOK_S = 0.5
 """How often processes are looked for while Docker is away, and the membership for a change."""
+NOT_READ_S = 10.0
+"""So long does a container have no names because it may have a health check, while Docker does not tell: it answers
+about a container once it has started it, which takes seconds where volumes are slow."""
 SWEEP_APART_S = 0.3
 """Two hundred containers that end together are swept a few times, not two hundred."""
 INSPECTORS = 16
@@ -54,6 +60,8 @@ _FILTERS = {
 logger = logging.getLogger("netagent.integrations.docker")
 _limited = Limited(logger)
 _Identity = tuple[int, int]
+_Life = tuple[EndpointId, int]
+"""An endpoint in one namespace, by inode: in the next one Docker may have more to tell."""
 
 
 class Follower:
@@ -80,6 +88,10 @@ class Follower:
         self._sweep_wanted = trio.Event()
         self._watched: dict[_Identity, int] = {}
         """Namespace -> the process that is watched for it."""
+        self._unread_since: dict[_Life, float] = {}
+        """Published endpoints without names of which Docker has told nothing, on trio's clock."""
+        self._lives_read: set[_Life] = set()
+        """Published endpoints of which Docker has told."""
         self._nursery: trio.Nursery
         self.networks_changed = trio.Event()
         """Set, and replaced, when Docker's networks may have changed."""
@@ -117,6 +129,7 @@ class Follower:
                 self._look_when_wanted,
                 self._sweep_when_wanted,
                 self._look_for_processes,
+                self._look_for_unread,
                 self._notice_membership,
             ):
                 self._nursery.start_soon(task)
@@ -285,7 +298,13 @@ class Follower:
             if row is None:
                 said.append(_unknown(container, interface))
             elif row.stage is Stage.PUBLISHED:
-                await member.endpoints.change(row.endpoint_id, **facts.as_change(fields))
+                # Before it is told: what _show_unread has begun until now is done first, and it begins nothing more.
+                self._lives_read.add(_life_of(row))
+                try:
+                    await member.endpoints.change(row.endpoint_id, **facts.as_change(fields))
+                except (NetagentError, OSError):
+                    self._lives_read.discard(_life_of(row))
+                    raise
                 self._watch(container, row)
             elif container.sandbox_key and not self._arrivals.is_expected(interface.endpoint):
                 # The agent was restarted after Join.
@@ -297,6 +316,31 @@ class Follower:
                     )
                 )
         return said
+
+    async def _look_for_unread(self) -> None:
+        """A Docker whose API fails must not keep a container without names for good: its plug-in may work all the
+        same, and most containers have no check."""
+        while True:
+            await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            rows = {_life_of(row): row for row in self._rows()}
+            self._lives_read &= rows.keys()
+            unread = {life for life, row in rows.items() if row.health is Health.STARTING} - self._lives_read
+            self._unread_since = {life: self._unread_since.get(life, now) for life in unread}
+            for life, since in self._unread_since.items():
+                if now > since + NOT_READ_S:
+                    await self._show_unread(rows[life])
+
+    async def _show_unread(self, row: LocalEndpointRow) -> None:
+        member = self._member()
+        if member is None or _life_of(row) in self._lives_read:  # it was read while another one was shown
+            return
+        try:
+            await member.endpoints.change(row.endpoint_id, health=Health.UNKNOWN)
+        except (NetagentError, OSError) as error:
+            _limited.warning(row.origin, f"cannot give {row.name} its names yet: {error}")
+        else:
+            logger.warning("%s has its names, though Docker does not tell whether it is healthy", row.name)
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
@@ -388,6 +432,10 @@ class Follower:
         member = self._member()
         rows = [] if member is None else list(member.live.rows.values())
         return [row for row in rows if row.origin.startswith(ORIGIN_PREFIX) and row.stage is Stage.PUBLISHED]
+
+
+def _life_of(row: LocalEndpointRow) -> _Life:
+    return row.endpoint_id, row.netns_inode
 
 
 def _unknown(container: Container, interface: Interface) -> str:

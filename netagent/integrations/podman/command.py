@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
-from netagent.errors import FailedError
+from netagent.errors import FailedError, NetagentError
 from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
 from netagent.integrations.podman.report import (
@@ -30,6 +30,8 @@ DEADLINE_S = 10.0
 """For one run. A start that pulls no image is done in 2 s, and a lock is held no longer than that."""
 MAX_AT_ONCE = 50
 """Containers that one run inspects; the answer is some 15 kB for each."""
+MAX_IMAGES = 256
+"""Whose labels are remembered."""
 NO_SUCH = "no such container"
 _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 """What systemd told the agent, and Podman would take for its own."""
@@ -37,6 +39,10 @@ _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
 class Podman:
     """The program, and what it says. Every method may raise FailedError: it is not there, or refuses, or hangs."""
+
+    def __init__(self) -> None:
+        self._image_labels: dict[str, Mapping[str, str]] = {}
+        """Labels of ours that images have, by the image's id: an image of one id never changes."""
 
     async def networks(self) -> tuple[PodmanNetwork, ...]:
         """All of them."""
@@ -52,18 +58,46 @@ class Podman:
         await self._run("network", "rm", name)
 
     async def containers(self, ids: Sequence[str]) -> dict[str, Container]:
-        """By full id; those that don't exist are left out. At most MAX_AT_ONCE of the ids are looked at."""
-        text = await self._run("container", "inspect", *ids[:MAX_AT_ONCE], harmless=NO_SUCH)
-        found = {one.container_id: one for one in containers_untrusted(text)}
-        return {known: await self._without_image(one) for known, one in found.items()}
+        """By full id; those that don't exist are left out. At most MAX_AT_ONCE of the ids are looked at.
 
-    async def _without_image(self, container: Container) -> Container:
-        """Without those labels of ours that only its image has; most containers have none, and cost nothing."""
-        if not has_ours(container.labels) or not container.image:
+        One whose image can't be asked about has a `flaw`, and no labels.
+        """
+        text = await self._run("container", "inspect", *ids[:MAX_AT_ONCE], harmless=NO_SUCH)
+        listed = {one.container_id: one for one in containers_untrusted(text)}
+        until, failures = trio.current_time() + DEADLINE_S, dict[str, str]()
+        return {known: await self._without_image(one, until, failures) for known, one in listed.items()}
+
+    async def _without_image(self, container: Container, until: float, failures: dict[str, str]) -> Container:
+        """Without those labels of ours that only its image has; most containers have none, and cost nothing.
+
+        An image that can't be asked about is noted in `failures`, and asked about once for all containers of a batch;
+        after `until` no further one is.
+        """
+        image = container.image
+        if not has_ours(container.labels) or not image:
             return container
-        text = await self._run("image", "inspect", container.image)
-        image = image_labels_untrusted(text).get(container.image, {})
-        return dataclasses.replace(container, labels=without_image(container.labels, image))
+        if image not in self._image_labels and image not in failures:
+            if trio.current_time() > until:
+                failures[image] = f"`podman image inspect` takes longer than {DEADLINE_S:.0f} s"
+            else:
+                await self._read_image(image, failures)
+        if image in failures:
+            flaw = f"cannot tell the labels of container {container.name} from its image's: {failures[image]}"
+            return dataclasses.replace(container, labels={}, flaw=flaw)
+        return dataclasses.replace(
+            container, labels=without_image(container.labels, self._image_labels[image])
+        )
+
+    async def _read_image(self, image: str, failures: dict[str, str]) -> None:
+        try:
+            text = await self._run("image", "inspect", image)
+            labels = image_labels_untrusted(text).get(image, {})
+        except NetagentError as error:
+            failures[image] = str(error)
+            return
+        if len(self._image_labels) >= MAX_IMAGES:
+            del self._image_labels[next(iter(self._image_labels))]
+        self._image_labels[image] = {key: value for key, value in labels.items() if has_ours([key])}
 
     async def members(self, pod: str) -> tuple[str, ...]:
         """The ids of all containers of a pod, the infra container too."""

@@ -83,6 +83,8 @@ class Followed:
     alone_since: float = math.inf
     """Since when nobody is found in the namespace."""
     trouble: str = ""
+    flaws: int = 0
+    """How many times in a row Podman could not tell its labels from its image's."""
     folder_changed_at: int = 0
     """Of `container.folder`, when that was last looked at for members."""
     resolv_conf: tuple[int, float] = (0, 0.0)
@@ -246,6 +248,14 @@ class Follower:
         one.trouble = trouble
         if lives(container.pid, one.namespace):
             one.ask_at = trio.current_time() + RECHECK_S if one.trouble else math.inf
+        if (
+            container.flaw
+        ):  # its labels stay as they were told last; the longer it lasts, the less often Podman runs
+            _limited.warning(f"{container_id} image", container.flaw)
+            one.ask_at = trio.current_time() + min(ASK_AGAIN_S * 2**one.flaws, RECHECK_S)
+            one.flaws = min(one.flaws + 1, 8)
+            return
+        one.flaws = 0
         for row in rows:
             await _tell_labels(member, row, container)
 

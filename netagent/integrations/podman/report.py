@@ -42,6 +42,8 @@ class Container:
     """Podman's names of all its networks."""
     image: str = ""
     """The image's id."""
+    flaw: str = ""
+    """Why `labels` says nothing: Podman did not tell which of them are the image's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,70 @@ async def test_a_container_of_which_nothing_was_read_yet_has_no_names_until_it_i
         await until(lambda: is_shown(world, "web"), 5.0)
 
 
+def refusing(world, monkeypatch, refused):
+    """Docker's API fails where `refused` says so of the path; its plug-in works."""
+    answer = world.docker.answer
+
+    async def failing(method, asked, query, body):
+        if refused(asked):
+            raise EngineError("Docker's API is broken", status=500)
+        return await answer(method, asked, query, body)
+
+    monkeypatch.setattr(world.docker, "answer", failing)
+
+
+@virtual
+async def test_a_docker_that_tells_nothing_for_good_keeps_names_back_for_a_bounded_time(world, monkeypatch):
+    async with world.running():
+        await with_docker_network(world)
+        refusing(world, monkeypatch, lambda path: path.endswith("/json"))
+        await world.docker.run("web", "app")
+        assert not is_shown(world, "web")
+        before = trio.current_time()
+        await until(lambda: is_shown(world, "web"), follow.NOT_READ_S + 3 * follow.LOOK_S)
+        assert trio.current_time() - before > follow.NOT_READ_S - 2 * follow.LOOK_S
+        assert world.record("web").health is Health.UNKNOWN
+
+
+@virtual
+async def test_that_bound_counts_for_a_container_that_comes_again_too(world, monkeypatch):
+    """What was read before it was started again is of an earlier start."""
+    broken = []
+    refusing(world, monkeypatch, lambda path: broken and path.endswith("/json"))
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app", check=["CMD", "true"])
+        await world.docker.start(container_id)
+        world.docker.set_health(container_id, "healthy")
+        await until(lambda: is_shown(world, "web"))
+        broken.append(True)
+        for endpoint_id in world.docker.endpoints_of(container_id):
+            await world.docker.leave(endpoint_id)
+        await until(lambda: not is_shown(world, "web"))
+        await world.docker.start(container_id)
+        await until(lambda: world.record("web") is not None)
+        assert not is_shown(world, "web")
+        await until(lambda: is_shown(world, "web"), follow.NOT_READ_S + 3 * follow.LOOK_S)
+
+
+@virtual
+async def test_a_docker_that_tells_again_has_the_last_word(world, monkeypatch):
+    broken = [True]
+    refusing(world, monkeypatch, lambda path: broken and path.endswith("/json"))
+    async with world.running():
+        broken.clear()
+        await with_docker_network(world)
+        broken.append(True)
+        container_id = await world.docker.create("web", "app", check=["CMD", "true"])
+        await world.docker.start(container_id)
+        world.docker.set_health(container_id, "starting")
+        await until(lambda: is_shown(world, "web"), follow.NOT_READ_S + 3 * follow.LOOK_S)
+        broken.clear()
+        await until(lambda: not is_shown(world, "web"))
+        await trio.sleep(3 * follow.NOT_READ_S)
+        assert world.record("web").health is Health.STARTING
+
+
 @virtual
 async def test_labels_of_the_image_choose_nothing(world):
     async with world.running():

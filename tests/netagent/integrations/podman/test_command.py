@@ -7,6 +7,7 @@ import json
 
 import pytest
 import trio
+import trio.testing
 from fakes.podman import C1, C2
 
 from netagent.errors import FailedError, NetagentError
@@ -95,3 +96,99 @@ def test_a_host_without_podman_says_so(tmp_path, monkeypatch):
 def test_the_members_of_a_pod_are_ids(podman):
     podman(f"{C1}\n{C2}\n")
     assert run(Podman().members, "d" * 64) == (C1, C2)
+
+
+OURS = {"netagent.service": "shop"}
+
+
+class Images(Podman):
+    """Answers `inspect` of containers and images; `broken` images are refused."""
+
+    def __init__(self, images, containers):
+        super().__init__()
+        self.images, self.listed = images, containers
+        self.broken: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    async def _run(self, *words, harmless=""):
+        if words[0] == "container":
+            return json.dumps(
+                [
+                    {
+                        "Id": one,
+                        "Name": name,
+                        "State": {"Pid": 5},
+                        "Image": image,
+                        "Config": {"Labels": labels},
+                    }
+                    for one, (name, image, labels) in self.listed.items()
+                ]
+            ).encode()
+        self.asked.append(words[-1])
+        if words[-1] in self.broken:
+            raise FailedError(self.broken[words[-1]])
+        return json.dumps([{"Id": words[-1], "Labels": self.images[words[-1]]}]).encode()
+
+
+def test_an_image_is_asked_about_once():
+    podman = Images({"i1": OURS, "i2": {}}, {C1: ("web", "i1", OURS), C2: ("db", "i2", OURS)})
+    for _ in range(3):
+        found = run(podman.containers, [C1, C2])
+        assert found[C1].labels == {}, "its image's"
+        assert found[C2].labels == OURS, "its own"
+    assert podman.asked == ["i1", "i2"]
+
+
+def test_the_number_of_images_that_are_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(command, "MAX_IMAGES", 3)
+    podman = Images({f"i{n}": OURS for n in range(8)}, {})
+    for number in (*range(8), 7):
+        podman.listed = {C1: ("web", f"i{number}", OURS)}
+        assert run(podman.containers, [C1])[C1].labels == {}
+        assert len(podman._image_labels) <= 3
+    assert podman.asked == [f"i{n}" for n in range(8)]
+
+
+def test_an_image_that_can_not_be_asked_about_concerns_its_own_containers_only():
+    c3 = "c" * 64
+    podman = Images(
+        {"i1": {}, "i2": {}},
+        {C1: ("web", "i1", OURS), C2: ("db", "i2", OURS), c3: ("web2", "i1", OURS)},
+    )
+    podman.broken["i1"] = "`podman image inspect` refuses: database is locked"
+    found = run(podman.containers, [C1, C2, c3])
+    assert found.keys() == {C1, C2, c3}, "none is taken for one that does not exist"
+    assert (found[C2].labels, found[C2].flaw) == (OURS, "")
+    for one, name in ((C1, "web"), (c3, "web2")):
+        assert found[one].labels == {}
+        assert f"container {name} " in found[one].flaw
+        assert "database is locked" in found[one].flaw
+    assert podman.asked == ["i1", "i2"], "once in a batch, whatever becomes of it"
+    podman.broken.clear()
+    assert run(podman.containers, [C1])[C1].labels == OURS
+    assert podman.asked == ["i1", "i2", "i1"]
+
+
+def test_images_that_hang_do_not_add_up(monkeypatch):
+    """Fifty of them would keep all other containers waiting for minutes."""
+    ids = [f"{number:064x}" for number in range(command.MAX_AT_ONCE)]
+    podman = Images({}, {one: (f"n{one[-2:]}", f"i{one}", OURS) for one in ids})
+
+    async def hang(*words, harmless=""):
+        if words[0] == "container":
+            return await Images._run(podman, *words)
+        podman.asked.append(words[-1])
+        await trio.sleep(command.DEADLINE_S)
+        raise FailedError("`podman image inspect` did not end within 10 s")
+
+    monkeypatch.setattr(podman, "_run", hang)
+
+    async def main():
+        found = await podman.containers(ids)
+        assert all(one.flaw for one in found.values())
+        assert trio.current_time() - started <= 2 * command.DEADLINE_S
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    started = clock.current_time()
+    trio.run(main, clock=clock)
+    assert len(podman.asked) <= 2

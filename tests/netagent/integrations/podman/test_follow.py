@@ -17,6 +17,7 @@ from netagent.integrations.podman.follow import (
     ASK_AGAIN_S,
     LOOK_S,
     NOT_READ_S,
+    RECHECK_S,
     STARTING_S,
     UNSTARTED_S,
     Follower,
@@ -502,4 +503,31 @@ async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(namespaces
         this.podman.container_list[C1] = container(labels={"netagent.service": "shop"})
         this.podman.refusals.clear()
         await this.until(lambda: this.rows[0].service == "shop", ASK_AGAIN_S + 1)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_labels_that_can_not_be_told_from_the_images_are_learnt_later_and_all_else_at_once(
+    namespaces, proc, tmp_path
+):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(flaw="the image is locked", health_logs=(str(log),))
+        write_health(log, "healthy", 1)
+        await this.set_up()
+        await this.until(lambda: this.rows[0].health is Health.HEALTHY)
+        before = this.rows[0].service
+        asked = len(this.podman.asked)
+        await trio.sleep(300)
+        assert 300 / RECHECK_S <= len(this.podman.asked) - asked <= 300 / RECHECK_S + 6, "less and less often"
+        assert this.rows[0].service == before
+        this.podman.container_list[C1] = container(
+            labels={"netagent.service": "shop"}, health_logs=(str(log),)
+        )
+        await this.until(lambda: this.rows[0].service == "shop", RECHECK_S + 1)
+        asked = len(this.podman.asked)
+        await trio.sleep(300)
+        assert len(this.podman.asked) == asked
         nursery.cancel_scope.cancel()
