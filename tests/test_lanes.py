@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1] / ".ci" / "tests"
-SETTINGS = "[pytest]\nmarkers = lab\n  kernel\n  runtimes\n  interop\n  long\n"
+SETTINGS = "[pytest]\nmarkers = lab\n  boot\n  kernel\n  runtimes\n  interop\n  long\n"
 SUITE = """
+import os
 import pathlib
+import time
 import pytest
 
 HERE = pathlib.Path(__file__).parent
@@ -22,6 +24,15 @@ def fails_once(name):
     with tries.open("a") as file:
         file.write("x")
     assert tries.stat().st_size > 1
+
+def meets(*others):
+    lane = min({{"lab", "kernel", "others"}} - {{*others}})
+    (HERE / f"{{lane}}-is-here").touch()
+    until = time.monotonic() + 60
+    while not all((HERE / f"{{other}}-is-here").exists() for other in others):
+        assert time.monotonic() < until, "alone"
+        time.sleep(0.01)
+    (HERE / f"{{lane}}-nice").write_text(str(os.nice(0)))
 
 @pytest.mark.lab
 def test_of_lab():
@@ -65,6 +76,24 @@ def test_all_that_pass_need_no_words(tmp_path: Path) -> None:
     assert status == 0
     assert output.count("1 passed") == 3
     assert "==" not in output
+
+
+def test_the_lanes_run_at_once_and_what_computes_leaves_the_processors_to_the_others(tmp_path: Path) -> None:
+    lab, kernel, others = ("meets('kernel', 'others')", "meets('lab', 'others')", "meets('lab', 'kernel')")
+    status, output = _run(tmp_path, lab=lab, kernel=kernel, others=others)
+    assert status == 0, output
+    niceness = {name: int((tmp_path / f"{name}-nice").read_text()) for name in ("lab", "kernel", "others")}
+    assert niceness["lab"] == niceness["kernel"] == os.nice(0)
+    assert niceness["others"] == min(os.nice(0) + 10, 19)
+
+
+def test_each_test_belongs_to_one_group(tmp_path: Path) -> None:
+    """Also one of a host that boots, which is of the lab as well."""
+    both = "pass\n\n@pytest.mark.boot\n@pytest.mark.lab\ndef test_of_boot():\n    fails_once('boot')"
+    status, output = _run(tmp_path, lab=both)
+    assert status == 0, output
+    assert (tmp_path / "boot").stat().st_size == 2, "once, and once more alone"
+    assert output.splitlines()[-1] == "test_suite.py::test_of_boot"
 
 
 def test_what_passes_alone_is_named_and_forgiven(tmp_path: Path) -> None:
