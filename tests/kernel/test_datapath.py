@@ -27,6 +27,7 @@ from kernel.overlay import (
     wait_until,
 )
 
+from netagent.datapath import schedule
 from netagent.datapath.desired import NetworkInput
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
@@ -361,10 +362,10 @@ def test_a_thousand_endpoints_in_one_change(
 
 
 def test_ten_thousand_endpoints_are_programmed_in_pieces(
-    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written at once, read again, and damaged in one entry. `benchmarks/programming.py` tells how long a piece
-    takes; here it's only not the whole, which takes half a second of CPU."""
+    takes; here it is only a small part of the whole, whatever that costs on this machine at this moment."""
     base = seen_from_elsewhere(endpoint(3, namespaces("c1")), "192.0.2.2")
     remotes = tuple(
         replace(
@@ -376,6 +377,8 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
     )
     blocks: list[float] = []
     interval_s = 4.0
+    # A long look makes the pause before the next one longer, to a minute; here not.
+    monkeypatch.setattr(schedule, "WHOLE_MAX_S", interval_s)
 
     async def tick() -> None:
         while True:
@@ -398,6 +401,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
             with trio.fail_after(20):
                 await h1.reconciler.wait_programmed(10)
             assert h1.reconciler.status().entries == 40_000
+            written_s, longest_s = sum(blocks), max(blocks)
             for command in (
                 f"bridge fdb del 02:0b:00:00:10:10 dev {TUNNEL} self",
                 f"bridge fdb del 02:0b:00:00:10:10 dev {TUNNEL} master",
@@ -414,10 +418,12 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
                     "one entry costs no look at all, but for the timer's"
                 )
             whole = h1.reconciler.status().looked_at
-            # A long look makes the pause before the next one longer, to a minute at most.
-            await wait_until(lambda: h1.reconciler.status().looked_at > whole, "the timer looks at all", 65)
+            await wait_until(lambda: h1.reconciler.status().looked_at > whole, "the timer looks at all", 20)
             nursery.cancel_scope.cancel()
             assert h1.reconciler.status().drift == {"entry-deleted": 3}
-            assert max(blocks) < 0.1
+            print(
+                f"written in {written_s:.3f} s of CPU; at most {longest_s:.3f} s, {max(blocks):.3f} s at a time"
+            )
+            assert max(blocks) < written_s / 5
 
     trio.run(main)
