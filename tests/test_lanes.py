@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1] / ".ci" / "tests"
-SETTINGS = "[pytest]\nmarkers = lab\n  kernel\n  runtimes\n  interop\n  long\n"
+SETTINGS = "[pytest]\nmarkers = lab\n  boot\n  kernel\n  runtimes\n  interop\n  long\n"
+MEETING = ("lab", "kernel", "boot", "others")
 SUITE = """
+import os
 import pathlib
+import time
 import pytest
 
 HERE = pathlib.Path(__file__).parent
@@ -22,6 +25,14 @@ def fails_once(name):
     with tries.open("a") as file:
         file.write("x")
     assert tries.stat().st_size > 1
+
+def meets(name, *others):
+    (HERE / f"{{name}}-is-here").touch()
+    until = time.monotonic() + 60
+    while not all((HERE / f"{{other}}-is-here").exists() for other in others):
+        assert time.monotonic() < until, "alone"
+        time.sleep(0.01)
+    (HERE / f"{{name}}-nice").write_text(str(os.nice(0)))
 
 @pytest.mark.lab
 def test_of_lab():
@@ -65,6 +76,25 @@ def test_all_that_pass_need_no_words(tmp_path: Path) -> None:
     assert status == 0
     assert output.count("1 passed") == 3
     assert "==" not in output
+
+
+def test_the_lanes_run_at_once_and_what_computes_leaves_the_processors_to_the_others(tmp_path: Path) -> None:
+    boot = "\n\n@pytest.mark.boot\n@pytest.mark.lab\ndef test_of_boot():\n    meets('boot', 'lab', 'kernel')"
+    lab, kernel = ("meets('lab', 'kernel', 'boot')" + boot, "meets('kernel', 'lab', 'boot')")
+    status, output = _run(tmp_path, lab=lab, kernel=kernel, others="meets('others')")
+    assert status == 0, output
+    niceness = {name: int((tmp_path / f"{name}-nice").read_text()) for name in MEETING}
+    assert {niceness[name] for name in ("lab", "kernel", "boot")} == {os.nice(0)}
+    assert niceness["others"] == min(os.nice(0) + 10, 19)
+
+
+def test_each_test_belongs_to_one_group(tmp_path: Path) -> None:
+    """Also one of a host that boots, which is of the lab as well."""
+    both = "pass\n\n@pytest.mark.boot\n@pytest.mark.lab\ndef test_of_boot():\n    fails_once('boot')"
+    status, output = _run(tmp_path, lab=both)
+    assert status == 0, output
+    assert (tmp_path / "boot").stat().st_size == 2, "once, and once more alone"
+    assert output.splitlines()[-1] == "test_suite.py::test_of_boot"
 
 
 def test_what_passes_alone_is_named_and_forgiven(tmp_path: Path) -> None:

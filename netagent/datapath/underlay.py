@@ -74,7 +74,8 @@ def require_devices(uplinks: Uplinks, devices: Sequence[str]) -> None:
 
 
 async def host_routes(netlink: Netlink) -> tuple[str, ...]:
-    """The CIDRs that the host reaches by devices that are not ours, sorted. Default routes are not among them."""
+    """The CIDRs that the host reaches by devices that are not ours, by their addresses, IPv4 first; without default
+    routes."""
     routes = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in await netlink.dump(Request(RTM_GETROUTE, 0, route_request_body(family))):

@@ -65,14 +65,19 @@ class OwnHost:
             await self.publish()
 
     async def move(self, underlay: str) -> None:
-        """Others reach this host there from now on."""
+        """Others reach this host there from now on. If the record can't be written now, `run` tries again soon."""
         self.base = replace(self.base, underlay=underlay)
-        await self.publish()
+        try:
+            await self.publish()
+        except BaseException:
+            self._due.set()
+            raise
 
     async def publish(self) -> None:
         """Once, if the record is different from the last one."""
         routes = await self.routes()
-        record = replace(self.base, going_down=self.is_away, routes=routes[:MAX_ROUTES])
+        # Records have lists in the order of their texts, which is another one than that of the addresses.
+        record = replace(self.base, going_down=self.is_away, routes=tuple(sorted(routes[:MAX_ROUTES])))
         known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
         if record not in known:
             await self.publisher.put(record)

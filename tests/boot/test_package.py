@@ -10,7 +10,7 @@ import pytest
 from boot.machine import ROOT
 from boot.test_systemd import hosts
 
-pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lab, pytest.mark.boot, pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def test_the_package_comes_runs_is_upgraded_and_goes(tmp_path: Path) -> None:

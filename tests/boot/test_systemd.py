@@ -20,7 +20,7 @@ from lab.harness import Cluster
 from netlab.lab import Lab
 from netlab.topology import of_hosts
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.boot]
 
 KNOWN_S = 15.0
 """A bound on the other host knowing what has changed; it takes some 10 ms, and a second for what has ended."""

@@ -364,7 +364,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     """Written at once, read again, and damaged in one entry. `benchmarks/programming.py` tells how long a piece
-    takes; here it's only not the whole, which takes half a second of CPU."""
+    takes; here it is only a small part of the whole, whatever that costs on this machine at this moment."""
     base = seen_from_elsewhere(endpoint(3, namespaces("c1")), "192.0.2.2")
     remotes = tuple(
         replace(
@@ -398,6 +398,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
             with trio.fail_after(20):
                 await h1.reconciler.wait_programmed(10)
             assert h1.reconciler.status().entries == 40_000
+            written_s, longest_s = sum(blocks), max(blocks)
             for command in (
                 f"bridge fdb del 02:0b:00:00:10:10 dev {TUNNEL} self",
                 f"bridge fdb del 02:0b:00:00:10:10 dev {TUNNEL} master",
@@ -407,17 +408,22 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
                 repaired = h1.reconciler.status().drift.get("entry-deleted", 0) + 1
                 h1.namespace.run(command)
                 await wait_until(
-                    lambda n=repaired: h1.reconciler.status().drift.get("entry-deleted") == n, command, 2.0
+                    lambda n=repaired: h1.reconciler.status().drift.get("entry-deleted") == n, command, 5.0
                 )
                 since_s = h1.reconciler.status().looked_at - whole
                 assert since_s == 0 or since_s >= interval_s, (
                     "one entry costs no look at all, but for the timer's"
                 )
             whole = h1.reconciler.status().looked_at
-            # A long look makes the pause before the next one longer, to a minute at most.
-            await wait_until(lambda: h1.reconciler.status().looked_at > whole, "the timer looks at all", 65)
+            # After a long look the timer pauses for up to a minute (test_schedule.py), which is over now.
+            h1.reconciler._schedule.whole_at = h1.reconciler._schedule.look_at = trio.current_time()
+            h1.reconciler._schedule.woken.set()
+            await wait_until(lambda: h1.reconciler.status().looked_at > whole, "the timer looks at all", 20)
             nursery.cancel_scope.cancel()
             assert h1.reconciler.status().drift == {"entry-deleted": 3}
-            assert max(blocks) < 0.1
+            print(
+                f"written in {written_s:.3f} s of CPU; at most {longest_s:.3f} s, {max(blocks):.3f} s at a time"
+            )
+            assert max(blocks) < written_s / 5
 
     trio.run(main)

@@ -84,6 +84,15 @@ class Cluster:
         )
         return answer
 
+    def remove(self, *names: str) -> None:
+        """Containers in good order; back when no host has anything of them any more."""
+        for name in names:
+            self.lab.remove_container(name)
+        for host in self.hosts:
+            self.wait(
+                lambda h=host: not {*names} & {*self.endpoint_names(h)}, 10.0, f"{host} keeps one of {names}"
+            )
+
     def inside(self, container: str, *argv: str, timeout_s: float = 30.0) -> Finished:
         return self.lab.container(container).run(argv, timeout_s=timeout_s)
 

@@ -30,9 +30,11 @@ UNBOUND_SOCKETS = {"agent": 1, "resolver": 0}
 START_S = 10.0
 """A resolver process is ready 0.3 s after its start, on a busy machine later."""
 MAX_FDS_BESIDE_SANDBOXES = 48
-"""An agent at rest has 38, a resolver process 12; room for connections that come and go."""
+"""An agent at rest has 40, a resolver process 12; room for connections that come and go."""
 FDS_OF_A_SANDBOX = {"agent": 5, "resolver": 3}
 """Both have its two sockets and what leads to them; the agent also watches its interfaces and their settings."""
+FDS_OF_AN_ENDPOINT = {"agent": 2, "resolver": 0}
+"""The agent holds two settings of each interface."""
 JOURNAL = """
 import json, sqlite3
 base = sqlite3.connect("file:/var/lib/netagent/state.db?mode=ro", uri=True)
@@ -359,8 +361,9 @@ def _sandbox_flaws(one: Picture) -> Iterator[str]:
     for what, process in one.processes.items():
         if len(process.sockets - sockets) > UNBOUND_SOCKETS[what]:
             yield f"the {what} holds {len(process.sockets - sockets)} sockets in namespaces that are gone"
-        if process.fds > MAX_FDS_BESIDE_SANDBOXES + FDS_OF_A_SANDBOX[what] * boxes:
-            yield f"the {what} has {process.fds} open files for {boxes} sandboxes"
+        held = FDS_OF_A_SANDBOX[what] * boxes + FDS_OF_AN_ENDPOINT[what] * len(one.local)
+        if process.fds > MAX_FDS_BESIDE_SANDBOXES + held:
+            yield f"the {what} has {process.fds} open files for {len(one.local)} endpoints of {boxes} sandboxes"
 
 
 def _difference(what: str, found: Iterable[Any], wanted: Iterable[Any]) -> Iterator[str]:

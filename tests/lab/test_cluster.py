@@ -217,7 +217,9 @@ def test_scenario_27_leave_gives_back_the_space_and_the_names(app: Cluster) -> N
 
 
 @pytest.mark.parametrize("port", [7956, 7957])
-def test_random_bytes_on_the_ports_change_nothing_and_are_counted(app: Cluster, port: int) -> None:
+def test_random_bytes_on_the_ports_change_nothing_and_are_counted(lasting: Cluster, port: int) -> None:
+    app = lasting
+
     def refused() -> int:
         return sum(app.netagent("h1", "status")["refused"].values())
 
@@ -229,7 +231,9 @@ def test_random_bytes_on_the_ports_change_nothing_and_are_counted(app: Cluster, 
     assert app.traces() == before
 
 
-def test_random_bytes_to_the_resolver_change_nothing_and_are_counted(app: Cluster) -> None:
+def test_random_bytes_to_the_resolver_change_nothing_and_are_counted(lasting: Cluster) -> None:
+    app = lasting
+
     def refused() -> int:
         return sum(app.netagent("h1", "status")["refused"].values())
 
@@ -241,7 +245,8 @@ def test_random_bytes_to_the_resolver_change_nothing_and_are_counted(app: Cluste
     assert app.traces() == before
 
 
-def test_a_second_agent_on_a_host_is_refused(app: Cluster) -> None:
+def test_a_second_agent_on_a_host_is_refused(lasting: Cluster) -> None:
+    app = lasting
     second = app.try_netagent("h1", "agent")
     assert second.status == 4
     assert app.agents("h2")["h1"] == "alive"

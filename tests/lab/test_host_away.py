@@ -62,7 +62,7 @@ def test_scenario_19_a_host_without_power_is_hidden_and_comes_back_by_itself(app
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("blocked_s", [30.0, pytest.param(600.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("blocked_s", [15.0, pytest.param(600.0, marks=pytest.mark.long)])
 def test_blocked_gossip_ports_hide_nobody(app: Cluster, blocked_s: float) -> None:
     for number in (1, 2, 3):
         app.attach(f"h{number}", f"echo-{number}", command=("python3", STREAM, "serve"))

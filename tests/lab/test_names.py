@@ -17,7 +17,8 @@ from netlab import programs
 pytestmark = pytest.mark.lab
 
 
-def test_every_form_of_the_name_works(app: Cluster) -> None:
+def test_every_form_of_the_name_works(lasting: Cluster) -> None:
+    app = lasting
     addresses = sorted(app.attach("h2", "db-2", "--service", "db")["addresses"])
     app.attach("h3", "client", "--link", "db:database")
     for name in (
@@ -37,9 +38,11 @@ def test_every_form_of_the_name_works(app: Cluster) -> None:
     v4 = next(address for address in addresses if ":" not in address)
     reverse = app.inside("client", "dig", "+short", "-x", v4).stdout.strip()
     assert reverse == "db-2.h2.app.mesh.internal."
+    app.remove("client", "db-2")
 
 
-def test_scenario_02_replicas_share_a_name_and_clients_spread_over_them(app: Cluster) -> None:
+def test_scenario_02_replicas_share_a_name_and_clients_spread_over_them(lasting: Cluster) -> None:
+    app = lasting
     replicas = [app.attach(host, f"web-{host}", "--service", "web")["addresses"] for host in app.hosts]
     four, six = (sorted(addresses[family] for addresses in replicas) for family in (0, 1))
     app.wait(lambda: app.ask("c1", "web").data == four, 1.0, "not all replicas are known")
@@ -52,9 +55,11 @@ def test_scenario_02_replicas_share_a_name_and_clients_spread_over_them(app: Clu
     lookup = "import socket; print(socket.create_connection.__name__, socket.getaddrinfo('web', 80)[0][4][0])"
     chosen = {app.inside("c1", "python3", "-c", lookup).stdout for _ in range(30)}
     assert len(chosen) == 3, "what an ordinary program tries first is not always the same replica"
+    app.remove(*(f"web-{host}" for host in app.hosts))
 
 
-def test_links_come_and_go(app: Cluster) -> None:
+def test_links_come_and_go(lasting: Cluster) -> None:
+    app = lasting
     app.netagent("h1", "link", "c1", "c2:database")
     assert app.answers("c1", "database") == app.answers("c3", "c2") != []
     app.netagent("h1", "link", "c1", "c2:database")
@@ -63,7 +68,8 @@ def test_links_come_and_go(app: Cluster) -> None:
     assert app.try_netagent("h1", "unlink", "c1", "c2:database").status == 1
 
 
-def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_that(app: Cluster) -> None:
+def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_that(lasting: Cluster) -> None:
+    app = lasting
     before = state_inside(app, "c1")
     app.netagent("h2", "network", "create", "back")
     app.netagent("h1", "network", "connect", "back", "c1")
@@ -90,6 +96,8 @@ def test_scenario_04_detaching_from_one_of_two_networks_takes_only_what_is_of_th
         addresses = app.answers(one, other)
         assert len(addresses) == 2
         assert all(app.pings(one, address) for address in addresses)
+    app.remove("store")
+    app.netagent("h1", "network", "rm", "back")
 
 
 def state_inside(cluster: Cluster, container: str) -> tuple[list[str], ...]:
@@ -133,7 +141,8 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
         app.wait(lambda r=rtype: app.ask("c1", "both", r).status == "NXDOMAIN", 1.0, "one family stays")
 
 
-def test_other_names_are_forwarded_to_the_hosts_servers(app: Cluster) -> None:
+def test_other_names_are_forwarded_to_the_hosts_servers(lasting: Cluster) -> None:
+    app = lasting
     fabric = ["ip", "netns", "exec", f"{app.lab.folder.name}-fabric"]
     server = [sys.executable, str(Path(__file__).with_name("upstream.py")), "192.0.2.254"]
     with programs.started([*fabric, *server]):

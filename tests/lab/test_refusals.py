@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from typing import Any
@@ -25,9 +25,17 @@ REACHED_S = 1.0
 
 
 @pytest.fixture
-def refused(app: Cluster) -> Callable[..., str]:
+def bare(lasting: Cluster) -> Iterator[None]:
+    """A container `bare` on h1, in no network."""
+    lasting.lab.add_container("bare", "h1", [])
+    yield
+    lasting.lab.remove_container("bare", kill=True)
+
+
+@pytest.fixture
+def refused(lasting: Cluster, bare: None) -> Callable[..., str]:
     """Runs a command that must be refused with this status, checks that it left no trace, returns its complaint."""
-    app.lab.add_container("bare", "h1", [])
+    app = lasting
     before: dict[str, Any] = {}
 
     def run(status: int, host: str, *arguments: str) -> str:
@@ -66,18 +74,21 @@ def attach(target: str, *options: str) -> tuple[str, ...]:
     return ("attach", target, "--network", "app", *options)
 
 
-def test_the_same_subnet_twice(app: Cluster, refused: Callable[..., str]) -> None:
+def test_the_same_subnet_twice(lasting: Cluster, refused: Callable[..., str]) -> None:
+    app = lasting
     app.netagent("h1", "network", "create", "back", "--subnet", "10.77.0.0/24")
     for host in ("h1", "h2"):
         said = refused(4, host, "network", "create", "other", "--subnet", "10.77.0.0/24")
         assert "10.77.0.0/24" in said
         assert "back" in said
     refused(4, "h3", "network", "create", "other", "--subnet", "10.77.0.128/25")
+    app.netagent("h1", "network", "rm", "back")
 
 
 def test_scenario_35_a_subnet_that_overlaps_a_route_of_any_host(
-    app: Cluster, refused: Callable[..., str]
+    lasting: Cluster, refused: Callable[..., str]
 ) -> None:
+    app = lasting
     app.lab.host("h2").must(["ip", "route", "add", "10.200.0.0/16", "via", "192.0.2.254"])
     said = ""
 
@@ -94,6 +105,7 @@ def test_scenario_35_a_subnet_that_overlaps_a_route_of_any_host(
     assert "h2" in said
     refused(4, "h2", "network", "create", "other", "--subnet", "10.200.7.0/24")
     refused(4, "h3", "network", "create", "other", "--subnet", "192.0.2.0/25")
+    app.lab.host("h2").must(["ip", "route", "del", "10.200.0.0/16"])
 
 
 def test_scenario_30_a_full_subnet(app: Cluster) -> None:
@@ -120,7 +132,7 @@ def test_scenario_30_a_full_subnet(app: Cluster) -> None:
     assert app.netagent("h2", *late)["addresses"], "it asks h3, which has one address that is free"
 
 
-def test_names_that_are_unknown_or_taken(app: Cluster, refused: Callable[..., str]) -> None:
+def test_names_that_are_unknown_or_taken(refused: Callable[..., str]) -> None:
     assert "nowhere" in refused(1, "h1", "attach", "netns:bare", "--network", "nowhere", "--name", "bare")
     said = refused(4, "h1", *attach("netns:bare", "--name", "c1"))
     assert "c1" in said
@@ -131,8 +143,9 @@ def test_names_that_are_unknown_or_taken(app: Cluster, refused: Callable[..., st
     refused(1, "h1", "detach", "nothing-of-that-name")
 
 
-def test_scenario_34_static_address_and_mac(app: Cluster, refused: Callable[..., str]) -> None:
+def test_scenario_34_static_address_and_mac(lasting: Cluster, refused: Callable[..., str]) -> None:
     """In use: refused with the owner named. Else granted, kept over restarts, and moved between hosts at once."""
+    app = lasting
     c2 = {one["name"]: one for one in app.netagent("h2", "endpoints")}["c2"]
     for host, container in (("h1", "c1"), ("h2", "c2")):
         for address in app.answers("c1", container):
@@ -176,10 +189,13 @@ def test_scenario_34_static_address_and_mac(app: Cluster, refused: Callable[...,
     app.wait(lambda: "moved" not in app.endpoint_names("h2"), REACHED_S, "h2 does not hear that it is free")
     app.netagent("h2", *attach("netns:moved2", "--name", "moved", *fixed))
     assert_has("h2", "moved2", "moved.h2.app.mesh.internal")
+    app.netagent("h2", "detach", "moved")
+    for made in ("moved", "moved2", "bare3"):
+        app.lab.remove_container(made, kill=True)
 
 
-def test_bad_words_are_refused_before_anything_is_done(app: Cluster) -> None:
-    app.lab.add_container("bare", "h1", [])
+def test_bad_words_are_refused_before_anything_is_done(lasting: Cluster, bare: None) -> None:
+    app = lasting
     before = settled(app)
     for name in ("Upper", "-dash", "under_", "dot.ted", "x" * 64, "", "späße", "a b", "a\nb", "../up"):
         if name:  # an empty option is one not given

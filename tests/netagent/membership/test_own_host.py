@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 import trio
 from fakes.agent_host import AgentHost
@@ -9,10 +11,10 @@ from fakes.registry import H1, H2, H3, Writer, host
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
-from netagent.membership.own_host import LOOK_S, MAX_ROUTES, OwnHost, host_record, version_of_others
+from netagent.membership.own_host import LOOK_S, MAX_ROUTES, RETRY_S, OwnHost, host_record, version_of_others
 from netagent.model.ids import ClusterId
 from netagent.registry.view import RegistryView
-from netgossip.types import Member, MemberState
+from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 
 class Routes:
@@ -42,6 +44,46 @@ async def test_it_is_written_when_it_changes_and_only_then():
         routes.now = tuple(sorted(f"10.{n // 256}.{n % 256}.0/24" for n in range(2 * MAX_ROUTES)))
         await trio.sleep(2 * LOOK_S)
         assert one.live.view.hosts[one.host_id].record.routes == routes.now[:MAX_ROUTES]
+        nursery.cancel_scope.cancel()
+
+
+ROUTES = {
+    "10.9.0.0/16",
+    "10.10.0.0/16",
+    "10.10.0.0/24",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "2001:db8::/64",
+    "2001:db8:0:1::/64",
+}
+
+
+@virtual
+async def test_whatever_order_its_routes_come_in_they_are_told():
+    """The kernel's order and that of the addresses are not that of a record, which is that of the texts."""
+    one, routes, own = own_host()
+    by_address = sorted(map(ip_network, ROUTES), key=lambda n: (n.version, int(n[0]), n.prefixlen))
+    routes.now = tuple(map(str, by_address))
+    assert list(routes.now) != sorted(routes.now)
+    await own.publish()
+    (record,) = one.live.view.records_of(one.host_id, CLUSTER_SCOPE)
+    assert set(record.routes) == ROUTES
+    await own.publish()
+    assert len(one.node.heard) == 1, "the same again"
+
+
+@virtual
+async def test_a_move_that_could_not_be_told_is_told_soon():
+    one, routes, own = own_host()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        await trio.sleep(LOOK_S + 1)  # `run` has just looked
+        routes.error = OSError("netlink")
+        with pytest.raises(OSError, match="netlink"):
+            await own.move("192.0.2.77")
+        routes.error = None
+        await trio.sleep(2 * RETRY_S)
+        assert one.live.view.hosts[one.host_id].address == "192.0.2.77"
         nursery.cancel_scope.cancel()
 
 
