@@ -44,9 +44,9 @@ from netagent.names.table import (  # noqa: E402
     EndpointRow,
     HostRow,
     Key,
-    Kind,
     NetworkRow,
     Row,
+    RowKind,
     SettingsRow,
     Subnet,
 )
@@ -99,9 +99,9 @@ def table_of(count: int) -> dict[Key, Row]:
     network = NetworkId("a" * 32)
     table: dict[Key, Row] = {
         SETTINGS_KEY: SettingsRow("mesh.internal"),
-        (Kind.HOST, "h"): HostRow("h1", bytes([192, 0, 2, 1])),
-        (Kind.NETWORK, network): NetworkRow("app", (Subnet(bytes([10, 160, 0, 0]), 20),)),
-        (Kind.SANDBOX, "c"): Sandbox(sandbox_id=SandboxId("c"), networks=(network,)),
+        (RowKind.HOST, "h"): HostRow("h1", bytes([192, 0, 2, 1])),
+        (RowKind.NETWORK, network): NetworkRow("app", (Subnet(bytes([10, 160, 0, 0]), 20),)),
+        (RowKind.SANDBOX, "c"): Sandbox(sandbox_id=SandboxId("c"), networks=(network,)),
     }
     for number, text in enumerate(local_names(count)):
         four, six = addresses_of(number)
@@ -115,7 +115,7 @@ def table_of(count: int) -> dict[Key, Row]:
             addresses=(socket.inet_pton(socket.AF_INET, four), socket.inet_pton(socket.AF_INET6, six)),
             ports=(),
         )
-        table[Kind.ENDPOINT, row.endpoint_id] = row
+        table[RowKind.ENDPOINT, row.endpoint_id] = row
     return table
 
 

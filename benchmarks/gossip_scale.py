@@ -33,8 +33,8 @@ from netgossip.node import GossipNode
 from netgossip.parts import Assembly
 from netgossip.record_wire import (
     ASSEMBLED_BYTES,
-    Ack,
     Delta,
+    DeltaAck,
     Hello,
     Message,
     Part,
@@ -136,8 +136,8 @@ class Peers:
             is_due = self.owner.next_deadline() <= self.now
             if is_due:
                 self._call(lambda: self.owner.handle_deadline(self.now))
-            if self.owner.is_behind:
-                self._call(self.owner.take_piece)
+            if self.owner.has_pending_work:
+                self._call(self.owner.run_step)
             elif is_due:
                 continue
             elif self.waiting:
@@ -207,7 +207,7 @@ class Peers:
             case Delta(scope=scope, epoch=epoch, head=head, entries=entries):
                 self.deltas += 1
                 self.entries += len(entries)
-                return [Ack(scope, True, Version(epoch, head), Version(0, 0))]
+                return [DeltaAck(scope, True, Version(epoch, head), Version(0, 0))]
         return []
 
 

@@ -53,7 +53,7 @@ from netagent.datapath.netlink import Netlink, open_notification_socket, open_so
 from netagent.datapath.operations import EntryOperation
 from netagent.datapath.plan import plan
 from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.state import DesiredChange, KernelState
 from netagent.datapath.uplink import Underlay
 from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
@@ -61,7 +61,7 @@ from netagent.memory import keep_collections_short
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.pieces import turn
-from netagent.service import Service
+from netagent.service import AgentCommands
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.identity import Identity
 from netgossip.types import EntriesChanged
@@ -104,20 +104,20 @@ async def measure_reconciler(count: int) -> float:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_collections_short)
         nursery.start_soon(reconciler.run)
-        reconciler.set_desired(Wanted(bare), 1)
+        reconciler.set_desired(DesiredChange(bare), 1)
         await reconciler.wait_programmed(1)
         nursery.start_soon(ticks.run)
         await trio.sleep(0.1)
         await ticks.taken()
         began_s, cpu_s = time.monotonic(), time.thread_time()
-        reconciler.set_desired(Wanted(state), 2)
+        reconciler.set_desired(DesiredChange(state), 2)
         await reconciler.wait_programmed(2)
         took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
         print(
             f"reconciler alone: {state.entry_count} entries in {took_s:.2f} s ({cpu_s:.2f} s CPU): "
             f"{state.entry_count / took_s:,.0f} a second; {await ticks.taken()}"
         )
-        reconciler.set_desired(Wanted(KernelState()), 3)
+        reconciler.set_desired(DesiredChange(KernelState()), 3)
         await reconciler.wait_programmed(3)
         nursery.cancel_scope.cancel()
     netlink.close()
@@ -170,7 +170,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         identity=Identity(b"1" * 32),
         state=state,
         underlay=Underlay(ADDRESS, "up0", 1500),
-        ways_out=lambda: frozenset({"up0"}),
+        egress_interfaces=lambda: frozenset({"up0"}),
         find_drops=no_drops,
         runtimes=HostTargets(),
     )
@@ -254,7 +254,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
 async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
     """Each is one step of the gossip; others run between two."""
     for event in events:
-        cluster.gossip.inbox.handle((event,))
+        cluster.gossip.event_queue.handle((event,))
         await trio.lowlevel.checkpoint()
     await cluster.following.projection.wait_followed(cluster.live.revision)
 
@@ -265,7 +265,7 @@ async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size:
     began_s = time.monotonic()
     for event in events:
         async with turn():  # as the gossip's driver does with what a stream brings
-            cluster.gossip.inbox.handle((event,))
+            cluster.gossip.event_queue.handle((event,))
     await cluster.following.projection.wait_programmed(cluster.live.revision)
     took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
     entries = cluster.kernel.reconciler.status().entries - before
@@ -283,7 +283,7 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
         (event,) = elsewhere.endpoints(range(number, number + 1))
         await trio.sleep(0.1)
         began_s, cpu_s = time.monotonic(), time.thread_time()
-        cluster.gossip.inbox.handle((event,))
+        cluster.gossip.event_queue.handle((event,))
         await cluster.following.projection.wait_programmed(cluster.live.revision)
         kernel_s.append(time.monotonic() - began_s)
         await cluster.following.projection.wait_followed(cluster.live.revision)
@@ -297,7 +297,7 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
 
 async def measure_question(cluster: Cluster, path: str, query: str = "") -> None:
     """One that is answered with all endpoints, or looks at all of them; as the command line asks it."""
-    app = build_app(Service(cast("Agent", SimpleNamespace(member=lambda: cluster))))
+    app = build_app(AgentCommands(cast("Agent", SimpleNamespace(member=lambda: cluster))))
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
     size_bytes = 0
 
@@ -313,7 +313,7 @@ async def measure_question(cluster: Cluster, path: str, query: str = "") -> None
 
 async def measure_leaving(cluster: Cluster, elsewhere: Elsewhere) -> None:
     """The network is removed, its last endpoint here is detached, and nothing of it stays."""
-    cluster.gossip.inbox.handle((elsewhere.removal(),))
+    cluster.gossip.event_queue.handle((elsewhere.removal(),))
     began_s = time.monotonic()
     for endpoint_id in tuple(cluster.live.rows):
         await cluster.endpoints.detach(endpoint_id, 0.0)

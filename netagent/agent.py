@@ -27,7 +27,7 @@ from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.datapath.underlay import find_underlay
 from netagent.datapath.underlay_watch import UnderlayWatch
-from netagent.datapath.uplink import Standpoint, Underlay, ways_out
+from netagent.datapath.uplink import LocalAddresses, Underlay, egress_interfaces
 from netagent.doctor.foreign import ForeignRules
 from netagent.doctor.rule_match import Packet
 from netagent.errors import FailedError, NetagentError, RefusedError
@@ -36,14 +36,14 @@ from netagent.integrations.targets import HostTargets
 from netagent.membership.cluster import Cluster
 from netagent.membership.joining import Admission, addresses_given, be_admitted
 from netagent.membership.lost_journal import require_journal
-from netagent.membership.neighbours import Neighbours
+from netagent.membership.neighbours import PeerDiscovery
 from netagent.membership.own_host import version_of_others
 from netagent.membership.question import Drops
 from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.memory import keep_collections_short
-from netagent.service import Service
+from netagent.service import AgentCommands
 from netagent.state_dir import ClusterKeys, StateDir
-from netagent.supervision import Supervision
+from netagent.supervision import ServiceManager
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S
 from netgossip.identity import PRIVATE_KEY_BYTES
 from netgossip.invitation import Token
@@ -63,9 +63,9 @@ LoadConfig = Callable[[], Config]
 class Agent:
     """One run of the daemon."""
 
-    def __init__(self, load_config: LoadConfig, supervision: Supervision | None = None) -> None:
+    def __init__(self, load_config: LoadConfig, supervision: ServiceManager | None = None) -> None:
         self._load_config = load_config
-        self._supervision = supervision or Supervision({})
+        self._supervision = supervision or ServiceManager({})
         self.config = load_config()
         self.config_problem = ""
         """Why the last SIGHUP changed nothing."""
@@ -78,7 +78,7 @@ class Agent:
         """Identities of this run that the cluster has forgotten."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
-        self.neighbours = Neighbours()
+        self.neighbours = PeerDiscovery()
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
         self.runtimes = Runtimes(self.config, self.member, plugin)
         self.foreign_rules = ForeignRules()
@@ -115,7 +115,7 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(Service(self), self.runtimes.routes)
+                    app = build_app(AgentCommands(self), self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
@@ -135,12 +135,12 @@ class Agent:
         self.neighbours.note_change()
 
     def _ways_out(self) -> frozenset[str]:
-        return ways_out(self.uplinks.uplinks, self.underlay)
+        return egress_interfaces(self.uplinks.uplinks, self.underlay)
 
     async def _find_drops(self, asked: Drops) -> tuple[str, ...]:
         """For another host's `ping`: what on this host drops a packet to or from a container here."""
         packet = Packet(protocol=asked.protocol, port=asked.port, source=asked.source, target=asked.target)
-        is_apart = self.cluster is not None and self.cluster.kernel.tagger.is_tagging
+        is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_tagging
         found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
         return tuple(one.message for one in found)
 
@@ -254,13 +254,13 @@ class Agent:
                 token,
                 identity=self.identity,
                 name=self.config.name,
-                standpoint=self._standpoint,
+                local_addresses=self._standpoint,
             )
             await self._follow(admission)
             return admission.member
 
-    def _standpoint(self) -> Standpoint:
-        return Standpoint(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
+    def _standpoint(self) -> LocalAddresses:
+        return LocalAddresses(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
 
     async def _follow(self, admission: Admission) -> None:
         """Enter by the address that the others can reach; reached by the former one again if that can't be done."""
@@ -329,7 +329,7 @@ class Agent:
             state=self._state,
             underlay=self.underlay,
             runtimes=HostTargets(),
-            ways_out=self._ways_out,
+            egress_interfaces=self._ways_out,
             find_drops=self._find_drops,
             introduced=seeds,
         )
@@ -379,7 +379,7 @@ def main(arguments: argparse.Namespace) -> int:
     log.configure(load().log_level)
     for sentence in configuration.unknown_variables(os.environ):
         logger.warning("%s", sentence)
-    supervision = Supervision(os.environ)
+    supervision = ServiceManager(os.environ)
     try:
         trio.run(_run, load, supervision)
     except BaseExceptionGroup as group:
@@ -392,7 +392,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _run(load: LoadConfig, supervision: Supervision) -> None:
+async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
     await Agent(load, supervision).run()
 
 

@@ -73,7 +73,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ConfigKey:
     """One configuration key. `parse` is its kind (netagent.config_kind).
 
     A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
@@ -106,53 +106,57 @@ def _default_name() -> str:
     return nearest_name(socket.gethostname().partition(".")[0]) or "host"
 
 
-KEYS: tuple[Key, ...] = (
-    Key("name", kind.name, None, "this host's name in the cluster (default: its host name)", "NAME"),
-    Key(
+KEYS: tuple[ConfigKey, ...] = (
+    ConfigKey("name", kind.name, None, "this host's name in the cluster (default: its host name)", "NAME"),
+    ConfigKey(
         "bind",
         kind.optional_address,
         None,
         "address that gossip and records listen on (default: the advertised one)",
         "ADDRESS",
     ),
-    Key(
+    ConfigKey(
         "advertise",
         kind.optional_address,
         None,
         "address other hosts reach this one by, also for VXLAN (default: bind, else the source of the default route)",
         "ADDRESS",
     ),
-    Key(
+    ConfigKey(
         "interfaces",
         kind.texts,
         (),
         "devices on which mDNS is spoken (default: the one with the advertised address)",
         "DEV,…",
     ),
-    Key("mdns", kind.boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
-    Key("seeds", kind.seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True),
-    Key(
+    ConfigKey("mdns", kind.boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
+    ConfigKey(
+        "seeds", kind.seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True
+    ),
+    ConfigKey(
         "cluster",
         kind.name,
         "mesh",
         "name of the cluster that `init` makes, and first label of its domain",
         "NAME",
     ),
-    Key("key_file", kind.optional_path, None, "the cluster's key ring (default: STATE_DIR/keyring)", "PATH"),
-    Key("state_dir", kind.path, Path("/var/lib/netagent"), "identity, key ring and journal", "PATH"),
-    Key("run_dir", kind.path, Path("/run/netagent"), "sockets and locks", "PATH"),
-    Key("domain", kind.domain, None, "zone of all names (default: CLUSTER.internal)", "DOMAIN"),
-    Key(
+    ConfigKey(
+        "key_file", kind.optional_path, None, "the cluster's key ring (default: STATE_DIR/keyring)", "PATH"
+    ),
+    ConfigKey("state_dir", kind.path, Path("/var/lib/netagent"), "identity, key ring and journal", "PATH"),
+    ConfigKey("run_dir", kind.path, Path("/run/netagent"), "sockets and locks", "PATH"),
+    ConfigKey("domain", kind.domain, None, "zone of all names (default: CLUSTER.internal)", "DOMAIN"),
+    ConfigKey(
         "http",
         kind.text,
         "",
         "ADDRESS:PORT of metrics and dashboard; they come with a later version, so only empty is allowed",
         "ADDRESS:PORT",
     ),
-    Key("gossip_port", kind.number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
-    Key("record_port", kind.number(1, 65535), 7957, "UDP and TCP port of records and joining", "PORT"),
-    Key("vxlan_port", kind.number(1, 65535), 4799, "UDP port of VXLAN, the same on all hosts", "PORT"),
-    Key(
+    ConfigKey("gossip_port", kind.number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
+    ConfigKey("record_port", kind.number(1, 65535), 7957, "UDP and TCP port of records and joining", "PORT"),
+    ConfigKey("vxlan_port", kind.number(1, 65535), 4799, "UDP port of VXLAN, the same on all hosts", "PORT"),
+    ConfigKey(
         "address_pools",
         kind.pools,
         ("10.160.0.0/12",),
@@ -160,7 +164,7 @@ KEYS: tuple[Key, ...] = (
         "CIDR,…",
         reloads=True,
     ),
-    Key(
+    ConfigKey(
         "forget_after_s",
         kind.number(0, 10**9),
         7 * 86400,
@@ -168,16 +172,18 @@ KEYS: tuple[Key, ...] = (
         "SECONDS",
         reloads=True,
     ),
-    Key("leave_on_shutdown", kind.boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True),
-    Key(
+    ConfigKey(
+        "leave_on_shutdown", kind.boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True
+    ),
+    ConfigKey(
         "zone",
         kind.optional_name,
         "",
         "failure zone of this host, shown in `members`",
         "NAME",
     ),
-    Key("timing", kind.one_of(*TIMINGS), "lan", "profile of gossip's timers", "|".join(TIMINGS)),
-    Key(
+    ConfigKey("timing", kind.one_of(*TIMINGS), "lan", "profile of gossip's timers", "|".join(TIMINGS)),
+    ConfigKey(
         "log_level",
         kind.one_of("debug", "info", "warning", "error"),
         "info",
@@ -185,37 +191,37 @@ KEYS: tuple[Key, ...] = (
         "debug|info|warning|error",
         reloads=True,
     ),
-    Key(
+    ConfigKey(
         "docker.enabled",
         kind.boolean,
         False,
         "serve Docker as its network and address driver (`netagent install docker` sets it)",
         "BOOL",
     ),
-    Key("docker.socket", kind.path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
-    Key(
+    ConfigKey("docker.socket", kind.path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
+    ConfigKey(
         "docker.plugin",
         kind.path,
         Path("/run/docker/plugins/netagent.sock"),
         "where Docker looks for the driver `netagent`",
         "PATH",
     ),
-    Key("docker.mirror", kind.boolean, True, "keep a Docker network of each network's name", "BOOL"),
-    Key(
+    ConfigKey("docker.mirror", kind.boolean, True, "keep a Docker network of each network's name", "BOOL"),
+    ConfigKey(
         "docker.labels",
         kind.one_of("container", "all", "off"),
         "container",
         "labels netagent.* that count: a container's own, its image's too, or none",
         "container|all|off",
     ),
-    Key(
+    ConfigKey(
         "podman.enabled",
         kind.boolean,
         False,
         "follow Podman's containers (`netagent install podman` sets it)",
         "BOOL",
     ),
-    Key("podman.mirror", kind.boolean, True, "keep a Podman network of each network's name", "BOOL"),
+    ConfigKey("podman.mirror", kind.boolean, True, "keep a Podman network of each network's name", "BOOL"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 

@@ -25,7 +25,7 @@ class NetagentError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
-class NoError(NetagentError):
+class NotFoundError(NetagentError):
     """The answer is no: not found, drift found, unhealthy."""
 
     exit_status = 1

@@ -20,23 +20,23 @@ from netagent.control.gaps import not_known, notices
 from netagent.control.inspecting import inspect_noted, inspecting, is_called
 from netagent.control.lookup import look_up, look_up_elsewhere, with_name_servers
 from netagent.control.pinging import ping
-from netagent.control.present import LocalFacts, Presenter, Sight
+from netagent.control.present import LocalFacts, Presenter, ProbeView
 from netagent.control.reasons import doctor as doctor_of
 from netagent.control.reasons import why as why_of
 from netagent.control.space_use import space_use
 from netagent.control.status import status_of
-from netagent.doctor.cluster import ALONE_CHECKS, CLUSTER_CHECKS, Warned
+from netagent.doctor.cluster import ALONE_CHECKS, CLUSTER_CHECKS, StatusWarning
 from netagent.doctor.examining import diagnose
 from netagent.doctor.explaining import endpoint_with, explain_endpoints, explain_host, explain_network
 from netagent.doctor.finding import examine
-from netagent.doctor.why import Explanation
-from netagent.errors import FailedError, InputError, NoError
+from netagent.doctor.why import WhyReport
+from netagent.errors import FailedError, InputError, NotFoundError
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.overview import Overview
+from netagent.registry.overview import ClusterOverview
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases import resolv_conf
@@ -60,7 +60,7 @@ COMPARE_S: Final = 2.0
 """How often what other members told is compared while a list is watched."""
 
 
-class Service:
+class AgentCommands:
     """The AgentService of a running agent."""
 
     def __init__(self, agent: Agent) -> None:
@@ -72,7 +72,7 @@ class Service:
         """This host in one screen."""
         return await status_of(self._agent)
 
-    async def version(self) -> schema.Version:
+    async def version(self) -> schema.AgentVersion:
         """The agent's version."""
         return {"version": __version__, "python": platform.python_version(), "kernel": platform.release()}
 
@@ -117,7 +117,7 @@ class Service:
         detached = await self._agent.leave(DRAIN_S if drain_s is None else drain_s)
         return {"cluster": cluster, "detached": detached}
 
-    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
         """Take over what hosts that are gone for good owned."""
         present = self._presenter()
         done = await self._cluster().forgetting.forget(hosts, dead_for_s=dead_for_s, force=force)
@@ -127,19 +127,19 @@ class Service:
             "unheard": list(done.unheard),
         }
 
-    async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
+    async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
         """Take this host's names back everywhere."""
         told = await self._cluster().departure.withdraw(DRAIN_S if drain_s is None else drain_s)
         return {"name": self._agent.config.name, "told": told}
 
-    async def members(self) -> list[schema.Member]:
+    async def members(self) -> list[schema.MemberInfo]:
         """All hosts."""
         cluster, present = self._cluster(), self._presenter()
         return [present.member(host, self._sight(i)) for i, host in cluster.live.view.hosts.items()]
 
-    def _sight(self, host_id: HostId) -> Sight:
+    def _sight(self, host_id: HostId) -> ProbeView:
         prober = self._cluster().probing.prober
-        return Sight(prober.rtt_s(host_id), prober.path(host_id))
+        return ProbeView(prober.rtt_s(host_id), prober.path(host_id))
 
     # -- networks ------------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Service:
             }:
                 await cluster.endpoints.remove(row)
                 return self._detached(row, found)
-        raise NoError(
+        raise NotFoundError(
             f"{target} is not in network {found.unique_name} on this host",
             thing=target,
             hint="see `netagent endpoints`",
@@ -293,14 +293,14 @@ class Service:
         present = self._presenter(overview)
         try:
             found = await piece_by_piece(inspecting(present, thing, self._sight))
-        except NoError as error:
+        except NotFoundError as error:
             row = fenced_called(self._cluster().live, thing)
             if row is not None:
                 found = inspect_noted(present, noted_endpoint(row, present.view.local))
             elif overview.gaps:
                 raise not_known(present, overview.gaps, error.message, thing) from None
             elif local:
-                raise NoError(
+                raise NotFoundError(
                     f"this host itself holds nothing that is called {thing!r}, or has that address or id",
                     thing=thing,
                     hint="without `--local` the members that take part in other networks are asked as well",
@@ -314,7 +314,7 @@ class Service:
             found["why"] = await self._why(found, overview)
         return found
 
-    async def _why(self, found: schema.Inspection, overview: Overview) -> schema.Why:
+    async def _why(self, found: schema.Inspection, overview: ClusterOverview) -> schema.Why:
         cluster, present = self._cluster(), self._presenter(overview)
         match found["kind"]:
             case "network":
@@ -328,7 +328,7 @@ class Service:
                 explanation = await self._explain_endpoints([EndpointId(found["id"])], overview)
         return why_of(present, explanation)
 
-    async def _explain_endpoints(self, ids: Sequence[EndpointId], overview: Overview) -> Explanation:
+    async def _explain_endpoints(self, ids: Sequence[EndpointId], overview: ClusterOverview) -> WhyReport:
         """Of what members told of nothing is in this host's kernel; the look at it is the same."""
         cluster, present = self._cluster(), self._presenter(overview)
         endpoints = [one for endpoint_id in ids for one in endpoint_with(overview.view, endpoint_id)]
@@ -340,7 +340,7 @@ class Service:
         diagnosis = await diagnose(self._agent)
         status = await status_of(self._agent, is_thorough=True)
         checks = CLUSTER_CHECKS if status["cluster"] is not None else ALONE_CHECKS
-        warned = [Warned(one["code"], one["message"], one["cure"]) for one in status["warnings"]]
+        warned = [StatusWarning(one["code"], one["message"], one["cure"]) for one in status["warnings"]]
         whole = replace(diagnosis, cluster=tuple(examine(checks, warned)))
         return doctor_of(whole, agent="answers")
 
@@ -383,12 +383,12 @@ class Service:
 
     async def _overview(
         self, networks: Collection[NetworkId] | None = None, *, local: bool = False
-    ) -> Overview:
+    ) -> ClusterOverview:
         """The cluster, or with `local` what this host holds of it."""
         remote = self._cluster().gossip.remote_networks
         return remote.local_overview if local else await remote.overview(networks)
 
-    async def _overview_for(self, only: ListFilter) -> Overview:
+    async def _overview_for(self, only: ListFilter) -> ClusterOverview:
         """Where a filter names a network or a host, nobody is asked about other networks."""
         view = self._cluster().live.view
         network_id, host_id = self._places(view, only)
@@ -397,7 +397,7 @@ class Service:
             wanted = {n for n in view.networks if host_id in view.attachments(n)}
         return await self._overview(wanted, local=only.local)
 
-    def _presenter(self, overview: Overview | None = None) -> Presenter:
+    def _presenter(self, overview: ClusterOverview | None = None) -> Presenter:
         """Without `overview` of what this host holds itself."""
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
@@ -410,7 +410,7 @@ class Service:
         unknown |= {n for n in known.view.networks if not synced(n) and self._is_untold(known, n)}
         return Presenter(known.view, cluster.keys.domain, facts, known.told_by, frozenset(unknown))
 
-    def _is_untold(self, known: Overview, network_id: NetworkId) -> bool:
+    def _is_untold(self, known: ClusterOverview, network_id: NetworkId) -> bool:
         """Whether others take part in the network, and none of them told of it."""
         others = known.view.attachments(network_id) - {known.view.local}
         return bool(others) and network_id not in known.told_by
@@ -430,14 +430,16 @@ class Service:
         return {"id": row.endpoint_id, "name": row.name, "network": name}
 
     def _places(self, view: RegistryView, only: ListFilter) -> tuple[NetworkId | None, HostId | None]:
-        """The network and the host that a filter names. NoError."""
+        """The network and the host that a filter names. NotFoundError."""
         network = network_called(view, only.network).network_id if only.network else None
         if not only.host:
             return network, None
         found = view.host_named(only.host)
         host = found.host_id if found else next((h for h in view.hosts if h.startswith(only.host)), None)
         if host is None:
-            raise NoError(f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`")
+            raise NotFoundError(
+                f"there is no host {only.host!r}", thing=only.host, hint="see `netagent members`"
+            )
         return network, host
 
     def _filter(self, view: RegistryView, only: ListFilter) -> Callable[[EndpointView], bool]:

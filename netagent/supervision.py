@@ -45,7 +45,7 @@ _VARIABLES: Final = (
 _log = logging.getLogger("netagent.supervision")
 
 
-class Supervision:
+class ServiceManager:
     """One process's side of the conversation. Make it once, before anything is started."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:

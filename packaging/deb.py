@@ -23,7 +23,7 @@ from pathlib import Path
 import manual
 
 from netagent import __version__
-from netagent.install.files import PACKAGE, SYSTEM_FOLDERS, Surroundings, system_files
+from netagent.install.files import PACKAGE, SYSTEM_FOLDERS, InstallContext, system_files
 from netagent.install.installer import texts
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +121,7 @@ def _environment(stage: Path) -> None:
 
 
 def _system_files(stage: Path) -> None:
-    for file in system_files(Surroundings(texts=texts()), PACKAGE):
+    for file in system_files(InstallContext(texts=texts()), PACKAGE):
         _write(stage / file.path.removeprefix("/"), file.content)
     for folder in (*SYSTEM_FOLDERS, "/etc/netagent/conf.d"):
         (stage / folder.removeprefix("/")).mkdir(parents=True, exist_ok=True)

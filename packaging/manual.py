@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from netagent.cli.grammar import whole_grammar
 from netagent.cli.overview import OVERVIEW
-from netagent.config import KEYS, Key
+from netagent.config import KEYS, ConfigKey
 
 COMMON = ("-h", "-o", "--json", "--socket", "--debug")
 """Options of every command: told once."""
@@ -129,7 +129,7 @@ def _keys() -> Iterator[str]:
     yield ".SH SEE ALSO\n.BR netagent (1)"
 
 
-def _said(key: Key) -> str:
+def _said(key: ConfigKey) -> str:
     text = key.help[0].upper() + key.help[1:] + "."
     if key.default not in (None, "", ()) and "default:" not in key.help:
         text += f" Default: {_toml(key.default)}."

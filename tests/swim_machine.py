@@ -11,7 +11,7 @@ from netgossip.config import GossipConfig
 from netgossip.parse import parse_datagram_untrusted
 from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
 from netgossip.swim import Swim
-from netgossip.types import MemberState, Output
+from netgossip.types import MemberState, NodeOutput
 from netgossip.wire import Alive, Message, encode, encode_compound
 
 OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
@@ -40,7 +40,7 @@ class Machine:
             **options,  # type: ignore[arg-type]
         )
 
-    def hear(self, *messages: Message, source: int = 2) -> Output:
+    def hear(self, *messages: Message, source: int = 2) -> NodeOutput:
         payload = seal_datagram(
             encode_compound([encode(m) for m in messages]),
             keyring=Keyring([KEY]),
@@ -49,15 +49,15 @@ class Machine:
         )
         return self.hear_bytes(payload, source=source)
 
-    def hear_bytes(self, payload: bytes, source: int = 2) -> Output:
+    def hear_bytes(self, payload: bytes, source: int = 2) -> NodeOutput:
         self.swim.handle_datagram(payload, address_of(source), self.now)
         return self.drain()
 
-    def drain(self) -> Output:
+    def drain(self) -> NodeOutput:
         self.swim.check_invariants()
         return self.swim.drain()
 
-    def run_until(self, until: float) -> list[Output]:
+    def run_until(self, until: float) -> list[NodeOutput]:
         """Let time pass, deadline by deadline."""
         outputs = []
         while (due := self.swim.next_deadline()) <= until:
@@ -72,7 +72,7 @@ class Machine:
         return None if member is None else member.state
 
 
-def said(output: Output, to: int | None = None) -> list[Message]:
+def said(output: NodeOutput, to: int | None = None) -> list[Message]:
     return [
         message
         for datagram in output.datagrams

@@ -22,7 +22,7 @@ from netgossip.types import (
     MemberChanged,
     MemberState,
     NodeId,
-    Output,
+    NodeOutput,
     StreamClose,
     StreamOpen,
     StreamSend,
@@ -168,7 +168,7 @@ class SwimNet:
                     if (end := host.streams.pop(command.stream_id, None)) is not None:
                         self._later(lambda end=end: self._stream_end(*end, None))  # type: ignore[misc]
         host.swim.check_invariants()
-        assert host.swim.drain() == Output(), "a second drain is empty"
+        assert host.swim.drain() == NodeOutput(), "a second drain is empty"
         self._due[host.address] = host.swim.next_deadline()
 
     def _later(self, action: Callable[[], None], delay_s: float | None = None) -> None:

@@ -22,7 +22,7 @@ FAILURE_BYTES: Final = 200
 """What a remembered failure costs, roughly."""
 
 
-class Key(NamedTuple):
+class CacheKey(NamedTuple):
     """What makes two questions the same. The class is always IN."""
 
     servers: Servers
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedAnswer:
     """One cached answer; `answer` is None for a failure."""
 
     answer: OpaqueAnswer | None
@@ -52,7 +52,7 @@ class Cache:
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._kept: OrderedDict[Hashable, CachedAnswer] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Cache:
         """Roughly what all entries cost."""
         return self._bytes
 
-    def get(self, key: Key, now: float) -> Kept | None:
+    def get(self, key: CacheKey, now: float) -> CachedAnswer | None:
         """Return what is known and not over."""
         kept = self._kept.get(key)
         if kept is None:
@@ -74,11 +74,11 @@ class Cache:
         self._kept.move_to_end(key)
         return kept
 
-    def put(self, key: Key, answer: OpaqueAnswer | None, keep_s: float, now: float) -> None:
+    def put(self, key: CacheKey, answer: OpaqueAnswer | None, keep_s: float, now: float) -> None:
         """Keep an answer, or a failure (None), for `keep_s`. Nothing happens if that is 0 or it is too large."""
         if key in self._kept:
             self._remove(key)
-        kept = Kept(answer, now, now + keep_s)
+        kept = CachedAnswer(answer, now, now + keep_s)
         if keep_s <= 0 or kept.size_bytes > self._max_bytes:
             return
         self._kept[key] = kept

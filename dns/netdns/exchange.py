@@ -16,9 +16,9 @@ import trio
 
 from netdns.constants import TCP_BYTES
 from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery, UpstreamRepeat
-from netdns.servers import Server
+from netdns.servers import UpstreamServer
 
-OpenSocket: TypeAlias = Callable[[Server, socket.SocketKind], socket.socket]
+OpenSocket: TypeAlias = Callable[[UpstreamServer, socket.SocketKind], socket.socket]
 """Makes a socket, not connected yet, from which the server can be reached. May raise OSError. Must not wait."""
 
 
@@ -102,7 +102,7 @@ class Exchanges:
                 self._flush()
 
 
-def open_here(server: Server, kind: socket.SocketKind) -> socket.socket:
+def open_here(server: UpstreamServer, kind: socket.SocketKind) -> socket.socket:
     """Make a socket in the process's own network."""
     return socket.socket(socket.AF_INET6 if ":" in server.address else socket.AF_INET, kind)
 

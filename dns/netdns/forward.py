@@ -23,9 +23,9 @@ A server has failed when it says so, when the network says so, when its time is 
 (upstream.py). An answer that came before an earlier server's is kept no longer than a failure; that server is
 listened to further, and what it says takes the answer's place in the cache.
 
-A server near the client (`Server.near`) comes before all others and alone: it knows names that they don't, so theirs
-must not win because it is slower. They are asked when the network refuses it, or half of the time is over; when it
-says that it has no answer, that is the answer.
+A server near the client (`UpstreamServer.near`) comes before all others and alone: it knows names that they don't,
+so theirs must not win because it is slower. They are asked when the network refuses it, or half of the time is
+over; when it says that it has no answer, that is the answer.
 
 A message counts only from the server that was asked, at the socket that asked (the driver connects each socket, so
 the kernel sees to that), with the id and the question. Anything else is counted and dropped, and the wait goes on;
@@ -52,12 +52,12 @@ from typing import Final, Generic, TypeVar
 
 from netdns import constants as c
 from netdns import edns, opaque
-from netdns.cache import Key
+from netdns.cache import CacheKey
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError
 from netdns.message import render_query
 from netdns.name import ROOT
-from netdns.servers import Server
+from netdns.servers import UpstreamServer
 from netdns.source import Name
 from netdns.upstream import Upstreams
 
@@ -87,7 +87,7 @@ class UpstreamQuery:
 
     exchange_id: int
     transport: Transport
-    server: Server
+    server: UpstreamServer
     payload: bytes
 
 
@@ -108,8 +108,8 @@ class UpstreamClose:
 @dataclass(slots=True, eq=False)
 class _Exchange(Generic[Waiter]):
     exchange_id: int
-    key: Key
-    server: Server
+    key: CacheKey
+    server: UpstreamServer
     transport: Transport
     message_id: int
     sent_at: float
@@ -128,12 +128,12 @@ class _Exchange(Generic[Waiter]):
 
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[Waiter]):
-    key: Key
-    servers: tuple[Server, ...]
+    key: CacheKey
+    servers: tuple[UpstreamServer, ...]
     """In the order of knowledge."""
-    patience: dict[Server, float]
+    patience: dict[UpstreamServer, float]
     """Until when a server's silence keeps later ones' denials waiting."""
-    unasked: list[Server]
+    unasked: list[UpstreamServer]
     """In the order of asking: those that are down come last."""
     deadline_at: float
     owner: Hashable
@@ -142,8 +142,8 @@ class _Flight(Generic[Waiter]):
     """When the next of `unasked` is due."""
     due_at: float = _NEVER
     transport: Transport = Transport.UDP
-    exchanges: dict[Server, _Exchange[Waiter]] = field(default_factory=dict)
-    failed: set[Server] = field(default_factory=set)
+    exchanges: dict[UpstreamServer, _Exchange[Waiter]] = field(default_factory=dict)
+    failed: set[UpstreamServer] = field(default_factory=set)
     denial: tuple[int, opaque.OpaqueAnswer] | None = None
     """A negative answer that waits, and the place of its server."""
 
@@ -156,7 +156,7 @@ class Landed(Generic[Waiter]):
     Without waiters it is the better answer to a question that has been answered already.
     """
 
-    key: Key
+    key: CacheKey
     waiters: tuple[Waiter, ...]
     answer: opaque.OpaqueAnswer | None
     crowded: bool = False
@@ -169,13 +169,13 @@ class Forwarder(Generic[Waiter]):
         self._rng = rng
         self._config = config
         self._upstreams = Upstreams()
-        self._flights: dict[Key, _Flight[Waiter]] = {}
-        self._owned: dict[Hashable, dict[Key, None]] = {}
+        self._flights: dict[CacheKey, _Flight[Waiter]] = {}
+        self._owned: dict[Hashable, dict[CacheKey, None]] = {}
         self._asking: Counter[tuple[Name, int]] = Counter()
         self._exchanges: dict[int, _Exchange[Waiter]] = {}
         self._late: set[int] = set()
         self._probes: dict[Name, _Exchange[Waiter]] = {}
-        self._checks: dict[Server, _Exchange[Waiter]] = {}
+        self._checks: dict[UpstreamServer, _Exchange[Waiter]] = {}
         self._due: list[tuple[float, int, _Flight[Waiter] | _Exchange[Waiter]]] = []
         self._last_id = 0
         self._commands: list[UpstreamQuery | UpstreamRepeat | UpstreamClose] = []
@@ -185,7 +185,7 @@ class Forwarder(Generic[Waiter]):
     def __len__(self) -> int:
         return len(self._flights)
 
-    def ask(self, key: Key, waiter: Waiter, owner: Hashable, now: float) -> bool:
+    def ask(self, key: CacheKey, waiter: Waiter, owner: Hashable, now: float) -> bool:
         """Start a flight for `owner` or join one. False when there are too many: nothing has changed then."""
         known = self._asking[key.name, key.rtype] > 0
         flight = self._flights.get(key)
@@ -280,7 +280,7 @@ class Forwarder(Generic[Waiter]):
 
     # --- flights ------------------------------------------------------------------------------------------------
 
-    def _start(self, key: Key, waiter: Waiter, owner: Hashable, now: float) -> _Flight[Waiter]:
+    def _start(self, key: CacheKey, waiter: Waiter, owner: Hashable, now: float) -> _Flight[Waiter]:
         deadline_at = now + self._config.budget_s
         servers = tuple(server for server in key.servers if not self._upstreams.is_looping(server, now))
         down = [server for server in servers if self._upstreams.is_down(server)]
@@ -354,7 +354,7 @@ class Forwarder(Generic[Waiter]):
             return
         self._set_due(flight, now)
 
-    def _head_start_s(self, flight: _Flight[Waiter], server: Server, now: float) -> float:
+    def _head_start_s(self, flight: _Flight[Waiter], server: UpstreamServer, now: float) -> float:
         """How long the next server must wait for this one."""
         if server.near is not None:
             return flight.patience[server] - now
@@ -394,7 +394,9 @@ class Forwarder(Generic[Waiter]):
         self._land(flight, answer, place, now)
         return True
 
-    def _may_contradict(self, flight: _Flight[Waiter], servers: tuple[Server, ...], now: float) -> bool:
+    def _may_contradict(
+        self, flight: _Flight[Waiter], servers: tuple[UpstreamServer, ...], now: float
+    ) -> bool:
         """Whether one of these servers has not failed yet."""
         return any(flight.patience[server] > now for server in servers if server not in flight.failed)
 
@@ -461,7 +463,7 @@ class Forwarder(Generic[Waiter]):
     # --- exchanges ----------------------------------------------------------------------------------------------
 
     def _send(
-        self, flight: _Flight[Waiter], server: Server, now: float, *, refused_opt: bool = False
+        self, flight: _Flight[Waiter], server: UpstreamServer, now: float, *, refused_opt: bool = False
     ) -> None:
         with_opt = not refused_opt and self._upstreams.speaks_edns(server, now)
         exchange = self._open(flight.key, server, flight.transport, now, with_opt=with_opt)
@@ -471,7 +473,7 @@ class Forwarder(Generic[Waiter]):
         self._upstreams.note_asked(server, now)
 
     def _open(
-        self, key: Key, server: Server, transport: Transport, now: float, *, with_opt: bool
+        self, key: CacheKey, server: UpstreamServer, transport: Transport, now: float, *, with_opt: bool
     ) -> _Exchange[Waiter]:
         opt = edns.render_opt(self._config.udp_limit_bytes, dnssec_ok=key.dnssec_ok) if with_opt else b""
         flags = c.RD | (c.CD if key.checking_disabled else 0)
@@ -600,7 +602,7 @@ class Forwarder(Generic[Waiter]):
             ):
                 continue
             label = f"{self._rng.getrandbits(64):016x}".encode()
-            key = Key(
+            key = CacheKey(
                 (server,), b"\x10" + label + _PROBE_ZONE, c.TXT, dnssec_ok=False, checking_disabled=False
             )
             probe = self._open(key, server, Transport.UDP, now, with_opt=False)
@@ -609,12 +611,12 @@ class Forwarder(Generic[Waiter]):
             self._make_late(probe, now + _PROBE_S)
             self.counts["probes"] += 1
 
-    def _check(self, server: Server, sent_at: float, now: float) -> None:
+    def _check(self, server: UpstreamServer, sent_at: float, now: float) -> None:
         """Ask a server that has been silent since `sent_at` for what each one has at hand: is it silent to all?"""
         if server in self._checks or len(self._late) >= _MAX_LATE:
             return
         if self._upstreams.needs_check(server, sent_at):
-            key = Key((server,), ROOT, c.SOA, dnssec_ok=False, checking_disabled=False)
+            key = CacheKey((server,), ROOT, c.SOA, dnssec_ok=False, checking_disabled=False)
             check = self._open(key, server, Transport.UDP, now, with_opt=False)
             check.is_check = True
             self._checks[server] = check

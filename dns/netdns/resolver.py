@@ -25,13 +25,13 @@ from typing import Final, NamedTuple, TypeAlias
 from netdns import answer as answers
 from netdns import constants as c
 from netdns import opaque, rebinding
-from netdns.cache import Cache, Kept, Key
+from netdns.cache import Cache, CachedAnswer, CacheKey
 from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
 from netdns.forward import Forwarder, Landed, UpstreamClose, UpstreamQuery, UpstreamRepeat
 from netdns.hot import HotTable
 from netdns.message import Query, Reply, is_query_untrusted, query_untrusted, render, render_refusal
-from netdns.servers import Server, Servers
+from netdns.servers import Servers, UpstreamServer
 from netdns.source import Client, RecordSource
 
 __all__ = [
@@ -309,7 +309,7 @@ class Resolver:
             return self._fail(
                 waiter, answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is known")
             )
-        key = Key(servers, query.name, query.rtype, query.dnssec_ok, bool(query.flags & c.CD))
+        key = CacheKey(servers, query.name, query.rtype, query.dnssec_ok, bool(query.flags & c.CD))
         kept = self._cache.get(key, now)
         if kept is not None:
             self._counts["cache_hits"] += 1
@@ -372,7 +372,7 @@ class Resolver:
             return self._render(waiter.query, answers.absence(waiter.query), waiter.transport, 0)
         return self._relay(waiter, answer, age_s=0)
 
-    def _relay_kept(self, payload: bytes, waiter: _Waiter, kept: Kept, now: float) -> bytes:
+    def _relay_kept(self, payload: bytes, waiter: _Waiter, kept: CachedAnswer, now: float) -> bytes:
         """Hand a cached answer on, and keep it finished for as long as its TTLs show the same numbers."""
         assert kept.answer is not None
         age_s = int(now - kept.stored_at)
@@ -439,4 +439,4 @@ def _checked(servers: Sequence[tuple[str, int]], *, near: Client = None) -> Serv
             raise UsageError(f"upstream server {address!r}: not an IP address") from error
         if not 0 < port < 65536:
             raise UsageError(f"upstream server {address}: no port {port}")
-    return tuple(dict.fromkeys(Server(address, port, near) for address, port in servers))
+    return tuple(dict.fromkeys(UpstreamServer(address, port, near) for address, port in servers))

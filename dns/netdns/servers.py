@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import NamedTuple, TypeAlias
 
 
-class Server(NamedTuple):
+class UpstreamServer(NamedTuple):
     """One upstream server."""
 
     address: str
@@ -15,4 +15,4 @@ class Server(NamedTuple):
     """The client in whose own network the server is, where the same address means another server than elsewhere."""
 
 
-Servers: TypeAlias = tuple[Server, ...]
+Servers: TypeAlias = tuple[UpstreamServer, ...]

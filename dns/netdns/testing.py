@@ -94,7 +94,7 @@ class TableSource:
         return None
 
 
-class Heard(NamedTuple):
+class ReceivedQuery(NamedTuple):
     """One query that an UpstreamDouble received."""
 
     payload: bytes
@@ -102,7 +102,7 @@ class Heard(NamedTuple):
     transport: Transport
 
 
-Behaviour: TypeAlias = Callable[[Heard], Iterable[tuple[float, bytes]]]
+Behaviour: TypeAlias = Callable[[ReceivedQuery], Iterable[tuple[float, bytes]]]
 """Says what to send back: (delay in s, payload) each; nothing is silence."""
 
 
@@ -111,7 +111,7 @@ class UpstreamDouble:
 
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave
-        self.heard: list[Heard] = []
+        self.heard: list[ReceivedQuery] = []
         self._udp, self._tcp = listening_pair()
         self.address: tuple[str, int] = self._udp.getsockname()
 
@@ -123,7 +123,7 @@ class UpstreamDouble:
                 nursery.start_soon(trio.serve_listeners, self._connection, [tcp])
                 while True:
                     payload, peer = await udp.recvfrom(4096)
-                    heard = Heard(payload, peer[1], Transport.UDP)
+                    heard = ReceivedQuery(payload, peer[1], Transport.UDP)
                     self.heard.append(heard)
                     for delay_s, reply in self.behave(heard):
                         nursery.start_soon(_send_later, udp, delay_s, reply, peer)
@@ -135,7 +135,7 @@ class UpstreamDouble:
             end = 2 + int.from_bytes(received[:2], "big")
             if len(received) < max(end, 2):
                 continue
-            heard = Heard(received[2:end], stream.socket.getpeername()[1], Transport.TCP)
+            heard = ReceivedQuery(received[2:end], stream.socket.getpeername()[1], Transport.TCP)
             received = received[end:]
             self.heard.append(heard)
             for delay_s, reply in self.behave(heard):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from netdns.servers import Server
+from netdns.servers import UpstreamServer
 
 FIRST_GUESS_S: Final = 0.05
 """Of a round trip to a server never asked: a resolver one provider away."""
@@ -68,9 +68,9 @@ class Upstreams:
     """Bounded memory of servers, shared by all clients."""
 
     def __init__(self) -> None:
-        self._health: OrderedDict[Server, _Health] = OrderedDict()
+        self._health: OrderedDict[UpstreamServer, _Health] = OrderedDict()
 
-    def _of(self, server: Server) -> _Health:
+    def _of(self, server: UpstreamServer) -> _Health:
         if server.near is not None:  # a thousand clients have a server near them, all of one make
             server = server._replace(near=True)
         health = self._health.get(server)
@@ -82,18 +82,18 @@ class Upstreams:
             self._health.move_to_end(server)
         return health
 
-    def rtt_s(self, server: Server) -> float:
+    def rtt_s(self, server: UpstreamServer) -> float:
         """Return the smoothed round trip."""
         return self._of(server).rtt_s
 
-    def note_asked(self, server: Server, now: float) -> None:
+    def note_asked(self, server: UpstreamServer, now: float) -> None:
         """A query was sent to it."""
         health = self._of(server)
         health.asked_at = now
         if health.owing_since is None:
             health.owing_since = now
 
-    def note_answer(self, server: Server, rtt_s: float, now: float) -> None:
+    def note_answer(self, server: UpstreamServer, rtt_s: float, now: float) -> None:
         """An answer came after `rtt_s`, counted from the first time that the query was sent."""
         health = self._of(server)
         health.rtt_s += _GAIN * (rtt_s - health.rtt_s)
@@ -103,60 +103,60 @@ class Upstreams:
         health.silent_checks = 0
         health.down = False
 
-    def note_silence(self, server: Server, queries: int, sent_at: float) -> None:
+    def note_silence(self, server: UpstreamServer, queries: int, sent_at: float) -> None:
         """No answer came to a query that was sent `queries` times since `sent_at`, and it is no longer waited for."""
         health = self._of(server)
         if health.answered_at < sent_at:
             health.lost_queries += queries
             health.judge()
 
-    def note_silent_check(self, server: Server, sent_at: float) -> None:
+    def note_silent_check(self, server: UpstreamServer, sent_at: float) -> None:
         """No answer came to a check that was sent at `sent_at`."""
         health = self._of(server)
         if health.answered_at < sent_at:
             health.silent_checks += 1
             health.judge()
 
-    def needs_check(self, server: Server, sent_at: float) -> bool:
+    def needs_check(self, server: UpstreamServer, sent_at: float) -> bool:
         """Whether to check a server that is silent since `sent_at`. What is near is one client's own."""
         health = self._of(server)
         return server.near is None and health.answered_at < sent_at and health.silent_checks < _SILENT_CHECKS
 
-    def note_unheard(self, server: Server) -> None:
+    def note_unheard(self, server: UpstreamServer) -> None:
         """Its answer was not waited for, because an earlier server's came: it owes none."""
         self._of(server).owing_since = None
 
-    def is_suspect(self, server: Server, patience_s: float, now: float) -> bool:
+    def is_suspect(self, server: UpstreamServer, patience_s: float, now: float) -> bool:
         """Whether it owes an answer for longer than `patience_s`."""
         owing_since = self._of(server).owing_since
         return server.near is None and owing_since is not None and now - owing_since > patience_s
 
-    def is_down(self, server: Server) -> bool:
+    def is_down(self, server: UpstreamServer) -> bool:
         """Whether it is not to be waited for."""
         return self._of(server).down
 
-    def is_to_be_tried(self, server: Server, now: float) -> bool:
+    def is_to_be_tried(self, server: UpstreamServer, now: float) -> bool:
         """Whether a server that is down is to be asked along, to learn that it is back."""
         return now - self._of(server).asked_at >= _TRY_AGAIN_S
 
-    def speaks_edns(self, server: Server, now: float) -> bool:
+    def speaks_edns(self, server: UpstreamServer, now: float) -> bool:
         """Whether to send it an OPT."""
         return self._of(server).plain_until <= now
 
-    def note_no_edns(self, server: Server, now: float) -> None:
+    def note_no_edns(self, server: UpstreamServer, now: float) -> None:
         """It refused a query with an OPT and answered the same one without."""
         self._of(server).plain_until = now + _NO_EDNS_S
 
-    def note_loop(self, server: Server, now: float) -> None:
+    def note_loop(self, server: UpstreamServer, now: float) -> None:
         """It sent our own probe back to us."""
         if server.near is None:  # nobody there for a moment: a packet to learn it never leaves the host
             self._of(server).looping_until = now + _LOOP_S
 
-    def is_looping(self, server: Server, now: float) -> bool:
+    def is_looping(self, server: UpstreamServer, now: float) -> bool:
         """Whether it leads back to us."""
         return self._of(server).looping_until > now
 
-    def take_probe(self, server: Server, now: float) -> bool:
+    def take_probe(self, server: UpstreamServer, now: float) -> bool:
         """Whether it is time for another look whether it leads back to us. True counts as having looked."""
         health = self._of(server)
         if server.near is None and now - health.probed_at < _LOOP_S:

@@ -10,14 +10,14 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
 from netgossip.redial import WANTED_LIMIT, Redial
 from netgossip.types import Address, MemberState
 
 
-class Absentees:
+class Reconnect:
     """`dial` opens a stream to an address; `ended` must follow for each. Nobody who leaves dials any more."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Absentees:
         config: GossipConfig,
         rng: random.Random,
         table: MemberTable,
-        claims: Claims,
+        claims: StateUpdates,
         dial: Callable[[Address, float], None],
         seeds: Sequence[Address] = (),
     ) -> None:

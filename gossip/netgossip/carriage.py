@@ -28,9 +28,9 @@ from netgossip.frame import (
     Sealer,
     parse_header_untrusted,
 )
-from netgossip.greeting import Greetings
+from netgossip.greeting import Handshakes
 from netgossip.parts import Assembly, Cutter
-from netgossip.pieces import Pieces, Worklist, at_once
+from netgossip.pieces import Pieces, WorkQueue, at_once
 from netgossip.record_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.record_wire import (
     ASSEMBLED_BYTES,
@@ -38,11 +38,11 @@ from netgossip.record_wire import (
     PARTS_LIMIT,
     TIMELESS,
     Delta,
+    Fetch,
     Hello,
     Message,
     Part,
     Vector,
-    Want,
     Welcome,
     decode_untrusted,
     decoding_untrusted,
@@ -64,7 +64,7 @@ from netgossip.types import (
 
 DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
 """More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
-IN_PARTS: Final = (Delta, Vector, Want)
+IN_PARTS: Final = (Delta, Vector, Fetch)
 """What may be longer than a datagram. Nothing else counts that was put together from parts."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
 """Waiting for the stream to one peer: two logs of the largest size."""
@@ -90,7 +90,7 @@ class Received:
 
 
 @dataclass(slots=True)
-class _Peer:
+class _PeerChannel:
     address: Address
     outbox: list[tuple[bytes, bool]] = field(default_factory=list)
     """(encoded, may go over a stream)."""
@@ -109,7 +109,7 @@ class _Dialled:
     deadline: float
 
 
-class Carriage:
+class RecordTransport:
     """Addresses, sessions, datagrams and streams of the record channel."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Carriage:
         rng: random.Random,
         new_stream_id: Callable[[], StreamId],
         join_handler: JoinHandler | None,
-        works: Worklist,
+        works: WorkQueue,
         assembles: int = ASSEMBLED_BYTES,
     ) -> None:
         """`assembles`: the longest message that peers may send us in parts, as we announce. 0: be as a release that
@@ -135,8 +135,8 @@ class Carriage:
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
-        self._peers: dict[NodeId, _Peer] = {}
-        self._greetings = Greetings(rng)
+        self._peers: dict[NodeId, _PeerChannel] = {}
+        self._greetings = Handshakes(rng)
         self._unknown: dict[NodeId, int] = {}
         """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
         self._ready: dict[NodeId, None] = {}
@@ -180,7 +180,7 @@ class Carriage:
         elif known is not None:
             known.address = address
         else:
-            self._peers[node_id] = _Peer(address)
+            self._peers[node_id] = _PeerChannel(address)
             self._opener.know(node_id)
             # A newcomer greets everybody before everybody has heard of it: that was no stranger.
             early = self._unknown.pop(node_id, 0)
@@ -198,9 +198,9 @@ class Carriage:
         if node_id in self._peers and not self._opener.is_admitted(node_id):
             self._greetings.begin(node_id, now)
 
-    def hush(self, node_id: NodeId) -> None:
+    def stop_handshake(self, node_id: NodeId) -> None:
         """The peer is not expected to answer: greet it no more."""
-        self._greetings.hush(node_id)
+        self._greetings.stop_handshake(node_id)
 
     def knows(self, node_id: NodeId) -> bool:
         """True when there is an address for the peer."""
@@ -393,7 +393,7 @@ class Carriage:
         self.counts["datagrams_sent"] += len(datagrams)
         return datagrams, commands
 
-    def _pack(self, node_id: NodeId, peer: _Peer) -> list[Datagram]:
+    def _pack(self, node_id: NodeId, peer: _PeerChannel) -> list[Datagram]:
         room = self._config.record_datagram_bytes - OVERHEAD_BYTES
         outbox, peer.outbox, peer.outbox_bytes = peer.outbox, [], 0
         bulk = sum(len(message) for message, streamable in outbox if streamable) > DATAGRAMS_AT_ONCE * room
@@ -414,7 +414,7 @@ class Carriage:
             datagrams.append(self._datagram(node_id, peer, body))
         return datagrams
 
-    def _cut(self, peer: _Peer, message: bytes, room: int) -> list[bytes]:
+    def _cut(self, peer: _PeerChannel, message: bytes, room: int) -> list[bytes]:
         """A message in parts; none if it must go over a stream, as all does while there is one."""
         if not self._assembles or peer.stream is not None or peer.backlog:
             return []
@@ -424,17 +424,17 @@ class Carriage:
             self.counts["messages_in_parts"] += 1
         return [encode(part) for part in parts]
 
-    def _datagram(self, node_id: NodeId, peer: _Peer, body: bytes) -> Datagram:
+    def _datagram(self, node_id: NodeId, peer: _PeerChannel, body: bytes) -> Datagram:
         return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))
 
-    def _queue(self, peer: _Peer, message: bytes) -> None:
+    def _queue(self, peer: _PeerChannel, message: bytes) -> None:
         if peer.backlog_bytes + len(message) > BACKLOG_BYTES:
             self.counts["dropped_backlog"] += 1
         else:
             peer.backlog.append(message)
             peer.backlog_bytes += len(message)
 
-    def _dial(self, node_id: NodeId, peer: _Peer) -> None:
+    def _dial(self, node_id: NodeId, peer: _PeerChannel) -> None:
         """Send the whole backlog over a new stream."""
         stream_id = self._new_stream_id()
         peer.stream = stream_id

@@ -26,12 +26,20 @@ from typing import Final
 from netgossip.awareness import Awareness
 from netgossip.config import GossipConfig
 from netgossip.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_far_below
-from netgossip.members import MemberTable, Verdict, is_live, judge
-from netgossip.moves import Moves, alive
+from netgossip.members import MemberTable, UpdateVerdict, is_live, judge
+from netgossip.moves import AddressChanges, alive
 from netgossip.outgoing import Outgoing
 from netgossip.pieces import MEMBERS_A_PIECE, Pieces, at_once
 from netgossip.suspicion import Suspicion
-from netgossip.types import Address, IdentityClash, Member, MemberChanged, MemberReaped, MemberState, NodeId
+from netgossip.types import (
+    Address,
+    IdentityConflict,
+    Member,
+    MemberChanged,
+    MemberReaped,
+    MemberState,
+    NodeId,
+)
 from netgossip.wire import VSN, Alive, Dead, Rumour, Suspect, encode
 
 CLASH_PAUSE_S: Final = 60.0
@@ -44,12 +52,12 @@ CLASHES_LIMIT: Final = 8
 
 
 @dataclass(slots=True)
-class _Clash:
+class _AddressConflict:
     reported_at: float
     answers: int = 0
 
 
-class Claims:
+class StateUpdates:
     """The beliefs about all members. `newcomers` is for the owner to look at after each call, `moves` to ask and to
     answer."""
 
@@ -68,7 +76,7 @@ class Claims:
         self._awareness = awareness
         self._counts = counts
         self.suspicions: dict[NodeId, Suspicion] = {}
-        self.moves = Moves(config=config, table=table, outgoing=outgoing, counts=counts)
+        self.moves = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
         self.deceived: Address | None = None
         """The last member that told us a lie about us: for the owner to exchange all with."""
@@ -77,7 +85,7 @@ class Claims:
         self._accused_at: dict[NodeId, float] = {}
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
-        self._clashes: dict[Address, _Clash] = {}
+        self._clashes: dict[Address, _AddressConflict] = {}
         self._ceilings = Ceilings()
         self._departures = Departures()
 
@@ -122,7 +130,7 @@ class Claims:
             self._ceilings.correct(claim.node, claim.incarnation, now)
         elif self._is_implausible(claim.node, claim.incarnation, now):
             return
-        if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
+        if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is UpdateVerdict.TAKE:
             if claim.address != held.address and is_live(held):
                 self.moves.note(claim, now)
                 return
@@ -140,14 +148,14 @@ class Claims:
         if held is None:
             return
         verdict = judge(held, MemberState.SUSPECT, claim.incarnation)
-        if verdict is Verdict.TAKE:
+        if verdict is UpdateVerdict.TAKE:
             self._counts["suspicions"] += 1
             self.suspicions[claim.node] = Suspicion(
                 config=self._config, members=self._table.live, accuser=claim.accuser, now=now
             )
             self._hold(replace(held, state=MemberState.SUSPECT, incarnation=claim.incarnation), now)
             self._spread(claim)
-        elif verdict is Verdict.CONFIRM:
+        elif verdict is UpdateVerdict.CONFIRM:
             is_newer = claim.incarnation > held.incarnation
             self._table.raise_incarnation(held, claim.incarnation)
             if self.suspicions[claim.node].confirm(claim.accuser) or is_newer:
@@ -160,13 +168,13 @@ class Claims:
             return
         state = MemberState.LEFT if claim.accuser == claim.node else MemberState.DEAD
         verdict = judge(held, state, claim.incarnation)
-        if verdict is Verdict.TAKE:
+        if verdict is UpdateVerdict.TAKE:
             self.suspicions.pop(claim.node, None)
             self.moves.drop(claim.node)
             self.unconfirmed.discard(claim.node)
             self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
             self._spread(claim)
-        elif verdict is Verdict.RAISE:
+        elif verdict is UpdateVerdict.RAISE:
             self._table.raise_incarnation(held, claim.incarnation)
 
     def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
@@ -219,7 +227,7 @@ class Claims:
                 meta=own.meta if meta is None else meta,
             )
             self._table.put(own, now)
-        self._outgoing.rumours.put(own.node_id, encode(alive(own)))
+        self._outgoing.broadcasts.put(own.node_id, encode(alive(own)))
 
     def leave(self, now: float) -> None:
         """Say that we leave, once."""
@@ -255,15 +263,15 @@ class Claims:
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
 
-    def _clash_at(self, address: Address, now: float) -> _Clash | None:
+    def _clash_at(self, address: Address, now: float) -> _AddressConflict | None:
         """The machine there, reported once in each pause; None for one too many."""
         self._clashes = {a: c for a, c in self._clashes.items() if now < c.reported_at + CLASH_PAUSE_S}
         if address not in self._clashes:
             if len(self._clashes) >= CLASHES_LIMIT:
                 return None
-            self._clashes[address] = _Clash(now)
+            self._clashes[address] = _AddressConflict(now)
             self._counts["identity_clashes"] += 1
-            self._outgoing.event(IdentityClash(address))
+            self._outgoing.event(IdentityConflict(address))
         return self._clashes[address]
 
     def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
@@ -297,7 +305,10 @@ class Claims:
             held = self._table.view[node_id]
             self.dead(Dead(node_id, held.incarnation, self._table.own_id), now)
         for claim in self.moves.take_due(now):
-            if judge(self._table.view[claim.node], MemberState.ALIVE, claim.incarnation) is Verdict.TAKE:
+            if (
+                judge(self._table.view[claim.node], MemberState.ALIVE, claim.incarnation)
+                is UpdateVerdict.TAKE
+            ):
                 self._believe_alive(claim, now)
 
     def next_deadline(self) -> float:
@@ -334,7 +345,7 @@ class Claims:
         self._ceilings.forget(node_id)
         self._table.remove(node_id)
         self._accused_at.pop(node_id, None)
-        self._outgoing.rumours.discard(node_id)
+        self._outgoing.broadcasts.discard(node_id)
         self._outgoing.event(MemberReaped(node_id))
 
     def _is_implausible(self, node_id: NodeId, incarnation: int, now: float) -> bool:
@@ -433,8 +444,8 @@ class Claims:
         ):
             self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
 
-    def _spread(self, rumour: Rumour) -> None:
-        self._outgoing.rumours.put(rumour.node, encode(rumour))
+    def _spread(self, broadcast: Rumour) -> None:
+        self._outgoing.broadcasts.put(broadcast.node, encode(broadcast))
 
     def check_invariants(self) -> None:
         """Suspicion exactly where the state says so; who is not confirmed is live."""

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Final
 
 from netgossip.awareness import Awareness
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
@@ -24,7 +24,7 @@ KNOWS_NACK: Final = 4
 """Protocol versions from which a node has the feature; its own highest is the second byte of its vsn."""
 
 
-class Detector:
+class FailureDetector:
     """Asks one member at a time, and answers those who ask. `rtt_s` is of the last direct answer of each member."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Detector:
         config: GossipConfig,
         rng: random.Random,
         table: MemberTable,
-        claims: Claims,
+        claims: StateUpdates,
         outgoing: Outgoing,
         streams: StreamTable,
         awareness: Awareness,

@@ -45,7 +45,7 @@ logger = logging.getLogger("netgossip.discovery")
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class DiscoveredPeer:
     """Somebody who announces an agent on our link. Nothing of it is authenticated."""
 
     node_id: NodeId
@@ -60,14 +60,14 @@ class Neighbour:
 class Discovery:
     """Announces this node and listens for others until cancelled."""
 
-    def __init__(self, on_change: Callable[[Mapping[NodeId, Neighbour]], None]) -> None:
+    def __init__(self, on_change: Callable[[Mapping[NodeId, DiscoveredPeer]], None]) -> None:
         self._on_change = on_change
-        self._neighbours: dict[NodeId, Neighbour] = {}
+        self._neighbours: dict[NodeId, DiscoveredPeer] = {}
         self._instances: dict[str, NodeId] = {}
         self._problem = ""
 
     @property
-    def neighbours(self) -> Mapping[NodeId, Neighbour]:
+    def neighbours(self) -> Mapping[NodeId, DiscoveredPeer]:
         """Who is heard now, ourselves not among them."""
         return self._neighbours
 
@@ -76,7 +76,7 @@ class Discovery:
         """Why multicast DNS does not work at the moment; empty when it does."""
         return self._problem
 
-    async def run(self, me: Neighbour, links: Sequence[str] = ()) -> None:
+    async def run(self, me: DiscoveredPeer, links: Sequence[str] = ()) -> None:
         """Announce `me` and listen on the links that have these addresses; without any, on that of `me.gossip`."""
         links = links or [me.gossip[0]]
         while True:
@@ -89,7 +89,7 @@ class Discovery:
                 logger.warning("%s; trying again in %.0f s", self._problem, RETRY_S)
             await trio.sleep(RETRY_S)
 
-    async def _run_once(self, me: Neighbour, links: Sequence[str]) -> None:
+    async def _run_once(self, me: DiscoveredPeer, links: Sequence[str]) -> None:
         token = trio.lowlevel.current_trio_token()
         send, receive = trio.open_memory_channel[tuple[str, ServiceStateChange]](MAX_NEIGHBOURS)
 
@@ -136,7 +136,7 @@ class Discovery:
         if neighbour is not None and neighbour.node_id != me:
             self._set(instance, neighbour)
 
-    def _set(self, instance: str, neighbour: Neighbour | None) -> None:
+    def _set(self, instance: str, neighbour: DiscoveredPeer | None) -> None:
         """What an announced instance says; None: it is gone."""
         before = dict(self._neighbours)
         known = self._instances.pop(instance, None)
@@ -171,7 +171,7 @@ async def _announce(zeroconf: Zeroconf, info: ServiceInfo) -> None:
         logger.warning("another node on the link announces itself as %s", info.name)
 
 
-def _info_of(me: Neighbour) -> ServiceInfo:
+def _info_of(me: DiscoveredPeer) -> ServiceInfo:
     properties = {
         "v": "1",
         "id": me.node_id,
@@ -190,7 +190,7 @@ def _info_of(me: Neighbour) -> ServiceInfo:
     )
 
 
-def neighbour_untrusted(info: ServiceInfo) -> Neighbour | None:
+def neighbour_untrusted(info: ServiceInfo) -> DiscoveredPeer | None:
     """What an announcement says, or None when it makes no sense."""
     try:
         texts = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
@@ -204,7 +204,7 @@ def neighbour_untrusted(info: ServiceInfo) -> Neighbour | None:
     if not info.port or not 0 < record_port < 65536:
         return None
     name, cluster = (_printable(texts.get(key, "")) for key in ("name", "cluster"))
-    return Neighbour(node_id, name, cluster, cluster_id, (address, info.port), (address, record_port))
+    return DiscoveredPeer(node_id, name, cluster, cluster_id, (address, info.port), (address, record_port))
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> BaseException:

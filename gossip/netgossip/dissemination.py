@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from netgossip.config import GossipConfig
-from netgossip.record_wire import NO_VERSION, Ack
+from netgossip.record_wire import NO_VERSION, DeltaAck
 from netgossip.types import NodeId, Scope, Version
 
 QUICK_TRIES: Final = 4
@@ -33,7 +33,7 @@ LONGEST_RTT_S: Final = 1.0
 NEVER: Final = float("inf")
 
 
-class _Standing:
+class _PeerProgress:
     __slots__ = ("began_at", "due_at", "held", "holding", "own", "sent", "sent_at", "tries")
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Dissemination:
 
     def __init__(self, *, config: GossipConfig) -> None:
         self._config = config
-        self._standings: dict[Scope, dict[NodeId, _Standing]] = {}
+        self._standings: dict[Scope, dict[NodeId, _PeerProgress]] = {}
         self._deadlines: list[tuple[float, Scope, NodeId]] = []
         self._rtts: dict[NodeId, float] = {}
 
@@ -102,7 +102,7 @@ class Dissemination:
         standing = self._standings.get(scope, {}).get(peer)
         return standing is not None and standing.sent is not None and standing.sent[1] == to
 
-    def handle_ack(self, peer: NodeId, ack: Ack, ours: Version, now: float) -> bool:
+    def handle_ack(self, peer: NodeId, ack: DeltaAck, ours: Version, now: float) -> bool:
         """Note what a peer holds. True when it lags and should be told more at once."""
         standing = self._standing(ack.scope, peer)
         is_answer = standing.sent is not None and standing.sent[1] == ack.held
@@ -202,10 +202,10 @@ class Dissemination:
         """Standings with a deadline."""
         return sum(s.due_at != NEVER for standings in self._standings.values() for s in standings.values())
 
-    def _standing(self, scope: Scope, peer: NodeId) -> _Standing:
-        return self._standings.setdefault(scope, {}).setdefault(peer, _Standing())
+    def _standing(self, scope: Scope, peer: NodeId) -> _PeerProgress:
+        return self._standings.setdefault(scope, {}).setdefault(peer, _PeerProgress())
 
-    def _plan(self, scope: Scope, peer: NodeId, standing: _Standing, due_at: float) -> None:
+    def _plan(self, scope: Scope, peer: NodeId, standing: _PeerProgress, due_at: float) -> None:
         if standing.due_at != due_at:
             standing.due_at = due_at
             heapq.heappush(self._deadlines, (due_at, scope, peer))

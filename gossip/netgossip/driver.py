@@ -17,13 +17,13 @@ from typing import Final
 
 import trio
 
-from netgossip.labour import Labour
+from netgossip.labour import TaskRunner
 from netgossip.node import GossipNode
-from netgossip.outflow import Outflow
-from netgossip.sockets import Sockets, dial, open_sockets
+from netgossip.outflow import SendBuffer
+from netgossip.sockets import NodeSockets, dial, open_sockets
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
-__all__ = ["Driver", "Sockets", "open_sockets"]
+__all__ = ["Driver", "NodeSockets", "open_sockets"]
 
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
@@ -58,18 +58,18 @@ class Driver:
         turn: trio.Lock | None = None,
     ) -> None:
         self._node = node
-        self._sockets = Sockets(gossip_udp, gossip_tcp, record_udp, record_tcp)
+        self._sockets = NodeSockets(gossip_udp, gossip_tcp, record_udp, record_tcp)
         self._udp = self._sockets.udp
         self._listening = trio.CancelScope()
         self._clock = clock
         self._on_events = on_events
-        self._streams: dict[StreamId, Outflow] = {}
+        self._streams: dict[StreamId, SendBuffer] = {}
         self._nursery: trio.Nursery | None = None
         self._timer = trio.CancelScope()
         """Ends at the node's next deadline."""
         self._planned_at = 0.0
         self._flushing = False
-        self._labour = Labour(node, trio.Lock() if turn is None else turn)
+        self._labour = TaskRunner(node, trio.Lock() if turn is None else turn)
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -85,7 +85,7 @@ class Driver:
             self._nursery = None
             self._sockets.close()
 
-    def rebind(self, sockets: Sockets) -> None:
+    def rebind(self, sockets: NodeSockets) -> None:
         """Listen on, and send from, these sockets from now on, because the host is reached by another address.
 
         The former ones are closed; streams go on or break by themselves. Tell the node as well (`set_address`).
@@ -98,7 +98,7 @@ class Driver:
         else:
             self._nursery.start_soon(self._listen, sockets, self._listening, self._nursery)
 
-    async def _listen(self, sockets: Sockets, scope: trio.CancelScope, streams: trio.Nursery) -> None:
+    async def _listen(self, sockets: NodeSockets, scope: trio.CancelScope, streams: trio.Nursery) -> None:
         """On these sockets, until `rebind` brings others; then they are closed, and the streams stay."""
         try:
             with scope:
@@ -138,7 +138,7 @@ class Driver:
 
     def _obey(self, command: StreamCommand, nursery: trio.Nursery) -> None:
         if isinstance(command, StreamOpen):
-            self._streams[command.stream_id] = Outflow()
+            self._streams[command.stream_id] = SendBuffer()
             nursery.start_soon(self._dial, command.stream_id, command.destination)
             return
         if (stream := self._streams.get(command.stream_id)) is None:
@@ -205,7 +205,7 @@ class Driver:
                 self.counts["accept_errors"] += 1
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
-            self._streams[stream_id] = Outflow()
+            self._streams[stream_id] = SendBuffer()
             nursery.start_soon(self._serve, stream_id, accepted)
             self.flush_nowait()
 

@@ -26,5 +26,5 @@ class EarlyError(WireError):
     It is refused because a recording looks the same. State is unchanged."""
 
 
-class UsageError(GossipError):
+class GossipUsageError(GossipError):
     """The caller erred (a value too large, a scope that was not entered). State is unchanged."""

@@ -85,7 +85,7 @@ class _Comparison:
         self.tries = 0
 
 
-class Exchange:
+class AntiEntropy:
     """Plans comparisons. Holds no content and sends nothing itself."""
 
     def __init__(self, *, config: GossipConfig, rng: random.Random) -> None:

@@ -26,17 +26,17 @@ WELCOME_PAUSE_S: Final = HELLO_MIN_S / 2
 
 
 @dataclass(slots=True)
-class _Greeting:
+class _Handshake:
     due_at: float
     pause_s: float = HELLO_MIN_S
 
 
-class Greetings:
+class Handshakes:
     """Peers that have not answered. A number is good until the next one, also for an answer that comes late."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._waiting: dict[NodeId, _Greeting] = {}
+        self._waiting: dict[NodeId, _Handshake] = {}
         self._nonces: dict[NodeId, bytes] = {}
         self._greeted_at: dict[NodeId, float] = {}
         self._answer_at: dict[tuple[NodeId, bool], float] = {}
@@ -44,14 +44,14 @@ class Greetings:
 
     def begin(self, node_id: NodeId, now: float) -> None:
         """Greet at once, and then until there is an answer."""
-        self._waiting[node_id] = _Greeting(now)
+        self._waiting[node_id] = _Handshake(now)
 
     def note_heard(self, node_id: NodeId, now: float) -> None:
         """Something came of it that is no proof."""
         greeting = self._waiting.get(node_id)
         if greeting is None:
             greeted_at = self._greeted_at.get(node_id, float("-inf"))
-            self._waiting[node_id] = _Greeting(max(now, greeted_at + HELLO_HEARD_S))
+            self._waiting[node_id] = _Handshake(max(now, greeted_at + HELLO_HEARD_S))
         else:
             greeting.due_at = min(greeting.due_at, now + HELLO_HEARD_S)
 
@@ -71,7 +71,7 @@ class Greetings:
         self._nonces.pop(node_id, None)
         return True
 
-    def hush(self, node_id: NodeId) -> None:
+    def stop_handshake(self, node_id: NodeId) -> None:
         """It is not expected to answer."""
         self._waiting.pop(node_id, None)
 

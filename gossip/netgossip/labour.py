@@ -12,21 +12,21 @@ PIECE_S: Final = 0.001
 """How long it goes on in one go. What the application makes of the outcome takes longer than that."""
 
 
-class Labourer(Protocol):
+class Steppable(Protocol):
     """A machine that may be behind."""
 
     @property
-    def is_behind(self) -> bool:
-        """True while `take_piece` has something to do."""
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
 
-    def take_piece(self) -> None:
+    def run_step(self) -> None:
         """Do a millisecond of it."""
 
 
-class Labour:
+class TaskRunner:
     """`note` after every input; `run` beside that. All that takes long has one `turn`."""
 
-    def __init__(self, node: Labourer, turn: trio.Lock) -> None:
+    def __init__(self, node: Steppable, turn: trio.Lock) -> None:
         self._node = node
         self._came = trio.Event()
         self._done = trio.Event()
@@ -34,12 +34,12 @@ class Labour:
 
     def note(self) -> None:
         """The node may be behind now."""
-        if self._node.is_behind:
+        if self._node.has_pending_work:
             self._came.set()
 
     async def wait_done(self) -> None:
         """Until the node is not behind: who brings it more of what takes long should wait for that."""
-        while self._node.is_behind:
+        while self._node.has_pending_work:
             await self._done.wait()
 
     async def run(self, flush: Callable[[], None]) -> None:
@@ -47,12 +47,12 @@ class Labour:
         while True:
             await self._came.wait()
             self._came = trio.Event()
-            while self._node.is_behind:
+            while self._node.has_pending_work:
                 async with self.turn:
                     began = time.perf_counter()
-                    self._node.take_piece()
-                    while self._node.is_behind and time.perf_counter() - began < PIECE_S:
-                        self._node.take_piece()
+                    self._node.run_step()
+                    while self._node.has_pending_work and time.perf_counter() - began < PIECE_S:
+                        self._node.run_step()
                     flush()
             self._done.set()
             self._done = trio.Event()

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import Counter
 
 from netgossip.awareness import Awareness
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.probe import Prober
 
 
-class Lateness:
+class LocalStall:
     """`note` what the driver has measured; `make_up` for a timer that came late."""
 
     def __init__(
         self,
         *,
         config: GossipConfig,
-        claims: Claims,
+        claims: StateUpdates,
         prober: Prober,
         awareness: Awareness,
         counts: Counter[str],

@@ -21,7 +21,7 @@ from typing import Final
 from netgossip.types import Address, Member, MemberState, NodeId
 
 
-class Verdict(enum.Enum):
+class UpdateVerdict(enum.Enum):
     """What a claim does to a belief."""
 
     IGNORE = "ignore"
@@ -34,34 +34,36 @@ class Verdict(enum.Enum):
     """The claim becomes our belief."""
 
 
-_IGNORE, _RAISE, _CONFIRM, _TAKE = Verdict
+_IGNORE, _RAISE, _CONFIRM, _TAKE = UpdateVerdict
 _ALIVE, _SUSPECT, _DEAD, _LEFT = MemberState
 
-RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[Verdict, Verdict, Verdict]]] = MappingProxyType(
-    {
-        # (we hold, claimed):   claimed incarnation is  older     equal     newer
-        (_ALIVE, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_ALIVE, _SUSPECT): (_IGNORE, _TAKE, _TAKE),
-        (_ALIVE, _DEAD): (_IGNORE, _TAKE, _TAKE),
-        (_ALIVE, _LEFT): (_IGNORE, _TAKE, _TAKE),
-        (_SUSPECT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_SUSPECT, _SUSPECT): (_IGNORE, _CONFIRM, _CONFIRM),
-        (_SUSPECT, _DEAD): (_IGNORE, _TAKE, _TAKE),
-        (_SUSPECT, _LEFT): (_IGNORE, _TAKE, _TAKE),
-        # A newer suspicion does not make the dead half alive; the "alive" that must have come before it will.
-        (_DEAD, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
-        (_DEAD, _DEAD): (_IGNORE, _IGNORE, _RAISE),
-        (_DEAD, _LEFT): (_IGNORE, _TAKE, _TAKE),
-        (_LEFT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
-        (_LEFT, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
-        (_LEFT, _DEAD): (_IGNORE, _IGNORE, _TAKE),
-        (_LEFT, _LEFT): (_IGNORE, _IGNORE, _RAISE),
-    }
+RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[UpdateVerdict, UpdateVerdict, UpdateVerdict]]] = (
+    MappingProxyType(
+        {
+            # (we hold, claimed):   claimed incarnation is  older     equal     newer
+            (_ALIVE, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+            (_ALIVE, _SUSPECT): (_IGNORE, _TAKE, _TAKE),
+            (_ALIVE, _DEAD): (_IGNORE, _TAKE, _TAKE),
+            (_ALIVE, _LEFT): (_IGNORE, _TAKE, _TAKE),
+            (_SUSPECT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+            (_SUSPECT, _SUSPECT): (_IGNORE, _CONFIRM, _CONFIRM),
+            (_SUSPECT, _DEAD): (_IGNORE, _TAKE, _TAKE),
+            (_SUSPECT, _LEFT): (_IGNORE, _TAKE, _TAKE),
+            # A newer suspicion does not make the dead half alive; the "alive" that must have come before it will.
+            (_DEAD, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+            (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
+            (_DEAD, _DEAD): (_IGNORE, _IGNORE, _RAISE),
+            (_DEAD, _LEFT): (_IGNORE, _TAKE, _TAKE),
+            (_LEFT, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
+            (_LEFT, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
+            (_LEFT, _DEAD): (_IGNORE, _IGNORE, _TAKE),
+            (_LEFT, _LEFT): (_IGNORE, _IGNORE, _RAISE),
+        }
+    )
 )
 
 
-def judge(held: Member, claimed: MemberState, incarnation: int) -> Verdict:
+def judge(held: Member, claimed: MemberState, incarnation: int) -> UpdateVerdict:
     """What a claim of `claimed` at `incarnation` does to what we hold."""
     older, equal, newer = RULES[held.state, claimed]
     if incarnation < held.incarnation:

@@ -37,7 +37,7 @@ class Merge(enum.Enum):
     could tell, or too much with all that we hold."""
 
 
-def uselessness(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:
+def reject_reason(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:
     """Why a delta can't be applied to the log that we hold, which is at `have`; None: it can.
 
     The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk
@@ -55,7 +55,7 @@ def uselessness(delta: Delta, log: RecordLog | None, have: Version, *, from_owne
     return None
 
 
-def contradiction(delta: Delta, digest: int, size_bytes: int, entries: int) -> Merge | None:
+def verify(delta: Delta, digest: int, size_bytes: int, entries: int) -> Merge | None:
     """Why a delta that led to this content must not be applied; None: it may."""
     if digest != delta.digest:
         return Merge.DIVERGED

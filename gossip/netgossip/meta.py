@@ -11,7 +11,7 @@ from typing import Final
 
 import msgpack
 
-from netgossip.errors import UsageError, WireError
+from netgossip.errors import GossipUsageError, WireError
 from netgossip.types import Address, Member
 
 META_LIMIT_BYTES: Final = 400
@@ -21,9 +21,9 @@ META_VERSION: Final = 1
 
 
 def wrap_meta(record_port: int, meta: bytes) -> bytes:
-    """What goes on the wire. Raises UsageError."""
+    """What goes on the wire. Raises GossipUsageError."""
     if len(meta) > META_LIMIT_BYTES:
-        raise UsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+        raise GossipUsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
     return bytes(msgpack.packb([META_VERSION, record_port, meta]))
 
 

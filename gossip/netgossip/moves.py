@@ -25,7 +25,7 @@ RIVAL_TOLD_S: Final = 60.0
 
 
 @dataclass(slots=True)
-class _Move:
+class _AddressChange:
     claim: Alive
     deadline: float
     sequence: int | None = None
@@ -39,7 +39,7 @@ class _Rival:
     reported_at: float
 
 
-class Moves:
+class AddressChanges:
     """Changes of address that are being checked, and the machines that were refused of late."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Moves:
         self._table = table
         self._outgoing = outgoing
         self._counts = counts
-        self._moves: dict[NodeId, _Move] = {}
+        self._moves: dict[NodeId, _AddressChange] = {}
         self._rivals: dict[NodeId, _Rival] = {}
 
     def __contains__(self, node_id: NodeId) -> bool:
@@ -62,7 +62,7 @@ class Moves:
             if claim.incarnation > known.claim.incarnation:
                 known.claim = claim
         elif len(self._moves) < MOVES_LIMIT:
-            self._moves[claim.node] = _Move(claim, now + self._config.probe_timeout_s)
+            self._moves[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
 
     def drop(self, node_id: NodeId) -> None:
         """The member is dead, or known to be where it says."""

@@ -32,7 +32,7 @@ from netgossip.types import (
     MemberReaped,
     MemberState,
     NodeId,
-    Output,
+    NodeOutput,
     RequestReceived,
     Scope,
     StreamClose,
@@ -167,25 +167,27 @@ class GossipNode:
         self._pass_on(now)
 
     @property
-    def is_behind(self) -> bool:
-        """True while something is too long to be done in one go: call `take_piece`, and let others run in between."""
-        return self._swim.is_behind or self._replication.is_behind
+    def has_pending_work(self) -> bool:
+        """True while something is too long to be done in one go: call `run_step`, and let others run in between."""
+        return self._swim.has_pending_work or self._replication.has_pending_work
 
-    def take_piece(self) -> None:
+    def run_step(self) -> None:
         """Do another millisecond of what is left to do."""
-        is_swims = self._swim.is_behind and (self._is_swims_turn or not self._replication.is_behind)
+        is_swims = self._swim.has_pending_work and (
+            self._is_swims_turn or not self._replication.has_pending_work
+        )
         self._is_swims_turn = not is_swims
         if is_swims:
-            self._swim.take_piece()
+            self._swim.run_step()
             self._pass_on(self._now)
         else:
-            self._replication.take_piece()
+            self._replication.run_step()
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
         return min(self._swim.next_deadline(), self._replication.next_deadline())
 
-    def drain(self) -> Output:
+    def drain(self) -> NodeOutput:
         """Everything that the outside must do now; a second call gives nothing."""
         output = self._replication.drain()
         for command in output.streams:
@@ -194,7 +196,7 @@ class GossipNode:
         events = (*self._events, *output.events)
         commands = tuple(self._commands)
         self._datagrams, self._commands, self._events = [], [], []
-        return Output(datagrams, commands, events)
+        return NodeOutput(datagrams, commands, events)
 
     def _pass_on(self, now: float) -> None:
         """Let replication know what the membership found out."""

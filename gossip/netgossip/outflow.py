@@ -7,7 +7,7 @@ from collections import deque
 import trio
 
 
-class Outflow:
+class SendBuffer:
     """Bytes on their way out. `scope` is of everything that is done for the stream."""
 
     __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")

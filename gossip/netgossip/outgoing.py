@@ -13,7 +13,7 @@ from typing import Final
 from netgossip.broadcasts import BroadcastQueue
 from netgossip.config import GossipConfig
 from netgossip.seal import Keyring, datagram_overhead_bytes, seal_datagram
-from netgossip.types import Address, Channel, Datagram, Event, Output, StreamCommand
+from netgossip.types import Address, Channel, Datagram, Event, NodeOutput, StreamCommand
 from netgossip.wire import (
     COMPOUND_HEADER_BYTES,
     COMPOUND_LIMIT,
@@ -40,7 +40,7 @@ class Outgoing:
         rng: random.Random,
         live: Callable[[], int],
     ) -> None:
-        self.rumours = BroadcastQueue(config.retransmit_mult)
+        self.broadcasts = BroadcastQueue(config.retransmit_mult)
         self.dropped = 0
         self._keyring = keyring
         self._label = label
@@ -57,7 +57,7 @@ class Outgoing:
         Rumours told to somebody who is not live are told to the others as often nevertheless.
         """
         parts = [encode(message) for message in messages]
-        parts += self.rumours.take(
+        parts += self.broadcasts.take(
             space_bytes=self._space_bytes - sum(len(part) + COMPOUND_PART_BYTES for part in parts),
             part_bytes=COMPOUND_PART_BYTES,
             count=COMPOUND_LIMIT - len(parts),
@@ -82,8 +82,8 @@ class Outgoing:
         """A fact for the application."""
         self._events.append(event)
 
-    def drain(self) -> Output:
+    def drain(self) -> NodeOutput:
         """Everything since the last drain."""
-        output = Output(tuple(self._datagrams), tuple(self._streams), tuple(self._events))
+        output = NodeOutput(tuple(self._datagrams), tuple(self._streams), tuple(self._events))
         self._datagrams, self._streams, self._events = [], [], []
         return output

@@ -3,7 +3,7 @@ few hundred at a time, and whoever drives the machine lets others run in between
 
 A work is a generator that yields wherever it could stop. Its first piece is done at once, so what is short is over
 before the call returns; what is left waits here, and is done in the order in which it came. A machine with something
-left is *behind*: its driver calls `take_piece` until it is not so.
+left is *behind*: its driver calls `run_step` until it is not so.
 
 Between two pieces anything may happen to what a work is about. So a work holds no half of anything that others can
 see: it prepares, and looks again at what it relies on when it puts the outcome in place, with no piece in between.
@@ -37,7 +37,7 @@ def at_once(pieces: Pieces[T]) -> T:
             return result
 
 
-class Worklist:
+class WorkQueue:
     """What is left of the long works of one machine."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Worklist:
         else:
             self.begin(work)
 
-    def take_piece(self) -> None:
+    def run_step(self) -> None:
         """The next piece of what came first."""
         if self._waiting and not self._goes_on(self._waiting[0]):
             self._waiting.popleft()

@@ -6,8 +6,8 @@ place: refusing it instead would let a few silent connections shut all members o
 
 - A host has at most `per_host` unproven streams. One more closes one of its own, chosen by chance: were it always the
   oldest, a flood from a member's address would close the member's own stream before its first frame came.
-- Hosts that are not members' have at most `strangers` together. One more closes one of the host that has the most of
-  them.
+- Hosts that are not members' have at most `unknown_sources` together. One more closes one of the host that has the
+  most of them.
 - All unproven ones together have at most `unproven` places. A member's address gets one at a stranger's expense.
 - A proven stream holds one of `proven` places. A member's newer stream closes its older one: a member uses one at a
   time. When all are taken, the one closes on which nothing came for longest.
@@ -24,20 +24,20 @@ from netgossip.types import NodeId, StreamId
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceLimits:
+class SlotLimits:
     """How many streams of each sort are open at once."""
 
     unproven: int
-    strangers: int
+    unknown_sources: int
     per_host: int
     proven: int = 0
 
 
-class Places:
+class StreamSlots:
     """The accepted streams by host, and by member once proven. `is_member` tells whether a host's address is a
     member's."""
 
-    def __init__(self, limits: PlaceLimits, *, is_member: Callable[[str], bool], rng: random.Random) -> None:
+    def __init__(self, limits: SlotLimits, *, is_member: Callable[[str], bool], rng: random.Random) -> None:
         self._limits = limits
         self._is_member = is_member
         self._rng = rng
@@ -80,13 +80,13 @@ class Places:
         by_host = Counter(self._unproven.values())
         if by_host[host] >= self._limits.per_host:
             return self._one_of(host)
-        strangers = {one: count for one, count in by_host.items() if not self._is_member(one)}
+        unknown_sources = {one: count for one, count in by_host.items() if not self._is_member(one)}
         is_full = len(self._unproven) >= self._limits.unproven
         if not self._is_member(host):
-            is_full = is_full or sum(strangers.values()) >= self._limits.strangers
+            is_full = is_full or sum(unknown_sources.values()) >= self._limits.unknown_sources
         if not is_full:
             return None
-        crowd = strangers or by_host
+        crowd = unknown_sources or by_host
         return self._one_of(max(crowd, key=crowd.__getitem__))
 
     def _one_of(self, host: str) -> StreamId:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 
-class Presence:
+class Peers:
     """Peers are *known* from their first address on, *live* while alive or suspect."""
 
     def __init__(self, node_id: NodeId) -> None:

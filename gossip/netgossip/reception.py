@@ -16,25 +16,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from netgossip.carriage import Carriage, Received
+from netgossip.carriage import Received, RecordTransport
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
-from netgossip.exchange import Exchange
+from netgossip.exchange import AntiEntropy
 from netgossip.merge import EPOCH_LIMIT, Merge
-from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, Worklist
-from netgossip.presence import Presence
+from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, WorkQueue
+from netgossip.presence import Peers
 from netgossip.record_streams import Arrived
 from netgossip.record_wire import (
     NO_VERSION,
-    Ack,
     Delta,
+    DeltaAck,
     Digest,
+    Fetch,
     Request,
     Response,
     Row,
     Same,
     Vector,
-    Want,
 )
 from netgossip.requests import Requests
 from netgossip.table import Table
@@ -50,7 +50,7 @@ NEWS_IN_DATAGRAMS: Final = 32
 
 
 @dataclass(slots=True)
-class _Difference:
+class _LogDifference:
     """What a peer's vector and our logs are apart, without our own log."""
 
     mine: Row | None = None
@@ -68,7 +68,7 @@ class _Difference:
     """Logs that we hold further than the peer does, and what it has of each."""
 
 
-class Reception:
+class MessageHandlers:
     """Passes messages between the parts of replication. Appends to `events` and counts in `counts`."""
 
     def __init__(
@@ -77,20 +77,20 @@ class Reception:
         config: GossipConfig,
         node_id: NodeId,
         table: Table,
-        carriage: Carriage,
+        transport: RecordTransport,
         dissemination: Dissemination,
-        exchange: Exchange,
+        exchange: AntiEntropy,
         requests: Requests,
-        presence: Presence,
+        presence: Peers,
         events: list[Event],
         counts: Counter[str],
-        works: Worklist,
+        works: WorkQueue,
         expect_peers: bool,
     ) -> None:
         self._config = config
         self._node_id = node_id
         self._table = table
-        self._carriage = carriage
+        self._carriage = transport
         self._dissemination = dissemination
         self._exchange = exchange
         self._requests = requests
@@ -135,7 +135,7 @@ class Reception:
             match item.message:
                 case Delta():
                     yield from self._taking_delta(item, item.message, now)
-                case Ack():
+                case DeltaAck():
                     yield from self._taking_ack(item.sender, item.message, now)
                 case Digest():
                     yield from self._taking_digest(item, item.message, now)
@@ -143,7 +143,7 @@ class Reception:
                     self._on_same(item.sender, item.message, now)
                 case Vector():
                     yield from self._taking_vector(item.sender, item.message, now)
-                case Want(scope, rows):
+                case Fetch(scope, rows):
                     for owner, since in rows:
                         yield from self._sending_delta(item.sender, scope, owner, since, now)
                 case Request():
@@ -190,13 +190,15 @@ class Reception:
             held = NO_VERSION
         if sender == delta.owner:
             holding = self._table.holds(delta.scope)
-            self._carriage.send(sender, Ack(delta.scope, holding, held, self._table.own_version(delta.scope)))
+            self._carriage.send(
+                sender, DeltaAck(delta.scope, holding, held, self._table.own_version(delta.scope))
+            )
             if self._table.concerns(delta.scope) and self._carriage.knows(sender):
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
-            self._carriage.send(sender, Want(delta.scope, ((delta.owner, held),)))
+            self._carriage.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
 
-    def _taking_ack(self, sender: NodeId, ack: Ack, now: float) -> Pieces[None]:
+    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Pieces[None]:
         # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
         self._hear_of_own(sender, ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
@@ -289,9 +291,9 @@ class Reception:
         else:
             self._exchange.confirm(scope, peer)
 
-    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_Difference]:
+    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_LogDifference]:
         """One look at each log that either side holds."""
-        found = _Difference()
+        found = _LogDifference()
         rows: dict[NodeId, Row] = {}
         for number, row in enumerate(vector.rows, 1):
             rows[row.owner] = row
@@ -308,7 +310,7 @@ class Reception:
         return found
 
     def _compare_one(
-        self, sender: NodeId, vector: Vector, owner: NodeId, row: Row | None, found: _Difference
+        self, sender: NodeId, vector: Vector, owner: NodeId, row: Row | None, found: _LogDifference
     ) -> None:
         have = self._table.version(vector.scope, owner)
         has = NO_VERSION if row is None else row.version
@@ -335,7 +337,7 @@ class Reception:
         is_theirs = row.digest != digest if owner == sender else row.digest > digest
         return NO_VERSION if is_theirs else None
 
-    def _asking_for(self, peer: NodeId, scope: Scope, found: _Difference, now: float) -> Pieces[None]:
+    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Pieces[None]:
         """Have the peer send these logs from there on, but for those that another one is sending."""
         wanted = found.wanted
         pull = self._exchange.pull_of(scope, now)
@@ -349,7 +351,7 @@ class Reception:
         elif len(wanted) > LOGS_AT_ONCE:
             self._exchange.begin_pull(scope, peer, found.targets, now)
         if wanted:
-            yield from self._carriage.sending(peer, Want(scope, tuple(wanted.items())))
+            yield from self._carriage.sending(peer, Fetch(scope, tuple(wanted.items())))
 
     def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
         """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
@@ -358,7 +360,7 @@ class Reception:
         if held <= own:
             return False
         ours = self._table.own_version(scope)
-        self._carriage.send(sender, Ack(scope, self._table.holds(scope), held, ours))
+        self._carriage.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours))
         return True
 
     def _relaying(
@@ -382,7 +384,7 @@ class Reception:
         self, sender: NodeId, scope: Scope, heard: Version, digest: int | None, now: float
     ) -> None:
         """A peer holds our own log so: jump above a past that we lost."""
-        events = self._table.outrun(scope, heard, digest, teller=sender)
+        events = self._table.raise_above(scope, heard, digest, teller=sender)
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events

@@ -80,7 +80,7 @@ class RecordLog:
 
     def put(self, entry: Entry) -> None:
         """Add an entry above all others. The head is the caller's to move."""
-        self.digest, self.size_bytes = self.outlook((entry,))
+        self.digest, self.size_bytes = self.digest_after((entry,))
         self.entries.pop(entry.key, None)
         self.entries[entry.key] = entry
         self._graves.pop(entry.key, None)
@@ -94,7 +94,7 @@ class RecordLog:
             if number % ENTRIES_A_PIECE == 0:
                 yield
 
-    def outlook(self, entries: tuple[Entry, ...]) -> tuple[int, int]:
+    def digest_after(self, entries: tuple[Entry, ...]) -> tuple[int, int]:
         """Digest and size once entries of different keys were put."""
         digest, size_bytes = self.digest, self.size_bytes
         for entry in entries:
@@ -107,9 +107,9 @@ class RecordLog:
         """The entries have been put; this is how far they lead."""
         self.head = head
         if collected > self.collected:
-            self.bury(collected)
+            self.collect_tombstones(collected)
 
-    def bury(self, collected: int) -> None:
+    def collect_tombstones(self, collected: int) -> None:
         """Drop the tombstones up to `collected`."""
         self.collected = collected
         # Before any is removed: a dict whose first items were removed looks past each of them again.
@@ -129,8 +129,8 @@ class RecordLog:
         order = [entry.version.sequence for entry in self.entries.values()]
         assert order == sorted(set(order)), "entries are in order of sequence"
         assert max(order, default=0) <= self.head
-        graves = {k: e.version.sequence for k, e in self.entries.items() if e.value is None}
-        assert list(self._graves.items()) == list(graves.items())
+        tombstones = {k: e.version.sequence for k, e in self.entries.items() if e.value is None}
+        assert list(self._graves.items()) == list(tombstones.items())
         assert self.collected <= self.head
         assert self.digest == sum(map(self._hash, self.entries.values())) % MODULUS
         assert self.size_bytes == sum(map(_size_bytes, self.entries.values()))

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeAlias
 from netgossip.config import GossipConfig
 from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.frame import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
-from netgossip.places import PlaceLimits, Places
+from netgossip.places import SlotLimits, StreamSlots
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -106,8 +106,8 @@ class AcceptedStreams:
         self._commands = commands
         self._counts = counts
         self._streams: dict[StreamId, _Accepted] = {}
-        limits = PlaceLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
-        self._places = Places(limits, is_member=is_member, rng=rng)
+        limits = SlotLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
+        self._places = StreamSlots(limits, is_member=is_member, rng=rng)
         self._partial_bytes = 0
 
     def accept(self, stream_id: StreamId, address: Address, now: float) -> None:

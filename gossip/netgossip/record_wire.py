@@ -89,7 +89,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class DeltaAck:
     """To an owner. `held` of its log, `own` version of the sender's log; `holding`: takes part in the scope."""
 
     scope: Scope
@@ -133,7 +133,7 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class Fetch:
     """Send what these logs have beyond the versions that are given."""
 
     scope: Scope
@@ -166,9 +166,11 @@ class Part:
     data: bytes
 
 
-Message: TypeAlias = Hello | Welcome | Delta | Ack | Digest | Same | Vector | Want | Request | Response | Part
+Message: TypeAlias = (
+    Hello | Welcome | Delta | DeltaAck | Digest | Same | Vector | Fetch | Request | Response | Part
+)
 
-IDEMPOTENT: Final = (Hello, Delta, Digest, Vector, Want)
+IDEMPOTENT: Final = (Hello, Delta, Digest, Vector, Fetch)
 """May come twice, and late: allowed on streams."""
 TIMELESS: Final = (Hello, Delta, Digest)
 """Those that a recording of years ago may repeat as well: allowed before admission."""
@@ -184,7 +186,7 @@ def encode(message: Message) -> bytes:
 def encoding(message: Message) -> Pieces[bytes]:
     """The same in pieces."""
     head = _head(message)
-    if not isinstance(message, Delta | Vector | Want):
+    if not isinstance(message, Delta | Vector | Fetch):
         return bytes(msgpack.packb(head))
     rows = message.entries if isinstance(message, Delta) else message.rows
     packer = msgpack.Packer(autoreset=False)
@@ -199,7 +201,7 @@ def encoding(message: Message) -> Pieces[bytes]:
     return bytes(packer.bytes())
 
 
-_ROW_FIELDS: Final = {Delta: 3, Vector: 4, Want: 3}
+_ROW_FIELDS: Final = {Delta: 3, Vector: 4, Fetch: 3}
 
 
 def _head(message: Message) -> list[_Field]:
@@ -212,7 +214,7 @@ def _head(message: Message) -> list[_Field]:
         case Delta(scope, owner, epoch, base, head, collected, digest, entries, signature):
             own: list[_Field] = [3, scope, bytes.fromhex(owner), epoch, base, head, collected]
             return [*own, _digest(digest), signature, len(entries)]
-        case Ack(scope, holding, held, own_version):
+        case DeltaAck(scope, holding, held, own_version):
             return [4, scope, holding, *held, *own_version]
         case Digest(scope, fingerprint):
             return [5, scope, _digest(fingerprint)]
@@ -220,7 +222,7 @@ def _head(message: Message) -> list[_Field]:
             return [6, scope, _digest(fingerprint)]
         case Vector(scope, holding, rows):
             return [7, scope, holding, len(rows)]
-        case Want(scope, wanted):
+        case Fetch(scope, wanted):
             return [8, scope, len(wanted)]
         case Request(request_id, payload):
             return [9, request_id, payload]
@@ -230,13 +232,13 @@ def _head(message: Message) -> list[_Field]:
             return [11, number, index, count, data]
 
 
-def _rows(message: Delta | Vector | Want) -> Iterator[tuple[_Field, ...]]:
+def _rows(message: Delta | Vector | Fetch) -> Iterator[tuple[_Field, ...]]:
     match message:
         case Delta():
             return ((entry.key, entry.version.sequence, entry.value) for entry in message.entries)
         case Vector():
             return ((bytes.fromhex(row.owner), *row.version, _digest(row.digest)) for row in message.rows)
-        case Want():
+        case Fetch():
             return ((bytes.fromhex(owner), *version) for owner, version in message.rows)
 
 
@@ -404,7 +406,7 @@ def _parse_want(reader: _Reader) -> Pieces[Message]:
         rows[owner] = reader.version()
         if number % ENTRIES_A_PIECE == 0:
             yield
-    return Want(scope, tuple(rows.items()))
+    return Fetch(scope, tuple(rows.items()))
 
 
 def _parse_part(reader: _Reader) -> Message:
@@ -417,7 +419,7 @@ def _parse_part(reader: _Reader) -> Message:
 _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     1: lambda r: Hello(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
     2: lambda r: Welcome(r.data(least=NONCE_BYTES, most=NONCE_BYTES), r.later_integer()),
-    4: lambda r: Ack(r.scope(), r.flag(), r.version(), r.version()),
+    4: lambda r: DeltaAck(r.scope(), r.flag(), r.version(), r.version()),
     5: lambda r: Digest(r.scope(), r.digest()),
     6: lambda r: Same(r.scope(), r.digest()),
     9: lambda r: Request(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),

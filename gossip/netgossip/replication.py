@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from netgossip.carriage import Carriage
+from netgossip.carriage import RecordTransport
 from netgossip.config import GossipConfig
 from netgossip.dissemination import Dissemination
-from netgossip.errors import UsageError
-from netgossip.exchange import Exchange
-from netgossip.pieces import Worklist
-from netgossip.presence import Presence
-from netgossip.reception import Reception
+from netgossip.errors import GossipUsageError
+from netgossip.exchange import AntiEntropy
+from netgossip.pieces import WorkQueue
+from netgossip.presence import Peers
+from netgossip.reception import MessageHandlers
 from netgossip.record_streams import JoinHandler
 from netgossip.record_wire import Digest
 from netgossip.requests import Requests
@@ -36,7 +36,7 @@ from netgossip.types import (
     Event,
     Log,
     NodeId,
-    Output,
+    NodeOutput,
     RequestReceived,
     Scope,
     StreamId,
@@ -81,8 +81,8 @@ class Replication:
             own_logs=own_logs,
             replicas=replicas,
         )
-        self._works = Worklist()
-        self._carriage = Carriage(
+        self._works = WorkQueue()
+        self._carriage = RecordTransport(
             config=config,
             node_id=node_id,
             boot_epoch=boot_epoch,
@@ -94,16 +94,16 @@ class Replication:
             works=self._works,
         )
         self._dissemination = Dissemination(config=config)
-        self._exchange = Exchange(config=config, rng=rng)
+        self._exchange = AntiEntropy(config=config, rng=rng)
         self._requests = Requests(rng=rng, send=self._carriage.send)
-        self._presence = Presence(node_id)
+        self._presence = Peers(node_id)
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
-        self._reception = Reception(
+        self._reception = MessageHandlers(
             config=config,
             node_id=node_id,
             table=self._table,
-            carriage=self._carriage,
+            transport=self._carriage,
             dissemination=self._dissemination,
             exchange=self._exchange,
             requests=self._requests,
@@ -145,13 +145,13 @@ class Replication:
         self._reception.look_for_synced(now)
 
     @property
-    def is_behind(self) -> bool:
-        """True while `take_piece` has something to do."""
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
         return len(self._works) > 0
 
-    def take_piece(self) -> None:
+    def run_step(self) -> None:
         """Go on with what was too long for one input."""
-        self._works.take_piece()
+        self._works.run_step()
 
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
@@ -162,13 +162,13 @@ class Replication:
             self._requests.next_deadline(),
         )
 
-    def drain(self) -> Output:
+    def drain(self) -> NodeOutput:
         """Everything that the outside must do now."""
         self._reception.conclude()
         datagrams, streams = self._carriage.drain()
         events = self._events.copy()
         self._events.clear()
-        return Output(tuple(datagrams), tuple(streams), tuple(events))
+        return NodeOutput(tuple(datagrams), tuple(streams), tuple(events))
 
     # Peers and scopes
 
@@ -193,7 +193,7 @@ class Replication:
             for scope in self._reception.scopes_between(node_id):
                 self._exchange.compare(scope, node_id, now)
         if was_live and not live:
-            self._carriage.hush(node_id)
+            self._carriage.stop_handshake(node_id)
             self._dissemination.reset_peer(node_id)
             self._exchange.forget_peer(node_id)
         if (suspect and not was_suspect) or (was_live and not live):
@@ -203,7 +203,7 @@ class Replication:
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
         """Who takes part in a scope, the local node among them or not."""
         if scope == CLUSTER_SCOPE:
-            raise UsageError("the cluster's scope has all members")
+            raise GossipUsageError("the cluster's scope has all members")
         came, went = self._presence.set_members(scope, node_ids)
         self._dissemination.forget_scope(scope, went)
         for node_id in came:
@@ -224,7 +224,7 @@ class Replication:
         """Forget others' logs of the scope; our own stays and is told as before."""
         del now
         if scope == CLUSTER_SCOPE:
-            raise UsageError("the cluster's scope can't be left")
+            raise GossipUsageError("the cluster's scope can't be left")
         self._table.release(scope)
         self._exchange.leave(scope)
 
@@ -244,11 +244,13 @@ class Replication:
     # Our own records
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Give the next versions to changes (None deletes). Changes nothing. Raises UsageError."""
+        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
         return self._table.prepare(changes)
 
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
-        """Apply what `prepare` gave, report it as EntriesChanged, tell the hosts in scope. Raises UsageError."""
+        """Apply what `prepare` gave, report it as EntriesChanged, tell the hosts in scope. Raises
+        GossipUsageError.
+        """
         for event in self._table.commit(entries, now):
             self._events.append(event)
             self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
@@ -270,9 +272,9 @@ class Replication:
         return self._table.is_told_of(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
-        """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
+        """Forget our own log of a scope that has been left and that nobody enters again. Raises GossipUsageError."""
         if self._table.holds(scope):
-            raise UsageError(f"scope {scope.hex()} has not been left")
+            raise GossipUsageError(f"scope {scope.hex()} has not been left")
         self._table.drop_own(scope)
         self._exchange.leave(scope)
         self._dissemination.drop_scope(scope)
@@ -320,13 +322,13 @@ class Replication:
     # Requests
 
     def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
-        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises UsageError."""
+        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises GossipUsageError."""
         if not self._carriage.knows(peer):
             timeout_s = 0.0
         return self._requests.ask(peer, payload, now, timeout_s)
 
     def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
-        """Answer a request, at most 1,000 bytes. Raises UsageError."""
+        """Answer a request, at most 1,000 bytes. Raises GossipUsageError."""
         del now
         self._requests.respond(event, payload)
 

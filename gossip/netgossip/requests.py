@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.record_wire import PAYLOAD_LIMIT_BYTES, Message, Request, Response
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
 
@@ -26,7 +26,7 @@ FIRST_WAIT_S: Final = 0.1
 NEVER: Final = float("inf")
 
 
-class _Asked:
+class _PendingRequest:
     __slots__ = ("deadline", "due_at", "message", "peer", "tries")
 
     def __init__(self, peer: NodeId, message: Request, deadline: float, now: float) -> None:
@@ -43,24 +43,26 @@ class Requests:
     def __init__(self, *, rng: random.Random, send: Callable[[NodeId, Message], None]) -> None:
         self._send = send
         self._next_id = rng.getrandbits(48)
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _PendingRequest] = {}
         self._answers: dict[NodeId, OrderedDict[tuple[int, int], bytes | None]] = {}
         self._reported: dict[tuple[NodeId, int], int] = {}
 
     def ask(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
-        """Send a request; ResponseReceived follows in any case. Raises UsageError."""
+        """Send a request; ResponseReceived follows in any case. Raises GossipUsageError."""
         if len(payload) > PAYLOAD_LIMIT_BYTES:
-            raise UsageError(f"a request has at most {PAYLOAD_LIMIT_BYTES} bytes, not {len(payload)}")
+            raise GossipUsageError(f"a request has at most {PAYLOAD_LIMIT_BYTES} bytes, not {len(payload)}")
         if len(self._asked) >= ASKED_LIMIT:
-            raise UsageError(f"{ASKED_LIMIT} requests are waiting for answers")
+            raise GossipUsageError(f"{ASKED_LIMIT} requests are waiting for answers")
         self._next_id += 1
-        self._asked[self._next_id] = _Asked(peer, Request(self._next_id, payload), now + timeout_s, now)
+        self._asked[self._next_id] = _PendingRequest(
+            peer, Request(self._next_id, payload), now + timeout_s, now
+        )
         return self._next_id
 
     def respond(self, event: RequestReceived, payload: bytes) -> None:
-        """Answer. A request that is no longer remembered goes unanswered. Raises UsageError."""
+        """Answer. A request that is no longer remembered goes unanswered. Raises GossipUsageError."""
         if len(payload) > PAYLOAD_LIMIT_BYTES:
-            raise UsageError(f"a response has at most {PAYLOAD_LIMIT_BYTES} bytes, not {len(payload)}")
+            raise GossipUsageError(f"a response has at most {PAYLOAD_LIMIT_BYTES} bytes, not {len(payload)}")
         epoch = self._reported.pop((event.peer, event.request_id), None)
         answers = self._answers.get(event.peer, OrderedDict())
         if epoch is not None and (epoch, event.request_id) in answers:

@@ -11,11 +11,11 @@ import math
 import random
 from typing import Final
 
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable, is_live
 from netgossip.outgoing import Outgoing
-from netgossip.pieces import MEMBERS_A_PIECE, Pieces, Worklist
+from netgossip.pieces import MEMBERS_A_PIECE, Pieces, WorkQueue
 from netgossip.probe import RoundRobin
 from netgossip.streams import GossipStream, Purpose, StreamTable
 from netgossip.types import Address, Member, MemberState, NodeId
@@ -28,7 +28,7 @@ _BELIEVED: Final = 2.0
 NEVER: Final = float("inf")
 
 
-class Rounds:
+class Timers:
     """The three timers. Nobody who leaves dials any more; rumours go on, its own leave among them."""
 
     def __init__(
@@ -38,10 +38,10 @@ class Rounds:
         rng: random.Random,
         now: float,
         table: MemberTable,
-        claims: Claims,
+        claims: StateUpdates,
         outgoing: Outgoing,
         streams: StreamTable,
-        works: Worklist,
+        works: WorkQueue,
     ) -> None:
         self._config = config
         self._rng = rng
@@ -73,7 +73,7 @@ class Rounds:
 
     def next_deadline(self) -> float:
         """When something is to be told."""
-        gossip_at = self._gossip_at if self._outgoing.rumours else NEVER
+        gossip_at = self._gossip_at if self._outgoing.broadcasts else NEVER
         return min(self._push_pull_at, self._soon_at, self._reconnect_at, gossip_at)
 
     def note_newcomer(self, node_id: NodeId, now: float) -> None:
@@ -94,7 +94,7 @@ class Rounds:
     def gossip(self, now: float) -> None:
         """If it is time, tell the next few live members of a shuffled round, so that a rumour's sends reach as many
         as they can; and one of those who died of late, who may be alive and must hear what is said of them."""
-        if not self._outgoing.rumours or now < self._gossip_at:
+        if not self._outgoing.broadcasts or now < self._gossip_at:
             return
         live = self._table.live - (not self._claims.is_leaving)
         for _ in range(min(self._config.gossip_nodes, live)):

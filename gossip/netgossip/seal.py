@@ -23,7 +23,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from netgossip.errors import SealError, UsageError, WireError
+from netgossip.errors import GossipUsageError, SealError, WireError
 
 LABEL_MAGIC: Final = 0xF4
 STREAM_MAGIC: Final = 0x0A
@@ -46,7 +46,7 @@ class Keyring:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
-            raise UsageError("a key ring needs at least one key")
+            raise GossipUsageError("a key ring needs at least one key")
         self._ciphers: dict[bytes, AESGCM] = {}
         self.generation = 0
         for key in keys:
@@ -65,7 +65,7 @@ class Keyring:
     def add(self, key: bytes) -> tuple[bytes, ...]:
         """Accept what is sealed with `key` (16, 24 or 32 bytes) from now on. Returns the ring."""
         if len(key) not in KEY_BYTES:
-            raise UsageError(f"a key has 16, 24 or 32 bytes, not {len(key)}")
+            raise GossipUsageError(f"a key has 16, 24 or 32 bytes, not {len(key)}")
         if key not in self._ciphers:
             self._ciphers[key] = AESGCM(key)
             self.generation += 1
@@ -74,7 +74,7 @@ class Keyring:
     def use(self, key: bytes) -> tuple[bytes, ...]:
         """Seal with `key` from now on; it must be in the ring. Returns the ring."""
         if key not in self._ciphers:
-            raise UsageError("the key to use is not in the ring")
+            raise GossipUsageError("the key to use is not in the ring")
         if key != self.primary:
             self._ciphers = {key: self._ciphers.pop(key), **self._ciphers}
             self.generation += 1
@@ -83,9 +83,9 @@ class Keyring:
     def remove(self, key: bytes) -> tuple[bytes, ...]:
         """No longer accept what is sealed with `key`; never the primary. Returns the ring."""
         if key not in self._ciphers:
-            raise UsageError("the key to remove is not in the ring")
+            raise GossipUsageError("the key to remove is not in the ring")
         if key == self.primary:
-            raise UsageError("the primary key cannot be removed: use another one first")
+            raise GossipUsageError("the primary key cannot be removed: use another one first")
         del self._ciphers[key]
         self.generation += 1
         return self.keys
@@ -110,9 +110,9 @@ class Keyring:
 
 
 def check_label(label: bytes) -> bytes:
-    """The label, when it can be one. Raises UsageError."""
+    """The label, when it can be one. Raises GossipUsageError."""
     if not 1 <= len(label) <= 255:
-        raise UsageError(f"a cluster's label has 1 to 255 bytes, not {len(label)}")
+        raise GossipUsageError(f"a cluster's label has 1 to 255 bytes, not {len(label)}")
     return label
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.types import Address, Channel
 
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
@@ -21,7 +21,7 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Sockets:
+class NodeSockets:
     """Bound and non-blocking; the TCP ones listen."""
 
     gossip_udp: socket.socket
@@ -45,21 +45,21 @@ class Sockets:
             opened.close()
 
 
-def open_sockets(address: str, gossip_port: int, record_port: int) -> Sockets:
-    """Bind both ports for UDP and TCP. Raises UsageError that names the address, the port and the cause."""
+def open_sockets(address: str, gossip_port: int, record_port: int) -> NodeSockets:
+    """Bind both ports for UDP and TCP. Raises GossipUsageError that names the address, the port and the cause."""
     opened: list[socket.socket] = []
     try:
         for port in (gossip_port, record_port):
             opened.append(_bind(address, port, socket.SOCK_DGRAM))
             opened.append(_bind(address, port, socket.SOCK_STREAM))
-    except UsageError:
+    except GossipUsageError:
         for one in opened:
             one.close()
         raise
-    return Sockets(*opened)
+    return NodeSockets(*opened)
 
 
-async def dial(destination: Address, own: Sockets) -> trio.SocketStream:
+async def dial(destination: Address, own: NodeSockets) -> trio.SocketStream:
     """Connect from the address that datagrams are sent from, whatever others the host has. Raises OSError, also for
     an address of the other family: whom streams reach and datagrams do not would be alive and dead by turns."""
     family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
@@ -97,6 +97,6 @@ def _bind(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
         bound.close()
         what = f"{address} port {port} ({'TCP' if stream else 'UDP'})"
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"{what} is in use by another program") from error
-        raise UsageError(f"{what} can't be bound: {error.strerror}") from error
+            raise GossipUsageError(f"{what} is in use by another program") from error
+        raise GossipUsageError(f"{what} can't be bound: {error.strerror}") from error
     return bound

@@ -9,7 +9,7 @@ SOURCES_LIMIT: Final = 1024
 """Sources are unproven addresses: whoever forges them gets counted and no more once the table is full."""
 
 
-class Strangers:
+class UnknownSources:
     """Remembers which source was told of when."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from netgossip.config import GossipConfig
 from netgossip.outgoing import Outgoing
-from netgossip.places import PlaceLimits, Places
+from netgossip.places import SlotLimits, StreamSlots
 from netgossip.seal import Keyring, SeenNonces, StreamReader, seal_stream
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
 
@@ -73,9 +73,9 @@ class StreamTable:
         self._streams: dict[StreamId, GossipStream] = {}
         self._seen = SeenNonces()
         places = config.accepted_streams
-        strangers = max(int(places * STRANGERS_SHARE), 1)
-        limits = PlaceLimits(places, strangers, min(PER_HOST_LIMIT, places))
-        self._places = Places(limits, is_member=is_member, rng=rng)
+        unknown_sources = max(int(places * STRANGERS_SHARE), 1)
+        limits = SlotLimits(places, unknown_sources, min(PER_HOST_LIMIT, places))
+        self._places = StreamSlots(limits, is_member=is_member, rng=rng)
 
     def __len__(self) -> int:
         return len(self._streams)

@@ -18,23 +18,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from netgossip.absentees import Absentees
+from netgossip.absentees import Reconnect
 from netgossip.awareness import Awareness
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.counters import COUNTERS
-from netgossip.detector import Detector
+from netgossip.detector import FailureDetector
 from netgossip.errors import SealError, WireError
-from netgossip.lateness import Lateness
+from netgossip.lateness import LocalStall
 from netgossip.members import MemberTable
 from netgossip.outgoing import Outgoing
 from netgossip.parse import parse_datagram_untrusted, parsing_stream_untrusted
-from netgossip.pieces import Pieces, Worklist
-from netgossip.rounds import Rounds
+from netgossip.pieces import Pieces, WorkQueue
+from netgossip.rounds import Timers
 from netgossip.seal import Keyring, check_label, open_datagram_untrusted
-from netgossip.strangers import Strangers
+from netgossip.strangers import UnknownSources
 from netgossip.streams import GossipStream, Purpose, StreamTable
-from netgossip.types import Address, Member, MemberState, NodeId, Output, StrangerHeard, StreamId
+from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
 from netgossip.wire import (
     VSN,
     Ack,
@@ -95,15 +95,15 @@ class Swim:
             config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
         )
         self._awareness = Awareness(config.awareness_max_multiplier)
-        self._claims = Claims(
+        self._claims = StateUpdates(
             config=config,
             table=self._table,
             outgoing=self._outgoing,
             awareness=self._awareness,
             counts=self._counts,
         )
-        self._strangers = Strangers()
-        self._works = Worklist()
+        self._strangers = UnknownSources()
+        self._works = WorkQueue()
         self._now = now
         """The latest that we were told: what is done in pieces is done at the time of its last input."""
         self._streams = StreamTable(
@@ -125,7 +125,7 @@ class Swim:
 
     def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:
         """What runs by time, around the beliefs that all of it shares."""
-        self._detector = Detector(
+        self._detector = FailureDetector(
             config=self._config,
             rng=rng,
             table=self._table,
@@ -136,7 +136,7 @@ class Swim:
             counts=self._counts,
         )
         self._probe_at = now + rng.uniform(0, self._config.probe_interval_s)
-        self._rounds = Rounds(
+        self._rounds = Timers(
             config=self._config,
             rng=rng,
             now=now,
@@ -146,14 +146,14 @@ class Swim:
             streams=self._streams,
             works=self._works,
         )
-        self._lateness = Lateness(
+        self._lateness = LocalStall(
             config=self._config,
             claims=self._claims,
             prober=self._detector.prober,
             awareness=self._awareness,
             counts=self._counts,
         )
-        self._absentees = Absentees(
+        self._absentees = Reconnect(
             config=self._config,
             rng=rng,
             table=self._table,
@@ -240,18 +240,18 @@ class Swim:
             self._reap(now)
         if now >= self._leave_by:
             self._leave_by = float("inf")
-            self._outgoing.rumours.discard(self._table.own_id)
+            self._outgoing.broadcasts.discard(self._table.own_id)
         self._settle(now)
         self._rounds.gossip(now)
 
     @property
-    def is_behind(self) -> bool:
-        """True while `take_piece` has something to do."""
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
         return len(self._works) > 0
 
-    def take_piece(self) -> None:
+    def run_step(self) -> None:
         """Go on with what was too long for one input."""
-        self._works.take_piece()
+        self._works.run_step()
 
     def next_deadline(self) -> float:
         """When `handle_deadline` has something to do. Ask again after every input."""
@@ -266,7 +266,7 @@ class Swim:
             self._leave_by,
         )
 
-    def drain(self) -> Output:
+    def drain(self) -> NodeOutput:
         """Everything that the outside must now do, once."""
         return self._outgoing.drain()
 
@@ -301,7 +301,7 @@ class Swim:
         """True when enough members were told, when there is none, or when it took too long."""
         if not self._claims.is_leaving:
             return False
-        is_told = self._table.own_id not in self._outgoing.rumours
+        is_told = self._table.own_id not in self._outgoing.broadcasts
         return is_told or self._table.live == 0 or now >= self._leave_by
 
     def forget(self, node_id: NodeId, now: float) -> None:
@@ -346,7 +346,7 @@ class Swim:
             "members": len(self._table),
             "members_live": self._table.live,
             "suspected": len(self._claims.suspicions),
-            "rumours_waiting": len(self._outgoing.rumours),
+            "rumours_waiting": len(self._outgoing.broadcasts),
             "datagrams_dropped": self._outgoing.dropped,
             "streams_open": len(self._streams),
             "exchanges_in_pieces": len(self._works),
@@ -357,7 +357,7 @@ class Swim:
         """Raise AssertionError when the machine contradicts itself."""
         self._table.check_invariants()
         self._claims.check_invariants()
-        self._outgoing.rumours.check_invariants()
+        self._outgoing.broadcasts.check_invariants()
         self._detector.check_invariants()
         self._streams.check_invariants()
         assert not self._claims.newcomers
@@ -455,4 +455,4 @@ class Swim:
             return
         self._counts[f"refused_{error.reason.replace('-', '_')}"] += 1
         if self._strangers.is_news(source[0], now):
-            self._outgoing.event(StrangerHeard(source, error.reason))
+            self._outgoing.event(UnknownSourceHeard(source, error.reason))

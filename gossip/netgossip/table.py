@@ -31,15 +31,15 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.merge import (
     EPOCH_LIMIT,
     LOG_LIMIT_BYTES,
     TABLE_LIMIT_BYTES,
     Merge,
-    contradiction,
     is_plausible,
-    uselessness,
+    reject_reason,
+    verify,
 )
 from netgossip.pieces import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
 from netgossip.record_log import ENTRY_BYTES, MODULUS, RecordLog
@@ -102,8 +102,8 @@ class Table:
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
-            graves = [(e.version.sequence, now) for e in log.entries.values() if e.value is None]
-            self._tombstones[log.scope] = deque(sorted(graves))
+            tombstones = [(e.version.sequence, now) for e in log.entries.values() if e.value is None]
+            self._tombstones[log.scope] = deque(sorted(tombstones))
         for log in replicas:
             if log.owner != node_id:
                 self._load(log)
@@ -193,26 +193,26 @@ class Table:
     # Our own logs
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Give the next versions to changes (None deletes). Changes nothing. Raises UsageError."""
+        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
         heads: dict[Scope, int] = {}
         counts: dict[Scope, int] = {}
         sizes: dict[Scope, int] = {}
         entries = []
         for scope, key, value in changes:
             if len(scope) != 16:
-                raise UsageError(f"a scope has 16 bytes, not {len(scope)}")
+                raise GossipUsageError(f"a scope has 16 bytes, not {len(scope)}")
             if not 1 <= len(key) <= KEY_LIMIT_BYTES:
-                raise UsageError(f"a key has 1 to {KEY_LIMIT_BYTES} bytes, not {len(key)}")
+                raise GossipUsageError(f"a key has 1 to {KEY_LIMIT_BYTES} bytes, not {len(key)}")
             if value is not None and len(value) > VALUE_LIMIT_BYTES:
-                raise UsageError(f"a value has at most {VALUE_LIMIT_BYTES} bytes, not {len(value)}")
+                raise GossipUsageError(f"a value has at most {VALUE_LIMIT_BYTES} bytes, not {len(value)}")
             log = self._logs.get(scope, {}).get(self._node_id)
             sizes[scope] = sizes.get(scope, log.size_bytes if log else 0) + len(key) + len(value or b"")
             if value is not None and sizes[scope] > LOG_LIMIT_BYTES:
-                raise UsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
+                raise GossipUsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
             counts[scope] = counts.get(scope, len(log.entries) if log else 0)
             counts[scope] += 0 if log and key in log.entries else 1
             if value is not None and counts[scope] > ENTRIES_LIMIT:
-                raise UsageError(f"our log of scope {scope.hex()} would exceed {ENTRIES_LIMIT} entries")
+                raise GossipUsageError(f"our log of scope {scope.hex()} would exceed {ENTRIES_LIMIT} entries")
             heads[scope] = heads.get(scope, log.head if log else 0) + 1
             version = Version(log.epoch if log else 1, heads[scope])
             entries.append(Entry(scope, self._node_id, key, value, version))
@@ -221,8 +221,8 @@ class Table:
     def commit(self, entries: Sequence[Entry], now: float) -> tuple[EntriesChanged, ...]:
         """Apply what `prepare` gave, one event a scope.
 
-        If the epoch was raised in between, the entries get new versions, which the events tell. Raises UsageError,
-        and changes nothing, when other changes were committed since `prepare`.
+        If the epoch was raised in between, the entries get new versions, which the events tell. Raises
+        GossipUsageError, and changes nothing, when other changes were committed since `prepare`.
         """
         by_scope: dict[Scope, list[Entry]] = {}
         for entry in entries:
@@ -230,7 +230,7 @@ class Table:
         for scope, group in by_scope.items():
             own = self.own_version(scope)
             if group[0].version.epoch == max(own.epoch, 1) and group[0].version.sequence != own.sequence + 1:
-                raise UsageError(f"entries of scope {scope.hex()} were prepared against an older log")
+                raise GossipUsageError(f"entries of scope {scope.hex()} were prepared against an older log")
         return tuple(self._commit_scope(scope, group, now) for scope, group in by_scope.items())
 
     def _commit_scope(self, scope: Scope, group: list[Entry], now: float) -> EntriesChanged:
@@ -250,12 +250,12 @@ class Table:
 
     def _collect(self, scope: Scope, log: RecordLog, now: float) -> None:
         """Drop tombstones that are old enough. The live entries, and thus the digest, stay as they are."""
-        graves = self._tombstones.get(scope, deque())
+        tombstones = self._tombstones.get(scope, deque())
         collected = log.collected
-        while graves and graves[0][1] + self._tombstone_s <= now:
-            collected = graves.popleft()[0]
+        while tombstones and tombstones[0][1] + self._tombstone_s <= now:
+            collected = tombstones.popleft()[0]
         if collected > log.collected:
-            log.bury(collected)
+            log.collect_tombstones(collected)
 
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
@@ -266,8 +266,11 @@ class Table:
         found = []
         for scope in sorted(self._own_scopes):
             # In order of time: so the first ones are overdue if as many as that are.
-            graves = self._tombstones.get(scope, ())
-            if len(graves) < TOMBSTONES_LIMIT or graves[TOMBSTONES_LIMIT - 1][1] + self._tombstone_s > now:
+            tombstones = self._tombstones.get(scope, ())
+            if (
+                len(tombstones) < TOMBSTONES_LIMIT
+                or tombstones[TOMBSTONES_LIMIT - 1][1] + self._tombstone_s > now
+            ):
                 continue
             for entry in self._logs[scope][self._node_id].entries.values():
                 if entry.value is not None and may_rewrite(scope, entry.key):
@@ -275,7 +278,7 @@ class Table:
                     break
         return tuple(found)
 
-    def outrun(
+    def raise_above(
         self, scope: Scope, heard: Version, digest: int | None = None, *, teller: NodeId = ""
     ) -> tuple[Event, ...]:
         """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also
@@ -415,11 +418,11 @@ class Table:
         if delta.epoch >= EPOCH_LIMIT and not from_owner:
             return Merge.REFUSED
         log = self._logs.get(delta.scope, {}).get(delta.owner)
-        return uselessness(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
+        return reject_reason(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
 
     def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
         """`log` is made of the delta alone."""
-        if contradiction(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
+        if verify(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
             return Merge.REFUSED, None
         held = self._logs.get(delta.scope, {}).get(delta.owner)
         if self._is_too_much(log.weight_bytes - (held.weight_bytes if held is not None else 0)):
@@ -432,7 +435,7 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """`log` is a copy of the one that we hold, with `fresh`."""
-        if (refused := contradiction(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
+        if (refused := verify(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
             return refused, None
         if self._is_too_much(log.weight_bytes - self._logs[delta.scope][delta.owner].weight_bytes):
             return Merge.REFUSED, None
@@ -454,9 +457,9 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """A few, in place: a copy of a large log would cost more."""
-        digest, size_bytes = log.outlook(fresh)
+        digest, size_bytes = log.digest_after(fresh)
         added = sum(entry.key not in log.entries for entry in fresh)
-        if (refused := contradiction(delta, digest, size_bytes, len(log.entries) + added)) is not None:
+        if (refused := verify(delta, digest, size_bytes, len(log.entries) + added)) is not None:
             return refused, None
         if self._is_too_much(size_bytes - log.size_bytes + added * ENTRY_BYTES):
             return Merge.REFUSED, None

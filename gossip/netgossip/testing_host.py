@@ -210,7 +210,7 @@ class SimHost:
         self._inputs += 1
         if self._inputs % CHECK_EVERY == 0:
             node.check_invariants()
-        if node.is_behind and not self._is_planned:
+        if node.has_pending_work and not self._is_planned:
             self._is_planned = True
             cluster.at(cluster.now + PIECE_S, lambda: self._go_on(node))
         deadline = max(node.next_deadline(), cluster.now)
@@ -225,7 +225,7 @@ class SimHost:
             self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._go_on(node))
             return
         self._is_planned = False
-        node.take_piece()
+        node.run_step()
         self.flush()
 
     def _wake(self, deadline: float, node: GossipNode) -> None:

@@ -209,7 +209,7 @@ class ResponseReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class StrangerHeard:
+class UnknownSourceHeard:
     """Somebody spoke to us who does not hold our cluster's label or key. At most one event a minute a source."""
 
     source: Address
@@ -218,7 +218,7 @@ class StrangerHeard:
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityClash:
+class IdentityConflict:
     """Another machine uses our node id."""
 
     address: Address
@@ -248,15 +248,15 @@ Event: TypeAlias = (
     | ScopeSynced
     | RequestReceived
     | ResponseReceived
-    | StrangerHeard
-    | IdentityClash
+    | UnknownSourceHeard
+    | IdentityConflict
     | IdentityContested
     | OwnLogRaised
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class NodeOutput:
     """Everything the outside must now do. Datagrams may be lost; streams and events may not."""
 
     datagrams: tuple[Datagram, ...] = ()

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.types import Address, Member
 
 PING, INDIRECT_PING, ACK, SUSPECT, ALIVE, DEAD, PUSH_PULL, COMPOUND, USER, COMPRESS = range(10)
@@ -146,9 +146,9 @@ def _address_bytes(host: str) -> bytes:
 
 
 def check_meta(meta: bytes) -> bytes:
-    """The meta, when it can be one. Raises UsageError."""
+    """The meta, when it can be one. Raises GossipUsageError."""
     if len(meta) > META_LIMIT_BYTES:
-        raise UsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
+        raise GossipUsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
     return meta
 
 

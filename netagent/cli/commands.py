@@ -34,7 +34,7 @@ DONE = 0
 NO = 1
 
 
-class Session:
+class CommandContext:
     """What a command has at hand: its arguments, the agent, and somewhere to write."""
 
     def __init__(self, arguments: argparse.Namespace, client: Client, printer: Printer) -> None:
@@ -43,17 +43,17 @@ class Session:
         self.printer = printer
 
 
-Run = Callable[[Session], int]
+Run = Callable[[CommandContext], int]
 
 
-def agent(session: Session) -> int:
+def agent(session: CommandContext) -> int:
     """Become the daemon. The only command that loads it."""
     from netagent.agent import main
 
     return main(session.arguments)
 
 
-def init(session: Session) -> int:
+def init(session: CommandContext) -> int:
     """Start a cluster."""
     answer = session.client.call("POST", "/v1/init", body=_given(cluster=session.arguments.cluster))
     cluster = answer["cluster"]
@@ -67,7 +67,7 @@ def init(session: Session) -> int:
     return DONE
 
 
-def invite(session: Session) -> int:
+def invite(session: CommandContext) -> int:
     """Print a token."""
     arguments = session.arguments
     body = {"ttl_s": duration_of(arguments.ttl), "uses": arguments.uses}
@@ -82,7 +82,7 @@ def invite(session: Session) -> int:
     return DONE
 
 
-def join(session: Session) -> int:
+def join(session: CommandContext) -> int:
     """Enter a cluster."""
     arguments = session.arguments
     body = {"addresses": arguments.addresses, "token": _token(arguments.token_file)}
@@ -100,7 +100,7 @@ def join(session: Session) -> int:
     return DONE
 
 
-def leave(session: Session) -> int:
+def leave(session: CommandContext) -> int:
     """Leave the cluster."""
     drain = _drain(session)
     answer = session.client.call("POST", "/v1/leave", body=drain, work_s=sum(drain.values()))
@@ -111,7 +111,7 @@ def leave(session: Session) -> int:
     return DONE
 
 
-def forget(session: Session) -> int:
+def forget(session: CommandContext) -> int:
     """Hosts are gone for good."""
     arguments = session.arguments
     body = _given(
@@ -135,7 +135,7 @@ def forget(session: Session) -> int:
     return DONE
 
 
-def withdraw(session: Session) -> int:
+def withdraw(session: CommandContext) -> int:
     """Take this host's names back."""
     drain = _drain(session)
     answer = session.client.call("POST", "/v1/withdraw", body=drain, work_s=sum(drain.values()))
@@ -148,21 +148,21 @@ def withdraw(session: Session) -> int:
     return DONE
 
 
-def status(session: Session) -> int:
+def status(session: CommandContext) -> int:
     """This host in one screen."""
     answer = session.client.call("GET", "/v1/status")
     session.printer.one(answer, lambda: screen.status(answer), name=answer["host"]["name"])
     return DONE
 
 
-def members(session: Session) -> int:
+def members(session: CommandContext) -> int:
     """The hosts of the cluster."""
     return _list(
         session, "/v1/members", tables.MEMBERS, "this host is in no cluster, or alone and not yet known"
     )
 
 
-def network_create(session: Session) -> int:
+def network_create(session: CommandContext) -> int:
     """Make a network."""
     arguments = session.arguments
     body = _given(
@@ -180,14 +180,14 @@ def network_create(session: Session) -> int:
     return DONE
 
 
-def network_list(session: Session) -> int:
+def network_list(session: CommandContext) -> int:
     """The networks of the cluster."""
     return _list(
         session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` makes one"
     )
 
 
-def network_inspect(session: Session) -> int:
+def network_inspect(session: CommandContext) -> int:
     """One network."""
     answer = session.client.call("GET", _network(session))
 
@@ -201,7 +201,7 @@ def network_inspect(session: Session) -> int:
     return DONE
 
 
-def network_remove(session: Session) -> int:
+def network_remove(session: CommandContext) -> int:
     """Remove a network."""
     query = {"force": "true"} if session.arguments.force else {}
     answer = session.client.call("DELETE", _network(session), query=query)
@@ -212,14 +212,14 @@ def network_remove(session: Session) -> int:
     return DONE
 
 
-def network_prune(session: Session) -> int:
+def network_prune(session: CommandContext) -> int:
     """Remove the networks that nobody uses."""
     answer = session.client.call("POST", "/v1/prune-networks", body={})
     session.printer.items(answer["items"], tables.REMOVED, empty="every network is in use")
     return DONE
 
 
-def network_connect(session: Session) -> int:
+def network_connect(session: CommandContext) -> int:
     """Put a container that is attached into one more network."""
     body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/connect", body=body)
@@ -227,7 +227,7 @@ def network_connect(session: Session) -> int:
     return DONE
 
 
-def network_disconnect(session: Session) -> int:
+def network_disconnect(session: CommandContext) -> int:
     """Take a container out of a network."""
     body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/disconnect", body=body)
@@ -235,7 +235,7 @@ def network_disconnect(session: Session) -> int:
     return DONE
 
 
-def attach(session: Session) -> int:
+def attach(session: CommandContext) -> int:
     """Put a container into a network."""
     arguments = session.arguments
     body = _given(
@@ -258,7 +258,7 @@ def attach(session: Session) -> int:
     return DONE
 
 
-def detach(session: Session) -> int:
+def detach(session: CommandContext) -> int:
     """Take an endpoint away."""
     drain = _drain(session)
     query = {key: str(value) for key, value in drain.items()}
@@ -267,14 +267,14 @@ def detach(session: Session) -> int:
     return DONE
 
 
-def link(session: Session) -> int:
+def link(session: CommandContext) -> int:
     """Make a service known under an alias in one container."""
     answer = session.client.call("POST", _endpoint(session) + "/links", body=link_of(session.arguments.link))
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
     return DONE
 
 
-def unlink(session: Session) -> int:
+def unlink(session: CommandContext) -> int:
     """The reverse of link."""
     query = {key: str(value) for key, value in link_of(session.arguments.link).items()}
     answer = session.client.call("DELETE", _endpoint(session) + "/links", query=query)
@@ -282,7 +282,7 @@ def unlink(session: Session) -> int:
     return DONE
 
 
-def publish(session: Session) -> int:
+def publish(session: CommandContext) -> int:
     """Have a port of this host lead to a container."""
     body = {"port": session.arguments.port}
     answer = session.client.call("POST", _endpoint(session) + "/published", body=body)
@@ -290,7 +290,7 @@ def publish(session: Session) -> int:
     return DONE
 
 
-def unpublish(session: Session) -> int:
+def unpublish(session: CommandContext) -> int:
     """The reverse of publish."""
     query = {"port": session.arguments.port}
     answer = session.client.call("DELETE", _endpoint(session) + "/published", query=query)
@@ -298,19 +298,19 @@ def unpublish(session: Session) -> int:
     return DONE
 
 
-def endpoints(session: Session) -> int:
+def endpoints(session: CommandContext) -> int:
     """The table of endpoints."""
     empty = "no endpoints; `netagent attach TARGET --network NAME` makes one"
     return _list(session, "/v1/endpoints", tables.ENDPOINTS, _empty(session, "endpoint", empty))
 
 
-def services(session: Session) -> int:
+def services(session: CommandContext) -> int:
     """The table of services."""
     empty = "no services: no network of the cluster has an endpoint; see `netagent attach --help`"
     return _list(session, "/v1/services", tables.SERVICES, _empty(session, "service", empty))
 
 
-def inspect(session: Session) -> int:
+def inspect(session: CommandContext) -> int:
     """One thing, everything known."""
     query = {
         "thing": _text(session, "thing"),
@@ -336,7 +336,7 @@ def inspect(session: Session) -> int:
     return DONE if why is None or why["complete"] else NO
 
 
-def lookup(session: Session) -> int:
+def lookup(session: CommandContext) -> int:
     """The answer that an endpoint would get."""
     arguments = session.arguments
     query = {
@@ -364,7 +364,7 @@ def lookup(session: Session) -> int:
     return NO
 
 
-def ping(session: Session) -> int:
+def ping(session: CommandContext) -> int:
     """Does a packet get there?"""
     arguments = session.arguments
     if len(arguments.ends) > 2:
@@ -394,7 +394,7 @@ def ping(session: Session) -> int:
     return DONE if answer["reached"] else NO
 
 
-def version(session: Session) -> int:
+def version(session: CommandContext) -> int:
     """Versions of this program and of the agent. Without an agent the first is shown all the same."""
     mine = program_version()
     failure: NetagentError | None = None
@@ -423,7 +423,7 @@ def program_version() -> str:
     return importlib.metadata.version("netagent")
 
 
-def _list(session: Session, path: str, columns: Sequence[Column], empty: str) -> int:
+def _list(session: CommandContext, path: str, columns: Sequence[Column], empty: str) -> int:
     arguments, printer = session.arguments, session.printer
     query = {field: getattr(arguments, field, None) or "" for field in ("network", "host", "service")}
     query["local"] = _local(session)
@@ -439,7 +439,7 @@ def _list(session: Session, path: str, columns: Sequence[Column], empty: str) ->
 
 
 def _watch(
-    session: Session, batches: Iterable[list[dict[str, Any]]], columns: Sequence[Column], empty: str
+    session: CommandContext, batches: Iterable[list[dict[str, Any]]], columns: Sequence[Column], empty: str
 ) -> None:
     """Until the user or the agent ends it. JSON shows each event, a table the latest state."""
     printer = session.printer
@@ -467,46 +467,46 @@ def _watch(
                 printer.redraw(printer.table(ordered, columns) if ordered else [empty])
 
 
-def _warn(session: Session, answer: Mapping[str, Any]) -> None:
+def _warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
     """On standard error; JSON has it in the answer, but where that is one object per item."""
     if session.printer.form != "json" and not (session.printer.form == "ndjson" and "items" not in answer):
         for notice in answer.get("warnings", []):  # an agent of the release before has none
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
 
-def _detached(session: Session, answer: Mapping[str, Any]) -> None:
+def _detached(session: CommandContext, answer: Mapping[str, Any]) -> None:
     line = f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}"
     session.printer.one(answer, lambda: [clean(line)], name=answer["name"])
 
 
-def _empty(session: Session, what: str, unfiltered: str) -> str:
+def _empty(session: CommandContext, what: str, unfiltered: str) -> str:
     filters = [getattr(session.arguments, field) for field in ("network", "host", "service")]
     if any(filters):
         return f"no {what} matches"
     return f"no {what} in the networks that this host takes part in" if _local(session) else unfiltered
 
 
-def _local(session: Session) -> str:
+def _local(session: CommandContext) -> str:
     """As the API takes it; nothing where it was not given, so that an agent of the release before understands."""
     return "true" if getattr(session.arguments, "local", False) else ""
 
 
-def _network(session: Session) -> str:
+def _network(session: CommandContext) -> str:
     return "/v1/networks/" + quote(_text(session, "network"))
 
 
-def _endpoint(session: Session) -> str:
+def _endpoint(session: CommandContext) -> str:
     return "/v1/endpoints/" + quote(_text(session, "endpoint"))
 
 
-def _text(session: Session, argument: str) -> str:
+def _text(session: CommandContext, argument: str) -> str:
     text: str = getattr(session.arguments, argument)
     if not text.strip():
         raise InputError(f"the name of the {argument} is empty", thing=argument, hint="give a name")
     return text
 
 
-def _drain(session: Session) -> dict[str, float]:
+def _drain(session: CommandContext) -> dict[str, float]:
     """The field for `--drain`, if it was given."""
     text = session.arguments.drain
     return {} if text is None else {"drain_s": duration_of(text)}
@@ -517,7 +517,7 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value not in (None, "", [], {}, False)}
 
 
-def _hint(session: Session, text: str) -> None:
+def _hint(session: CommandContext, text: str) -> None:
     """Advice for a person at a terminal, off the output that a script reads."""
     if session.printer.is_terminal and session.printer.form in ("table", "wide"):
         print(text, file=sys.stderr)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from netagent.cli.commands import DONE, NO, Session
+from netagent.cli.commands import DONE, NO, CommandContext
 from netagent.cli.render import Item, clean, counted
 from netagent.errors import FailedError, NetagentError, RefusedError, UnreachableError
 
@@ -17,7 +17,7 @@ _NAME_WIDTH = 18
 SIGN_OF_LIFE_S = 5.0
 
 
-def doctor(session: Session) -> int:
+def doctor(session: CommandContext) -> int:
     """Check the host, and the kernel against the records."""
     silence: NetagentError | None = None
     try:
@@ -35,7 +35,7 @@ def doctor(session: Session) -> int:
     return DONE if answer["healthy"] else NO
 
 
-def _alone(session: Session, error: NetagentError) -> dict[str, Any]:
+def _alone(session: CommandContext, error: NetagentError) -> dict[str, Any]:
     import os
 
     if os.geteuid():

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from netagent.cli.commands import DONE, Session
+from netagent.cli.commands import DONE, CommandContext
 from netagent.cli.render import Column, clean
 from netagent.errors import FailedError
 
 if TYPE_CHECKING:
-    from netagent.install.files import Part
+    from netagent.install.files import InstallPart
     from netagent.install.installer import Installer
 
 CHANGES = (
@@ -22,7 +22,7 @@ CHANGES = (
 )
 
 
-def install(session: Session) -> int:
+def install(session: CommandContext) -> int:
     """Put the small files of a runtime or of systemd where they belong."""
     installer, part = _part(session)
     changes = installer.install(part)
@@ -30,7 +30,7 @@ def install(session: Session) -> int:
     return _show(session, part.name, changes, ran, part.next)
 
 
-def uninstall(session: Session) -> int:
+def uninstall(session: CommandContext) -> int:
     """Remove what `install` wrote, and nothing else."""
     installer, part = _part(session)
     if installer.is_installed(part.name):
@@ -46,7 +46,7 @@ def uninstall(session: Session) -> int:
     return _show(session, part.name, changes, ran, advice)
 
 
-def completion(session: Session) -> int:
+def completion(session: CommandContext) -> int:
     """Print the completion script of a shell."""
     import shtab
 
@@ -60,15 +60,15 @@ def _remove_rules() -> None:
     """Those that the agent had put into Docker's chain. After its restart, or it would put them back."""
     import trio
 
-    from netagent.integrations.docker.accepts import Accepts
+    from netagent.integrations.docker.accepts import DockerUserChain
 
-    accepts = Accepts()
+    accepts = DockerUserChain()
     trio.run(accepts.remove)
     if troubles := accepts.troubles():
         raise FailedError(troubles[0], code="rules", thing="DOCKER-USER", hint="repeat this command")
 
 
-def _part(session: Session) -> tuple[Installer, Part]:
+def _part(session: CommandContext) -> tuple[Installer, InstallPart]:
     from pathlib import Path
 
     from netagent.install.files import part_of
@@ -78,7 +78,9 @@ def _part(session: Session) -> tuple[Installer, Part]:
     return installer, part_of(session.arguments.part, installer.surroundings())
 
 
-def _show(session: Session, part: str, changes: list[Any], ran: list[str], advice: tuple[str, ...]) -> int:
+def _show(
+    session: CommandContext, part: str, changes: list[Any], ran: list[str], advice: tuple[str, ...]
+) -> int:
     printer = session.printer
     items = [{"action": change.action, "path": change.path} for change in changes]
     if printer.is_machine:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from netagent.cli.commands import Session
+from netagent.cli.commands import CommandContext
 from netagent.cli.grammar import parse
 from netagent.cli.overview import OVERVIEW
 from netagent.cli.render import Printer, clean
@@ -76,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
         return WRONG_USAGE
     arguments: argparse.Namespace = parse(words)
     socket_path = arguments.socket or os.environ.get("NETAGENT_SOCKET") or DEFAULT_SOCKET
-    session = Session(arguments, Client(socket_path), Printer(arguments.output or "table"))
+    session = CommandContext(arguments, Client(socket_path), Printer(arguments.output or "table"))
     status: int = arguments.run(session)
     return status
 

@@ -39,7 +39,7 @@ from starlette.routing import Route
 
 from netagent.control import request as requests
 from netagent.control.body import PartsResponse, Watch, WatchResponse
-from netagent.control.fields import Fields
+from netagent.control.fields import JsonFields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.service import AgentService
@@ -164,17 +164,17 @@ class _Face:
         return _one(await self._service.network_remove(request.path_params["network"], force=force))
 
     async def network_prune(self, request: Request) -> Response:
-        Fields(await _body(request), "")
+        JsonFields(await _body(request), "")
         removed = sorted(await self._service.network_prune(), key=lambda one: (one["name"], one["id"]))
         return _json({"schema": SCHEMA, "items": removed})
 
     async def network_connect(self, request: Request) -> Response:
-        target = Fields(await _body(request), "target").text("target", required=True)
+        target = JsonFields(await _body(request), "target").text("target", required=True)
         answer = await self._service.network_connect(request.path_params["network"], target)
         return _one(answer, created=answer.get("created", False))
 
     async def network_disconnect(self, request: Request) -> Response:
-        target = Fields(await _body(request), "target").text("target", required=True)
+        target = JsonFields(await _body(request), "target").text("target", required=True)
         return _one(await self._service.network_disconnect(request.path_params["network"], target))
 
     async def endpoints(self, request: Request) -> Response:
@@ -216,7 +216,7 @@ class _Face:
 
     async def inspect(self, request: Request) -> Response:
         query = _query(request, "thing why local")
-        fields = Fields(_without(query, "why", "local"), "thing")
+        fields = JsonFields(_without(query, "why", "local"), "thing")
         thing = fields.text("thing", required=True)
         found = await self._service.inspect(thing, why=_flag(query, "why"), local=_flag(query, "local"))
         return PartsResponse(await piece_by_piece(writing_one(found, long="endpoints")))
@@ -227,7 +227,7 @@ class _Face:
 
     async def ping(self, request: Request) -> Response:
         query = _query(request, "from to count trace")
-        fields = Fields(_without(query, "trace"), "from to count")
+        fields = JsonFields(_without(query, "trace"), "from to count")
         asked: PingRequest = {
             "from": fields.text("from"),
             "to": fields.text("to", required=True),
@@ -238,7 +238,7 @@ class _Face:
 
     async def lookup(self, request: Request) -> Response:
         query = _query(request, "name type from local")
-        fields = Fields(_without(query, "local"), "name type from")
+        fields = JsonFields(_without(query, "local"), "name type from")
         name, rtype = fields.text("name", required=True), fields.text("type") or "A"
         local = _flag(query, "local")
         return _one(await self._service.lookup(name, rtype.upper(), fields.text("from"), local=local))
@@ -338,7 +338,7 @@ async def _body(request: Request) -> dict[str, Any]:
 def _query(request: Request, known: str = "") -> dict[str, str]:
     """The query's parameters; unknown ones are refused."""
     query = dict(request.query_params)
-    Fields(query, known)
+    JsonFields(query, known)
     return query
 
 

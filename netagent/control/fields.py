@@ -36,7 +36,7 @@ _SPOKEN = {
 """Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
 
 
-class Fields:
+class JsonFields:
     """The fields of a JSON object, each read with its type and bounds; unknown ones are refused at once."""
 
     def __init__(self, value: Mapping[str, Any], known: str) -> None:

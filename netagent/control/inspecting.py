@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from netagent.control import schema
-from netagent.control.present import Presenter, Sight
-from netagent.errors import InputError, NoError
+from netagent.control.present import Presenter, ProbeView
+from netagent.errors import InputError, NotFoundError
 from netagent.model.ids import HostId
 from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
 from netagent.model.subnet import addresses_of, offset_count
@@ -16,13 +16,13 @@ from netagent.pieces import Pieces, sorting
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 
 T = TypeVar("T")
-SightOf = Callable[[HostId], Sight]
+SightOf = Callable[[HostId], ProbeView]
 _LOOKED_AT_A_PIECE: Final = 512
 
 
 def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
     """In pieces, as there may be ten thousand endpoints. A name shared by several kinds means the service first, then
-    endpoint, network, host. NoError, InputError."""
+    endpoint, network, host. NotFoundError, InputError."""
     view = present.view
     thing = thing.removesuffix(".").removesuffix("." + present.domain)
     endpoint = yield from _endpoint_by_address(present, thing)
@@ -61,7 +61,7 @@ def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.I
         found += [n for i, n in view.networks.items() if i.startswith(thing)]
         found += [h for i, h in view.hosts.items() if i.startswith(thing)]
     if not found:
-        raise NoError(
+        raise NotFoundError(
             f"nothing is called {thing!r}, or has that address or id",
             thing=thing,
             hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",

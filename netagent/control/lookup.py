@@ -12,13 +12,13 @@ from netagent.control.gaps import not_known
 from netagent.control.inspecting import is_called
 from netagent.control.name_notice import name_notices
 from netagent.control.present import Presenter
-from netagent.doctor.name_servers import LOOKUP_S, ServerAnswer, ask_servers, say_answer
+from netagent.doctor.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.errors import InputError
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
-from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, Explanation, explaining
+from netagent.names.explain import FORWARDED, HOST_VIEW, TYPES, NameExplanation, explaining
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.overview import Overview
+from netagent.registry.overview import ClusterOverview
 from netagent.registry.shared_names import shared_name
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.usecases.endpoint_rules import sandbox_of, sandboxes
@@ -46,7 +46,11 @@ async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -
 
 
 async def look_up_elsewhere(
-    cluster: Cluster, here: schema.Lookup, asked: tuple[str, str], present: Presenter, overview: Overview
+    cluster: Cluster,
+    here: schema.Lookup,
+    asked: tuple[str, str],
+    present: Presenter,
+    overview: ClusterOverview,
 ) -> schema.Lookup:
     """`here` is what a container of this host gets for the name and type `asked`: nothing. What one gets in the
     networks that other members told of, and what is called so without being a name. FailedError where the name was
@@ -117,7 +121,7 @@ async def _explained(
     asked: tuple[str, str],
     sandbox_id: SandboxId,
     beyond: Sequence[NetworkId] = (),
-) -> Explanation:
+) -> NameExplanation:
     name, rtype = asked
     if rtype not in TYPES:
         raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
@@ -141,7 +145,7 @@ async def _explained(
         raise InputError(f"{name!r} is no domain name: {error}", thing=name, hint="correct it") from None
 
 
-def _lookup(explained: Explanation, asked_for: str) -> schema.Lookup:
+def _lookup(explained: NameExplanation, asked_for: str) -> schema.Lookup:
     return {
         "name": explained.name,
         "type": explained.rtype,
@@ -169,7 +173,7 @@ async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lo
 
 
 def answered(
-    found: schema.Lookup, answers: Sequence[ServerAnswer], subnets: Collection[str]
+    found: schema.Lookup, answers: Sequence[NameServerReply], subnets: Collection[str]
 ) -> schema.Lookup:
     """A forwarded look-up with what the host's name servers said. As in the resolver, the first of them that says
     anything decides, also if it says no; and an answer with an address that is inside (`subnets`) becomes an empty

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from netagent.control import schema
-from netagent.control.present import Presenter, Sight, is_of_other_family
+from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.model.ids import HostId
 from netagent.registry.view import AgentState, HostView
 
@@ -15,7 +15,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PathEnds:
     """Where this host's packets come from and go to."""
 
     address: str
@@ -27,13 +27,15 @@ class Place:
         return 70 if ":" in self.address else 50
 
 
-def path_notices(present: Presenter, sights: Mapping[HostId, Sight], place: Place) -> Iterable[schema.Notice]:
+def path_notices(
+    present: Presenter, sights: Mapping[HostId, ProbeView], place: PathEnds
+) -> Iterable[schema.Notice]:
     """One for each path in trouble, the first SHOWN of each kind."""
     found: dict[str, list[schema.Notice]] = {}
     for host_id, host in present.view.hosts.items():
         if host_id == present.view.local:
             continue
-        notice = _notice(present, host, sights.get(host_id, Sight()), place)
+        notice = _notice(present, host, sights.get(host_id, ProbeView()), place)
         if notice is not None:
             found.setdefault(notice["code"], []).append(notice)
     for code, notices in found.items():
@@ -61,7 +63,7 @@ def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable
         }
 
 
-def _notice(present: Presenter, host: HostView, sight: Sight, place: Place) -> schema.Notice | None:
+def _notice(present: Presenter, host: HostView, sight: ProbeView, place: PathEnds) -> schema.Notice | None:
     member = present.member(host, sight)
     name, path = member["name"], sight.path
     if is_of_other_family(host, place.address):

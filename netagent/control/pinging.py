@@ -19,11 +19,11 @@ from netagent.doctor.foreign import ForeignRules
 from netagent.doctor.inside import inside_lines
 from netagent.doctor.intent import host_text
 from netagent.doctor.objects import Evidence
-from netagent.doctor.reach import SMALL_BYTES, Hop, Tally, hop_of, judge
+from netagent.doctor.reach import SMALL_BYTES, Hop, PacketCounts, hop_of, judge
 from netagent.doctor.reaching import connect, echo, no_route
 from netagent.doctor.rule_match import Packet
 from netagent.doctor.visiting import visit
-from netagent.errors import InputError, NoError
+from netagent.errors import InputError, NotFoundError
 from netagent.membership import question
 from netagent.model.ids import HostId
 from netagent.model.number import whole_number
@@ -61,12 +61,12 @@ class _Aim:
 
 
 async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
-    """Send, count, and say where it gets lost. InputError, NoError."""
+    """Send, count, and say where it gets lost. InputError, NotFoundError."""
     text, port = _split(asked["to"])
     row = _asker(cluster, asked["from"]) if asked["from"] else None
     aim = await (_aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port))
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
-    tallies: list[Tally] = []
+    tallies: list[PacketCounts] = []
     for address in aim.addresses:
         if port is None:
             tallies += await echo(row, address, sizes, asked["count"])
@@ -126,7 +126,7 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
         found = [one["data"] for answer in answers for one in answer["answers"]]
         addresses, named = tuple(found[:MAX_ADDRESSES]), answers[0]["reason"]
         if not addresses:
-            raise NoError(
+            raise NotFoundError(
                 f"{row.name} finds nobody called {text!r}: {answers[0]['status']}; {named}",
                 code="no-such-name",
                 thing=text,
@@ -140,7 +140,7 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
     return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes, port)
 
 
-def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[Tally]) -> _Aim:
+def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _Aim:
     """The trace follows the first address that did not answer, else the first."""
     lost = next((one.address for one in tallies if one.is_lost), None)
     if lost is None or lost == aim.addresses[0] or aim.endpoint is None:
@@ -164,7 +164,7 @@ async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
         )
     try:
         host, named = _host_of(view, text)
-    except NoError as error:
+    except NotFoundError as error:
         if not overview.gaps or error.code == "forgotten":
             raise
         present = Presenter(view, cluster.keys.domain)
@@ -175,11 +175,11 @@ async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
             f"{text!r} {where}", thing=text, hint="name another host, or a container of this one before it"
         )
     if host.agent is AgentState.LEFT:
-        raise NoError(
+        raise NotFoundError(
             f"host {host.unique_name} has left the cluster", thing=text, hint="see `netagent members`"
         )
     if host.record is None:
-        raise NoError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
+        raise NotFoundError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
     path = cluster.probing.prober.path(host.host_id)
     full_bytes = None if path is None else path.wanted_bytes
     # Of an endpoint it is the kernel of its host that answers, which says nothing about the container.
@@ -201,8 +201,8 @@ def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
         if owner in view.hosts:
             return view.hosts[owner], f"the kernel of host {host_text(view, owner)}, which has {text}"
     if HostId(text) in view.forgotten:
-        raise NoError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
-    raise NoError(
+        raise NotFoundError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
+    raise NotFoundError(
         f"there is no host and no endpoint {text!r}",
         code="no-such-thing",
         thing=text,
@@ -223,7 +223,7 @@ async def _hops(
     row: LocalEndpointRow | None,
     aim: _Aim,
     foreign_rules: ForeignRules,
-    tallies: Sequence[Tally],
+    tallies: Sequence[PacketCounts],
 ) -> Sequence[Hop]:
     """The layers in the order in which a packet needs them."""
     evidence = await gather(cluster)
@@ -286,7 +286,7 @@ async def _foreign_hops(
     cluster: Cluster, row: LocalEndpointRow, aim: _Aim, foreign_rules: ForeignRules
 ) -> list[Hop]:
     """Other programs' firewall rules that drop the packet, here or on the host that it goes to."""
-    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.tagger.is_tagging
+    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_tagging
     packet = _packet(row, aim.addresses[0], aim.port)
     found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
     found += await foreign_rules.dropping(packet, is_inside=is_inside, is_apart=is_apart)
@@ -410,7 +410,7 @@ def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: boo
     return [hop, host_hop]
 
 
-def _result(tally: Tally) -> schema.PingResult:
+def _result(tally: PacketCounts) -> schema.PingResult:
     rtts_s = tally.rtts_s
     return {
         "address": tally.address,

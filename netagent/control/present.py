@@ -33,7 +33,7 @@ class LocalFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ProbeView:
     """What probes say of a host."""
 
     rtt_s: float | None = None
@@ -260,7 +260,7 @@ class Presenter:
             "told_by": [] if is_own else tellers,
         }
 
-    def member(self, host: HostView, sight: Sight) -> schema.Member:
+    def member(self, host: HostView, sight: ProbeView) -> schema.MemberInfo:
         """A host of the cluster. A host that left shows as left although its records may linger."""
         local = host.host_id == self.view.local
         answers: schema.HostWord = (
@@ -297,7 +297,7 @@ class Presenter:
 
     def gone(self, host: HostView) -> schema.ForgottenHost:
         """A host that was forgotten, as it was known before."""
-        shown = self.member(host, Sight())
+        shown = self.member(host, ProbeView())
         return {"id": shown["id"], "name": shown["name"], "address": shown["address"]}
 
 
@@ -319,7 +319,7 @@ def is_of_other_family(host: HostView, address: str) -> bool:
     return not is_one_family(host.address, address)
 
 
-def _path_word(host: HostView, sight: Sight) -> schema.PathWord:
+def _path_word(host: HostView, sight: ProbeView) -> schema.PathWord:
     """The probes of full size say more than whether the kernel answers; where it is silent, it says so first."""
     word = _PATH_WORDS[sight.path.quality] if sight.path else "unknown"
     if host.answers is False:

@@ -13,7 +13,7 @@ from netagent.errors import (
     FailedError,
     InputError,
     NetagentError,
-    NoError,
+    NotFoundError,
     RefusedError,
     UnreachableError,
 )
@@ -21,7 +21,8 @@ from netagent.errors import (
 MEDIA_TYPE = "application/problem+json"
 
 _BY_EXIT_STATUS: dict[int, type[NetagentError]] = {
-    kind.exit_status: kind for kind in (NoError, InputError, UnreachableError, RefusedError, FailedError)
+    kind.exit_status: kind
+    for kind in (NotFoundError, InputError, UnreachableError, RefusedError, FailedError)
 }
 
 _TITLES = {

@@ -7,11 +7,11 @@ from typing import Literal
 from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.doctor.finding import Diagnosis, Finding, Outcome
-from netagent.doctor.line import Line
-from netagent.doctor.why import Explanation, Origin
+from netagent.doctor.line import ObjectStatus
+from netagent.doctor.why import Origin, WhyReport
 
 
-def why(present: Presenter, explanation: Explanation) -> schema.Why:
+def why(present: Presenter, explanation: WhyReport) -> schema.Why:
     """An explanation; `complete` is false when anything is missing, altered or left over."""
     return {
         "complete": not any(line.is_wrong for line in explanation.lines),
@@ -33,7 +33,7 @@ def _origin(present: Presenter, origin: Origin) -> schema.WhyRecord:
     }
 
 
-def _line(line: Line) -> schema.WhyObject:
+def _line(line: ObjectStatus) -> schema.WhyObject:
     return {
         "kind": line.kind,
         "thing": line.thing,

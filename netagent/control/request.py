@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from netagent.config_kind import parse_seed
-from netagent.control.fields import Fields, name_of, text_of
+from netagent.control.fields import JsonFields, name_of, text_of
 from netagent.errors import InputError
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
@@ -54,7 +54,7 @@ def object_untrusted(body: bytes) -> dict[str, Any]:
 
 def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
     """`target` and `network` are required, everything else may be missing."""
-    fields = Fields(value, "target network name service aliases links ports publish labels ip mac ifname")
+    fields = JsonFields(value, "target network name service aliases links ports publish labels ip mac ifname")
     return AttachRequest(
         target=target_of(fields.text("target")),
         network=fields.text("network", required=True),
@@ -73,7 +73,7 @@ def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
 
 def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
     """`name` is required."""
-    fields = Fields(value, "name subnets mtu_bytes internal policy multicast host_access")
+    fields = JsonFields(value, "name subnets mtu_bytes internal policy multicast host_access")
     name = name_of(fields.text("name"), "network")
     if name == NODE_LABEL:
         raise InputError(
@@ -98,7 +98,7 @@ def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
 
 def link_untrusted(value: Mapping[str, Any]) -> Link:
     """`service` is required; `alias` is the service's first label when it is missing."""
-    fields = Fields(value, "service alias")
+    fields = JsonFields(value, "service alias")
     service = fields.text("service", required=True).rstrip(".")
     if not all(is_name(label) for label in service.split(".")):
         raise InputError(
@@ -111,7 +111,7 @@ def link_untrusted(value: Mapping[str, Any]) -> Link:
 
 def publication_untrusted(value: Mapping[str, Any]) -> Publication:
     """`port` is required."""
-    return _publication(Fields(value, "port").text("port", required=True))
+    return _publication(JsonFields(value, "port").text("port", required=True))
 
 
 def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
@@ -166,7 +166,7 @@ def _publication_address(text: str) -> str:
 
 def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFilter:
     """All fields may be missing."""
-    fields = Fields(value, "network host service")
+    fields = JsonFields(value, "network host service")
     return ListFilter(
         network=fields.text("network"),
         host=fields.text("host"),
@@ -177,7 +177,7 @@ def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFi
 
 def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
     """(`ttl_s`, `uses`), by default an hour and one."""
-    fields = Fields(value, "ttl_s uses")
+    fields = JsonFields(value, "ttl_s uses")
     ttl_s = value.get("ttl_s", 3600.0)
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
         shown = f"{ttl_s:.0f}" if isinstance(ttl_s, float) else str(ttl_s)[:80]
@@ -201,7 +201,7 @@ def count_untrusted(text: str) -> int:
 
 def drain_untrusted(value: Mapping[str, Any]) -> float | None:
     """`drain_s`: how long requests under way may take to end. None when missing."""
-    Fields(value, "drain_s")
+    JsonFields(value, "drain_s")
     drain_s = value.get("drain_s")
     if drain_s is None:
         return None
@@ -216,7 +216,7 @@ def drain_untrusted(value: Mapping[str, Any]) -> float | None:
 
 def forget_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], float, bool]:
     """(`hosts`, `dead_for_s`, `force`); hosts, or how long they must have been silent, is required."""
-    fields = Fields(value, "hosts dead_for_s force")
+    fields = JsonFields(value, "hosts dead_for_s force")
     hosts = fields.texts("hosts")
     dead_for_s = value.get("dead_for_s", 0.0)
     if isinstance(dead_for_s, bool) or not isinstance(dead_for_s, (int, float)) or not 0 <= dead_for_s < 1e9:
@@ -236,7 +236,7 @@ def forget_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], float, 
 
 def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """(`addresses`, `token`); the token is required."""
-    fields = Fields(value, "addresses token")
+    fields = JsonFields(value, "addresses token")
     addresses = fields.texts("addresses")
     for address in addresses:
         try:
@@ -257,7 +257,7 @@ def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
 
 def cluster_untrusted(value: Mapping[str, Any]) -> str:
     """`cluster`; `""` when it is missing: the agent's configuration decides."""
-    return Fields(value, "cluster").name("cluster")
+    return JsonFields(value, "cluster").name("cluster")
 
 
 def target_of(text: str) -> str:
@@ -268,7 +268,7 @@ def target_of(text: str) -> str:
 
 
 def _port(value: Mapping[str, Any]) -> Port:
-    fields = Fields(value, "name number protocol")
+    fields = JsonFields(value, "name number protocol")
     number = fields.number("number", 1, 65535)
     if number is None:
         raise InputError("a port has no number", thing="ports", hint="write [NAME=]80/tcp")

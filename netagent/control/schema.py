@@ -99,7 +99,7 @@ class Notice(TypedDict):
     """A command where there is one."""
 
 
-class Heard(TypedDict):
+class HeardAgent(TypedDict):
     """An agent of some cluster that was heard and is not a member of ours."""
 
     name: str
@@ -131,7 +131,7 @@ class Status(TypedDict):
     refused: dict[str, int]
     """Packets refused since start, by reason; only reasons that occurred."""
     warnings: list[Notice]
-    heard: list[Heard]
+    heard: list[HeardAgent]
 
 
 class Initialised(TypedDict):
@@ -177,7 +177,7 @@ class ForgottenHost(TypedDict):
     """Where it was."""
 
 
-class Forgotten(TypedDict):
+class ForgetAnswer(TypedDict):
     """Answer of `forget`."""
 
     hosts: list[ForgottenHost]
@@ -187,7 +187,7 @@ class Forgotten(TypedDict):
     """With force: names of live hosts that did not acknowledge it in time."""
 
 
-class Withdrawn(TypedDict):
+class WithdrawAnswer(TypedDict):
     """Answer of `withdraw`."""
 
     name: str
@@ -237,7 +237,7 @@ class Why(TypedDict):
     """Endpoints of a service that are not explained, because there are too many."""
 
 
-class Member(TypedDict):
+class MemberInfo(TypedDict):
     """A host of the cluster."""
 
     id: str
@@ -488,7 +488,7 @@ class NetworkInspection(Network):
     endpoints: list[Endpoint]
 
 
-class HostInspection(Member):
+class HostInspection(MemberInfo):
     """`inspect` of a host."""
 
     kind: Literal["host"]
@@ -543,7 +543,7 @@ class Doctor(TypedDict):
     """How much was compared: `networks`, `containers`, `devices`, `entries`, `questions`."""
 
 
-class Answer(TypedDict):
+class ResourceRecord(TypedDict):
     """A resource record, as text."""
 
     name: str
@@ -601,7 +601,7 @@ Ping = TypedDict(
 far end itself; `""` when everything came back. `trace` is there when it was asked for or when something got lost."""
 
 
-class ServerAnswer(TypedDict):
+class NameServerAnswer(TypedDict):
     """What one name server of the host said to the question of a `lookup`."""
 
     server: str
@@ -621,19 +621,19 @@ class Lookup(TypedDict):
     type: str
     status: str
     """DNS response code: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`; NOERROR without answers means no such type."""
-    answers: list[Answer]
+    answers: list[ResourceRecord]
     asked_for: str
     """Endpoint id whose view was used, `""`: that of a container in all networks this host takes part in, or, where
     that finds nothing, in all networks of the cluster."""
     reason: str
     """One sentence: which rule gave this answer, which endpoints were left out and why."""
-    servers: list[ServerAnswer]
+    servers: list[NameServerAnswer]
     """What the host's name servers said, for a name that is asked of them; else empty."""
     warnings: NotRequired[list[Notice]]
     """What is not known; and names that several compose projects share."""
 
 
-class Version(TypedDict):
+class AgentVersion(TypedDict):
     """The agent that answers."""
 
     version: str

@@ -47,19 +47,19 @@ class AgentService(Protocol):
         """
         ...
 
-    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
         """Hosts are gone for good: take over what they owned and fence their identity for ever. Without `hosts` all
         that have been silent for `dead_for_s`. RefusedError for one that lives, or when it can't be agreed upon."""
         ...
 
-    async def withdraw(self, drain_s: float | None) -> schema.Withdrawn:
+    async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
         """Lead names away from this host, because it is about to go down, until the agent starts again.
 
         `drain_s` as for leave.
         """
         ...
 
-    async def members(self) -> list[schema.Member]:
+    async def members(self) -> list[schema.MemberInfo]:
         """All known hosts of the cluster, this one included."""
         ...
 
@@ -157,7 +157,7 @@ class AgentService(Protocol):
         or with `local` of those that this host takes part in. `rtype` is upper case."""
         ...
 
-    async def version(self) -> schema.Version:
+    async def version(self) -> schema.AgentVersion:
         """The agent's version; never fails."""
         ...
 

@@ -13,13 +13,15 @@ from collections.abc import Iterable
 
 from netagent.control import schema
 from netagent.control.present import Presenter
-from netagent.ipam.space import Range, Space, usable_count
+from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.ids import HostId
 from netagent.model.subnet import addresses_of
 from netagent.registry.view import AgentState, NetworkView
 
 
-def space_use(present: Presenter, network: NetworkView, space: Space, *, is_known: bool) -> schema.SpaceUse:
+def space_use(
+    present: Presenter, network: NetworkView, space: AddressSpace, *, is_known: bool
+) -> schema.SpaceUse:
     """All owners, the largest first. `is_known`: the view has the network's endpoints."""
     view = present.view
     owned = space.usable_counts()
@@ -43,7 +45,7 @@ def space_use(present: Presenter, network: NetworkView, space: Space, *, is_know
 
 
 def _share(
-    present: Presenter, network: NetworkView, space: Space, host_id: HostId, *, used: int | None
+    present: Presenter, network: NetworkView, space: AddressSpace, host_id: HostId, *, used: int | None
 ) -> schema.SpaceShare:
     owned = space.usable_counts().get(host_id, 0)
     host = present.view.hosts.get(host_id)
@@ -70,7 +72,7 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return total
 
 
-def _runs(space: Space, host_id: HostId) -> list[tuple[int, int]]:
+def _runs(space: AddressSpace, host_id: HostId) -> list[tuple[int, int]]:
     """First and last usable offset of what the host owns, neighbours joined whatever their hops."""
     runs: list[tuple[int, int]] = []
     for held in space.owned_by(host_id):

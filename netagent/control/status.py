@@ -14,8 +14,8 @@ import trio
 from netagent import __version__
 from netagent.control import schema
 from netagent.control.name_notice import name_notices
-from netagent.control.path_notice import Place, checksum_notices, path_notices
-from netagent.control.present import Presenter, Sight, is_of_other_family
+from netagent.control.path_notice import PathEnds, checksum_notices, path_notices
+from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.doctor.agent_ports import (
     LIVE_PATIENCE_S,
     MAX_HOSTS,
@@ -120,12 +120,14 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
 async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_thorough: bool) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
-    sights = {i: Sight(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts}
+    sights = {
+        i: ProbeView(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts
+    }
     members = [present.member(host, sights[host_id]) for host_id, host in view.hosts.items()]
     datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
-    asked = _Asked()
+    asked = _RemoteFacts()
     async with trio.open_nursery() as nursery:  # at once, because each waits for what does not answer
         if is_thorough or cluster.live.rows:
             nursery.start_soon(_ask_name_servers, cluster, asked)
@@ -172,7 +174,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await piece_by_piece(shared_names(view)))
     status["warnings"] += await _foreign_rules(agent, cluster)
-    place = Place(cluster.underlay.address, cluster.config.vxlan_port)
+    place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
@@ -195,13 +197,13 @@ def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> d
 
 
 @dataclass(slots=True)
-class _Asked:
+class _RemoteFacts:
     """What came of questions to other machines."""
 
     notices: list[schema.Notice] = field(default_factory=list)
 
 
-async def _ask_name_servers(cluster: Cluster, asked: _Asked) -> None:
+async def _ask_name_servers(cluster: Cluster, asked: _RemoteFacts) -> None:
     """The host's own, which the resolver asks for containers."""
     answers = await ask_servers(cluster.following.supervisor.name_servers())
     asked.notices += [
@@ -209,7 +211,7 @@ async def _ask_name_servers(cluster: Cluster, asked: _Asked) -> None:
     ]
 
 
-async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:
+async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
     """Gossip takes an agent for dead that it can't hear; whether its ports accept connections tells why."""
     here = cluster.underlay.address
     dead = {
@@ -230,7 +232,7 @@ async def _try_dead_agents(cluster: Cluster, asked: _Asked) -> None:
         asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
 
 
-async def _try_live_agents(cluster: Cluster, asked: _Asked) -> None:
+async def _try_live_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
     """Of more than MAX_HOSTS chance decides which."""
     view, here = cluster.live.view, cluster.underlay.address
     live = {
@@ -282,7 +284,7 @@ async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
     if rows:
         networks = (view.networks.get(row.network_id) for row in rows.values())
         is_routing = any(network is not None and network.record.gateways for network in networks)
-        is_apart = cluster.kernel.tagger.is_tagging
+        is_apart = cluster.kernel.bridge_nf_bypass.is_tagging
         found += await agent.foreign_rules.in_the_way(is_routing=is_routing, is_apart=is_apart)
         found += await agent.foreign_rules.at_bridges()
     return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]
@@ -296,7 +298,7 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
         if value and ("refused" in name or "malformed" in name)
     }
     refused |= {f"dns_{name}": value for name, value in counters.items() if value and "refused" in name}
-    heard = cluster.gossip.inbox.heard
+    heard = cluster.gossip.event_queue.heard
     bad_records = len(cluster.live.view.refused) + heard.false_hosts + heard.unusable
     dropped = {
         f"packets_{name}": count for name, count in cluster.kernel.guard.status().dropped.items() if count
@@ -304,7 +306,7 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
     return refused | dropped | ({"records": bad_records} if bad_records else {})
 
 
-def _heard(agent: Agent) -> Iterable[schema.Heard]:
+def _heard(agent: Agent) -> Iterable[schema.HeardAgent]:
     mine = agent.cluster.keys.cluster_id if agent.cluster else None
     for neighbour in agent.neighbours.heard.values():
         if mine is None or neighbour.cluster_id != mine:
@@ -317,7 +319,7 @@ def _heard(agent: Agent) -> Iterable[schema.Heard]:
 
 def _strangers(cluster: Cluster) -> dict[str, str]:
     """Who spoke to us lately without belonging to the cluster, and why that was refused."""
-    return cluster.gossip.inbox.heard.recent_strangers(trio.current_time())
+    return cluster.gossip.event_queue.heard.recent_strangers(trio.current_time())
 
 
 def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
@@ -371,11 +373,11 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
             "message": f"the firewall: {cluster.kernel.guard.trouble}",
             "cure": "it is tried again by itself; containers that run go on, none can be attached",
         }
-    if cluster.kernel.tagger.trouble:
+    if cluster.kernel.bridge_nf_bypass.trouble:
         yield {
             "code": "bridge-netfilter",
             "message": "bridge netfilter is on, and what our bridges pass goes through the host's rules for routed "
-            f"packets as well: {cluster.kernel.tagger.trouble}",
+            f"packets as well: {cluster.kernel.bridge_nf_bypass.trouble}",
             "cure": "where nobody needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
             "net.bridge.bridge-nf-call-ip6tables=0`",
         }
@@ -419,13 +421,13 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
         }
     yield from _held_words(cluster)
-    if cluster.gossip.inbox.heard.clash:
+    if cluster.gossip.event_queue.heard.clash:
         yield {
             "code": "identity",
-            "message": f"the machine at {cluster.gossip.inbox.heard.clash} uses this host's identity: it was cloned",
+            "message": f"the machine at {cluster.gossip.event_queue.heard.clash} uses this host's identity: it was cloned",
             "cure": "on one of the two stop the agent, remove its state folder, and join again",
         }
-    for host_id, address in cluster.gossip.inbox.heard.recent_contested(trio.current_time()).items():
+    for host_id, address in cluster.gossip.event_queue.heard.recent_contested(trio.current_time()).items():
         contested = view.hosts.get(HostId(host_id))
         if contested is not None:
             yield {
@@ -441,7 +443,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
 
 def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
     """Hosts that live, of which another host says that they are gone for good."""
-    for word in cluster.gossip.inbox.words.waiting[:5]:
+    for word in cluster.gossip.event_queue.words.waiting[:5]:
         named = (cluster.live.view.hosts.get(one) for one in (word.writer, word.host))
         writer, host = (
             one.unique_name if one is not None else short

@@ -40,7 +40,7 @@ from netagent.datapath.netlink import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Netlink,
-    Request,
+    NetlinkRequest,
 )
 from netagent.datapath.operations import (
     KIND_FIELDS,
@@ -138,7 +138,7 @@ async def _run_piece(
     netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
 ) -> list[Failure]:
     failures: list[Failure] = []
-    requests: list[Request] = []
+    requests: list[NetlinkRequest] = []
     owners: list[Operation] = []
     for operation in operations:
         if isinstance(operation, RenameDevice):
@@ -179,7 +179,7 @@ async def _rename(
     return failures
 
 
-def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Request]:
+def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[NetlinkRequest]:
     """The messages that do one operation."""
     match operation:
         case CreateDevice(device):
@@ -198,13 +198,15 @@ def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Reques
         case SetRoute(name, cidr):
             # Somebody else's way to the subnet is not for us to replace.
             return [
-                Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name)))
+                NetlinkRequest(
+                    RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name))
+                )
             ]
         case _:
             return [_entry_request(operation, indexes)]
 
 
-def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> Request:
+def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> NetlinkRequest:
     match operation:
         case SetSelf(name, mac, underlay):
             return _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, mac, underlay)
@@ -212,7 +214,7 @@ def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> Req
             return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, mac, None)
         case AddFlood(name, underlay):
             body = _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay).body
-            return Request(RTM_NEWNEIGH, _APPEND, body)
+            return NetlinkRequest(RTM_NEWNEIGH, _APPEND, body)
         case DeleteFlood(name, underlay):
             # One that somebody made without a destination goes only with all the others: the next look adds those.
             return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay or None)
@@ -233,7 +235,7 @@ def _index(indexes: Mapping[str, int], name: str) -> int:
         raise _MissingDeviceError(name) from None
 
 
-def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]) -> list[Request]:
+def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]) -> list[NetlinkRequest]:
     requests = []
     if "alias" in fields:
         requests.append(mark_link(_index(indexes, device.name), device.alias, device.mtu_bytes))
@@ -255,13 +257,13 @@ def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]
     return requests
 
 
-def _fdb(kind: int, index: int, flags: int, mac: str, underlay: str | None) -> Request:
+def _fdb(kind: int, index: int, flags: int, mac: str, underlay: str | None) -> NetlinkRequest:
     # At a bridge PERMANENT is the bridge's own address and static is NOARP; at a VXLAN device static is PERMANENT.
     state = NUD_PERMANENT if flags & NTF_SELF else NUD_NOARP
     message = NeighbourMessage(AF_BRIDGE, index, state, flags, underlay, mac, None)
-    return Request(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
+    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
 
 
-def _neighbour(kind: int, index: int, address: str, mac: str | None) -> Request:
+def _neighbour(kind: int, index: int, address: str, mac: str | None) -> NetlinkRequest:
     message = NeighbourMessage(family_of(address), index, NUD_PERMANENT, 0, address, mac, None)
-    return Request(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
+    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from netagent.datapath.binding import Binding
+from netagent.datapath.binding import VethBinding
 from netagent.datapath.damage import Damage
 from netagent.datapath.desired import LocalEndpoint
-from netagent.datapath.inside import InsideNews, open_inside, open_news
+from netagent.datapath.inside import GuestNews, open_inside, open_news
 from netagent.datapath.link import LinkMessage, VethPair, create_veth, delete_link_index
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.netns import netns_identity, opened_netns, run_in_netns
@@ -33,7 +33,7 @@ from netagent.datapath.pair import (
     raise_if_full,
     turn_ipv6_off,
 )
-from netagent.datapath.removal import Removal
+from netagent.datapath.removal import LinkDeletion
 from netagent.datapath.settings import Settings
 from netagent.datapath.state import endpoint_alias
 from netagent.errors import FailedError, InputError, RefusedError
@@ -61,7 +61,7 @@ class Attacher:
     ) -> None:
         self._netlink = netlink
         self._settings = settings
-        self._removal = Removal(netlink)
+        self._removal = LinkDeletion(netlink)
         self._host_netns = host_netns or _own_netns()
 
     async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
@@ -82,7 +82,7 @@ class Attacher:
                     hint="attach a container's",
                 )
             with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
-                binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+                binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
                 return await binding.complete(vni)
 
     async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
@@ -96,14 +96,14 @@ class Attacher:
             _failing("put right", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
-            binding = Binding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+            binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
             await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
             damages = await binding.damages()
             if damages:
                 await binding.complete(vni)
             return damages
 
-    async def open_news(self, netns_path: str, identity: tuple[int, int]) -> InsideNews:
+    async def open_news(self, netns_path: str, identity: tuple[int, int]) -> GuestNews:
         """Of all that changes in a namespace. Close it; until then the namespace is held in being. RefusedError
         `namespace-gone`; OSError."""
         return await open_news(netns_path, identity)

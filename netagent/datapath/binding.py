@@ -11,7 +11,7 @@ import trio
 from netagent.datapath.damage import Damage, DamageKind
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.furnishing import address_requests, route_requests
-from netagent.datapath.inside import Inside, Wanted, damages_inside, inside_alias
+from netagent.datapath.inside import DesiredGuest, GuestNamespace, damages_inside, inside_alias
 from netagent.datapath.link import (
     LinkMessage,
     VethPair,
@@ -35,7 +35,7 @@ from netagent.datapath.pair import (
 )
 from netagent.datapath.readiness import wait_ready
 from netagent.datapath.settings import Setting, Settings, ipv6_settings
-from netagent.datapath.state import Kind, endpoint_alias
+from netagent.datapath.state import LinkKind, endpoint_alias
 from netagent.errors import RefusedError
 from netagent.model.ids import veth_name
 
@@ -46,11 +46,11 @@ _ETH_LIMIT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class VethBinding:
     """One call of `bind` or `mend`: both sides, the target and what is wanted there."""
 
     outside: Netlink
-    inside: Inside
+    inside: GuestNamespace
     netns_fd: int
     endpoint: LocalEndpoint
     mtu_bytes: int
@@ -88,7 +88,7 @@ class Binding:
             kind = DamageKind.DEVICE_MOVED if is_moved else DamageKind.DEVICE_DELETED
             return [Damage(kind, self.endpoint.ifname)]
         ifname = self.endpoint.ifname or peer.name
-        wanted = Wanted(
+        wanted = DesiredGuest(
             ifname=ifname,
             mac=self.endpoint.mac,
             mtu_bytes=self.mtu_bytes,
@@ -128,7 +128,9 @@ class Binding:
         alias, mac = inside_alias(self.endpoint.endpoint_id), self.endpoint.mac
         for link in await all_links(self.inside.netlink):
             # Ends that an earlier release made have no mark.
-            if link.kind == Kind.VETH.value and (link.alias == alias or (link.alias, link.mac) == ("", mac)):
+            if link.kind == LinkKind.VETH.value and (
+                link.alias == alias or (link.alias, link.mac) == ("", mac)
+            ):
                 return link
         return None
 

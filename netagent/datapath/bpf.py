@@ -54,7 +54,7 @@ class Side(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ProgramTag:
     """By what a program is known."""
 
     name: str
@@ -67,7 +67,7 @@ class Program:
 
     fd: int
     id: int
-    mark: Mark
+    mark: ProgramTag
 
 
 def instruction(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -92,7 +92,7 @@ def load(name: str, instructions: bytes) -> Program:
     return Program(fd, number, mark)
 
 
-def mark_of(number: int) -> Mark | None:
+def mark_of(number: int) -> ProgramTag | None:
     """Of a program by its id; None when it is gone."""
     try:
         fd = _bpf(_FD_BY_ID, struct.pack("=III", number, 0, 0))
@@ -135,11 +135,11 @@ def detach(index: int, side: Side, number: int) -> None:
         os.close(fd)
 
 
-def _info(fd: int) -> tuple[int, Mark]:
+def _info(fd: int) -> tuple[int, ProgramTag]:
     info = ctypes.create_string_buffer(_INFO_BYTES)
     _bpf(_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
     _type, number, digest, name = _INFO.unpack(info.raw)
-    return number, Mark(name.rstrip(b"\0").decode("ascii", "replace"), digest)
+    return number, ProgramTag(name.rstrip(b"\0").decode("ascii", "replace"), digest)
 
 
 def _bpf(command: int, attribute: bytes) -> int:

@@ -25,7 +25,7 @@ from netagent.datapath.operations import (
     SetRoute,
     SetSelf,
 )
-from netagent.datapath.state import ZERO_MAC, Device, Kind, PortFlags
+from netagent.datapath.state import ZERO_MAC, Device, LinkKind, PortFlags
 
 
 def render(operation: Operation) -> str:
@@ -86,7 +86,7 @@ def _render_creation(device: Device) -> str:
 
 
 def _kind_options(device: Device) -> str:
-    if device.kind is Kind.BRIDGE or device.tunnel is None:
+    if device.kind is LinkKind.BRIDGE or device.tunnel is None:
         return f"mcast_snooping {int(device.mcast_snooping)} stp_state {int(device.stp)}"
     tunnel = device.tunnel
     learning = "learning" if tunnel.learning else "nolearning"

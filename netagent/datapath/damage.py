@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from immutables import Map
 
-from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, Kind, Table
+from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table
 from netagent.pieces import Pieces, at_once
 
 SHOWN = 3
@@ -149,7 +149,7 @@ def _all_device_damages(
         if present is not None:
             whole.add(name)
             found += _device_damages(device, present, seen) if device is not present else ()
-        elif device.kind is not Kind.VETH and name not in renamed.values():
+        elif device.kind is not LinkKind.VETH and name not in renamed.values():
             found.append(Damage(DamageKind.DEVICE_DELETED, name))
     return found, whole
 
@@ -168,7 +168,7 @@ def may_cost_entries(before: KernelState, after: KernelState) -> bool:
         return True
     names = other_objects(before.devices, after.devices)
     pairs = ((before.devices.get(name), after.devices.get(name)) for name in names)
-    return any(old != new and Kind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
+    return any(old != new and LinkKind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
 
 
 def guest_keys(

@@ -19,7 +19,7 @@ from netagent.datapath.state import (
     Device,
     EntryKey,
     KernelState,
-    Kind,
+    LinkKind,
     Tunnel,
     endpoint_alias,
     network_alias,
@@ -177,14 +177,14 @@ def network_devices(
     return (
         Device(
             name=bridge,
-            kind=Kind.BRIDGE,
+            kind=LinkKind.BRIDGE,
             alias=alias,
             mtu_bytes=network.mtu_bytes,
             mac=device_mac(bridge, seed),
         ),
         Device(
             name=tunnel,
-            kind=Kind.VXLAN,
+            kind=LinkKind.VXLAN,
             alias=alias,
             mac=device_mac(tunnel, seed),
             mtu_bytes=network.mtu_bytes,
@@ -199,7 +199,7 @@ def veth_device(network: NetworkInput, local: LocalEndpoint) -> Device:
     """The host's side of a local endpoint's interface."""
     return Device(
         name=veth_name(local.endpoint_id),
-        kind=Kind.VETH,
+        kind=LinkKind.VETH,
         alias=endpoint_alias(local.endpoint_id),
         mtu_bytes=network.mtu_bytes,
         master=bridge_name(network.vni),

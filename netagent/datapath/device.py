@@ -12,11 +12,11 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from netagent.datapath.link import RTM_NEWLINK, mark_link
-from netagent.datapath.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, Request
-from netagent.datapath.state import Device, Kind
+from netagent.datapath.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkRequest
+from netagent.datapath.state import Device, LinkKind
 
 
-def create_link(device: Device, index: int) -> list[Request]:
+def create_link(device: Device, index: int) -> list[NetlinkRequest]:
     """A bridge or VXLAN device, down, without addresses of its own making, and marked as ours.
 
     The kernel takes no mark in the creating message, so it follows in the same `send`: a killed agent can't come
@@ -31,7 +31,7 @@ def create_link(device: Device, index: int) -> list[Request]:
     return [_request(NLM_F_CREATE | NLM_F_EXCL, attributes, index=index), mark]
 
 
-def set_kind_options(device: Device) -> Request:
+def set_kind_options(device: Device) -> NetlinkRequest:
     """What can be changed of a bridge (protocols) or a VXLAN device (local address, learning) after it was made."""
     # The kernel refuses a change that names the port, even the port that it has.
     data = [(name, value) for name, value in _kind_data(device) if name != "IFLA_VXLAN_PORT"]
@@ -39,7 +39,7 @@ def set_kind_options(device: Device) -> Request:
 
 
 def _kind_data(device: Device) -> list[tuple[str, Any]]:
-    if device.kind is Kind.BRIDGE:
+    if device.kind is LinkKind.BRIDGE:
         return [
             ("IFLA_BR_MCAST_SNOOPING", int(device.mcast_snooping)),
             ("IFLA_BR_STP_STATE", int(device.stp)),
@@ -57,12 +57,12 @@ def _kind_data(device: Device) -> list[tuple[str, Any]]:
     ]
 
 
-def _link_info(kind: Kind, data: list[tuple[str, Any]]) -> tuple[str, Any]:
+def _link_info(kind: LinkKind, data: list[tuple[str, Any]]) -> tuple[str, Any]:
     return "IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind.value), ("IFLA_INFO_DATA", {"attrs": data})]}
 
 
-def _request(flags: int, attributes: list[Any], *, index: int = 0) -> Request:
+def _request(flags: int, attributes: list[Any], *, index: int = 0) -> NetlinkRequest:
     message: Any = ifinfmsg()
     message["index"], message["attrs"] = index, attributes
     message.encode()
-    return Request(RTM_NEWLINK, flags, bytes(message.data[HEADER.size :]))
+    return NetlinkRequest(RTM_NEWLINK, flags, bytes(message.data[HEADER.size :]))

@@ -22,7 +22,7 @@ SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetryPlan:
     """What failures leave to be done."""
 
     is_unknown: bool = False
@@ -31,7 +31,7 @@ class Verdict:
     """Else the entries that are not as they should be; the rest is as we believe."""
 
 
-class Failing:
+class Failures:
     """What the kernel refuses, from one pass to the next."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Failing:
         self._vanished: Sequence[Failure] = ()
         """Those of the last pass for want of a device."""
 
-    def note(self, failures: Collection[Failure], keys: Collection[EntryKey] | None) -> Verdict:
+    def note(self, failures: Collection[Failure], keys: Collection[EntryKey] | None) -> RetryPlan:
         """Of a plan for the entries `keys`; None: for everything."""
         # Sets: it may be an entry of each of ten thousand endpoints.
         shown, known = set(self.failures), {*self.failures, *self._vanished}
@@ -51,10 +51,10 @@ class Failing:
         refused = frozenset(key for key in map(_entry_of, confirmed) if key is not None)
         if self._vanished or len(refused) < len(confirmed):
             self.failures = confirmed
-            return Verdict(is_unknown=True)
+            return RetryPlan(is_unknown=True)
         others = [f for f in self.failures if keys is not None and _entry_of(f) not in keys]
         self.failures = [*others, *confirmed]  # those of other entries are tried again by themselves
-        return Verdict(refused=refused)
+        return RetryPlan(refused=refused)
 
     def reason_of(self, device: str) -> str | None:
         """Why an operation on this device fails, if one does."""

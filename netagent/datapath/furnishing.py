@@ -6,13 +6,13 @@ import ipaddress
 
 from netagent.datapath.desired import LocalEndpoint
 from netagent.datapath.link import set_address
-from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Request
+from netagent.datapath.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NetlinkRequest
 from netagent.datapath.route import RTM_NEWROUTE, default_body, on_link_body
 
 _IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
 
 
-def address_requests(endpoint: LocalEndpoint, index: int) -> list[Request]:
+def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
     """IPv4 without its subnet, which goes on a route of its own.
 
     Inside one subnet glibc's getaddrinfo(3) sorts IPv4 addresses by the longest common prefix with the client's
@@ -25,20 +25,22 @@ def address_requests(endpoint: LocalEndpoint, index: int) -> list[Request]:
     return requests
 
 
-def route_requests(endpoint: LocalEndpoint, index: int) -> list[Request]:
+def route_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
     """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
     that names no interface goes by the routes. IPv6's the kernel derives from the address. Last, the way out."""
     everybody = _IPV4_EVERYBODY if endpoint.multicast else ()
     routes = [
         # Appended, never replaced: a route of somebody else's to the same place stays.
-        Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip)))
+        NetlinkRequest(
+            RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip))
+        )
         for one in _interfaces(endpoint)
         for destination in (str(one.network), *everybody)
     ]
     # Never appended: of two IPv6 routes that makes one, with half of the traffic for each.
     flags = NLM_F_CREATE | NLM_F_EXCL
     return routes + [
-        Request(RTM_NEWROUTE, flags, default_body(gateway, index)) for gateway in endpoint.gateways
+        NetlinkRequest(RTM_NEWROUTE, flags, default_body(gateway, index)) for gateway in endpoint.gateways
     ]
 
 

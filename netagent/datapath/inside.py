@@ -29,7 +29,7 @@ from netagent.datapath.link import (
     decode_link,
     link_named,
 )
-from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.netlink import Netlink, NetlinkRequest, open_socket
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.settings import Setting, Settings, WatchedSettings, open_settings
 
@@ -51,19 +51,19 @@ def inside_alias(endpoint_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredGuest:
     """What one end inside must look like."""
 
     ifname: str
     mac: str
     mtu_bytes: int
-    writes: Sequence[Request]
+    writes: Sequence[NetlinkRequest]
     """The requests that give it its addresses and routes."""
     settings: Sequence[Setting]
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class GuestNamespace:
     """What a namespace is worked on with from outside. Close it."""
 
     netlink: Netlink
@@ -75,10 +75,10 @@ class Inside:
         self.settings.close()
 
 
-async def open_inside(netns_fd: int) -> Inside:
+async def open_inside(netns_fd: int) -> GuestNamespace:
     """OSError when the namespace can't be entered."""
     sock, settings = await run_in_netns(netns_fd, lambda: _with_settings(open_socket()))
-    return Inside(Netlink(sock), settings)
+    return GuestNamespace(Netlink(sock), settings)
 
 
 def _with_settings(sock: socket.socket) -> tuple[socket.socket, Settings]:
@@ -89,7 +89,7 @@ def _with_settings(sock: socket.socket) -> tuple[socket.socket, Settings]:
         raise
 
 
-async def damages_inside(inside: Inside, peer: LinkMessage, wanted: Wanted) -> list[Damage]:
+async def damages_inside(inside: GuestNamespace, peer: LinkMessage, wanted: DesiredGuest) -> list[Damage]:
     """What somebody did to the container's end. OSError as Netlink.dump."""
     found: list[Damage] = []
     if peer.name != wanted.ifname:
@@ -110,7 +110,7 @@ async def damages_inside(inside: Inside, peer: LinkMessage, wanted: Wanted) -> l
     return found
 
 
-async def _missing(netlink: Netlink, index: int, wanted: Wanted, *, is_up: bool) -> Iterable[Damage]:
+async def _missing(netlink: Netlink, index: int, wanted: DesiredGuest, *, is_up: bool) -> Iterable[Damage]:
     """Addresses and routes that are not there. Routes go when a link goes down: that is told already."""
     seen = {decode_address(message.body) for message in await netlink.dump(address_dump())}
     addresses = [decode_address(one.body) for one in wanted.writes if one.type == RTM_NEWADDR]
@@ -123,13 +123,13 @@ async def _missing(netlink: Netlink, index: int, wanted: Wanted, *, is_up: bool)
     # The kernel makes the route of an IPv6 address by itself.
     needed |= {ipaddress.IPv6Interface(cidr).network for _, cidr in addresses if ":" in cidr}
     for family in {socket.AF_INET6 if one.version == 6 else socket.AF_INET for one in needed}:
-        request = Request(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
+        request = NetlinkRequest(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
         there = map(route.decode_main, [one.body for one in await netlink.dump(request, strict=True)])
         needed -= {one.destination for one in there if one is not None and one.ifindex == index}
     return damages + [Damage(DamageKind.ROUTE_DELETED, f"{one} of {wanted.ifname}") for one in needed]
 
 
-class InsideNews:
+class GuestNews:
     """Says when anything changed in a namespace. Close it."""
 
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
@@ -176,10 +176,10 @@ class InsideNews:
             self._watched.popitem()[1].close()
 
 
-async def open_news(netns_path: str, identity: tuple[int, int]) -> InsideNews:
+async def open_news(netns_path: str, identity: tuple[int, int]) -> GuestNews:
     """News of the namespace at `netns_path`. RefusedError when it is not the one it was; OSError."""
     with opened_netns(netns_path, identity) as fd:
-        return InsideNews(*await run_in_netns(fd, _open_news))
+        return GuestNews(*await run_in_netns(fd, _open_news))
 
 
 def _open_news() -> tuple[socket.socket, Settings]:

@@ -15,7 +15,7 @@ Claimant: TypeAlias = tuple[int, str, str]
 """A rank, and what tells claimants of one rank apart."""
 
 
-class Ledger:
+class EntryOwners:
     """Entries by claimant. A change costs what that claimant asks for, however many others there are."""
 
     def __init__(self) -> None:

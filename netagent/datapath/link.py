@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netagent.datapath.neighbour import family_of
-from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
-from netagent.datapath.state import Kind, PortFlags, Tunnel
+from netagent.datapath.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkRequest
+from netagent.datapath.state import LinkKind, PortFlags, Tunnel
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -142,17 +142,17 @@ def read_link(body: bytes) -> ReadLink:
     return ReadLink(decode_link(body), body, (*parts, slice(start, None)))
 
 
-def link_dump() -> Request:
+def link_dump() -> NetlinkRequest:
     """Ask for all links, without their counters."""
     return _link_request(RTM_GETLINK, 0, _SKIP_STATS)
 
 
-def link_named(name: str) -> Request:
+def link_named(name: str) -> NetlinkRequest:
     """Ask for one link; by another name of it, too (see ip-link(8), altname)."""
     return _link_request(RTM_GETLINK, 0, _SKIP_STATS, _name(name))
 
 
-def link_at(index: int) -> Request:
+def link_at(index: int) -> NetlinkRequest:
     """Ask for the link with this index."""
     return _link_request(RTM_GETLINK, 0, _SKIP_STATS, index=index)
 
@@ -256,21 +256,21 @@ class VethPair:
     peer_netns_fd: int | None
 
 
-def create_veth(pair: VethPair, index: int) -> list[Request]:
+def create_veth(pair: VethPair, index: int) -> list[NetlinkRequest]:
     """Both ends, down, the host's end marked as in netagent.datapath.device.create_link."""
     peer = [_LINK_HEADER.pack(0, 0, 0, 0, 0), _name(pair.peer_name), _mac(pair.peer_mac)]
     peer.append(_u32(_IFLA_MTU, pair.mtu_bytes))
     if pair.peer_netns_fd is not None:
         peer.append(_u32(_IFLA_NET_NS_FD, pair.peer_netns_fd))
     attributes = [_name(pair.name), _u32(_IFLA_MTU, pair.mtu_bytes)]
-    attributes.append(_link_info(Kind.VETH, _attribute(_VETH_INFO_PEER, *peer)))
+    attributes.append(_link_info(LinkKind.VETH, _attribute(_VETH_INFO_PEER, *peer)))
     return [
         _link_request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *attributes, index=index),
         mark_link(index, pair.alias, pair.mtu_bytes),
     ]
 
 
-def mark_link(index: int, alias: str, mtu_bytes: int) -> Request:
+def mark_link(index: int, alias: str, mtu_bytes: int) -> NetlinkRequest:
     """Set the alias, and stop the kernel from giving the device an IPv6 link-local address.
 
     A device with a smaller MTU than IPv6 allows has no part in it, and the kernel refuses to hear of one.
@@ -289,7 +289,7 @@ def set_link(
     mac: str | None = None,
     master: int | None = None,
     up: bool | None = None,
-) -> Request:
+) -> NetlinkRequest:
     """Change what is given. `master` is an index, 0 for none."""
     attributes = [_name(name)]
     if mtu_bytes is not None:
@@ -301,78 +301,78 @@ def set_link(
     return _link_request(RTM_NEWLINK, 0, *attributes, up=up)
 
 
-def set_noarp(index: int, *, noarp: bool) -> Request:
+def set_noarp(index: int, *, noarp: bool) -> NetlinkRequest:
     """Whether a link does without neighbours."""
     header = _LINK_HEADER.pack(0, 0, index, _IFF_NOARP if noarp else 0, _IFF_NOARP)
-    return Request(RTM_NEWLINK, 0, header)
+    return NetlinkRequest(RTM_NEWLINK, 0, header)
 
 
-def label_link(index: int, alias: str) -> Request:
+def label_link(index: int, alias: str) -> NetlinkRequest:
     """Set the alias and nothing else."""
     return _link_request(RTM_NEWLINK, 0, _attribute(_IFLA_IFALIAS, alias.encode()), index=index)
 
 
-def rename_link(index: int, name: str) -> Request:
+def rename_link(index: int, name: str) -> NetlinkRequest:
     """Give a link a name; kernels before 6.2 refuse one that is up."""
     return _link_request(RTM_NEWLINK, 0, _name(name), index=index)
 
 
-def set_link_down(index: int) -> Request:
+def set_link_down(index: int) -> NetlinkRequest:
     """Take a link down, whatever it is called."""
     return _link_request(RTM_NEWLINK, 0, index=index, up=False)
 
 
-def set_port(name: str, flags: PortFlags) -> Request:
+def set_port(name: str, flags: PortFlags) -> NetlinkRequest:
     """Flags of a bridge port."""
     data = [_u8(number, getattr(flags, field)) for field, number in _PORT_ATTRIBUTES]
     info = [_attribute(_INFO_SLAVE_KIND, b"bridge"), _attribute(_INFO_SLAVE_DATA, *data)]
     return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
 
 
-def open_port(name: str) -> Request:
+def open_port(name: str) -> NetlinkRequest:
     """Let packets pass a bridge port. ENETDOWN where none could pass the device itself."""
     info = [_attribute(_INFO_SLAVE_KIND, b"bridge")]
     info.append(_attribute(_INFO_SLAVE_DATA, _u8(_PORT_STATE, _PORT_FORWARDING)))
     return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
 
 
-def delete_link(name: str) -> Request:
+def delete_link(name: str) -> NetlinkRequest:
     """Remove a link and all that sits on it."""
     return _link_request(RTM_DELLINK, 0, _name(name))
 
 
-def delete_link_index(index: int) -> Request:
+def delete_link_index(index: int) -> NetlinkRequest:
     """Remove a link by its index."""
     return _link_request(RTM_DELLINK, 0, index=index)
 
 
-def retire_link(index: int, group: int) -> Request:
+def retire_link(index: int, group: int) -> NetlinkRequest:
     """Take a link down and out of its bridge, and put it into a group with others that are to go."""
     return _link_request(
         RTM_NEWLINK, 0, _u32(_IFLA_MASTER, 0), _u32(_IFLA_GROUP, group), index=index, up=False
     )
 
 
-def delete_link_group(group: int) -> Request:
+def delete_link_group(group: int) -> NetlinkRequest:
     """Remove all links of a group."""
     return _link_request(RTM_DELLINK, 0, _u32(_IFLA_GROUP, group))
 
 
-def _link_info(kind: Kind, *data: bytes) -> bytes:
+def _link_info(kind: LinkKind, *data: bytes) -> bytes:
     info = [_attribute(_INFO_KIND, kind.value.encode()), _attribute(_INFO_DATA, *data)]
     return _attribute(_IFLA_LINKINFO, *info)
 
 
 def _link_request(
     kind: int, flags: int, *attributes: bytes, index: int = 0, up: bool | None = None
-) -> Request:
+) -> NetlinkRequest:
     header = _LINK_HEADER.pack(0, 0, index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
-    return Request(kind, flags, header + b"".join(attributes))
+    return NetlinkRequest(kind, flags, header + b"".join(attributes))
 
 
-def address_dump() -> Request:
+def address_dump() -> NetlinkRequest:
     """Ask for the addresses of all links."""
-    return Request(RTM_GETADDR, 0, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0))
+    return NetlinkRequest(RTM_GETADDR, 0, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0))
 
 
 def decode_address(body: bytes) -> tuple[int, str]:
@@ -383,7 +383,7 @@ def decode_address(body: bytes) -> tuple[int, str]:
     return index, f"{ipaddress.ip_address(raw)}/{length}"
 
 
-def set_address(index: int, cidr: str, broadcast: str | None = None) -> Request:
+def set_address(index: int, cidr: str, broadcast: str | None = None) -> NetlinkRequest:
     """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and we know that it is unique.
 
     `broadcast` is the IPv4 address that reaches everybody on the link. An IPv6 address without a subnet is not
@@ -394,12 +394,12 @@ def set_address(index: int, cidr: str, broadcast: str | None = None) -> Request:
         body += _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, _FOR_EVER, 0, 0))
     if broadcast is not None:
         body += _attribute(_IFA_BROADCAST, ipaddress.IPv4Address(broadcast).packed)
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
+    return NetlinkRequest(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
-def delete_address(index: int, cidr: str) -> Request:
+def delete_address(index: int, cidr: str) -> NetlinkRequest:
     """Take an address from a link."""
-    return Request(RTM_DELADDR, 0, _address_body(index, cidr))
+    return NetlinkRequest(RTM_DELADDR, 0, _address_body(index, cidr))
 
 
 def _address_body(index: int, cidr: str) -> bytes:

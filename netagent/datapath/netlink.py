@@ -40,7 +40,7 @@ HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequen
 _INTERFACE = struct.Struct("=16si20x")  # struct ifreq: name, index
 
 
-class Request(NamedTuple):
+class NetlinkRequest(NamedTuple):
     """A message without its header; Netlink numbers it and asks for an acknowledgement."""
 
     type: int
@@ -48,7 +48,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Message(NamedTuple):
+class NetlinkMessage(NamedTuple):
     """A message from the kernel without its header."""
 
     type: int
@@ -87,7 +87,7 @@ class Netlink:
         """Close the socket; requests afterwards raise."""
         self._socket.close()
 
-    async def execute(self, requests: Sequence[Request]) -> list[OSError | None]:
+    async def execute(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
         """Do them all in order; the answer of each, None for success. A failure does not stop the ones after it."""
         results: list[OSError | None] = []
         async with self._lock:
@@ -95,13 +95,13 @@ class Netlink:
                 results += await self._execute_batch(requests[start : start + BATCH_MESSAGES])
         return results
 
-    async def execute_one(self, request: Request) -> None:
+    async def execute_one(self, request: NetlinkRequest) -> None:
         """Do one request; raises OSError with the kernel's own words where it has some."""
         (error,) = await self.execute([request])
         if error is not None:
             raise error
 
-    async def dump(self, request: Request, *, strict: bool = False) -> list[Message]:
+    async def dump(self, request: NetlinkRequest, *, strict: bool = False) -> list[NetlinkMessage]:
         """All objects of a kind. OSError; EINTR when the kernel's tables changed under every one of five attempts.
 
         `strict`: only those that the request describes, such as the routes of a device; ENODEV when there is no such
@@ -116,14 +116,14 @@ class Netlink:
             finally:
                 self._plain.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 0)
 
-    async def _dump(self, request: Request, *, is_slow: bool) -> list[Message]:
+    async def _dump(self, request: NetlinkRequest, *, is_slow: bool) -> list[NetlinkMessage]:
         for _ in range(_DUMP_ATTEMPTS):
             messages = await self._dump_once(request, is_slow=is_slow)
             if messages is not None:
                 return messages
         raise InterruptedError(errno.EINTR, "the kernel's tables changed under every attempt to read them")
 
-    async def find(self, request: Request) -> Message | None:
+    async def find(self, request: NetlinkRequest) -> NetlinkMessage | None:
         """The one object that a request names; None when the kernel has none of that name, index or key. OSError."""
         async with self._lock:
             await self._socket.send(self._framed(request, 0))
@@ -132,7 +132,7 @@ class Netlink:
                     if sequence != self._sequence:
                         continue
                     if kind != _NLMSG_ERROR:
-                        return Message(kind, body)
+                        return NetlinkMessage(kind, body)
                     error = _error_of(body, flags)
                     if error is not None and error.errno not in {errno.ENODEV, errno.ENOENT}:
                         raise error
@@ -148,7 +148,7 @@ class Netlink:
             return False
         return True
 
-    async def _execute_batch(self, requests: Sequence[Request]) -> list[OSError | None]:
+    async def _execute_batch(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
         frames, sequences = [], []
         for request in requests:
             frames.append(self._framed(request, _NLM_F_ACK))
@@ -181,9 +181,9 @@ class Netlink:
         else:
             await self._socket.send(data)
 
-    async def _dump_once(self, request: Request, *, is_slow: bool) -> list[Message] | None:
+    async def _dump_once(self, request: NetlinkRequest, *, is_slow: bool) -> list[NetlinkMessage] | None:
         await self._send(self._framed(request, _NLM_F_DUMP), is_slow=is_slow)
-        found: list[Message] = []
+        found: list[NetlinkMessage] = []
         consistent = True
         while True:
             for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
@@ -195,18 +195,18 @@ class Netlink:
                     if error is not None:
                         raise error
                     return found if consistent else None
-                found.append(Message(kind, body))
+                found.append(NetlinkMessage(kind, body))
 
-    def _framed(self, request: Request, flags: int) -> bytes:
+    def _framed(self, request: NetlinkRequest, flags: int) -> bytes:
         self._sequence = self._sequence % 0xFFFFFFF0 + 1
         length = HEADER.size + len(request.body)
         header = HEADER.pack(length, request.type, request.flags | flags | _NLM_F_REQUEST, self._sequence, 0)
         return header + request.body + bytes(-length % 4)
 
 
-def split_messages(data: bytes) -> list[Message]:
+def split_messages(data: bytes) -> list[NetlinkMessage]:
     """The messages of one datagram of notifications."""
-    return [Message(kind, body) for kind, _flags, _sequence, body in _split(data)]
+    return [NetlinkMessage(kind, body) for kind, _flags, _sequence, body in _split(data)]
 
 
 def _split(data: bytes) -> list[tuple[int, int, int, bytes]]:

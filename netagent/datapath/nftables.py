@@ -34,7 +34,7 @@ _NESTED: Final = 0x8000
 _RECEIVE_BYTES: Final = 1 << 16
 
 
-class Change(NamedTuple):
+class NftMessage(NamedTuple):
     """One message of a transaction."""
 
     kind: int
@@ -56,7 +56,7 @@ def open_socket() -> socket.socket:
     return sock
 
 
-def commit(sock: socket.socket, changes: Sequence[Change]) -> None:
+def commit(sock: socket.socket, changes: Sequence[NftMessage]) -> None:
     """Make all changes or none. Raises OSError with the kernel's reason."""
     if not changes:
         return

@@ -47,7 +47,7 @@ from netagent.datapath.neighbour import (
     family_of,
     head_of,
 )
-from netagent.datapath.netlink import Message, Netlink, Request
+from netagent.datapath.netlink import Netlink, NetlinkMessage, NetlinkRequest
 from netagent.datapath.route import (
     RTM_DELROUTE,
     RTM_GETROUTE,
@@ -64,7 +64,7 @@ from netagent.datapath.state import (
     Device,
     EntryKey,
     KernelState,
-    Kind,
+    LinkKind,
     Table,
     assigned,
     is_ours,
@@ -72,7 +72,7 @@ from netagent.datapath.state import (
 from netagent.pieces import Pieces, piece_by_piece
 
 _NOTHING: Final = KernelState()
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = {kind.value: kind for kind in LinkKind}
 _NONE_READ: Final[Mapping[int, ReadLink]] = MappingProxyType({})
 _ENTRIES_A_PIECE: Final = 256
 _LINKS_A_PIECE: Final = 16
@@ -94,7 +94,7 @@ class Observation:
     """Our veths as they were read last, by index, for the next look."""
 
 
-class Entry(NamedTuple):
+class NeighbourEntry(NamedTuple):
     """One neighbour or FDB entry on a device of ours."""
 
     key: EntryKey
@@ -135,9 +135,9 @@ async def observe(
     seen = await observe_devices(netlink, known, links)
     if not seen.names:
         return seen
-    messages: list[Message] = []
+    messages: list[NetlinkMessage] = []
     for family in (0, AF_BRIDGE):
-        request = Request(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
+        request = NetlinkRequest(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
         messages += await netlink.dump(request)
     return replace(seen, state=await piece_by_piece(reading(messages, believed, seen)))
 
@@ -156,7 +156,7 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
         if message is None:
             continue
         link = decode_link(message.body)
-        if link.kind != Kind.VETH.value or not (is_ours(link.alias) or known is not None):
+        if link.kind != LinkKind.VETH.value or not (is_ours(link.alias) or known is not None):
             return None
         links.append(link)
         names[index] = link.name
@@ -204,12 +204,12 @@ async def observe_devices(
         links={
             one.link.index: one
             for one in read
-            if one.link.index in names and one.link.kind == Kind.VETH.value
+            if one.link.index in names and one.link.kind == LinkKind.VETH.value
         },
     )
 
 
-def _reading_links(messages: list[Message], before: Mapping[int, ReadLink]) -> Pieces[list[ReadLink]]:
+def _reading_links(messages: list[NetlinkMessage], before: Mapping[int, ReadLink]) -> Pieces[list[ReadLink]]:
     read: list[ReadLink] = []
     for number, message in enumerate(messages):
         known = before.get(int.from_bytes(message.body[4:8], NATIVE))
@@ -243,7 +243,7 @@ async def _without_routes(
     found: set[Route | None] = set()
     for body in bodies:
         try:
-            messages = await netlink.dump(Request(RTM_GETROUTE, 0, body), strict=True)
+            messages = await netlink.dump(NetlinkRequest(RTM_GETROUTE, 0, body), strict=True)
         except OSError as error:
             if error.errno != errno.ENODEV:  # gone since the links were read, and so are its routes
                 raise
@@ -271,7 +271,7 @@ async def observe_entries(
                 question = NeighbourMessage(AF_BRIDGE, 0, 0, 0, None, what, index)
             case _:
                 question = NeighbourMessage(AF_BRIDGE, index, 0, NTF_SELF, None, what, None)
-        message = await netlink.find(Request(RTM_GETNEIGH, 0, encode(question)))
+        message = await netlink.find(NetlinkRequest(RTM_GETNEIGH, 0, encode(question)))
         entry = (
             entry_of(decode(message.body), seen.names, seen.state.devices) if message is not None else None
         )
@@ -280,7 +280,7 @@ async def observe_entries(
     return found
 
 
-def reading(messages: list[Message], believed: KernelState, seen: Observation) -> Pieces[KernelState]:
+def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observation) -> Pieces[KernelState]:
     """The devices that were seen, with the entries that the messages show. Empties the list as it goes: to free tens
     of thousands at once takes long."""
     unseen: dict[Table, set[tuple[str, str]]] = {table: set() for table in TABLES}
@@ -319,7 +319,7 @@ def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
         return bool(nud & NUD_PERMANENT) and index in seen.names
     if flags & NTF_SELF:
         device = state.devices.get(seen.names.get(index, ""))
-        return device is not None and device.kind is Kind.VXLAN
+        return device is not None and device.kind is LinkKind.VXLAN
     return nud & (NUD_NOARP | NUD_PERMANENT) == NUD_NOARP and index in seen.names
 
 
@@ -331,7 +331,7 @@ def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
         kind=kind,
         alias=link.alias,
         mtu_bytes=link.mtu_bytes,
-        mac=None if kind is Kind.VETH else link.mac,
+        mac=None if kind is LinkKind.VETH else link.mac,
         master=names.get(link.master, f"if{link.master}") if link.master is not None else None,
         port=link.port,
         tunnel=link.tunnel,
@@ -349,7 +349,7 @@ def entry_of(
     devices: Mapping[str, Device],
     *,
     deleted: bool = False,
-) -> Entry | None:
+) -> NeighbourEntry | None:
     """The entry that a message shows, or None if it is not ours. Of a deleted entry only table and key are right."""
     name = names.get(message.ifindex)
     if name is None:
@@ -358,19 +358,19 @@ def entry_of(
     if message.family != AF_BRIDGE:
         if message.address is None or not (deleted or message.state & NUD_PERMANENT):
             return None
-        return Entry(("neighbour", (name, message.address)), message.mac or "")
+        return NeighbourEntry(("neighbour", (name, message.address)), message.mac or "")
     if message.mac is None:
         return None
     if message.flags & NTF_SELF:
-        if device is None or device.kind is not Kind.VXLAN:
+        if device is None or device.kind is not LinkKind.VXLAN:
             return None
         if message.mac == ZERO_MAC:
-            return Entry(("flood", (name, message.address or "")), "")
-        return Entry(("self", (name, message.mac)), message.address or "")
+            return NeighbourEntry(("flood", (name, message.address or "")), "")
+        return NeighbourEntry(("self", (name, message.mac)), message.address or "")
     bridge = names.get(message.master) if message.master is not None else None
     if bridge is None or message.state & NUD_PERMANENT or not (deleted or message.state & NUD_NOARP):
         return None
-    return Entry(("master", (bridge, message.mac)), name)
+    return NeighbourEntry(("master", (bridge, message.mac)), name)
 
 
 def ports_of(seen: Observation) -> dict[int, str]:
@@ -379,7 +379,7 @@ def ports_of(seen: Observation) -> dict[int, str]:
     return {index: name for index, name in seen.names.items() if name in devices and devices[name].master}
 
 
-def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:
+def news_of(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> News | None:
     """What to look at again; None for a notification that tells what is believed already, or that is not about us.
 
     Most notifications are echoes of our own writes; without this every write would cost a look.
@@ -397,7 +397,7 @@ def news_of(message: Message, names: Mapping[int, str], belief: KernelState) -> 
     return None
 
 
-def _is_route_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
+def _is_route_news(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> bool:
     """Our way to a subnet of ours has gone, or another one has come or gone: it may have taken our place."""
     route = decode_main(message.body)
     if route is None:
@@ -418,7 +418,7 @@ def _devices_by_subnet(
     return found
 
 
-def _entry_news(message: Message, names: Mapping[int, str], belief: KernelState) -> News | None:
+def _entry_news(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> News | None:
     decoded = decode(message.body)
     place = entry_of(decoded, names, belief.devices, deleted=True)
     if place is None:
@@ -430,19 +430,19 @@ def _entry_news(message: Message, names: Mapping[int, str], belief: KernelState)
     return Extent.ALL if place.key[0] == "flood" else place.key
 
 
-def _link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> News:
+def _link_news(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> News:
     index = int.from_bytes(message.body[4:8], NATIVE)
     known = belief.devices.get(names.get(index, ""))
     if known is not None:
-        return LinkNews(index) if known.kind is Kind.VETH else Extent.DEVICES
+        return LinkNews(index) if known.kind is LinkKind.VETH else Extent.DEVICES
     if message.body[0] == AF_BRIDGE:
         return Extent.DEVICES
     link = decode_link(message.body)
-    is_new_veth = link.kind == Kind.VETH.value and is_ours(link.alias) and link.name not in belief.devices
+    is_new_veth = link.kind == LinkKind.VETH.value and is_ours(link.alias) and link.name not in belief.devices
     return LinkNews(index) if is_new_veth else Extent.DEVICES
 
 
-def _is_port_as_believed(message: Message, known: Device | None, names: Mapping[int, str]) -> bool:
+def _is_port_as_believed(message: NetlinkMessage, known: Device | None, names: Mapping[int, str]) -> bool:
     """A bridge tells of a port more often than that changes, and of each again 15 s after it came."""
     if known is None or message.type == RTM_DELLINK:
         return False
@@ -450,7 +450,7 @@ def _is_port_as_believed(message: Message, known: Device | None, names: Mapping[
     return is_open and known.forwarding and (names.get(bridge or 0), flags) == (known.master, known.port)
 
 
-def _is_link_news(message: Message, names: Mapping[int, str], belief: KernelState) -> bool:
+def _is_link_news(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> bool:
     if message.body[0] == AF_BRIDGE:
         name = names.get(int.from_bytes(message.body[4:8], NATIVE))
         return name is not None and not _is_port_as_believed(message, belief.devices.get(name), names)

@@ -19,9 +19,9 @@ from netagent.datapath.link import (
     set_link,
     set_port,
 )
-from netagent.datapath.netlink import Netlink, Request
+from netagent.datapath.netlink import Netlink, NetlinkRequest
 from netagent.datapath.settings import Settings
-from netagent.datapath.state import CONTAINER_PORT, Kind, endpoint_of
+from netagent.datapath.state import CONTAINER_PORT, LinkKind, endpoint_of
 from netagent.errors import FailedError, RefusedError
 from netagent.model.ids import EndpointId, bridge_name
 
@@ -48,7 +48,7 @@ async def turn_ipv6_off(settings: Settings | None, name: str) -> None:
         await trio.to_thread.run_sync(settings.turn_ipv6_off, name)
 
 
-def host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[Request]:
+def host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[NetlinkRequest]:
     """Put the host's end into the bridge, each step harmless when done again."""
     return [
         set_link(name, mtu_bytes=mtu_bytes, master=bridge_index),
@@ -59,7 +59,7 @@ def host_side(name: str, mtu_bytes: int, bridge_index: int) -> list[Request]:
 
 def endpoint_on(link: LinkMessage) -> EndpointId | None:
     """Whose interface it is, by its alias."""
-    endpoint_id = endpoint_of(link.alias) if link.kind == Kind.VETH.value else None
+    endpoint_id = endpoint_of(link.alias) if link.kind == LinkKind.VETH.value else None
     return None if endpoint_id is None else EndpointId(endpoint_id)
 
 

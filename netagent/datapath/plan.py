@@ -35,7 +35,7 @@ from netagent.datapath.operations import (
     SetSelf,
     doing,
 )
-from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, Kind, Table, assigned
+from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table, assigned
 from netagent.pieces import Pieces, at_once
 
 FIELDS: Final = (
@@ -85,7 +85,7 @@ def planning(
     superfluous = {
         name
         for name, device in observed.devices.items()
-        if name not in desired.devices and device.kind is not Kind.VETH
+        if name not in desired.devices and device.kind is not LinkKind.VETH
     }
     additions, removals = yield from _entry_changes(desired, observed, superfluous, is_sorted=is_sorted)
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
@@ -157,7 +157,7 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
         device, present = desired.devices.get(name), observed.devices.get(name)
         if device is None or present is None:
             has_other_names = True
-            if (device or observed.devices[name]).kind is not Kind.VETH:
+            if (device or observed.devices[name]).kind is not LinkKind.VETH:
                 return False
         elif present != device and (
             present.master != device.master
@@ -173,7 +173,7 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
     missing = {
         name
         for name, device in desired.devices.items()
-        if device.kind is Kind.VETH and name not in observed.devices
+        if device.kind is LinkKind.VETH and name not in observed.devices
     }
     if not missing:
         return desired
@@ -207,7 +207,7 @@ def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> lis
     creations: list[Operation] = []
     settings: list[Operation] = []
     changed = (device for name, device in desired.items() if observed.devices.get(name) is not device)
-    for device in sorted(changed, key=lambda device: (device.kind is not Kind.BRIDGE, device.name)):
+    for device in sorted(changed, key=lambda device: (device.kind is not LinkKind.BRIDGE, device.name)):
         present = observed.devices.get(device.name)
         if present == device:
             continue

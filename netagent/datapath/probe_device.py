@@ -13,7 +13,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 
-from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Tunnel, probe_alias
+from netagent.datapath.state import Device, EntryKey, KernelState, LinkKind, Tunnel, probe_alias
 from netagent.model.ids import ClusterId, HostId, vxlan_name
 
 
@@ -61,7 +61,7 @@ def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id
     name = vxlan_name(probe.vni)
     device = Device(
         name=name,
-        kind=Kind.VXLAN,
+        kind=LinkKind.VXLAN,
         alias=probe_alias(cluster_id),
         mac=probe.mac,
         mtu_bytes=probe.mtu_bytes,

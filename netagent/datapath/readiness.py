@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import trio
 
 from netagent.datapath.link import decode_link, link_named
-from netagent.datapath.netlink import Netlink, Request
+from netagent.datapath.netlink import Netlink, NetlinkRequest
 from netagent.datapath.route import RTM_GETROUTE, is_local, request_body_to
 
 _LIMIT_S, _LOOK_S = 1.0, 0.001
@@ -36,12 +36,12 @@ async def wait_ready(ends: Iterable[tuple[Netlink, str]], inside: Netlink, addre
             ).is_operational:
                 await trio.sleep(_LOOK_S)
         for address in addresses:
-            question = Request(RTM_GETROUTE, 0, request_body_to(address))
+            question = NetlinkRequest(RTM_GETROUTE, 0, request_body_to(address))
             while not await _is_own(inside, question):
                 await trio.sleep(_LOOK_S)
 
 
-async def _is_own(netlink: Netlink, question: Request) -> bool:
+async def _is_own(netlink: Netlink, question: NetlinkRequest) -> bool:
     try:
         found = await netlink.find(question)
     except OSError:  # unreachable

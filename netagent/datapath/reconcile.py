@@ -22,7 +22,7 @@ import trio
 
 from netagent.datapath.apply import Failure, apply, names_after
 from netagent.datapath.damage import Damage, Drift, comparing, damages_within, guest_keys, may_cost_entries
-from netagent.datapath.failing import Failing, Verdict
+from netagent.datapath.failing import Failures, RetryPlan
 from netagent.datapath.link import RTM_DELLINK
 from netagent.datapath.netlink import Netlink, split_messages
 from netagent.datapath.observe import (
@@ -42,8 +42,8 @@ from netagent.datapath.plan import planning, planning_within
 from netagent.datapath.refusal import explained
 from netagent.datapath.schedule import INTERVAL_S, Schedule
 from netagent.datapath.settings import Settings
-from netagent.datapath.state import Device, EntryKey, KernelState, Kind, Wanted, endpoint_of
-from netagent.datapath.tagging import Tagger
+from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
+from netagent.datapath.tagging import BridgeNfBypass
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.pieces import Pieces, piece_by_piece
@@ -98,7 +98,7 @@ class Reconciler:
         notifications: socket.socket,
         *,
         drift: Drift | None = None,
-        tagger: Tagger | None = None,
+        bridge_nf_bypass: BridgeNfBypass | None = None,
         settings: Settings | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
@@ -106,7 +106,7 @@ class Reconciler:
         self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
-        self._tagger = tagger
+        self._tagger = bridge_nf_bypass
         self._settings = settings
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
@@ -133,7 +133,7 @@ class Reconciler:
         """The desired state of the last pass, also while it is under way."""
         self._looked_at = -math.inf
         self._schedule = Schedule()
-        self._failing = Failing()
+        self._failing = Failures()
         self._absent: frozenset[EndpointId] = frozenset()
         self._changed = trio.Event()
 
@@ -146,7 +146,7 @@ class Reconciler:
                     await self._wait_work()
                     await self._pass()
 
-    def set_desired(self, wanted: Wanted, generation: int) -> None:
+    def set_desired(self, wanted: DesiredChange, generation: int) -> None:
         """What the kernel should hold from now on; `generation` grows from call to call."""
         self._desired, self._generation = wanted.state, generation
         self._reopen(wanted.touched)
@@ -387,7 +387,7 @@ class Reconciler:
             return failures
         return await apply(self._netlink, [one.operation for one in failures], self._belief.names)
 
-    def _follow(self, verdict: Verdict, before: KernelState) -> None:
+    def _follow(self, verdict: RetryPlan, before: KernelState) -> None:
         """Of a plan that was made when `before` was believed."""
         if verdict.is_unknown:
             self._open = None
@@ -414,5 +414,5 @@ def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
 
 def _absent_endpoints(desired: KernelState, observed: KernelState) -> frozenset[EndpointId]:
     absent = [device for name, device in desired.devices.items() if name not in observed.devices]
-    missing = (endpoint_of(device.alias) for device in absent if device.kind is Kind.VETH)
+    missing = (endpoint_of(device.alias) for device in absent if device.kind is LinkKind.VETH)
     return frozenset(EndpointId(endpoint_id) for endpoint_id in missing if endpoint_id is not None)

@@ -45,7 +45,7 @@ from contextlib import suppress
 from typing import Final
 
 from netagent.datapath import nftables
-from netagent.datapath.nftables import Change, attribute, expression, nest, number, split_attributes, text
+from netagent.datapath.nftables import NftMessage, attribute, expression, nest, number, split_attributes, text
 
 EXEMPT_ADDRESS: Final = "127.0.0.53"
 """Queries from here go past our table."""
@@ -73,7 +73,7 @@ _ACCEPT: Final = 1
 _DNAT: Final = 1
 
 
-class Lead(enum.Enum):
+class RedirectOutcome(enum.Enum):
     """What became of the first table."""
 
     OWNED = enum.auto()
@@ -123,10 +123,10 @@ def end_redirect(sock: socket.socket) -> None:
 
 def _end(sock: socket.socket, name: str) -> None:
     with suppress(OSError):
-        nftables.commit(sock, [Change(nftables.DELTABLE, 0, text(1, name))])
+        nftables.commit(sock, [NftMessage(nftables.DELTABLE, 0, text(1, name))])
 
 
-def lead_of(sock: socket.socket) -> Lead:
+def lead_of(sock: socket.socket) -> RedirectOutcome:
     """Ask for the first table in the namespace of its socket. OSError when the kernel does not say."""
     request = text(1, _LEAD)
     for kind, body in nftables.exchange(
@@ -134,8 +134,12 @@ def lead_of(sock: socket.socket) -> Lead:
     ):
         if kind == nftables.TABLES << 8 | nftables.NEWTABLE:
             flags = dict(split_attributes(body[4:])).get(2, bytes(4))
-            return Lead.OWNED if int.from_bytes(flags, "big") & nftables.TABLE_F_OWNER else Lead.THERE
-    return Lead.MISSING
+            return (
+                RedirectOutcome.OWNED
+                if int.from_bytes(flags, "big") & nftables.TABLE_F_OWNER
+                else RedirectOutcome.THERE
+            )
+    return RedirectOutcome.MISSING
 
 
 def led_port() -> int | None:
@@ -191,13 +195,13 @@ def open_exempt(kind: socket.SocketKind) -> socket.socket:
     return sock
 
 
-def _lead_changes(port: int, flags: int) -> list[Change]:
+def _lead_changes(port: int, flags: int) -> list[NftMessage]:
     """Made, deleted and made again, so that one that was there is replaced in one step."""
     table = text(1, _LEAD) + number(2, flags)
     return [
-        Change(nftables.NEWTABLE, 0, table),
-        Change(nftables.DELTABLE, 0, text(1, _LEAD)),
-        Change(nftables.NEWTABLE, 0, table),
+        NftMessage(nftables.NEWTABLE, 0, table),
+        NftMessage(nftables.DELTABLE, 0, text(1, _LEAD)),
+        NftMessage(nftables.NEWTABLE, 0, table),
         _lead_chain("input", _LOCAL_IN, _LEAD_LAST),
         _lead_chain("output", _LOCAL_OUT, _LEAD_FIRST),
         *(_lead_rule("input", protocol, _PORT, port) for protocol in _CHECKSUM_OFFSETS),
@@ -205,13 +209,13 @@ def _lead_changes(port: int, flags: int) -> list[Change]:
     ]
 
 
-def _lead_chain(name: str, hook: int, priority: int) -> Change:
+def _lead_chain(name: str, hook: int, priority: int) -> NftMessage:
     where = nest(4, number(1, hook) + number(2, priority & 0xFFFFFFFF))
     fields = text(1, _LEAD) + text(3, name) + where + number(5, _ACCEPT) + text(7, "filter")
-    return Change(nftables.NEWCHAIN, nftables.EXCLUSIVE, fields)
+    return NftMessage(nftables.NEWCHAIN, nftables.EXCLUSIVE, fields)
 
 
-def _lead_rule(chain: str, protocol: int, old: int, new: int) -> Change:
+def _lead_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
     """Change a port of ours from `old` to `new`: the destination's on the way in, the source's on the way out."""
     address = _DESTINATION_OFFSET if chain == "input" else _SOURCE_OFFSET
     offset = _DESTINATION_PORT_OFFSET if chain == "input" else _SOURCE_PORT_OFFSET
@@ -228,10 +232,10 @@ def _lead_rule(chain: str, protocol: int, old: int, new: int) -> Change:
         expression("payload", write + checksum),
     )
     rule = text(1, _LEAD) + text(2, chain) + nest(4, b"".join(expressions))
-    return Change(nftables.NEWRULE, nftables.APPEND, rule)
+    return NftMessage(nftables.NEWRULE, nftables.APPEND, rule)
 
 
-def _changes() -> list[Change]:
+def _changes() -> list[NftMessage]:
     table = text(1, _TABLE) + number(2, nftables.TABLE_F_OWNER)
     hook = nest(4, number(1, _LOCAL_OUT) + number(2, _PRIORITY & 0xFFFFFFFF))
     chain = text(1, _TABLE) + text(3, _CHAIN) + hook + number(5, _ACCEPT) + text(7, "nat")
@@ -240,9 +244,9 @@ def _changes() -> list[Change]:
         for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP)
     ]
     return [
-        Change(nftables.NEWTABLE, nftables.EXCLUSIVE, table),
-        Change(nftables.NEWCHAIN, nftables.EXCLUSIVE, chain),
-        *(Change(nftables.NEWRULE, nftables.APPEND, rule) for rule in rules),
+        NftMessage(nftables.NEWTABLE, nftables.EXCLUSIVE, table),
+        NftMessage(nftables.NEWCHAIN, nftables.EXCLUSIVE, chain),
+        *(NftMessage(nftables.NEWRULE, nftables.APPEND, rule) for rule in rules),
     ]
 
 

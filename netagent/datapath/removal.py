@@ -27,7 +27,7 @@ _LOOK_S = 0.001
 """Between looks whether a link can still be found, each of some microseconds: the kernel does not tell when."""
 
 
-class _Job:
+class _PendingDelete:
     """A link to be removed."""
 
     def __init__(self, index: int) -> None:
@@ -42,19 +42,19 @@ class _Job:
         self.is_over.set()
 
 
-class Removal:
+class LinkDeletion:
     """Removes links by their index."""
 
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
-        self._waiting: list[_Job] = []
+        self._waiting: list[_PendingDelete] = []
         self._is_at_work = False
 
     async def remove(self, index: int) -> None:
         """Return once the link, and all that sits on it, is found by nobody; no error if it was so already. OSError.
 
         Cancelled before the kernel was asked, nothing is done."""
-        job = _Job(index)
+        job = _PendingDelete(index)
         self._waiting.append(job)
         if not self._is_at_work:
             self._is_at_work = True
@@ -82,7 +82,7 @@ class Removal:
         finally:
             self._is_at_work = False
 
-    async def _watch(self, jobs: list[_Job]) -> None:
+    async def _watch(self, jobs: list[_PendingDelete]) -> None:
         """Tell each whose link can't be found. In their order, in which they go, so that one look is enough."""
         with suppress(OSError, ValueError):  # the socket failed, or was closed: the kernel's answer tells
             for job in jobs:

@@ -30,7 +30,7 @@ MARK = "netagent "
 _ENDPOINT_MARK = MARK + "endpoint "
 
 
-class Kind(enum.Enum):
+class LinkKind(enum.Enum):
     """The kernel's word for a type of link."""
 
     BRIDGE = "bridge"
@@ -89,7 +89,7 @@ class Device:
     """A link of ours in the host's namespace."""
 
     name: str
-    kind: Kind
+    kind: LinkKind
     alias: str
     mtu_bytes: int
     mac: str | None = None
@@ -213,7 +213,7 @@ class KernelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredChange:
     """A desired state, and where it differs from the one before."""
 
     state: KernelState

@@ -30,7 +30,7 @@ import trio
 
 from netagent.beat import Turns, beat_within
 from netagent.datapath import bpf
-from netagent.datapath.bpf import Mark, Program, Side, instruction
+from netagent.datapath.bpf import Program, ProgramTag, Side, instruction
 from netagent.datapath.damage import Damage, DamageKind, Drift
 from netagent.log import Limited
 from netagent.pieces import Pieces, at_once
@@ -117,7 +117,7 @@ def _names_at(index: int, side: Side) -> set[str]:
     return {mark.name for mark in marks if mark is not None}
 
 
-class Tagger:
+class BridgeNfBypass:
     """Keeps the two programs at our ports while they are of use. One task: `run`.
 
     All is done in the namespace of the calling thread, or in the one that `within` calls in.
@@ -128,7 +128,7 @@ class Tagger:
         self._within = within or (lambda fn: fn())
         self._ports: Ports = {}
         self._loaded: dict[str, Program] = {}
-        self._marks: dict[int, Mark | None] = {}
+        self._marks: dict[int, ProgramTag | None] = {}
         """Of the programs seen at our ports, by id; the kernel gives an id once."""
         self._is_wanted: bool | None = None
         """None: not asked yet."""
@@ -254,14 +254,14 @@ class Tagger:
         self._remove(name, index, {program.mark})
         return True
 
-    def _remove(self, name: str, index: int, kept: Collection[Mark]) -> bool:
+    def _remove(self, name: str, index: int, kept: Collection[ProgramTag]) -> bool:
         side, _instructions = _PROGRAMS[name]
         for number, mark in (self._ours_at(index, side, name) or {}).items():
             if mark not in kept:
                 bpf.detach(index, side, number)
         return True
 
-    def _ours_at(self, index: int, side: Side, name: str) -> dict[int, Mark] | None:
+    def _ours_at(self, index: int, side: Side, name: str) -> dict[int, ProgramTag] | None:
         """Programs of this name, by id; None when the device is gone."""
         try:
             numbers = bpf.programs_at(index, side)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 
 from netagent.datapath.link import LinkMessage, address_dump, decode_address, decode_link, link_at
-from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.netlink import Netlink, NetlinkRequest, open_socket
 from netagent.datapath.route import RTM_GETROUTE, decode, route_request_body
 from netagent.datapath.state import is_ours
 from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose, is_fixed, listed
@@ -78,7 +78,7 @@ async def host_routes(netlink: Netlink) -> tuple[str, ...]:
     routes."""
     routes = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        for message in await netlink.dump(Request(RTM_GETROUTE, 0, route_request_body(family))):
+        for message in await netlink.dump(NetlinkRequest(RTM_GETROUTE, 0, route_request_body(family))):
             if _LINK_LOCAL in message.body:
                 continue  # one for each end of each container's interface
             route = decode(message.body)

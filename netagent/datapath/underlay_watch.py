@@ -17,7 +17,7 @@ import trio
 
 from netagent.datapath.link import RTM_DELLINK, RTM_NEWLINK
 from netagent.datapath.neighbour import AF_BRIDGE
-from netagent.datapath.netlink import Message, Netlink, open_socket, split_messages
+from netagent.datapath.netlink import Netlink, NetlinkMessage, open_socket, split_messages
 from netagent.datapath.underlay import look
 from netagent.datapath.uplink import Underlay, Uplinks, choose, is_fixed, listed
 from netagent.errors import NetagentError
@@ -132,6 +132,6 @@ class UnderlayWatch:
         self.problem = problem
 
 
-def is_of_bridge_port(message: Message) -> bool:
+def is_of_bridge_port(message: NetlinkMessage) -> bool:
     """Whether a bridge says something of a port of its own."""
     return message.type in {RTM_NEWLINK, RTM_DELLINK} and message.body[:1] == bytes([AF_BRIDGE])

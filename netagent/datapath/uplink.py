@@ -41,7 +41,7 @@ class Uplinks:
 
 
 @dataclass(frozen=True, slots=True)
-class Standpoint:
+class LocalAddresses:
     """By what others can reach this host: what it has chosen, what else it has, and what its configuration wants."""
 
     present: Underlay
@@ -82,7 +82,7 @@ def _of_version(uplinks: Uplinks, version: int | None) -> Uplinks:
     return Uplinks(alike, uplinks.sources)
 
 
-def ways_out(uplinks: Uplinks, present: Underlay) -> frozenset[str]:
+def egress_interfaces(uplinks: Uplinks, present: Underlay) -> frozenset[str]:
     """The devices by which packets of containers may leave this host.
 
     Bridges and veths lead to other people's containers, unless this host itself goes out by them."""

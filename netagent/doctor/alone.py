@@ -28,7 +28,7 @@ from netagent.doctor.checks import INTENT_CHECKS, IntentFacts
 from netagent.doctor.drift import differences
 from netagent.doctor.examining import look_inside, network_facts
 from netagent.doctor.finding import Diagnosis, examine
-from netagent.doctor.gathering import Place, gather_host, has_resolver, processes_of
+from netagent.doctor.gathering import FactSources, gather_host, has_resolver, processes_of
 from netagent.doctor.host import HOST_CHECKS
 from netagent.doctor.intent import Situation, addresses_of_others, intended_state, owners
 from netagent.doctor.records import journal_findings
@@ -36,9 +36,9 @@ from netagent.errors import NetagentError
 from netagent.membership.inbox import first_view
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.pieces import at_once
-from netagent.registry.live import Moment
+from netagent.registry.live import Snapshot
 from netagent.registry.local_rows import local_rows
-from netagent.registry.reading import Written, read_apart
+from netagent.registry.reading import StoredState, read_apart
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
@@ -55,7 +55,7 @@ def look(config_file: str | None) -> dict[str, Any]:
 
 async def _diagnose(config: Config) -> Diagnosis:
     absent = ""
-    known: tuple[Moment, Situation, Written] | None = None
+    known: tuple[Snapshot, Situation, StoredState] | None = None
     with closing(Netlink(open_socket())) as netlink:
         links = [decode_link(message.body) for message in await netlink.dump(link_dump())]
         addresses = [decode_address(message.body) for message in await netlink.dump(address_dump())]
@@ -76,7 +76,7 @@ async def _diagnose(config: Config) -> Diagnosis:
 
 def _remembered(
     config: Config, links: list[LinkMessage], addresses: list[tuple[int, str]]
-) -> tuple[Moment, Situation, Written] | None:
+) -> tuple[Snapshot, Situation, StoredState] | None:
     """What the journal and the key ring say; None on a host that is in no cluster."""
     ring = _key_ring(config)
     if ring is None:
@@ -101,7 +101,7 @@ def _remembered(
         vxlan_port=config.vxlan_port,
     )
     rows: Mapping[EndpointId, LocalEndpointRow] = {row.endpoint_id: row for row in written.rows}
-    return Moment(0, view, local_rows(rows), {}), situation, written
+    return Snapshot(0, view, local_rows(rows), {}), situation, written
 
 
 def _key_ring(config: Config) -> Mapping[str, Any] | None:
@@ -113,10 +113,12 @@ def _key_ring(config: Config) -> Mapping[str, Any] | None:
     return ring if isinstance(ring, dict) and {"cluster_id", "domain"} <= ring.keys() else None
 
 
-def _place(config: Config, known: tuple[Moment, Situation, Written] | None, seen: Observation) -> Place:
+def _place(
+    config: Config, known: tuple[Snapshot, Situation, StoredState] | None, seen: Observation
+) -> FactSources:
     situation = known[1] if known else None
     view: RegistryView | None = known[0].view if known else None
-    return Place(
+    return FactSources(
         state_dir=config.state_dir,
         gossip_port=config.gossip_port,
         record_port=config.record_port,
@@ -132,7 +134,9 @@ def _place(config: Config, known: tuple[Moment, Situation, Written] | None, seen
     )
 
 
-async def _gather(known: Moment, situation: Situation, written: Written, seen: Observation) -> IntentFacts:
+async def _gather(
+    known: Snapshot, situation: Situation, written: StoredState, seen: Observation
+) -> IntentFacts:
     view = known.view
     lines, unseen = await look_inside(known)
     is_placed = bool(situation.underlay and ipaddress.ip_address(situation.underlay))

@@ -34,7 +34,7 @@ RCODES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ResolverQuestion:
     """A name in text without the last dot, and a type."""
 
     name: str
@@ -47,7 +47,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ResolverAnswer:
     """An answer as it came."""
 
     rcode: int
@@ -60,7 +60,7 @@ class Said:
         return RCODES.get(self.rcode, f"code {self.rcode}")
 
 
-def said_untrusted(payload: bytes, question: Question) -> Said:
+def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer:
     """The answer in a datagram to this question. FormatError when it is none."""
     message = message_untrusted(payload)
     if not message.flags & constants.QR:
@@ -70,7 +70,7 @@ def said_untrusted(payload: bytes, question: Question) -> Said:
     data = frozenset(
         record.rdata for record in message.records if record.section == 1 and record.rtype == question.rtype
     )
-    return Said(message.flags & 0xF, data, bool(message.flags & constants.TC))
+    return ResolverAnswer(message.flags & 0xF, data, bool(message.flags & constants.TC))
 
 
 def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
@@ -83,12 +83,12 @@ def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
     return source
 
 
-def expected(source: ZoneSource, question: Question, sandbox_id: SandboxId) -> Answer:
+def expected(source: ZoneSource, question: ResolverQuestion, sandbox_id: SandboxId) -> Answer:
     """What the sandbox should hear."""
     return source.lookup(question.wire, question.rtype, sandbox_id)
 
 
-def fault(answer: Answer, said: Said | None) -> str:
+def fault(answer: Answer, said: ResolverAnswer | None) -> str:
     """What is wrong with an answer, in words; empty when nothing is."""
     if said is None:
         return "nobody answers"
@@ -108,7 +108,7 @@ def fault(answer: Answer, said: Said | None) -> str:
             return "" if said.rcode in {constants.NXDOMAIN, constants.REFUSED} else _unexpected(said)
 
 
-def _unexpected(said: Said) -> str:
+def _unexpected(said: ResolverAnswer) -> str:
     return f"it answers {said.text} with {len(said.data)} records, and should have none"
 
 
@@ -126,15 +126,15 @@ def _address_text(data: bytes) -> str:
     return f"{len(data)} octets in place of an address"
 
 
-def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tuple[Question, bytes]]:
+def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tuple[ResolverQuestion, bytes]]:
     """For each name the type that the endpoint's first address answers, and that address."""
     for address in endpoint.record.addresses[:1]:
         packed = ipaddress.ip_address(address).packed
         rtype = constants.A if len(packed) == 4 else constants.AAAA
-        yield from ((Question(name, rtype), packed) for name in names)
+        yield from ((ResolverQuestion(name, rtype), packed) for name in names)
 
 
-def leads_to(said: Said | None, address: bytes) -> bool:
+def leads_to(said: ResolverAnswer | None, address: bytes) -> bool:
     """True when the answer has the address, or may have it in what was cut off."""
     return said is not None and (address in said.data or said.truncated)
 
@@ -146,5 +146,5 @@ def names_of(endpoint: EndpointView, *, network: str, host: str, domain: str) ->
     return tuple(dict.fromkeys([*names, *(f"{alias}.{base}" for alias in record.aliases)]))
 
 
-Replies = Mapping[Question, Said | None]
+Replies = Mapping[ResolverQuestion, ResolverAnswer | None]
 """None: nobody answered in time."""

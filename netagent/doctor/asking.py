@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import trio
 
 from netagent.datapath.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
-from netagent.doctor.answers import Question, Said, said_untrusted
+from netagent.doctor.answers import ResolverAnswer, ResolverQuestion, said_untrusted
 from netagent.errors import NetagentError
 from netagent.registry.row import LocalEndpointRow
 from netdns import constants
@@ -22,9 +22,11 @@ TRIES = 2
 _MAX_DATAGRAM_BYTES = 65_535
 
 
-async def ask_inside(row: LocalEndpointRow, questions: Sequence[Question]) -> dict[Question, Said | None]:
+async def ask_inside(
+    row: LocalEndpointRow, questions: Sequence[ResolverQuestion]
+) -> dict[ResolverQuestion, ResolverAnswer | None]:
     """What is answered in the endpoint's namespace; None for what nobody answered in time."""
-    answers: dict[Question, Said | None] = dict.fromkeys(questions)
+    answers: dict[ResolverQuestion, ResolverAnswer | None] = dict.fromkeys(questions)
     try:
         with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
             plain = await run_in_netns(netns_fd, _open_inside)
@@ -48,7 +50,9 @@ def _open_inside() -> socket.socket:
     return sock
 
 
-async def _ask_once(sock: trio.socket.SocketType, answers: dict[Question, Said | None]) -> None:
+async def _ask_once(
+    sock: trio.socket.SocketType, answers: dict[ResolverQuestion, ResolverAnswer | None]
+) -> None:
     """One after the other, so that no buffer is ever full."""
     for question in [one for one, said in answers.items() if said is None]:
         number = secrets.randbits(16)

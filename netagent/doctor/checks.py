@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from netagent.doctor.drift import Difference, Part, State
+from netagent.doctor.drift import Difference, KernelTable, State
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
-from netagent.doctor.line import Line
-from netagent.registry.facts import Clash
+from netagent.doctor.line import ObjectStatus
+from netagent.registry.facts import Conflict
 from netagent.registry.shared_names import CURE, SharedName
 
 
@@ -35,14 +35,14 @@ class IntentFacts:
     """Why the kernel refuses a command now, by the command."""
     firewall: tuple[Finding, ...] | str
     """Or why it could not be compared; the same below."""
-    inside: tuple[Line, ...]
+    inside: tuple[ObjectStatus, ...]
     unseen: int
     """Containers that there was no time for."""
     names: tuple[NameFault, ...] | str
     asked: int
     """Questions that were put to resolvers."""
     journal: tuple[Finding, ...] | str
-    clashes: tuple[Clash, ...]
+    clashes: tuple[Conflict, ...]
     shared_names: tuple[SharedName, ...] = ()
 
 
@@ -51,7 +51,7 @@ def _settled(facts: IntentFacts) -> Iterator[Finding]:
         yield Finding("projection", facts.behind, "`netagent status` says what the kernel refuses")
 
 
-def _of_part(*parts: Part) -> Callable[[IntentFacts], Iterable[Finding]]:
+def _of_part(*parts: KernelTable) -> Callable[[IntentFacts], Iterable[Finding]]:
     def examine(facts: IntentFacts) -> Iterable[Finding]:
         return [_difference(facts, one) for one in facts.differences if one.part in parts]
 
@@ -130,14 +130,14 @@ def _shared_names(facts: IntentFacts) -> Iterator[Finding]:
 
 INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("settled", "the kernel follows the latest records", _settled),
-    Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(Part.DEVICE)),
-    Check("bridge-ports", "each port is in its bridge, with its flags", _of_part(Part.PORT)),
-    Check("addresses", "our devices have their addresses", _of_part(Part.ADDRESS)),
-    Check("routes", "our devices lead to the subnets of their addresses", _of_part(Part.ROUTE)),
-    Check("neighbours", "each address of a network leads to its MAC", _of_part(Part.NEIGHBOUR)),
-    Check("bridge-entries", "each MAC is behind its port", _of_part(Part.BRIDGE_ENTRY)),
-    Check("tunnel-entries", "each MAC is at its host", _of_part(Part.TUNNEL_ENTRY)),
-    Check("flood-entries", "multicast goes to the hosts that take part", _of_part(Part.FLOOD)),
+    Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(KernelTable.DEVICE)),
+    Check("bridge-ports", "each port is in its bridge, with its flags", _of_part(KernelTable.PORT)),
+    Check("addresses", "our devices have their addresses", _of_part(KernelTable.ADDRESS)),
+    Check("routes", "our devices lead to the subnets of their addresses", _of_part(KernelTable.ROUTE)),
+    Check("neighbours", "each address of a network leads to its MAC", _of_part(KernelTable.NEIGHBOUR)),
+    Check("bridge-entries", "each MAC is behind its port", _of_part(KernelTable.BRIDGE_ENTRY)),
+    Check("tunnel-entries", "each MAC is at its host", _of_part(KernelTable.TUNNEL_ENTRY)),
+    Check("flood-entries", "multicast goes to the hosts that take part", _of_part(KernelTable.FLOOD)),
     Check("firewall", "our tables hold what they should", _firewall),
     Check("containers", "containers have their interfaces", _inside({"interface", "address", "route"})),
     Check("resolver-sockets", "127.0.0.11 is answered in each container", _inside({"resolver"})),

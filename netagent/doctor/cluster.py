@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from netagent.doctor.finding import Check, Finding, NotKnownError, Severity
-from netagent.registry.facts import ClashKind
+from netagent.registry.facts import ConflictKind
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
+class StatusWarning:
     """A warning of `status`."""
 
     code: str
@@ -32,7 +32,7 @@ host's name servers are not its own."""
 
 _ELSEWHERE: Final = {
     "datapath", "firewall", "bridge-netfilter", "foreign-firewall", "disk-full", "interface", "resolver",
-    "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ClashKind),
+    "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ConflictKind),
 }  # fmt: skip
 """Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
 
@@ -53,22 +53,22 @@ _ROWS: Final = (
 )
 
 
-def _of(codes: Sequence[str]) -> Callable[[Sequence[Warned]], Iterator[Finding]]:
+def _of(codes: Sequence[str]) -> Callable[[Sequence[StatusWarning]], Iterator[Finding]]:
     return lambda warnings: (_finding(one) for one in warnings if one.code in codes)
 
 
-def _others(warnings: Sequence[Warned]) -> Iterator[Finding]:
+def _others(warnings: Sequence[StatusWarning]) -> Iterator[Finding]:
     known = {code for _, _, codes in _ROWS for code in codes} | _ELSEWHERE
     return (_finding(one) for one in warnings if one.code not in known)
 
 
-def _finding(one: Warned) -> Finding:
+def _finding(one: StatusWarning) -> Finding:
     return Finding(
         one.code, one.message, one.cure, Severity.FAILED if one.code in _FAILED else Severity.WARNING
     )
 
 
-CLUSTER_CHECKS: Final[tuple[Check[Sequence[Warned]], ...]] = (
+CLUSTER_CHECKS: Final[tuple[Check[Sequence[StatusWarning]], ...]] = (
     *(Check(name, says, _of(codes)) for name, says, codes in _ROWS),
     Check("other-warnings", "`status` warns of nothing else", _others),
 )
@@ -76,7 +76,7 @@ CLUSTER_CHECKS: Final[tuple[Check[Sequence[Warned]], ...]] = (
 _OF_MEMBERS: Final = {"agents", "paths", "address-space", "name-servers", "identities"}
 
 
-def _not_known(_warnings: Sequence[Warned]) -> Iterator[Finding]:
+def _not_known(_warnings: Sequence[StatusWarning]) -> Iterator[Finding]:
     raise NotKnownError("this host is in no cluster")
 
 

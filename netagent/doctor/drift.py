@@ -34,13 +34,13 @@ from netagent.datapath.operations import (
     device_of,
 )
 from netagent.datapath.plan import planning
-from netagent.datapath.state import Device, KernelState, Kind, PortFlags, Tunnel
+from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
 from netagent.pieces import Pieces
 
 _PORT_FIELDS = ("master", "port")
 
 
-class Part(enum.Enum):
+class KernelTable(enum.Enum):
     """Which table of the kernel a difference is in."""
 
     DEVICE = "device"
@@ -53,7 +53,7 @@ class Part(enum.Enum):
     FLOOD = "flood entry"
 
 
-_PARTS = tuple(Part)
+_PARTS = tuple(KernelTable)
 
 
 class State(enum.Enum):
@@ -71,7 +71,7 @@ class State(enum.Enum):
 class Difference:
     """One thing that is not as the records say."""
 
-    part: Part
+    part: KernelTable
     device: str
     key: str
     """Address, "address/prefix length" or MAC; empty for the device itself."""
@@ -93,7 +93,7 @@ def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Diff
         if isinstance(operation, DeleteDevice) and operation.name in anew:
             detail = "it is of another kind, VNI or port"
             found.append(
-                Difference(Part.DEVICE, operation.name, "", State.ALTERED, detail, _command(operation))
+                Difference(KernelTable.DEVICE, operation.name, "", State.ALTERED, detail, _command(operation))
             )
         elif isinstance(operation, CreateDevice) and operation.device.name not in anew:
             found.append(_missing_device(operation, along[operation.device.name]))
@@ -111,31 +111,35 @@ def _place(operation: Operation) -> str:
 
 def _missing_device(operation: CreateDevice, entries: int) -> Difference:
     detail = f"and with it {entries} entries" if entries else ""
-    return Difference(Part.DEVICE, operation.device.name, "", State.MISSING, detail, _command(operation))
+    return Difference(
+        KernelTable.DEVICE, operation.device.name, "", State.MISSING, detail, _command(operation)
+    )
 
 
 def _missing_veths(desired: KernelState, observed: KernelState) -> Iterator[Difference]:
     for name, device in desired.devices.items():
-        if device.kind is Kind.VETH and name not in observed.devices:
-            yield Difference(Part.DEVICE, name, "", State.MISSING, "the container has no interface", "")
+        if device.kind is LinkKind.VETH and name not in observed.devices:
+            yield Difference(
+                KernelTable.DEVICE, name, "", State.MISSING, "the container has no interface", ""
+            )
 
 
 def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
     fix = _command(operation)
     match operation:
         case RenameDevice(name, wanted):
-            yield Difference(Part.DEVICE, wanted, "", State.ALTERED, f"it is called {name}", fix)
+            yield Difference(KernelTable.DEVICE, wanted, "", State.ALTERED, f"it is called {name}", fix)
         case SetDevice(device, fields):
             yield from _altered_device(device, fields, observed.devices.get(device.name))
         case DeleteDevice(name):
-            yield Difference(Part.DEVICE, name, "", State.LEFT_OVER, "", fix)
+            yield Difference(KernelTable.DEVICE, name, "", State.LEFT_OVER, "", fix)
         case SetAddress(name, cidr):
-            yield Difference(Part.ADDRESS, name, cidr, State.MISSING, "", fix)
+            yield Difference(KernelTable.ADDRESS, name, cidr, State.MISSING, "", fix)
         case DeleteAddress(name, cidr):
-            yield Difference(Part.ADDRESS, name, cidr, State.LEFT_OVER, "", fix)
+            yield Difference(KernelTable.ADDRESS, name, cidr, State.LEFT_OVER, "", fix)
         case SetRoute(name, cidr):
             subnet = str(ip_interface(cidr).network)
-            yield Difference(Part.ROUTE, name, subnet, State.MISSING, "", fix)
+            yield Difference(KernelTable.ROUTE, name, subnet, State.MISSING, "", fix)
         case _:
             yield _entry(operation, observed, fix)
 
@@ -143,28 +147,30 @@ def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
 def _entry(operation: Operation, observed: KernelState, fix: str) -> Difference:
     match operation:
         case SetNeighbour(name, address, mac):
-            return _set(Part.NEIGHBOUR, (name, address), mac, observed.neighbours, fix)
+            return _set(KernelTable.NEIGHBOUR, (name, address), mac, observed.neighbours, fix)
         case SetMaster(name, mac, port):
-            return _set(Part.BRIDGE_ENTRY, (name, mac), port, observed.masters, fix)
+            return _set(KernelTable.BRIDGE_ENTRY, (name, mac), port, observed.masters, fix)
         case SetSelf(name, mac, underlay):
-            return _set(Part.TUNNEL_ENTRY, (name, mac), underlay, observed.selves, fix)
+            return _set(KernelTable.TUNNEL_ENTRY, (name, mac), underlay, observed.selves, fix)
         case AddFlood(name, underlay):
-            return Difference(Part.FLOOD, name, underlay, State.MISSING, "", fix)
+            return Difference(KernelTable.FLOOD, name, underlay, State.MISSING, "", fix)
         case DeleteNeighbour(name, address):
-            return Difference(Part.NEIGHBOUR, name, address, State.LEFT_OVER, "", fix)
+            return Difference(KernelTable.NEIGHBOUR, name, address, State.LEFT_OVER, "", fix)
         case DeleteMaster(name, mac, port):
-            return Difference(Part.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"leads to {port}", fix)
+            return Difference(KernelTable.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"leads to {port}", fix)
         case DeleteSelf(name, mac):
             underlay = observed.selves.get((name, mac), "")
-            return Difference(Part.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"leads to {underlay}", fix)
+            return Difference(
+                KernelTable.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"leads to {underlay}", fix
+            )
         case DeleteFlood(name, underlay):
-            return Difference(Part.FLOOD, name, underlay, State.LEFT_OVER, "", fix)
+            return Difference(KernelTable.FLOOD, name, underlay, State.LEFT_OVER, "", fix)
         case _:
-            return Difference(Part.DEVICE, device_of(operation), "", State.ALTERED, "", fix)
+            return Difference(KernelTable.DEVICE, device_of(operation), "", State.ALTERED, "", fix)
 
 
 def _set(
-    part: Part, key: tuple[str, str], wanted: str, there: Mapping[tuple[str, str], str], fix: str
+    part: KernelTable, key: tuple[str, str], wanted: str, there: Mapping[tuple[str, str], str], fix: str
 ) -> Difference:
     found = there.get(key)
     if found is None:
@@ -177,7 +183,7 @@ def _altered_device(device: Device, fields: Iterable[str], present: Device | Non
     if present is None:
         return  # it has another name, which is told already
     changed = [field for field in fields if getattr(device, field) != getattr(present, field)]
-    for part, own in ((Part.DEVICE, False), (Part.PORT, True)):
+    for part, own in ((KernelTable.DEVICE, False), (KernelTable.PORT, True)):
         of_part = tuple(field for field in changed if (field in _PORT_FIELDS) is own)
         if own and "master" in of_part and "port" not in of_part:
             of_part = (*of_part, "port")

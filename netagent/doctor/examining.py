@@ -19,18 +19,18 @@ import trio
 from netagent.datapath import nftables
 from netagent.datapath.netlink import Netlink, open_socket
 from netagent.datapath.observe import Observation, observe
-from netagent.doctor.answers import Question, expected, fault, names_of, questions_about, source_of
+from netagent.doctor.answers import ResolverQuestion, expected, fault, names_of, questions_about, source_of
 from netagent.doctor.asking import ask_inside
 from netagent.doctor.checks import INTENT_CHECKS, IntentFacts, NameFault
 from netagent.doctor.drift import Difference, differences
 from netagent.doctor.explaining import situation_of
 from netagent.doctor.fences import RESTORE, chain_findings, element_findings, rule_counts
 from netagent.doctor.finding import Diagnosis, Finding, examine
-from netagent.doctor.gathering import Place, gather_host
+from netagent.doctor.gathering import FactSources, gather_host
 from netagent.doctor.host import HOST_CHECKS, NetworkFacts
 from netagent.doctor.inside import inside_lines
 from netagent.doctor.intent import addresses_of_others, host_text, intended_state, owners
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.doctor.records import journal_findings
 from netagent.doctor.visiting import visit_all
 from netagent.errors import NetagentError
@@ -41,7 +41,7 @@ from netagent.model.ids import EndpointId
 from netagent.model.sandbox import Sandbox
 from netagent.names.source import ZoneSource
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.live import Moment
+from netagent.registry.live import Snapshot
 from netagent.registry.reading import read_apart
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.shared_names import shared_names
@@ -76,7 +76,7 @@ async def diagnose(agent: Agent) -> Diagnosis:
     return Diagnosis(tuple(examine(HOST_CHECKS, host)), tuple(outcomes), counts=counts)
 
 
-def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> Place:
+def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> FactSources:
     config = agent.config
     networks: tuple[NetworkFacts, ...] = ()
     others: Mapping[str, str] = {}
@@ -86,7 +86,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> P
         networks = network_facts(cluster.live.view, cluster.live.rows.values())
         status = cluster.following.supervisor.status()
         resolver = "" if status["running"] else str(status["trouble"] or "it does not answer")
-    return Place(
+    return FactSources(
         state_dir=config.state_dir,
         gossip_port=config.gossip_port,
         record_port=config.record_port,
@@ -158,19 +158,19 @@ async def _gather_intent(
     return facts, seen, counts
 
 
-async def _wait_settled(cluster: Cluster, known: Moment) -> str:
+async def _wait_settled(cluster: Cluster, known: Snapshot) -> str:
     with trio.move_on_after(SETTLE_S):
         await cluster.following.projection.wait_followed(known.revision)
         return ""
     return f"kernel or resolver had not followed what the agent knows after {SETTLE_S:g} s"
 
 
-async def _differences(cluster: Cluster, known: Moment, seen: Observation) -> list[Difference]:
+async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> list[Difference]:
     """Those that are there whether one goes by what was known before the look or by what is known after it."""
     situation = situation_of(cluster)
 
-    def compare(moment: Moment) -> Pieces[list[Difference]]:
-        desired = yield from intended_state(moment.view, moment.rows.values(), situation)
+    def compare(snapshot: Snapshot) -> Pieces[list[Difference]]:
+        desired = yield from intended_state(snapshot.view, snapshot.rows.values(), situation)
         return (yield from differences(desired, seen.state))
 
     found = await piece_by_piece(compare(known))
@@ -210,11 +210,11 @@ def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable
     return lambda word: hosts.get(word) or things.get(word, "")
 
 
-async def look_inside(known: Moment) -> tuple[list[Line], int]:
+async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
     """Lines for all endpoints of this host, and how many containers there was no time for."""
     rows = [row for row in known.rows.values() if row.stage is Stage.PUBLISHED and row.netns_inode]
     seen = await visit_all(rows, patience_s=VISITS_S)
-    lines: list[Line] = []
+    lines: list[ObjectStatus] = []
     for row in rows:
         facts = seen.get((row.netns_dev, row.netns_inode))
         if facts is not None:
@@ -247,7 +247,7 @@ async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
     return found, asked
 
 
-def _askers(known: Moment) -> list[LocalEndpointRow]:
+def _askers(known: Snapshot) -> list[LocalEndpointRow]:
     """One endpoint of each sandbox, of some sandboxes."""
     by_box = {
         sandbox_of(row): row
@@ -258,7 +258,7 @@ def _askers(known: Moment) -> list[LocalEndpointRow]:
     return rows if len(rows) <= MAX_ASKED_SANDBOXES else random.sample(rows, MAX_ASKED_SANDBOXES)
 
 
-def _boxes(known: Moment) -> dict[str, Sandbox]:
+def _boxes(known: Snapshot) -> dict[str, Sandbox]:
     internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)
     return {str(one): box for one, box in sandboxes(known.rows.values(), internal).items()}
 
@@ -269,7 +269,7 @@ async def _source(cluster: Cluster) -> ZoneSource:
     return await piece_by_piece(source_of(known.view, boxes, cluster.keys.domain))
 
 
-def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[Question]:
+def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[ResolverQuestion]:
     """About the endpoint itself, and about some others of its network."""
     view = cluster.live.view
     network = view.networks.get(row.network_id)
@@ -278,7 +278,7 @@ def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[Question]:
         return []
     mates = view.endpoints_in(row.network_id)
     others = [mates[one] for one in _some(list(mates), MAX_QUESTIONS)]
-    asked: dict[Question, None] = {}
+    asked: dict[ResolverQuestion, None] = {}
     for endpoint in [*([own] if own is not None else []), *others]:
         names = _names(view, endpoint, network.unique_name, cluster.keys.domain)
         asked.update(dict.fromkeys(question for question, _ in questions_about(endpoint, names)))
@@ -293,7 +293,9 @@ def _names(view: RegistryView, endpoint: EndpointView, network: str, domain: str
     return names_of(endpoint, network=network, host=host_text(view, endpoint.owner), domain=domain)
 
 
-async def _faults(source: ZoneSource, row: LocalEndpointRow, questions: list[Question]) -> list[NameFault]:
+async def _faults(
+    source: ZoneSource, row: LocalEndpointRow, questions: list[ResolverQuestion]
+) -> list[NameFault]:
     said = await ask_inside(row, questions)
     box = sandbox_of(row)
     texts = [(question, fault(expected(source, question, box), said[question])) for question in questions]

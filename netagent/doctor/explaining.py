@@ -18,7 +18,7 @@ from netagent.doctor.asking import ask_inside
 from netagent.doctor.drift import State
 from netagent.doctor.fences import RESTORE, published_lines
 from netagent.doctor.intent import Situation, intended_state
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.doctor.objects import Evidence
 from netagent.doctor.visiting import visit
 from netagent.firewall.driver import Tables
@@ -72,13 +72,13 @@ async def gather(cluster: Cluster) -> Evidence:
 
 async def explain_endpoints(
     cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf, told: RegistryView | None = None
-) -> why.Explanation:
+) -> why.WhyReport:
     """Why each of them is reachable, or is not. `told`: the registry with what members told of networks that this
     host takes no part in."""
     evidence = await gather(cluster)
     if told is not None:
         evidence = dataclasses.replace(evidence, view=told)
-    lines: list[Line] = []
+    lines: list[ObjectStatus] = []
     shown = endpoints[:MAX_EXPLAINED]
     for endpoint in shown:
         names = tuple(names_of(endpoint))
@@ -89,10 +89,10 @@ async def explain_endpoints(
         if own is not None and own.publish:
             lines += _published(cluster, own)
     origins = tuple(why.origin_of_endpoint(endpoint) for endpoint in shown)
-    return why.Explanation(origins, tuple(lines), len(endpoints) - len(shown))
+    return why.WhyReport(origins, tuple(lines), len(endpoints) - len(shown))
 
 
-def _published(cluster: Cluster, row: LocalEndpointRow) -> list[Line]:
+def _published(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
     ruleset = ruleset_of(cluster.following.guarded_now)
     try:
         with closing(nftables.open_socket()) as sock:
@@ -102,7 +102,7 @@ def _published(cluster: Cluster, row: LocalEndpointRow) -> list[Line]:
     except OSError as error:
         reason, state = f"the firewall cannot be read: {error.strerror}", State.NOT_KNOWN
     return [
-        Line("published port", f"{one.text} leads to {row.name}", state, reason, RESTORE)
+        ObjectStatus("published port", f"{one.text} leads to {row.name}", state, reason, RESTORE)
         for one in row.publish
     ]
 
@@ -120,24 +120,24 @@ async def _replies(
     return await ask_inside(asker, [question for question, _ in questions_about(endpoint, names)])
 
 
-async def explain_network(cluster: Cluster, network_id: NetworkId) -> why.Explanation:
+async def explain_network(cluster: Cluster, network_id: NetworkId) -> why.WhyReport:
     """What the network is on this host."""
     evidence = await gather(cluster)
     network = evidence.view.networks.get(network_id)
     if network is None:
-        return why.Explanation((), ())
-    return why.Explanation(
+        return why.WhyReport((), ())
+    return why.WhyReport(
         (why.origin_of_network(evidence, network),), tuple(why.network_lines(evidence, network))
     )
 
 
-async def explain_host(cluster: Cluster, host_id: HostId) -> why.Explanation:
+async def explain_host(cluster: Cluster, host_id: HostId) -> why.WhyReport:
     """How this host reaches another one."""
     evidence = await gather(cluster)
     host = evidence.view.hosts.get(host_id)
     if host is None:
-        return why.Explanation((), ())
-    return why.Explanation((why.origin_of_host(evidence, host),), tuple(why.host_lines(evidence, host)))
+        return why.WhyReport((), ())
+    return why.WhyReport((why.origin_of_host(evidence, host),), tuple(why.host_lines(evidence, host)))
 
 
 def endpoint_with(view: RegistryView, endpoint_id: EndpointId) -> list[EndpointView]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from netagent.doctor.drift import State
 from netagent.doctor.finding import Finding
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.firewall import element
 from netagent.firewall.element import Family, SetKind
 from netagent.firewall.publishing import elements
@@ -57,24 +57,29 @@ def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str
 
 def published_lines(
     row: LocalEndpointRow, ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]]
-) -> Iterator[Line]:
+) -> Iterator[ObjectStatus]:
     """Whether the firewall leads the published ports of an endpoint of this host to it."""
     gone = {(kind, key) for kind, is_wanted, key in lacking if is_wanted}
     for one in row.publish:
-        doors = doors_of(dataclasses.replace(row, publish=(one,)), ())
-        wanted = [(kind, words) for kind, held in elements(doors, ()).items() if kind.value for words in held]
+        port_forwards = doors_of(dataclasses.replace(row, publish=(one,)), ())
+        wanted = [
+            (kind, words)
+            for kind, held in elements(port_forwards, ()).items()
+            if kind.value
+            for words in held
+        ]
         thing = f"{one.text} leads to {row.name}"
         if not wanted or not all(words in ruleset.elements[kind] for kind, words in wanted):
-            yield Line(
+            yield ObjectStatus(
                 "published port", thing, State.NOT_NEEDED, "its network is not built, or it is not whole yet"
             )
             continue
         missing = sum((kind, element.encode(kind.key, words)) in gone for kind, words in wanted)
         if missing:
             reason = f"{missing} of {len(wanted)} elements in the maps of table {Family.INET.value} {TABLE}"
-            yield Line("published port", thing, State.MISSING, reason, RESTORE)
+            yield ObjectStatus("published port", thing, State.MISSING, reason, RESTORE)
         else:
-            yield Line("published port", thing, State.PRESENT)
+            yield ObjectStatus("published port", thing, State.PRESENT)
 
 
 def element_findings(

@@ -50,7 +50,7 @@ class Check(Generic[Facts]):
     examine: Callable[[Facts], Iterable[Finding]]
 
 
-class Verdict(enum.Enum):
+class CheckVerdict(enum.Enum):
     """The outcome of a check."""
 
     PASSED = "passed"
@@ -65,7 +65,7 @@ class Outcome:
 
     name: str
     says: str
-    verdict: Verdict
+    verdict: CheckVerdict
     findings: tuple[Finding, ...] = ()
     left_out: int = 0
     """Findings beyond MAX_FINDINGS."""
@@ -82,18 +82,18 @@ def _outcome(check: Check[Facts], facts: Facts) -> Outcome:
     try:
         found = list(check.examine(facts))
     except NotKnownError as error:
-        return Outcome(check.name, check.says, Verdict.NOT_KNOWN, note=str(error))
+        return Outcome(check.name, check.says, CheckVerdict.NOT_KNOWN, note=str(error))
     severities = {finding.severity for finding in found}
-    verdict = Verdict.PASSED
+    verdict = CheckVerdict.PASSED
     if severities:
-        verdict = Verdict.FAILED if Severity.FAILED in severities else Verdict.WARNING
+        verdict = CheckVerdict.FAILED if Severity.FAILED in severities else CheckVerdict.WARNING
     left_out = max(0, len(found) - MAX_FINDINGS)
     return Outcome(check.name, check.says, verdict, tuple(found[:MAX_FINDINGS]), left_out)
 
 
 def is_healthy(outcomes: Iterable[Outcome]) -> bool:
     """True when no check failed; warnings and what is not known do not count."""
-    return all(outcome.verdict is not Verdict.FAILED for outcome in outcomes)
+    return all(outcome.verdict is not CheckVerdict.FAILED for outcome in outcomes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ from netagent.datapath.netns import CLONE_NEWNET
 from netagent.datapath.observe import Observation, observe, ports_of
 from netagent.datapath.operations import device_of
 from netagent.datapath.plan import plan
-from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, Kind, Tunnel, is_ours
+from netagent.datapath.state import TUNNEL_PORT, Device, KernelState, LinkKind, Tunnel, is_ours
 from netagent.datapath.tagging import are_tagged
 from netagent.datapath.underlay import host_routes
 from netagent.doctor.firewalls import TAGGED_TOO
 from netagent.doctor.foreign import SEARCH_PATH, foreign_chains, settings_of
-from netagent.doctor.host import ForeignTunnel, Holder, HostFacts, ManagerFacts, NetworkFacts
+from netagent.doctor.host import ForeignTunnel, HostFacts, ManagerFacts, NetworkFacts, PortHolder
 from netagent.names.protocol import SOCKET_NAME
 
 _PROGRAMS: Final = ("nft", "ip", "bridge", "nsenter")
@@ -55,7 +55,7 @@ _ALIAS: Final = "netagent trial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FactSources:
     """Where to look, from the agent's configuration and what it knows."""
 
     state_dir: Path
@@ -76,7 +76,7 @@ class Place:
     """Asked by the running agent itself."""
 
 
-async def gather_host(place: Place, netlink: Netlink, seen: Observation | None = None) -> HostFacts:
+async def gather_host(place: FactSources, netlink: Netlink, seen: Observation | None = None) -> HostFacts:
     """Everything, within some seconds. `seen`: a look at the kernel that was taken already."""
     features = await try_features()
     seen = seen or await observe(netlink)
@@ -106,7 +106,7 @@ async def _foreign_tunnels(netlink: Netlink) -> tuple[ForeignTunnel, ...]:
     )
 
 
-def _gather_plain(place: Place) -> HostFacts:
+def _gather_plain(place: FactSources) -> HostFacts:
     """All that needs no netlink; blocks."""
     free_bytes, free_inodes = _free(place.state_dir)
     return HostFacts(
@@ -168,7 +168,7 @@ def _managers() -> Iterator[ManagerFacts]:
 # -- ports ---------------------------------------------------------------------------------------------------------
 
 
-def _holders(place: Place) -> Iterator[Holder]:
+def _holders(place: FactSources) -> Iterator[PortHolder]:
     """Programs at our ports that are not ours. Sockets of the kernel, as VXLAN's are, belong to no process."""
     wanted = {
         "udp": {place.gossip_port, place.record_port, place.vxlan_port},
@@ -185,7 +185,7 @@ def _holders(place: Place) -> Iterator[Holder]:
     for inode, pid in owners(listening.keys()).items():
         if pid not in place.own_pids:
             protocol, port = listening[inode]
-            yield Holder(port, protocol, program(pid))
+            yield PortHolder(port, protocol, program(pid))
 
 
 def has_resolver(run_dir: Path) -> bool:
@@ -256,10 +256,12 @@ def _in_new_namespace() -> tuple[socket.socket, socket.socket]:
 
 _TRIAL: Final = KernelState(
     devices={
-        "na-1": Device(name="na-1", kind=Kind.BRIDGE, alias=_ALIAS, mtu_bytes=1450, mac="06:00:00:00:00:01"),
+        "na-1": Device(
+            name="na-1", kind=LinkKind.BRIDGE, alias=_ALIAS, mtu_bytes=1450, mac="06:00:00:00:00:01"
+        ),
         "nx-1": Device(
             name="nx-1",
-            kind=Kind.VXLAN,
+            kind=LinkKind.VXLAN,
             alias=_ALIAS,
             mtu_bytes=1450,
             mac="06:00:00:00:00:02",

@@ -33,7 +33,7 @@ OVERHEAD_BYTES: Final = {4: 50, 6: 70}
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class PortHolder:
     """Somebody else's program at a port of ours."""
 
     port: int
@@ -81,7 +81,7 @@ class HostFacts:
     programs: Mapping[str, bool]
     settings: Mapping[str, str]
     """Under /proc/sys; those that are not there are missing."""
-    holders: tuple[Holder, ...]
+    holders: tuple[PortHolder, ...]
     tunnels: tuple[ForeignTunnel, ...]
     links: frozenset[str]
     """Names of devices that are not ours."""

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netagent.doctor.drift import State
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
-from netagent.usecases.endpoint_rules import gives_way_out
+from netagent.usecases.endpoint_rules import has_default_route
 
 _DNS_PORT: Final = 53
 
 
 @dataclass(frozen=True, slots=True)
-class InsideLink:
+class GuestLink:
     """A link inside a container."""
 
     mac: str
@@ -31,12 +31,12 @@ class InsideLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InsideFacts:
+class GuestFacts:
     """A namespace at one moment."""
 
     problem: str = ""
     """Why it could not be looked into; then the rest is empty."""
-    links: dict[str, InsideLink] = field(default_factory=dict)
+    links: dict[str, GuestLink] = field(default_factory=dict)
     addresses: frozenset[tuple[str, str]] = frozenset()
     """(interface, address without prefix length)."""
     routes: frozenset[tuple[str, str]] = frozenset()
@@ -48,12 +48,14 @@ class InsideFacts:
 
 
 def inside_lines(
-    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: InsideFacts
-) -> list[Line]:
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: GuestFacts
+) -> list[ObjectStatus]:
     """What the endpoint needs in its container, each with its state. `rows`: this host's, for the way out."""
     if facts.problem:
         return [
-            Line("interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem)
+            ObjectStatus(
+                "interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem
+            )
         ]
     network, link = view.networks.get(row.network_id), facts.links.get(row.ifname)
     lines = [_interface(row, network, link)]
@@ -61,17 +63,17 @@ def inside_lines(
         lines += _addresses(row, facts)
         lines += _routes(row, network, facts)
         internal = frozenset(one for one, known in view.networks.items() if known.record.internal)
-        if network is not None and gives_way_out(row, rows, internal):
+        if network is not None and has_default_route(row, rows, internal):
             lines += _defaults(row, network, facts)
     lines += _sockets(row, facts)
     return lines
 
 
-def _interface(row: LocalEndpointRow, network: NetworkView | None, link: InsideLink | None) -> Line:
+def _interface(row: LocalEndpointRow, network: NetworkView | None, link: GuestLink | None) -> ObjectStatus:
     thing = f"{row.ifname} in {row.target}"
     if link is None:
         fix = "netagent makes it anew; if it stays away, `netagent detach` and attach it again"
-        return Line("interface", thing, State.MISSING, "the container has no such interface", fix)
+        return ObjectStatus("interface", thing, State.MISSING, "the container has no such interface", fix)
     wrong: list[tuple[str, str]] = []
     if link.mac != row.mac:
         wrong.append((f"its MAC is {link.mac} instead of {row.mac}", f"address {row.mac}"))
@@ -81,24 +83,24 @@ def _interface(row: LocalEndpointRow, network: NetworkView | None, link: InsideL
     if not link.up:
         wrong.append(("it is down", "up"))
     if not wrong:
-        return Line("interface", thing, State.PRESENT)
+        return ObjectStatus("interface", thing, State.PRESENT)
     words = " ".join(word for _, word in wrong)
     fix = _inside(row, f"ip link set {row.ifname} {words}")
-    return Line("interface", thing, State.ALTERED, "; ".join(text for text, _ in wrong), fix)
+    return ObjectStatus("interface", thing, State.ALTERED, "; ".join(text for text, _ in wrong), fix)
 
 
-def _addresses(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:
+def _addresses(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]:
     for address in row.addresses:
         is_there = (row.ifname, address) in facts.addresses
         length = 32 if ":" not in address else 64
         fix = _inside(row, f"ip addr add {address}/{length} dev {row.ifname} nodad")
         state = State.PRESENT if is_there else State.MISSING
-        yield Line(
+        yield ObjectStatus(
             "address", f"{address} on {row.ifname} in {row.target}", state, "", "" if is_there else fix
         )
 
 
-def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFacts) -> Iterator[Line]:
+def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: GuestFacts) -> Iterator[ObjectStatus]:
     for text in network.record.subnets if network is not None else ():
         subnet = ipaddress.ip_network(text)
         source = next((a for a in row.addresses if (":" in a) == (subnet.version == 6)), "")
@@ -107,28 +109,32 @@ def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: InsideFac
         is_there = (row.ifname, str(subnet)) in facts.routes
         fix = _inside(row, f"ip route add {subnet} dev {row.ifname} src {source}")
         state = State.PRESENT if is_there else State.MISSING
-        yield Line("route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix)
+        yield ObjectStatus(
+            "route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix
+        )
 
 
-def _defaults(row: LocalEndpointRow, network: NetworkView, facts: InsideFacts) -> Iterator[Line]:
+def _defaults(row: LocalEndpointRow, network: NetworkView, facts: GuestFacts) -> Iterator[ObjectStatus]:
     for gateway in (cidr.partition("/")[0] for cidr in network.record.gateways):
         thing = f"default via {gateway} dev {row.ifname} in {row.target}"
         everywhere = "::/0" if ":" in gateway else "0.0.0.0/0"
         if (row.ifname, everywhere) in facts.routes:
-            yield Line("route", thing, State.PRESENT)
+            yield ObjectStatus("route", thing, State.PRESENT)
         elif any(destination == everywhere for _, destination in facts.routes):
-            yield Line("route", thing, State.NOT_NEEDED, "the container has another default route")
+            yield ObjectStatus("route", thing, State.NOT_NEEDED, "the container has another default route")
         else:
             fix = _inside(row, f"ip route add default via {gateway} dev {row.ifname} metric 8192 onlink")
-            yield Line("route", thing, State.MISSING, "the container has no way out of the network", fix)
+            yield ObjectStatus(
+                "route", thing, State.MISSING, "the container has no way out of the network", fix
+            )
 
 
-def _sockets(row: LocalEndpointRow, facts: InsideFacts) -> Iterator[Line]:
+def _sockets(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]:
     port = facts.resolver_port
     how = f"led to port {port}" if port != _DNS_PORT else "a DNS server in the container can't have this port"
     for protocol in ("udp", "tcp"):
         is_there = protocol in facts.resolver_sockets
-        yield Line(
+        yield ObjectStatus(
             "resolver",
             f"127.0.0.11 port 53 {protocol} in {row.target}",
             State.PRESENT if is_there else State.MISSING,

@@ -8,7 +8,7 @@ from netagent.doctor.drift import State
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ObjectStatus:
     """An object in the kernel, in a container or in the answers of a resolver."""
 
     kind: str

@@ -36,7 +36,7 @@ _MAX_DATAGRAM_BYTES: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAnswer:
+class NameServerReply:
     """What became of the question to one server."""
 
     server: str
@@ -59,9 +59,9 @@ class ServerAnswer:
 
 async def ask_servers(
     servers: Sequence[str], name: Name = _ROOT, rtype: int = constants.NS, patience_s: float = PATIENCE_S
-) -> tuple[ServerAnswer, ...]:
+) -> tuple[NameServerReply, ...]:
     """Ask all of them at once; their answers in their order."""
-    answers: dict[str, ServerAnswer] = {}
+    answers: dict[str, NameServerReply] = {}
 
     async def ask(server: str) -> None:
         answers[server] = await _answer_of(server, name, rtype, patience_s)
@@ -72,12 +72,12 @@ async def ask_servers(
     return tuple(answers[server] for server in servers)
 
 
-async def _answer_of(server: str, name: Name, rtype: int, patience_s: float) -> ServerAnswer:
+async def _answer_of(server: str, name: Name, rtype: int, patience_s: float) -> NameServerReply:
     begun_at = trio.current_time()
     try:
         with trio.move_on_after(patience_s):
             message = await _ask(server, name, rtype)
-            return ServerAnswer(
+            return NameServerReply(
                 server,
                 trio.current_time() - begun_at,
                 status=RCODES.get(message.flags & 0xF, f"code {message.flags & 0xF}"),
@@ -85,8 +85,8 @@ async def _answer_of(server: str, name: Name, rtype: int, patience_s: float) -> 
                 record_count=sum(record.section == 1 for record in message.records),
             )
     except OSError as error:
-        return ServerAnswer(server, None, (error.strerror or str(error)).lower())
-    return ServerAnswer(server, None, "no answer")
+        return NameServerReply(server, None, (error.strerror or str(error)).lower())
+    return NameServerReply(server, None, "no answer")
 
 
 def _addresses(message: Message) -> Iterator[tuple[str, int]]:
@@ -114,7 +114,7 @@ async def _ask(server: str, name: Name, rtype: int) -> Message:
                             return message
 
 
-def server_notices(answers: Sequence[ServerAnswer]) -> list[tuple[str, str, str]]:
+def server_notices(answers: Sequence[NameServerReply]) -> list[tuple[str, str, str]]:
     """(code, message, cure) of each server that is dead or slow."""
     notices = []
     all_dead = bool(answers) and all(one.after_s is None for one in answers)
@@ -142,7 +142,7 @@ def server_notices(answers: Sequence[ServerAnswer]) -> list[tuple[str, str, str]
     return notices
 
 
-def say_answer(one: ServerAnswer) -> str:
+def say_answer(one: NameServerReply) -> str:
     """One server's answer, for `lookup`."""
     if one.after_s is None:
         return f"{one.server} does not answer ({one.trouble})"

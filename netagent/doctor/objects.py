@@ -20,10 +20,10 @@ from netagent.datapath.operations import (
     SetSelf,
 )
 from netagent.datapath.plan import FIELDS
-from netagent.datapath.state import Device, KernelState, Kind
+from netagent.datapath.state import Device, KernelState, LinkKind
 from netagent.doctor.drift import State, field_text
 from netagent.doctor.intent import Situation
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.model.ids import EndpointId
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
@@ -42,27 +42,29 @@ class Evidence:
     """Why the kernel refuses a command now, by the command."""
 
 
-def device_line(evidence: Evidence, name: str, idle: str) -> Line:
+def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:
     """A bridge, a VXLAN device or the host's side of a veth."""
     wanted, found = evidence.desired.devices.get(name), evidence.observed.devices.get(name)
     either = wanted or found
     thing = f"{either.kind.value} {name}" if either is not None else name
     if wanted is None:
         state = State.NOT_NEEDED if found is None else State.LEFT_OVER
-        return Line("device", thing, state, idle, "" if found is None else f"ip link del {name}")
+        return ObjectStatus("device", thing, state, idle, "" if found is None else f"ip link del {name}")
     if found is None:
-        if wanted.kind is Kind.VETH:
+        if wanted.kind is LinkKind.VETH:
             fix = "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
-            return Line("device", thing, State.MISSING, "the container has no interface", fix)
-        return _explained(evidence, Line("device", thing, State.MISSING, "", _typed(CreateDevice(wanted))))
+            return ObjectStatus("device", thing, State.MISSING, "the container has no interface", fix)
+        return _explained(
+            evidence, ObjectStatus("device", thing, State.MISSING, "", _typed(CreateDevice(wanted)))
+        )
     fields = tuple(one for one in FIELDS if getattr(wanted, one) != getattr(found, one))
     if not fields:
-        return Line("device", thing, State.PRESENT, _place(wanted))
+        return ObjectStatus("device", thing, State.PRESENT, _place(wanted))
     if wanted.master is not None and "master" in fields and "port" not in fields:
         fields = (*fields, "port")
     details = "; ".join(field_text(one, wanted, found) for one in fields)
     return _explained(
-        evidence, Line("device", thing, State.ALTERED, details, _typed(SetDevice(wanted, fields)))
+        evidence, ObjectStatus("device", thing, State.ALTERED, details, _typed(SetDevice(wanted, fields)))
     )
 
 
@@ -70,41 +72,41 @@ def _place(device: Device) -> str:
     return f"a port of {device.master}" if device.master else ""
 
 
-def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str) -> Line:
+def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str) -> ObjectStatus:
     """The address that a bridge or the probe device answers for."""
     wanted, found = evidence.desired.neighbours.get(key), evidence.observed.neighbours.get(key)
     thing = f"{key[1]} is {wanted or mac} on {key[0]}"
     ways = SetNeighbour(*key, wanted or mac), DeleteNeighbour(*key)
-    return _state_of(evidence, _Entry("neighbour", thing, wanted, found, idle, *ways))
+    return _state_of(evidence, _KernelEntry("neighbour", thing, wanted, found, idle, *ways))
 
 
-def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) -> Line:
+def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) -> ObjectStatus:
     """The port of a bridge that a MAC is behind."""
     wanted, found = evidence.desired.masters.get(key), evidence.observed.masters.get(key)
     thing = f"{key[1]} behind {wanted or port} of {key[0]}"
     ways = SetMaster(*key, wanted or port), DeleteMaster(*key, found or port)
-    return _state_of(evidence, _Entry("bridge entry", thing, wanted, found, idle, *ways))
+    return _state_of(evidence, _KernelEntry("bridge entry", thing, wanted, found, idle, *ways))
 
 
-def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> Line:
+def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStatus:
     """The host that a VXLAN device sends a MAC's frames to."""
     wanted, found = evidence.desired.selves.get(key), evidence.observed.selves.get(key)
     thing = f"{key[1]} at {wanted or found or 'its host'} by {key[0]}"
     ways = SetSelf(*key, wanted or ""), DeleteSelf(*key)
-    return _state_of(evidence, _Entry("tunnel entry", thing, wanted, found, idle, *ways))
+    return _state_of(evidence, _KernelEntry("tunnel entry", thing, wanted, found, idle, *ways))
 
 
-def flood_line(evidence: Evidence, key: tuple[str, str]) -> Line:
+def flood_line(evidence: Evidence, key: tuple[str, str]) -> ObjectStatus:
     """A host that a VXLAN device sends multicast and broadcast to."""
     wanted, found = (key[1] if key in one.floods else None for one in (evidence.desired, evidence.observed))
     thing = f"multicast of {key[0]} to {key[1]}"
     return _state_of(
-        evidence, _Entry("flood entry", thing, wanted, found, "", AddFlood(*key), DeleteFlood(*key))
+        evidence, _KernelEntry("flood entry", thing, wanted, found, "", AddFlood(*key), DeleteFlood(*key))
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _KernelEntry:
     """One key of a table in the kernel."""
 
     kind: str
@@ -117,27 +119,27 @@ class _Entry:
     remove: Operation
 
 
-def _state_of(evidence: Evidence, entry: _Entry) -> Line:
+def _state_of(evidence: Evidence, entry: _KernelEntry) -> ObjectStatus:
     if entry.wanted is None and entry.found is None:
-        return Line(entry.kind, entry.thing, State.NOT_NEEDED, entry.idle)
+        return ObjectStatus(entry.kind, entry.thing, State.NOT_NEEDED, entry.idle)
     if entry.wanted is None:
-        return Line(entry.kind, entry.thing, State.LEFT_OVER, entry.idle, _typed(entry.remove))
+        return ObjectStatus(entry.kind, entry.thing, State.LEFT_OVER, entry.idle, _typed(entry.remove))
     if entry.wanted == entry.found:
-        return Line(entry.kind, entry.thing, State.PRESENT)
+        return ObjectStatus(entry.kind, entry.thing, State.PRESENT)
     state, reason = State.MISSING, ""
     if entry.found is not None:
         state, reason = State.ALTERED, f"it is {entry.found} instead"
-    return _explained(evidence, Line(entry.kind, entry.thing, state, reason, _typed(entry.set)))
+    return _explained(evidence, ObjectStatus(entry.kind, entry.thing, state, reason, _typed(entry.set)))
 
 
 def _typed(operation: Operation) -> str:
     return render(operation).replace("\n", "; ")
 
 
-def _explained(evidence: Evidence, line: Line) -> Line:
+def _explained(evidence: Evidence, line: ObjectStatus) -> ObjectStatus:
     """With the kernel's refusal, if the agent tries and fails."""
     refusal = evidence.refusals.get(line.fix)
     if refusal is None:
         return line
     reason = "; ".join(part for part in (line.reason, f"the kernel refuses it: {refusal}") if part)
-    return Line(line.kind, line.thing, line.state, reason, line.fix)
+    return ObjectStatus(line.kind, line.thing, line.state, reason, line.fix)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 
 SMALL_BYTES = 84
 """What `ping` sends over IPv4 when nobody says otherwise."""
@@ -26,7 +26,7 @@ class EchoError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class PacketCounts:
     """What became of the packets of one size to one address, or of one connection to a port."""
 
     address: str
@@ -58,7 +58,7 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LossVerdict:
     """Where packets get lost: a layer, `endpoint` for the far end itself, or nothing; and a sentence."""
 
     lost_at: str
@@ -95,17 +95,17 @@ def _checksum(data: bytes) -> int:
     return inverted
 
 
-def hop_of(layer: str, line: Line) -> Hop:
+def hop_of(layer: str, line: ObjectStatus) -> Hop:
     """An object of `inspect --why` as a step on the way."""
     says = line.state.value + (f": {line.reason}" if line.reason else "")
     return Hop(layer, f"{line.kind} {line.thing}", line.is_wrong, says, line.fix)
 
 
-def judge(tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
+def judge(tallies: Sequence[PacketCounts], hops: Sequence[Hop], to: str) -> LossVerdict:
     """What the packets and the layers together say."""
     lost = [one for one in tallies if one.is_lost]
     if not lost:
-        return Verdict("", f"{to} answers")
+        return LossVerdict("", f"{to} answers")
     wrong = next((hop for hop in hops if hop.is_wrong), None)
     refused = [one for one in lost if one.trouble == "refused"]
     if refused:
@@ -114,27 +114,31 @@ def judge(tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
         small = {one.address for one in tallies if not one.is_lost and one.size_bytes == SMALL_BYTES}
         large = next((one for one in lost if one.size_bytes is not None and one.address in small), None)
         if large is not None:
-            return Verdict(
+            return LossVerdict(
                 "path",
                 f"{to} answers small packets; those of {large.size_bytes} bytes are lost"
                 + (f": {wrong.says}" if wrong is not None and wrong.layer == "path" else ""),
             )
     what = ", ".join(dict.fromkeys(one.address for one in lost))
     if wrong is not None:
-        return Verdict(wrong.layer, f"nothing comes back from {what}: {wrong.thing}: {wrong.says}")
+        return LossVerdict(wrong.layer, f"nothing comes back from {what}: {wrong.thing}: {wrong.says}")
     trouble = next((f" ({one.trouble})" for one in lost if one.trouble), "")
-    return Verdict(
+    return LossVerdict(
         "endpoint",
         f"nothing comes back from {what}{trouble}, and nothing is wrong up to there: look at the other end",
     )
 
 
-def _refused(refused: Sequence[Tally], tallies: Sequence[Tally], hops: Sequence[Hop], to: str) -> Verdict:
+def _refused(
+    refused: Sequence[PacketCounts], tallies: Sequence[PacketCounts], hops: Sequence[Hop], to: str
+) -> LossVerdict:
     """A firewall that rejects answers as a closed port does: a policy that forbids the connection is the reason."""
     where = ", ".join(one.address for one in refused)
     partly = "" if len(refused) == len(tallies) else f" at {where}"
     policy = next((hop for hop in hops if hop.is_wrong and hop.layer == "policy"), None)
     if policy is not None:
         says = f"the connection to {to} is refused{partly}: {policy.thing}: {policy.says}"
-        return Verdict("policy", says)
-    return Verdict("endpoint", f"{to} is reached, and nothing listens at its port {refused[0].port}{partly}")
+        return LossVerdict("policy", says)
+    return LossVerdict(
+        "endpoint", f"{to} is reached, and nothing listens at its port {refused[0].port}{partly}"
+    )

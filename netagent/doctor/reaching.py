@@ -13,7 +13,7 @@ import trio
 
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.datapath.uplink import version_of
-from netagent.doctor.reach import EchoError, Tally, echo_request, reply_untrusted
+from netagent.doctor.reach import EchoError, PacketCounts, echo_request, reply_untrusted
 from netagent.registry.row import LocalEndpointRow
 
 PATIENCE_S = 1.0
@@ -30,19 +30,19 @@ T = TypeVar("T")
 
 async def echo(
     row: LocalEndpointRow | None, address: str, sizes: Sequence[int], count: int
-) -> tuple[Tally, ...]:
+) -> tuple[PacketCounts, ...]:
     """`count` packets of each size, from the container of `row` or from the host. NetagentError: it is gone."""
     version = version_of(address)
     try:
         plain = await _inside(row, lambda: _open_icmp(version, address))
     except OSError as error:
         trouble = (error.strerror or str(error)).lower()
-        return tuple(Tally(address, count, size_bytes=size, trouble=trouble) for size in sizes)
+        return tuple(PacketCounts(address, count, size_bytes=size, trouble=trouble) for size in sizes)
     with trio.socket.from_stdlib_socket(plain) as sock:
-        return await _Exchange(sock, address, sizes, count).run()
+        return await _EchoRun(sock, address, sizes, count).run()
 
 
-async def connect(row: LocalEndpointRow | None, address: str, port: int) -> Tally:
+async def connect(row: LocalEndpointRow | None, address: str, port: int) -> PacketCounts:
     """One TCP connection, closed at once. NetagentError: the container is gone."""
     family = _FAMILIES[version_of(address)][0]
     plain = await _inside(
@@ -54,12 +54,12 @@ async def connect(row: LocalEndpointRow | None, address: str, port: int) -> Tall
             with trio.fail_after(CONNECT_S):
                 await sock.connect((address, port))
         except trio.TooSlowError:
-            return Tally(address, 1, port=port, trouble="no answer")
+            return PacketCounts(address, 1, port=port, trouble="no answer")
         except OSError as error:
             is_refused = error.errno == errno.ECONNREFUSED
             trouble = "refused" if is_refused else (error.strerror or str(error)).lower()
-            return Tally(address, 1, port=port, trouble=trouble)
-    return Tally(address, 1, (trio.current_time() - begun_at,), port=port)
+            return PacketCounts(address, 1, port=port, trouble=trouble)
+    return PacketCounts(address, 1, (trio.current_time() - begun_at,), port=port)
 
 
 def no_route(target: str) -> str:
@@ -97,7 +97,7 @@ def _open_icmp(version: int, address: str) -> socket.socket:
     return sock
 
 
-class _Exchange:
+class _EchoRun:
     """All packets to one address."""
 
     def __init__(self, sock: trio.socket.SocketType, address: str, sizes: Sequence[int], count: int) -> None:
@@ -110,7 +110,7 @@ class _Exchange:
         self._rtts_s: dict[int, list[float]] = {size: [] for size in sizes}
         self._troubles: dict[int, str] = {}
 
-    async def run(self) -> tuple[Tally, ...]:
+    async def run(self) -> tuple[PacketCounts, ...]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, nursery.cancel_scope)
             for sequence, size in enumerate(self._sizes):
@@ -123,7 +123,7 @@ class _Exchange:
                 await trio.sleep(INTERVAL_S)
             nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_S
         return tuple(
-            Tally(
+            PacketCounts(
                 self._address,
                 self._sizes.count(size),
                 tuple(rtts_s),

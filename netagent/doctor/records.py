@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from netagent.doctor.finding import Finding
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import EndpointRecord, Record
-from netagent.registry.reading import Written
+from netagent.registry.reading import StoredState
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of, scope_of
 from netagent.registry.view import RegistryView
@@ -18,7 +18,7 @@ _RESTART = "restart the agent: it goes by its journal, and tells the others anew
 
 
 def journal_findings(
-    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: Written, domain: str
+    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: StoredState, domain: str
 ) -> Iterator[Finding]:
     """Where disk, this host's endpoints and its published records are not of one opinion."""
     yield from _row_findings(rows, {row.endpoint_id: row for row in written.rows})
@@ -43,7 +43,7 @@ def _row_findings(
         yield Finding(endpoint_id, text, _RESTART)
 
 
-def _record_findings(view: RegistryView, written: Written) -> Iterator[Finding]:
+def _record_findings(view: RegistryView, written: StoredState) -> Iterator[Finding]:
     known = {CLUSTER_SCOPE, *map(scope_of, view.networks)}
     on_disk: dict[tuple[Scope, bytes], Record] = {}
     for place, entry in written.own_entries.items():

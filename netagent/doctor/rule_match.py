@@ -42,7 +42,7 @@ _VERDICTS: Final = {"accept", "drop", "reject", "return", "jump", "goto", "conti
 _ORDERED: Final = {"saddr", "daddr", "dport"}
 
 
-class Truth(enum.Enum):
+class Tristate(enum.Enum):
     """What is known of a condition."""
 
     TRUE = "true"
@@ -354,14 +354,14 @@ def possible_drops(chains: Mapping[str, Sequence[Rule]], start: str, packet: Pac
         chain = queue.pop()
         for rule in chains.get(chain, ()):
             truths = [walk.truth(condition) for condition in rule.conditions]
-            if Truth.FALSE in truths:
+            if Tristate.FALSE in truths:
                 continue
             if rule.verdict in {"jump", "goto"} and rule.target not in seen:
                 seen.add(rule.target)
                 queue.append(rule.target)
             elif rule.verdict in {"drop", "reject"}:
-                found.append(Drop(chain, rule, Truth.OPAQUE not in truths and not rule.is_limited))
-            elif rule.verdict == "accept" and all(one is Truth.TRUE for one in truths):
+                found.append(Drop(chain, rule, Tristate.OPAQUE not in truths and not rule.is_limited))
+            elif rule.verdict == "accept" and all(one is Tristate.TRUE for one in truths):
                 break
     return found
 
@@ -393,9 +393,9 @@ class _Walk:
     def _walk(self, name: str, depth: int) -> Drop | _Outcome:
         for rule in self._chains.get(name, ()):
             truths = [self.truth(condition) for condition in rule.conditions]
-            if Truth.FALSE in truths:
+            if Tristate.FALSE in truths:
                 continue
-            is_certain = all(one is Truth.TRUE for one in truths) and not rule.is_limited
+            is_certain = all(one is Tristate.TRUE for one in truths) and not rule.is_limited
             match rule.verdict:
                 case "drop" | "reject":
                     if is_certain or self._names_the_port(rule, truths):
@@ -416,34 +416,34 @@ class _Walk:
         return _Outcome.CONTINUE
 
     @staticmethod
-    def _names_the_port(rule: Rule, truths: Sequence[Truth]) -> bool:
+    def _names_the_port(rule: Rule, truths: Sequence[Tristate]) -> bool:
         """A drop under conditions that are not understood is taken for one of this packet only if it names its port:
         `ct state invalid drop` concerns no packet in particular."""
-        keys = {one.key for one, truth in zip(rule.conditions, truths, strict=True) if truth is Truth.TRUE}
+        keys = {one.key for one, truth in zip(rule.conditions, truths, strict=True) if truth is Tristate.TRUE}
         return "dport" in keys and not rule.is_limited
 
-    def truth(self, condition: Condition) -> Truth:
+    def truth(self, condition: Condition) -> Tristate:
         """What is known of a condition."""
         known = self._known(condition.key)
         if known is None:
-            return Truth.OPAQUE
+            return Tristate.OPAQUE
         if not known:
-            return Truth.OPEN
+            return Tristate.OPEN
         if (
             isinstance(condition.values, _Values)
             and len(condition.values) > _FEW
             and condition.key in _ORDERED
         ):
             holds = any(self._is_in(condition.key, one, condition.values) for one in known)
-            return Truth.TRUE if holds is not condition.is_negated else Truth.FALSE
+            return Tristate.TRUE if holds is not condition.is_negated else Tristate.FALSE
         for value in condition.values:
             self._left -= 1
             if self._left < 0:
-                return Truth.OPAQUE
+                return Tristate.OPAQUE
             holds = any(_is_within(condition.key, one, value) for one in known)
             if holds:
-                return Truth.FALSE if condition.is_negated else Truth.TRUE
-        return Truth.TRUE if condition.is_negated else Truth.FALSE
+                return Tristate.FALSE if condition.is_negated else Tristate.TRUE
+        return Tristate.TRUE if condition.is_negated else Tristate.FALSE
 
     def _is_in(self, key: str, known: Any, values: _Values) -> bool:
         version, number = 0, known

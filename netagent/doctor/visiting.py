@@ -14,11 +14,11 @@ from pathlib import Path
 import trio
 
 from netagent.datapath.link import address_dump, decode_address, decode_link, link_dump
-from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.netlink import Netlink, NetlinkRequest, open_socket
 from netagent.datapath.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
 from netagent.datapath.redirect import led_port
 from netagent.datapath.route import RTM_GETROUTE, decode, route_request_body
-from netagent.doctor.inside import InsideFacts, InsideLink
+from netagent.doctor.inside import GuestFacts, GuestLink
 from netagent.errors import NetagentError
 from netagent.registry.row import LocalEndpointRow
 
@@ -32,10 +32,10 @@ _LISTEN, _UNCONNECTED = "0A", "07"
 
 async def visit_all(
     rows: Iterable[LocalEndpointRow], *, patience_s: float
-) -> dict[tuple[int, int], InsideFacts]:
+) -> dict[tuple[int, int], GuestFacts]:
     """What was seen in the rows' namespaces, by (device, inode); those that there was no time for are missing."""
     wanted = {(row.netns_dev, row.netns_inode): row for row in rows if row.netns_inode}
-    seen: dict[tuple[int, int], InsideFacts] = {}
+    seen: dict[tuple[int, int], GuestFacts] = {}
     left = iter(wanted.items())
 
     async def work() -> None:
@@ -49,7 +49,7 @@ async def visit_all(
     return seen
 
 
-async def visit(row: LocalEndpointRow) -> InsideFacts:
+async def visit(row: LocalEndpointRow) -> GuestFacts:
     """One namespace as it is now; what keeps us out is told in `problem`."""
     try:
         with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
@@ -57,9 +57,9 @@ async def visit(row: LocalEndpointRow) -> InsideFacts:
         with closing(Netlink(sock)) as inside:
             return await _look(inside, resolver)
     except NetagentError as error:
-        return InsideFacts(problem=error.message)
+        return GuestFacts(problem=error.message)
     except OSError as error:
-        return InsideFacts(problem=f"it cannot be looked into: {error.strerror or error}")
+        return GuestFacts(problem=f"it cannot be looked into: {error.strerror or error}")
 
 
 def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
@@ -88,18 +88,18 @@ def resolver_sockets() -> tuple[frozenset[str], int]:
     return frozenset(found), port
 
 
-async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> InsideFacts:
+async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> GuestFacts:
     sockets, port = resolver
     links = {link.index: link for link in [decode_link(m.body) for m in await inside.dump(link_dump())]}
     addresses = [decode_address(message.body) for message in await inside.dump(address_dump())]
     routes = set()
     for family in (socket.AF_INET, socket.AF_INET6):
-        for message in await inside.dump(Request(RTM_GETROUTE, 0, route_request_body(family))):
+        for message in await inside.dump(NetlinkRequest(RTM_GETROUTE, 0, route_request_body(family))):
             route = decode(message.body)
             if route is not None and route.ifindex in links:
                 routes.add((links[route.ifindex].name, str(route.destination)))
-    return InsideFacts(
-        links={link.name: InsideLink(link.mac, link.mtu_bytes, link.up) for link in links.values()},
+    return GuestFacts(
+        links={link.name: GuestLink(link.mac, link.mtu_bytes, link.up) for link in links.values()},
         addresses=frozenset(
             (links[index].name, cidr.partition("/")[0]) for index, cidr in addresses if index in links
         ),

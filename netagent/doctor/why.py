@@ -14,9 +14,9 @@ from netagent.datapath.probe_device import probe_vni
 from netagent.datapath.uplink import is_one_family
 from netagent.doctor.answers import Replies, leads_to, questions_about
 from netagent.doctor.drift import State
-from netagent.doctor.inside import InsideFacts, inside_lines
+from netagent.doctor.inside import GuestFacts, inside_lines
 from netagent.doctor.intent import host_text
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.doctor.objects import Evidence, device_line, flood_line, master_line, neighbour_line, self_line
 from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.records import Policy
@@ -37,11 +37,11 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class WhyReport:
     """What `inspect --why` shows."""
 
     origins: tuple[Origin, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ObjectStatus, ...]
     left_out: int = 0
     """Endpoints of a service that are not explained."""
 
@@ -66,10 +66,10 @@ def origin_of_host(evidence: Evidence, host: HostView) -> Origin:
 def endpoint_lines(
     evidence: Evidence,
     endpoint: EndpointView,
-    inside: InsideFacts | None,
+    inside: GuestFacts | None,
     names: tuple[str, ...],
     replies: Replies | None,
-) -> Iterator[Line]:
+) -> Iterator[ObjectStatus]:
     """What an endpoint's record makes on this host. `replies` is None where nobody may ask."""
     view, record = evidence.view, endpoint.record
     network = view.networks.get(endpoint.network_id)
@@ -96,7 +96,7 @@ def endpoint_lines(
     yield from name_lines(evidence, endpoint, names, replies)
 
 
-def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[Line]:
+def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[ObjectStatus]:
     """In a network where only linked services may be reached: who reaches the endpoint, and whom it reaches."""
     name, law = endpoint.record.name, f"in network {network.unique_name} only linked services may be reached"
     for verb, others, command in (
@@ -106,9 +106,11 @@ def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView)
         named = sorted({one.record.name for one in others})
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         if named:
-            yield Line("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
+            yield ObjectStatus("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
         else:
-            yield Line("policy", f"{name} {verb} nobody", State.NOT_NEEDED, f"{law}: `{command}` allows it")
+            yield ObjectStatus(
+                "policy", f"{name} {verb} nobody", State.NOT_NEEDED, f"{law}: `{command}` allows it"
+            )
 
 
 def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
@@ -149,20 +151,20 @@ def why_no_way(evidence: Evidence, host: HostView) -> str:
     return ""
 
 
-def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[Line]:
+def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
     """What a network's record makes on this host."""
     rows = [row for row in evidence.rows.values() if row.network_id == network.network_id]
     idle = "" if rows else "no container of this host is in it"
     if not network.holds_vni:  # what has these names is the other network's
         reason = "it is not built: another network has its VNI"
-        yield Line("device", bridge_name(network.record.vni), State.NOT_NEEDED, reason)
+        yield ObjectStatus("device", bridge_name(network.record.vni), State.NOT_NEEDED, reason)
         return
     for name in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):
         yield device_line(evidence, name, idle)
     yield from _totals(evidence, network)
 
 
-def _totals(evidence: Evidence, network: NetworkView) -> Iterator[Line]:
+def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
     """The entries of all its endpoints, counted."""
     bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
     desired, observed = evidence.desired, evidence.observed
@@ -181,10 +183,10 @@ def _totals(evidence: Evidence, network: NetworkView) -> Iterator[Line]:
         worst = next((state for number, state in counts if number), State.PRESENT)
         text = ", ".join(f"{number} {state.value}" for number, state in counts if number)
         fix = "`netagent doctor` names each, with its fix" if text else ""
-        yield Line(kind, f"{len(wanted)} on {device}", worst, text, fix)
+        yield ObjectStatus(kind, f"{len(wanted)} on {device}", worst, text, fix)
 
 
-def host_lines(evidence: Evidence, host: HostView) -> Iterator[Line]:
+def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
     """What another host's record makes on this host; of this host itself its probe device."""
     tunnel = vxlan_name(probe_vni(evidence.situation.cluster_id))
     if host.host_id == evidence.view.local:
@@ -193,10 +195,12 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[Line]:
             if name == tunnel:
                 there = (name, cidr) in evidence.observed.addresses
                 fix = "" if there else f"ip addr replace {cidr} dev {name} nodad"
-                yield Line("address", f"{cidr} on {name}", State.PRESENT if there else State.MISSING, "", fix)
+                yield ObjectStatus(
+                    "address", f"{cidr} on {name}", State.PRESENT if there else State.MISSING, "", fix
+                )
         return
     if host.record is None:
-        yield Line(
+        yield ObjectStatus(
             "record", host.name, State.MISSING, "it has not arrived yet", "wait, or see `netagent members`"
         )
         return
@@ -206,7 +210,7 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[Line]:
     yield from _uses(evidence, host.host_id, host.record.underlay)
 
 
-def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[Line]:
+def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[ObjectStatus]:
     """The tunnel entries that lead to the host, counted by network."""
     view = evidence.view
     for network_id in sorted(view.networks):
@@ -222,19 +226,19 @@ def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[Line]:
         thing = f"{len(wanted)} on {tunnel} to {underlay} (network {network.unique_name})"
         if not wanted:
             reason = why_not_programmed(evidence, endpoints[0])
-            yield Line("tunnel entries", thing, State.NOT_NEEDED, reason)
+            yield ObjectStatus("tunnel entries", thing, State.NOT_NEEDED, reason)
         elif right == len(wanted):
-            yield Line("tunnel entries", thing, State.PRESENT)
+            yield ObjectStatus("tunnel entries", thing, State.PRESENT)
         else:
             fix = "`netagent doctor` names each, with its fix"
-            yield Line(
+            yield ObjectStatus(
                 "tunnel entries", thing, State.MISSING, f"{len(wanted) - right} do not lead there", fix
             )
 
 
 def name_lines(
     evidence: Evidence, endpoint: EndpointView, names: tuple[str, ...], replies: Replies | None
-) -> Iterator[Line]:
+) -> Iterator[ObjectStatus]:
     """Whether each of the endpoint's names leads to it, as a container of this host hears it."""
     view = evidence.view
     is_visible = view.is_visible(endpoint)
@@ -242,7 +246,7 @@ def name_lines(
     for question, address in questions_about(endpoint, names):
         if replies is None:
             reason = hidden or "no container of this host may ask for it"
-            yield Line("name", question.name, State.NOT_NEEDED, reason)
+            yield ObjectStatus("name", question.name, State.NOT_NEEDED, reason)
             continue
         said = replies.get(question)
         if leads_to(said, address):
@@ -257,7 +261,7 @@ def name_lines(
         else:
             state, reason = State.NOT_NEEDED, hidden
         fix = "restart the agent, which feeds the resolver anew" if state in _WRONG else ""
-        yield Line("name", question.name, state, reason, fix)
+        yield ObjectStatus("name", question.name, state, reason, fix)
 
 
 _WRONG = {State.MISSING, State.LEFT_OVER}

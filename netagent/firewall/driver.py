@@ -28,14 +28,14 @@ from typing import Final, TypeAlias
 import trio
 
 from netagent.datapath import conntrack, nftables
-from netagent.datapath.nftables import Change, attribute, nest, split_attributes, text
+from netagent.datapath.nftables import NftMessage, attribute, nest, split_attributes, text
 from netagent.errors import FailedError
 from netagent.firewall import publishing
 from netagent.firewall.element import Family, SetKind, encode
-from netagent.firewall.following import FollowedElements
+from netagent.firewall.following import SetElements
 from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
-from netagent.firewall.translation import Translation
+from netagent.firewall.translation import SourceNat
 
 _NUMBERS: Final = {
     Family.BRIDGE: nftables.FAMILY_BRIDGE,
@@ -80,12 +80,12 @@ class Tables:
     """What `_elements` were made of; not there: of what the kernel had."""
     _counted: dict[str, int] = field(default_factory=dict)
     """By tables that have been replaced."""
-    _translation: Translation = field(init=False)
+    _translation: SourceNat = field(init=False)
     silent: str = ""
     """Why what the policy refuses is dropped without a word, instead of rejected; empty when it is rejected."""
 
     def __post_init__(self) -> None:
-        self._translation = Translation(self.sock)
+        self._translation = SourceNat(self.sock)
 
     def generation(self) -> int:
         """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
@@ -203,9 +203,9 @@ class Tables:
         self._note_elements(new, frozenset(Family), old)
         return True
 
-    def _changes(self, old: Ruleset, new: Ruleset, families: Collection[Family]) -> list[Change] | None:
+    def _changes(self, old: Ruleset, new: Ruleset, families: Collection[Family]) -> list[NftMessage] | None:
         """By which the sets of these families come to hold what they should; None: too many for one step."""
-        changes: list[Change] = []
+        changes: list[NftMessage] = []
         count = 0
         for kind in KINDS:
             if kind.family not in families or new.elements[kind] is old.elements[kind]:
@@ -226,7 +226,7 @@ class Tables:
                 {key: value for key, value in before.items() if wanted.get(key) != value},
                 {key: value for key, value in wanted.items() if before.get(key) != value},
             )
-        touched = after.touched_since(noted) if isinstance(after, FollowedElements) else None
+        touched = after.touched_since(noted) if isinstance(after, SetElements) else None
         if touched is None:
             touched = noted.keys() | after.keys()
         differing = [key for key in touched if noted.get(key) != after.get(key)]
@@ -404,12 +404,12 @@ def _raw(kind: SetKind, elements: Elements) -> _Raw:
     }
 
 
-def _element_changes(what: int, kind: SetKind, elements: _Raw) -> Iterator[Change]:
+def _element_changes(what: int, kind: SetKind, elements: _Raw) -> Iterator[NftMessage]:
     keys = list(elements)
     for first in range(0, len(keys), MESSAGE_ELEMENTS):
         listed = b"".join(_element(key, elements[key]) for key in keys[first : first + MESSAGE_ELEMENTS])
         body = text(1, TABLE) + text(2, kind.name) + nest(3, listed)
-        yield Change(what, 0, body, _NUMBERS[kind.family])
+        yield NftMessage(what, 0, body, _NUMBERS[kind.family])
 
 
 def _element(key: bytes, value: bytes) -> bytes:

@@ -44,7 +44,7 @@ _OTHER_INPUTS: Final = tuple(one.name for one in fields(FirewallInput) if one.na
 _Element: TypeAlias = tuple[SetKind, Words, Words]
 
 
-class FollowedElements(dict[Words, Words]):
+class SetElements(dict[Words, Words]):
     """Elements of one set at one step. Not changed once it is part of a Ruleset."""
 
     __slots__ = ("number", "trail")
@@ -55,16 +55,16 @@ class FollowedElements(dict[Words, Words]):
 
     def touched_since(self, earlier: object) -> set[Words] | None:
         """Keys in which this may differ from an earlier step; None: any."""
-        if not isinstance(earlier, FollowedElements) or earlier.trail is not self.trail:
+        if not isinstance(earlier, SetElements) or earlier.trail is not self.trail:
             return None
         if not self.number - len(self.trail) <= earlier.number <= self.number:
             return None
         steps = (keys for step, keys in self.trail if earlier.number < step <= self.number)
         return set().union(*steps)
 
-    def step(self, changes: Mapping[Words, Words | None]) -> FollowedElements:
+    def step(self, changes: Mapping[Words, Words | None]) -> SetElements:
         """The next one; None: the element is gone. Only of the latest."""
-        made = FollowedElements(self, self.number + 1, self.trail)
+        made = SetElements(self, self.number + 1, self.trail)
         for key, value in changes.items():
             if value is None:
                 made.pop(key, None)
@@ -74,7 +74,7 @@ class FollowedElements(dict[Words, Words]):
         return made
 
 
-class RulesetMaker:
+class RulesetBuilder:
     """Makes the rule sets of one agent's life."""
 
     def __init__(self) -> None:
@@ -96,9 +96,7 @@ class RulesetMaker:
     def _anew(self, given: FirewallInput) -> Ruleset:
         self._residents = Counter(address for one in given.endpoints for address in one.addresses)
         made = ruleset_of(given)
-        followed = {
-            kind: FollowedElements(made.elements[kind], 0, deque(maxlen=MAX_STEPS)) for kind in _FOLLOWED
-        }
+        followed = {kind: SetElements(made.elements[kind], 0, deque(maxlen=MAX_STEPS)) for kind in _FOLLOWED}
         return replace(made, elements={**made.elements, **followed})
 
     def _followed(self, before: FirewallInput, given: FirewallInput, made: Ruleset) -> Ruleset:
@@ -123,7 +121,7 @@ class RulesetMaker:
         elements = dict(made.elements)
         for kind, keys in changes.items():
             present = elements[kind]
-            assert isinstance(present, FollowedElements)
+            assert isinstance(present, SetElements)
             elements[kind] = present.step(keys)
         return replace(made, elements=elements)
 

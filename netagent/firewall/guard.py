@@ -18,7 +18,7 @@ import trio
 from netagent.beat import beat_within
 from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
-from netagent.firewall.following import RulesetMaker
+from netagent.firewall.following import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.ruleset import Ruleset
 
@@ -51,7 +51,7 @@ class Guard:
         self._tables = tables
         self._given: FirewallInput | None = None
         """None: there should be no tables."""
-        self._maker = RulesetMaker()
+        self._maker = RulesetBuilder()
         self._generation = -1
         self._programmed_generation = -1
         self._wanted: Ruleset | None = None

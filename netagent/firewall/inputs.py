@@ -44,7 +44,7 @@ class GuardedNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class PortForward:
     """A port of the host that leads to a container."""
 
     protocol: str
@@ -58,7 +58,7 @@ class Door:
     """What the container answers to strangers would leave by another way."""
 
 
-Way: TypeAlias = tuple[str, str, str]
+AllowedFlow: TypeAlias = tuple[str, str, str]
 """The port by which a packet comes in, its source, its destination: both of one family."""
 
 
@@ -81,9 +81,9 @@ class FirewallInput:
     """The same for IPv6."""
     clamps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(VXLAN device, MAC of an endpoint behind it) -> the largest packet, in bytes, that its path carries."""
-    requests: frozenset[Way] = frozenset()
+    requests: frozenset[AllowedFlow] = frozenset()
     """In restricted networks: who may ask whom."""
-    answers: frozenset[Way] = frozenset()
+    answers: frozenset[AllowedFlow] = frozenset()
     """And who may answer whom."""
-    doors: tuple[Door, ...] = ()
+    port_forwards: tuple[PortForward, ...] = ()
     """Published ports."""

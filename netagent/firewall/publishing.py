@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import Door
+from netagent.firewall.inputs import PortForward
 
 Ruled: TypeAlias = Mapping[SetKind, Mapping[Words, Words]]
 """What each set holds."""
@@ -105,19 +105,21 @@ def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
     return frozenset(changed)
 
 
-def elements(doors: Iterable[Door], residents: Iterable[str]) -> dict[SetKind, dict[Words, Words]]:
+def elements(
+    port_forwards: Iterable[PortForward], residents: Iterable[str]
+) -> dict[SetKind, dict[Words, Words]]:
     """What the sets hold. `residents`: addresses of this host's containers."""
     found: dict[SetKind, dict[Words, Words]] = {kind: {} for kind in KINDS}
     for address in residents:
         found[RESIDENTS6 if ":" in address else RESIDENTS4][address,] = ()
-    for door in doors:
-        is_six = ":" in door.container
-        to = (door.container, str(door.port))
-        if door.address:
-            key: Words = (door.address, door.protocol, str(door.host_port))
+    for port_forward in port_forwards:
+        is_six = ":" in port_forward.container
+        to = (port_forward.container, str(port_forward.port))
+        if port_forward.address:
+            key: Words = (port_forward.address, port_forward.protocol, str(port_forward.host_port))
             found[DOORS6 if is_six else DOORS4][key] = to
         else:
-            found[ANYWHERE6 if is_six else ANYWHERE4][door.protocol, str(door.host_port)] = to
-        if door.is_beside:
-            found[BESIDE6 if is_six else BESIDE4][door.container,] = ()
+            found[ANYWHERE6 if is_six else ANYWHERE4][port_forward.protocol, str(port_forward.host_port)] = to
+        if port_forward.is_beside:
+            found[BESIDE6 if is_six else BESIDE4][port_forward.container,] = ()
     return found

@@ -17,7 +17,13 @@ from typing import Final, TypeAlias
 
 from netagent.firewall import policy, publishing
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import DEFAULT_AGENT_PORTS, FirewallInput, GuardedEndpoint, GuardedNetwork, Way
+from netagent.firewall.inputs import (
+    DEFAULT_AGENT_PORTS,
+    AllowedFlow,
+    FirewallInput,
+    GuardedEndpoint,
+    GuardedNetwork,
+)
 
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
@@ -84,7 +90,7 @@ Elements: TypeAlias = Mapping[Words, Words]
 """Key -> value; the value of a set's element is empty."""
 
 
-class Need(enum.Enum):
+class OptionalRules(enum.Enum):
     """Rules that every packet meets, and that are there only where something on this host needs them."""
 
     LINKS = "a network in which only linked services may be reached"
@@ -102,7 +108,7 @@ class Ruleset:
     """Of agents, which containers reach on no host."""
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
-    needs: frozenset[Need] = frozenset()
+    needs: frozenset[OptionalRules] = frozenset()
     subnets: tuple[str, ...] = ()
     """CIDRs that do not overlap, sorted. In the rules themselves: networks are made seldom, and a set of intervals is
     more than can be changed element by element."""
@@ -131,7 +137,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),
             **publishing.elements(
-                given.doors, (address for one in given.endpoints for address in one.addresses)
+                given.port_forwards, (address for one in given.endpoints for address in one.addresses)
             ),
         },
         agent_ports=given.agent_ports,
@@ -141,12 +147,12 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
     )
 
 
-def _needs(given: FirewallInput) -> Iterable[Need]:
+def _needs(given: FirewallInput) -> Iterable[OptionalRules]:
     if any(network.restricted for network in given.networks):
         # Tables that are put anew forget who asked whom by datagrams. So these have all that may be needed later.
-        return Need
-    floods = {Need.FLOODS} if any(network.multicast for network in given.networks) else set()
-    return floods | ({Need.CLAMPS} if given.clamps else set())
+        return OptionalRules
+    floods = {OptionalRules.FLOODS} if any(network.multicast for network in given.networks) else set()
+    return floods | ({OptionalRules.CLAMPS} if given.clamps else set())
 
 
 def _entrances(given: FirewallInput) -> Iterable[Words]:
@@ -171,9 +177,9 @@ def _policy(given: FirewallInput) -> dict[SetKind, Elements]:
     }
 
 
-def _ways(ways: Iterable[Way]) -> tuple[list[Way], list[Way]]:
-    four: list[Way] = []
-    six: list[Way] = []
+def _ways(ways: Iterable[AllowedFlow]) -> tuple[list[AllowedFlow], list[AllowedFlow]]:
+    four: list[AllowedFlow] = []
+    six: list[AllowedFlow] = []
     for way in ways:
         (six if ":" in way[1] else four).append(way)
     return four, six

@@ -85,7 +85,7 @@ from typing import Final
 
 from netagent.firewall import element, policy, publishing
 from netagent.firewall.element import Family
-from netagent.firewall.ruleset import KINDS, Need, Ruleset
+from netagent.firewall.ruleset import KINDS, OptionalRules, Ruleset
 
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
@@ -126,9 +126,9 @@ _FORWARD: Final = """
 $RULES	}
 """
 _NEEDED: Final = {
-    Need.LINKS: (_PREROUTING, "iifname @restricted goto linked"),
-    Need.CLAMPS: (_FORWARD, "tcp flags & syn == syn jump clamp"),
-    Need.FLOODS: (_FORWARD, 'meta pkttype { broadcast, multicast } oifname "nx-*" goto flood'),
+    OptionalRules.LINKS: (_PREROUTING, "iifname @restricted goto linked"),
+    OptionalRules.CLAMPS: (_FORWARD, "tcp flags & syn == syn jump clamp"),
+    OptionalRules.FLOODS: (_FORWARD, 'meta pkttype { broadcast, multicast } oifname "nx-*" goto flood'),
 }
 
 _BRIDGE_CHAINS: Final = """
@@ -356,7 +356,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
     return "".join(tables)
 
 
-def _entrances(needs: Collection[Need]) -> str:
+def _entrances(needs: Collection[OptionalRules]) -> str:
     """The chains at the bridge's hooks, through which every packet goes."""
     chains = ""
     for chain in (_PREROUTING, _FORWARD):

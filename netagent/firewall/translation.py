@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from netagent.datapath import nftables
-from netagent.datapath.nftables import Change, attribute, expression, nest, number, split_attributes, text
+from netagent.datapath.nftables import NftMessage, attribute, expression, nest, number, split_attributes, text
 
 TABLE: Final = "netagent-nat"
 
@@ -37,7 +37,7 @@ _FLAGS: Final = nftables.TABLE_F_OWNER | nftables.TABLE_F_PERSIST
 _UNKNOWN_FLAGS: Final = {errno.EOPNOTSUPP, errno.EINVAL}
 
 
-class Translation:
+class SourceNat:
     """The table in the namespace of `sock`, which owns it."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -92,7 +92,7 @@ class Translation:
             ],
         )
 
-    def _table(self) -> Change:
+    def _table(self) -> NftMessage:
         return _change(nftables.NEWTABLE, text(1, TABLE) + number(2, self._flags))
 
     def _look(self) -> list[bytes]:
@@ -110,8 +110,8 @@ class Translation:
         return found
 
 
-def _change(kind: int, attributes: bytes, flags: int = 0) -> Change:
-    return Change(kind, flags, attributes, nftables.FAMILY_INET)
+def _change(kind: int, attributes: bytes, flags: int = 0) -> NftMessage:
+    return NftMessage(kind, flags, attributes, nftables.FAMILY_INET)
 
 
 def _compare(how: int, value: bytes) -> bytes:

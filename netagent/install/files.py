@@ -66,7 +66,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class InstallPart:
     """One part of an installation. The commands are for a host with systemd; `next` is advice for a person."""
 
     name: str
@@ -97,7 +97,7 @@ PACKAGE: Final = Layout("/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/Net
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class InstallContext:
     """What the files depend on."""
 
     program: str = "/usr/bin/netagent"
@@ -113,12 +113,12 @@ class Surroundings:
     """The files of data/ and `shim.py`, by name."""
 
 
-def part_of(name: str, around: Surroundings) -> Part:
+def part_of(name: str, around: InstallContext) -> InstallPart:
     """The part of that name, one of PARTS."""
     return {"docker": _docker, "podman": _podman, "cni": _cni, "systemd": _systemd}[name](around)
 
 
-def _docker(around: Surroundings) -> Part:
+def _docker(around: InstallContext) -> InstallPart:
     files = [_config("docker", around)]
     if around.systemd:
         units = Layout().systemd + "/system"
@@ -128,7 +128,7 @@ def _docker(around: Surroundings) -> Part:
             File(f"{units}/netagent-docker.socket", unit.encode()),
             File(f"{units}/netagent.service.d/docker.conf", drop_in.encode()),
         ]
-    return Part(
+    return InstallPart(
         "docker",
         tuple(files),
         installed=(RELOAD, RESTART),
@@ -146,13 +146,13 @@ def _docker(around: Surroundings) -> Part:
     )
 
 
-def _podman(around: Surroundings) -> Part:
+def _podman(around: InstallContext) -> InstallPart:
     files = [_config("podman", around), _shim(around.netavark_folder, around)]
     if around.systemd:
         units = Layout().systemd + "/system"
         drop_in = around.texts["netagent-podman.conf"]
         files.append(File(f"{units}/netagent.service.d/podman.conf", drop_in.encode()))
-    return Part(
+    return InstallPart(
         "podman",
         tuple(files),
         installed=(RELOAD, RESTART),
@@ -168,9 +168,9 @@ def _podman(around: Surroundings) -> Part:
     )
 
 
-def _cni(around: Surroundings) -> Part:
+def _cni(around: InstallContext) -> InstallPart:
     example = File("/etc/cni/net.d/netagent.conflist.example", around.texts["example.conflist"].encode())
-    return Part(
+    return InstallPart(
         "cni",
         (_shim(CNI_FOLDER, around), example),
         next=(f"put a network of your own into a configuration like {example.path}",),
@@ -180,12 +180,14 @@ def _cni(around: Surroundings) -> Part:
     )
 
 
-def _systemd(around: Surroundings) -> Part:
+def _systemd(around: InstallContext) -> InstallPart:
     units = ("netagent.service", "netagent.socket", "netagent-shutdown.service")
     enable = "`systemctl enable --now netagent.service` starts the agent now and with the host"
     if around.packaged:
-        return Part("systemd", (), next=("the units came with the package; nothing is to be written", enable))
-    return Part(
+        return InstallPart(
+            "systemd", (), next=("the units came with the package; nothing is to be written", enable)
+        )
+    return InstallPart(
         "systemd",
         system_files(around, Layout()),
         SYSTEM_FOLDERS,
@@ -204,7 +206,7 @@ def _systemd(around: Surroundings) -> Part:
     )
 
 
-def system_files(around: Surroundings, layout: Layout) -> tuple[File, ...]:
+def system_files(around: InstallContext, layout: Layout) -> tuple[File, ...]:
     """The files of the part `systemd`, for an administrator's or a package's folders. InputError: a strange path."""
     if not re.fullmatch(r"/[\w./+-]+", around.program):
         raise InputError(
@@ -249,11 +251,11 @@ def netavark_folder(configurations: Sequence[Mapping[str, Any]]) -> str:
     return NETAVARK_FOLDER if NETAVARK_FOLDER in folders else folders[0]
 
 
-def _config(name: str, around: Surroundings) -> File:
+def _config(name: str, around: InstallContext) -> File:
     return File(f"/etc/netagent/conf.d/{name}.toml", around.texts[f"{name}.toml"].encode())
 
 
-def _shim(folder: str, around: Surroundings) -> File:
+def _shim(folder: str, around: InstallContext) -> File:
     return File(f"{folder}/netagent", around.texts["shim.py"].encode(), 0o755)
 
 
@@ -263,5 +265,5 @@ def _filled(text: str, words: Mapping[str, str]) -> str:
     return text
 
 
-def _restart(around: Surroundings, then: str = "") -> tuple[str, ...]:
+def _restart(around: InstallContext, then: str = "") -> tuple[str, ...]:
     return () if around.systemd else (f"restart the agent, if it runs{then}",)

@@ -28,8 +28,8 @@ from netagent.install.files import (
     SHIM_INTERPRETER,
     Command,
     File,
-    Part,
-    Surroundings,
+    InstallContext,
+    InstallPart,
     netavark_folder,
 )
 
@@ -40,7 +40,7 @@ COMMAND_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """What was done to one file: `wrote`, `replaced`, `unchanged`, `removed` or `was gone`."""
 
     action: str
@@ -68,9 +68,9 @@ class Installer:
         """The system that runs here; only there commands make sense."""
         return self.root == Path("/")
 
-    def surroundings(self) -> Surroundings:
+    def surroundings(self) -> InstallContext:
         """What the files depend on, looked up below the root."""
-        return Surroundings(
+        return InstallContext(
             program=_program() if self.is_host else "/usr/bin/netagent",
             systemd=self._at("/run/systemd/system").is_dir() or self._at("/usr/lib/systemd/systemd").exists(),
             network_services=tuple(
@@ -81,7 +81,7 @@ class Installer:
             texts=texts(SHIM_INTERPRETER if self._at(SHIM_INTERPRETER).exists() else sys.executable),
         )
 
-    def install(self, part: Part) -> list[Change]:
+    def install(self, part: InstallPart) -> list[FileChange]:
         """Write the part's files. RefusedError names those that are somebody else's; then nothing was written."""
         before = self._manifest(part.name)
         changes = [self._intended(file, before) for file in part.files]
@@ -122,7 +122,7 @@ class Installer:
                 hint="move it away and repeat this command",
             )
 
-    def uninstall(self, name: str) -> list[Change]:
+    def uninstall(self, name: str) -> list[FileChange]:
         """Remove what `install` wrote. RefusedError as for `check_unchanged`; then nothing was removed."""
         self.check_unchanged(name)
         known = self._manifest(name)
@@ -152,22 +152,22 @@ class Installer:
     def _at(self, path: str) -> Path:
         return self.root / path.removeprefix("/")
 
-    def _intended(self, file: File, before: _Manifest) -> Change:
+    def _intended(self, file: File, before: _Manifest) -> FileChange:
         path = self._at(file.path)
         digest = _digest(path)
         if digest is None:
-            return Change("wrote", file.path)
+            return FileChange("wrote", file.path)
         if digest == hashlib.sha256(file.content).hexdigest():
             same_mode = path.stat().st_mode & 0o777 == file.mode
-            return Change("unchanged" if same_mode else "replaced", file.path)
-        return Change("replaced" if digest in before.files.get(file.path, []) else "foreign", file.path)
+            return FileChange("unchanged" if same_mode else "replaced", file.path)
+        return FileChange("replaced" if digest in before.files.get(file.path, []) else "foreign", file.path)
 
-    def _remove(self, path: str) -> Change:
+    def _remove(self, path: str) -> FileChange:
         try:
             self._at(path).unlink()
         except FileNotFoundError:
-            return Change("was gone", path)
-        return Change("removed", path)
+            return FileChange("was gone", path)
+        return FileChange("removed", path)
 
     def _missing_folders(self, paths: Iterable[str]) -> list[str]:
         """Folders that have to be made for these paths, outermost first; `folder/` stands for what is in it."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.state_dir import ClusterKeys
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.networks import Networks
 
 
-class Member(Protocol):
+class ClusterAccess(Protocol):
     """A host's life in a cluster (netagent.membership.cluster)."""
 
-    live: Live
+    live: StateStore
     endpoints: Endpoints
     networks: Networks
     keys: ClusterKeys
-    ways_out: Callable[[], frozenset[str]]
+    egress_interfaces: Callable[[], frozenset[str]]
     """The devices by which packets of containers leave this host."""
 
 
-Membership: TypeAlias = Callable[[], Member]
+Membership: TypeAlias = Callable[[], ClusterAccess]
 """Gives it; RefusedError `no-cluster` while the host is in none. Ask each time: a host may leave and join another."""

@@ -7,13 +7,13 @@ was killed before it told us of a container's end, and starts that again, in a n
 from __future__ import annotations
 
 from netagent.datapath.netns import netns_identity, opened_netns
-from netagent.integrations.member import Member
+from netagent.integrations.member import ClusterAccess
 from netagent.model.ids import NetworkId
 from netagent.registry.row import LocalEndpointRow, Stage
 
 
 async def earlier_endpoint(
-    member: Member, origin: str, netns_path: str, network_id: NetworkId
+    member: ClusterAccess, origin: str, netns_path: str, network_id: NetworkId
 ) -> LocalEndpointRow | None:
     """The origin's endpoint when it is in this namespace and network; one that is elsewhere or half done is ended.
 

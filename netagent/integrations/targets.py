@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.model.ids import nearest_name
 from netagent.model.number import MAX_PID, whole_number
 from netagent.usecases.targets import Target, netns_of_pid
@@ -51,7 +51,7 @@ class HostTargets:
         said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
         shown = _properties(said.output)
         if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
-            raise said.no_answer or NoError(
+            raise said.no_answer or NotFoundError(
                 f"systemd has no unit {name!r}",
                 code="no-such-unit",
                 thing=name,
@@ -67,7 +67,7 @@ class HostTargets:
         """A machine that systemd-machined knows."""
         said = await _run("machinectl", "show", "--property=Leader", "--", name)
         if said.status:
-            raise said.no_answer or NoError(
+            raise said.no_answer or NotFoundError(
                 f"systemd knows no machine {name!r}",
                 code="no-such-machine",
                 thing=name,
@@ -82,7 +82,7 @@ class HostTargets:
 async def _inspected(program: str, name: str, hint: str) -> int:
     said = await _run(program, "container", "inspect", "--format", "{{.State.Pid}}", "--", name)
     if said.status:
-        raise said.no_answer or NoError(
+        raise said.no_answer or NotFoundError(
             f"{program} knows no container {name!r}", code="no-such-container", thing=name, hint=hint
         )
     return _pid(said.output)
@@ -130,7 +130,7 @@ def _pid(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _CommandAnswer:
     """What a program said."""
 
     program: str
@@ -152,7 +152,7 @@ class _Said:
         )
 
 
-async def _run(*command: str) -> _Said:
+async def _run(*command: str) -> _CommandAnswer:
     """RefusedError when there is no such program, FailedError when it doesn't end."""
     if any("\0" in word or not word.isprintable() for word in command):
         raise InputError(f"{command[-1]!r} is no name", thing=command[-1], hint="write it as it is shown")
@@ -162,7 +162,9 @@ async def _run(*command: str) -> _Said:
             complaint = (
                 done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_COMPLAINT].rstrip(".")
             )
-            return _Said(command[0], done.returncode, done.stdout.decode("utf-8", "replace"), complaint)
+            return _CommandAnswer(
+                command[0], done.returncode, done.stdout.decode("utf-8", "replace"), complaint
+            )
     except OSError as error:
         raise RefusedError(
             f"{command[0]} can't be run: {error.strerror}",

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 import trio
 
 from netagent.errors import FailedError, InputError, RefusedError
-from netagent.ipam.asking import SILENT, Ask, Asking
-from netagent.ipam.giving import Giving
-from netagent.ipam.holding import Holding
-from netagent.ipam.holdings import Holdings, in_use, unknown
-from netagent.ipam.space import Space
+from netagent.ipam.asking import SILENT, Ask, SpaceRequests
+from netagent.ipam.giving import Grants
+from netagent.ipam.holding import Allocation
+from netagent.ipam.holdings import Allocations, in_use, unknown
+from netagent.ipam.space import AddressSpace
 from netagent.model.ids import HostId, NetworkId, mac_of
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, is_reserved
@@ -51,9 +51,9 @@ class Allocator:
         self._journal = journal
         self._publisher = publisher
         self._clock = clock
-        self.holdings = Holdings(view=view, journal=journal, publisher=publisher, rows=rows, clock=clock)
-        self.asking = Asking(self.holdings, view=view, ask=ask, clock=clock)
-        self.giving = Giving(self.holdings, view=view)
+        self.holdings = Allocations(view=view, journal=journal, publisher=publisher, rows=rows, clock=clock)
+        self.asking = SpaceRequests(self.holdings, view=view, ask=ask, clock=clock)
+        self.giving = Grants(self.holdings, view=view)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Allocator:
         pool = self.holdings[network_id].pool
         return pool.available_count(), pool.usable_total()
 
-    def space(self, network_id: NetworkId) -> Space:
+    def space(self, network_id: NetworkId) -> AddressSpace:
         """Who owns which part of a network, as this host knows it now."""
         return self.holdings[network_id].space
 
@@ -151,7 +151,7 @@ class Allocator:
 
     # -- choosing ----------------------------------------------------------------------------------------------
 
-    async def _choose(self, holding: Holding) -> int:
+    async def _choose(self, holding: Allocation) -> int:
         offset = self._next_offset(holding)
         if offset is None:
             offset, said = await self.asking.fetch_any(holding, lambda: self._next_offset(holding))
@@ -159,7 +159,7 @@ class Allocator:
                 raise self._no_space(holding, said)
         return offset
 
-    def _next_offset(self, holding: Holding) -> int | None:
+    def _next_offset(self, holding: Allocation) -> int | None:
         """The pool's choice, but nothing that somebody elsewhere has."""
         passed = []
         while (offset := holding.pool.choose()) is not None and self.holdings.is_foreign(holding, offset):
@@ -168,7 +168,7 @@ class Allocator:
             holding.pool.unmark(one)
         return offset
 
-    async def _claim(self, holding: Holding, offset: int) -> None:
+    async def _claim(self, holding: Allocation, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:
             raise InputError(f"offset {offset} of network {holding.name} is not for endpoints")
         if not holding.pool.owns(offset) and self.holdings.host_at(holding, offset) is None:
@@ -184,7 +184,7 @@ class Allocator:
             raise in_use(holding, offset, f"an endpoint of host {name} has it")
         holding.pool.mark_used(offset)
 
-    def _no_space(self, holding: Holding, said: Mapping[HostId, str]) -> RefusedError | FailedError:
+    def _no_space(self, holding: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
         name, usable = holding.name, holding.pool.usable_total()
         here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
         asked = ", ".join(f"{self.holdings.host_name(host)}: {text}" for host, text in said.items())

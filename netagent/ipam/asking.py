@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 import trio
 
 from netagent.errors import FailedError
-from netagent.ipam.holding import Holding
-from netagent.ipam.holdings import Holdings, address_at, in_use
-from netagent.ipam.request import Nothing, RequestError, SpaceRequest, parse_answer_untrusted
+from netagent.ipam.holding import Allocation
+from netagent.ipam.holdings import Allocations, address_at, in_use
+from netagent.ipam.request import NoSpace, RequestError, SpaceRequest, parse_answer_untrusted
 from netagent.model.ids import HostId, NetworkId
 from netagent.registry.facts import AgentState
 from netagent.registry.view import RegistryView
@@ -43,12 +43,12 @@ Ask: TypeAlias = Callable[[HostId, bytes], Awaitable[bytes | None]]
 """Sends a request of at most 1,000 bytes to a host's agent; None when it does not answer in its time."""
 
 
-class Asking:
+class SpaceRequests:
     """This host's questions about space, of one network one after the other."""
 
     def __init__(
         self,
-        holdings: Holdings,
+        holdings: Allocations,
         *,
         view: Callable[[], RegistryView],
         ask: Ask,
@@ -104,7 +104,7 @@ class Asking:
         return False
 
     async def fetch_any(
-        self, holding: Holding, choose: Callable[[], int | None]
+        self, holding: Allocation, choose: Callable[[], int | None]
     ) -> tuple[int | None, dict[HostId, str]]:
         """What `choose` finds as soon as somebody has given enough, and what the others said; None when nobody has
         within ASK_TIMEOUT_S."""
@@ -118,7 +118,7 @@ class Asking:
         # Or somebody else was asking all the while, and hears what we would.
         return offset, said or self._heard.get(holding.network_id, {})
 
-    async def fetch_one(self, holding: Holding, offset: int) -> None:
+    async def fetch_one(self, holding: Allocation, offset: int) -> None:
         """Have its owner give this offset, which a user wants. RefusedError `address-in-use`; FailedError
         `space-unreachable`."""
         owner = holding.space.owner_of(offset)
@@ -147,7 +147,9 @@ class Asking:
     def _turn(self, network_id: NetworkId) -> trio.Lock:
         return self._turns.setdefault(network_id, trio.Lock())
 
-    async def _ask_around(self, holding: Holding, said: dict[HostId, str], *, is_urgent: bool = True) -> bool:
+    async def _ask_around(
+        self, holding: Allocation, said: dict[HostId, str], *, is_urgent: bool = True
+    ) -> bool:
         """Ask other owners until one gives. `said` collects why the others did not."""
         request = SpaceRequest(holding.network_id, None, is_urgent)
         now = self._clock()
@@ -165,7 +167,7 @@ class Asking:
                 return True
         return False
 
-    async def _ask_one(self, holding: Holding, host: HostId, request: SpaceRequest) -> str:
+    async def _ask_one(self, holding: Allocation, host: HostId, request: SpaceRequest) -> str:
         """Why the host gave nothing; empty when it did."""
         known = self._view().hosts.get(host)
         if known is not None and known.agent in (AgentState.DEAD, AgentState.LEFT):
@@ -182,7 +184,7 @@ class Asking:
             answer = parse_answer_untrusted(payload)
         except RequestError as error:
             return f"{WRONG} ({error.message})"
-        if isinstance(answer, Nothing):
+        if isinstance(answer, NoSpace):
             return f"{answer.available} of {answer.usable} free"
         if answer.network_id != holding.network_id or answer.to != self._view().local:
             return f"{WRONG} (a grant for somebody else)"

@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable
 
 from netagent.errors import NetagentError
-from netagent.ipam.holding import Holding
-from netagent.ipam.holdings import Holdings
-from netagent.ipam.request import Nothing, SpaceRequest, encode_granted, parse_request_untrusted
+from netagent.ipam.holding import Allocation
+from netagent.ipam.holdings import Allocations
+from netagent.ipam.request import NoSpace, SpaceRequest, encode_granted, parse_request_untrusted
 from netagent.ipam.space import grant_one, split_for
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord
@@ -20,10 +20,10 @@ from netagent.model.subnet import is_reserved
 from netagent.registry.view import RegistryView
 
 
-class Giving:
+class Grants:
     """What this host gives of what it holds."""
 
-    def __init__(self, holdings: Holdings, *, view: Callable[[], RegistryView]) -> None:
+    def __init__(self, holdings: Allocations, *, view: Callable[[], RegistryView]) -> None:
         self._holdings = holdings
         self._view = view
 
@@ -32,20 +32,20 @@ class Giving:
         bytes that are no question; never for want of space."""
         request = parse_request_untrusted(payload)
         if request.network_id not in self._view().networks or self._holdings.is_gone(peer):
-            return Nothing(0, 0).encode()  # what its heir has not heard of would be lost with it
+            return NoSpace(0, 0).encode()  # what its heir has not heard of would be lost with it
         # Else what is confirmed already is all that there is to give.
         with contextlib.suppress(NetagentError):
             await self._holdings.confirm(request.network_id)
         if request.network_id not in self._view().networks:
-            return Nothing(0, 0).encode()
+            return NoSpace(0, 0).encode()
         holding = self._holdings[request.network_id]
         grant = self._grant_for(holding, peer, request)
         if grant is None:
-            return Nothing(holding.pool.available_count(), holding.pool.usable_total()).encode()
+            return NoSpace(holding.pool.available_count(), holding.pool.usable_total()).encode()
         await self._holdings.give(holding, [grant])
         return encode_granted(grant)
 
-    def _grant_for(self, holding: Holding, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
+    def _grant_for(self, holding: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
         pool = holding.pool
         if request.offset is not None:
             if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
@@ -62,13 +62,13 @@ class Giving:
                 return grant
         return None
 
-    async def surrender(self, network_id: NetworkId, heir: HostId) -> bool:
+    async def surrender(self, network_id: NetworkId, successor: HostId) -> bool:
         """Hand on all that this host owns in a network, before it leaves; False when that is nothing. It must have no
         endpoint there."""
         await self._holdings.confirm(network_id)
         holding = self._holdings[network_id]
         owned = holding.pool.owned
-        grants = [GrantRecord(network_id, one.first, one.last, heir, one.hop + 1) for one in owned]
+        grants = [GrantRecord(network_id, one.first, one.last, successor, one.hop + 1) for one in owned]
         if grants:
             await self._holdings.give(holding, grants)
         return bool(grants)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from immutables import Map
 
 from netagent.ipam.pool import Pool, pool_of
-from netagent.ipam.space import Space, space_of, superseded
+from netagent.ipam.space import AddressSpace, space_of, superseded
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord
 from netagent.model.subnet import offset_count
@@ -25,7 +25,7 @@ from netagent.registry.view import NetworkView, RegistryView
 _GrantMap = Map[tuple[HostId, bytes], GrantRecord]
 
 
-class Holding:
+class Allocation:
     """Ownership (`space`) and use (`pool`) of one network. Call `refresh` before reading either."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Holding:
         self._extra: dict[tuple[HostId, bytes], GrantRecord] = {}
         self._seen: tuple[_GrantMap, HostId | None] | None = None
         self._restored = (list(used), list(cooling), now)
-        self.space = Space(self.count, ())
+        self.space = AddressSpace(self.count, ())
         self.sure = self.space
         """The same without what others granted to this host and its own log does not tell of yet."""
         self.pool = Pool(self.count)

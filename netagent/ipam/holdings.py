@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import trio
 
-from netagent.errors import NoError, RefusedError
-from netagent.ipam.holding import Holding
+from netagent.errors import NotFoundError, RefusedError
+from netagent.ipam.holding import Allocation
 from netagent.ipam.space import inherit
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord
@@ -23,8 +23,8 @@ from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
 
-class Holdings:
-    """One `Holding` for each network that somebody asked for.
+class Allocations:
+    """One `Allocation` for each network that somebody asked for.
 
     `view` gives the current view; `rows` are the journal's endpoints at start: their addresses are in use.
     """
@@ -42,7 +42,7 @@ class Holdings:
         self._journal = journal
         self._publisher = publisher
         self._clock = clock
-        self._known: dict[NetworkId, Holding] = {}
+        self._known: dict[NetworkId, Allocation] = {}
         self._confirming = trio.Lock()
         self._used: dict[NetworkId, list[int]] = {}
         for row in rows:
@@ -53,8 +53,8 @@ class Holdings:
         for network_id, offset in journal.load_cooling():
             self._cooling.setdefault(network_id, []).append(offset)
 
-    def __getitem__(self, network_id: NetworkId) -> Holding:
-        """As of now. NoError for an unknown network."""
+    def __getitem__(self, network_id: NetworkId) -> Allocation:
+        """As of now. NotFoundError for an unknown network."""
         view = self._view()
         network = view.networks.get(network_id)
         if network is None:
@@ -62,7 +62,7 @@ class Holdings:
         holding = self._known.get(network_id)
         if holding is None:
             used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
-            holding = Holding(view.local, network, used=used, cooling=cooling, now=self._clock())
+            holding = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
             self._known[network_id] = holding
         holding.refresh(view)
         for offset in holding.pool.warm(self._clock()):
@@ -89,7 +89,7 @@ class Holdings:
     async def confirm(self, network_id: NetworkId) -> None:
         """Repeat in our own log what others granted to us, but not what a host gave that is about to be forgotten:
         somebody is taking over all that it owns. Nothing of it is used before. Costs nothing when that is done.
-        Raises DiskFullError, JournalError, NoError."""
+        Raises DiskFullError, JournalError, NotFoundError."""
         if self._confirmable(self[network_id]):
             async with self._confirming:
                 holding = self[network_id]
@@ -99,7 +99,7 @@ class Holdings:
                 for grant in grants:
                     holding.add(self._view().local, grant)
 
-    def _confirmable(self, holding: Holding) -> list[GrantRecord]:
+    def _confirmable(self, holding: Allocation) -> list[GrantRecord]:
         unconfirmed = holding.unconfirmed.items()
         return [grant for grant, givers in unconfirmed if not all(map(self.is_gone, givers))]
 
@@ -124,7 +124,7 @@ class Holdings:
 
     # -- what goes ---------------------------------------------------------------------------------------------
 
-    async def give(self, holding: Holding, grants: Sequence[GrantRecord]) -> None:
+    async def give(self, holding: Allocation, grants: Sequence[GrantRecord]) -> None:
         """Not ours from this moment, and published before this returns. If it can't be written, ours again."""
         local = self._view().local
         for grant in grants:
@@ -138,7 +138,7 @@ class Holdings:
 
     # -- what others have --------------------------------------------------------------------------------------
 
-    def is_foreign(self, holding: Holding, offset: int) -> bool:
+    def is_foreign(self, holding: Allocation, offset: int) -> bool:
         """Another host's endpoint, or another host itself, has it: after a cut that outlasted a forgetting, one may
         live in space that is ours by now."""
         local = self._view().local
@@ -147,11 +147,11 @@ class Holdings:
             local,
         }
 
-    def claimants(self, holding: Holding, offset: int) -> frozenset[HostId]:
+    def claimants(self, holding: Allocation, offset: int) -> frozenset[HostId]:
         """Hosts whose endpoints have this address."""
         return self._view().claimants(holding.network_id, address_at(holding, offset))
 
-    def host_at(self, holding: Holding, offset: int) -> HostId | None:
+    def host_at(self, holding: Allocation, offset: int) -> HostId | None:
         """Who has this address itself, as hosts have in a network made with `--host-access`; another than this one
         first."""
         view = self._view()
@@ -170,17 +170,17 @@ class Holdings:
         return short_id(host_id) if host is None else host.unique_name
 
 
-def address_at(holding: Holding, offset: int) -> str:
+def address_at(holding: Allocation, offset: int) -> str:
     """The first address of an offset, for people and for the view's index."""
     return addresses_of(holding.subnets, offset)[0]
 
 
-def unknown(network_id: NetworkId) -> NoError:
+def unknown(network_id: NetworkId) -> NotFoundError:
     """There is no such network, or no more."""
-    return NoError(f"there is no network {short_id(network_id)}", thing=network_id)
+    return NotFoundError(f"there is no network {short_id(network_id)}", thing=network_id)
 
 
-def in_use(holding: Holding, offset: int, why: str) -> RefusedError:
+def in_use(holding: Allocation, offset: int, why: str) -> RefusedError:
     """Somebody has this address."""
     address = address_at(holding, offset)
     return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)

@@ -16,7 +16,7 @@ import msgpack
 from netagent.errors import InputError
 from netagent.model.ids import NetworkId
 from netagent.model.records import GrantRecord
-from netagent.registry.fields import Fields, RecordError, pack_id
+from netagent.registry.fields import RecordError, RecordFields, pack_id
 from netagent.registry.schema import decode_untrusted, encode
 
 KIND: Final = "space"
@@ -44,7 +44,7 @@ class SpaceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class NoSpace:
     """The peer has nothing to spare: `available` of its `usable` offsets are free."""
 
     available: int
@@ -65,7 +65,7 @@ def encode_granted(grant: GrantRecord) -> bytes:
 def parse_request_untrusted(payload: bytes) -> SpaceRequest:
     """A peer's question. Raises RequestError."""
     items = _unpack(payload)
-    fields = Fields(items)
+    fields = RecordFields(items)
     try:
         fields.word("kind", (KIND,))
         network_id = NetworkId(fields.identifier("network_id"))
@@ -79,12 +79,12 @@ def parse_request_untrusted(payload: bytes) -> SpaceRequest:
         raise RequestError(error.message) from None
 
 
-def parse_answer_untrusted(payload: bytes) -> GrantRecord | Nothing:
+def parse_answer_untrusted(payload: bytes) -> GrantRecord | NoSpace:
     """A peer's answer. Raises RequestError."""
-    fields = Fields(_unpack(payload))
+    fields = RecordFields(_unpack(payload))
     try:
         if fields.word("answer", ("granted", "none")) == "none":
-            return Nothing(fields.integer("available", 0, 2**32 - 1), fields.integer("usable", 0, 2**32 - 1))
+            return NoSpace(fields.integer("available", 0, 2**32 - 1), fields.integer("usable", 0, 2**32 - 1))
         record = decode_untrusted(fields.blob("grant"))
     except RecordError as error:
         raise RequestError(error.message) from None

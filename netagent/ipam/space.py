@@ -41,7 +41,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class AddressSpace:
     """Ownership of all offsets of a network, as of one set of grants. Make it with `space_of`."""
 
     count: int
@@ -88,7 +88,9 @@ def usable_count(held: Range, count: int) -> int:
     return max(0, last - first + 1)
 
 
-def space_of(creator: HostId | None, count: int, grants: Iterable[tuple[HostId, GrantRecord]]) -> Space:
+def space_of(
+    creator: HostId | None, count: int, grants: Iterable[tuple[HostId, GrantRecord]]
+) -> AddressSpace:
     """Ownership from grants and their writers. Grants outside the space are cut to it. Two grants of one offset at
     one hop are a lie; the smaller writer is then believed by everybody alike. O(n log n)."""
     claims = [
@@ -110,7 +112,7 @@ def space_of(creator: HostId | None, count: int, grants: Iterable[tuple[HostId, 
         if open_claims:
             hop, _, _, _, owner = open_claims[0]
             _append(pieces, Range(cut, following - 1, -hop), owner)
-    return Space(count, tuple(pieces))
+    return AddressSpace(count, tuple(pieces))
 
 
 def _append(pieces: list[tuple[Range, HostId]], piece: Range, owner: HostId) -> None:
@@ -173,7 +175,7 @@ def grant_one(network_id: NetworkId, to: HostId, owned: Sequence[Range], offset:
 
 
 def inherit(
-    network_id: NetworkId, space: Space, heir: HostId, gone: Collection[HostId]
+    network_id: NetworkId, space: AddressSpace, successor: HostId, gone: Collection[HostId]
 ) -> tuple[GrantRecord, ...]:
     """The grants by which the heir takes what the hosts in `gone` owned. Its own ranges beside them go along, so that
     space which comes and goes does not crumble.
@@ -182,7 +184,7 @@ def inherit(
     """
     runs: list[list[tuple[Range, HostId]]] = []
     for held, owner in space.ranges:
-        if owner != heir and owner not in gone:
+        if owner != successor and owner not in gone:
             continue
         if runs and runs[-1][-1][0].last + 1 == held.first:
             runs[-1].append((held, owner))
@@ -193,7 +195,7 @@ def inherit(
             network_id,
             run[0][0].first,
             run[-1][0].last,
-            heir,
+            successor,
             min(max(held.hop for held, _ in run), MOST_HOPS) + 1,
         )
         for run in runs

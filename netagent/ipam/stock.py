@@ -8,11 +8,11 @@ from contextlib import suppress
 import trio
 
 from netagent.beat import beat_within
-from netagent.errors import NetagentError, NoError
-from netagent.ipam.asking import Asking
-from netagent.ipam.giving import Giving
+from netagent.errors import NetagentError, NotFoundError
+from netagent.ipam.asking import SpaceRequests
+from netagent.ipam.giving import Grants
 from netagent.model.ids import HostId
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import AgentState, RegistryView
 
 TOP_UP_S = 5.0
@@ -20,7 +20,7 @@ HAND_ON_TRIES = 4
 """Each lasts until all live hosts have heard of it."""
 
 
-async def keep_stocked(live: Live, asking: Asking) -> None:
+async def keep_stocked(live: StateStore, asking: SpaceRequests) -> None:
     """Own some of every network's space, and more before it is used up. Until cancelled."""
     while True:
         for network_id in live.view.networks:
@@ -29,7 +29,7 @@ async def keep_stocked(live: Live, asking: Asking) -> None:
         await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
 
 
-async def hand_on(live: Live, giving: Giving, wait_heard: Callable[[], Awaitable[object]]) -> None:
+async def hand_on(live: StateStore, giving: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
     """Give all of it to one of the live hosts, if there are any: best to one that stays.
 
     Two hosts that leave at once may choose each other before either has heard that the other goes. So once all have
@@ -44,14 +44,14 @@ async def hand_on(live: Live, giving: Giving, wait_heard: Callable[[], Awaitable
         await wait_heard()
 
 
-async def _hand_on_once(live: Live, giving: Giving, *, may_go: bool) -> bool:
+async def _hand_on_once(live: StateStore, giving: Grants, *, may_go: bool) -> bool:
     given = []
     for network_id in live.view.networks:
         # Chosen anew for each: the one before took a write to disk, and its heir may go by now.
-        heir = _heir(live.view, may_go=may_go)
-        if heir is not None:
-            with suppress(NoError):  # removed in between
-                given.append(await giving.surrender(network_id, heir))
+        successor = _heir(live.view, may_go=may_go)
+        if successor is not None:
+            with suppress(NotFoundError):  # removed in between
+                given.append(await giving.surrender(network_id, successor))
     return any(given)
 
 

@@ -10,8 +10,8 @@ import trio
 
 from netagent.membership import question
 from netagent.model.ids import EndpointId, HostId
-from netagent.probes.liveness import Word
-from netagent.registry.live import Live
+from netagent.probes.liveness import LivenessReport
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 
 FOLLOW_S = 2.0
@@ -27,13 +27,13 @@ class Follows(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answering:
+class RpcHandlers:
     """Answers one question at a time, any number beside each other."""
 
-    live: Live
+    live: StateStore
     projection: Follows
     space: Callable[[HostId, bytes], Awaitable[bytes]]
-    testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[Word, ...]]]
+    testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[LivenessReport, ...]]]
     find_drops: Callable[[question.Drops], Awaitable[tuple[str, ...]]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
@@ -50,7 +50,7 @@ class Answering:
             case _:
                 return await self.space(peer, payload)
 
-    async def _withdrawn(self, asked: question.Withdrawn) -> bytes:
+    async def _withdrawn(self, asked: question.IsWithdrawn) -> bytes:
         """True as soon as this host's resolver has left the thing out; False when that takes too long."""
         with trio.move_on_after(FOLLOW_S) as scope:
             revision = self.live.revision
@@ -60,7 +60,7 @@ class Answering:
         return question.encode_answer(question.WITHDRAWN, answer=not scope.cancelled_caught)
 
 
-def is_withdrawn(view: RegistryView, asked: question.Withdrawn) -> bool:
+def is_withdrawn(view: RegistryView, asked: question.IsWithdrawn) -> bool:
     """True when no name of this view leads to the thing."""
     if not asked.endpoint_id:
         return view.is_host_hidden(HostId(asked.host_id))

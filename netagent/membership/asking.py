@@ -10,7 +10,7 @@ import trio
 
 from netagent.log import Limited
 from netagent.model.ids import HostId
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.types import RequestReceived, ResponseReceived
 
@@ -24,7 +24,7 @@ MAX_OPEN_OF_PEER = 32
 logger = logging.getLogger("netagent.membership.asking")
 
 
-class Asking:
+class RpcClient:
     """Turns request and response events into awaitable calls."""
 
     def __init__(self, node: GossipNode, flush: Callable[[], object]) -> None:
@@ -39,7 +39,7 @@ class Asking:
         """The peer's answer; None when it gives none in time, or when too many questions of ours wait for answers."""
         try:
             request_id = self._node.request(peer, payload, trio.current_time(), within_s)
-        except UsageError as error:
+        except GossipUsageError as error:
             self._limited.warning("ask", f"a question was not asked: {error}")
             return None
         done, box = self._waiting[request_id] = (trio.Event(), [])

@@ -15,11 +15,11 @@ import trio
 
 from netagent.model.ids import HostId
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netgossip.types import Member, MemberState, NodeId, Scope
 
 
-class Forgets(Protocol):
+class CleanupNode(Protocol):
     """The part of GossipNode that is used here."""
 
     def member(self, node_id: NodeId) -> Member | None:
@@ -38,10 +38,12 @@ class Forgets(Protocol):
         """Let them come back."""
 
 
-class Burial:
+class Cleanup:
     """Follows the view."""
 
-    def __init__(self, live: Live, node: Forgets, journal: Journal, flush: Callable[[], object]) -> None:
+    def __init__(
+        self, live: StateStore, node: CleanupNode, journal: Journal, flush: Callable[[], object]
+    ) -> None:
         self._live = live
         self._flush = flush
         self._node = node

@@ -29,37 +29,37 @@ from netagent.datapath.uplink import Underlay
 from netagent.errors import NetagentError
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.stock import keep_stocked
-from netagent.membership.answering import Answering
-from netagent.membership.burial import Burial
-from netagent.membership.departure import Departure
-from netagent.membership.following import Following
+from netagent.membership.answering import RpcHandlers
+from netagent.membership.burial import Cleanup
+from netagent.membership.departure import Leave
+from netagent.membership.following import Controllers
 from netagent.membership.gossip import Gossip, open_ports
-from netagent.membership.kernel import Kernel
-from netagent.membership.own_host import OwnHost, host_record
-from netagent.membership.probing import Probing
+from netagent.membership.kernel import HostKernel
+from netagent.membership.own_host import HostRecordKeeper, host_record
+from netagent.membership.probing import ProbeResults
 from netagent.membership.question import Drops
-from netagent.membership.recollection import Recollection, recall
-from netagent.membership.retreat import Retreat
+from netagent.membership.recollection import RestoredState, recall
+from netagent.membership.retreat import Withdrawal
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.guarding import limits_of
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import Stage
 from netagent.registry.view import AgentState, RegistryView
 from netagent.state_dir import ClusterKeys, StateDir
 from netagent.usecases.endpoints import Endpoints
-from netagent.usecases.forgetting import Forgetting
+from netagent.usecases.forgetting import Eviction
 from netagent.usecases.host_access import HostAccess
 from netagent.usecases.interfaces import Interfaces
-from netagent.usecases.janitor import Janitor
-from netagent.usecases.network_plan import Surroundings
+from netagent.usecases.janitor import GarbageCollector
+from netagent.usecases.network_plan import NetworkConstraints
 from netagent.usecases.networks import Networks
 from netagent.usecases.own_records import OwnRecords
-from netagent.usecases.silence import Silence
+from netagent.usecases.silence import Downtime
 from netagent.usecases.steps import EndpointParts
 from netagent.usecases.targets import RuntimeTargets
-from netagent.usecases.vigil import Vigil
-from netgossip.driver import Sockets
+from netagent.usecases.vigil import AutoEviction
+from netgossip.driver import NodeSockets
 from netgossip.identity import Identity
 from netgossip.types import Address, Event
 
@@ -81,14 +81,14 @@ class Cluster:
         state: StateDir,
         underlay: Underlay,
         runtimes: RuntimeTargets,
-        ways_out: Callable[[], frozenset[str]],
+        egress_interfaces: Callable[[], frozenset[str]],
         find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
         self.keys = keys
         self.underlay = underlay
-        self.ways_out = ways_out
+        self.egress_interfaces = egress_interfaces
         self._find_drops = find_drops
         self._introduced = introduced
         self._local = HostId(identity.node_id)
@@ -96,9 +96,9 @@ class Cluster:
         with ExitStack() as undo:
             self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
             sockets = undo.enter_context(closing(open_ports(config, underlay.address)))
-            self.kernel = undo.enter_context(closing(Kernel(state.run_dir / "firewall")))
+            self.kernel = undo.enter_context(closing(HostKernel(state.run_dir / "firewall")))
             remembered = recall(self.journal, self._local)
-            self.live = Live(
+            self.live = StateStore(
                 remembered.view,
                 {row.endpoint_id: row for row in remembered.rows},
                 {row.endpoint_id: row for row in remembered.fenced},
@@ -113,7 +113,7 @@ class Cluster:
 
     # -- building --------------------------------------------------------------------------------------------
 
-    def _build_exchange(self, identity: Identity, sockets: Sockets, remembered: Recollection) -> None:
+    def _build_exchange(self, identity: Identity, sockets: NodeSockets, remembered: RestoredState) -> None:
         """With other hosts: what is said and heard, and who has which addresses."""
         self.gossip = Gossip(
             self.config,
@@ -138,7 +138,7 @@ class Cluster:
     def _build_host(self, state: StateDir) -> None:
         """What this host finds out, and what its kernel and names follow from."""
         ask = self.gossip.asking.ask
-        self.probing = Probing(
+        self.probing = ProbeResults(
             self.live,
             self.kernel.offload,
             self._cluster_id,
@@ -146,7 +146,7 @@ class Cluster:
             doubt=self.gossip.probe_soon,
             notes=state.run_dir / "unreached.json",
         )
-        self.following = Following(
+        self.following = Controllers(
             self.live,
             self.kernel,
             self.keys,
@@ -154,11 +154,11 @@ class Cluster:
             vxlan_port=self.config.vxlan_port,
             agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,
-            ways_out=self.ways_out,
+            egress_interfaces=self.egress_interfaces,
             probe=self.probing.follow,
         )
-        self._retreat = Retreat(self.live, self.following.projection, ask)
-        self._answering = Answering(
+        self._retreat = Withdrawal(self.live, self.following.projection, ask)
+        self._answering = RpcHandlers(
             live=self.live,
             projection=self.following.projection,
             space=self.allocator.giving.answer_request,
@@ -184,7 +184,7 @@ class Cluster:
             boot_id=boot,
         )
         self.endpoints = Endpoints(parts)
-        self._janitor = Janitor(parts, self.endpoints)
+        self._janitor = GarbageCollector(parts, self.endpoints)
         steps = self.endpoints.steps
         self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
         self.networks = Networks(
@@ -207,18 +207,18 @@ class Cluster:
     def _build_records(self, identity: Identity, boot: str) -> None:
         """What is said of hosts: of this one, and of those that are gone."""
         gossip = self.gossip
-        silence = Silence(self.journal.load_silences())
-        self.forgetting = Forgetting(
+        silence = Downtime(self.journal.load_silences())
+        self.forgetting = Eviction(
             self.live, gossip.publisher, gossip.node, self.allocator, silence, gossip.flush
         )
-        self._vigil = Vigil(
+        self._vigil = AutoEviction(
             live=self.live,
             journal=self.journal,
             forgetting=self.forgetting,
             silence=silence,
             forget_after_s=lambda: self.config.forget_after_s,
         )
-        self._burial = Burial(self.live, gossip.node, self.journal, gossip.flush)
+        self._burial = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
         self._own_records = OwnRecords(
             live=self.live,
             publisher=gossip.publisher,
@@ -226,7 +226,7 @@ class Cluster:
             undecided=lambda: self.networks.in_work,
             pursued=lambda: self.forgetting.in_work,
         )
-        self._own_host = OwnHost(
+        self._own_host = HostRecordKeeper(
             live=self.live,
             publisher=gossip.publisher,
             base=host_record(
@@ -240,7 +240,7 @@ class Cluster:
             routes=self.kernel.routes,
             is_away=self._was_away(boot),
         )
-        self.departure = Departure(
+        self.departure = Leave(
             live=self.live,
             journal=self.journal,
             gossip=gossip,
@@ -319,8 +319,8 @@ class Cluster:
     async def _answer(self, peer: HostId, payload: bytes) -> bytes:
         return await self._answering.answer(peer, payload)
 
-    def _surroundings(self, view: RegistryView) -> Surroundings:
-        return Surroundings(
+    def _surroundings(self, view: RegistryView) -> NetworkConstraints:
+        return NetworkConstraints(
             cluster_id=self._cluster_id,
             pools=self.config.address_pools,
             networks=tuple(network.record for network in view.networks.values()),

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.stock import hand_on
-from netagent.membership.following import Following
+from netagent.membership.following import Controllers
 from netagent.membership.gossip import Gossip
-from netagent.membership.own_host import OwnHost
-from netagent.membership.retreat import Retreat
+from netagent.membership.own_host import HostRecordKeeper
+from netagent.membership.retreat import Withdrawal
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import Stage
 from netagent.usecases.drain import DRAIN_S, REMEMBERED_S, drain
 from netagent.usecases.endpoints import Endpoints
@@ -23,18 +23,18 @@ from netagent.usecases.host_access import HostAccess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
+class Leave:
     """Of a host whose rooms are running."""
 
-    live: Live
+    live: StateStore
     journal: Journal
     gossip: Gossip
-    following: Following
+    following: Controllers
     allocator: Allocator
     endpoints: Endpoints
     host_access: HostAccess
-    own_host: OwnHost
-    retreat: Retreat
+    own_host: HostRecordKeeper
+    retreat: Withdrawal
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""

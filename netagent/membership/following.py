@@ -14,65 +14,67 @@ from immutables import Map
 
 from netagent import __version__
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
-from netagent.datapath.state import Wanted
+from netagent.datapath.state import DesiredChange
 from netagent.datapath.uplink import Underlay
 from netagent.firewall.inputs import FirewallInput
-from netagent.membership.kernel import Kernel
+from netagent.membership.kernel import HostKernel
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.supervisor import Supervisor
-from netagent.names.zone import ZoneMaker
+from netagent.names.zone import ZoneBuilder
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.projection.announcing import Announcer
-from netagent.projection.desired import DesiredMaker
-from netagent.projection.guarding import Kept, firewall_input
+from netagent.projection.desired import DesiredStateBuilder
+from netagent.projection.guarding import InputCache, firewall_input
 from netagent.projection.intent import networks_here, networks_taken_part
-from netagent.projection.loop import Projection, Steps
-from netagent.projection.resolvers import Resolvers
-from netagent.registry.live import Live, Moment
+from netagent.projection.loop import Projection, ProjectionSteps
+from netagent.projection.resolvers import ResolverSockets
+from netagent.registry.live import Snapshot, StateStore
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 from netagent.state_dir import ClusterKeys
-from netagent.usecases.endpoint_rules import gives_way_out, sandbox_of, sandboxes
+from netagent.usecases.endpoint_rules import has_default_route, sandbox_of, sandboxes
 
 FORWARDING_FILE = "forwarding.json"
 
 
-class Following:
+class Controllers:
     """Kernel and resolver follow what is known."""
 
     def __init__(
         self,
-        live: Live,
-        kernel: Kernel,
+        live: StateStore,
+        kernel: HostKernel,
         keys: ClusterKeys,
         *,
         run_dir: Path,
         vxlan_port: int,
         agent_ports: tuple[int, int],
         underlay: Callable[[], Underlay],
-        ways_out: Callable[[], frozenset[str]],
-        probe: Callable[[Moment], None],
+        egress_interfaces: Callable[[], frozenset[str]],
+        probe: Callable[[Snapshot], None],
     ) -> None:
         self._live = live
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
         self._underlay = underlay
-        self._maker = DesiredMaker(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
-        self._zones = ZoneMaker(keys.domain)
-        self._sandboxes = SandboxMaker()
-        self._kept = Kept()
+        self._maker = DesiredStateBuilder(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
+        self._zones = ZoneBuilder(keys.domain)
+        self._sandboxes = SandboxBuilder()
+        self._kept = InputCache()
         self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
         self.supervisor = Supervisor(run_dir, release=__version__)
-        self.resolvers = Resolvers(self.supervisor)
-        self.forwarding = Forwarding(SETTINGS, run_dir / FORWARDING_FILE, ways_out, self._tell_firewall)
+        self.resolvers = ResolverSockets(self.supervisor)
+        self.forwarding = Forwarding(
+            SETTINGS, run_dir / FORWARDING_FILE, egress_interfaces, self._tell_firewall
+        )
         self.projection = Projection(
             live,
             kernel.reconciler,
             kernel.guard,
             self.forwarding,
-            Steps(
+            ProjectionSteps(
                 desired=self._desired,
                 guarded=self._guarded,
                 routed=self._routed,
@@ -98,10 +100,10 @@ class Following:
         """What the firewall should follow from at this moment."""
         return self._guarded(self._live.now)
 
-    def _desired(self, known: Moment) -> Pieces[Wanted]:
+    def _desired(self, known: Snapshot) -> Pieces[DesiredChange]:
         return self._maker.make(known, self._underlay())
 
-    def _guarded(self, known: Moment) -> FirewallInput:
+    def _guarded(self, known: Snapshot) -> FirewallInput:
         if self._listed[0] is not known.rows:
             self._listed = known.rows, known.rows.listed()
         internal = _internal(known.view)
@@ -115,12 +117,12 @@ class Following:
             leading_out=[
                 row.endpoint_id
                 for row in known.rows.publishing()
-                if gives_way_out(row, known.rows.mates_of(row), internal)
+                if has_default_route(row, known.rows.mates_of(row), internal)
             ],
             kept=self._kept,
         )
 
-    def _routed(self, known: Moment) -> list[str]:
+    def _routed(self, known: Snapshot) -> list[str]:
         networks = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
         closed = _internal(known.view)
         return [bridge_name(one.record.vni) for one in networks if one.network_id not in closed]
@@ -129,14 +131,14 @@ class Following:
         self._live.note_change()
         return await self.projection.wait_guarded(self._live.revision)
 
-    async def _publish_names(self, known: Moment) -> None:
+    async def _publish_names(self, known: Snapshot) -> None:
         made = await piece_by_piece(
             self._zones.making(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
         )
         await self.resolvers.publish(made.table, made.touched)
 
 
-class SandboxMaker:
+class SandboxBuilder:
     """The sandboxes that follow from this host's endpoints, made anew where these have changed."""
 
     def __init__(self) -> None:

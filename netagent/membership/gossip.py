@@ -17,22 +17,22 @@ import trio
 from netagent.beat import beat_within
 from netagent.config import Config
 from netagent.errors import FailedError
-from netagent.membership.asking import Asking
-from netagent.membership.inbox import Inbox
-from netagent.membership.intake import Intake
+from netagent.membership.asking import RpcClient
+from netagent.membership.inbox import EventQueue
+from netagent.membership.intake import EventIntake
 from netagent.membership.participation import Participation
-from netagent.membership.recollection import Recollection
+from netagent.membership.recollection import RestoredState
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
 from netagent.pieces import turn
 from netagent.registry.journal import DiskFullError, Journal, JournalError
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.publish import Publisher
 from netagent.state_dir import ClusterKeys
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, Sockets, open_sockets
+from netgossip.driver import Driver, NodeSockets, open_sockets
 from netgossip.entry import Credentials, Invitations
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.identity import Identity
 from netgossip.node import GossipNode
 from netgossip.seal import Keyring
@@ -60,11 +60,11 @@ class Gossip:
         keys: ClusterKeys,
         *,
         identity: Identity,
-        sockets: Sockets,
+        sockets: NodeSockets,
         host: str,
         journal: Journal,
-        remembered: Recollection,
-        live: Live,
+        remembered: RestoredState,
+        live: StateStore,
         note: Callable[[tuple[Event, ...]], None],
         answer: Callable[[HostId, bytes], Awaitable[bytes]],
     ) -> None:
@@ -109,8 +109,8 @@ class Gossip:
             forget=self._forget_replicas,
             release=self.remote_networks.release,
         )
-        self.asking = Asking(self.node, self.flush)
-        self.inbox = Inbox(
+        self.asking = RpcClient(self.node, self.flush)
+        self.event_queue = EventQueue(
             live=live,
             journal=journal,
             participation=self.participation,
@@ -122,9 +122,9 @@ class Gossip:
             is_for_answers=self.remote_networks.holds,
             clock=trio.current_time,
         )
-        self._intake = Intake(self.inbox)
+        self._intake = EventIntake(self.event_queue)
 
-    def _node(self, keys: ClusterKeys, journal: Journal, remembered: Recollection) -> GossipNode:
+    def _node(self, keys: ClusterKeys, journal: Journal, remembered: RestoredState) -> GossipNode:
         """As it was when the journal was written last, and above all that it said then."""
         return GossipNode(
             config=_PROFILES[self._config.timing](),
@@ -160,7 +160,7 @@ class Gossip:
     async def _look_at_words(self) -> None:
         while True:
             await trio.sleep_until(beat_within(trio.current_time(), LOOK_S))
-            self.inbox.look_at_words()
+            self.event_queue.look_at_words()
 
     async def _collect_tombstones(self) -> None:
         # Not all hosts at the same time, nor soon after the start, when we may hear of a past that we lost.
@@ -177,7 +177,7 @@ class Gossip:
         self.node.set_seeds(seeds, trio.current_time())
         self.flush()
 
-    def move(self, host: str, sockets: Sockets | None) -> None:
+    def move(self, host: str, sockets: NodeSockets | None) -> None:
         """Be reached at another address, by these sockets if they are other ones than before."""
         if sockets is not None:
             self._driver.rebind(sockets)
@@ -192,7 +192,7 @@ class Gossip:
 
     async def wait_synced(self) -> None:
         """Until a peer has told us all that it knows of what concerns everybody."""
-        while not self.inbox.synced:
+        while not self.event_queue.synced:
             await trio.sleep(0.02)
 
     async def wait_heard(self) -> frozenset[str]:
@@ -248,11 +248,11 @@ class Gossip:
             logger.warning("cannot write down the raised log of scope %s: %s", event.scope.hex()[:8], error)
 
 
-def open_ports(config: Config, host: str) -> Sockets:
+def open_ports(config: Config, host: str) -> NodeSockets:
     """The gossip's, on the configured address or else on `host`. FailedError when somebody has them."""
     try:
         return open_sockets(config.bind or host, config.gossip_port, config.record_port)
-    except UsageError as error:
+    except GossipUsageError as error:
         raise FailedError(
             str(error),
             code="port-in-use",

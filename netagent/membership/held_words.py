@@ -36,7 +36,7 @@ _Place = tuple[HostId, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class HeldWord:
+class HeldEviction:
     """`host` is said to be gone for good by `writer`; it counts from `due_at` on."""
 
     writer: HostId
@@ -45,7 +45,7 @@ class HeldWord:
     entry: Entry
 
 
-class HeldWords:
+class HeldEvictions:
     """Those that wait, and since when who has been in touch. `now` is the monotonic clock's."""
 
     def __init__(self, local: HostId) -> None:
@@ -53,10 +53,10 @@ class HeldWords:
         self._live_since: dict[HostId, float] = {}
         self._gone_since: dict[HostId, float] = {}
         """Of those that were live; they stay in `_live_since` until it is certain."""
-        self._held: dict[_Place, HeldWord] = {}
+        self._held: dict[_Place, HeldEviction] = {}
 
     @property
-    def waiting(self) -> tuple[HeldWord, ...]:
+    def waiting(self) -> tuple[HeldEviction, ...]:
         """Those that do not count yet."""
         return tuple(self._held.values())
 
@@ -107,7 +107,7 @@ class HeldWords:
         calm_since = now - CALM_S
         if any(self._live_since.get(one, now) > calm_since for one in (writer, host)):
             return False
-        self._held[writer, entry.key] = HeldWord(writer, host, now + HOLD_S, entry)
+        self._held[writer, entry.key] = HeldEviction(writer, host, now + HOLD_S, entry)
         return True
 
     def take_due(self, forgotten: Iterable[HostId], now: float) -> list[EntriesChanged]:

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from netagent.log import Limited
-from netagent.membership.asking import Asking
-from netagent.membership.held_words import HeldWords
+from netagent.membership.asking import RpcClient
+from netagent.membership.held_words import HeldEvictions
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 from netagent.registry.vouch import without_false_hosts
 from netgossip.types import (
@@ -33,7 +33,7 @@ from netgossip.types import (
     EntriesChanged,
     Entry,
     Event,
-    IdentityClash,
+    IdentityConflict,
     IdentityContested,
     Log,
     Member,
@@ -46,7 +46,7 @@ from netgossip.types import (
     ResponseReceived,
     Scope,
     ScopeSynced,
-    StrangerHeard,
+    UnknownSourceHeard,
     Version,
 )
 
@@ -65,7 +65,7 @@ logger = logging.getLogger("netagent.gossip")
 
 
 @dataclass(slots=True)
-class Heard:
+class HeardOutside:
     """What was heard from outside the cluster, for `status`."""
 
     strangers: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -98,17 +98,17 @@ class _Left:
     scope: Scope
 
 
-class Inbox:
+class EventQueue:
     """One for each run of the cluster. `on_taken` hears of all events once the view has them; `is_held` tells whether
     the gossip still holds an owner's log of a scope."""
 
     def __init__(
         self,
         *,
-        live: Live,
+        live: StateStore,
         journal: Journal,
         participation: Participation,
-        asking: Asking,
+        asking: RpcClient,
         on_request: Callable[[RequestReceived], None],
         on_raised: Callable[[OwnLogRaised], None],
         on_taken: Callable[[tuple[Event, ...]], None],
@@ -131,8 +131,8 @@ class Inbox:
         self._begun = 0
         """Entries of the oldest that are in the view already."""
         self._limited = Limited(logger)
-        self.heard = Heard()
-        self.words = HeldWords(live.view.local)
+        self.heard = HeardOutside()
+        self.words = HeldEvictions(live.view.local)
         self.synced = False
         """Whether scope 0 is known to be complete."""
 
@@ -349,13 +349,13 @@ class Inbox:
                     event.scope.hex()[:8],
                 )
                 self._on_raised(event)
-            case StrangerHeard(source=source, reason=reason):
+            case UnknownSourceHeard(source=source, reason=reason):
                 self.heard.strangers.pop(source[0], None)
                 if len(self.heard.strangers) >= MAX_STRANGERS:
                     self.heard.strangers.pop(next(iter(self.heard.strangers)))
                 self.heard.strangers[source[0]] = reason, self._clock()
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
-            case IdentityClash(address=address):
+            case IdentityConflict(address=address):
                 self.heard.clash = address[0]
                 self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
             case IdentityContested(node_id=node_id, held=held, other=other):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import trio
 
-from netagent.membership.inbox import Inbox
+from netagent.membership.inbox import EventQueue
 from netagent.pieces import turn
 from netgossip.types import Event, Scope
 
 
-class Intake:
+class EventIntake:
     """For the gossip's driver, one for each inbox."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, event_queue: EventQueue) -> None:
+        self._inbox = event_queue
         self._came = trio.Event()
 
     def handle(self, events: tuple[Event, ...]) -> None:

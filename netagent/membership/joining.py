@@ -1,7 +1,7 @@
 """Getting in: all known members are asked at once to redeem a token, and the first that lets this host in counts.
 
 Hosts of a cluster are reached by one family of addresses, so only those members are asked that could reach this host
-(`Standpoint`). What follows from being let in is the agent's to do.
+(`LocalAddresses`). What follows from being let in is the agent's to do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from netagent.datapath.uplink import Standpoint, Underlay, is_fixed, version_of
+from netagent.datapath.uplink import LocalAddresses, Underlay, is_fixed, version_of
 from netagent.errors import FailedError, RefusedError
 from netagent.membership.seed import UnknownHostError, look_up
 from netgossip.entry import Credentials
@@ -54,16 +54,16 @@ async def be_admitted(
     *,
     identity: Identity,
     name: str,
-    standpoint: Callable[[], Standpoint],
+    local_addresses: Callable[[], LocalAddresses],
 ) -> Admission:
-    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `standpoint` is asked again and again:
+    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `local_addresses` is asked again and again:
     a host's addresses may change while a member does not answer.
 
     Raises RefusedError `underlay-family`, asking nobody; `not-admitted` when one refused; FailedError
     `member-unreachable`. What they said is in the error, each reason once.
     """
-    if members and not any(standpoint().towards(host) for host, _ in members):
-        raise _of_other_family(token, [host for host, _ in members], standpoint())
+    if members and not any(local_addresses().towards(host) for host, _ in members):
+        raise _of_other_family(token, [host for host, _ in members], local_addresses())
     admitted: list[Admission] = []
     errors: dict[Address, EntryError] = {}
     places = trio.CapacityLimiter(MEMBERS_AT_ONCE)
@@ -72,7 +72,7 @@ async def be_admitted(
 
         async def ask(address: Address) -> None:
             async with places:
-                underlay = standpoint().towards(address[0])
+                underlay = local_addresses().towards(address[0])
                 if underlay is None:
                     return
                 try:
@@ -85,7 +85,7 @@ async def be_admitted(
                         nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
                     return
                 admitted.append(
-                    Admission(credentials, address[0], standpoint().towards(address[0]) or underlay)
+                    Admission(credentials, address[0], local_addresses().towards(address[0]) or underlay)
                 )
                 nursery.cancel_scope.cancel()
 
@@ -115,7 +115,7 @@ def _not_admitted(
     return FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
 
 
-def _of_other_family(token: Token, members: Sequence[str], own: Standpoint) -> RefusedError:
+def _of_other_family(token: Token, members: Sequence[str], own: LocalAddresses) -> RefusedError:
     ours, theirs = version_of(own.present.address), version_of(members[0])
     way = (
         f"`advertise` an IPv{theirs} address here"

@@ -15,14 +15,14 @@ from netagent.datapath.netlink import Netlink, open_notification_socket, open_so
 from netagent.datapath.offload import OffloadKeeper
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.settings import open_settings
-from netagent.datapath.tagging import Tagger
+from netagent.datapath.tagging import BridgeNfBypass
 from netagent.datapath.underlay import host_routes
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.projection import announcing
 
 
-class Kernel:
+class HostKernel:
     """For the network namespace of the calling thread. It knows no registry: others tell it what there is to be.
 
     `memory`: the file by which the firewall's tables are known again.
@@ -40,10 +40,14 @@ class Kernel:
             """What an earlier agent had found out about paths, as the tables still hold it."""
             self.guard = Guard(tables)
             drift = Drift()
-            self.tagger = Tagger(drift)
+            self.bridge_nf_bypass = BridgeNfBypass(drift)
             settings = undo.enter_context(closing(open_settings()))
             self.reconciler = Reconciler(
-                self._netlink, notifications, drift=drift, tagger=self.tagger, settings=settings
+                self._netlink,
+                notifications,
+                drift=drift,
+                bridge_nf_bypass=self.bridge_nf_bypass,
+                settings=settings,
             )
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
             self.attacher = Attacher(self._netlink, settings=settings)
@@ -57,7 +61,7 @@ class Kernel:
     async def run(self) -> None:
         """Until cancelled; leaves the kernel as it is."""
         async with trio.open_nursery() as nursery:
-            for task in (self.reconciler.run, self.tagger.run, self.guard.run, self.offload.run):
+            for task in (self.reconciler.run, self.bridge_nf_bypass.run, self.guard.run, self.offload.run):
                 nursery.start_soon(task)
 
     async def routes(self) -> tuple[str, ...]:

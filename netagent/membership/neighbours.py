@@ -17,7 +17,7 @@ from netagent.datapath.uplink import addresses_of
 from netagent.membership.seed import UnknownHostError, look_up
 from netagent.model.allowed import underlay_flaw
 from netagent.model.ids import HostId
-from netgossip.discovery import Discovery, Neighbour
+from netgossip.discovery import DiscoveredPeer, Discovery
 from netgossip.types import Address, NodeId
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class HeardSeeds:
         self._since: dict[NodeId, tuple[Address, float]] = {}
         """By neighbour the address, and since when it is dialled."""
 
-    def wanted(self, heard: Iterable[Neighbour], live: Collection[NodeId], now: float) -> list[Address]:
+    def wanted(self, heard: Iterable[DiscoveredPeer], live: Collection[NodeId], now: float) -> list[Address]:
         """Of the neighbours that say to be of our cluster; `live`: who is a live member already."""
         said = {
             one.node_id: one.gossip for one in heard if one.node_id not in live and _can_be_a_host(one.gossip)
@@ -70,7 +70,7 @@ def _can_be_a_host(address: Address) -> bool:
     return not underlay_flaw(address[0]) and address[1] >= FIRST_PORT
 
 
-class Neighbours:
+class PeerDiscovery:
     """Runs beside the agent in all its states."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Neighbours:
         self._heard_seeds = HeardSeeds()
 
     @property
-    def heard(self) -> Mapping[NodeId, Neighbour]:
+    def heard(self) -> Mapping[NodeId, DiscoveredPeer]:
         """Who announces itself on our link."""
         return self._discovery.neighbours
 
@@ -125,9 +125,9 @@ class Neighbours:
         """Addresses of the devices on which mDNS is spoken; none: on that of the advertised address."""
         return tuple(addresses_of(agent.uplinks.uplinks, agent.config.interfaces).values())
 
-    def _me(self, agent: Agent) -> Neighbour:
+    def _me(self, agent: Agent) -> DiscoveredPeer:
         keys = agent.cluster.keys if agent.cluster else None
-        return Neighbour(
+        return DiscoveredPeer(
             node_id=agent.identity.node_id,
             name=agent.config.name,
             cluster=keys.cluster if keys else "",

@@ -14,10 +14,10 @@ from netagent.beat import beat_within
 from netagent.datapath.probe_device import probe_address, probe_mac
 from netagent.datapath.uplink import common_version
 from netagent.errors import NetagentError
-from netagent.membership.participation import Publishes
+from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
@@ -32,11 +32,11 @@ logger = logging.getLogger("netagent.host")
 
 
 @dataclass(slots=True, kw_only=True)
-class OwnHost:
+class HostRecordKeeper:
     """Writes this host's record, and writes it again when what it says is no longer so."""
 
-    live: Live
-    publisher: Publishes
+    live: StateStore
+    publisher: RecordPublisher
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
     is_away: bool = False

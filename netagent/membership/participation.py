@@ -18,11 +18,11 @@ from netagent.beat import beat_within
 from netagent.errors import FailedError, NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.schema import scope_of
 from netagent.registry.statement import Statement
 from netagent.registry.view import AgentState, RegistryView
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.types import CLUSTER_SCOPE, Scope
 
@@ -37,7 +37,7 @@ restored from a backup learns of the networks that there are within a few second
 logger = logging.getLogger("netagent.membership.participation")
 
 
-class Publishes(Protocol):
+class RecordPublisher(Protocol):
     """The part of Publisher that is used here."""
 
     async def put(self, *records: Record) -> None:
@@ -63,8 +63,8 @@ class Participation:
     def __init__(
         self,
         node: GossipNode,
-        publisher: Publishes,
-        live: Live,
+        publisher: RecordPublisher,
+        live: StateStore,
         flush: Callable[[], None],
         *,
         forget: Callable[[Scope], None],
@@ -246,7 +246,9 @@ class Participation:
                 since = self._unknown_since[scope] = unknown_since.get(scope, now)
                 is_over |= now - since >= UNKNOWN_S
             if is_over:
-                with suppress(UsageError):  # entered while it was being written down: the log stays after all
+                with suppress(
+                    GossipUsageError
+                ):  # entered while it was being written down: the log stays after all
                     await self._publisher.drop_own_log(scope)
 
     async def _leave(self, network_id: NetworkId) -> None:

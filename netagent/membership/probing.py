@@ -15,16 +15,16 @@ import trio
 from netagent.datapath.offload import OffloadKeeper
 from netagent.datapath.probe_device import probe_address
 from netagent.membership.retreat import Ask
-from netagent.membership.witnessing import Witnessing
+from netagent.membership.witnessing import LivenessQuorum
 from netagent.model.ids import ClusterId, HostId, vxlan_name
 from netagent.probes.checksum import Checksums
-from netagent.probes.echo import EchoProber, Listeners, Machines
+from netagent.probes.echo import EchoProber, Listeners, ProbeMachines
 from netagent.probes.liveness import Liveness
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus
-from netagent.probes.reach import Reach
+from netagent.probes.reach import ReachableHosts
 from netagent.projection.intent import path_targets, probe_targets
-from netagent.registry.live import Live, Moment
+from netagent.registry.live import Snapshot, StateStore
 
 _MAX_NOTE_BYTES: Final = 1 << 20
 """Of the file of hosts that are not reached: 25,000 of them."""
@@ -32,13 +32,13 @@ _MAX_NOTE_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-class Probing:
+class ProbeResults:
     """The prober, with witnesses for what it does not hear. `doubt`: have the gossip look at a silent host. `notes`:
     the file of hosts that are not reached, which must be gone after a reboot."""
 
     def __init__(
         self,
-        live: Live,
+        live: StateStore,
         offload: OffloadKeeper,
         cluster_id: ClusterId,
         *,
@@ -48,7 +48,7 @@ class Probing:
     ) -> None:
         self._live = live
         self._notes = notes
-        self._reach = Reach(_noted(notes) & frozenset(live.view.hosts))
+        self._reach = ReachableHosts(_noted(notes) & frozenset(live.view.hosts))
         self._turned = trio.Event()
         live.set_view(live.view.with_unreached(self._reach.unreached))
         self._offload = offload
@@ -56,7 +56,7 @@ class Probing:
         paths = Paths(chance)
         paths.adopt(live.limits)
         self.prober = EchoProber(
-            Machines(Liveness(chance), paths, Checksums(chance)),
+            ProbeMachines(Liveness(chance), paths, Checksums(chance)),
             probe_address(cluster_id, live.view.local),
             random.getrandbits(16),
             Listeners(
@@ -66,7 +66,7 @@ class Probing:
                 on_checksums=offload.set_wanted,
             ),
         )
-        self._witnessing = Witnessing(live, self.prober, ask)
+        self._witnessing = LivenessQuorum(live, self.prober, ask)
         self._seen: tuple[object, ...] = (None,) * 4
         """What was followed last."""
 
@@ -92,7 +92,7 @@ class Probing:
             self._live.set_view(self._live.view.with_unreached(unreached))
             _note(self._notes, unreached)
 
-    def follow(self, known: Moment) -> None:
+    def follow(self, known: Snapshot) -> None:
         """Probe the hosts of that moment, and look after the network cards for its devices. Costs nothing while only
         endpoints elsewhere change."""
         inhabited = known.rows.networks

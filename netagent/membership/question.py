@@ -25,8 +25,8 @@ import msgpack
 from netagent.errors import InputError
 from netagent.model.ids import HostId
 from netagent.probes.inquiry import MAX_HOSTS
-from netagent.probes.liveness import Word
-from netagent.registry.fields import Fields, RecordError, pack_address, pack_id
+from netagent.probes.liveness import LivenessReport
+from netagent.registry.fields import RecordError, RecordFields, pack_address, pack_id
 
 WITHDRAWN: Final = "withdrawn"
 SILENT: Final = "silent"
@@ -48,7 +48,7 @@ class QuestionError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class IsWithdrawn:
     """Has the asker's host (`endpoint_id` empty), or that endpoint of it, left your names?"""
 
     host_id: str
@@ -87,7 +87,7 @@ def kind_of(payload: bytes) -> str:
     return ""
 
 
-def parse_withdrawn_untrusted(payload: bytes, peer: str) -> Withdrawn:
+def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
     """A peer's question. It may only ask about what is its own. Raises QuestionError."""
     fields = _fields(payload)
     try:
@@ -97,10 +97,10 @@ def parse_withdrawn_untrusted(payload: bytes, peer: str) -> Withdrawn:
     except RecordError as error:
         raise QuestionError(error.message) from None
     if what == _ENDPOINT:
-        return Withdrawn(peer, identifier)
+        return IsWithdrawn(peer, identifier)
     if identifier != peer:
         raise QuestionError("id: another host than the asker")
-    return Withdrawn(peer)
+    return IsWithdrawn(peer)
 
 
 def encode_silent(hosts: tuple[HostId, ...]) -> bytes:
@@ -114,23 +114,27 @@ def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
     fields = _fields(payload)
     try:
         fields.word("kind", (SILENT,))
-        return tuple(HostId(one) for one in fields.items("hosts", MAX_HOSTS, Fields.identifier))
+        return tuple(HostId(one) for one in fields.items("hosts", MAX_HOSTS, RecordFields.identifier))
     except RecordError as error:
         raise QuestionError(error.message) from None
 
 
-def encode_testimony(words: tuple[Word, ...]) -> bytes:
+def encode_testimony(words: tuple[LivenessReport, ...]) -> bytes:
     """The answer to it, in the question's order."""
     data: bytes = msgpack.packb([SILENT, [int(word) for word in words]])
     return data
 
 
-def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, Word]:
+def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, LivenessReport]:
     """A peer's answer to a question about `hosts`. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (SILENT,))
-        words = fields.items("words", MAX_HOSTS, lambda inner, what: Word(inner.integer(what, 0, max(Word))))
+        words = fields.items(
+            "words",
+            MAX_HOSTS,
+            lambda inner, what: LivenessReport(inner.integer(what, 0, max(LivenessReport))),
+        )
     except RecordError as error:
         raise QuestionError(error.message) from None
     if len(words) != len(hosts):
@@ -188,7 +192,7 @@ def parse_answer_untrusted(payload: bytes, kind: str) -> bool:
         raise QuestionError(error.message) from None
 
 
-def _fields(payload: bytes) -> Fields:
+def _fields(payload: bytes) -> RecordFields:
     if len(payload) > _MAX_BYTES:
         raise QuestionError(f"{len(payload)} bytes, the limit is {_MAX_BYTES}")
     try:
@@ -197,4 +201,4 @@ def _fields(payload: bytes) -> Fields:
         raise QuestionError("not msgpack") from None
     if not isinstance(items, list):
         raise QuestionError("not an array")
-    return Fields(items)
+    return RecordFields(items)

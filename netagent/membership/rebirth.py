@@ -12,10 +12,10 @@ import trio
 
 from netagent.registry import statement
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 
 
-async def wait_forgotten(live: Live, ended: trio.Event) -> bool:
+async def wait_forgotten(live: StateStore, ended: trio.Event) -> bool:
     """True once the cluster has forgotten this host; False when its life there has `ended` before."""
     async with trio.open_nursery() as nursery:
 

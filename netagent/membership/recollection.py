@@ -15,7 +15,7 @@ from netgossip.types import CLUSTER_SCOPE, Log, Member, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recollection:
+class RestoredState:
     """A life of this host begins with it."""
 
     own_logs: list[Log]
@@ -33,11 +33,11 @@ class Recollection:
     """What follows from the logs and the members."""
 
 
-def recall(journal: Journal, local: HostId) -> Recollection:
+def recall(journal: Journal, local: HostId) -> RestoredState:
     """Reads all of it. JournalError when the journal is another host's."""
     own_logs, replicas = _load_logs(journal, local)
     members = [m for m in journal.load_members() if m.node_id != local]
-    return Recollection(
+    return RestoredState(
         own_logs=own_logs,
         replicas=replicas,
         members=members,

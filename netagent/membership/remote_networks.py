@@ -28,8 +28,8 @@ import trio
 from netagent.beat import beat_within
 from netagent.model.ids import HostId, NetworkId
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.live import Live
-from netagent.registry.overview import Gap, GapReason, Overview
+from netagent.registry.live import StateStore
+from netagent.registry.overview import ClusterOverview, Gap, GapReason
 from netagent.registry.schema import scope_of
 from netagent.registry.view import RECORDS_IN_A_PIECE, AgentState, RegistryView
 from netgossip.types import EntriesChanged, Log, NodeId, Scope, Version
@@ -55,7 +55,7 @@ _LOOK_S: Final = 0.01
 logger = logging.getLogger("netagent.membership.remote_networks")
 
 
-class RecordNode(Protocol):
+class FetchNode(Protocol):
     """The part of GossipNode that is used here."""
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
@@ -104,8 +104,8 @@ class RemoteNetworks:
 
     def __init__(
         self,
-        node: RecordNode,
-        live: Live,
+        node: FetchNode,
+        live: StateStore,
         flush: Callable[[], object],
         *,
         is_entered: Callable[[NetworkId], bool],
@@ -143,22 +143,22 @@ class RemoteNetworks:
         return bool(self._fetched)
 
     @property
-    def local_overview(self) -> Overview:
+    def local_overview(self) -> ClusterOverview:
         """What this host holds itself, whatever others hold."""
-        return Overview(self._live.view)
+        return ClusterOverview(self._live.view)
 
-    async def overview(self, wanted: Collection[NetworkId] | None = None) -> Overview:
+    async def overview(self, wanted: Collection[NetworkId] | None = None) -> ClusterOverview:
         """The cluster, as far as it is known within ASK_S. `wanted`: only these networks matter; None: all."""
         view = self._live.view
         every = [n for n in sorted(view.networks) if wanted is None or n in wanted]
         asked = [network_id for network_id in every if not self._is_entered(network_id)]
         if not asked and not self._fetched:
-            return Overview(view, gaps=self._missing(every))
+            return ClusterOverview(view, gaps=self._missing(every))
         await self._ask([n for n in asked if self._live_peers(n)])
         view = await self._bring_up()
         told_by = {n: one.told_by for n, one in self._fetched.items() if one.told_by}
         gaps = tuple(gap for network_id in asked if (gap := self._gap(network_id)) is not None)
-        return Overview(view, told_by, (*gaps, *self._missing(every)))
+        return ClusterOverview(view, told_by, (*gaps, *self._missing(every)))
 
     async def has_news(self) -> bool:
         """Compare what is held once more, for those who watch; True when there is something else than the overview

@@ -14,7 +14,7 @@ import trio
 from netagent.membership import question
 from netagent.membership.answering import Follows
 from netagent.model.ids import HostId
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState
 
@@ -26,10 +26,10 @@ ENDPOINT_S = 0.5
 Ask = Callable[[HostId, bytes, float], Awaitable[bytes | None]]
 
 
-class Retreat:
+class Withdrawal:
     """`ask(host, question, within_s)` is Asking.ask."""
 
-    def __init__(self, live: Live, projection: Follows, ask: Ask) -> None:
+    def __init__(self, live: StateStore, projection: Follows, ask: Ask) -> None:
         self._live = live
         self._projection = projection
         self._ask = ask
@@ -42,15 +42,15 @@ class Retreat:
 
     async def wait_host_hidden(self) -> frozenset[HostId]:
         """Until no name leads to this host; those hosts that said so."""
-        return await self._wait(self.others(), question.Withdrawn(self._live.view.local), HOST_S)
+        return await self._wait(self.others(), question.IsWithdrawn(self._live.view.local), HOST_S)
 
     async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
         """Until no name leads to the endpoint, whose record says that it has none."""
         concerned = self.others() & self._live.view.attachments(row.network_id)
-        await self._wait(concerned, question.Withdrawn(self._live.view.local, row.endpoint_id), ENDPOINT_S)
+        await self._wait(concerned, question.IsWithdrawn(self._live.view.local, row.endpoint_id), ENDPOINT_S)
 
     async def _wait(
-        self, hosts: Iterable[HostId], asked: question.Withdrawn, within_s: float
+        self, hosts: Iterable[HostId], asked: question.IsWithdrawn, within_s: float
     ) -> frozenset[HostId]:
         said: set[HostId] = set()
 

@@ -11,10 +11,10 @@ from netagent.membership import question
 from netagent.membership.question import QuestionError
 from netagent.model.ids import HostId
 from netagent.probes.echo import TESTIMONY_S, EchoProber
-from netagent.probes.inquiry import Inquiry, Question
-from netagent.probes.liveness import Missing
+from netagent.probes.inquiry import LivenessVotes, WitnessQuestion
+from netagent.probes.liveness import SilentHost
 from netagent.registry.facts import AgentState
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 
 PATIENCE_S = TESTIMONY_S + 0.3
@@ -23,19 +23,19 @@ TOGETHER_S = 0.02
 """News of so long are looked at together: when a hundred hosts die there are hundreds a second."""
 
 
-class Witnessing:
+class LivenessQuorum:
     """Runs beside the prober, and sleeps while it hears everybody."""
 
     def __init__(
         self,
-        live: Live,
+        live: StateStore,
         prober: EchoProber,
         ask: Callable[[HostId, bytes, float], Awaitable[bytes | None]],
     ) -> None:
         self._live = live
         self._prober = prober
         self._ask = ask
-        self._inquiry = Inquiry(random.Random(random.getrandbits(64)))
+        self._inquiry = LivenessVotes(random.Random(random.getrandbits(64)))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -50,7 +50,7 @@ class Witnessing:
                     await self._prober.wait_losses()
                 await trio.sleep(TOGETHER_S)
 
-    async def _hear(self, asked: Question) -> None:
+    async def _hear(self, asked: WitnessQuestion) -> None:
         words = {}
         try:
             answer = await self._ask(asked.witness, question.encode_silent(asked.hosts), PATIENCE_S)
@@ -62,7 +62,9 @@ class Witnessing:
         self._live.set_view(self._live.view.with_silent(self._inquiry.agreed))
 
 
-def look_into(inquiry: Inquiry, view: RegistryView, missing: Mapping[HostId, Missing], now: float) -> None:
+def look_into(
+    inquiry: LivenessVotes, view: RegistryView, missing: Mapping[HostId, SilentHost], now: float
+) -> None:
     """Give the inquiry what concerns it of what is known, and let it ask."""
     away = (AgentState.SUSPECT, AgentState.DEAD)
     inquiry.set_situation(

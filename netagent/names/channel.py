@@ -70,13 +70,13 @@ async def connect(path: Path) -> trio.socket.SocketType:
     return connection
 
 
-class Channel:
+class SocketChannel:
     """One connection. Sending and receiving may go on at the same time, each by one task."""
 
     def __init__(self, connection: trio.socket.SocketType) -> None:
         self._connection = connection
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> SocketChannel:
         return self
 
     def __exit__(

@@ -59,7 +59,7 @@ class ExplainedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class NameExplanation:
     """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers or Docker's would be asked."""
 
     name: str
@@ -72,7 +72,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _NameQuestion:
     """What was asked for."""
 
     rtype: str
@@ -92,7 +92,7 @@ def explaining(
     sandbox_id: SandboxId = HOST_VIEW,
     beyond: Sequence[NetworkId] = (),
     behind_runtime: bool = False,
-) -> Pieces[Explanation]:
+) -> Pieces[NameExplanation]:
     """Answer as the sandbox's resolver would, in front of Docker's or not. An address as `name` asks for its PTR.
     `beyond`: networks that HOST_VIEW is to have behind those of this host.
 
@@ -122,7 +122,7 @@ def explaining(
     ]
     label, _ = _label_meant(scope, final)
     hidden = yield from _left_out(view, scope, address or label.decode("ascii", "replace"))
-    return Explanation(
+    return NameExplanation(
         name=to_text(final),
         rtype=rtype,
         status=_status(answer, forwarded=sandbox.forward or behind_runtime),
@@ -131,7 +131,7 @@ def explaining(
             scope,
             final,
             answer,
-            _Question(rtype, address, tuple(others)),
+            _NameQuestion(rtype, address, tuple(others)),
             hidden,
             behind_runtime=behind_runtime,
         ),
@@ -147,7 +147,7 @@ def explain(
     rtype: str,
     sandbox_id: SandboxId = HOST_VIEW,
     behind_runtime: bool = False,
-) -> Explanation:
+) -> NameExplanation:
     """The same, for whoever can wait."""
     return at_once(
         explaining(
@@ -242,7 +242,7 @@ def _reason(
     scope: Scope,
     name: Name,
     answer: Answer,
-    asked: _Question,
+    asked: _NameQuestion,
     hidden: Sequence[str],
     *,
     behind_runtime: bool,

@@ -25,20 +25,20 @@ from itertools import chain
 from netagent.model.sandbox import SandboxId
 from netagent.names.protocol import (
     VERSION,
+    AgentHello,
     Begin,
     Close,
     Commit,
     Count,
     Done,
-    Fetch,
-    Hello,
+    FetchedSockets,
+    FetchSockets,
     Listen,
+    ProcessWelcome,
     ProtocolError,
     Refused,
     Reply,
-    Sockets,
     Statistics,
-    Welcome,
     parse_reply_untrusted,
     request_bytes,
     rows_messages,
@@ -47,7 +47,7 @@ from netagent.names.table import Change, Key, Table, changes_between
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class FeedMessage:
     """A message to send; with the sockets of `sockets_of`, if that is given."""
 
     payload: bytes
@@ -91,8 +91,8 @@ class Feed:
         self._release = release
         self._phase = _Phase.AWAY
         self._sequence = 0
-        self._outgoing: list[Iterable[Outgoing]] = []
-        self._waiting: dict[int, Hello | Close | Fetch | Count | _SentSockets | _SentTable] = {}
+        self._outgoing: list[Iterable[FeedMessage]] = []
+        self._waiting: dict[int, AgentHello | Close | FetchSockets | Count | _SentSockets | _SentTable] = {}
         self._asked: set[SandboxId] = set()  # of which a request is on its way
         self._fetching: set[SandboxId] = set()
         self._table_on_its_way = False
@@ -193,7 +193,7 @@ class Feed:
         """A connection to a process exists, perhaps a new one of either."""
         self.disconnected()
         self._phase = _Phase.GREETING
-        self._ask(Hello(self._next(), VERSION, self._release))
+        self._ask(AgentHello(self._next(), VERSION, self._release))
 
     def disconnected(self) -> None:
         """The connection is gone; what the process has is unknown."""
@@ -207,7 +207,7 @@ class Feed:
         self._sent = self._touched = None
         self.replies = 0
 
-    def drain(self) -> Iterator[Outgoing]:
+    def drain(self) -> Iterator[FeedMessage]:
         """What to send, in order. A second call gives nothing. A message is written down when it is asked for: a
         table of thousands of rows is many, and others may run between two."""
         outgoing, self._outgoing = self._outgoing, []
@@ -222,18 +222,18 @@ class Feed:
         request = self._waiting.get(reply.sequence)
         self.replies += 1
         taken: SandboxId | None = None
-        if isinstance(request, Close | Fetch | _SentSockets):
+        if isinstance(request, Close | FetchSockets | _SentSockets):
             taken = self._told_about(request, reply, has_sockets=has_sockets)
         else:
             self._told(request, reply)
-        if not (isinstance(reply, Welcome) and reply.more):
+        if not (isinstance(reply, ProcessWelcome) and reply.more):
             self._waiting.pop(reply.sequence, None)
         self._pump()
         return taken
 
-    def _told(self, request: Hello | Count | _SentTable | None, reply: Reply) -> None:
+    def _told(self, request: AgentHello | Count | _SentTable | None, reply: Reply) -> None:
         match request, reply:
-            case Hello(), Welcome():
+            case AgentHello(), ProcessWelcome():
                 self._welcome(reply)
             case _SentTable(table, revision), Done():
                 self._sent, self._settled, self._table_on_its_way = table, revision, False
@@ -246,7 +246,7 @@ class Feed:
                 raise ProtocolError(f"{type(reply).__name__} answers nothing that was asked")
 
     def _told_about(
-        self, request: Close | Fetch | _SentSockets, reply: Reply, *, has_sockets: bool
+        self, request: Close | FetchSockets | _SentSockets, reply: Reply, *, has_sockets: bool
     ) -> SandboxId | None:
         sandbox_id = request.sandbox_id
         self._asked.discard(sandbox_id)
@@ -263,15 +263,15 @@ class Feed:
             case Close(), Done() | Refused():
                 self._there.discard(sandbox_id)
                 self._dropped.discard(sandbox_id)
-            case Fetch(), Sockets() if has_sockets and reply.sandbox_id == sandbox_id:
+            case FetchSockets(), FetchedSockets() if has_sockets and reply.sandbox_id == sandbox_id:
                 return self._fetched(reply)
-            case Fetch(), Refused():
+            case FetchSockets(), Refused():
                 self._there.discard(sandbox_id)
             case _:
                 raise ProtocolError(f"{type(reply).__name__} answers nothing that was asked")
         return None
 
-    def _welcome(self, welcome: Welcome) -> None:
+    def _welcome(self, welcome: ProcessWelcome) -> None:
         # What was added anew while nobody was there to tell is to be sent, though older sockets of it are there.
         self._there.update(one for one in welcome.sandbox_ids if self._taken.get(one) == self._held.get(one))
         if welcome.more:
@@ -280,9 +280,9 @@ class Feed:
         self._phase = _Phase.TALKING if same else _Phase.OUTDATED
         for sandbox_id in sorted(self._there - self._held.keys() - self._dropped):
             self._fetching.add(sandbox_id)
-            self._ask_about(sandbox_id, Fetch(self._next(), sandbox_id))
+            self._ask_about(sandbox_id, FetchSockets(self._next(), sandbox_id))
 
-    def _fetched(self, sockets: Sockets) -> SandboxId | None:
+    def _fetched(self, sockets: FetchedSockets) -> SandboxId | None:
         # Something else may have been wanted while the sockets were on their way.
         sandbox_id = sockets.sandbox_id
         if sandbox_id in self._held or sandbox_id in self._dropped:
@@ -300,7 +300,7 @@ class Feed:
             listen = Listen(self._next(), sandbox_id, held.behind_runtime)
             self._asked.add(sandbox_id)
             self._waiting[listen.sequence] = _SentSockets(sandbox_id, held)
-            self._outgoing.append([Outgoing(request_bytes(listen), sandbox_id)])
+            self._outgoing.append([FeedMessage(request_bytes(listen), sandbox_id)])
         for sandbox_id in sorted(self._dropped - self._asked):
             self._ask_about(sandbox_id, Close(self._next(), sandbox_id))
 
@@ -311,7 +311,7 @@ class Feed:
             self._settled = self._revision
             return
         if self._sent is None:
-            self._outgoing.append([Outgoing(request_bytes(Begin(self._next())))])
+            self._outgoing.append([FeedMessage(request_bytes(Begin(self._next())))])
             changes: Iterator[Change] = iter(self._table.items())
         else:
             rest = changes_between(self._sent, self._table, self._touched)
@@ -321,19 +321,19 @@ class Feed:
                 self._sent, self._settled = self._table, self._revision
                 return
             changes = chain([first], rest)
-        self._outgoing.append(map(Outgoing, rows_messages(self._next(), changes)))
+        self._outgoing.append(map(FeedMessage, rows_messages(self._next(), changes)))
         commit = Commit(self._next())
-        self._outgoing.append([Outgoing(request_bytes(commit))])
+        self._outgoing.append([FeedMessage(request_bytes(commit))])
         self._waiting[commit.sequence] = _SentTable(self._table, self._revision)
         self._table_on_its_way, self._touched = True, set()
 
-    def _ask_about(self, sandbox_id: SandboxId, request: Close | Fetch) -> None:
+    def _ask_about(self, sandbox_id: SandboxId, request: Close | FetchSockets) -> None:
         self._asked.add(sandbox_id)
         self._ask(request)
 
-    def _ask(self, request: Hello | Close | Fetch | Count) -> None:
+    def _ask(self, request: AgentHello | Close | FetchSockets | Count) -> None:
         self._waiting[request.sequence] = request
-        self._outgoing.append([Outgoing(request_bytes(request))])
+        self._outgoing.append([FeedMessage(request_bytes(request))])
 
     def _next(self) -> int:
         self._sequence += 1

@@ -44,15 +44,15 @@ from netagent.datapath import netns
 from netagent.datapath.redirect import end_lead, end_redirect, open_exempt, open_redirect
 from netagent.model.sandbox import SandboxId
 from netagent.names import capabilities
-from netagent.names.channel import Channel, SocketPair, close_aside
+from netagent.names.channel import SocketChannel, SocketPair, close_aside
 from netagent.names.daemon import LOCKED_STATUS, Ready, become_daemon
 from netagent.names.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
-from netagent.names.session import Answering, Effect, Session
+from netagent.names.session import Effect, ServedTable, Session
 from netagent.names.upstream import DNS_PORT, ServersFile
 from netdns.exchange import open_here
 from netdns.resolver import Resolver
 from netdns.server import Server
-from netdns.servers import Server as Upstream
+from netdns.servers import UpstreamServer as Upstream
 
 LOCK_NAME: Final = "resolver.lock"
 LOG_NAME: Final = "resolver.log"
@@ -73,7 +73,7 @@ class ResolverProcess:
 
     def __init__(self, listener: socket.socket, *, release: str, resolv_conf: Path) -> None:
         self._release = release
-        self._answering = Answering()
+        self._answering = ServedTable()
         self._resolver = Resolver(
             source=self._answering.source,
             rng=random.SystemRandom(),
@@ -106,9 +106,9 @@ class ResolverProcess:
                 if self._connections >= _MAX_CONNECTIONS:
                     connection.close()
                     continue
-                nursery.start_soon(self._serve, Channel(connection))
+                nursery.start_soon(self._serve, SocketChannel(connection))
 
-    async def _serve(self, channel: Channel) -> None:
+    async def _serve(self, channel: SocketChannel) -> None:
         self._connections += 1
         session = Session(self._answering, self._release)
         try:
@@ -155,7 +155,7 @@ class ResolverProcess:
             self._set_upstreams(sandbox_id, forward=self._forwarding[sandbox_id])
         return effect
 
-    async def _carry_out(self, effect: Effect, channel: Channel, scope: trio.CancelScope) -> None:
+    async def _carry_out(self, effect: Effect, channel: SocketChannel, scope: trio.CancelScope) -> None:
         self._counters["control_messages"] += 1
         self._counters["control_refused"] += effect.refused
         if effect.is_agent:

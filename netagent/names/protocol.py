@@ -68,7 +68,7 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class AgentHello:
     """The first message on a connection: from here on the sender is the agent."""
 
     sequence: int
@@ -119,7 +119,7 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class FetchSockets:
     """Send copies of the sandbox's sockets."""
 
     sequence: int
@@ -134,7 +134,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
+class ProcessWelcome:
     """Who the resolver process is, and the sandboxes it holds sockets of. `more` of them follow in another."""
 
     sequence: int
@@ -160,7 +160,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Sockets:
+class FetchedSockets:
     """The sockets that were fetched come with this message."""
 
     sequence: int
@@ -176,20 +176,26 @@ class Statistics:
     counters: Mapping[str, int]
 
 
-Request: TypeAlias = Hello | Begin | Rows | Commit | Listen | Close | Fetch | Count
-Reply: TypeAlias = Welcome | Done | Refused | Sockets | Statistics
+Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count
+Reply: TypeAlias = ProcessWelcome | Done | Refused | FetchedSockets | Statistics
 
 _REQUEST_TYPES: Final[dict[type[Request], int]] = {
-    Hello: 1,
+    AgentHello: 1,
     Begin: 2,
     Rows: 3,
     Commit: 4,
     Listen: 5,
     Close: 6,
-    Fetch: 7,
+    FetchSockets: 7,
     Count: 8,
 }
-_REPLY_TYPES: Final[dict[type[Reply], int]] = {Welcome: 1, Done: 2, Refused: 3, Sockets: 4, Statistics: 5}
+_REPLY_TYPES: Final[dict[type[Reply], int]] = {
+    ProcessWelcome: 1,
+    Done: 2,
+    Refused: 3,
+    FetchedSockets: 4,
+    Statistics: 5,
+}
 
 
 # --- to bytes ---------------------------------------------------------------------------------------------------
@@ -199,13 +205,13 @@ def request_bytes(request: Request) -> bytes:
     """Encode a message of the agent. Rows are encoded by `rows_messages`, which cuts them to size."""
     head = [_REQUEST_TYPES[type(request)], request.sequence]
     match request:
-        case Hello():
+        case AgentHello():
             return _pack([*head, request.version, request.release, request.leads])
         case Rows():
             return _pack([*head, [fields_of(change) for change in request.changes]])
         case Listen():
             return _pack([*head, request.sandbox_id, request.behind_runtime])
-        case Close() | Fetch():
+        case Close() | FetchSockets():
             return _pack([*head, request.sandbox_id])
         case Begin() | Commit() | Count():
             return _pack(head)
@@ -215,11 +221,11 @@ def reply_bytes(reply: Reply) -> bytes:
     """Encode a message of the resolver process."""
     head = [_REPLY_TYPES[type(reply)], reply.sequence]
     match reply:
-        case Welcome():
+        case ProcessWelcome():
             return _pack([*head, reply.version, reply.release, reply.more, list(reply.sandbox_ids)])
         case Refused():
             return _pack([*head, reply.reason[:200]])
-        case Sockets():
+        case FetchedSockets():
             return _pack([*head, reply.sandbox_id, reply.behind_runtime])
         case Statistics():
             return _pack([*head, dict(reply.counters)])
@@ -245,12 +251,12 @@ def rows_messages(sequence: int, changes: Iterable[Change]) -> Iterator[bytes]:
         yield _rows_message(sequence, rows)
 
 
-def welcomes(sequence: int, release: str, sandbox_ids: Iterable[SandboxId]) -> Iterator[Welcome]:
+def welcomes(sequence: int, release: str, sandbox_ids: Iterable[SandboxId]) -> Iterator[ProcessWelcome]:
     """Cut the list of sandboxes into as many WELCOMEs as it takes, at least one."""
     rest = sorted(sandbox_ids)
     while True:
         part, rest = rest[:_IDS_IN_WELCOME], rest[_IDS_IN_WELCOME:]
-        yield Welcome(sequence, VERSION, release, bool(rest), tuple(part))
+        yield ProcessWelcome(sequence, VERSION, release, bool(rest), tuple(part))
         if not rest:
             return
 
@@ -288,7 +294,7 @@ def parse_reply_untrusted(payload: bytes) -> Reply:
 def _request(fields: list[Any]) -> Request:
     match read_integer(fields[0]), read_integer(fields[1]), fields[2:]:
         case 1, sequence, [version, release, *rest]:
-            return Hello(sequence, read_integer(version), read_text(release), rest[:1] == [True])
+            return AgentHello(sequence, read_integer(version), read_text(release), rest[:1] == [True])
         case 2, sequence, _:
             return Begin(sequence)
         case 3, sequence, [rows, *_]:
@@ -300,7 +306,7 @@ def _request(fields: list[Any]) -> Request:
         case 6, sequence, [sandbox_id, *_]:
             return Close(sequence, SandboxId(read_text(sandbox_id)))
         case 7, sequence, [sandbox_id, *_]:
-            return Fetch(sequence, SandboxId(read_text(sandbox_id)))
+            return FetchSockets(sequence, SandboxId(read_text(sandbox_id)))
         case 8, sequence, _:
             return Count(sequence)
         case other, _, _:
@@ -311,13 +317,15 @@ def _reply(fields: list[Any]) -> Reply:
     match read_integer(fields[0]), read_integer(fields[1]), fields[2:]:
         case 1, sequence, [version, release, more, ids, *_]:
             sandbox_ids = tuple(SandboxId(read_text(one)) for one in read_array(ids))
-            return Welcome(sequence, read_integer(version), read_text(release), more is True, sandbox_ids)
+            return ProcessWelcome(
+                sequence, read_integer(version), read_text(release), more is True, sandbox_ids
+            )
         case 2, sequence, _:
             return Done(sequence)
         case 3, sequence, [reason, *_]:
             return Refused(sequence, read_text(reason))
         case 4, sequence, [sandbox_id, *rest]:
-            return Sockets(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
+            return FetchedSockets(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
         case 5, sequence, [counters, *_] if isinstance(counters, dict):
             return Statistics(
                 sequence, {read_text(name): read_integer(number) for name, number in counters.items()}

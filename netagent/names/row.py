@@ -11,7 +11,17 @@ from typing import Any, Final, NoReturn
 from netagent.model.ids import EndpointId, NetworkId, is_name
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.names.table import Change, EndpointRow, HostRow, Key, Kind, NetworkRow, Row, SettingsRow, Subnet
+from netagent.names.table import (
+    Change,
+    EndpointRow,
+    HostRow,
+    Key,
+    NetworkRow,
+    Row,
+    RowKind,
+    SettingsRow,
+    Subnet,
+)
 
 MAX_ITEMS: Final = 4096
 """Of any array."""
@@ -47,28 +57,32 @@ def fields_of(change: Change) -> list[Any]:
 def read_change_untrusted(value: Any) -> Change:
     """Read one array. Raises ValueError or TypeError."""
     kind_number, identifier, *fields = read_array(value)
-    kind = Kind(read_integer(kind_number))
+    kind = RowKind(read_integer(kind_number))
     key: Key = (kind, read_text(identifier))
     return key, _row(kind, key[1], fields) if fields else None
 
 
-def _row(kind: Kind, identifier: str, fields: list[Any]) -> Row:
+def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
     match kind, fields:
-        case Kind.SETTINGS, [domain, *_]:
+        case RowKind.SETTINGS, [domain, *_]:
             return SettingsRow(_domain(domain))
-        case Kind.HOST, [label, address, *_]:
+        case RowKind.HOST, [label, address, *_]:
             return HostRow(_name(label), _address(address))
-        case Kind.NETWORK, [label, subnets, *given]:  # without the last from an agent of the release before
+        case RowKind.NETWORK, [
+            label,
+            subnets,
+            *given,
+        ]:  # without the last from an agent of the release before
             known = tuple(_subnet(subnet) for subnet in read_array(subnets))
             return NetworkRow(_name(label), known, _name(given[0]) if given and given[0] else "")
-        case Kind.SANDBOX, [networks, links, forward, *_]:
+        case RowKind.SANDBOX, [networks, links, forward, *_]:
             return Sandbox(
                 sandbox_id=SandboxId(identifier),
                 networks=tuple(NetworkId(read_text(network)) for network in read_array(networks)),
                 links=tuple(_link(link) for link in read_array(links)),
                 forward=forward is True,
             )
-        case Kind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *behind]:
+        case RowKind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *behind]:
             return EndpointRow(
                 endpoint_id=EndpointId(identifier),
                 network_id=NetworkId(read_text(network)),

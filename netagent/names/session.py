@@ -1,6 +1,6 @@
 """The resolver process's half of the conversation with an agent, without I/O.
 
-`Answering` is what outlives a connection: the rows, the sandboxes whose sockets are here, and whether a whole table
+`ServedTable` is what outlives a connection: the rows, the sandboxes whose sockets are here, and whether a whole table
 was ever received. Until then nobody is answered: a half-filled table would say that names do not exist. The kernel
 keeps the queries meanwhile.
 
@@ -15,33 +15,33 @@ from typing import TypeAlias
 
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.protocol import (
+    AgentHello,
     Begin,
     Close,
     Commit,
     Count,
     Done,
-    Fetch,
-    Hello,
+    FetchedSockets,
+    FetchSockets,
     Listen,
     ProtocolError,
     Refused,
     Rows,
-    Sockets,
     parse_request_untrusted,
     reply_bytes,
     welcomes,
 )
 from netagent.names.source import ZoneSource
-from netagent.names.table import Key, Kind
+from netagent.names.table import Key, RowKind
 
 MAX_ROWS = 1_000_000
 """A row takes about 1 kB with its index entries: beyond this the table is a mistake, not a cluster."""
 
 
-_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | Fetch
+_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets
 
 
-class Answering:
+class ServedTable:
     """What the process answers from, and for whom."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Answering:
         """Return the sandboxes to answer for: with sockets, with a row, in a table that was whole once."""
         if not self.complete:
             return {}
-        rows = ((one, self.source.rows.get((Kind.SANDBOX, one))) for one in self.held)
+        rows = ((one, self.source.rows.get((RowKind.SANDBOX, one))) for one in self.held)
         return {one: row for one, row in rows if isinstance(row, Sandbox)}
 
 
@@ -82,7 +82,7 @@ class Effect:
 class Session:
     """One connection. `release` is this program's version."""
 
-    def __init__(self, answering: Answering, release: str) -> None:
+    def __init__(self, answering: ServedTable, release: str) -> None:
         self._answering = answering
         self._release = release
         self._is_agent = False
@@ -95,7 +95,7 @@ class Session:
             request = parse_request_untrusted(payload)
         except ProtocolError as error:
             return _refuse(0, str(error))
-        if isinstance(request, Hello):
+        if isinstance(request, AgentHello):
             self._is_agent, self._knows_leads = True, request.leads
             replies = welcomes(request.sequence, self._release, self._answering.held)
             return Effect(is_agent=True, replies=tuple(reply_bytes(reply) for reply in replies))
@@ -128,10 +128,10 @@ class Session:
             case Close(sequence, sandbox_id):
                 self._answering.held.pop(sandbox_id, None)
                 return Effect(close=sandbox_id, replies=(reply_bytes(Done(sequence)),))
-            case Fetch(sequence, sandbox_id):
+            case FetchSockets(sequence, sandbox_id):
                 if sandbox_id not in self._answering.held:
                     return _refuse(sequence, "no sockets of this sandbox are here")
-                sockets = Sockets(sequence, sandbox_id, self._answering.held[sandbox_id])
+                sockets = FetchedSockets(sequence, sandbox_id, self._answering.held[sandbox_id])
                 return Effect(
                     replies=(reply_bytes(sockets),), sockets_of=sandbox_id, bound=not self._knows_leads
                 )

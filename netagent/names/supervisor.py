@@ -23,7 +23,7 @@ from netagent.beat import beat_within
 from netagent.datapath.redirect import end_lead
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
-from netagent.names.channel import Channel, SocketPair, connect
+from netagent.names.channel import SocketChannel, SocketPair, connect
 from netagent.names.feed import Feed
 from netagent.names.launch import end_process, kill_process, start_process
 from netagent.names.protocol import SOCKET_NAME, ProtocolError
@@ -187,7 +187,7 @@ class Supervisor:
         if self._begun:
             await self._ended.wait()
         with contextlib.suppress(OSError):
-            with Channel(await connect(self._run_dir / SOCKET_NAME)) as channel:
+            with SocketChannel(await connect(self._run_dir / SOCKET_NAME)) as channel:
                 process_id = channel.peer_process
             await end_process(process_id)
 
@@ -221,17 +221,17 @@ class Supervisor:
             await trio.sleep(pause_s)
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
-    async def _reach(self) -> Channel:
+    async def _reach(self) -> SocketChannel:
         """Connect to the process that runs, else to a new one."""
         path = self._run_dir / SOCKET_NAME
         try:
-            return Channel(await connect(path))
+            return SocketChannel(await connect(path))
         except (FileNotFoundError, ConnectionRefusedError):
             self._starts += 1
             await start_process(self._run_dir, release=self._release, resolv_conf=self._resolv_conf)
-            return Channel(await connect(path))
+            return SocketChannel(await connect(path))
 
-    async def _talk(self, channel: Channel) -> str:
+    async def _talk(self, channel: SocketChannel) -> str:
         """Talk until there is nobody to talk to; return the reason."""
         with channel:
             process_id = self._process_id = channel.peer_process
@@ -249,7 +249,7 @@ class Supervisor:
         self._lose_connection()
         return reason
 
-    async def _receive(self, channel: Channel) -> str:
+    async def _receive(self, channel: SocketChannel) -> str:
         while True:
             try:
                 message = await channel.receive()
@@ -274,7 +274,7 @@ class Supervisor:
             if self._feed.must_replace:
                 return ""
 
-    async def _send(self, channel: Channel) -> None:
+    async def _send(self, channel: SocketChannel) -> None:
         try:
             while True:
                 self._to_send = trio.Event()

@@ -21,7 +21,7 @@ from netagent.model.records import Port
 from netagent.model.sandbox import Sandbox
 
 
-class Kind(enum.IntEnum):
+class RowKind(enum.IntEnum):
     """What a row is about. The numbers are on the wire between two releases of this program: only append."""
 
     SETTINGS = 1
@@ -84,7 +84,7 @@ class EndpointRow:
     """This host does not reach it: where a name has other endpoints, it leads to these."""
 
 
-Key: TypeAlias = tuple[Kind, str]
+Key: TypeAlias = tuple[RowKind, str]
 """Kind and identifier (host, network, sandbox or endpoint id)."""
 
 Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow
@@ -95,7 +95,7 @@ Table: TypeAlias = Mapping[Key, Row]
 Change: TypeAlias = tuple[Key, Row | None]
 """The row that a key has from now on, or None: no row."""
 
-SETTINGS_KEY: Key = (Kind.SETTINGS, "")
+SETTINGS_KEY: Key = (RowKind.SETTINGS, "")
 
 
 def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> Iterator[Change]:

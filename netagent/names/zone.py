@@ -1,7 +1,7 @@
 """From the registry's view to the table the resolver process answers from. Pure, apart from a memory of what it made.
 
 Only what this host's sandboxes may ask for goes into the table: the networks they are in, with their visible
-endpoints, and the hosts. `every_row` derives it from scratch. `ZoneMaker` remembers the table that it made last and
+endpoints, and the hosts. `every_row` derives it from scratch. `ZoneBuilder` remembers the table that it made last and
 derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
 however many there are. A test compares the two.
 """
@@ -22,9 +22,9 @@ from netagent.names.table import (
     EndpointRow,
     HostRow,
     Key,
-    Kind,
     NetworkRow,
     Row,
+    RowKind,
     SettingsRow,
     Subnet,
     Table,
@@ -41,13 +41,13 @@ def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
     networks = _networks_of(view, boxes)
     yield SETTINGS_KEY, SettingsRow(domain)
     for box in boxes:
-        yield (Kind.SANDBOX, box.sandbox_id), box
+        yield (RowKind.SANDBOX, box.sandbox_id), box
     for host_id in view.hosts:
-        yield (Kind.HOST, host_id), _host_row(view, host_id)
+        yield (RowKind.HOST, host_id), _host_row(view, host_id)
     for network in networks.values():
-        yield (Kind.NETWORK, network.network_id), _network_row(network)
+        yield (RowKind.NETWORK, network.network_id), _network_row(network)
         for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
-            yield (Kind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
+            yield (RowKind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
 
 
 def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
@@ -56,7 +56,7 @@ def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuiltTable:
     """A table, and where it can differ from the one that the same maker made before."""
 
     table: Table
@@ -74,7 +74,7 @@ class _Seen:
     """Those that the sandboxes are in."""
 
 
-class ZoneMaker:
+class ZoneBuilder:
     """Makes tables from successive views of one registry."""
 
     def __init__(self, domain: str) -> None:
@@ -84,7 +84,7 @@ class ZoneMaker:
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
 
-    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[Made]:
+    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[BuiltTable]:
         """The table for these sandboxes. They must not change any more; the same object again is the least work.
 
         If it is not run to its end, the next one begins anew.
@@ -98,7 +98,7 @@ class ZoneMaker:
                 yield
             self._touched.clear()
             self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
-            return Made(self._rows, None)
+            return BuiltTable(self._rows, None)
         now = _Seen(view, sandboxes, seen.networks)
         if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks:
             now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
@@ -110,20 +110,20 @@ class ZoneMaker:
             yield
         self._seen = now
         keys, self._touched = self._touched, set()
-        return Made(self._rows, keys)
+        return BuiltTable(self._rows, keys)
 
     def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
         """What they are and which networks they are in. All rows of a network come and go with its first and its last
         sandbox."""
         for sandbox_id, box in seen.sandboxes.items():
             if now.sandboxes.get(sandbox_id) is not box:
-                self._put((Kind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
+                self._put((RowKind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
         for sandbox_id, box in now.sandboxes.items():
             if sandbox_id not in seen.sandboxes:
-                self._put((Kind.SANDBOX, sandbox_id), box)
+                self._put((RowKind.SANDBOX, sandbox_id), box)
         for network_id in seen.networks.keys() | now.networks.keys():
             before, network = seen.networks.get(network_id), now.networks.get(network_id)
-            self._put((Kind.NETWORK, network_id), _network_row(network) if network is not None else None)
+            self._put((RowKind.NETWORK, network_id), _network_row(network) if network is not None else None)
             if (before is None) != (network is None):
                 holder = seen.view if network is None else now.view
                 for endpoint_id in holder.endpoints_in(network_id):
@@ -131,7 +131,7 @@ class ZoneMaker:
                     yield
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Pieces[None]:
-        self._put((Kind.HOST, host_id), _host_row(now.view, host_id))
+        self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
         if _standing(before, host_id) == _standing(now.view, host_id):
             return
         for network_id in now.networks:
@@ -143,7 +143,7 @@ class ZoneMaker:
         endpoint = now.view.endpoints.get(endpoint_id)
         is_asked_for = endpoint is not None and endpoint.network_id in now.networks
         row = _endpoint_row(now.view, endpoint) if endpoint is not None and is_asked_for else None
-        self._put((Kind.ENDPOINT, endpoint_id), row)
+        self._put((RowKind.ENDPOINT, endpoint_id), row)
 
     def _put(self, key: Key, row: Row | None) -> None:
         if self._rows.get(key) == row:

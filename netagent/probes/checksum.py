@@ -37,7 +37,7 @@ PAIRS_PER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Datagram:
+class ChecksumProbe:
     """Send one that makes a packet of `size_bytes`."""
 
     address: str
@@ -48,7 +48,7 @@ class Datagram:
 
 
 @dataclass(slots=True)
-class _Peer:
+class _ChecksumPeer:
     address: str
     size_bytes: int | None
     """None: the path is down or not known yet; nothing is asked."""
@@ -71,17 +71,17 @@ class Checksums:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._peers: dict[HostId, _Peer] = {}
+        self._peers: dict[HostId, _ChecksumPeer] = {}
         self._waiting: dict[int, HostId] = {}
         self._sequence = 0
-        self._datagrams: list[Datagram] = []
+        self._datagrams: list[ChecksumProbe] = []
 
     def set_targets(self, addresses: Mapping[HostId, str], now: float) -> None:
         """The hosts that share a network with this one, by probe address."""
         for host_id in [h for h, peer in self._peers.items() if addresses.get(h) != peer.address]:
             self._end_pair(self._peers.pop(host_id))
         for host_id, address in addresses.items():
-            self._peers.setdefault(host_id, _Peer(address, None, math.inf, now))
+            self._peers.setdefault(host_id, _ChecksumPeer(address, None, math.inf, now))
 
     def handle_size(self, host_id: HostId, size_bytes: int | None, now: float) -> None:
         """What the path carries is now different; None: nothing, or not known."""
@@ -117,14 +117,14 @@ class Checksums:
             peer.is_whole_back = peer.is_other_back = False
             for sequence, is_whole in zip(peer.pair, (True, False), strict=True):
                 self._waiting[sequence] = host_id
-                self._datagrams.append(Datagram(peer.address, sequence, peer.size_bytes, is_whole))
+                self._datagrams.append(ChecksumProbe(peer.address, sequence, peer.size_bytes, is_whole))
             peer.next_at = now + ROUND_S
 
     def next_deadline(self) -> float:
         """When handle_deadline has something to do; infinity when nothing is to be asked."""
         return min((peer.next_at for peer in self._peers.values()), default=math.inf)
 
-    def drain(self) -> list[Datagram]:
+    def drain(self) -> list[ChecksumProbe]:
         """They may be lost."""
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
@@ -145,7 +145,7 @@ class Checksums:
         return True if any(peer.hits for peer in peers) else None
 
     @staticmethod
-    def _is_awaited(peer: _Peer, now: float) -> bool:
+    def _is_awaited(peer: _ChecksumPeer, now: float) -> bool:
         return not peer.is_tried and (peer.size_bytes is not None or now - peer.added_at < SETTLE_S)
 
     def check_invariants(self) -> None:
@@ -156,7 +156,7 @@ class Checksums:
             assert sequence in pair
         assert len(self._waiting) == 2 * sum(peer.pair is not None for peer in self._peers.values())
 
-    def _judge(self, peer: _Peer, now: float) -> None:
+    def _judge(self, peer: _ChecksumPeer, now: float) -> None:
         self._end_pair(peer)
         peer.is_tried = True
         if peer.is_other_back:
@@ -169,14 +169,14 @@ class Checksums:
                 peer.is_broken = True
         peer.next_at = now + self._pause_s(peer)
 
-    def _pause_s(self, peer: _Peer) -> float:
+    def _pause_s(self, peer: _ChecksumPeer) -> float:
         if peer.is_broken:
             return KEEN_INTERVAL_S if peer.hits else BROKEN_INTERVAL_S
         if peer.misses:
             return KEEN_INTERVAL_S
         return max(CALM_INTERVAL_S, len(self._peers) / PAIRS_PER_S) * (0.9 + 0.2 * self._rng.random())
 
-    def _end_pair(self, peer: _Peer) -> None:
+    def _end_pair(self, peer: _ChecksumPeer) -> None:
         for sequence in peer.pair or ():
             self._waiting.pop(sequence, None)
         peer.pair = None

@@ -19,8 +19,8 @@ import trio
 
 from netagent.model.ids import HostId
 from netagent.probes import packet
-from netagent.probes.checksum import Checksums, Datagram
-from netagent.probes.liveness import Liveness, Missing, Word
+from netagent.probes.checksum import ChecksumProbe, Checksums
+from netagent.probes.liveness import Liveness, LivenessReport, SilentHost
 from netagent.probes.packet import Echo, PacketError
 from netagent.probes.path import Paths
 from netagent.probes.quality import PathStatus, PathTarget
@@ -57,7 +57,7 @@ class Listeners:
 
 
 @dataclass(frozen=True, slots=True)
-class Machines:
+class ProbeMachines:
     """Who decides what is sent."""
 
     liveness: Liveness
@@ -86,7 +86,7 @@ def _filter(kinds: set[int]) -> bytes:
 class EchoProber:
     """For all peers. `address` is this host's on the probe network."""
 
-    def __init__(self, machines: Machines, address: str, identifier: int, listeners: Listeners) -> None:
+    def __init__(self, machines: ProbeMachines, address: str, identifier: int, listeners: Listeners) -> None:
         self._liveness = machines.liveness
         self._paths = machines.paths
         self._checksums = machines.checksums
@@ -120,7 +120,7 @@ class EchoProber:
         return self._checksums.broken
 
     @property
-    def missing(self) -> dict[HostId, Missing]:
+    def missing(self) -> dict[HostId, SilentHost]:
         """See Liveness.missing."""
         return self._liveness.missing
 
@@ -128,7 +128,7 @@ class EchoProber:
         """Until something is new of hosts that are missing; never while none is."""
         await self._losses.wait()
 
-    async def testify(self, hosts: tuple[HostId, ...]) -> tuple[Word, ...]:
+    async def testify(self, hosts: tuple[HostId, ...]) -> tuple[LivenessReport, ...]:
         """Whether the kernels of these hosts answer, from now on; what is known of it within TESTIMONY_S."""
         since = trio.current_time()
         for host_id in hosts:
@@ -136,7 +136,7 @@ class EchoProber:
         self._set_timer()
         known = [one for one in hosts if one in self._liveness]
         with trio.move_on_after(TESTIMONY_S):
-            while any(self._liveness.word(one, since) is Word.UNKNOWN for one in known):
+            while any(self._liveness.word(one, since) is LivenessReport.UNKNOWN for one in known):
                 await self._news.wait()
         return tuple(self._liveness.word(one, since) for one in hosts)
 
@@ -257,7 +257,7 @@ class EchoProber:
         for datagram in self._checksums.drain():
             self._send_datagram(sockets, datagram)
 
-    def _send_datagram(self, sockets: _Sockets, datagram: Datagram) -> None:
+    def _send_datagram(self, sockets: _Sockets, datagram: ChecksumProbe) -> None:
         payload = packet.datagram(datagram.sequence, datagram.size_bytes)
         with contextlib.suppress(OSError):  # as in _send
             if datagram.is_whole:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netagent.model.ids import HostId
-from netagent.probes.liveness import MISSES_FOR_DOUBT, Missing, Word
+from netagent.probes.liveness import MISSES_FOR_DOUBT, LivenessReport, SilentHost
 
 WITNESSES: Final = 3
 """Asked in one round. Two must agree: with three, one of them may be dead itself, or the question lost."""
@@ -48,7 +48,7 @@ MAX_OPEN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class WitnessQuestion:
     """Ask `witness` whether these hosts' kernels answer it."""
 
     witness: HostId
@@ -57,7 +57,7 @@ class Question:
 
 @dataclass(slots=True)
 class _Case:
-    missing: Missing
+    missing: SilentHost
     is_fresh: bool
     ask_at: float
     silent: set[HostId] = field(default_factory=set)
@@ -66,7 +66,7 @@ class _Case:
     heard_pause_s: float = HEARD_PAUSE_S
 
 
-class Inquiry:
+class LivenessVotes:
     """The machine. Feed it the situation, testimonies and deadlines; drain questions and read `agreed`."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -75,15 +75,15 @@ class Inquiry:
         self._others = 0
         """How many could be asked when somebody last was."""
         self._not_before = float("-inf")
-        self._open: set[Question] = set()
-        self._questions: list[Question] = []
+        self._open: set[WitnessQuestion] = set()
+        self._questions: list[WitnessQuestion] = []
 
     @property
     def agreed(self) -> frozenset[HostId]:
         """Hosts of which several agree that their kernel is silent."""
         return frozenset(host_id for host_id, case in self._cases.items() if case.agreed)
 
-    def set_situation(self, suspects: Mapping[HostId, Missing], now: float) -> None:
+    def set_situation(self, suspects: Mapping[HostId, SilentHost], now: float) -> None:
         """All hosts whose agent is suspected, or declared dead, and whose kernel misses requests of ours."""
         for host_id in list(self._cases):
             if host_id not in suspects:
@@ -96,19 +96,21 @@ class Inquiry:
             case.missing = missing
             self._judge(case)
 
-    def handle_testimony(self, question: Question, words: Mapping[HostId, Word], now: float) -> None:
+    def handle_testimony(
+        self, question: WitnessQuestion, words: Mapping[HostId, LivenessReport], now: float
+    ) -> None:
         """A witness's answer; without words when it gave none. What was not asked is ignored."""
         if question not in self._open:
             return
         self._open.remove(question)
         for host_id in question.hosts:
             case = self._cases.get(host_id)
-            word = words.get(host_id, Word.UNKNOWN)
+            word = words.get(host_id, LivenessReport.UNKNOWN)
             if case is None or case.agreed:
                 continue
-            if word is Word.SILENT:
+            if word is LivenessReport.SILENT:
                 case.silent.add(question.witness)
-            elif word is Word.HEARD:
+            elif word is LivenessReport.HEARD:
                 case.silent.clear()
                 case.ask_at = now + case.heard_pause_s
                 case.heard_pause_s = min(2 * case.heard_pause_s, LONGEST_PAUSE_S)
@@ -130,7 +132,7 @@ class Inquiry:
         self._others = len(others)
         free = sorted(others - busy)
         for witness in self._rng.sample(free, min(WITNESSES, len(free))):
-            question = Question(witness, hosts)
+            question = WitnessQuestion(witness, hosts)
             self._open.add(question)
             self._questions.append(question)
 
@@ -143,7 +145,7 @@ class Inquiry:
         )
         return max(due_at, self._not_before)
 
-    def drain(self) -> list[Question]:
+    def drain(self) -> list[WitnessQuestion]:
         """Questions to ask; each must be followed by a `handle_testimony`, with or without words."""
         questions, self._questions = self._questions, []
         return questions

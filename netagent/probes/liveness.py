@@ -51,7 +51,7 @@ BURST_PAUSE_S = 0.02
 _MISSES_KEPT = 1000
 
 
-class Word(enum.IntEnum):
+class LivenessReport(enum.IntEnum):
     """What a host says of another one's kernel, on the wire as well."""
 
     UNKNOWN = 0
@@ -77,7 +77,7 @@ class AnswerChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class SilentHost:
     """A host whose last requests stayed without answer, although its kernel has answered before."""
 
     since: float
@@ -86,7 +86,7 @@ class Missing:
 
 
 @dataclass(slots=True)
-class _Peer:
+class _LivenessPeer:
     address: str
     doubtful: bool
     next_at: float
@@ -105,12 +105,12 @@ class Liveness:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._peers: dict[HostId, _Peer] = {}
+        self._peers: dict[HostId, _LivenessPeer] = {}
         self._due: list[
             tuple[float, HostId]
         ] = []  # a heap; entries that are not a peer's `next_at` are stale
         self._waiting: dict[int, HostId] = {}
-        self._missing: dict[HostId, Missing] = {}
+        self._missing: dict[HostId, SilentHost] = {}
         self._sequence = 0
         self._not_before = float("-inf")
         self._requests: list[EchoRequest] = []
@@ -127,7 +127,7 @@ class Liveness:
             peer = self._peers.get(host_id)
             if peer is None or peer.address != address:
                 self._drop(host_id)
-                self._peers[host_id] = peer = _Peer(address, doubtful=False, next_at=now)
+                self._peers[host_id] = peer = _LivenessPeer(address, doubtful=False, next_at=now)
                 self._plan(host_id, peer, now)
             if doubtful != peer.doubtful:
                 peer.doubtful = doubtful
@@ -196,18 +196,18 @@ class Liveness:
         return host_id in self._peers
 
     @property
-    def missing(self) -> dict[HostId, Missing]:
+    def missing(self) -> dict[HostId, SilentHost]:
         """Hosts whose kernel has answered before, and not to the last requests."""
         return dict(self._missing)
 
-    def word(self, host_id: HostId, since: float) -> Word:
+    def word(self, host_id: HostId, since: float) -> LivenessReport:
         """What can be said to somebody who asks since then: an answer before it tells nothing."""
         peer = self._peers.get(host_id)
         if peer is None:
-            return Word.UNKNOWN
+            return LivenessReport.UNKNOWN
         if peer.misses >= MISSES_FOR_DOUBT:
-            return Word.SILENT
-        return Word.HEARD if peer.heard_at >= since else Word.UNKNOWN
+            return LivenessReport.SILENT
+        return LivenessReport.HEARD if peer.heard_at >= since else LivenessReport.UNKNOWN
 
     def rtt_s(self, host_id: HostId) -> float | None:
         """Of the last answer."""
@@ -222,7 +222,7 @@ class Liveness:
         if peer is not None and peer.waiting_for is not None:
             del self._waiting[peer.waiting_for]
 
-    def _plan(self, host_id: HostId, peer: _Peer, at: float) -> None:
+    def _plan(self, host_id: HostId, peer: _LivenessPeer, at: float) -> None:
         peer.next_at = at
         heapq.heappush(self._due, (at, host_id))
 
@@ -230,7 +230,7 @@ class Liveness:
         peer = self._peers.get(host_id)
         return peer is not None and peer.next_at == at
 
-    def _take_due(self, now: float) -> tuple[HostId, _Peer] | None:
+    def _take_due(self, now: float) -> tuple[HostId, _LivenessPeer] | None:
         while self._due and self._due[0][0] <= now:
             at, host_id = heapq.heappop(self._due)
             if self._is_planned(at, host_id):
@@ -246,7 +246,7 @@ class Liveness:
             if peer.next_at < now + GRACE_S:
                 self._plan(host_id, peer, now + GRACE_S)
 
-    def _ask(self, host_id: HostId, peer: _Peer, now: float) -> None:
+    def _ask(self, host_id: HostId, peer: _LivenessPeer, now: float) -> None:
         if peer.waiting_for is not None:
             del self._waiting[peer.waiting_for]
             self._count_miss(host_id, peer)
@@ -261,10 +261,10 @@ class Liveness:
         is_keen = now < peer.keen_until or not is_old
         self._plan(host_id, peer, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
 
-    def _count_miss(self, host_id: HostId, peer: _Peer) -> None:
+    def _count_miss(self, host_id: HostId, peer: _LivenessPeer) -> None:
         peer.misses = min(peer.misses + 1, _MISSES_KEPT)
         if peer.heard_at > float("-inf"):
-            self._missing[host_id] = Missing(peer.silent_since, peer.misses)
+            self._missing[host_id] = SilentHost(peer.silent_since, peer.misses)
         if peer.misses == MISSES_FOR_DOUBT and not peer.doubtful:
             self._doubts.append(host_id)
         if peer.misses >= MISSES_FOR_SILENCE:
@@ -276,7 +276,7 @@ class Liveness:
             sequence = (sequence + 1) & 0xFFFF
         return sequence
 
-    def _learn(self, host_id: HostId, peer: _Peer, *, answers: bool) -> None:
+    def _learn(self, host_id: HostId, peer: _LivenessPeer, *, answers: bool) -> None:
         if peer.answers is not answers:
             peer.answers = answers
             self._changes.append(AnswerChanged(host_id, answers))

@@ -42,7 +42,7 @@ class Echo:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ReturnedProbe:
     """A datagram of ours reached a kernel where nobody listens; its checksum was right."""
 
     source_port: int
@@ -89,7 +89,7 @@ def _pattern(size_bytes: int) -> bytes:
     return (bytes(range(256)) * (size_bytes // 256 + 1))[:size_bytes]
 
 
-def parse_untrusted(message: bytes) -> Echo | Returned:
+def parse_untrusted(message: bytes) -> Echo | ReturnedProbe:
     """An ICMPv6 message, as a raw socket receives it: without IPv6 header, its checksum tested by the kernel."""
     if len(message) < _ICMP.size:
         raise PacketError("shorter than an ICMPv6 header")
@@ -101,11 +101,11 @@ def parse_untrusted(message: bytes) -> Echo | Returned:
     return _parse_quoted(message[_ICMP.size :])
 
 
-def _parse_quoted(packet: bytes) -> Returned:
+def _parse_quoted(packet: bytes) -> ReturnedProbe:
     if len(packet) < SMALLEST_DATAGRAM_BYTES or packet[_NEXT_HEADER_AT] != _UDP_PROTOCOL:
         raise PacketError("an error about something else")
     source_port, _destination, _length, _checksum = _UDP.unpack_from(packet, _IPV6_BYTES)
     mark, sequence = _DATAGRAM.unpack_from(packet, _IPV6_BYTES + _UDP.size)
     if mark != _MARK:
         raise PacketError("an error about somebody else's datagram")
-    return Returned(source_port, sequence)
+    return ReturnedProbe(source_port, sequence)

@@ -34,7 +34,7 @@ BURST_PACKETS = 50.0
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class PathProbe:
     """Send an echo request of `size_bytes`."""
 
     host_id: HostId
@@ -77,7 +77,7 @@ class Paths:
         self._due: list[tuple[float, HostId]] = []
         """A heap; an entry counts if it is what the place says."""
         self._credit_packets, self._credit_at = BURST_PACKETS, -math.inf
-        self._probes: list[Probe] = []
+        self._probes: list[PathProbe] = []
         self._changes: list[PathChanged] = []
 
     # -- what comes in -----------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Paths:
             heapq.heappop(self._due)
         return math.inf
 
-    def drain(self) -> tuple[list[Probe], list[PathChanged]]:
+    def drain(self) -> tuple[list[PathProbe], list[PathChanged]]:
         """Probes may be lost, changes may not."""
         output = self._probes, self._changes
         self._probes, self._changes = [], []
@@ -204,7 +204,7 @@ class Paths:
             self._sequence = (self._sequence + 1) & 0xFFFF
             place.round.sizes[self._sequence] = size_bytes
             self._waiting[self._sequence] = host_id
-            self._probes.append(Probe(host_id, place.path.target.address, self._sequence, size_bytes))
+            self._probes.append(PathProbe(host_id, place.path.target.address, self._sequence, size_bytes))
         self._schedule(host_id, place, now + place.path.round_s())
 
     def _take_credit(self, packets: int, now: float) -> float:

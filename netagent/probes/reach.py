@@ -20,7 +20,7 @@ STEADY_S = 5.0
 """Longer than liveness takes to call a host silent anew (MISSES_FOR_SILENCE requests, KEEN_INTERVAL_S apart)."""
 
 
-class Reach:
+class ReachableHosts:
     """The machine. Feed it what liveness says, and deadlines; `unreached` is a level."""
 
     def __init__(self, unreached: Collection[HostId] = ()) -> None:

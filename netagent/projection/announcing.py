@@ -22,7 +22,7 @@ from netagent.model.ids import EndpointId, veth_name
 from netagent.model.records import EndpointRecord
 from netagent.pieces import Pieces, piece_by_piece
 from netagent.projection.chosen_mac import ChosenMacs
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import Stage
 from netagent.registry.schema import endpoint_of_key
 from netagent.registry.view import RegistryView
@@ -38,7 +38,9 @@ Send: TypeAlias = Callable[[str, bytes], None]
 class Announcer:
     """`note` all events of the gossip, after the registry has them; `run` beside it."""
 
-    def __init__(self, live: Live, wait_programmed: Callable[[int], Awaitable[None]], send: Send) -> None:
+    def __init__(
+        self, live: StateStore, wait_programmed: Callable[[int], Awaitable[None]], send: Send
+    ) -> None:
         self._live = live
         self._wait_programmed = wait_programmed
         self._send = send

@@ -1,9 +1,10 @@
 """The kernel state that follows from what is known, kept up to date step by step. Pure.
 
-A cluster changes endpoint by endpoint, and the state of ten thousand takes half a second to make. So a `DesiredMaker`
-remembers what it has made of which endpoint and host, and does again what was touched since (RegistryView says where
-to look). It makes everything anew when that is not known any more, or when something changed that everything
-depends on. What comes out is always what netagent.datapath.desired makes from scratch; a test compares the two.
+A cluster changes endpoint by endpoint, and the state of ten thousand takes half a second to make. So a
+`DesiredStateBuilder` remembers what it has made of which endpoint and host, and does again what was touched since
+(RegistryView says where to look). It makes everything anew when that is not known any more, or when something
+changed that everything depends on. What comes out is always what netagent.datapath.desired makes from scratch; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from netagent.datapath.desired import (
     remote_entries,
     veth_device,
 )
-from netagent.datapath.ledger import Claimant, Ledger
+from netagent.datapath.ledger import Claimant, EntryOwners
 from netagent.datapath.probe_device import ProbePeer, peer_entries, probe_mac, probe_state
-from netagent.datapath.state import Device, EntryKey, KernelState, Wanted, assigned
+from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, assigned
 from netagent.datapath.uplink import Underlay
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.pieces import Pieces
@@ -38,9 +39,9 @@ from netagent.projection.intent import (
     remote_host,
     way_to,
 )
-from netagent.registry.live import Moment
+from netagent.registry.live import Snapshot
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.trail import Touched
+from netagent.registry.trail import ChangedKeys
 from netagent.registry.view import NetworkView, RegistryView
 
 # Of two that ask for one entry the one of the higher rank has it, then the one with the higher id.
@@ -79,25 +80,25 @@ class _Built:
         return rank, identifier, self.bare.network_id
 
 
-class DesiredMaker:
+class DesiredStateBuilder:
     """Makes the desired states of successive moments of one agent's life."""
 
     def __init__(self, cluster_id: ClusterId, *, vxlan_port: int) -> None:
         self._cluster_id = cluster_id
         self._vxlan_port = vxlan_port
-        self._seen: tuple[Moment, Underlay] | None = None
+        self._seen: tuple[Snapshot, Underlay] | None = None
         """What all below was made of; None: of nothing, or not to the end."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._ledger = Ledger()
+        self._ledger = EntryOwners()
         self._built: dict[NetworkId, _Built] = {}
         self._ways: dict[HostId, str] = {}
         self._peers: dict[HostId, ProbePeer] = {}
         self._probe = KernelState()
         self._state = KernelState()
 
-    def make(self, known: Moment, underlay: Underlay) -> Pieces[Wanted]:
+    def make(self, known: Snapshot, underlay: Underlay) -> Pieces[DesiredChange]:
         """The state that follows from `known` for a host that is reached at `underlay`.
 
         If it is not run to its end, the next one begins anew.
@@ -134,7 +135,7 @@ class DesiredMaker:
                 self._state = replace(self._state, devices=assigned(self._state.devices, veths))
         entries = yield from self._take_entries()
         self._seen = known, underlay
-        return Wanted(self._state, None if touched is None else entries)
+        return DesiredChange(self._state, None if touched is None else entries)
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class DesiredMaker:
 
     # -- networks and endpoints --------------------------------------------------------------------------------
 
-    def _follow_networks(self, known: Moment, underlay: Underlay) -> Pieces[None]:
+    def _follow_networks(self, known: Snapshot, underlay: Underlay) -> Pieces[None]:
         here = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
         wanted = {network.network_id: network for network in here}
         for network_id, built in tuple(self._built.items()):
@@ -280,7 +281,9 @@ class DesiredMaker:
         return touched
 
 
-def _touched_since(seen: tuple[Moment, Underlay] | None, known: Moment, underlay: Underlay) -> Touched | None:
+def _touched_since(
+    seen: tuple[Snapshot, Underlay] | None, known: Snapshot, underlay: Underlay
+) -> ChangedKeys | None:
     """None: begin anew."""
     if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
         return None

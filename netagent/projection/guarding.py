@@ -12,7 +12,13 @@ from typing import Final, TypeVar, cast
 from netagent.datapath.desired import device_mac
 from netagent.datapath.forwarding import IPV4, IPV6
 from netagent.datapath.probe_device import probe_mac
-from netagent.firewall.inputs import DEFAULT_AGENT_PORTS, Door, FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.inputs import (
+    DEFAULT_AGENT_PORTS,
+    FirewallInput,
+    GuardedEndpoint,
+    GuardedNetwork,
+    PortForward,
+)
 from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
@@ -24,7 +30,7 @@ from netagent.registry.view import AgentState, NetworkView, RegistryView
 T = TypeVar("T")
 
 
-class Kept:
+class InputCache:
     """Parts of the input that was made last, and the objects that they were made of. As long as these are the same
     objects, so is the part: a view shares with the one before whatever did not change."""
 
@@ -67,7 +73,7 @@ def firewall_input(
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     leading_out: Collection[EndpointId] = (),
-    kept: Kept | None = None,
+    kept: InputCache | None = None,
 ) -> FirewallInput:
     """The networks that this host has devices of, its endpoints, and whom it may hear.
 
@@ -76,7 +82,7 @@ def firewall_input(
     what is not in our networks. `kept`: of the call before, whose `rows` were the same object if they were the same;
     then only what has changed is made anew.
     """
-    kept = kept or Kept()
+    kept = kept or InputCache()
     seed = probe_mac(view.local)
     places = (rows, view.networks, view.hosts_inside)
     networks = kept("networks here", places, lambda: _networks_here(view, rows))
@@ -108,11 +114,14 @@ def firewall_input(
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
         requests=requests,
         answers=answers,
-        doors=kept(
+        port_forwards=kept(
             "doors",
             (rows, networks, *sorted(leading_out)),
             lambda: tuple(
-                door for row in rows if row.network_id in networks for door in doors_of(row, leading_out)
+                port_forward
+                for row in rows
+                if row.network_id in networks
+                for port_forward in doors_of(row, leading_out)
             ),
         ),
     )
@@ -130,14 +139,14 @@ def _subnets(view: RegistryView) -> tuple[str, ...]:
     return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
 
 
-def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[Door]:
+def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
     """Published ports, one by one, of an endpoint that is whole: who comes in before would find nobody."""
     if row.stage is not Stage.PUBLISHED:
         return
     for one in row.publish:
         for address in filter(one.serves, row.addresses):
             for number in range(one.count):
-                yield Door(
+                yield PortForward(
                     protocol=one.protocol,
                     host_port=one.host_port + number,
                     container=address,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from netagent.firewall.inputs import Way
+from netagent.firewall.inputs import AllowedFlow
 from netagent.model.ids import NetworkId, veth_name, vxlan_name
 from netagent.model.records import Policy
 from netagent.registry.row import LocalEndpointRow
@@ -18,13 +18,13 @@ from netagent.registry.view import EndpointView, NetworkView, RegistryView
 
 def ways(
     view: RegistryView, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
-) -> tuple[frozenset[Way], frozenset[Way]]:
+) -> tuple[frozenset[AllowedFlow], frozenset[AllowedFlow]]:
     """Who may ask whom, and who may answer whom.
 
     For each endpoint of this host there are the packets that come out of it, and, where the other end of a link is
     elsewhere, those that come in by the tunnel."""
-    requests: set[Way] = set()
-    answers: set[Way] = set()
+    requests: set[AllowedFlow] = set()
+    answers: set[AllowedFlow] = set()
     if view.local in view.forgotten:
         return frozenset(), frozenset()
     for row in rows:
@@ -43,7 +43,7 @@ def ways(
     return frozenset(requests), frozenset(answers)
 
 
-def _between(port: str, source: EndpointView, destination: EndpointView) -> Iterator[Way]:
+def _between(port: str, source: EndpointView, destination: EndpointView) -> Iterator[AllowedFlow]:
     for one in source.record.addresses:
         for other in destination.record.addresses:
             if (":" in one) == (":" in other):

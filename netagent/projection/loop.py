@@ -16,11 +16,11 @@ import trio
 
 from netagent.datapath.forwarding import Forwarding
 from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.live import Live, Moment
+from netagent.registry.live import Snapshot, StateStore
 
 PROGRAM_GRACE_S = 2.0
 CLEAR_S = 2.0
@@ -28,21 +28,26 @@ CLEAR_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
+class ProjectionSteps:
     """What the loop does, as functions of what is known at one moment."""
 
-    desired: Callable[[Moment], Pieces[Wanted]]
-    guarded: Callable[[Moment], FirewallInput]
-    routed: Callable[[Moment], Collection[str]]
-    publish_names: Callable[[Moment], Awaitable[None]]
-    probe: Callable[[Moment], None]
+    desired: Callable[[Snapshot], Pieces[DesiredChange]]
+    guarded: Callable[[Snapshot], FirewallInput]
+    routed: Callable[[Snapshot], Collection[str]]
+    publish_names: Callable[[Snapshot], Awaitable[None]]
+    probe: Callable[[Snapshot], None]
 
 
 class Projection:
     """Runs the loop, and lets others wait for it."""
 
     def __init__(
-        self, live: Live, reconciler: Reconciler, guard: Guard, forwarding: Forwarding, steps: Steps
+        self,
+        live: StateStore,
+        reconciler: Reconciler,
+        guard: Guard,
+        forwarding: Forwarding,
+        steps: ProjectionSteps,
     ) -> None:
         self._live = live
         self._reconciler = reconciler
@@ -66,7 +71,7 @@ class Projection:
         """End, and take everything of ours out of the kernel: this host leaves for good."""
         self._running.cancel()
         last = self._live.revision + 1
-        self._reconciler.set_desired(Wanted(KernelState()), last)
+        self._reconciler.set_desired(DesiredChange(KernelState()), last)
         with trio.move_on_after(CLEAR_S):
             await self._reconciler.wait_programmed(last)
         self._forwarding.set_desired((), last)

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from netagent.datapath.netns import bind_resolver_sockets, make_resolver_sockets
-from netagent.datapath.redirect import Lead, lead_of, make_lead
+from netagent.datapath.redirect import RedirectOutcome, lead_of, make_lead
 from netagent.errors import FailedError, RefusedError
 from netagent.log import Limited
 from netagent.model.sandbox import SandboxId
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _limited = Limited(_log)
 
 
-class Resolvers:
+class ResolverSockets:
     """The resolver process as attach and detach see it."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -99,13 +99,13 @@ class Resolvers:
                 continue
             try:
                 state = lead_of(pair.lead)
-                if state is Lead.MISSING:
+                if state is RedirectOutcome.MISSING:
                     make_lead(pair.lead, pair.udp.getsockname()[1])
                     sentence = f"127.0.0.11 port 53 was not led to the resolver any more in sandbox {sandbox}"
                     _limited.warning(
                         sentence, f"datapath: somebody else changed what is ours; put right: {sentence}"
                     )
-                elif state is Lead.OWNED:
+                elif state is RedirectOutcome.OWNED:
                     self._owned.add(sandbox)
             except OSError as error:
                 _limited.warning(sandbox, f"resolver: cannot look at sandbox {sandbox}: {error.strerror}")

@@ -50,7 +50,7 @@ class _Notes:
         yield from collect("replica", *key, self.collected)
 
 
-class Behind:
+class WriteBehind:
     """Notes for later. `take` hands out statements; say with `settle` whether they reached the disk."""
 
     def __init__(self) -> None:

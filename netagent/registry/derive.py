@@ -1,8 +1,8 @@
 """From records to indexes, touching only what a change touches.
 
-A `Draft` starts as a store, is edited, and is finished into the next store. Editing updates the direct indexes at
-once and notes what has to be decided again: a contested name, VNI, address or id concerns its other claimants as
-well. `finish` decides these in the order in which they depend on each other.
+A `StoreBuilder` starts as a store, is edited, and is finished into the next store. Editing updates the direct
+indexes at once and notes what has to be decided again: a contested name, VNI, address or id concerns its other
+claimants as well. `finish` decides these in the order in which they depend on each other.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from netagent.registry import rules
 from netagent.registry.facts import EndpointView, HostView, NetworkView, short_id
 from netagent.registry.index import add, assign, drop, put, remove
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
-from netagent.registry.store import EndpointKey, Held, LogKey, Store
+from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.trail import Place
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 
-class Draft:
+class StoreBuilder:
     """The next store in the making; has the same fields. Used once. What `local`, this host, wrote counts for itself
     also when others have forgotten it."""
 
@@ -79,7 +79,7 @@ class Draft:
             return
         self._drop_record(where, entry.key)
         if not isinstance(record, Unknown):
-            self.set_record(where, entry.key, Held(record, entry.version))
+            self.set_record(where, entry.key, StoredRecord(record, entry.version))
 
     def drop_log(self, where: LogKey, most: int | None = None) -> int:
         """Drop all that one owner wrote in one scope, or so much of it; how many that were."""
@@ -104,7 +104,7 @@ class Draft:
         self.s.records = assign(self.s.records, where, source.records.get(where))
         self.s.refused = assign(self.s.refused, where, source.refused.get(where))
 
-    def set_record(self, where: LogKey, key: bytes, held: Held) -> None:
+    def set_record(self, where: LogKey, key: bytes, held: StoredRecord) -> None:
         """Add a record where there is none."""
         self.s.records = put(self.s.records, where, key, held)
         if self._counts(where[1], held):
@@ -118,7 +118,7 @@ class Draft:
             if self._counts(where[1], held):
                 self._unindex(where[1], held.record)
 
-    def _counts(self, owner: HostId, held: Held) -> bool:
+    def _counts(self, owner: HostId, held: StoredRecord) -> bool:
         """Of a forgotten host nothing counts but its word on others, without which cuts could not be told."""
         return isinstance(held.record, ForgetRecord) or not self._is_forgotten(owner)
 
@@ -159,7 +159,7 @@ class Draft:
 
     # -- direct indexes ----------------------------------------------------------------------------------------
 
-    def _index(self, owner: HostId, held: Held) -> None:
+    def _index(self, owner: HostId, held: StoredRecord) -> None:
         record = held.record
         match record:
             case HostRecord():
@@ -413,7 +413,7 @@ class Draft:
 
 def rebuild(store: Store, local: HostId) -> Store:
     """The store that follows from `store`'s truth alone. For checking, not for use: it costs the whole registry."""
-    draft = Draft(Store(refused=store.refused), local)
+    draft = StoreBuilder(Store(refused=store.refused), local)
     for where, log in store.records.items():
         for key, held in log.items():
             draft.set_record(where, key, held)

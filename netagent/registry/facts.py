@@ -145,7 +145,7 @@ class ServiceView:
     endpoints: tuple[EndpointView, ...]
 
 
-class ClashKind(enum.Enum):
+class ConflictKind(enum.Enum):
     """What two records both claim."""
 
     HOST_NAME = "host-name"
@@ -159,11 +159,11 @@ class ClashKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Clash:
+class Conflict:
     """Two records that can't both hold. Decided in the same way on every host, and shown until it is solved."""
 
     kind: str
-    """A ClashKind's value."""
+    """A ConflictKind's value."""
     loser: str
     """Id of the host, network or endpoint that yields."""
     holder: str
@@ -174,19 +174,19 @@ class Clash:
     @property
     def cure(self) -> str:
         """What somebody can do about it."""
-        return _CURES[ClashKind(self.kind)]
+        return _CURES[ConflictKind(self.kind)]
 
 
 _ANEW = "on its host `netagent detach` it and attach it again"
 _CURES = {
     # A machine that was installed anew has its old name, and its old self is still known.
-    ClashKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them and "
+    ConflictKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them and "
     "restart its agent",
-    ClashKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
-    ClashKind.VNI: "`netagent network rm` it, and create it anew",
-    ClashKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
-    ClashKind.ADDRESS: _ANEW,
-    ClashKind.MAC: _ANEW,
-    ClashKind.OUTSIDE: _ANEW,
-    ClashKind.ENDPOINT_ID: _ANEW,
+    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
+    ConflictKind.VNI: "`netagent network rm` it, and create it anew",
+    ConflictKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
+    ConflictKind.ADDRESS: _ANEW,
+    ConflictKind.MAC: _ANEW,
+    ConflictKind.OUTSIDE: _ANEW,
+    ConflictKind.ENDPOINT_ID: _ANEW,
 }

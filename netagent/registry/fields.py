@@ -66,7 +66,7 @@ def pack_mac(text: str) -> bytes:
     return data
 
 
-class Fields:
+class RecordFields:
     """The cursor. Positions beyond the last one read are a later release's, and ignored."""
 
     __slots__ = ("_items", "_position")
@@ -198,7 +198,7 @@ class Fields:
     def subnets(self, what: str) -> tuple[str, ...]:
         """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, room for all offsets in each, and such as a
         request may name."""
-        texts = self.items(what, 2, Fields.cidr)
+        texts = self.items(what, 2, RecordFields.cidr)
         subnets = [ipaddress.ip_network(text) for text in texts]
         if [subnet.version for subnet in subnets] not in ([4], [6], [4, 6]):
             raise RecordError(f"{what}: at most one IPv4 and one IPv6 subnet, IPv4 first")
@@ -224,22 +224,22 @@ class Fields:
             raise RecordError(f"{what}: {text} {flaw}")
         return text
 
-    def array(self, what: str, at_least: int) -> Fields:
+    def array(self, what: str, at_least: int) -> RecordFields:
         """A nested array with `at_least` positions or more."""
         value = self._next(what)
         if not isinstance(value, list) or len(value) < at_least:
             raise RecordError(f"{what}: not an array of {at_least}")
-        return Fields(value)
+        return RecordFields(value)
 
-    def items(self, what: str, at_most: int, read: Callable[[Fields, str], T]) -> tuple[T, ...]:
+    def items(self, what: str, at_most: int, read: Callable[[RecordFields, str], T]) -> tuple[T, ...]:
         """An array of equal things."""
         value = self._next(what)
         if not isinstance(value, list) or len(value) > at_most:
             raise RecordError(f"{what}: not an array of at most {at_most}")
-        inner = Fields(value)
+        inner = RecordFields(value)
         return tuple(read(inner, what) for _ in value)
 
-    def sorted_items(self, what: str, at_most: int, read: Callable[[Fields, str], T]) -> tuple[T, ...]:
+    def sorted_items(self, what: str, at_most: int, read: Callable[[RecordFields, str], T]) -> tuple[T, ...]:
         """`items` in rising order without doubles, so that equal facts are equal values."""
         found = self.items(what, at_most, read)
         if any(not earlier < later for earlier, later in itertools.pairwise(found)):  # type: ignore[operator]

@@ -28,7 +28,7 @@ from typing import Any, Final
 from netagent.errors import RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.registry import statement
-from netagent.registry.behind import Behind
+from netagent.registry.behind import WriteBehind
 from netagent.registry.row import LocalEndpointRow, endpoint_from_json
 from netagent.registry.statement import Family, Statement
 from netagent.registry.writer import DiskFullError, JournalError, Writer, translate
@@ -57,7 +57,7 @@ class Journal:
         self.path = path
         self._lock_fd = lock_fd
         self._reader = reader
-        self._behind = Behind()
+        self._behind = WriteBehind()
         (self.boot_epoch,) = reader.execute("SELECT value FROM counter WHERE name = 'boot_epoch'").fetchone()
         self._writer = Writer(path, writing, self._behind)
 

@@ -20,7 +20,7 @@ from netagent.registry.view import RegistryView
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """What was known at one revision: for whoever acts in several steps, and must not mix two revisions up."""
 
     revision: int
@@ -29,7 +29,7 @@ class Moment:
     limits: Mapping[HostId, int]
 
 
-class Live:
+class StateStore:
     """The latest registry view and the latest local endpoints. Written on the trio thread, read by anybody there."""
 
     def __init__(
@@ -73,9 +73,9 @@ class Live:
         return self._revision
 
     @property
-    def now(self) -> Moment:
+    def now(self) -> Snapshot:
         """All of it together."""
-        return Moment(self._revision, self._view, self._rows, self._limits)
+        return Snapshot(self._revision, self._view, self._rows, self._limits)
 
     def set_view(self, view: RegistryView) -> None:
         """Make `view` the latest."""

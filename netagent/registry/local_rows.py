@@ -16,7 +16,7 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.registry.row import LocalEndpointRow
-from netagent.registry.trail import Step, Trail, longer, touched_between
+from netagent.registry.trail import ChangelogStep, Trail, longer, touched_between
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode of a namespace."""
@@ -40,7 +40,7 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         self._tables = _Tables() if tables is None else tables
         for row in rows:
             self._tables.put(row)
-        self._trail = trail or (Step(),)
+        self._trail = trail or (ChangelogStep(),)
         now = frozenset(self._tables.networks)
         self._inhabited = inhabited if now == inhabited else now
         self._sorted: tuple[EndpointId, ...] | None = None

@@ -42,7 +42,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class ClusterOverview:
     """What `services`, `endpoints`, `inspect` and `lookup` answer from."""
 
     view: RegistryView

@@ -23,7 +23,7 @@ _PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class StoredState:
     """What is on disk."""
 
     rows: tuple[LocalEndpointRow, ...]
@@ -42,7 +42,7 @@ class Written:
         }
 
 
-def read_apart(path: Path, *, is_whole: bool = True) -> Written:
+def read_apart(path: Path, *, is_whole: bool = True) -> StoredState:
     """Blocks for the length of a few queries. JournalError names the file and what is wrong with it.
 
     `is_whole`: with other hosts' logs, which may be long.
@@ -57,7 +57,7 @@ def read_apart(path: Path, *, is_whole: bool = True) -> Written:
                 raise JournalError(f"{path}: written by a later release (version {version})", thing=str(path))
             connection.execute("BEGIN")  # one moment for all
             rows = connection.execute("SELECT row FROM endpoint ORDER BY attach_order").fetchall()
-            return Written(
+            return StoredState(
                 tuple(endpoint_from_json(text) for (text,) in rows),
                 _logs(connection, "own"),
                 _logs(connection, "replica") if is_whole else (),

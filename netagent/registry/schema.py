@@ -42,8 +42,8 @@ from netagent.model.records import (
     RemovalRecord,
 )
 from netagent.registry.fields import (
-    Fields,
     RecordError,
+    RecordFields,
     pack_address,
     pack_cidr,
     pack_id,
@@ -124,7 +124,7 @@ def decode_untrusted(data: bytes) -> Record | Unknown:
         raise RecordError(f"not msgpack: {type(error).__name__}") from None
     if not isinstance(items, list):
         raise RecordError("not an array")
-    fields = Fields(items)
+    fields = RecordFields(items)
     kind = fields.integer("kind", 0, 2**32 - 1)
     fields.integer("version", 1, 2**32 - 1)
     read = _READERS.get(kind)
@@ -206,7 +206,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
 # -- reading ---------------------------------------------------------------------------------------------------
 
 
-def _read_host(fields: Fields) -> HostRecord:
+def _read_host(fields: RecordFields) -> HostRecord:
     return HostRecord(
         name=fields.name("name"),
         public_key=fields.octets("public_key", 32),
@@ -217,11 +217,11 @@ def _read_host(fields: Fields) -> HostRecord:
         zone=fields.text("zone", max_chars=63),
         agent_version=fields.text("agent_version", max_chars=63),
         going_down=fields.boolean("going_down"),
-        routes=fields.sorted_items("routes", 1024, Fields.route),
+        routes=fields.sorted_items("routes", 1024, RecordFields.route),
     )
 
 
-def _read_network(fields: Fields) -> NetworkRecord:
+def _read_network(fields: RecordFields) -> NetworkRecord:
     record = NetworkRecord(
         network_id=NetworkId(fields.identifier("network_id")),
         name=fields.network_name("name"),
@@ -241,7 +241,7 @@ def _read_network(fields: Fields) -> NetworkRecord:
     return record
 
 
-def _read_grant(fields: Fields) -> GrantRecord:
+def _read_grant(fields: RecordFields) -> GrantRecord:
     record = GrantRecord(
         network_id=NetworkId(fields.identifier("network_id")),
         first=fields.integer("first", 0, 2**32 - 1),
@@ -254,25 +254,25 @@ def _read_grant(fields: Fields) -> GrantRecord:
     return record
 
 
-def _read_endpoint(fields: Fields) -> EndpointRecord:
+def _read_endpoint(fields: RecordFields) -> EndpointRecord:
     record = EndpointRecord(
         endpoint_id=EndpointId(fields.identifier("endpoint_id")),
         network_id=NetworkId(fields.identifier("network_id")),
         name=fields.name("name"),
         service=fields.name("service"),
-        addresses=fields.items("addresses", 2, Fields.address),
+        addresses=fields.items("addresses", 2, RecordFields.address),
         mac=fields.mac("mac"),
-        aliases=fields.items("aliases", 64, Fields.name),
+        aliases=fields.items("aliases", 64, RecordFields.name),
         ports=fields.items("ports", 256, _read_port),
         labels=fields.sorted_items("labels", 256, _read_label),
         health=fields.choice("health", Health),
-        links=fields.sorted_items("links", 256, Fields.dotted_name) if fields.has_more() else (),
+        links=fields.sorted_items("links", 256, RecordFields.dotted_name) if fields.has_more() else (),
     )
     is_starting = fields.boolean("starting") if fields.has_more() else False
     return dataclasses.replace(record, health=Health.STARTING) if is_starting else record
 
 
-def _read_host_address(fields: Fields) -> HostAddressRecord:
+def _read_host_address(fields: RecordFields) -> HostAddressRecord:
     return HostAddressRecord(
         network_id=NetworkId(fields.identifier("network_id")),
         offset=fields.integer("offset", 2, 2**32 - 1),
@@ -280,7 +280,7 @@ def _read_host_address(fields: Fields) -> HostAddressRecord:
     )
 
 
-def _read_forget(fields: Fields) -> ForgetRecord:
+def _read_forget(fields: RecordFields) -> ForgetRecord:
     host_id = HostId(fields.identifier("host_id"))
     settled = fields.boolean("settled") if fields.has_more() else False
     version = fields.items("disputed", 2, _read_count) if fields.has_more() else ()
@@ -289,21 +289,21 @@ def _read_forget(fields: Fields) -> ForgetRecord:
     return ForgetRecord(host_id, settled, (version[0], version[1]) if version else None)
 
 
-def _read_count(fields: Fields, what: str) -> int:
+def _read_count(fields: RecordFields, what: str) -> int:
     return fields.integer(what, 0, 2**63 - 1)
 
 
-def _read_port(fields: Fields, what: str) -> Port:
+def _read_port(fields: RecordFields, what: str) -> Port:
     inner = fields.array(what, 3)
     return Port(inner.name(what), inner.integer(what, 1, 65535), inner.word(what, ("tcp", "udp", "sctp")))
 
 
-def _read_label(fields: Fields, what: str) -> tuple[str, str]:
+def _read_label(fields: RecordFields, what: str) -> tuple[str, str]:
     inner = fields.array(what, 2)
     return inner.text(what, max_chars=255), inner.text(what, max_chars=4096, multiline=True)
 
 
-_READERS: Final[dict[int, Callable[[Fields], Record]]] = {
+_READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _HOST: _read_host,
     _NETWORK: _read_network,
     _REMOVAL: lambda fields: RemovalRecord(NetworkId(fields.identifier("network_id"))),

@@ -30,7 +30,7 @@ CURE: Final = (
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Party:
+class NameClaimant:
     """Endpoints that have the name, of one compose project or one by one."""
 
     project: str
@@ -52,9 +52,9 @@ class SharedName:
 
     network: str
     label: str
-    takers: tuple[Party, ...]
+    takers: tuple[NameClaimant, ...]
     """Who is answered for it."""
-    losers: tuple[Party, ...]
+    losers: tuple[NameClaimant, ...]
     """Who has it as an alias and is not; () where the name is shared."""
 
     @property
@@ -112,14 +112,14 @@ def project_of(endpoint: EndpointView) -> str:
     return label_of(endpoint.record.labels, COMPOSE_PROJECT)
 
 
-def _parties(view: RegistryView, endpoints: Iterable[EndpointView]) -> tuple[Party, ...]:
+def _parties(view: RegistryView, endpoints: Iterable[EndpointView]) -> tuple[NameClaimant, ...]:
     hosts: dict[tuple[str, str], set[HostId]] = {}
     for one in endpoints:
         project = project_of(one)
         hosts.setdefault((project, "" if project else one.record.name), set()).add(one.owner)
     return tuple(
         sorted(
-            Party(*who, tuple(sorted(_host_name(view, host) for host in where)))
+            NameClaimant(*who, tuple(sorted(_host_name(view, host) for host in where)))
             for who, where in hosts.items()
         )
     )

@@ -13,7 +13,7 @@ from netagent.registry.facts import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
 
-class Held(NamedTuple):
+class StoredRecord(NamedTuple):
     """A record as it lies in its owner's log."""
 
     record: Record
@@ -36,7 +36,7 @@ class Store:
     never sees its store change.
     """
 
-    records: Map[LogKey, Map[bytes, Held]] = field(default_factory=Map)
+    records: Map[LogKey, Map[bytes, StoredRecord]] = field(default_factory=Map)
     refused: Map[LogKey, Map[bytes, str]] = field(default_factory=Map)
     """Entries that are no valid record, with the reason. Kept as a level: it goes when the owner mends it."""
     members: Map[HostId, Member] = field(default_factory=Map)

@@ -22,7 +22,7 @@ Place: TypeAlias = tuple[NetworkId, EndpointId]
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class ChangedKeys:
     """All that can differ between two views, apart from networks, which are few."""
 
     hosts: frozenset[HostId] = frozenset()
@@ -30,29 +30,29 @@ class Touched:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class ChangelogStep:
     """What led to one view from the one before."""
 
-    touched: Touched = Touched()
+    touched: ChangedKeys = ChangedKeys()
     keys: int = 0
     """In this step and all before it."""
 
 
-Trail: TypeAlias = tuple[Step, ...]
+Trail: TypeAlias = tuple[ChangelogStep, ...]
 """Oldest first, never empty; the last step led to the view that holds it."""
 
 
 def longer(trail: Trail, hosts: Collection[HostId], endpoints: Collection[Place]) -> Trail:
     """The trail of the next view."""
     keys = trail[-1].keys + len(hosts) + len(endpoints)
-    step = Step(Touched(frozenset(hosts), frozenset(endpoints)), keys)
+    step = ChangelogStep(ChangedKeys(frozenset(hosts), frozenset(endpoints)), keys)
     first = max(0, len(trail) + 1 - MAX_STEPS)
     while first < len(trail) and keys - trail[first].keys > MAX_KEYS:
         first += 1
     return (*trail[first:], step)
 
 
-def touched_between(earlier: Trail, later: Trail) -> Touched | None:
+def touched_between(earlier: Trail, later: Trail) -> ChangedKeys | None:
     """What the steps from the one view to the other touched; None: that is not remembered."""
     end = earlier[-1]
     for back in range(len(later) - 1, -1, -1):
@@ -60,7 +60,7 @@ def touched_between(earlier: Trail, later: Trail) -> Touched | None:
             steps = later[back + 1 :]
             if len(steps) == 1:
                 return steps[0].touched
-            return Touched(
+            return ChangedKeys(
                 frozenset().union(*(step.touched.hosts for step in steps)),
                 frozenset().union(*(step.touched.endpoints for step in steps)),
             )

@@ -28,25 +28,25 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
 from netagent.pieces import Pieces
 from netagent.registry.clash import find_clashes
-from netagent.registry.derive import Draft, rebuild
+from netagent.registry.derive import StoreBuilder, rebuild
 from netagent.registry.facts import (
     AgentState,
-    Clash,
-    ClashKind,
+    Conflict,
+    ConflictKind,
     EndpointView,
     HostView,
     NetworkView,
     ServiceView,
 )
 from netagent.registry.schema import key_of, scope_of
-from netagent.registry.store import EndpointKey, Held, LogKey, Store
-from netagent.registry.trail import Step, Touched, Trail, longer, touched_between
+from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
+from netagent.registry.trail import ChangedKeys, ChangelogStep, Trail, longer, touched_between
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
 __all__ = [
     "AgentState",
-    "Clash",
-    "ClashKind",
+    "Conflict",
+    "ConflictKind",
     "EndpointView",
     "HostView",
     "NetworkView",
@@ -74,25 +74,25 @@ class RegistryView:
     local: HostId
     generation: int = 0
     _store: Store = field(default_factory=Store, repr=False)
-    _trail: Trail = field(default_factory=lambda: (Step(),), repr=False)
+    _trail: Trail = field(default_factory=lambda: (ChangelogStep(),), repr=False)
 
     # -- the next view -----------------------------------------------------------------------------------------
 
     def with_entries(self, event: EntriesChanged) -> RegistryView:
         """After one delta of one owner. Bad records are refused one by one and kept in `refused`."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.apply(event)
         return self._next(draft)
 
     def with_member(self, member: Member) -> RegistryView:
         """After the membership said something of a host's agent."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.set_member(HostId(member.node_id), member)
         return self._next(draft)
 
     def with_host_answer(self, host_id: HostId, answers: bool | None) -> RegistryView:  # noqa: FBT001  (the value)
         """After the host's kernel was asked on the probe network; None: no longer asked."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.set_answer(host_id, answers=answers)
         return self._next(draft)
 
@@ -100,7 +100,7 @@ class RegistryView:
         """After several hosts agreed on which hosts' kernels are silent: all of them."""
         if hosts == frozenset(self._store.silent):
             return self
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.set_silent(hosts)
         return self._next(draft)
 
@@ -108,19 +108,19 @@ class RegistryView:
         """After this host's own probes have told which hosts it does not reach: all of them."""
         if hosts == self.unreached:
             return self
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.set_unreached(hosts)
         return self._next(draft)
 
     def without_member(self, host_id: HostId) -> RegistryView:
         """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.set_member(host_id, None)
         return self._next(draft)
 
     def without_host(self, host_id: HostId) -> RegistryView:
         """Without anything that the host wrote or that we know of it."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         for where in [*self._store.records, *self._store.refused]:
             if where[1] == host_id:
                 draft.drop_log(where)
@@ -155,20 +155,20 @@ class RegistryView:
 
     def with_records_of(self, base: RegistryView, where: LogKey, keys: Iterable[bytes]) -> RegistryView:
         """With some records of one log as `base` has them."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.copy_records(base._store, where, keys)
         return self._next(draft)
 
     def with_log_of(self, base: RegistryView, where: LogKey) -> RegistryView:
         """Two views that have the same records in one log share it from now on."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.share_log(base._store, where)
         return self._next(draft)
 
     def with_sight_of(self, base: RegistryView) -> RegistryView:
         """With what `base` has of members, and of whose kernels answer."""
         mine, theirs = self._store, base._store
-        draft = Draft(mine, self.local)
+        draft = StoreBuilder(mine, self.local)
         for host_id in _keys_that_differ(mine.members, theirs.members):
             draft.set_member(host_id, theirs.members.get(host_id))
         for host_id in _keys_that_differ(mine.answers, theirs.answers):
@@ -179,14 +179,14 @@ class RegistryView:
 
     def without_own_log(self, scope: Scope) -> RegistryView:
         """Without what this host wrote in a scope."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.drop_log((scope, self.local))
         return self._next(draft)
 
     def without_some(self, scope: Scope, most: int) -> RegistryView:
         """Without `most` more of the records that others wrote in a scope which this host has left: there may be ten
         thousand. The same object when none is left."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         for where in chain(self._store.records, self._store.refused):
             if most <= 0:
                 break
@@ -196,18 +196,18 @@ class RegistryView:
 
     def without_record(self, owner: HostId, scope: Scope, key: bytes) -> RegistryView:
         """Without what one host wrote under one key."""
-        draft = Draft(self._store, self.local)
+        draft = StoreBuilder(self._store, self.local)
         draft.copy_records(Store(), (scope, owner), [key])
         return self._next(draft)
 
-    def _next(self, draft: Draft) -> RegistryView:
+    def _next(self, draft: StoreBuilder) -> RegistryView:
         store = draft.finish()
         if not draft.changes():
             return self
         trail = longer(self._trail, *draft.touched())
         return dataclasses.replace(self, generation=self.generation + 1, _store=store, _trail=trail)
 
-    def touched_since(self, earlier: RegistryView) -> Touched | None:
+    def touched_since(self, earlier: RegistryView) -> ChangedKeys | None:
         """Which hosts and endpoints can be others than in `earlier`; None: any. See netagent.registry.trail."""
         return touched_between(earlier._trail, self._trail)
 
@@ -432,7 +432,7 @@ class RegistryView:
     # -- for people and checks ---------------------------------------------------------------------------------
 
     @cached_property
-    def clashes(self) -> tuple[Clash, ...]:
+    def clashes(self) -> tuple[Conflict, ...]:
         """Records that contradict each other, and who yields. Computed when first asked for."""
         return find_clashes(self._store)
 
@@ -482,7 +482,7 @@ def _keys_that_differ(mine: Map[K, V], theirs: Map[K, V]) -> list[K]:
     return gone + [key for key, value in theirs.items() if mine.get(key) != value]
 
 
-_NO_RECORDS: Map[bytes, Held] = Map()
+_NO_RECORDS: Map[bytes, StoredRecord] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
 _NO_GRANTS: Map[tuple[HostId, bytes], GrantRecord] = Map()
 

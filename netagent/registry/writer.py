@@ -26,7 +26,7 @@ from typing import Final
 import trio
 
 from netagent.errors import FailedError, NetagentError, RefusedError
-from netagent.registry.behind import Behind
+from netagent.registry.behind import WriteBehind
 from netagent.registry.statement import Statement
 
 HEADROOM_BYTES: Final = 1 << 20
@@ -86,7 +86,7 @@ def _full() -> sqlite3.Error:
     return error
 
 
-class _Job:
+class _WriteJob:
     """One caller's statements, and where the outcome goes."""
 
     def __init__(self, statements: Sequence[Statement], *, grows: bool) -> None:
@@ -106,13 +106,13 @@ class _Job:
 class Writer:
     """Owns the writing connection, and writes now and then what waits in `behind`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, behind: Behind) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, behind: WriteBehind) -> None:
         self._path = path
         self._connection = connection
         self._behind = behind
         self._entrance = trio.Semaphore(MAX_WAITING)
         self._wake = threading.Condition()
-        self._jobs: list[_Job] = []
+        self._jobs: list[_WriteJob] = []
         self._behind_due: float | None = None
         self._is_closing = False
         self.behind_failures = 0
@@ -124,7 +124,7 @@ class Writer:
         """Returns when the statements are on disk, with the number of rows each changed. Raises NetagentError when
         they are not. Not cancellable once begun."""
         async with self._entrance:
-            job = _Job(statements, grows=grows)
+            job = _WriteJob(statements, grows=grows)
             with self._wake:
                 if self._is_closing:
                     raise JournalError(f"{self._path}: the journal is closed", thing=str(self._path))
@@ -164,7 +164,7 @@ class Writer:
         finally:
             self._connection.close()
 
-    def _wait(self) -> tuple[list[_Job], bool, bool]:
+    def _wait(self) -> tuple[list[_WriteJob], bool, bool]:
         with self._wake:
             while not self._jobs and not self._is_closing:
                 left_s = None if self._behind_due is None else self._behind_due - time.monotonic()
@@ -195,7 +195,7 @@ class Writer:
             self.behind_failures += 1
             self.note_behind()  # try again later: the copies of broken logs must go
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_WriteJob]) -> None:
         admitted = [job for job in jobs if self._admit(job)]
         try:
             self._transaction([partial(self._savepoint, job) for job in admitted])
@@ -210,7 +210,7 @@ class Writer:
         for job in jobs:
             job.finish()
 
-    def _admit(self, job: _Job) -> bool:
+    def _admit(self, job: _WriteJob) -> bool:
         if job.grows and not self.has_room():
             job.error = translate(_full(), self._path)
         return job.error is None
@@ -233,7 +233,7 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _savepoint(self, job: _Job) -> None:
+    def _savepoint(self, job: _WriteJob) -> None:
         self._connection.execute("SAVEPOINT job")
         try:
             job.row_counts = self._execute(job.statements)

@@ -30,7 +30,7 @@ class Locks:
                 self._locks.pop(key, None)
 
 
-class Claims:
+class NameLocks:
     """Things that belong to somebody for the length of a block, before anything else says so."""
 
     def __init__(self) -> None:

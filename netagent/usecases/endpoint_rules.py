@@ -39,7 +39,7 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
     }
 
 
-def gives_way_out(
+def has_default_route(
     row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]
 ) -> bool:
     """Whether a sandbox's default route leads by this endpoint: the first, in the order of their attaching, whose

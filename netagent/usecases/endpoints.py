@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from netagent.datapath import netns
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
@@ -43,9 +43,9 @@ from netagent.usecases.endpoint_rules import (
 from netagent.usecases.fencing import unfence
 from netagent.usecases.finding import fenced_called, local_endpoint_called, network_called
 from netagent.usecases.publishing import refuse_if_listening, refuse_unreachable
-from netagent.usecases.staged import Staged
-from netagent.usecases.steps import EndpointParts, Steps, as_async, closed, drawn_id, netns_is
-from netagent.usecases.undo import UndoStack, all_or_nothing
+from netagent.usecases.staged import TwoPhaseAttach
+from netagent.usecases.steps import EndpointContext, EndpointParts, as_async, closed, drawn_id, netns_is
+from netagent.usecases.undo import Rollback, all_or_nothing
 
 logger = logging.getLogger("netagent.usecases.endpoints")
 
@@ -54,8 +54,8 @@ class Endpoints:
     """Attach, detach, link, change. One at a time in a sandbox, any number beside each other."""
 
     def __init__(self, parts: EndpointParts) -> None:
-        self.steps = Steps(parts)
-        self.staged = Staged(self.steps)
+        self.steps = EndpointContext(parts)
+        self.staged = TwoPhaseAttach(self.steps)
         self._parts = parts
         self._live = parts.live
         self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
@@ -162,7 +162,7 @@ class Endpoints:
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
-    async def _bind(self, row: LocalEndpointRow, undo: UndoStack) -> str:
+    async def _bind(self, row: LocalEndpointRow, undo: Rollback) -> str:
         """The name that the interface has got."""
         parts, network = self._parts, self.steps.network(row.network_id)
         self._live.set_row(row)
@@ -268,11 +268,11 @@ class Endpoints:
             return await self._set_links(row, (*row.links, link))
 
     async def unlink(self, text: str, link: Link) -> LocalEndpointRow:
-        """The reverse; NoError when there is no such link."""
+        """The reverse; NotFoundError when there is no such link."""
         async with self._called(text) as row:
             if link not in row.links:
                 text = link.service if link.alias == link.service else f"{link.service}:{link.alias}"
-                raise NoError(f"{row.name} has no link {text}", thing=row.name)
+                raise NotFoundError(f"{row.name} has no link {text}", thing=row.name)
             return await self._set_links(row, tuple(known for known in row.links if known != link))
 
     async def publish(self, text: str, publication: Publication) -> LocalEndpointRow:

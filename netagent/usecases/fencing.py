@@ -14,21 +14,21 @@ from typing import Protocol
 from netagent.model.ids import EndpointId
 from netagent.registry import statement
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import Stage
 from netagent.usecases.steps import netns_is
 
 logger = logging.getLogger("netagent.usecases.fencing")
 
 
-class TakesDown(Protocol):
+class DetachesEndpoints(Protocol):
     """The part of Endpoints that is used here."""
 
     async def remove_all(self) -> int:
         """Take everything down."""
 
 
-async def fence_all(live: Live, journal: Journal, endpoints: TakesDown) -> int:
+async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpoints) -> int:
     """Note all endpoints, then take them down; how many there were. May be called again after a failure."""
     rows = [row for row in live.rows.values() if row.stage is Stage.PUBLISHED]
     await journal.transaction([statement.fence(row) for row in rows])
@@ -37,14 +37,14 @@ async def fence_all(live: Live, journal: Journal, endpoints: TakesDown) -> int:
     return len(rows)
 
 
-async def unfence(live: Live, journal: Journal, endpoint_ids: Collection[EndpointId]) -> None:
+async def unfence(live: StateStore, journal: Journal, endpoint_ids: Collection[EndpointId]) -> None:
     """Drop the notes of some."""
     if endpoint_ids:
         await journal.transaction([statement.unfence(one) for one in endpoint_ids])
         live.drop_fenced(endpoint_ids)
 
 
-async def sweep_fenced(live: Live, journal: Journal, boot_id: str) -> None:
+async def sweep_fenced(live: StateStore, journal: Journal, boot_id: str) -> None:
     """Drop the notes of containers that are gone."""
     gone = [key for key, row in live.fenced.items() if row.boot_id != boot_id or not netns_is(row)]
     await unfence(live, journal, gone)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from netagent.errors import InputError, NoError, RefusedError
+from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import CONTAINER_ID, is_container, label_of
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
 
 
 def network_called(view: RegistryView, text: str) -> NetworkView:
-    """A network by name or id. NoError when there is none."""
+    """A network by name or id. NotFoundError when there is none."""
     found = view.network_named(text) or view.networks.get(NetworkId(text))
     if found is None and len(text) >= 6:
         matches = [network for network_id, network in view.networks.items() if network_id.startswith(text)]
         found = matches[0] if len(matches) == 1 else None
     if found is None:
-        raise NoError(
+        raise NotFoundError(
             f"there is no network {text!r}",
             code="no-such-network",
             thing=text,
@@ -45,7 +45,7 @@ def _place(view: RegistryView, row: LocalEndpointRow) -> str:
     return f"{target_shown(row)} in {row.network_id[:8] if network is None else network.unique_name}"
 
 
-def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:
+def fenced_called(live: StateStore, text: str) -> LocalEndpointRow | None:
     """The note of a fenced endpoint by id, beginning of an id, or name; None when an endpoint that works is called
     so, or not exactly one note."""
     if any(text in {row.name, row.endpoint_id} for row in live.rows.values()):
@@ -58,7 +58,7 @@ def fenced_called(live: Live, text: str) -> LocalEndpointRow | None:
     return found[0] if len(found) == 1 else None
 
 
-def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
+def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
     """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK; also by what its
     runtime calls the container, where that is nothing else."""
     rows, view = live.rows, live.view
@@ -93,7 +93,7 @@ def local_endpoint_called(live: Live, text: str) -> LocalEndpointRow:
             thing=text,
             hint="run this there",
         )
-    raise NoError(
+    raise NotFoundError(
         f"there is no endpoint {text!r} on this host",
         code="no-such-endpoint",
         thing=text,

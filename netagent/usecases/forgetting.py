@@ -20,15 +20,15 @@ from typing import Protocol
 
 import trio
 
-from netagent.errors import InputError, NoError, RefusedError
+from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.ipam.allocator import Allocator
-from netagent.membership.participation import Publishes
+from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
 from netagent.registry.estate import goodbyes_to
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import AgentState, HostView
-from netagent.usecases.silence import Silence
+from netagent.usecases.silence import Downtime
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 5.0
@@ -43,7 +43,7 @@ noticed within some."""
 logger = logging.getLogger("netagent.usecases.forgetting")
 
 
-class Settles(Protocol):
+class EvictionNode(Protocol):
     """The part of GossipNode that is used here."""
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
@@ -60,7 +60,7 @@ class Settles(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class Evicted:
     """What became of it."""
 
     hosts: tuple[HostView, ...]
@@ -72,25 +72,25 @@ class Forgotten:
 
 
 @dataclass(slots=True)
-class Forgetting:
+class Eviction:
     """One run at a time on a host."""
 
-    live: Live
-    publisher: Publishes
-    node: Settles
+    live: StateStore
+    publisher: RecordPublisher
+    node: EvictionNode
     allocator: Allocator
-    silence: Silence
+    silence: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
     in_work: set[HostId] = field(default_factory=set)
     """Hosts about which an intention is ours and pursued: nobody else takes it back."""
     _turn: trio.Lock = field(default_factory=trio.Lock)
 
-    async def forget(self, names: Sequence[str], *, dead_for_s: float, force: bool) -> Forgotten:
+    async def forget(self, names: Sequence[str], *, dead_for_s: float, force: bool) -> Evicted:
         """Forget the hosts called so, or without names all that have been silent for `dead_for_s`.
 
-        NoError for an unknown one; RefusedError for one that lives, that was not silent for so long, or when live
-        hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then."""
+        NotFoundError for an unknown one; RefusedError for one that lives, that was not silent for so long, or when
+        live hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then."""
         async with self._turn:
             hosts = [self._called(name) for name in dict.fromkeys(names)]
             if not names:
@@ -100,7 +100,7 @@ class Forgetting:
             self._refuse_if_not_alone(hosts, force=force)
             return await self._forget(hosts, force=force)
 
-    async def forget_these(self, hosts: Collection[HostId]) -> Forgotten:
+    async def forget_these(self, hosts: Collection[HostId]) -> Evicted:
         """The same without a user: for hosts whose time is over, but for those that fell silent together with one
         whose time is not. RefusedError as above."""
         async with self._turn:
@@ -129,7 +129,7 @@ class Forgetting:
             matches = [host for host_id, host in view.hosts.items() if host_id.startswith(name)]
             found = matches[0] if len(matches) == 1 else None
         if found is None:
-            raise NoError(
+            raise NotFoundError(
                 f"there is no host {name!r}", code="no-such-host", thing=name, hint="see `netagent members`"
             )
         return found
@@ -224,10 +224,10 @@ class Forgetting:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    async def _forget(self, hosts: Sequence[HostView], *, force: bool) -> Forgotten:
+    async def _forget(self, hosts: Sequence[HostView], *, force: bool) -> Evicted:
         gone = {host.host_id for host in hosts}
         if not gone:
-            return Forgotten((), 0, ())
+            return Evicted((), 0, ())
         await self._intend(gone)
         try:
             unheard = await self._settle(gone, force=force)
@@ -243,7 +243,7 @@ class Forgetting:
             await self._take_back(gone - ours)
         names = ", ".join(f"{host.unique_name} ({host.host_id[:8]})" for host in hosts)
         logger.info("forgot %s; took over %d addresses", names, count)
-        return Forgotten(tuple(hosts), count, unheard)
+        return Evicted(tuple(hosts), count, unheard)
 
     async def _intend(self, gone: set[HostId]) -> None:
         self.in_work |= gone

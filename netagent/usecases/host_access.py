@@ -21,7 +21,7 @@ from netagent.log import Limited
 from netagent.membership.participation import Participation
 from netagent.model.ids import NetworkId
 from netagent.model.records import HostAddressRecord
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import NetworkView, RegistryView
 
 RETRY_S: Final = 1.0
@@ -35,7 +35,7 @@ _limited = Limited(logger)
 class HostAccess:
     """One task: `run`. `mac_in` gives the MAC of this host's bridge in a network."""
 
-    live: Live
+    live: StateStore
     participation: Participation
     allocator: Allocator
     undecided: Callable[[], Collection[NetworkId]]

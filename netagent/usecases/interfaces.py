@@ -21,16 +21,16 @@ import trio
 from netagent.beat import Turns, beat_within
 from netagent.datapath.attach import Attacher
 from netagent.datapath.damage import Drift
-from netagent.datapath.inside import InsideNews
+from netagent.datapath.inside import GuestNews
 from netagent.datapath.settings import Setting, ipv6_settings
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.usecases.steps import Steps, netns_is
+from netagent.usecases.steps import EndpointContext, netns_is
 
 SETTLE_S = 0.05
 """From the first piece of news to the look: changes come in bursts."""
@@ -61,7 +61,7 @@ _limited = Limited(logger, period_s=10.0)
 class Interfaces:
     """`run` looks after all endpoints that are published."""
 
-    def __init__(self, live: Live, attacher: Attacher, steps: Steps, drift: Drift) -> None:
+    def __init__(self, live: StateStore, attacher: Attacher, steps: EndpointContext, drift: Drift) -> None:
         self._live = live
         self._attacher = attacher
         self._steps = steps
@@ -166,7 +166,7 @@ class Interfaces:
                     nursery.start_soon(sandbox.pass_on, news)
                     await self._look_again_and_again(identity, sandbox, news)
 
-    async def _open_news(self, identity: Identity) -> InsideNews | None:
+    async def _open_news(self, identity: Identity) -> GuestNews | None:
         for row in self._rows_of(identity):
             try:
                 return await self._attacher.open_news(row.netns_path, identity)
@@ -174,7 +174,7 @@ class Interfaces:
                 _limited.warning(row.netns_path, f"cannot watch {row.netns_path}: {error}")
         return None
 
-    async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: InsideNews) -> None:
+    async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: GuestNews) -> None:
         retry_s, look_within_s = RETRY_MIN_S, UNHEARD_S
         while True:
             with trio.move_on_after(look_within_s):
@@ -227,13 +227,13 @@ class _Sandbox:
         self.scope = trio.CancelScope()
         self.look = trio.Event()
         """Set when there is a reason to look."""
-        self.news: InsideNews | None = None
+        self.news: GuestNews | None = None
         """While they are open."""
         self.settings: dict[EndpointId, Sequence[Setting]] = {}
         """Of its endpoints, as they must be; empty: to be found anew."""
 
     @contextmanager
-    def hearing(self, news: InsideNews) -> Iterator[None]:
+    def hearing(self, news: GuestNews) -> Iterator[None]:
         """For the length of a block."""
         self.news = news
         try:
@@ -241,7 +241,7 @@ class _Sandbox:
         finally:
             self.news = None
 
-    async def pass_on(self, news: InsideNews) -> None:
+    async def pass_on(self, news: GuestNews) -> None:
         """Each piece of news is a reason."""
         while True:
             await news.wait()

@@ -22,7 +22,7 @@ from netagent.datapath import netns
 from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
@@ -60,7 +60,7 @@ class _Watch:
         self._folders: dict[str, _Folder] = {}
         self._mounts = _Mounts()
 
-    def due(self, live: Live, now: float) -> set[EndpointId] | None:
+    def due(self, live: StateStore, now: float) -> set[EndpointId] | None:
         """None: all."""
         seen, self._seen = self._seen, (live.rows, live.view)
         rows = live.rows.touched_since(seen[0]) if seen is not None else None
@@ -137,7 +137,7 @@ class _Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Janitor:
+class GarbageCollector:
     """`recover` once at the start, then `run`."""
 
     parts: EndpointParts

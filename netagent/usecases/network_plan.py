@@ -30,7 +30,7 @@ OVERHEAD_IPV6_BYTES = 70
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class NetworkConstraints:
     """What a new network must fit into."""
 
     cluster_id: ClusterId
@@ -41,7 +41,7 @@ class Surroundings:
     underlay_mtu_bytes: int
 
 
-def plan_network(request: NetworkRequest, network_id: NetworkId, around: Surroundings) -> NetworkRecord:
+def plan_network(request: NetworkRequest, network_id: NetworkId, around: NetworkConstraints) -> NetworkRecord:
     """The record of the new network. Raises InputError or RefusedError with what stands against it."""
     if not is_name(request.name) or request.name == NODE_LABEL:
         raise InputError(
@@ -95,7 +95,7 @@ def shortcoming(record: NetworkRecord) -> tuple[str, str] | None:
     )
 
 
-def conflict(subnet: IPNetwork, around: Surroundings) -> str:
+def conflict(subnet: IPNetwork, around: NetworkConstraints) -> str:
     """What the subnet overlaps, in words; '' when it is free."""
     for network in around.networks:
         for text in network.subnets:
@@ -133,7 +133,7 @@ def ula_prefix(cluster_id: ClusterId) -> ipaddress.IPv6Network:
     return ipaddress.IPv6Network((b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(10), 48))
 
 
-def _mtu(request: NetworkRequest, around: Surroundings) -> int:
+def _mtu(request: NetworkRequest, around: NetworkConstraints) -> int:
     overhead = OVERHEAD_IPV6_BYTES if ":" in around.underlay else OVERHEAD_IPV4_BYTES
     fits = around.underlay_mtu_bytes - overhead
     if request.mtu_bytes is None:
@@ -163,7 +163,9 @@ def _subnet(text: str) -> IPNetwork:
     return subnet
 
 
-def _chosen(network_id: NetworkId, around: Surroundings, versions: Collection[int]) -> Iterator[IPNetwork]:
+def _chosen(
+    network_id: NetworkId, around: NetworkConstraints, versions: Collection[int]
+) -> Iterator[IPNetwork]:
     start = int(network_id[6:14], 16)
     if 4 in versions:
         yield _first_free(_slices(around.pools), start, around, "address_pools")
@@ -183,7 +185,9 @@ def _around(start: int, low: int, high: int) -> Iterator[int]:
     return (low + (start + step) % size for step in range(min(size, 512)))
 
 
-def _first_free(pools: list[Sequence[IPNetwork]], start: int, around: Surroundings, where: str) -> IPNetwork:
+def _first_free(
+    pools: list[Sequence[IPNetwork]], start: int, around: NetworkConstraints, where: str
+) -> IPNetwork:
     for slices in pools:
         for n in range(len(slices)):
             subnet = slices[(start + n) % len(slices)]

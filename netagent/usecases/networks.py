@@ -18,17 +18,17 @@ from typing import Protocol
 
 import trio
 
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.space import share_out
-from netagent.membership.participation import Participation, Publishes
+from netagent.membership.participation import Participation, RecordPublisher
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 from netagent.usecases.finding import host_called, network_called
-from netagent.usecases.network_plan import Surroundings, differences, plan_network, shortcoming
+from netagent.usecases.network_plan import NetworkConstraints, differences, plan_network, shortcoming
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 1.0
@@ -42,7 +42,7 @@ MAX_SHARED_OUT = 256
 logger = logging.getLogger("netagent.usecases.networks")
 
 
-class Settles(Protocol):
+class NetworkNode(Protocol):
     """The part of GossipNode that is used here."""
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
@@ -57,12 +57,12 @@ class Networks:
 
     def __init__(
         self,
-        live: Live,
-        publisher: Publishes,
-        node: Settles,
+        live: StateStore,
+        publisher: RecordPublisher,
+        node: NetworkNode,
         participation: Participation,
         *,
-        surroundings: Callable[[RegistryView], Surroundings],
+        surroundings: Callable[[RegistryView], NetworkConstraints],
         sweep: Callable[[NetworkId], Awaitable[None]],
     ) -> None:
         self._live = live
@@ -219,7 +219,7 @@ class Networks:
         for network in sorted(self._live.view.networks.values(), key=lambda network: network.unique_name):
             try:
                 removed.append(await self.remove(network.network_id, force=False))
-            except (RefusedError, NoError):
+            except (RefusedError, NotFoundError):
                 continue  # in use, or somebody else has just removed it
         return removed
 

@@ -16,11 +16,11 @@ from netagent.errors import NetagentError
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import superseded
 from netagent.log import Limited
-from netagent.membership.participation import Publishes
+from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
 from netagent.registry.estate import amended_goodbyes
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
@@ -32,8 +32,8 @@ _limited = Limited(logger)
 class OwnRecords:
     """Runs beside everything else."""
 
-    live: Live
-    publisher: Publishes
+    live: StateStore
+    publisher: RecordPublisher
     allocator: Allocator
     undecided: Callable[[], Collection[NetworkId]]
     """Networks that are just being made: nobody else withdraws them."""

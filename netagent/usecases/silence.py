@@ -16,7 +16,7 @@ from netagent.registry.view import RegistryView
 _AWAY = (AgentState.DEAD, AgentState.LEFT, AgentState.UNKNOWN)
 
 
-class Silence:
+class Downtime:
     """Tell it with `note` what the view says, whenever that changes. `before` are an earlier life's seconds."""
 
     def __init__(self, before: Mapping[HostId, float]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from netagent.datapath import netns
-from netagent.errors import FailedError, NoError
+from netagent.errors import FailedError, NotFoundError
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import addresses_of
@@ -33,7 +33,7 @@ from netagent.usecases.endpoint_rules import (
     without_names,
 )
 from netagent.usecases.finding import network_called
-from netagent.usecases.steps import Steps, drawn_id
+from netagent.usecases.steps import EndpointContext, drawn_id
 from netagent.usecases.undo import all_or_nothing
 
 HOLD_S = 300.0
@@ -46,10 +46,10 @@ ENTER_POLL_S = 0.005
 logger = logging.getLogger("netagent.usecases.staged")
 
 
-class Staged:
+class TwoPhaseAttach:
     """One call a stage. Those about one origin wait for each other; others go on beside them."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: EndpointContext) -> None:
         self._steps = steps
         self._parts = steps.parts
         self._live = steps.live
@@ -188,7 +188,7 @@ class Staged:
     def _called(self, origin: str) -> LocalEndpointRow:
         row = self._steps.with_origin(origin)
         if row is None:
-            raise NoError(
+            raise NotFoundError(
                 f"there is no endpoint {origin}",
                 code="no-such-endpoint",
                 thing=origin,

@@ -21,21 +21,21 @@ from netagent.datapath.attach import Attacher
 from netagent.datapath.desired import LocalEndpoint
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.ipam.allocator import Allocator
-from netagent.membership.participation import Participation, Publishes
+from netagent.membership.participation import Participation, RecordPublisher
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
 from netagent.model.sandbox import SandboxId
 from netagent.projection.intent import local_endpoint
 from netagent.registry import statement
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
 from netagent.usecases import resolv_conf, targets
-from netagent.usecases.claims import Claims, Locks
+from netagent.usecases.claims import Locks, NameLocks
 from netagent.usecases.endpoint_rules import (
     fenced_by,
-    gives_way_out,
+    has_default_route,
     is_told,
     links_told,
     record_of,
@@ -43,7 +43,7 @@ from netagent.usecases.endpoint_rules import (
     without_names,
 )
 from netagent.usecases.publishing import Ports
-from netagent.usecases.undo import UndoStack
+from netagent.usecases.undo import Rollback
 
 SETTLED_S = 2.0
 """How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
@@ -54,7 +54,7 @@ BRIDGE_S = 5.0
 logger = logging.getLogger("netagent.usecases.steps")
 
 
-class Projection(Protocol):
+class ProjectionBarrier(Protocol):
     """What makes kernel and resolver follow (netagent.projection.loop)."""
 
     async def wait_followed(self, revision: int) -> None:
@@ -70,7 +70,7 @@ class Projection(Protocol):
         """Why the kernel refused something about this device."""
 
 
-class Resolvers(Protocol):
+class SandboxResolvers(Protocol):
     """The part of the resolver's supervisor that is used here."""
 
     async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
@@ -86,7 +86,7 @@ class Resolvers(Protocol):
         """Make anew what queries are led to them by, where it is gone."""
 
 
-class Retreat(Protocol):
+class NameWithdrawal(Protocol):
     """Other hosts, whose names are waited for (netagent.membership.retreat)."""
 
     async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
@@ -97,28 +97,28 @@ class Retreat(Protocol):
 class EndpointParts:
     """What attaching needs."""
 
-    live: Live
+    live: StateStore
     journal: Journal
-    publisher: Publishes
+    publisher: RecordPublisher
     allocator: Allocator
     participation: Participation
     attacher: Attacher
-    resolvers: Resolvers
-    projection: Projection
-    retreat: Retreat
+    resolvers: SandboxResolvers
+    projection: ProjectionBarrier
+    retreat: NameWithdrawal
     runtimes: targets.RuntimeTargets
     domain: str
     boot_id: str
 
 
-class Steps:
+class EndpointContext:
     """One step each; the order is that of netagent.usecases.endpoints and netagent.usecases.staged."""
 
     def __init__(self, parts: EndpointParts) -> None:
         self.parts = parts
         self.live = parts.live
         self.locks = Locks()
-        self.names_in_work = Claims()
+        self.names_in_work = NameLocks()
         self.ports_in_work = Ports()
         self.is_closed = False
         """The host is leaving: attach nothing."""
@@ -224,7 +224,7 @@ class Steps:
         networks = self.live.view.networks
         internal = frozenset(one for one, known in networks.items() if known.record.internal)
         rows = [one for one in self.live.rows.mates_of(row) if one.endpoint_id not in self.half_removed]
-        if not gives_way_out(row, rows, internal):
+        if not has_default_route(row, rows, internal):
             return endpoint
         return dataclasses.replace(
             endpoint, gateways=tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
@@ -257,7 +257,7 @@ class Steps:
                 f"network {name} can't be guarded on this host: {guard_trouble}", code="firewall", thing=name
             )
 
-    async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: UndoStack) -> None:
+    async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: Rollback) -> None:
         """Have names answered in the row's sandbox, whose namespace `fd` is."""
         parts, sandbox = self.parts, sandbox_of(row)
         if not self.others_in_sandbox(row):
@@ -393,7 +393,7 @@ class Steps:
 
 
 @contextlib.contextmanager
-def closed(steps: Steps) -> Iterator[None]:
+def closed(steps: EndpointContext) -> Iterator[None]:
     """Attach nothing for the length of a block that ends the membership, and again if it fails."""
     steps.is_closed = True
     try:

@@ -15,7 +15,7 @@ not keep the others from being done."""
 logger = logging.getLogger("netagent.usecases.undo")
 
 
-class UndoStack:
+class Rollback:
     """What to do if the rest fails."""
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class UndoStack:
 
 
 @asynccontextmanager
-async def all_or_nothing() -> AsyncIterator[UndoStack]:
+async def all_or_nothing() -> AsyncIterator[Rollback]:
     """Run the block; if it raises or is cancelled, undo what it pushed, then let the exception go on."""
-    stack = UndoStack()
+    stack = Rollback()
     try:
         yield stack
     except BaseException:

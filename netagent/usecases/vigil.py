@@ -18,10 +18,10 @@ from netagent.errors import NetagentError
 from netagent.log import Limited
 from netagent.model.ids import HostId
 from netagent.registry.journal import Journal
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import AgentState
-from netagent.usecases.forgetting import Forgetting
-from netagent.usecases.silence import Silence
+from netagent.usecases.forgetting import Eviction
+from netagent.usecases.silence import Downtime
 
 LOOK_S = 2.0
 """Between looks at who is due; a host that is heard for less than that in a week of silence may be missed."""
@@ -37,13 +37,13 @@ _limited = Limited(logger)
 
 
 @dataclass(slots=True, kw_only=True)
-class Vigil:
+class AutoEviction:
     """Watches until cancelled."""
 
-    live: Live
+    live: StateStore
     journal: Journal
-    forgetting: Forgetting
-    silence: Silence
+    forgetting: Eviction
+    silence: Downtime
     forget_after_s: Callable[[], float]
     """0: never."""
 

@@ -15,8 +15,8 @@ from netdns.resolver import (
     UpstreamQuery,
     UpstreamRepeat,
 )
-from netdns.servers import Server
-from netdns.testing import Heard, TableSource
+from netdns.servers import UpstreamServer
+from netdns.testing import ReceivedQuery, TableSource
 from tests.dns.world import respond_to
 
 ONE = [("192.0.2.1", 53)]
@@ -88,7 +88,9 @@ class Bench:
 
     def wire_answer(self, *records, index: int = -1, **options) -> bytes:
         """Return what a server says to a query that was sent to it."""
-        return respond_to(Heard(self.sent[index][1].payload, 0, Transport.UDP), *records, **options).to_wire()
+        return respond_to(
+            ReceivedQuery(self.sent[index][1].payload, 0, Transport.UDP), *records, **options
+        ).to_wire()
 
     def answer(self, *records, index: int = -1, **options) -> None:
         query = self.sent[index][1]
@@ -99,4 +101,4 @@ class Bench:
     def is_down(self, digit: str) -> bool:
         """Whether a server, by the last digit of its address, is passed over for its silence."""
         upstreams = self.resolver._forwarder._upstreams
-        return upstreams.is_down(Server(f"192.0.2.{digit}", 53))
+        return upstreams.is_down(UpstreamServer(f"192.0.2.{digit}", 53))

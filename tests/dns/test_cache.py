@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netdns.cache import FAILURE_BYTES, Cache, Key
+from netdns.cache import FAILURE_BYTES, Cache, CacheKey
 from netdns.opaque import OpaqueAnswer
 
 
-def key(number: int) -> Key:
-    return Key((("192.0.2.1", 53),), bytes([1, number, 0]), 1, False, False)
+def key(number: int) -> CacheKey:
+    return CacheKey((("192.0.2.1", 53),), bytes([1, number, 0]), 1, False, False)
 
 
 def answer(size: int) -> OpaqueAnswer:
@@ -50,7 +50,7 @@ steps = st.tuples(st.integers(0, 12), st.integers(0, 400), st.integers(0, 20), s
 @given(st.lists(steps, max_size=60))
 def test_bounds_hold_whatever_is_put(rows):
     cache, now = Cache(max_entries=5, max_bytes=1500), 0.0
-    model: dict[Key, float] = {}
+    model: dict[CacheKey, float] = {}
     for number, size, keep_s, wait_s in rows:
         now += wait_s
         kept = cache.get(key(number), now)

@@ -13,14 +13,14 @@ import pytest
 import trio
 
 from netdns.resolver import Transport
-from netdns.testing import Heard, UpstreamDouble, listening_pair
+from netdns.testing import ReceivedQuery, UpstreamDouble, listening_pair
 from tests.dns.world import World, receive_message, respond, respond_to, send_message, silence, texts
 
 SOA = ("test.", 60, "SOA", "ns.test. who.test. 1 2 3 4 30")
 GOOD = respond(("a.test.", 60, "A", "192.0.2.1"))
 
 
-def echo(heard: Heard) -> list[tuple[float, bytes]]:
+def echo(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
     """An A record for whatever was asked."""
     qname = dns.message.from_wire(heard.payload).question[0].name.to_text()
     return [(0.0, respond_to(heard, (qname, 60, "A", "192.0.2.1")).to_wire())]
@@ -62,7 +62,7 @@ def test_t110_t111_random_port_and_id(play):
 
 def test_t113_t114_forged_answers_are_dropped_and_the_wait_goes_on(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             good = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire()
             bad = respond_to(heard, ("a.test.", 60, "A", "203.0.113.66")).to_wire()
             other_id = bytes([bad[0] ^ 1]) + bad[1:]
@@ -81,7 +81,7 @@ def test_t113_t114_forged_answers_are_dropped_and_the_wait_goes_on(play):
 
 def test_many_forged_answers_make_the_flight_go_on_by_tcp(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             good = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire()
             if heard.transport is Transport.TCP:
                 return [(0.0, good)]
@@ -96,7 +96,7 @@ def test_many_forged_answers_make_the_flight_go_on_by_tcp(play):
 
 def test_t23_t115_equal_questions_fly_once(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             return [(0.1, respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire())]
 
         upstream = world.upstream(behave)
@@ -139,7 +139,7 @@ def test_t118_no_such_name_is_an_answer(play):
 
 def test_t119_a_server_without_edns(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             if dns.message.from_wire(heard.payload).edns >= 0:
                 return [(0.0, heard.payload[:2] + b"\x80\x01" + bytes(8))]
             return echo(heard)
@@ -217,7 +217,7 @@ def test_t124_truncated_upstream_is_asked_by_tcp(play):
     async def scenario(world: World) -> None:
         rows = [("a.test.", 60, "A", f"192.0.2.{number}") for number in range(100)]
 
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             if heard.transport is Transport.TCP:
                 return [(0.0, respond_to(heard, *rows).to_wire(max_size=65535))]
             return [(0.0, respond_to(heard, flags=dns.flags.TC).to_wire())]
@@ -240,7 +240,7 @@ def test_t124_an_answer_that_is_cut_inside_a_record_is_truncated_and_no_rubbish(
     async def scenario(world: World) -> None:
         rows = [("a.test.", 60, "A", f"192.0.2.{number}") for number in range(100)]
 
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             wire = bytearray(respond_to(heard, *rows).to_wire(max_size=65535))
             if heard.transport is Transport.TCP:
                 return [(0.0, bytes(wire))]
@@ -267,7 +267,7 @@ def test_what_stays_truncated_by_tcp_is_handed_on_as_that(play):
 
 def test_t125_truncated_and_no_tcp_is_a_failure_that_caches_nothing_else(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             if heard.transport is Transport.TCP:
                 return []
             return [(0.0, respond_to(heard, ("a.test.", 60, "A", "192.0.2.1"), flags=dns.flags.TC).to_wire())]
@@ -293,7 +293,7 @@ def test_t126_a_large_answer_is_cut_to_the_clients_size(play):
 
 def test_t127_t128_options_stay_on_their_hop(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             reply = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1"))
             reply.use_edns(0, payload=4000, options=[dns.edns.GenericOption(10, b"c" * 16)])
             return [(0.0, reply.to_wire())]
@@ -309,7 +309,7 @@ def test_t127_t128_options_stay_on_their_hop(play):
 
 def test_t129_signatures_only_for_those_who_asked(play):
     async def scenario(world: World) -> None:
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             query = dns.message.from_wire(heard.payload)
             rows = [("s.test.", 60, "A", "192.0.2.1")]
             if query.ednsflags & dns.flags.DO:

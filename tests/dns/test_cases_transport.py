@@ -16,7 +16,7 @@ import trio
 
 from netdns import server
 from netdns.errors import UsageError
-from netdns.testing import Heard, listening_pair
+from netdns.testing import ReceivedQuery, listening_pair
 from tests.dns.world import WEB_A, World, receive_message, respond_to, send_message, silence, texts
 
 
@@ -118,7 +118,7 @@ def test_t64_an_answer_does_not_wait_for_an_earlier_query(play):
     async def scenario(world: World) -> None:
         release = trio.Event()
 
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             release.set()
             return [(0.3, respond_to(heard, ("slow.test.", 60, "A", "192.0.2.1")).to_wire())]
 
@@ -175,7 +175,7 @@ def test_what_is_no_query_ends_a_connection_at_once(play, message):
     async def scenario(world: World) -> None:
         release = trio.Event()
 
-        def behave(heard: Heard) -> list[tuple[float, bytes]]:
+        def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             release.set()
             return [(0.1, respond_to(heard, ("slow.test.", 60, "A", "192.0.2.1")).to_wire())]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netdns.errors import UsageError
 from netdns.resolver import Transport
-from netdns.testing import Heard
+from netdns.testing import ReceivedQuery
 from tests.dns.bench import ONE, TWO, Bench, question_of
 from tests.dns.world import respond_to
 
@@ -89,7 +89,7 @@ def test_t21_t132_zero_and_negative_ttl_are_not_kept(ttl):
     bench.ask()
     query = bench.sent[0][1]
     wire = respond_to(
-        Heard(query.payload, 0, Transport.UDP), ("a.test.", 0x0BADBEEF, "A", "192.0.2.9")
+        ReceivedQuery(query.payload, 0, Transport.UDP), ("a.test.", 0x0BADBEEF, "A", "192.0.2.9")
     ).to_wire()
     wire = wire.replace(b"\x0b\xad\xbe\xef", ttl.to_bytes(4, "big"))
     bench.resolver.handle_upstream_datagram(query.exchange_id, wire, bench.now)
@@ -170,7 +170,7 @@ def test_messages_by_tcp_in_any_cut():
     query = bench.sent[-1][1]
     assert query.transport is Transport.TCP
     assert int.from_bytes(query.payload[:2], "big") == len(query.payload) - 2
-    heard = Heard(query.payload[2:], 0, Transport.TCP)
+    heard = ReceivedQuery(query.payload[2:], 0, Transport.TCP)
     wire = respond_to(heard, ("a.test.", 60, "A", "192.0.2.9")).to_wire()
     for octet in len(wire).to_bytes(2, "big") + wire:
         bench.resolver.handle_upstream_stream_data(query.exchange_id, bytes([octet]), bench.now)
@@ -227,7 +227,7 @@ def test_every_query_gets_one_reply_in_time_whatever_happens(rows, near):
             elif action == "end":
                 bench.resolver.handle_upstream_end(query.exchange_id, bench.now)
             else:
-                heard = Heard(wire, 0, query.transport)
+                heard = ReceivedQuery(wire, 0, query.transport)
                 found = [(question_of(query), 60, "A", "192.0.2.9")] if action == "good" else []
                 data = extra if action == "noise" else respond_to(heard, *found, rcode=extra).to_wire()
                 bench.resolver.handle_upstream_datagram(query.exchange_id, data, bench.now)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netdns.resolver import Transport
-from netdns.testing import Heard
+from netdns.testing import ReceivedQuery
 from tests.dns.bench import TWO, Bench, question_of
 from tests.dns.world import World, respond, respond_to, texts
 
@@ -66,7 +66,9 @@ class Network:
     def _answer(self, index: int) -> None:
         if index < 0:
             check = self.bench.checks[-1 - index]
-            refusal = respond_to(Heard(check.payload, 0, Transport.UDP), rcode=dns.rcode.REFUSED).to_wire()
+            refusal = respond_to(
+                ReceivedQuery(check.payload, 0, Transport.UDP), rcode=dns.rcode.REFUSED
+            ).to_wire()
             self.bench.resolver.handle_upstream_datagram(check.exchange_id, refusal, self.bench.now)
             self.bench.drain()
             return
@@ -235,7 +237,7 @@ def test_a_server_without_edns_is_asked_again_without(code, bare):
     bench = Bench(TWO)
     bench.ask("a.test")
     query = bench.sent[-1][1]
-    heard = Heard(query.payload, 0, Transport.UDP)
+    heard = ReceivedQuery(query.payload, 0, Transport.UDP)
     wire = respond_to(heard, rcode=code).to_wire()
     wire = query.payload[:2] + bytes([0x80, code]) + bytes(8) if bare else wire
     bench.resolver.handle_upstream_datagram(query.exchange_id, wire, bench.now)
@@ -286,7 +288,7 @@ def test_a_slow_first_server_wins_with_real_sockets(play):
     """First a look-up as a libc with the same two servers does it: the first alone. Then ours."""
 
     async def scenario(world: World) -> None:
-        def inside(heard: Heard) -> list[tuple[float, bytes]]:
+        def inside(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             name = question_text(heard)
             return [(0.15, respond_to(heard, (name, 60, "A", "10.0.0.1")).to_wire())]
 
@@ -300,5 +302,5 @@ def test_a_slow_first_server_wins_with_real_sockets(play):
     play(scenario)
 
 
-def question_text(heard: Heard) -> str:
+def question_text(heard: ReceivedQuery) -> str:
     return dns.message.from_wire(heard.payload).question[0].name.to_text()

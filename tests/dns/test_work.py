@@ -16,7 +16,7 @@ from fakes.work import TooMuchWorkError, instructions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.doctor.answers import Question, said_untrusted
+from netagent.doctor.answers import ResolverQuestion, said_untrusted
 from netdns import constants as c
 from netdns import message, name, opaque, rebinding
 from netdns.errors import FormatError
@@ -107,7 +107,7 @@ def read_as_upstreams(payload: bytes) -> None:
 
 
 def read_as_the_doctors(payload: bytes) -> None:
-    said_untrusted(payload, Question("a", c.A))
+    said_untrusted(payload, ResolverQuestion("a", c.A))
 
 
 @pytest.mark.parametrize("case", WORST)

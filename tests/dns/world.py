@@ -18,7 +18,7 @@ from netdns import name, rdata
 from netdns.config import ResolverConfig
 from netdns.resolver import Resolver
 from netdns.server import Server
-from netdns.testing import Heard, TableSource, UpstreamDouble, listening_pair
+from netdns.testing import ReceivedQuery, TableSource, UpstreamDouble, listening_pair
 
 BOUND_S = 8.0
 """On any single wait: above the 3.5 s budget of the resolver, and only reached when something is broken."""
@@ -86,7 +86,7 @@ class World:
         self.server.add_listener(client, udp, tcp)
         return self.addresses[client]
 
-    def upstream(self, behave: Callable[[Heard], Iterable[tuple[float, bytes]]]) -> UpstreamDouble:
+    def upstream(self, behave: Callable[[ReceivedQuery], Iterable[tuple[float, bytes]]]) -> UpstreamDouble:
         """Start a server and append it to the default ones."""
         double = UpstreamDouble(behave)
         self.nursery.start_soon(double.run)
@@ -163,17 +163,17 @@ def respond(
     rcode: int = 0,
     authority: Iterable[tuple[str, int, str, str]] = (),
     flags: int = 0,
-) -> Callable[[Heard], list[tuple[float, bytes]]]:
+) -> Callable[[ReceivedQuery], list[tuple[float, bytes]]]:
     """A behaviour: these records (owner, TTL, type, data) whatever the question."""
 
-    def behave(heard: Heard) -> list[tuple[float, bytes]]:
+    def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
         return [(0.0, respond_to(heard, *records, rcode=rcode, authority=authority, flags=flags).to_wire())]
 
     return behave
 
 
 def respond_to(
-    heard: Heard,
+    heard: ReceivedQuery,
     *records: tuple[str, int, str, str],
     rcode: int = 0,
     authority: Iterable[tuple[str, int, str, str]] = (),
@@ -190,5 +190,5 @@ def respond_to(
     return message
 
 
-def silence(heard: Heard) -> list[tuple[float, bytes]]:
+def silence(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
     return []

@@ -23,14 +23,14 @@ from netagent.errors import RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.publish import Publisher
 from netagent.registry.view import AgentState, RegistryView
 from netagent.usecases import drain, resolv_conf, targets
 from netagent.usecases.endpoints import Endpoints
 from netagent.usecases.interfaces import Interfaces
-from netagent.usecases.janitor import Janitor
-from netagent.usecases.network_plan import Surroundings
+from netagent.usecases.janitor import GarbageCollector
+from netagent.usecases.network_plan import NetworkConstraints
 from netagent.usecases.networks import Networks
 from netagent.usecases.steps import EndpointParts
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
@@ -299,7 +299,7 @@ class AgentHost:
         for event in self.node.heard:
             view = view.with_entries(event)
         self._told = len(self.node.heard)
-        self.live = Live(view, {row.endpoint_id: row for row in self.journal.load_endpoints()})
+        self.live = StateStore(view, {row.endpoint_id: row for row in self.journal.load_endpoints()})
         self.publisher = Publisher(self.node, self.journal, self.flush)
         self.participation = Participation(
             self.node, self.publisher, self.live, lambda: None, forget=self.forgotten_scopes.append
@@ -327,7 +327,7 @@ class AgentHost:
             boot_id=boot_id,
         )
         self.endpoints = Endpoints(self.parts)
-        self.janitor = Janitor(self.parts, self.endpoints)
+        self.garbage_collector = GarbageCollector(self.parts, self.endpoints)
         self.drift = Drift()
         self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.drift)
         self.networks = Networks(
@@ -336,7 +336,7 @@ class AgentHost:
             self.node,
             self.participation,
             surroundings=self._surroundings,
-            sweep=self.janitor.sweep,
+            sweep=self.garbage_collector.sweep,
         )
 
     def _note_entered(self, scope):
@@ -348,7 +348,7 @@ class AgentHost:
         return None if self.fabric is None else await self.fabric.ask(self, host_id, payload)
 
     def _surroundings(self, view):
-        return Surroundings(
+        return NetworkConstraints(
             cluster_id=ClusterId("c1" * 16),
             pools=("10.160.0.0/12",),
             networks=tuple(network.record for network in view.networks.values()),

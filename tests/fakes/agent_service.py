@@ -14,7 +14,7 @@ import trio
 from netagent.control import schema
 from netagent.control.api import build_app
 from netagent.control.server import serve
-from netagent.errors import InputError, NoError, RefusedError
+from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
@@ -214,7 +214,7 @@ class FakeService:
         self.networks: dict[str, schema.Network] = {"app": network_of("app")}
         self.rows: list[schema.Endpoint] = []
         self.cluster: schema.ClusterPart | None = CLUSTER
-        self.heard: list[schema.Heard] = []
+        self.heard: list[schema.HeardAgent] = []
         self.attached: list[AttachRequest] = []
         self.created: list[NetworkRequest] = []
         self.joined: list[tuple[list[str], str]] = []
@@ -287,16 +287,16 @@ class FakeService:
     async def leave(self, drain_s) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
-    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.Forgotten:
+    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
         names = list(hosts) or (["h8", "h9"] if dead_for_s < 1000 else [])
         shown = [{"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names]
         return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if force else []}
 
-    async def withdraw(self, drain_s) -> schema.Withdrawn:
+    async def withdraw(self, drain_s) -> schema.WithdrawAnswer:
         return {"name": "h1", "told": 2}
 
-    async def members(self) -> list[schema.Member]:
-        def member(name: str, number: int) -> schema.Member:
+    async def members(self) -> list[schema.MemberInfo]:
+        def member(name: str, number: int) -> schema.MemberInfo:
             return {
                 "id": f"{number:02x}" * 16,
                 "name": name,
@@ -420,7 +420,7 @@ class FakeService:
     async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
         service = (await self.services(ListFilter(service=thing)))[:1]
         if not service:
-            raise NoError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
+            raise NotFoundError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
         found: schema.Inspection = {
             **service[0],
             "kind": "service",
@@ -455,18 +455,22 @@ class FakeService:
             "servers": [],
         }
 
-    async def version(self) -> schema.Version:
+    async def version(self) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}
 
     def _network(self, name: str) -> schema.Network:
         if name not in self.networks:
-            raise NoError(f"there is no network {name!r}", thing=name, hint="`netagent network ls` shows all")
+            raise NotFoundError(
+                f"there is no network {name!r}", thing=name, hint="`netagent network ls` shows all"
+            )
         return self.networks[name]
 
     def _endpoint(self, name: str) -> schema.Endpoint:
         rows = [row for row in self.rows if name in (row["name"], row["id"])]
         if not rows:
-            raise NoError(f"there is no endpoint {name!r}", thing=name, hint="`netagent endpoints` shows all")
+            raise NotFoundError(
+                f"there is no endpoint {name!r}", thing=name, hint="`netagent endpoints` shows all"
+            )
         if len(rows) > 1:
             ids = ", ".join(row["id"] for row in rows)
             raise InputError(

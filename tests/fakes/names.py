@@ -12,9 +12,9 @@ from netagent.names.table import (
     EndpointRow,
     HostRow,
     Key,
-    Kind,
     NetworkRow,
     Row,
+    RowKind,
     SettingsRow,
     Subnet,
 )
@@ -35,17 +35,17 @@ def subnet(text: str) -> Subnet:
 
 
 def network(network_id: str, label: str, *subnets: str, given: str = "") -> tuple[Key, Row]:
-    return (Kind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets), given)
+    return (RowKind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets), given)
 
 
 def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
-    return (Kind.HOST, host_id), HostRow(label, *packed(address))
+    return (RowKind.HOST, host_id), HostRow(label, *packed(address))
 
 
 def sandbox(name: str, *networks: str, links: tuple[str, ...] = (), forward: bool = True) -> tuple[Key, Row]:
     pairs = tuple(Link(*one.split(":")) for one in links)
     row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward)
-    return (Kind.SANDBOX, name), row
+    return (RowKind.SANDBOX, name), row
 
 
 def endpoint_id(number: int) -> str:
@@ -72,7 +72,7 @@ def endpoint(
         addresses=packed(*addresses),
         ports=tuple(Port(p.split("=")[0], int(p.split("=")[1])) for p in ports),
     )
-    return (Kind.ENDPOINT, row.endpoint_id), row
+    return (RowKind.ENDPOINT, row.endpoint_id), row
 
 
 def settings(domain: str = "mesh.internal") -> tuple[Key, Row]:

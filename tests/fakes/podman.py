@@ -10,7 +10,7 @@ import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import N1, N2, host, network
 from netagent.errors import FailedError
-from netagent.integrations.podman.report import Container, PodmanNetwork
+from netagent.integrations.podman.report import PodmanContainer, PodmanNetwork
 from netagent.integrations.shim_call import Call
 
 C1, C2, C3 = (f"{number:x}" * 64 for number in (0xA, 0xB, 0xC))
@@ -74,7 +74,7 @@ class FakePodman:
 
     def __init__(self):
         self.network_list: dict[str, PodmanNetwork] = {}
-        self.container_list: dict[str, Container] = {}
+        self.container_list: dict[str, PodmanContainer] = {}
         self.pods: dict[str, list[str]] = {}
         self.refusals: dict[str, str] = {}
         self.asked: list[tuple[str, ...]] = []

@@ -15,7 +15,7 @@ import trio
 
 from fakes import names
 from netagent.datapath import netns
-from netagent.names.channel import Channel, SocketPair, connect
+from netagent.names.channel import SocketChannel, SocketPair, connect
 from netagent.names.launch import end_process
 from netagent.names.protocol import SOCKET_NAME
 from netagent.names.supervisor import Supervisor
@@ -127,7 +127,7 @@ async def ended(run_dir):
         yield
     finally:
         with trio.CancelScope(shield=True), contextlib.suppress(OSError):
-            with Channel(await connect(run_dir / SOCKET_NAME)) as channel:
+            with SocketChannel(await connect(run_dir / SOCKET_NAME)) as channel:
                 process_id = channel.peer_process
             await end_process(process_id)
 

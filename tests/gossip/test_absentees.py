@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from netgossip.absentees import Absentees
+from netgossip.absentees import Reconnect
 from netgossip.config import GossipConfig
 from netgossip.members import MemberTable
 from netgossip.types import Address, Member, MemberState
@@ -36,7 +36,7 @@ class World:
         self.table = MemberTable(member(1))
         self.claims: Any = Beliefs()
         self.dialled: list[Address] = []
-        self.absentees = Absentees(
+        self.reconnect = Reconnect(
             config=GossipConfig.lan(),
             rng=random.Random(1),
             table=self.table,
@@ -49,9 +49,9 @@ class World:
         """Whom it dials now; each attempt fails at once."""
         self.now += after_s
         self.dialled.clear()
-        self.absentees.dial_due(self.now)
+        self.reconnect.dial_due(self.now)
         for one in self.dialled:
-            self.absentees.ended(one, self.now)
+            self.reconnect.ended(one, self.now)
         return list(self.dialled)
 
 
@@ -59,14 +59,14 @@ def test_a_seed_is_dialled_until_a_live_member_has_its_address() -> None:
     world = World(2)
     assert world.dials() == [address(2)]
     assert world.dials() == [], "not before its pause is over"
-    assert world.absentees.next_deadline() > world.now
+    assert world.reconnect.next_deadline() > world.now
     assert world.dials(60) == [address(2)]
     world.table.put(member(2), world.now)
     assert world.dials(60) == []
-    assert world.absentees.next_deadline() == NEVER
+    assert world.reconnect.next_deadline() == NEVER
     world.table.put(replace(member(2), state=MemberState.DEAD), world.now)
     assert world.dials(60) == [address(2)]
-    world.absentees.set_seeds([])
+    world.reconnect.set_seeds([])
     world.table.put(member(3), world.now)
     assert world.dials(60) == []
 
@@ -93,4 +93,4 @@ def test_who_leaves_dials_nobody() -> None:
     world = World(2)
     world.claims.is_leaving = True
     assert world.dials(60) == []
-    assert world.absentees.next_deadline() == NEVER
+    assert world.reconnect.next_deadline() == NEVER

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from netgossip.carriage import Carriage
+from netgossip.carriage import RecordTransport
 from netgossip.config import GossipConfig
 from netgossip.entry import Invitations
 from netgossip.errors import WireError
 from netgossip.greeting import HELLO_HEARD_S, HELLO_MAX_S
 from netgossip.identity import Identity
-from netgossip.pieces import Worklist, at_once
+from netgossip.pieces import WorkQueue, at_once
 from netgossip.record_streams import (
     PARTIAL_LIMIT_BYTES,
     PER_HOST_LIMIT,
@@ -30,15 +30,15 @@ from netgossip.record_wire import (
     ASSEMBLED_BYTES,
     NO_VERSION,
     PARTS_LIMIT,
-    Ack,
     Delta,
+    DeltaAck,
     Digest,
+    Fetch,
     Hello,
     Message,
     Part,
     Request,
     Vector,
-    Want,
     encode,
 )
 from netgossip.seal import Keyring
@@ -64,17 +64,17 @@ def address(node_id: str) -> Address:
     return (f"192.0.2.{int(node_id[:2], 16)}", 7957)
 
 
-class Carrying(Carriage):
+class Carrying(RecordTransport):
     """With nobody who must run in between."""
 
-    def __init__(self, works: Worklist, **arguments: Any) -> None:
+    def __init__(self, works: WorkQueue, **arguments: Any) -> None:
         super().__init__(works=works, **arguments)
         self.works = works
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         datagrams, commands = super().drain()
         while self.works:
-            self.works.take_piece()
+            self.works.run_step()
             commands += super().drain()[1]
         return datagrams, commands
 
@@ -86,9 +86,9 @@ class Carrying(Carriage):
         return heard
 
 
-def carriage(node_id: str, *, epoch: int = 1, join: JoinHandler | None = None, seed: int = 0) -> Carrying:
+def transport(node_id: str, *, epoch: int = 1, join: JoinHandler | None = None, seed: int = 0) -> Carrying:
     made = Carrying(
-        Worklist(),
+        WorkQueue(),
         config=CONFIG,
         node_id=node_id,
         boot_epoch=epoch,
@@ -127,7 +127,7 @@ def delta(count: int, size: int = 100) -> Delta:
 
 
 def test_the_first_contact_proves_both_starts() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.greet(B, 0.0)
     b.greet(A, 0.0)
     pump(a, b)
@@ -138,7 +138,7 @@ def test_the_first_contact_proves_both_starts() -> None:
 
 
 def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     digest = Digest(CLUSTER_SCOPE, 1)
     a.send(B, digest)
     a.send(B, Request(1, b"?"))
@@ -149,14 +149,14 @@ def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not()
 
 
 def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
-    a, b, old = carriage(A, epoch=2), carriage(B), carriage(A, epoch=1)
+    a, b, old = transport(A, epoch=2), transport(B), transport(A, epoch=1)
     b.greet(A, 0.0)
     pump(a, b)
     old.send(B, Request(1, b"?"))
     (datagram,) = old.drain()[0]
     assert b.handle_datagram(datagram.payload, 0.0) == []
     assert (b.counts["early"], b.counts["refused_unproven"]) == (0, 1)
-    a = carriage(A, epoch=3)
+    a = transport(A, epoch=3)
     a.send(B, Request(1, b"?"))
     (datagram,) = a.drain()[0]
     assert b.handle_datagram(datagram.payload, 0.0) == []
@@ -164,9 +164,9 @@ def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
 
 
 def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     b.set_peer(A, None, 0.0)
-    for sender in (a, carriage(C)):
+    for sender in (a, transport(C)):
         sender.set_peer(B, address(B), 0.0)
         sender.greet(B, 0.0)
         sender.handle_deadline(0.0)
@@ -178,11 +178,11 @@ def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
 
 
 def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     b.greet(A, 0.0)
     pump(a, b)
     b.take_admitted()
-    a = carriage(A, epoch=2)
+    a = transport(A, epoch=2)
     a.send(B, Digest(CLUSTER_SCOPE, 1))
     pump(a, b)
     pump(a, b, HELLO_HEARD_S)
@@ -190,7 +190,7 @@ def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
 
 
 def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     b.greet(A, 0.0)
     pump(a, b)
     a.send(B, Request(1, b"grant me"))
@@ -198,7 +198,7 @@ def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
     assert len(b.handle_datagram(recorded.payload, 0.0)) == 1
     assert b.handle_datagram(recorded.payload, 0.0) == []
     assert b.counts["refused_replayed"] == 1
-    b = carriage(B, epoch=2)
+    b = transport(B, epoch=2)
     assert b.handle_datagram(recorded.payload, 0.0) == []
     pump(a, b, 1.0)
     assert b.take_admitted() == [A]
@@ -206,9 +206,9 @@ def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
 
 
 def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
-    a = carriage(A)
+    a = transport(A)
     for number in range(100):
-        a.send(B, Ack(CLUSTER_SCOPE, True, Version(1, number), Version(1, 1)))
+        a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, number), Version(1, 1)))
     datagrams, streams = a.drain()
     assert streams == []
     assert 2 <= len(datagrams) <= 5
@@ -216,7 +216,7 @@ def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
     assert {datagram.channel for datagram in datagrams} == {Channel.RECORD}
 
 
-def carry(commands: list[object], target: Carriage, stream_id: StreamId = 99) -> list[Message]:
+def carry(commands: list[object], target: RecordTransport, stream_id: StreamId = 99) -> list[Message]:
     """Play what a dialler sent into another carriage."""
     target.accept_stream(stream_id, address(A), 0.0)
     messages = []
@@ -229,7 +229,7 @@ def carry(commands: list[object], target: Carriage, stream_id: StreamId = 99) ->
 
 @pytest.mark.parametrize("count", [12, 5000])
 def test_what_is_larger_than_a_datagram_takes_a_stream(count: int) -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.send(B, delta(count))
     datagrams, commands = a.drain()
     assert datagrams == []
@@ -241,17 +241,17 @@ def test_what_is_larger_than_a_datagram_takes_a_stream(count: int) -> None:
 
 
 def test_much_at_once_takes_a_stream_and_acks_never_do() -> None:
-    a = carriage(A)
+    a = transport(A)
     for _ in range(200):
         a.send(B, delta(1))
-    a.send(B, Ack(CLUSTER_SCOPE, True, Version(1, 1), Version(1, 1)))
+    a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, 1), Version(1, 1)))
     datagrams, commands = a.drain()
     assert len(datagrams) == 1
     assert isinstance(commands[0], StreamOpen)
 
 
 def test_one_stream_to_a_peer_at_a_time_and_a_bounded_backlog() -> None:
-    a = carriage(A)
+    a = transport(A)
     for _ in range(30):
         a.send(B, delta(20, 60_000))
         a.drain()
@@ -264,7 +264,7 @@ def test_one_stream_to_a_peer_at_a_time_and_a_bounded_backlog() -> None:
 
 
 def test_streams_that_stand_still_end() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.send(B, delta(100))
     a.drain()
     b.accept_stream(7, address(A), 0.0)
@@ -274,7 +274,7 @@ def test_streams_that_stand_still_end() -> None:
 
 
 def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
-    b = carriage(B)
+    b = transport(B)
     for number in range(STRANGERS_LIMIT + 1):
         b.accept_stream(number, (f"203.0.113.{number}", 5), 0.0)
     (closed,) = b.drain()[1]
@@ -286,7 +286,7 @@ def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
 
 
 def test_one_host_cannot_keep_the_others_out() -> None:
-    b = carriage(B)
+    b = transport(B)
     for number in range(UNPROVEN_STREAMS):
         b.accept_stream(number, ("203.0.113.1", number + 1), 0.0)
     assert b.counts["refused_too_many_streams"] == UNPROVEN_STREAMS - PER_HOST_LIMIT
@@ -297,24 +297,24 @@ def test_one_host_cannot_keep_the_others_out() -> None:
 
 def test_strangers_of_any_number_keep_no_member_out() -> None:
     """Before and after: a stream of a member is carried whatever strangers hold."""
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.greet(B, 0.0)
     b.greet(A, 0.0)
     pump(a, b)
-    strangers = itertools.count(1000)
+    unknown_sources = itertools.count(1000)
     for number in range(1000):
-        b.accept_stream(next(strangers), (f"2001:db8::{number // 2:x}", 5), 0.0)
+        b.accept_stream(next(unknown_sources), (f"2001:db8::{number // 2:x}", 5), 0.0)
     b.drain()
     a.send(B, delta(5000))
     opened, *sent = a.drain()[1]
     assert isinstance(opened, StreamOpen)
     b.accept_stream(1, address(A), 0.0)
     for number in range(1000):
-        b.accept_stream(next(strangers), (f"2001:db8:1::{number:x}", 5), 0.0)
+        b.accept_stream(next(unknown_sources), (f"2001:db8:1::{number:x}", 5), 0.0)
     heard = b.hear_stream(1, b"".join(one.data for one in sent[:2] if isinstance(one, StreamSend)))
     for _ in range(1000):
         b.accept_stream(
-            next(strangers), address(A), 0.0
+            next(unknown_sources), address(A), 0.0
         )  # a container there reaches us under the host's address
     heard += b.hear_stream(1, b"".join(one.data for one in sent[2:] if isinstance(one, StreamSend)))
     assert [type(one) for one in heard] == [Delta]
@@ -322,12 +322,12 @@ def test_strangers_of_any_number_keep_no_member_out() -> None:
 
 
 def test_a_recorded_stream_proves_nothing_and_is_heard_once() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.greet(B, 0.0)
     b.greet(A, 0.0)
     pump(a, b)
     wants = [
-        Want(CLUSTER_SCOPE, tuple((f"{n:032x}", NO_VERSION) for n in range(i, i + 400))) for i in range(9)
+        Fetch(CLUSTER_SCOPE, tuple((f"{n:032x}", NO_VERSION) for n in range(i, i + 400))) for i in range(9)
     ]
     for want in wants:
         a.send(B, want)
@@ -339,7 +339,7 @@ def test_a_recorded_stream_proves_nothing_and_is_heard_once() -> None:
 
 
 def test_a_stream_that_is_not_proven_fills_no_memory() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.send(B, delta(2 * UNPROVEN_MESSAGE_BYTES // 1000, 1000))
     assert carry(a.drain()[1], b) == []
     assert b.counts["refused_message_too_large"] == 1
@@ -349,10 +349,10 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
     """At the worst that members can build: each sends a message of which the last frame is missing."""
     monkeypatch.setattr("netgossip.record_streams.PARTIAL_LIMIT_BYTES", 10 * 64 * 1024)
     assert PARTIAL_LIMIT_BYTES <= 128 * 1024 * 1024
-    b = carriage(B)
+    b = transport(B)
     members = [f"{number:02x}" * 16 for number in range(1, 40)]
     for number, member in enumerate(members, 1):
-        one = carriage(member)
+        one = transport(member)
         b.set_peer(member, address(member), 0.0)
         b.greet(member, 0.0)
         pump(one, b)
@@ -368,7 +368,7 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
 
 def test_a_strangers_frame_lengths_are_one_counter() -> None:
     invitations = Invitations(Identity(bytes(32)), bytes, lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
-    b = carriage(B, join=invitations.converse)
+    b = transport(B, join=invitations.converse)
     before = len(b.counts)
     for length in range(32_769, 65_536, 64):
         b.accept_stream(length, ("203.0.113.1", 5), 0.0)
@@ -385,15 +385,15 @@ def test_refusals_for_invented_reasons_have_a_bound() -> None:
 
 
 def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     b.greet(A, 0.0)
     pump(a, b)
-    want, vector = Want(CLUSTER_SCOPE, ((A, NO_VERSION),)), Vector(CLUSTER_SCOPE, True, ())
+    want, vector = Fetch(CLUSTER_SCOPE, ((A, NO_VERSION),)), Vector(CLUSTER_SCOPE, True, ())
     a.send(B, want)
     a.send(B, vector)
     (recorded,) = a.drain()[0]
     assert [item.message for item in b.handle_datagram(recorded.payload, 0.0)] == [want, vector]
-    b = carriage(B, epoch=2)
+    b = transport(B, epoch=2)
     assert b.handle_datagram(recorded.payload, 0.0) == []
     pump(a, b, 1.0)
     assert b.take_admitted() == [A]
@@ -401,7 +401,7 @@ def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
 
 
 def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:
-    a, b, c = carriage(A), carriage(B), carriage(C)
+    a, b, c = transport(A), transport(B), transport(C)
     c.set_peer(B, address(B), 0.0)
     b.set_peer(C, address(C), 0.0)
     a.send(B, delta(5000))
@@ -421,7 +421,7 @@ class Echo:
 
 
 def test_a_stream_that_opens_with_j_is_a_join() -> None:
-    b = carriage(B, join=lambda stream_id, peer: Echo())
+    b = transport(B, join=lambda stream_id, peer: Echo())
     b.accept_stream(1, ("203.0.113.1", 5), 0.0)
     assert b.handle_stream_data(1, b"Join", 0.0) == []
     b.handle_stream_data(1, b"me!", 0.0)
@@ -429,7 +429,7 @@ def test_a_stream_that_opens_with_j_is_a_join() -> None:
 
 
 def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None:
-    asking, unwanted = carriage(B, join=lambda stream_id, peer: Echo()), carriage(B)
+    asking, unwanted = transport(B, join=lambda stream_id, peer: Echo()), transport(B)
     for machine, counted in ((asking, "refused_no_questions"), (unwanted, "refused_nobody_joins_here")):
         machine.accept_stream(1, ("203.0.113.1", 5), 0.0)
         machine.handle_stream_data(1, b"J?", 0.0)
@@ -438,7 +438,7 @@ def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None
 
 
 def test_greetings_without_an_answer_become_rare() -> None:
-    a = carriage(A)
+    a = transport(A)
     a.greet(B, 0.0)
     times: list[float] = []
     while len(times) < 12:
@@ -447,13 +447,13 @@ def test_greetings_without_an_answer_become_rare() -> None:
         assert len(a.drain()[0]) == 1
     assert times[1] - times[0] <= 0.1
     assert round(times[-1] - times[-2], 6) == HELLO_MAX_S
-    a.hush(B)
+    a.stop_handshake(B)
     assert a.next_deadline() == float("inf")
 
 
 def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> None:
     """After a cut its answers come through again, and nothing but the pace of greetings would keep it out."""
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.greet(B, 0.0)
     now = 0.0
     while a.next_deadline() < now + HELLO_MAX_S:
@@ -471,7 +471,7 @@ def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> No
 
 def acquainted() -> tuple[Carrying, Carrying]:
     """Two that have proven their starts to each other."""
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a.greet(B, 0.0)
     b.greet(A, 0.0)
     pump(a, b)
@@ -513,7 +513,7 @@ def test_when_a_part_is_lost_the_same_goes_over_a_stream() -> None:
 
 
 def test_a_release_that_knows_no_parts_gets_a_stream_and_announces_nothing() -> None:
-    a, old = carriage(A), carriage(B)
+    a, old = transport(A), transport(B)
     old._assembles = 0
     a.greet(B, 0.0)
     old.greet(A, 0.0)
@@ -534,7 +534,7 @@ def test_nothing_goes_in_parts_while_a_stream_is_under_way() -> None:
 
 
 def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
-    a, b = carriage(A), carriage(B)
+    a, b = transport(A), transport(B)
     a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's word has come, and not yet A's to B
     a.send(B, delta(32, 150))
     datagrams, _ = a.drain()

@@ -17,12 +17,12 @@ from netgossip.discovery import (
     MAX_NEIGHBOURS,
     RETRY_S,
     SERVICE_TYPE,
+    DiscoveredPeer,
     Discovery,
-    Neighbour,
     neighbour_untrusted,
 )
 
-ME = Neighbour("0" * 32, "h1", "", "", ("192.0.2.1", 7956), ("192.0.2.1", 7957))
+ME = DiscoveredPeer("0" * 32, "h1", "", "", ("192.0.2.1", 7956), ("192.0.2.1", 7957))
 ADDED, REMOVED = ServiceStateChange.Added, ServiceStateChange.Removed
 
 
@@ -45,7 +45,7 @@ def info(number=2, *, address="192.0.2.2", port=7956, **properties):
 
 def test_an_announcement_of_ours_is_understood():
     assert neighbour_untrusted(module._info_of(ME)) == ME
-    assert neighbour_untrusted(info()) == Neighbour(
+    assert neighbour_untrusted(info()) == DiscoveredPeer(
         f"{2:032x}", "h2", "mesh", "c1" * 16, ("192.0.2.2", 7956), ("192.0.2.2", 7957)
     )
     assert neighbour_untrusted(info(address="fe80::1%eth0")).gossip == ("fe80::1", 7956)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from netgossip.config import GossipConfig
 from netgossip.dissemination import LONGEST_RTT_S, NEVER, QUICK_TRIES, Dissemination
-from netgossip.record_wire import NO_VERSION, Ack
+from netgossip.record_wire import NO_VERSION, DeltaAck
 from netgossip.types import CLUSTER_SCOPE, NodeId, Version
 
 A, B = "aa" * 16, "bb" * 16
@@ -19,8 +19,8 @@ def dissemination() -> Dissemination:
     return Dissemination(config=CONFIG)
 
 
-def ack(held: Version, own: Version = NO_VERSION, *, holding: bool = True) -> Ack:
-    return Ack(CLUSTER_SCOPE, holding, held, own)
+def ack(held: Version, own: Version = NO_VERSION, *, holding: bool = True) -> DeltaAck:
+    return DeltaAck(CLUSTER_SCOPE, holding, held, own)
 
 
 def nothing(owner: NodeId) -> Version:

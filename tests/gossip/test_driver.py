@@ -14,7 +14,7 @@ import trio.testing
 from netgossip import labour
 from netgossip.config import GossipConfig
 from netgossip.driver import READ_BYTES, Driver, open_sockets
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.pieces import ENTRIES_A_PIECE
 from netgossip.record_log import RecordLog
@@ -179,16 +179,16 @@ def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
     class Behind:
-        is_behind = True
+        has_pending_work = True
         pieces = 0
 
-        def take_piece(self) -> None:
+        def run_step(self) -> None:
             self.pieces += 1
-            self.is_behind = self.pieces < 3
+            self.has_pending_work = self.pieces < 3
 
     async def main() -> None:
         node = Behind()
-        work = labour.Labour(node, trio.Lock())
+        work = labour.TaskRunner(node, trio.Lock())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work.run, lambda: None)
             await trio.testing.wait_all_tasks_blocked()
@@ -273,9 +273,9 @@ def test_a_busy_port_is_named_and_nothing_stays_open() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"127\.0\.0\.1 port {port} \(TCP\) is in use"):
+        with pytest.raises(GossipUsageError, match=rf"127\.0\.0\.1 port {port} \(TCP\) is in use"):
             open_sockets("127.0.0.1", free_ports()[0], port)
-    with pytest.raises(UsageError, match=r"203\.0\.113\.1 port"):
+    with pytest.raises(GossipUsageError, match=r"203\.0\.113\.1 port"):
         open_sockets("203.0.113.1", *free_ports())
 
 

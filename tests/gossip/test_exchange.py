@@ -6,15 +6,15 @@ import random
 from collections import Counter
 
 from netgossip.config import GossipConfig
-from netgossip.exchange import AT_ONCE, NEVER, TRIES, Exchange
+from netgossip.exchange import AT_ONCE, NEVER, TRIES, AntiEntropy
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
 CONFIG = GossipConfig.lan()
 
 
-def exchange() -> Exchange:
-    return Exchange(config=CONFIG, rng=random.Random(1))
+def exchange() -> AntiEntropy:
+    return AntiEntropy(config=CONFIG, rng=random.Random(1))
 
 
 def abc(scope: Scope) -> list[NodeId]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.members import RULES, MemberTable, Verdict, judge
+from netgossip.members import RULES, MemberTable, UpdateVerdict, judge
 from netgossip.types import Member, MemberState
 
 ADDRESS = ("192.0.2.1", 7956)
@@ -20,9 +20,9 @@ CLAIMS = st.tuples(st.integers(0, 5), st.sampled_from(STATES))
 
 def apply(held: Member, state: MemberState, incarnation: int) -> Member:
     verdict = judge(held, state, incarnation)
-    if verdict is Verdict.TAKE:
+    if verdict is UpdateVerdict.TAKE:
         return replace(held, state=state, incarnation=incarnation)
-    if verdict in (Verdict.RAISE, Verdict.CONFIRM):
+    if verdict in (UpdateVerdict.RAISE, UpdateVerdict.CONFIRM):
         return replace(held, incarnation=max(held.incarnation, incarnation))
     return held
 

@@ -61,7 +61,7 @@ class World:
 
     def lose_past(self, owner: NodeId) -> None:
         own = self.owners[owner]
-        own.outrun(NET, Version(own.own_version(NET).epoch + 1, 1))
+        own.raise_above(NET, Version(own.own_version(NET).epoch + 1, 1))
         self.versions[owner].append(own.own_version(NET))
 
     def begin(self, owner: NodeId) -> None:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netgossip.config import GossipConfig
-from netgossip.errors import UsageError, WireError
+from netgossip.errors import GossipUsageError, WireError
 from netgossip.meta import META_LIMIT_BYTES, unwrap_meta_untrusted, wrap_meta
 from netgossip.node import GossipNode
 from netgossip.seal import Keyring
 from netgossip.testing import SimCluster
-from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, Output, ScopeSynced
+from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, NodeOutput, ScopeSynced
 
 
 def node(**changes: object) -> GossipNode:
@@ -37,7 +37,7 @@ def node(**changes: object) -> GossipNode:
 
 def test_meta_there_and_back() -> None:
     assert unwrap_meta_untrusted(wrap_meta(7957, b"mine")) == (7957, b"mine")
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         node(meta=bytes(META_LIMIT_BYTES + 1))
     assert len(wrap_meta(65535, bytes(META_LIMIT_BYTES))) <= 512
 
@@ -91,10 +91,10 @@ def test_a_second_drain_is_empty_and_early_deadlines_do_nothing() -> None:
     one = node()
     one.handle_deadline(0.0)
     one.drain()
-    assert one.drain() == Output()
+    assert one.drain() == NodeOutput()
     before = one.next_deadline()
     one.handle_deadline(min(before, 0.0))
-    assert one.drain() == Output()
+    assert one.drain() == NodeOutput()
     assert one.next_deadline() == before
 
 

@@ -12,9 +12,9 @@ import pytest
 from netgossip import carriage, record_log
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
-from netgossip.pieces import ENTRIES_A_PIECE, Pieces, Worklist
+from netgossip.pieces import ENTRIES_A_PIECE, Pieces, WorkQueue
 from netgossip.record_log import RecordLog
-from netgossip.record_wire import Delta, Message, Row, Vector, Want, decoding_untrusted, encode, encoding
+from netgossip.record_wire import Delta, Fetch, Message, Row, Vector, decoding_untrusted, encode, encoding
 from netgossip.replication import Replication
 from netgossip.seal import Keyring
 from netgossip.types import (
@@ -44,7 +44,7 @@ def steps(name: str, count: int, log: list[str]) -> Pieces[None]:
 
 def test_a_work_begins_at_once_and_goes_on_behind_what_waits() -> None:
     log: list[str] = []
-    works = Worklist()
+    works = WorkQueue()
     works.begin(steps("a", 1, log))
     assert (log, len(works)) == (["a0"], 0), "what is short is over"
     works.begin(steps("b", 3, log))
@@ -52,7 +52,7 @@ def test_a_work_begins_at_once_and_goes_on_behind_what_waits() -> None:
     works.begin(steps("d", 2, log))
     assert log == ["a0", "b0", "d0"]
     while works:
-        works.take_piece()
+        works.run_step()
     assert log == ["a0", "b0", "d0", "b1", "b2", "c0", "c1", "d1"]
     works.queue(steps("e", 1, log))
     assert (log[-1], len(works)) == ("e0", 0)
@@ -79,7 +79,7 @@ def delta_of(count: int) -> Delta:
     return Delta(NET, B, 1, 0, count, 0, 77, entries_of(count))
 
 
-def plainly(message: Delta | Vector | Want) -> list[object]:
+def plainly(message: Delta | Vector | Fetch) -> list[object]:
     """All fields of a message in the order of the wire."""
     match message:
         case Delta():
@@ -95,7 +95,7 @@ def plainly(message: Delta | Vector | Want) -> list[object]:
                 for one in (bytes.fromhex(row.owner), *row.version, row.digest.to_bytes(16, "big"))
             ]
             return [7, NET, message.holding, len(message.rows), *rows]
-        case Want():
+        case Fetch():
             rows = [one for owner, version in message.rows for one in (bytes.fromhex(owner), *version)]
             return [8, NET, len(message.rows), *rows]
 
@@ -106,10 +106,10 @@ def test_what_is_written_and_read_in_pieces_is_what_is_written_at_once(count: in
     messages: list[Message] = [
         delta_of(count),
         Vector(NET, True, tuple(Row(one, Version(1, 5), 9) for one in owners)),
-        Want(NET, tuple((one, Version(1, 2)) for one in owners)),
+        Fetch(NET, tuple((one, Version(1, 2)) for one in owners)),
     ]
     for message in messages:
-        assert isinstance(message, Delta | Vector | Want)
+        assert isinstance(message, Delta | Vector | Fetch)
         stops, body = counted(encoding(message))
         assert body == msgpack.packb(plainly(message))
         assert stops == count // ENTRIES_A_PIECE
@@ -209,9 +209,9 @@ class Pair:
             if source is self.a:
                 self.events += output.events
             yield [one.payload for one in output.datagrams], list(output.streams)
-            if not source.is_behind:
+            if not source.has_pending_work:
                 return
-            source.take_piece()
+            source.run_step()
             self.goes.append(self.work.taken())
 
     def obey(self, source: Replication, target: Replication, command: StreamCommand, now: float) -> None:
@@ -253,9 +253,9 @@ def with_a_stream_to_be_read(monkeypatch: pytest.MonkeyPatch) -> Pair:
     pair.a.accept_stream(9, ADDRESSES[B], 2.0)
     for command in rest:
         assert isinstance(command, StreamSend)
-        assert pair.a.is_behind is False
+        assert pair.a.has_pending_work is False
         pair.a.handle_stream_data(9, command.data, 2.0)
-    assert pair.a.is_behind
+    assert pair.a.has_pending_work
     return pair
 
 
@@ -270,7 +270,7 @@ def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.M
         assert (output.datagrams, output.streams) == ((), ())
         assert pair.a.logs(NET) == ()
         pair.a.check_invariants()
-        pair.a.take_piece()
+        pair.a.run_step()
         pieces += 1
     assert pieces >= 2 * (MANY // ENTRIES_A_PIECE), "read, then merged"
     assert any(isinstance(one, EntriesChanged) for one in output.events)
@@ -281,11 +281,11 @@ def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.M
 def test_a_peer_that_is_forgotten_in_between_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = with_a_stream_to_be_read(monkeypatch)
     for _ in range(30):
-        pair.a.take_piece()
-    assert pair.a.is_behind
+        pair.a.run_step()
+    assert pair.a.has_pending_work
     pair.a.set_peer(B, None, 2.0, live=False)
-    while pair.a.is_behind:
-        pair.a.take_piece()
+    while pair.a.has_pending_work:
+        pair.a.run_step()
         pair.a.drain()
     pair.a.check_invariants()
     assert pair.a.statistics()["standings"] == 0
@@ -294,11 +294,11 @@ def test_a_peer_that_is_forgotten_in_between_leaves_nothing_behind(monkeypatch: 
 def test_a_scope_that_is_left_in_between_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = with_a_stream_to_be_read(monkeypatch)
     for _ in range(30):
-        pair.a.take_piece()
-    assert pair.a.is_behind
+        pair.a.run_step()
+    assert pair.a.has_pending_work
     pair.a.exit_scope(NET, 2.0)
-    while pair.a.is_behind:
-        pair.a.take_piece()
+    while pair.a.has_pending_work:
+        pair.a.run_step()
         assert not any(isinstance(one, EntriesChanged) for one in pair.a.drain().events)
     assert pair.a.logs(NET) == ()
 

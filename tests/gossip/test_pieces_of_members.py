@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from netgossip import parse, reception, rounds, table
-from netgossip.claims import Claims
+from netgossip.claims import StateUpdates
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
 from netgossip.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
@@ -130,10 +130,10 @@ class Exchanging:
             for machine in self.machines.values():
                 for command in self.go(machine.drain).streams:
                     moved |= self.obey(machine, command)
-                if machine.is_behind:
+                if machine.has_pending_work:
                     moved = True
                     between()
-                    self.go(machine.take_piece)
+                    self.go(machine.run_step)
 
     def obey(self, machine: Swim, command: Any) -> bool:
         match command:
@@ -156,7 +156,11 @@ class Exchanging:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(
-        monkeypatch, (parse, "_member"), (Claims, "_merge_one"), (rounds, "encode_node"), (Claims, "_hold")
+        monkeypatch,
+        (parse, "_member"),
+        (StateUpdates, "_merge_one"),
+        (rounds, "encode_node"),
+        (StateUpdates, "_hold"),
     )
 
 
@@ -183,7 +187,7 @@ def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
     assert all(one.purpose is Purpose.JOIN for one in a._streams._streams.values()), (
         "to those who only are remembered"
     )
-    assert (a.is_behind, b.is_behind) == (False, False)
+    assert (a.has_pending_work, b.has_pending_work) == (False, False)
     a.check_invariants()
     b.check_invariants()
 
@@ -192,7 +196,7 @@ def test_a_later_exchange_of_what_is_known_is_in_pieces_as_well(counted: Counted
     a, b = swim(A, remembered=OTHERS), swim(B, remembered=OTHERS)
     exchanging = Exchanging(counted, a=a, b=b)
     b._rounds.dial(address_of(A), Purpose.PUSH_PULL, NOW)
-    assert b.is_behind
+    assert b.has_pending_work
     exchanging.run()
     assert a.statistics()["push_pulls"] == b.statistics()["push_pulls"] == 1
     assert all(count <= MEMBERS_A_PIECE for go in exchanging.goes for count in go.values())
@@ -205,14 +209,14 @@ def test_what_is_claimed_between_two_pieces_is_not_taken_back(counted: Counted) 
     newer = member(100 + MANY - 1, incarnation=7)
     told = False
 
-    def rumour() -> None:
+    def broadcast() -> None:
         nonlocal told
         if not told and len(b.members()) > 2:
             told = True
             b._claims.merge((newer,), NOW, peer=address_of(9))
             b._settle(NOW)
 
-    Exchanging(counted, a=a, b=b).run(between=rumour)
+    Exchanging(counted, a=a, b=b).run(between=broadcast)
     assert told
     assert b.members()[newer.node_id].incarnation == 7
 
@@ -243,8 +247,8 @@ def test_exchanges_that_wait_are_bounded_and_short_ones_are_heeded_all_the_same(
     filled(a, 500, 60, (member(99),))
     assert a.statistics()["push_pulls"] == before + 1
     assert id_of(99) in a.members()
-    while a.is_behind:
-        a.take_piece()
+    while a.has_pending_work:
+        a.run_step()
     assert all(one.node_id in a.members() for one in some)
     assert len(a._streams) == 0
 
@@ -252,13 +256,13 @@ def test_exchanges_that_wait_are_bounded_and_short_ones_are_heeded_all_the_same(
 def test_a_stream_that_breaks_while_it_is_read_leaves_nothing_and_counts_all_the_same() -> None:
     a = swim(A)
     filled(a, 10, 3, OTHERS)
-    assert a.is_behind
+    assert a.has_pending_work
     a.handle_stream_end(10, NOW, "reset")
     a.handle_stream_data(10, b"more", NOW)
     assert len(a._streams) == 0
     a.drain()
-    while a.is_behind:
-        a.take_piece()
+    while a.has_pending_work:
+        a.run_step()
     assert len(a.members()) == MANY + 1
     assert not [one for one in a.drain().streams if getattr(one, "stream_id", 0) == 10]
 
@@ -310,8 +314,8 @@ def test_a_node_takes_pieces_of_members_and_of_records_by_turns() -> None:
 
     for machine, name in ((a._swim, "members"), (a._replication, "records")):
         machine._works.begin(work(name))
-    while a.is_behind:
-        a.take_piece()
+    while a.has_pending_work:
+        a.run_step()
     assert sorted(done) == ["members"] * 4 + ["records"] * 4
     assert done[2:] == ["members", "records"] * 3
 
@@ -374,9 +378,9 @@ def converse(counted: Counted, a: Replication, b: Replication) -> list[Counter[s
                         case StreamClose(stream_id):
                             other, theirs = ends[id(source), stream_id]
                             go(other.handle_stream_end, theirs, now, None)
-                if not source.is_behind:
+                if not source.has_pending_work:
                     break
-                go(source.take_piece)
+                go(source.run_step)
     return goes
 
 
@@ -387,7 +391,7 @@ def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
     counted = Counted(
         monkeypatch,
         (table, "Row"),
-        (reception.Reception, "_compare_one"),
+        (reception.MessageHandlers, "_compare_one"),
         (table.Table, "version"),
         (table.Table, "delta"),
     )
@@ -418,13 +422,13 @@ def test_a_peer_that_is_forgotten_while_its_vector_is_read_leaves_nothing_behind
             while True:
                 for datagram in source.drain().datagrams:
                     target.handle_datagram(datagram.payload, address_of(A), 0.1 * step)
-                if not source.is_behind:
+                if not source.has_pending_work:
                     break
-                source.take_piece()
+                source.run_step()
                 if source is a:
                     a.set_peer(id_of(B), None, 0.1 * step, live=False)
-    while a.is_behind:
-        a.take_piece()
+    while a.has_pending_work:
+        a.run_step()
     a.drain()
     a.check_invariants()
     assert a.statistics()["standings"] == 0

@@ -7,14 +7,14 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.places import PlaceLimits, Places
+from netgossip.places import SlotLimits, StreamSlots
 
-LIMITS = PlaceLimits(unproven=8, strangers=5, per_host=3, proven=4)
+LIMITS = SlotLimits(unproven=8, unknown_sources=5, per_host=3, proven=4)
 MEMBERS = {"m1", "m2", "m3"}
 
 
-def places() -> Places:
-    return Places(LIMITS, is_member=MEMBERS.__contains__, rng=random.Random(1))
+def places() -> StreamSlots:
+    return StreamSlots(LIMITS, is_member=MEMBERS.__contains__, rng=random.Random(1))
 
 
 def test_a_stranger_gives_way_and_never_a_member_to_strangers() -> None:
@@ -38,7 +38,7 @@ def test_a_flood_from_a_members_address_does_not_always_close_the_members_stream
     """The chance is the same for each, so a stream that needs a few arrivals to prove itself often gets there."""
     survived = 0
     for seed in range(300):
-        one = Places(LIMITS, is_member=MEMBERS.__contains__, rng=random.Random(seed))
+        one = StreamSlots(LIMITS, is_member=MEMBERS.__contains__, rng=random.Random(seed))
         for number in range(10):
             one.enter(number, "m1")
         one.enter(100, "m1")

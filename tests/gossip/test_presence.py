@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from netgossip.presence import Presence
+from netgossip.presence import Peers
 from netgossip.types import CLUSTER_SCOPE
 
 OWN = "aa" * 16
@@ -14,7 +14,7 @@ NET = bytes(range(16))
 def test_live_peers_are_those_that_are_live_and_take_part() -> None:
     rng = random.Random(1)
     peers = [f"{number:032x}" for number in range(8)]
-    presence, live, members = Presence(OWN), {}, frozenset[str]()
+    presence, live, members = Peers(OWN), {}, frozenset[str]()
     for _ in range(2000):
         peer = rng.choice(peers)
         match rng.randrange(6):

@@ -14,9 +14,10 @@ from netgossip.record_wire import (
     COUNTER_LIMIT,
     ENTRIES_LIMIT,
     PARTS_LIMIT,
-    Ack,
     Delta,
+    DeltaAck,
     Digest,
+    Fetch,
     Hello,
     Message,
     Part,
@@ -25,7 +26,6 @@ from netgossip.record_wire import (
     Row,
     Same,
     Vector,
-    Want,
     Welcome,
     decode_untrusted,
     encode,
@@ -63,11 +63,11 @@ messages = st.one_of(
     st.builds(Hello, st.binary(min_size=8, max_size=8)),
     st.builds(Welcome, st.binary(min_size=8, max_size=8), counters),
     deltas(),
-    st.builds(Ack, scopes, st.booleans(), versions, versions),
+    st.builds(DeltaAck, scopes, st.booleans(), versions, versions),
     st.builds(Digest, scopes, digests),
     st.builds(Same, scopes, digests),
     st.builds(Vector, scopes, st.booleans(), st.lists(st.builds(Row, nodes, versions, digests)).map(tuple)),
-    st.builds(Want, scopes, st.lists(st.tuples(nodes, versions), unique_by=lambda row: row[0]).map(tuple)),
+    st.builds(Fetch, scopes, st.lists(st.tuples(nodes, versions), unique_by=lambda row: row[0]).map(tuple)),
     st.builds(Request, counters, payloads),
     st.builds(Response, counters, payloads),
     st.builds(Part, counters, st.just(0), st.integers(2, PARTS_LIMIT), st.binary(min_size=1, max_size=1000)),
@@ -95,7 +95,7 @@ def test_parts_that_can_be_none(fields: list[object]) -> None:
 
 
 def test_a_want_names_each_log_once() -> None:
-    want = Want(SCOPE, ((OWNER, Version(0, 0)), (OWNER, Version(1, 0))))
+    want = Fetch(SCOPE, ((OWNER, Version(0, 0)), (OWNER, Version(1, 0))))
     with pytest.raises(WireError):
         decode_untrusted(encode(want))
 

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netgossip.config import GossipConfig
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.frame import Opener, Sealer, parse_header_untrusted
 from netgossip.record_wire import (
     NO_VERSION,
     NONCE_BYTES,
-    Ack,
     Delta,
+    DeltaAck,
     Digest,
+    Fetch,
     Hello,
     Message,
     Row,
     Vector,
-    Want,
     Welcome,
     decode_untrusted,
     encode,
@@ -266,9 +266,9 @@ def test_a_scope_waits_for_its_members_to_be_named() -> None:
 
 def test_the_clusters_scope_is_everybodys() -> None:
     target = replication(A, B)
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         target.set_scope_members(CLUSTER_SCOPE, frozenset({A}), 0.0)
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         target.exit_scope(CLUSTER_SCOPE, 0.0)
 
 
@@ -282,7 +282,7 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
         insider.tell(
             target,
             Digest(scope, 1),
-            Ack(scope, True, NO_VERSION, Version(1, 1)),
+            DeltaAck(scope, True, NO_VERSION, Version(1, 1)),
             Vector(scope, True, (Row(B, Version(1, 1), 0),)),
             Delta(scope, B, 1, 0, 1, 0, 0, ()),
         )
@@ -293,7 +293,7 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
 def tell_of(target: Replication, insider: Insider, first: int, count: int) -> None:
     """The peer holds logs of ours in so many scopes."""
     for number in range(first, first + count):
-        insider.tell(target, Ack(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
+        insider.tell(target, DeltaAck(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
 
 
 def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_what_others_tell_of() -> None:
@@ -307,7 +307,7 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
     tell_of(target, honest, 1 << 30, TOLD_LIMIT)
     assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT
     commit(target, b"k", b"v")
-    insider.tell(target, Ack(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
+    insider.tell(target, DeltaAck(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
     log = target.own_log(CLUSTER_SCOPE)
     assert log is not None
     assert (log.epoch, log.head) == (4, 1), "a scope that concerns us is not among those that count"
@@ -343,7 +343,7 @@ def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
         target.drop_own_log(number.to_bytes(16, "big"))
     table = target._table
     assert len(table._told_dropped) == OWN_DROPPED_LIMIT
-    insider.tell(target, Ack(NET, True, Version(1, 1), NO_VERSION))
+    insider.tell(target, DeltaAck(NET, True, Version(1, 1), NO_VERSION))
     assert target.own_log(NET) is None
     for number in range(1, OWN_DROPPED_LIMIT + 100):
         scope = (1 << 40 | number).to_bytes(16, "big")
@@ -358,10 +358,10 @@ def test_a_restored_host_outruns_a_log_of_a_scope_that_it_does_not_know_and_tell
     target.drain()
     insider.tell(target, Digest(NET, 1))
     assert insider.heard(target)[-1] == Vector(NET, False, ())
-    insider.tell(target, Ack(NET, True, Version(1, 9), NO_VERSION))
+    insider.tell(target, DeltaAck(NET, True, Version(1, 9), NO_VERSION))
     assert insider.heard(target)[-1] == Delta(NET, A, 2, 0, 0, 0, 0, ())
     target.drop_own_log(NET)
-    insider.tell(target, Ack(NET, True, Version(2, 0), NO_VERSION))
+    insider.tell(target, DeltaAck(NET, True, Version(2, 0), NO_VERSION))
     assert target.own_log(NET) is None, "a late ack does not bring back what was dropped"
 
 
@@ -372,7 +372,7 @@ def test_what_would_not_be_sent_is_not_encoded() -> None:
         commit(target, b"%d" % number, bytes(60_000))
     target.drain()
     for _ in range(20):
-        insider.tell(target, Want(CLUSTER_SCOPE, ((A, NO_VERSION),)))
+        insider.tell(target, Fetch(CLUSTER_SCOPE, ((A, NO_VERSION),)))
     assert target.statistics()["dropped_backlog"] == 0
 
 
@@ -414,7 +414,7 @@ def deltas(draw: st.DrawFn) -> Delta:
 
 nonsense = st.one_of(
     deltas(),
-    st.builds(Ack, scopes, st.booleans(), versions, versions),
+    st.builds(DeltaAck, scopes, st.booleans(), versions, versions),
     st.builds(Digest, scopes, digests),
     st.builds(
         Vector,
@@ -422,7 +422,7 @@ nonsense = st.one_of(
         st.booleans(),
         st.lists(st.builds(Row, owners, versions, digests), max_size=3).map(tuple),
     ),
-    st.builds(Want, scopes, st.lists(st.tuples(owners, versions), max_size=3).map(tuple)),
+    st.builds(Fetch, scopes, st.lists(st.tuples(owners, versions), max_size=3).map(tuple)),
 )
 
 

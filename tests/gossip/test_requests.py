@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.record_wire import Message, Request, Response
 from netgossip.requests import ANSWERS_KEPT, ASKED_LIMIT, NEVER, Requests
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
@@ -69,13 +69,13 @@ def test_memory_is_bounded() -> None:
     assert machine.out == []
     for _ in range(ASKED_LIMIT):
         machine.ask(A, b"", 0.0, timeout_s=1.0)
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         machine.ask(A, b"", 0.0, timeout_s=1.0)
 
 
 def test_what_does_not_fit_a_datagram_is_refused() -> None:
     machine = Machine()
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         machine.ask(A, bytes(1001), 0.0, timeout_s=1.0)
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         machine.respond(RequestReceived(A, 1, b""), bytes(1001))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.errors import SealError, UsageError, WireError
+from netgossip.errors import GossipUsageError, SealError, WireError
 from netgossip.seal import (
     Keyring,
     StreamReader,
@@ -112,7 +112,7 @@ def test_wrong_use_of_the_ring_is_refused_and_changes_nothing() -> None:
         lambda: check_label(b""),
         lambda: check_label(bytes(256)),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(GossipUsageError):
             wrong()
     assert ring.keys == (KEY,)
 

@@ -14,23 +14,23 @@ from swim_net import KEY, LABEL, Host, SwimNet, address_of, id_of
 
 from netgossip.claims import CLASH_ANSWERS, CLASHES_LIMIT
 from netgossip.config import GossipConfig
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.incarnation import INCARNATION_LIMIT
 from netgossip.moves import RIVAL_TOLD_S
 from netgossip.seal import SEEN_LIMIT, Keyring, seal_datagram, seal_stream
 from netgossip.streams import Purpose
 from netgossip.types import (
     Address,
-    IdentityClash,
+    IdentityConflict,
     Member,
     MemberChanged,
     MemberReaped,
     MemberState,
-    Output,
-    StrangerHeard,
+    NodeOutput,
     StreamClose,
     StreamOpen,
     StreamSend,
+    UnknownSourceHeard,
 )
 from netgossip.wire import (
     Ack,
@@ -45,7 +45,7 @@ from netgossip.wire import (
 )
 
 
-def dialled(output: Output) -> list[Address]:
+def dialled(output: NodeOutput) -> list[Address]:
     return [one.destination for one in output.streams if isinstance(one, StreamOpen)]
 
 
@@ -55,11 +55,11 @@ def exchanges(machine: Machine) -> list[Address]:
     return [one.peer for one in streams if one.purpose is Purpose.PUSH_PULL]
 
 
-def pinged(outputs: list[Output]) -> list[str]:
+def pinged(outputs: list[NodeOutput]) -> list[str]:
     return [m.node for output in outputs for m in said(output) if isinstance(m, Ping)]
 
 
-def states(output: Output) -> list[tuple[str, MemberState, MemberState | None]]:
+def states(output: NodeOutput) -> list[tuple[str, MemberState, MemberState | None]]:
     return [
         (e.member.node_id, e.member.state, e.previous) for e in output.events if isinstance(e, MemberChanged)
     ]
@@ -255,7 +255,7 @@ def test_a_clone_that_takes_another_raise_for_an_answer_answers_the_first_real_o
     clone = address_of(99)
     machine.hear(alive(1, machine.swim.incarnation, address=clone))
     output = machine.hear(alive(1, machine.swim.incarnation + 1, address=clone))
-    assert IdentityClash(clone) in output.events, "it had raised for another reason"
+    assert IdentityConflict(clone) in output.events, "it had raised for another reason"
     before = machine.swim.incarnation
     machine.hear(alive(1, before + 1, address=clone))
     assert machine.swim.incarnation == before + 2, "it learns of us by this"
@@ -269,7 +269,7 @@ def test_each_of_several_clones_is_reported_and_answered() -> None:
     for number in range(51, 51 + 2 * CLASHES_LIMIT):
         for _ in range(2 * CLASH_ANSWERS):
             output = machine.hear(alive(1, machine.swim.incarnation + 1, address=address_of(number)))
-            reported += [event.address for event in output.events if isinstance(event, IdentityClash)]
+            reported += [event.address for event in output.events if isinstance(event, IdentityConflict)]
     assert reported == [address_of(number) for number in range(51, 51 + CLASHES_LIMIT)]
     assert machine.swim.statistics()["refutations"] == 1 + CLASHES_LIMIT * CLASH_ANSWERS
 
@@ -281,7 +281,7 @@ def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:
     for _ in range(50):
         claim = alive(1, machine.swim.incarnation + 1, address=address_of(99))
         events += machine.hear(claim).events
-    assert events == [IdentityClash(address_of(99))]
+    assert events == [IdentityConflict(address_of(99))]
     assert machine.swim.incarnation < 20
 
 
@@ -295,12 +295,12 @@ def test_scenario_26_two_hosts_with_one_identity_learn_of_each_other_and_nobody_
         host.events.clear()
     clone = net.add(8, seeds=(1,), node_id=b.node_id, incarnation=incarnation)
     net.run_for(90)
-    assert IdentityClash(clone.address) in b.events
-    assert IdentityClash(b.address) in clone.events
+    assert IdentityConflict(clone.address) in b.events
+    assert IdentityConflict(b.address) in clone.events
     for other in (a, c):
         assert other.swim.members()[b.node_id].address == b.address
         assert net.seen(other, MemberState.ALIVE) == {a.node_id, b.node_id, c.node_id}
-        assert not [e for e in other.events if isinstance(e, IdentityClash)]
+        assert not [e for e in other.events if isinstance(e, IdentityConflict)]
         told = [e for e in other.events if isinstance(e, MemberChanged) and e.member.node_id != b.node_id]
         assert not told, "of the others nothing was told"
     assert b.swim.incarnation < 200, "they do not outbid each other for ever"
@@ -309,7 +309,7 @@ def test_scenario_26_two_hosts_with_one_identity_learn_of_each_other_and_nobody_
 def test_our_own_former_address_is_no_clone() -> None:
     machine = Machine()
     output = machine.hear(alive(2), alive(1, 30, address=address_of(99)))
-    assert not [e for e in output.events if isinstance(e, IdentityClash)]
+    assert not [e for e in output.events if isinstance(e, IdentityConflict)]
     assert machine.swim.incarnation == 31
 
 
@@ -392,7 +392,7 @@ def test_early_and_repeated_deadlines_do_nothing() -> None:
     assert due > machine.now
     for _ in range(3):
         machine.swim.handle_deadline(machine.now)
-        assert machine.drain() == Output()
+        assert machine.drain() == NodeOutput()
     assert machine.swim.next_deadline() == due
 
 
@@ -401,9 +401,12 @@ def test_strangers_are_counted_and_reported_once_a_minute() -> None:
     foreign = seal_datagram(b"\x08x", keyring=Keyring([bytes(16)]), label=LABEL, rng=random.Random(1))
     events = [e for _ in range(10) for e in machine.hear_bytes(foreign).events]
     events += machine.hear_bytes(b"\x00plain", source=3).events
-    assert events == [StrangerHeard(address_of(2), "wrong-key"), StrangerHeard(address_of(3), "no-label")]
+    assert events == [
+        UnknownSourceHeard(address_of(2), "wrong-key"),
+        UnknownSourceHeard(address_of(3), "no-label"),
+    ]
     machine.now += 61
-    assert machine.hear_bytes(foreign).events == (StrangerHeard(address_of(2), "wrong-key"),)
+    assert machine.hear_bytes(foreign).events == (UnknownSourceHeard(address_of(2), "wrong-key"),)
     assert machine.swim.statistics()["refused_wrong_key"] == 11
     for number in range(3000):
         machine.swim.handle_datagram(foreign, (f"10.0.{number // 256}.{number % 256}", 1), machine.now)
@@ -534,9 +537,9 @@ def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
 
 def test_too_large_a_meta_is_refused() -> None:
     machine = Machine()
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         machine.swim.set_meta(bytes(513), machine.now)
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         Machine(meta=bytes(513))
 
 

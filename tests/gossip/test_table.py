@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from netgossip.errors import UsageError
+from netgossip.errors import GossipUsageError
 from netgossip.merge import EPOCH_LEAP, EPOCH_LIMIT, LOG_LIMIT_BYTES, Merge
 from netgossip.record_log import ENTRY_BYTES, LOG_BYTES, RecordLog
 from netgossip.record_wire import COUNTER_LIMIT, ENTRIES_LIMIT, NO_VERSION, Delta
@@ -51,7 +51,7 @@ def test_entries_prepared_before_another_commit_are_refused_whole() -> None:
     owner = table(OWNER)
     stale = owner.prepare([(NET, b"x", b"1"), (CLUSTER_SCOPE, b"a", b"1")])
     put(owner, b"b", b"2")
-    with pytest.raises(UsageError):
+    with pytest.raises(GossipUsageError):
         owner.commit(stale, 0.0)
     assert owner.own_version(NET) == NO_VERSION
 
@@ -64,10 +64,10 @@ def test_limits_are_refused() -> None:
         (NET, b"k" * 256, b""),
         (NET, b"k", bytes(65537)),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(GossipUsageError):
             owner.prepare([(scope, key, value)])
     many = [(NET, b"%d" % number, bytes(65536)) for number in range(LOG_LIMIT_BYTES // 65536)]
-    with pytest.raises(UsageError, match="exceed"):
+    with pytest.raises(GossipUsageError, match="exceed"):
         owner.prepare(many)
 
 
@@ -184,7 +184,7 @@ def test_a_lost_past_raises_the_epoch_and_issues_everything_again() -> None:
     bring(owner, reader)
     restored = table(OWNER)
     put(restored, b"kept", b"v")
-    events = restored.outrun(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
+    events = restored.raise_above(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
     assert events[0] == OwnLogRaised(CLUSTER_SCOPE, 2)
     assert isinstance(events[1], EntriesChanged)
     assert events[1].replaced
@@ -195,7 +195,7 @@ def test_a_lost_past_raises_the_epoch_and_issues_everything_again() -> None:
 def test_an_epoch_that_could_not_be_outrun_is_not_believed() -> None:
     owner = table(OWNER)
     put(owner, b"a", b"1")
-    assert owner.outrun(CLUSTER_SCOPE, Version(COUNTER_LIMIT - 1, 1)) == ()
+    assert owner.raise_above(CLUSTER_SCOPE, Version(COUNTER_LIMIT - 1, 1)) == ()
 
 
 def test_a_past_that_grew_beside_the_lost_one_is_found_by_its_digest() -> None:
@@ -205,7 +205,7 @@ def test_a_past_that_grew_beside_the_lost_one_is_found_by_its_digest() -> None:
     restored = table(OWNER)
     put(restored, b"a", b"new")
     row = reader.vector(CLUSTER_SCOPE)[0]
-    assert restored.outrun(CLUSTER_SCOPE, row.version, row.digest)
+    assert restored.raise_above(CLUSTER_SCOPE, row.version, row.digest)
     assert bring(restored, reader) is Merge.APPLIED
     assert content(reader) == {b"a": b"new"}
 
@@ -214,7 +214,7 @@ def test_commit_after_a_raise_gives_new_versions() -> None:
     owner = table(OWNER)
     put(owner, b"a", b"1")
     prepared = owner.prepare([(CLUSTER_SCOPE, b"b", b"2")])
-    owner.outrun(CLUSTER_SCOPE, Version(1, 9))
+    owner.raise_above(CLUSTER_SCOPE, Version(1, 9))
     (event,) = owner.commit(prepared, 0.0)
     assert event.entries[0].version == Version(2, 2)
     assert content(owner) == {b"a": b"1", b"b": b"2"}
@@ -261,7 +261,7 @@ def test_the_owner_gets_above_whatever_a_liar_says_of_its_log(epoch: int) -> Non
     put(liar, b"lie", b"1")
     delta = replace(liar.delta(CLUSTER_SCOPE, OWNER, NO_VERSION), epoch=epoch)  # type: ignore[type-var]
     reader.merge(delta, from_owner=False)
-    owner.outrun(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
+    owner.raise_above(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
     if reader.version(CLUSTER_SCOPE, OWNER) < owner.own_version(CLUSTER_SCOPE):
         bring(owner, reader)
     assert content(reader) == {b"truth": b"1"}
@@ -273,8 +273,8 @@ def test_the_owner_follows_nothing_that_only_a_liar_can_hold() -> None:
     owner = table(OWNER)
     put(owner, b"truth", b"1")
     for epoch in (EPOCH_LIMIT + EPOCH_LEAP, COUNTER_LIMIT - 2, COUNTER_LIMIT - 1):
-        assert owner.outrun(CLUSTER_SCOPE, Version(epoch, 1)) == ()
-    assert owner.outrun(CLUSTER_SCOPE, Version(EPOCH_LIMIT + 3, 1)), (
+        assert owner.raise_above(CLUSTER_SCOPE, Version(epoch, 1)) == ()
+    assert owner.raise_above(CLUSTER_SCOPE, Version(EPOCH_LIMIT + 3, 1)), (
         "a restored disk of one that was driven there"
     )
     assert owner.own_version(CLUSTER_SCOPE).epoch == EPOCH_LIMIT + 4
@@ -301,7 +301,7 @@ def test_small_entries_are_bounded_by_their_number() -> None:
     ]
     entries = owner.prepare(changes)
     owner.commit(entries, 0.0)
-    with pytest.raises(UsageError, match="entries"):
+    with pytest.raises(GossipUsageError, match="entries"):
         owner.prepare([(NET, b"one more", b"")])
     owner.commit(owner.prepare([(NET, changes[0][1], b"again"), (NET, changes[1][1], None)]), 0.0)
 

@@ -104,7 +104,7 @@ class TableMachine(RuleBasedStateMachine):
     @rule(receiver=readers)
     def tell_owner(self, receiver: str) -> None:
         for row in self.readers[receiver].vector(CLUSTER_SCOPE):
-            events = self.owner.outrun(CLUSTER_SCOPE, row.version, row.digest)
+            events = self.owner.raise_above(CLUSTER_SCOPE, row.version, row.digest)
             if events:
                 assert self.lost_a_disk, "an owner with its own past is never outrun"
                 assert isinstance(events[0], OwnLogRaised)
@@ -135,7 +135,7 @@ class TableMachine(RuleBasedStateMachine):
         """Whatever happened, telling the owner and a copy from it make all equal."""
         for reader in self.readers.values():
             for row in reader.vector(CLUSTER_SCOPE):
-                self.owner.outrun(CLUSTER_SCOPE, row.version, row.digest)
+                self.owner.raise_above(CLUSTER_SCOPE, row.version, row.digest)
         for reader in self.readers.values():
             bring_up(self.owner, reader)
             assert live(reader) == live(self.owner)

@@ -16,7 +16,7 @@ import trio
 from go_program import COMPILE_S
 from interop.our_node import OurNode
 
-from netgossip.types import Address, MemberChanged, MemberState, StrangerHeard
+from netgossip.types import Address, MemberChanged, MemberState, UnknownSourceHeard
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(COMPILE_S + 300)]
 
@@ -256,7 +256,7 @@ def test_a_stranger_is_refused_and_reported(
         go = await cluster.go(2, join=1, key=key, label=label)
         await wait_until(lambda: go.saw("joined"), 15)
         assert any("error" in e for e in go.events if e["event"] == "joined")
-        reports = [e for e in ours.events if isinstance(e, StrangerHeard)]
+        reports = [e for e in ours.events if isinstance(e, UnknownSourceHeard)]
         assert [report.reason for report in reports] == [reason]
         assert set(ours.node.members()) == {id_of(1)}
 

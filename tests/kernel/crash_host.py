@@ -43,7 +43,7 @@ from netagent.membership.lost_journal import require_journal
 from netagent.model.ids import peer_name
 from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest, NetworkRequest
-from netagent.names.channel import Channel
+from netagent.names.channel import SocketChannel
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState
 from netagent.registry.writer import Writer
@@ -84,7 +84,7 @@ def lay_fuses() -> None:
         (Forwarding, "_note"),
         (Writer, "_commit"),
         (GossipNode, "commit"),
-        (Channel, "send"),
+        (SocketChannel, "send"),
         (resolv_conf, "write"),
         (resolv_conf, "remove"),
     ):
@@ -222,7 +222,7 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         state=state,
         underlay=await find_underlay(address),
         runtimes=HostTargets(),
-        ways_out=lambda: frozenset({"wire"}),
+        egress_interfaces=lambda: frozenset({"wire"}),
         find_drops=no_drops,
         introduced=[(peer, config.gossip_port)],
     )

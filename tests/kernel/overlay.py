@@ -21,8 +21,8 @@ from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
 from netagent.datapath.reconcile import Reconciler
 from netagent.datapath.schedule import INTERVAL_S
 from netagent.datapath.settings import open_settings
-from netagent.datapath.state import KernelState, Wanted
-from netagent.datapath.tagging import Tagger
+from netagent.datapath.state import DesiredChange, KernelState
+from netagent.datapath.tagging import BridgeNfBypass
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -75,7 +75,7 @@ class Host:
     netlink: Netlink
     reconciler: Reconciler
     attacher: Attacher
-    tagger: Tagger
+    bridge_nf_bypass: BridgeNfBypass
 
 
 @asynccontextmanager
@@ -88,16 +88,21 @@ async def open_host(
         inside = await run_in_netns(fd, open_socket)
         settings = await run_in_netns(fd, open_settings)
     drift = Drift()
-    tagger = Tagger(drift, within=lambda fn: call_beside(inside, fn))
+    bridge_nf_bypass = BridgeNfBypass(drift, within=lambda fn: call_beside(inside, fn))
     reconciler = Reconciler(
-        netlink, notifications, drift=drift, tagger=tagger, settings=settings, interval_s=interval_s
+        netlink,
+        notifications,
+        drift=drift,
+        bridge_nf_bypass=bridge_nf_bypass,
+        settings=settings,
+        interval_s=interval_s,
     )
     with closing(netlink), inside, closing(settings):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
-            nursery.start_soon(tagger.run)
+            nursery.start_soon(bridge_nf_bypass.run)
             attacher = Attacher(netlink, host_netns=namespace.identity, settings=settings)
-            yield Host(namespace, underlay, netlink, reconciler, attacher, tagger)
+            yield Host(namespace, underlay, netlink, reconciler, attacher, bridge_nf_bypass)
             nursery.cancel_scope.cancel()
 
 
@@ -111,7 +116,7 @@ def desired_of(
 async def program(host: Host, state: KernelState) -> None:
     """The kernel has it when this returns, all of it."""
     generation = host.reconciler.programmed_generation + 1
-    host.reconciler.set_desired(Wanted(state), generation)
+    host.reconciler.set_desired(DesiredChange(state), generation)
     with trio.fail_after(10):
         await host.reconciler.wait_programmed(generation)
     assert host.reconciler.status().dirty == ()

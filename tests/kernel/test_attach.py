@@ -40,7 +40,7 @@ from netagent.datapath.netns import (
     run_in_netns,
 )
 from netagent.datapath.pair import MAX_PORTS
-from netagent.datapath.removal import Removal
+from netagent.datapath.removal import LinkDeletion
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
 from netagent.usecases.janitor import _Mounts
@@ -198,7 +198,7 @@ def test_a_link_that_is_gone_does_not_keep_others_from_being_removed(
             host.namespace.run(f"ip link add {name} type bridge")
             indexes[name] = int(host.namespace.run(f"cat /sys/class/net/{name}/ifindex"))
         host.namespace.run("ip link del gone")
-        removal = Removal(host.netlink)
+        removal = LinkDeletion(host.netlink)
         async with trio.open_nursery() as nursery:
             for name in ("one", "gone", "two"):
                 nursery.start_soon(removal.remove, indexes[name])
@@ -221,7 +221,7 @@ def test_the_kernel_ends_what_was_begun_though_the_socket_is_closed(
                 host.namespace.run(f"ip link add one type veth peer name other{number}")
                 netlink = Netlink(await run_in_netns(fd, open_socket))
                 index = int(host.namespace.run("cat /sys/class/net/one/ifindex"))
-                await Removal(netlink).remove(index)
+                await LinkDeletion(netlink).remove(index)
                 netlink.close()
                 assert " one@" not in host.namespace.run("ip -o link")
 

@@ -31,7 +31,7 @@ from netagent.datapath.desired import NetworkInput
 from netagent.datapath.observe import observe
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.state import DesiredChange, KernelState
 from netagent.memory import keep_collections_short
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
 
@@ -324,7 +324,7 @@ def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespa
         wire[0].run(f"ip link add {bridge_name(VNI + 2)} type bridge")
         third = NetworkInput(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
         async with open_host(wire[0], "192.0.2.1") as h1:
-            h1.reconciler.set_desired(Wanted(desired_of(h1, network(), other, third)), 1)
+            h1.reconciler.set_desired(DesiredChange(desired_of(h1, network(), other, third)), 1)
             with trio.fail_after(10):
                 await h1.reconciler.wait_programmed(1)
             assert h1.reconciler.trouble_with(TUNNEL) == f"VNI {VNI} is used by vx-foreign, which is not ours"
@@ -394,7 +394,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
             nursery.start_soon(tick)
             await trio.sleep(0.1)
             blocks.clear()
-            h1.reconciler.set_desired(Wanted(full), 10)
+            h1.reconciler.set_desired(DesiredChange(full), 10)
             with trio.fail_after(20):
                 await h1.reconciler.wait_programmed(10)
             assert h1.reconciler.status().entries == 40_000

@@ -12,8 +12,8 @@ from kernel.overlay import Namespace, wait_until
 from netagent.datapath.netns import opened_netns, run_in_netns
 from netagent.model.ids import HostId
 from netagent.probes.checksum import Checksums
-from netagent.probes.echo import TESTIMONY_S, EchoProber, Listeners, Machines
-from netagent.probes.liveness import Liveness, Word
+from netagent.probes.echo import TESTIMONY_S, EchoProber, Listeners, ProbeMachines
+from netagent.probes.liveness import Liveness, LivenessReport
 from netagent.probes.path import Paths
 
 pytestmark = pytest.mark.kernel
@@ -27,7 +27,7 @@ async def ask_kernels(other: Namespace) -> None:
     answers: dict[HostId, bool] = {}
     chance = random.Random(1)
     prober = EchoProber(
-        Machines(Liveness(chance), Paths(chance), Checksums(chance)),
+        ProbeMachines(Liveness(chance), Paths(chance), Checksums(chance)),
         "2001:db8::1",
         7,
         Listeners(
@@ -41,12 +41,12 @@ async def ask_kernels(other: Namespace) -> None:
         nursery.start_soon(prober.run)
         prober.set_peers(PEERS)
         await wait_until(lambda: answers == {NEAR: True, FAR: True}, "both answer")
-        assert await prober.testify((NEAR, FAR)) == (Word.HEARD, Word.HEARD)
+        assert await prober.testify((NEAR, FAR)) == (LivenessReport.HEARD, LivenessReport.HEARD)
 
         await trio.to_thread.run_sync(other.run, "ip -6 addr del 2001:db8::22/64 dev wire")
-        words: tuple[Word, ...] = ()
+        words: tuple[LivenessReport, ...] = ()
         with trio.fail_after(10):  # a starved prober counts nothing, and whoever asks it asks again
-            while words != (Word.SILENT, Word.HEARD, Word.UNKNOWN):
+            while words != (LivenessReport.SILENT, LivenessReport.HEARD, LivenessReport.UNKNOWN):
                 began = trio.current_time()
                 words = await prober.testify((FAR, NEAR, NOBODY))
                 assert trio.current_time() - began < 2 * TESTIMONY_S

@@ -17,7 +17,7 @@ from kernel.overlay import Namespace, NamespaceFactory, wait_until
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.firewall.text import PROVEN_S
-from netagent.firewall.translation import Translation
+from netagent.firewall.translation import SourceNat
 
 pytestmark = pytest.mark.kernel
 
@@ -374,25 +374,25 @@ def test_rules_that_change_are_put_without_the_others_unless_somebody_damaged_th
     trio.run(main)
 
 
-@pytest.mark.parametrize("moment", ["put", "adopt"], ids=["put there", "taken over"])
+@pytest.mark.parametrize("snapshot", ["put", "adopt"], ids=["put there", "taken over"])
 @pytest.mark.parametrize("damage", ["flush ruleset", "flush chain bridge netagent sender"])
 def test_what_somebody_does_to_our_tables_in_the_moment_in_which_they_are(
-    namespaces: NamespaceFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, moment: str
+    namespaces: NamespaceFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, snapshot: str
 ) -> None:
     """As a firewall that is reloaded while the agent starts: how our tables read then is not how they should."""
     host, memory = namespaces("h"), tmp_path / "firewall"
-    real, damages = getattr(Translation, moment), [damage]
+    real, damages = getattr(SourceNat, snapshot), [damage]
 
-    def meanwhile(translation: Translation) -> None:
+    def meanwhile(translation: SourceNat) -> None:
         if damages:
             host.run(f"nft {damages.pop()}")
         real(translation)
 
     async def main() -> None:
-        if moment == "adopt":
+        if snapshot == "adopt":
             async with guarding(host, GIVEN, memory):
                 pass
-        monkeypatch.setattr(Translation, moment, meanwhile)
+        monkeypatch.setattr(SourceNat, snapshot, meanwhile)
         noted = memory.read_text() if memory.exists() else ""
         async with guarding(host, GIVEN, memory) as guard:
             assert not damages

@@ -24,7 +24,7 @@ from kernel.overlay import (
 )
 
 from netagent.datapath.attach import Attacher
-from netagent.datapath.inside import InsideNews
+from netagent.datapath.inside import GuestNews
 from netagent.datapath.netns import boot_id
 from netagent.model.ids import EndpointId, veth_name
 from netagent.pieces import at_once
@@ -176,7 +176,7 @@ def test_damage_done_before_news_of_a_new_container_are_heard_is_put_right(
         namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
         return namespace
 
-    async def late(attacher: Attacher, path: str, identity: tuple[int, int]) -> InsideNews:
+    async def late(attacher: Attacher, path: str, identity: tuple[int, int]) -> GuestNews:
         box = Namespace(path.rpartition("/")[2])
         right.append(shown(box))
         box.run("ip addr flush dev eth0 scope global")

@@ -14,7 +14,7 @@ from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, Way
+from netagent.firewall.inputs import AllowedFlow, FirewallInput, GuardedEndpoint, GuardedNetwork
 
 pytestmark = pytest.mark.kernel
 
@@ -34,7 +34,7 @@ PROMPT_S = 0.9
 PORT = 8080
 
 
-def ways(port: str, source: GuardedEndpoint, destination: GuardedEndpoint) -> Iterable[Way]:
+def ways(port: str, source: GuardedEndpoint, destination: GuardedEndpoint) -> Iterable[AllowedFlow]:
     pairs = zip(source.addresses, destination.addresses, strict=True)
     return ((port, one, other) for one, other in pairs)
 

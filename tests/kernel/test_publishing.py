@@ -13,7 +13,7 @@ from kernel.guarded import Netfilter, bridge, give, guarding, plug
 from kernel.overlay import Namespace, NamespaceFactory
 from kernel.test_policy import sock_in
 
-from netagent.firewall.inputs import Door, FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, PortForward
 
 pytestmark = pytest.mark.kernel
 
@@ -31,12 +31,12 @@ FAR = GuardedEndpoint(
 OUTER = {"10.66.0.2": "192.0.2.1", "fd66::2": "2001:db8::1"}
 HOST_PORT, PORT, COUNT = 8080, 80, 3
 DOORS = tuple(
-    Door(protocol=protocol, host_port=HOST_PORT + number, container=address, port=PORT + number)
+    PortForward(protocol=protocol, host_port=HOST_PORT + number, container=address, port=PORT + number)
     for protocol in ("tcp", "udp")
     for number in range(COUNT)
     for address in WEB.addresses
 )
-GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI, FAR), networks=(NET, BACK), doors=DOORS)
+GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI, FAR), networks=(NET, BACK), port_forwards=DOORS)
 SOON_S = 2.0
 
 
@@ -151,13 +151,15 @@ def test_one_address_of_the_host_and_a_container_whose_way_out_is_another(
     host.run("ip addr add 192.0.2.9/24 dev wire")
     web.run("ip route del default")
     web.run("ip -6 route del default")
-    doors = tuple(
-        Door(protocol="tcp", host_port=HOST_PORT, container=address, port=PORT, address=outer, is_beside=True)
+    port_forwards = tuple(
+        PortForward(
+            protocol="tcp", host_port=HOST_PORT, container=address, port=PORT, address=outer, is_beside=True
+        )
         for address, outer in OUTER.items()
     )
 
     async def main() -> None:
-        given = dataclasses.replace(GIVEN, doors=doors)
+        given = dataclasses.replace(GIVEN, port_forwards=port_forwards)
         async with guarding(host, given) as guard, serving(web, range(PORT, PORT + 1), WEB.addresses):
             for inner, outer in OUTER.items():
                 seen = await seen_by(outside, outer, HOST_PORT, socket.SOCK_STREAM)
@@ -183,7 +185,7 @@ def test_one_address_of_the_host_and_a_container_whose_way_out_is_another(
                 while guard.status().restored == 0:
                     await trio.sleep(0.01)
             assert (await seen_by(outside, "192.0.2.1", HOST_PORT, socket.SOCK_STREAM))[0] == PORT
-            await give(guard, dataclasses.replace(given, doors=()), 2)
+            await give(guard, dataclasses.replace(given, port_forwards=()), 2)
             with pytest.raises(OSError, match="refused"):
                 await seen_by(outside, "192.0.2.1", HOST_PORT, socket.SOCK_STREAM)
 
@@ -196,10 +198,10 @@ def test_a_flow_of_datagrams_follows_its_port(
     """Also one that began before the port was published, and one that never pauses."""
     host, outside, web, cli, _ = place(wire, namespaces)
     to_cli = tuple(
-        dataclasses.replace(door, container=other, port=door.port + 10)
-        for door in DOORS
+        dataclasses.replace(port_forward, container=other, port=port_forward.port + 10)
+        for port_forward in DOORS
         for one, other in zip(WEB.addresses, CLI.addresses, strict=True)
-        if door.container == one
+        if port_forward.container == one
     )
 
     async def asked(sock: trio.socket.SocketType) -> str:
@@ -216,7 +218,7 @@ def test_a_flow_of_datagrams_follows_its_port(
 
     async def main() -> None:
         async with (
-            guarding(host, dataclasses.replace(GIVEN, doors=())) as guard,
+            guarding(host, dataclasses.replace(GIVEN, port_forwards=())) as guard,
             serving(web, range(PORT, PORT + 1), WEB.addresses),
             serving(cli, range(PORT + 10, PORT + 11), CLI.addresses),
         ):
@@ -229,9 +231,9 @@ def test_a_flow_of_datagrams_follows_its_port(
                     assert await asked(sock) == ""
                     await give(guard, GIVEN, 3 * number + 2)
                     await until(sock, f"{PORT} {client}")
-                    await give(guard, dataclasses.replace(GIVEN, doors=to_cli), 3 * number + 3)
+                    await give(guard, dataclasses.replace(GIVEN, port_forwards=to_cli), 3 * number + 3)
                     await until(sock, f"{PORT + 10} {client}")
-                    await give(guard, dataclasses.replace(GIVEN, doors=()), 3 * number + 4)
+                    await give(guard, dataclasses.replace(GIVEN, port_forwards=()), 3 * number + 4)
                     await until(sock, "")
 
     trio.run(main)

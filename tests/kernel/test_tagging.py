@@ -17,7 +17,7 @@ from netagent.datapath.bpf import Side
 from netagent.datapath.damage import Drift
 from netagent.datapath.link import decode_link, link_dump
 from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
-from netagent.datapath.tagging import Tagger, are_tagged
+from netagent.datapath.tagging import BridgeNfBypass, are_tagged
 
 pytestmark = pytest.mark.kernel
 
@@ -70,7 +70,7 @@ async def wait_tagged(host: Host, *, is_tagged: bool) -> None:
         while (await look(host))[0] is not is_tagged:
             await trio.sleep(0.05)
         ports = await ports_of(host)
-        while not host.tagger._done >= ports.keys():
+        while not host.bridge_nf_bypass._done >= ports.keys():
             await trio.sleep(0.05)
 
 
@@ -120,7 +120,7 @@ def test_no_rule_for_routed_packets_judges_what_a_bridge_passes(
                         break
                 assert len([frame for frame in frames if frame]) >= 8
                 assert VLAN not in {frame[ETHERTYPE] for frame in frames}
-            assert (h1.tagger.trouble, h2.tagger.trouble) == ("", "")
+            assert (h1.bridge_nf_bypass.trouble, h2.bridge_nf_bypass.trouble) == ("", "")
 
     trio.run(main)
 
@@ -183,7 +183,7 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
                 sock = await run_in_netns(fd, socket.socket)
             with sock:
                 drift = Drift()
-                another = Tagger(drift, within=lambda fn: call_beside(sock, fn))
+                another = BridgeNfBypass(drift, within=lambda fn: call_beside(sock, fn))
                 another.set_ports(await ports_of(h1))
                 another.look()
             assert (await look(h1))[1] == before
@@ -215,8 +215,8 @@ def test_without_the_means_all_is_as_without_it_and_told(
 
             with opened_netns(hosts[0].path) as fd:
                 await run_in_netns(fd, take_one)
-            await wait_until(lambda: h1.tagger.trouble, "it says so")
-            assert "Linux 6.6" in h1.tagger.trouble
+            await wait_until(lambda: h1.bridge_nf_bypass.trouble, "it says so")
+            assert "Linux 6.6" in h1.bridge_nf_bypass.trouble
             await wait_bare(h1)
             assert pass_both_ways(c1, c2) == [False] * 4
             for host in hosts:
@@ -224,8 +224,8 @@ def test_without_the_means_all_is_as_without_it_and_told(
                 host.run("ip6tables -P FORWARD ACCEPT")
             assert pass_both_ways(c1, c2) == [True] * 4
             monkeypatch.undo()
-            await wait_until(lambda: not h1.tagger.trouble, "it can again")
+            await wait_until(lambda: not h1.bridge_nf_bypass.trouble, "it can again")
             await wait_tagged(h1, is_tagged=True)
-            assert h2.tagger.trouble == ""
+            assert h2.bridge_nf_bypass.trouble == ""
 
     trio.run(main)

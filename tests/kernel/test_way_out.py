@@ -36,7 +36,7 @@ from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
 from netagent.datapath.desired import LocalEndpoint, RemoteEndpoint, desired_state, device_mac
 from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
@@ -118,7 +118,7 @@ class Router:
         """Kernel, firewall and switches, in the order of the projection."""
         self.generation += 1
         self.given = given
-        self.host.reconciler.set_desired(Wanted(state), self.generation)
+        self.host.reconciler.set_desired(DesiredChange(state), self.generation)
         with trio.fail_after(10):
             await self.host.reconciler.wait_programmed(self.generation)
             await self.follow()

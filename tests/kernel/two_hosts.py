@@ -54,9 +54,9 @@ def answers(container: Namespace, address: str) -> bool:
 
 
 @contextmanager
-def keeping_accepts(host: Namespace, *ways_out: str) -> Iterator[None]:
+def keeping_accepts(host: Namespace, *egress_interfaces: str) -> Iterator[None]:
     """What the agent does while it runs."""
-    process = _accepts(host, "keep", *ways_out)
+    process = _accepts(host, "keep", *egress_interfaces)
     try:
         yield
     finally:
@@ -74,10 +74,10 @@ def remove_accepts(host: Namespace) -> None:
     assert _accepts(host, "remove").wait(20) == 0
 
 
-def _accepts(host: Namespace, what: str, *ways_out: str) -> subprocess.Popen[bytes]:
+def _accepts(host: Namespace, what: str, *egress_interfaces: str) -> subprocess.Popen[bytes]:
     code = (
         "import trio; from netagent.integrations.docker.accepts import Accepts;"
-        f"trio.run(Accepts(lambda: {ways_out!r}).{what})"
+        f"trio.run(Accepts(lambda: {egress_interfaces!r}).{what})"
     )
     return subprocess.Popen(["nsenter", f"--net={host.path}", sys.executable, "-c", code])
 

@@ -20,7 +20,7 @@ def bare_lab(new_lab: Callable[[], Lab]) -> Lab:
 
 
 @pytest.fixture
-def strangers(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+def unknown_sources(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
     """Three hosts whose agents run and belong to no cluster; nothing passes between the hosts yet."""
     lab = new_lab()
     lab.up(of_hosts(3), agents=False)

@@ -50,47 +50,49 @@ sys.exit(program.wait())
 WAITING = "asking the members that the token names"
 
 
-def test_strangers_form_no_cluster_and_are_told_what_to_type(strangers: Cluster) -> None:
-    for host in strangers.hosts:
-        status = strangers.netagent(host, "status")
+def test_strangers_form_no_cluster_and_are_told_what_to_type(unknown_sources: Cluster) -> None:
+    for host in unknown_sources.hosts:
+        status = unknown_sources.netagent(host, "status")
         assert status["cluster"] is None
         assert status["heard"] == []
-        shown = strangers.try_netagent(host, "status")
+        shown = unknown_sources.try_netagent(host, "status")
         assert "netagent init" in shown.stdout
         assert "netagent join" in shown.stdout
-        refused = strangers.try_netagent(host, "network", "create", "app")
+        refused = unknown_sources.try_netagent(host, "network", "create", "app")
         assert refused.status == 4
         assert "netagent join" in refused.stderr
 
 
-def test_a_stranger_that_hears_a_cluster_says_how_to_enter(strangers: Cluster) -> None:
-    strangers.netagent("h1", "init")
-    strangers.lab.heal()
-    strangers.wait(
-        lambda: "192.0.2.1" in {heard["address"] for heard in strangers.netagent("h2", "status")["heard"]},
+def test_a_stranger_that_hears_a_cluster_says_how_to_enter(unknown_sources: Cluster) -> None:
+    unknown_sources.netagent("h1", "init")
+    unknown_sources.lab.heal()
+    unknown_sources.wait(
+        lambda: (
+            "192.0.2.1" in {heard["address"] for heard in unknown_sources.netagent("h2", "status")["heard"]}
+        ),
         15.0,
         "h2 does not hear h1",
     )
-    assert strangers.netagent("h2", "status")["cluster"] is None
-    assert "netagent invite" in strangers.try_netagent("h2", "status").stdout
-    token = strangers.netagent("h1", "invite", "--uses", "1")["token"]
+    assert unknown_sources.netagent("h2", "status")["cluster"] is None
+    assert "netagent invite" in unknown_sources.try_netagent("h2", "status").stdout
+    token = unknown_sources.netagent("h1", "invite", "--uses", "1")["token"]
     wrong = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
-    assert strangers.try_netagent("h2", "join", "--token-file", "-", stdin=wrong).status in (2, 4)
-    assert strangers.netagent("h2", "join", "--token-file", "-", stdin=token)["members"] == 2
-    again = strangers.try_netagent("h3", "join", "--token-file", "-", stdin=token)
+    assert unknown_sources.try_netagent("h2", "join", "--token-file", "-", stdin=wrong).status in (2, 4)
+    assert unknown_sources.netagent("h2", "join", "--token-file", "-", stdin=token)["members"] == 2
+    again = unknown_sources.try_netagent("h3", "join", "--token-file", "-", stdin=token)
     assert again.status == 4, "one use"
     assert token not in again.stderr
 
 
-def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(strangers: Cluster) -> None:
+def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(unknown_sources: Cluster) -> None:
     """Both have h1 as a seed: h2 with its cluster id and another key, h3 as the member of another cluster."""
     for host, name in (("h1", "mesh"), ("h3", "other")):
-        strangers.netagent(host, "init", "--cluster", name)
-    strangers.lab.heal()
-    ring = json.loads(strangers.lab.host("h1").path("/var/lib/netagent/keyring").read_text())
+        unknown_sources.netagent(host, "init", "--cluster", name)
+    unknown_sources.lab.heal()
+    ring = json.loads(unknown_sources.lab.host("h1").path("/var/lib/netagent/keyring").read_text())
     ring["keys"] = [base64.b64encode(b"k" * 32).decode()]
     for host in ("h2", "h3"):
-        with strangers.agent_of(host) as changing:
+        with unknown_sources.agent_of(host) as changing:
             with changing.path("/etc/netagent/netagent.toml").open("a") as configuration:
                 configuration.write('seeds = ["192.0.2.1"]\n')
             if host == "h3":
@@ -101,7 +103,7 @@ def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(strang
             changing.start_agent()
 
     def shows(at: str, address: str, reason: str) -> bool:
-        status = strangers.netagent(at, "status")
+        status = unknown_sources.netagent(at, "status")
         told = [one for one in status["warnings"] if one["code"] == "stranger"]
         return (
             status["refused"].get(f"gossip_refused_{reason.replace('-', '_')}", 0) > 0
@@ -115,25 +117,25 @@ def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(strang
         ("h1", "192.0.2.3", "other-label"),
         ("h2", "192.0.2.1", "wrong-key"),
     ):
-        strangers.wait(lambda say=(at, address, reason): shows(*say), 15.0, f"{at} shows no {reason}")
-    for host in strangers.hosts:
-        assert strangers.agents(host) == {host: "alive"}, "none is a member of the others'"
+        unknown_sources.wait(lambda say=(at, address, reason): shows(*say), 15.0, f"{at} shows no {reason}")
+    for host in unknown_sources.hosts:
+        assert unknown_sources.agents(host) == {host: "alive"}, "none is a member of the others'"
 
 
-def test_a_join_that_reaches_no_record_port_says_so_once_and_soon(strangers: Cluster) -> None:
+def test_a_join_that_reaches_no_record_port_says_so_once_and_soon(unknown_sources: Cluster) -> None:
     """The whole command, on a terminal: a firewall drops 7957 of both members that are named."""
-    strangers.netagent("h1", "init")
-    strangers.lab.heal()
-    first = strangers.netagent("h1", "invite")["token"]
-    strangers.netagent("h2", "join", "--token-file", "-", stdin=first)
-    strangers.wait(
-        lambda: list(strangers.agents("h1").values()) == ["alive"] * 2, 10.0, "h1 and h2 are no cluster"
+    unknown_sources.netagent("h1", "init")
+    unknown_sources.lab.heal()
+    first = unknown_sources.netagent("h1", "invite")["token"]
+    unknown_sources.netagent("h2", "join", "--token-file", "-", stdin=first)
+    unknown_sources.wait(
+        lambda: list(unknown_sources.agents("h1").values()) == ["alive"] * 2, 10.0, "h1 and h2 are no cluster"
     )
-    token = strangers.netagent("h1", "invite")["token"]
+    token = unknown_sources.netagent("h1", "invite")["token"]
     for host in ("h1", "h2"):
-        strangers.lab.block(host, 7957)
+        unknown_sources.lab.block(host, 7957)
     begun = time.monotonic()
-    done = strangers.lab.host("h3").run(
+    done = unknown_sources.lab.host("h3").run(
         ["python3", "-c", TERMINAL, "netagent", "join", "192.0.2.1", "192.0.2.2", "--token-file", "-"],
         stdin=token,
         timeout_s=60.0,
@@ -150,8 +152,8 @@ def test_a_join_that_reaches_no_record_port_says_so_once_and_soon(strangers: Clu
     assert "7957" in after
     for raw in ("Errno", "Exception", "Error(", "Traceback", "trio", token):
         assert raw not in shown, shown
-    strangers.lab.heal()
-    joined = strangers.netagent("h3", "join", "--token-file", "-", stdin=token)
+    unknown_sources.lab.heal()
+    joined = unknown_sources.netagent("h3", "join", "--token-file", "-", stdin=token)
     assert joined["members"] == 3
 
 

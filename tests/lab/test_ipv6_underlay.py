@@ -152,17 +152,17 @@ def only_members_are_heard(six: Cluster) -> None:
     (members,) = [one["set"]["elem"] for one in json.loads(listed)["nftables"] if "set" in one]
     assert sorted(members) == ["2001:db8::2", "2001:db8::3"]
     fabric = f"{six.lab.folder.name}-fabric"
-    before = strangers(six)
+    before = unknown_sources(six)
     code = "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(bytes(60), ('2001:db8::1', 4799))"
     must(["ip", "netns", "exec", fabric, sys.executable, "-c", code])
     six.wait(
-        lambda: strangers(six) > before,
+        lambda: unknown_sources(six) > before,
         5.0,
         "a stranger's packet is not refused, or not counted",
     )
 
 
-def strangers(six: Cluster) -> int:
+def unknown_sources(six: Cluster) -> int:
     """VXLAN packets from no member that h1 has dropped; those of members that it did not know yet among them."""
     return int(six.netagent("h1", "status")["refused"].get("packets_strangers", 0))
 

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from netagent.errors import InputError
-from netagent.supervision import MAX_SOCKETS, Supervision
+from netagent.supervision import MAX_SOCKETS, ServiceManager
 
 SELF = str(os.getpid())
 
@@ -100,14 +100,14 @@ def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_sockets_for_somebody_else_are_not_touched(environment: dict[str, str]) -> None:
-    supervision = Supervision(environment)
+    supervision = ServiceManager(environment)
     assert environment == {}
     assert supervision.take_socket("api") is None
 
 
 def test_too_many_sockets_are_a_mistake() -> None:
     with pytest.raises(InputError, match="at most"):
-        Supervision({"LISTEN_FDS": str(MAX_SOCKETS + 1), "LISTEN_PID": SELF})
+        ServiceManager({"LISTEN_FDS": str(MAX_SOCKETS + 1), "LISTEN_PID": SELF})
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def manager(tmp_path: Path):
 
 def test_states_are_told(manager: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "HOME": "/root"}
-    supervision = Supervision(environment)
+    supervision = ServiceManager(environment)
     assert environment == {"HOME": "/root"}  # a child must not speak for the agent
     supervision.tell_ready("in the cluster\nmesh")
     supervision.tell_status("in no cluster")
@@ -133,22 +133,22 @@ def test_the_abstract_namespace() -> None:
     name = f"netagent-test-{SELF}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(b"\0" + name.encode())
-        Supervision({"NOTIFY_SOCKET": f"@{name}"}).tell_stopping()
+        ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).tell_stopping()
         assert receiver.recv(100) == b"STOPPING=1"
 
 
 def test_nobody_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Supervision({}).tell_ready("")
-    Supervision({"NOTIFY_SOCKET": "vsock:2:1"}).tell_ready("")
+    ServiceManager({}).tell_ready("")
+    ServiceManager({"NOTIFY_SOCKET": "vsock:2:1"}).tell_ready("")
     assert caplog.messages == []
-    Supervision({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell_ready("")
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell_ready("")
     assert "cannot tell the service manager READY=1: No such file" in caplog.text
 
 
 def test_a_service_manager_that_does_not_read_stops_nothing(
     manager: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supervision = Supervision({"NOTIFY_SOCKET": manager.getsockname()})
+    supervision = ServiceManager({"NOTIFY_SOCKET": manager.getsockname()})
     for _ in range(1000):  # net.unix.max_dgram_qlen is 512 at most by default
         supervision.tell_status("again")
     assert "cannot tell" in caplog.text
@@ -173,7 +173,7 @@ def test_the_watchdog_hears_three_times_a_period_that_the_loop_lives(manager: so
 
     async def main() -> None:
         with trio.move_on_after(59):
-            await Supervision(environment).run_watchdog()
+            await ServiceManager(environment).run_watchdog()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert pings(manager) == 6
@@ -184,7 +184,7 @@ def test_the_watchdog_hears_three_times_a_period_that_the_loop_lives(manager: so
     [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "many"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}],
 )
 def test_nobody_watches(manager: socket.socket, watchdog: dict[str, str]) -> None:
-    supervision = Supervision({"NOTIFY_SOCKET": manager.getsockname(), **watchdog})
+    supervision = ServiceManager({"NOTIFY_SOCKET": manager.getsockname(), **watchdog})
     trio.run(supervision.run_watchdog)  # returns at once
     assert pings(manager) == 0
 

@@ -15,8 +15,8 @@ from netagent.membership.witnessing import look_into
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import Record
 from netagent.probes.echo import TESTIMONY_S
-from netagent.probes.inquiry import Inquiry, Question
-from netagent.probes.liveness import Liveness, Word
+from netagent.probes.inquiry import LivenessVotes, WitnessQuestion
+from netagent.probes.liveness import Liveness, LivenessReport
 from netagent.registry.schema import encode, key_of, scope_of
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.config import GossipConfig
@@ -59,11 +59,11 @@ class Whole:
     sim: SimHost
     view: RegistryView
     liveness: Liveness
-    inquiry: Inquiry
+    inquiry: LivenessVotes
     has_power: bool = True
     wake_at: float = float("inf")
     held: list[_Held] = field(default_factory=list)
-    asked: dict[int, Question] = field(default_factory=dict)
+    asked: dict[int, WitnessQuestion] = field(default_factory=dict)
     hidden: set[HostId] = field(default_factory=set)
     echoes: int = 0
     questions: int = 0
@@ -104,7 +104,7 @@ class Fleet:
                 sim,
                 RegistryView(HostId(sim.node_id)),
                 Liveness(random.Random(f"{self.cluster.seed} {name} liveness")),
-                Inquiry(random.Random(f"{self.cluster.seed} {name} inquiry")),
+                LivenessVotes(random.Random(f"{self.cluster.seed} {name} inquiry")),
             )
             self.hosts[name] = self.by_id[HostId(sim.node_id)] = one
         members = [self.hosts[name].sim.running.members()[self.hosts[name].sim.node_id] for name in names]
@@ -242,7 +242,7 @@ class Fleet:
     def _testify(self, one: Whole, now: float) -> None:
         for held in list(one.held):
             words = tuple(one.liveness.word(host_id, held.since) for host_id in held.hosts)
-            if Word.UNKNOWN not in words or now >= held.since + TESTIMONY_S:
+            if LivenessReport.UNKNOWN not in words or now >= held.since + TESTIMONY_S:
                 one.held.remove(held)
                 with one.sim.commanding() as node:
                     node.respond(held.event, question.encode_testimony(words), now)

@@ -10,17 +10,17 @@ import pytest
 
 from netgossip.config import GossipConfig
 from netgossip.testing import SimCluster, SimHost
-from netgossip.types import IdentityClash, IdentityContested, MemberChanged
+from netgossip.types import IdentityConflict, IdentityContested, MemberChanged
 
 WITHIN_S = GossipConfig.local().push_pull_interval_s * 1.1 + 1
 
 
 def _names(one: SimHost, other: SimHost) -> bool:
-    return IdentityClash((other.ip, 7956)) in one.events
+    return IdentityConflict((other.ip, 7956)) in one.events
 
 
 def _has_found_out(host: SimHost) -> bool:
-    return any(isinstance(event, IdentityClash) for event in host.events)
+    return any(isinstance(event, IdentityConflict) for event in host.events)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -9,7 +9,7 @@ from typing import Any
 
 from netagent.errors import InputError, NetagentError
 from netagent.integrations.cni.configuration import BAD_ENVIRONMENT, BAD_FIELD
-from netagent.integrations.cni.protocol import BAD_JSON, BAD_VERSION, SUPPORTED, Add
+from netagent.integrations.cni.protocol import BAD_JSON, BAD_VERSION, SUPPORTED, CniAdd
 from netagent.integrations.shim_call import Answer
 from netagent.usecases import resolv_conf
 
@@ -37,7 +37,7 @@ _CODES: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plugged:
+class AttachedInterface:
     """An endpoint's interface as ADD made it."""
 
     host_ifname: str
@@ -80,7 +80,7 @@ def versions(version: str) -> Answer:
     return success({"cniVersion": version, "supportedVersions": list(SUPPORTED)})
 
 
-def result(add: Add, plugged: Plugged) -> Answer:
+def result(add: CniAdd, plugged: AttachedInterface) -> Answer:
     """To ADD: what the plug-ins before us made, and what we did."""
     before = add.previous
     interfaces = [*(before.get("interfaces") or []), {"name": plugged.host_ifname}]
@@ -121,7 +121,7 @@ def _ip(item: Mapping[str, Any], version: str) -> dict[str, Any]:
     return address
 
 
-def _dns(before: Mapping[str, Any], plugged: Plugged) -> dict[str, Any]:
+def _dns(before: Mapping[str, Any], plugged: AttachedInterface) -> dict[str, Any]:
     """Ours is the only name server: it asks the host's for what is not ours, and musl asks all at once."""
 
     def joined(field: str, ours: Sequence[str]) -> list[str]:

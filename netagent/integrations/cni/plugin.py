@@ -13,10 +13,18 @@ import trio
 
 from netagent.control.problem import known_error
 from netagent.datapath.netns import netns_identity, opened_netns
-from netagent.errors import NetagentError, NoError, RefusedError
+from netagent.errors import NetagentError, NotFoundError, RefusedError
 from netagent.integrations.cni import answer, protocol, sandbox
-from netagent.integrations.cni.protocol import Add, Check, Collect, Delete, Order, Status, Version
-from netagent.integrations.member import Member, Membership
+from netagent.integrations.cni.protocol import (
+    CniAdd,
+    CniCheck,
+    CniCollect,
+    CniDelete,
+    CniStatus,
+    CniVersion,
+    Order,
+)
+from netagent.integrations.member import ClusterAccess, Membership
 from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
 from netagent.model.ids import veth_name
@@ -52,23 +60,23 @@ class CniPlugin:
 
     async def _do(self, order: Order) -> Answer:
         match order:
-            case Add():
+            case CniAdd():
                 return await self._add(order)
-            case Delete():
+            case CniDelete():
                 await self._collect_all([order.attachment.origin])
-            case Check():
+            case CniCheck():
                 await self._check(order)
-            case Collect():
+            case CniCollect():
                 await self._collect(order)
-            case Status():
+            case CniStatus():
                 self._status(order)
-            case Version():
+            case CniVersion():
                 return answer.versions(order.version)
             case _:
                 assert_never(order)
         return answer.success()
 
-    async def _add(self, add: Add) -> Answer:
+    async def _add(self, add: CniAdd) -> Answer:
         member = self._membership()
         network, origin = network_called(member.live.view, add.request.network), add.attachment.origin
         row = await earlier_endpoint(member, origin, add.netns, network.network_id)
@@ -77,11 +85,11 @@ class CniPlugin:
             row, _ = await member.endpoints.attach(add.request, origin=origin, target=target)
         return answer.result(add, _plugged(member, row, network))
 
-    async def _check(self, check: Check) -> None:
+    async def _check(self, check: CniCheck) -> None:
         member = self._membership()
         row = member.endpoints.with_origin(check.attachment.origin)
         if row is None:
-            raise NoError(
+            raise NotFoundError(
                 f"container {check.attachment.container_id} has no interface {check.attachment.ifname} of ours",
                 code="namespace-gone",
                 hint="it must be added again",
@@ -99,7 +107,7 @@ class CniPlugin:
         if wrong:
             raise RefusedError(wrong, code="not-as-it-was", hint="delete the container and add it again")
 
-    async def _collect(self, collect: Collect) -> None:
+    async def _collect(self, collect: CniCollect) -> None:
         """Of this CNI network only: the runtime says nothing of others' containers."""
         prefix = protocol.origins_of(collect.network)
         try:
@@ -131,20 +139,20 @@ class CniPlugin:
         if errors:
             raise errors[0]
 
-    def _status(self, status: Status) -> None:
+    def _status(self, status: CniStatus) -> None:
         try:
             network_called(self._membership().live.view, status.network)
         except NetagentError as error:
             raise RefusedError(error.message, code=answer.CANNOT_ADD, hint=error.hint) from None
 
 
-def _plugged(member: Member, row: LocalEndpointRow, network: NetworkView) -> answer.Plugged:
+def _plugged(member: ClusterAccess, row: LocalEndpointRow, network: NetworkView) -> answer.AttachedInterface:
     """What datapath.attach has made: IPv4 without its subnet, which is on a route, and IPv6 with it."""
     view = member.live.view
     subnets = [parse_subnet(text) for text in network.record.subnets]
     mates = [mate for mate in member.live.rows.values() if sandbox_of(mate) == sandbox_of(row)]
     names = [view.networks[mate.network_id].unique_name for mate in mates if mate.network_id in view.networks]
-    return answer.Plugged(
+    return answer.AttachedInterface(
         host_ifname=veth_name(row.endpoint_id),
         ifname=row.ifname,
         mac=row.mac,

@@ -53,7 +53,7 @@ def origins_of(network: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Add:
+class CniAdd:
     """ADD: make it."""
 
     version: str
@@ -65,14 +65,14 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class CniDelete:
     """DEL: whatever there is of it."""
 
     attachment: Attachment
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CniCheck:
     """CHECK: is it still as ADD left it?"""
 
     attachment: Attachment
@@ -82,7 +82,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Collect:
+class CniCollect:
     """GC: all of one CNI network but these origins."""
 
     network: str
@@ -90,7 +90,7 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class CniStatus:
     """STATUS: would an ADD work?"""
 
     network: str
@@ -98,13 +98,13 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class CniVersion:
     """VERSION."""
 
     version: str
 
 
-Order: TypeAlias = Add | Delete | Check | Collect | Status | Version
+Order: TypeAlias = CniAdd | CniDelete | CniCheck | CniCollect | CniStatus | CniVersion
 
 
 def configuration_untrusted(stdin: bytes) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, An
     """What to do. InputError, whose code says whether it was variable, version, field or value."""
     verb = variables.get("CNI_COMMAND", "")
     if verb == "VERSION":
-        return Version(_version(configuration) if configuration.get("cniVersion") else SUPPORTED[-1])
+        return CniVersion(_version(configuration) if configuration.get("cniVersion") else SUPPORTED[-1])
     if verb not in {"ADD", "DEL", "CHECK", "GC", "STATUS"}:
         raise InputError(
             f"CNI_COMMAND={verb[:40]!r} is no command",
@@ -140,13 +140,13 @@ def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, An
         )
     network = _identifier(configuration.get("name"), "the configuration's name", "")
     if verb == "GC":
-        return Collect(network, _valid_attachments(network, configuration.get(VALID_ATTACHMENTS)))
+        return CniCollect(network, _valid_attachments(network, configuration.get(VALID_ATTACHMENTS)))
     if verb == "STATUS":
         ours = configuration.get("network")
-        return Status(ours if ours and isinstance(ours, str) else network)
+        return CniStatus(ours if ours and isinstance(ours, str) else network)
     attachment = _attachment(network, variables)
     if verb == "DEL":
-        return Delete(attachment)
+        return CniDelete(attachment)
     netns = variables.get("CNI_NETNS", "")
     if not netns.startswith("/"):
         raise InputError(
@@ -156,7 +156,7 @@ def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, An
         )
     previous = _previous(configuration.get("prevResult"))
     if verb == "CHECK":
-        return Check(attachment, netns, _previous_addresses(previous))
+        return CniCheck(attachment, netns, _previous_addresses(previous))
     request = request_untrusted(
         configuration,
         variables.get("CNI_ARGS", ""),
@@ -164,7 +164,7 @@ def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, An
         netns=netns,
         ifname=attachment.ifname,
     )
-    return Add(version, attachment, netns, request, previous)
+    return CniAdd(version, attachment, netns, request, previous)
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------

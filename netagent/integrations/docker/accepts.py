@@ -52,12 +52,12 @@ _BLIND_PERIODS: Final = 60
 _log = logging.getLogger(__name__)
 
 
-class Accepts:
-    """Keeps the rules in the network namespace of the process. `ways_out`: the devices by which packets of containers
-    leave this host; none while it is in no cluster."""
+class DockerUserChain:
+    """Keeps the rules in the network namespace of the process. `egress_interfaces`: the devices by which packets of
+    containers leave this host; none while it is in no cluster."""
 
-    def __init__(self, ways_out: Callable[[], Collection[str]] = frozenset) -> None:
-        self._ways_out = ways_out
+    def __init__(self, egress_interfaces: Callable[[], Collection[str]] = frozenset) -> None:
+        self._ways_out = egress_interfaces
         self._troubles: dict[str, str] = {}
 
     def troubles(self) -> tuple[str, ...]:
@@ -110,9 +110,9 @@ class Accepts:
         self._troubles[program] = trouble
 
 
-def rules_for(ways_out: Collection[str]) -> tuple[str, ...]:
+def rules_for(egress_interfaces: Collection[str]) -> tuple[str, ...]:
     """The rules that there should be, as `iptables -S` spells them."""
-    ways = sorted(device for device in ways_out if _DEVICE.fullmatch(device))
+    ways = sorted(device for device in egress_interfaces if _DEVICE.fullmatch(device))
     routed = [(f"-i na-+ -o {device}", f"-i {device} -o na-+") for device in ways]
     return (
         RULE,

@@ -27,7 +27,7 @@ MAX_EXPECTED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class AwaitedNamespace:
     """An endpoint whose container will be found at `sandbox_key`."""
 
     endpoint: str
@@ -37,25 +37,27 @@ class Arrival:
 
 @dataclass(slots=True)
 class _Expected:
-    arrival: Arrival
+    arrival: AwaitedNamespace
     until: float
     """When its endpoint is given up, too: on trio's clock, as `not_before`."""
     not_before: float = 0.0
     """It is not looked at earlier."""
 
 
-class Arrivals:
+class NetnsWaiter:
     """`enter` is called for each once its namespace is there, again every RETRY_S while it fails, until `forget`."""
 
     def __init__(
-        self, enter: Callable[[Arrival], Awaitable[None]], failed: Callable[[Arrival, str], None]
+        self,
+        enter: Callable[[AwaitedNamespace], Awaitable[None]],
+        failed: Callable[[AwaitedNamespace, str], None],
     ) -> None:
         self._enter = enter
         self._failed = failed
         self._expected: dict[str, _Expected] = {}
         self._wake = trio.Event()
 
-    def expect(self, arrival: Arrival) -> None:
+    def expect(self, arrival: AwaitedNamespace) -> None:
         """From now on. RefusedError when there are too many."""
         if len(self._expected) >= MAX_EXPECTED and arrival.endpoint not in self._expected:
             raise RefusedError(

@@ -46,7 +46,7 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class DockerContainer:
     """What matters of one container."""
 
     container_id: str
@@ -91,7 +91,7 @@ class DockerNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fields:
+class EndpointFields:
     """What an endpoint's row says for people and programs (Endpoints.change)."""
 
     name: str
@@ -103,7 +103,9 @@ class Fields:
     health: Health = Health.UNKNOWN
 
 
-def fields_of(container: Container, interface: Interface | None) -> tuple[Fields, tuple[str, ...]]:
+def fields_of(
+    container: DockerContainer, interface: Interface | None
+) -> tuple[EndpointFields, tuple[str, ...]]:
     """The endpoint, and one sentence for each thing in its labels that can't be followed."""
     found = described(
         container.labels,
@@ -119,7 +121,7 @@ def fields_of(container: Container, interface: Interface | None) -> tuple[Fields
         # Docker adds the short id to the aliases of some of its releases; nobody asks for it by that on other hosts.
         aliases = names_from(alias for alias in interface.aliases if alias not in {short, container.name})
         links = tuple(filter(None, map(_link, interface.links)))
-    fields = Fields(
+    fields = EndpointFields(
         name=name,
         service=found.service or name,
         aliases=aliases[:MAX_ALIASES],
@@ -131,7 +133,7 @@ def fields_of(container: Container, interface: Interface | None) -> tuple[Fields
     return fields, tuple(f"container {container.name}: {flaw}" for flaw in found.flaws)
 
 
-def as_change(fields: Fields) -> dict[str, Any]:
+def as_change(fields: EndpointFields) -> dict[str, Any]:
     """As Endpoints.change takes them."""
     return {one.name: getattr(fields, one.name) for one in dataclass_fields(fields)}
 
@@ -145,7 +147,7 @@ def _link(text: str) -> Link | None:
 # -- from the API --------------------------------------------------------------------------------------------------
 
 
-def container_untrusted(value: Any) -> Container:
+def container_untrusted(value: Any) -> DockerContainer:
     """From `GET /containers/ID/json`. InputError."""
     top = _object(value)
     state, settings = _object(top.get("State")), _object(top.get("NetworkSettings"))
@@ -157,7 +159,7 @@ def container_untrusted(value: Any) -> Container:
     # Docker says nothing of it until its first program runs.
     unsaid = Health.STARTING if has_check and not health else Health.UNKNOWN
     pid = state.get("Pid")
-    return Container(
+    return DockerContainer(
         container_id=_id(top.get("Id")),
         name=_line(top.get("Name")).lstrip("/"),
         running=state.get("Running") is True,

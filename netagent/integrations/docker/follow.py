@@ -27,12 +27,12 @@ import trio
 
 from netagent.errors import NetagentError, RefusedError
 from netagent.integrations.docker import container as facts
-from netagent.integrations.docker.arrivals import Arrival, Arrivals
-from netagent.integrations.docker.container import Container, DockerNetwork, Interface
+from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
+from netagent.integrations.docker.container import DockerContainer, DockerNetwork, Interface
 from netagent.integrations.docker.engine import Engine, EngineError
 from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.labels import has_ours, without_image
-from netagent.integrations.member import Member, Membership
+from netagent.integrations.member import ClusterAccess, Membership
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health
@@ -64,11 +64,11 @@ _Life = tuple[EndpointId, int]
 """An endpoint in one namespace, by inode: in the next one Docker may have more to tell."""
 
 
-class Follower:
+class DockerWatcher:
     """Keeps our rows as Docker's containers are."""
 
     def __init__(
-        self, engine: Engine, membership: Membership, arrivals: Arrivals, driver: str, labels: str
+        self, engine: Engine, membership: Membership, arrivals: NetnsWaiter, driver: str, labels: str
     ) -> None:
         """`driver`: what Docker calls our plug-in. `labels`: which of ours count, `container`, `all` or `off`."""
         self._labels = labels
@@ -77,7 +77,7 @@ class Follower:
         self._arrivals = arrivals
         self._driver = driver
         self._networks: dict[str, DockerNetwork] = {}
-        self._containers: dict[str, Container] = {}
+        self._containers: dict[str, DockerContainer] = {}
         self._image_labels: dict[str, Mapping[str, str]] = {}
         """Labels of ours that images have, by the image's id: an image of one id never changes."""
         self._dirty: dict[str, None] = {}
@@ -101,7 +101,7 @@ class Follower:
 
     # -- for the others ------------------------------------------------------------------------------------------
 
-    def known(self, container_id: str, name: str) -> Container | None:
+    def known(self, container_id: str, name: str) -> DockerContainer | None:
         """What has been read of a container, by id or else by name."""
         found = self._containers.get(container_id)
         if found is None and not container_id:
@@ -200,7 +200,7 @@ class Follower:
 
     async def _notice_membership(self) -> None:
         """A cluster that was entered later has to hear of the containers that are there."""
-        last: Member | None = None
+        last: ClusterAccess | None = None
         while True:
             member = self._member()
             if member is not last and self.connected:
@@ -244,7 +244,7 @@ class Follower:
             return
         await self._apply(container)
 
-    async def _read(self, container_id: str) -> Container:
+    async def _read(self, container_id: str) -> DockerContainer:
         """The container, without those labels of ours that only its image has. EngineError, InputError."""
         container = facts.container_untrusted(
             await self._engine.get(f"/containers/{quote(container_id)}/json")
@@ -270,7 +270,7 @@ class Follower:
             return {}  # an image can't be removed under a container; one that was forced away says nothing
         return {key: value for key, value in read.items() if has_ours([key])}
 
-    async def _apply(self, container: Container) -> None:
+    async def _apply(self, container: DockerContainer) -> None:
         places = [(n, one) for n in self._networks.values() if (one := container.interface_in(n)) is not None]
         if not places:
             self._containers.pop(container.container_id, None)
@@ -285,7 +285,7 @@ class Follower:
             self.troubles[container.container_id] = "\n".join(dict.fromkeys(said))
 
     async def _tell(
-        self, member: Member, container: Container, places: list[tuple[DockerNetwork, Interface]]
+        self, member: ClusterAccess, container: DockerContainer, places: list[tuple[DockerNetwork, Interface]]
     ) -> list[str]:
         """Bring the container's rows to what was read; one sentence for each thing that can't be followed."""
         said: list[str] = []
@@ -309,7 +309,7 @@ class Follower:
             elif container.sandbox_key and not self._arrivals.is_expected(interface.endpoint):
                 # The agent was restarted after Join.
                 self._arrivals.expect(
-                    Arrival(
+                    AwaitedNamespace(
                         endpoint=interface.endpoint,
                         docker_network=network.docker_id,
                         sandbox_key=container.sandbox_key,
@@ -344,7 +344,7 @@ class Follower:
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
-    def _watch(self, container: Container, row: LocalEndpointRow) -> None:
+    def _watch(self, container: DockerContainer, row: LocalEndpointRow) -> None:
         identity = (row.netns_dev, row.netns_inode)
         if container.pid and self._watched.get(identity) != container.pid:
             self._watched[identity] = container.pid
@@ -421,7 +421,7 @@ class Follower:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _member(self) -> Member | None:
+    def _member(self) -> ClusterAccess | None:
         try:
             return self._membership()
         except RefusedError:
@@ -438,7 +438,7 @@ def _life_of(row: LocalEndpointRow) -> _Life:
     return row.endpoint_id, row.netns_inode
 
 
-def _unknown(container: Container, interface: Interface) -> str:
+def _unknown(container: DockerContainer, interface: Interface) -> str:
     where = f"container {container.name} is in Docker's network {interface.network}"
     return f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"
 

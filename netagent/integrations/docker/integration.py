@@ -17,12 +17,12 @@ from netagent.config import Config
 from netagent.control.server import serve
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.docker import container as facts
-from netagent.integrations.docker.accepts import Accepts
-from netagent.integrations.docker.arrivals import Arrival, Arrivals
-from netagent.integrations.docker.container import Container, DockerNetwork
+from netagent.integrations.docker.accepts import DockerUserChain
+from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
+from netagent.integrations.docker.container import DockerContainer, DockerNetwork
 from netagent.integrations.docker.engine import Engine
-from netagent.integrations.docker.follow import Follower
-from netagent.integrations.docker.mirror import Mirror
+from netagent.integrations.docker.follow import DockerWatcher
+from netagent.integrations.docker.mirror import DockerMirror
 from netagent.integrations.docker.plugin import Plugin
 from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.member import Membership
@@ -50,12 +50,12 @@ class DockerIntegration:
         # Docker calls a plug-in by the name of its socket.
         driver = config.docker_plugin.stem
         self._engine = Engine(config.docker_socket)
-        self._arrivals = Arrivals(self._enter, self._note_failure)
+        self._arrivals = NetnsWaiter(self._enter, self._note_failure)
         self._plugin = Plugin(membership, self._arrivals)
-        self._follower = Follower(self._engine, membership, self._arrivals, driver, config.docker_labels)
-        self._mirror = Mirror(self._engine, membership, self._follower, driver)
-        self._accepts = Accepts(self._ways_out)
-        self._asked: dict[str, _Question] = {}
+        self._follower = DockerWatcher(self._engine, membership, self._arrivals, driver, config.docker_labels)
+        self._mirror = DockerMirror(self._engine, membership, self._follower, driver)
+        self._accepts = DockerUserChain(self._ways_out)
+        self._asked: dict[str, _NetworkQuestion] = {}
         self._failures: dict[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,7 +85,7 @@ class DockerIntegration:
 
     def _ways_out(self) -> Collection[str]:
         try:
-            return self._membership().ways_out()
+            return self._membership().egress_interfaces()
         except RefusedError:
             return ()
 
@@ -96,7 +96,7 @@ class DockerIntegration:
 
     # -- a container's namespace has appeared ----------------------------------------------------------------------
 
-    async def _enter(self, arrival: Arrival) -> None:
+    async def _enter(self, arrival: AwaitedNamespace) -> None:
         member, origin = self._membership(), origin_of(arrival.endpoint)
         row = member.endpoints.with_origin(origin)
         if row is None or row.stage is Stage.PUBLISHED:
@@ -104,7 +104,7 @@ class DockerIntegration:
         name, container_id, network = await self._who(arrival, row)
         known = self._follower.known(container_id, name)
         if known is None:
-            known = Container(container_id=container_id or arrival.endpoint, name=name)
+            known = DockerContainer(container_id=container_id or arrival.endpoint, name=name)
         interface = known.interface_in(network) if network is not None else None
         fields = facts.as_change(facts.fields_of(known, interface)[0])
         # What was read of its health is of an earlier start. Where nothing was read yet it may have a check: it is
@@ -117,7 +117,9 @@ class DockerIntegration:
         seen = self._follower.known(container_id, name)
         self._follower.look_at(seen.container_id if seen is not None else container_id or known.container_id)
 
-    async def _who(self, arrival: Arrival, row: LocalEndpointRow) -> tuple[str, str, DockerNetwork | None]:
+    async def _who(
+        self, arrival: AwaitedNamespace, row: LocalEndpointRow
+    ) -> tuple[str, str, DockerNetwork | None]:
         """The container's name and id ('' when not known yet), and its Docker network.
 
         Never by inspecting the container: that waits until it has started.
@@ -125,7 +127,7 @@ class DockerIntegration:
         question = self._asked.get(arrival.docker_network)
         if question is None:
             # Whoever comes while it is on its way shares the answer: Docker lists an endpoint before it calls Join.
-            question = self._asked[arrival.docker_network] = _Question(trio.Event())
+            question = self._asked[arrival.docker_network] = _NetworkQuestion(trio.Event())
             try:
                 with trio.move_on_after(NAMED_S):
                     question.answer = await self._follower.endpoints_of(arrival.docker_network)
@@ -141,7 +143,7 @@ class DockerIntegration:
         )
         return name or row.name, container_id, network
 
-    def _note_failure(self, arrival: Arrival, sentence: str) -> None:
+    def _note_failure(self, arrival: AwaitedNamespace, sentence: str) -> None:
         try:
             row = self._membership().endpoints.with_origin(origin_of(arrival.endpoint))
         except NetagentError:
@@ -154,7 +156,7 @@ class DockerIntegration:
         _limited.warning(arrival.endpoint, self._failures[arrival.endpoint])
 
 
-class _Question:
+class _NetworkQuestion:
     """What is being asked of Docker about one of its networks."""
 
     def __init__(self, answered: trio.Event) -> None:

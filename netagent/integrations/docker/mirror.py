@@ -25,9 +25,9 @@ import trio
 from netagent.errors import NetagentError, RefusedError
 from netagent.integrations.docker.container import MIRROR_LABEL, DockerNetwork, networks_untrusted
 from netagent.integrations.docker.engine import Engine, EngineError
-from netagent.integrations.docker.follow import Follower
+from netagent.integrations.docker.follow import DockerWatcher
 from netagent.integrations.docker.protocol import NETWORK_OPTION
-from netagent.integrations.member import Member, Membership
+from netagent.integrations.member import ClusterAccess, Membership
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.subnet import parse_subnet
@@ -55,10 +55,10 @@ class Plan:
     """One sentence for each network that can't be mirrored, by its name."""
 
 
-class Mirror:
+class DockerMirror:
     """Follows the view and Docker's networks."""
 
-    def __init__(self, engine: Engine, membership: Membership, follower: Follower, driver: str) -> None:
+    def __init__(self, engine: Engine, membership: Membership, follower: DockerWatcher, driver: str) -> None:
         self._engine = engine
         self._membership = membership
         self._follower = follower
@@ -89,7 +89,7 @@ class Mirror:
         while network_id not in self._done:
             await self._changed.wait()
 
-    async def _once(self, member: Member | None) -> bool:
+    async def _once(self, member: ClusterAccess | None) -> bool:
         """Compare and mend. False: try again soon."""
         if not self._follower.connected:
             return False
@@ -139,18 +139,18 @@ class Mirror:
         self._changed = trio.Event()
         return not troubles
 
-    async def _wait_networks(self, member: Member | None, networks: object) -> None:
+    async def _wait_networks(self, member: ClusterAccess | None, networks: object) -> None:
         if member is None:
             await trio.sleep_forever()
         revision = member.live.revision
         while member.live.view.networks is networks:
             revision = await member.live.wait_newer(revision)
 
-    async def _wait_member(self, member: Member | None) -> None:
+    async def _wait_member(self, member: ClusterAccess | None) -> None:
         while self._member() is member:
             await trio.sleep(MEMBERSHIP_S)
 
-    def _member(self) -> Member | None:
+    def _member(self) -> ClusterAccess | None:
         try:
             return self._membership()
         except RefusedError:

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from netagent.control.request import object_untrusted
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.integrations.docker import protocol
-from netagent.integrations.docker.arrivals import Arrival, Arrivals
+from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import AddressRequest, PoolId, origin_of
 from netagent.integrations.member import Membership
 from netagent.log import Limited
@@ -60,7 +60,7 @@ _limited = Limited(logger)
 class Plugin:
     """Both drivers. The answers are in netagent.integrations.docker.protocol."""
 
-    def __init__(self, membership: Membership, arrivals: Arrivals) -> None:
+    def __init__(self, membership: Membership, arrivals: NetnsWaiter) -> None:
         self._membership = membership
         self._arrivals = arrivals
         self._pairs: dict[NetworkId, tuple[str, ...]] = {}
@@ -284,7 +284,7 @@ class Plugin:
                 text, code="network-removed", thing=request.endpoint[:12], hint="start it again"
             )
         self._arrivals.expect(
-            Arrival(
+            AwaitedNamespace(
                 endpoint=request.endpoint,
                 docker_network=request.docker_network,
                 sandbox_key=request.sandbox_key,

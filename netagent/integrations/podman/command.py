@@ -17,7 +17,7 @@ from netagent.errors import FailedError, NetagentError
 from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
 from netagent.integrations.podman.report import (
-    Container,
+    PodmanContainer,
     PodmanNetwork,
     containers_untrusted,
     ids_untrusted,
@@ -57,7 +57,7 @@ class Podman:
         """FailedError while a container refers to it, running or not."""
         await self._run("network", "rm", name)
 
-    async def containers(self, ids: Sequence[str]) -> dict[str, Container]:
+    async def containers(self, ids: Sequence[str]) -> dict[str, PodmanContainer]:
         """By full id; those that don't exist are left out. At most MAX_AT_ONCE of the ids are looked at.
 
         One whose image can't be asked about has a `flaw`, and no labels.
@@ -67,7 +67,9 @@ class Podman:
         until, failures = trio.current_time() + DEADLINE_S, dict[str, str]()
         return {known: await self._without_image(one, until, failures) for known, one in listed.items()}
 
-    async def _without_image(self, container: Container, until: float, failures: dict[str, str]) -> Container:
+    async def _without_image(
+        self, container: PodmanContainer, until: float, failures: dict[str, str]
+    ) -> PodmanContainer:
         """Without those labels of ours that only its image has; most containers have none, and cost nothing.
 
         An image that can't be asked about is noted in `failures`, and asked about once for all containers of a batch;

@@ -22,7 +22,7 @@ import trio
 
 from netagent.errors import NetagentError, RefusedError
 from netagent.integrations import labels
-from netagent.integrations.member import Member, Membership
+from netagent.integrations.member import ClusterAccess, Membership
 from netagent.integrations.podman.command import MAX_AT_ONCE, Podman
 from netagent.integrations.podman.health import together
 from netagent.integrations.podman.inhabitants import (
@@ -34,11 +34,11 @@ from netagent.integrations.podman.inhabitants import (
     read_health,
 )
 from netagent.integrations.podman.netavark import TARGET, container_of
-from netagent.integrations.podman.report import Container
+from netagent.integrations.podman.report import PodmanContainer
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, nearest_name
 from netagent.model.records import Health
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.usecases.resolv_conf import RESOLVER_ADDRESS
 
@@ -64,7 +64,7 @@ _limited = Limited(logger)
 
 
 @dataclass(slots=True)
-class Followed:
+class WatchedContainer:
     """What is known of a container with an endpoint of ours."""
 
     namespace: tuple[int, int]
@@ -73,9 +73,9 @@ class Followed:
     """When it was first seen, on trio's clock, as `ask_at`."""
     is_new: bool = False
     """It was without names when it was first seen, because nothing was known of it."""
-    container: Container | None = None
+    container: PodmanContainer | None = None
     """None until Podman was asked."""
-    members: tuple[Container, ...] = ()
+    members: tuple[PodmanContainer, ...] = ()
     """Of the pod whose namespace it holds."""
     is_unknown: bool = False
     """Podman, as root runs it without options, knows no such container."""
@@ -106,13 +106,13 @@ class Followed:
         return not lives(self.container.pid, self.namespace)
 
 
-class Follower:
+class PodmanWatcher:
     """`run` until cancelled; `troubles` is what users asked of Podman in vain."""
 
     def __init__(self, podman: Podman, membership: Membership) -> None:
         self._podman = podman
         self._membership = membership
-        self._followed: dict[str, Followed] = {}
+        self._followed: dict[str, WatchedContainer] = {}
         self._asking = False
 
     @property
@@ -141,7 +141,7 @@ class Follower:
 
     # -- looking ---------------------------------------------------------------------------------------------
 
-    async def look(self, member: Member) -> None:
+    async def look(self, member: ClusterAccess) -> None:
         """Once at all of them: who is gone, who is well."""
         rows = _by_container(member.live.rows.values())
         for container_id in self._followed.keys() - rows.keys():
@@ -170,16 +170,16 @@ class Follower:
                 for row in rows[container_id]:
                     await _withdraw(member, row)
 
-    def _followed_as(self, container_id: str, row: LocalEndpointRow) -> Followed:
+    def _followed_as(self, container_id: str, row: LocalEndpointRow) -> WatchedContainer:
         namespace = (row.netns_dev, row.netns_inode)
         one = self._followed.get(container_id)
         if one is None or one.namespace != namespace:
             is_new = row.health is Health.STARTING
-            one = Followed(namespace=namespace, since=trio.current_time(), is_new=is_new)
+            one = WatchedContainer(namespace=namespace, since=trio.current_time(), is_new=is_new)
             self._followed[container_id] = one
         return one
 
-    def _health(self, one: Followed, now: float) -> Health | None:
+    def _health(self, one: WatchedContainer, now: float) -> Health | None:
         """None: nothing is known that is not told already."""
         if one.container is None:
             # It stays as it was: of one that the agent has found at its start its row knows more.
@@ -212,7 +212,7 @@ class Follower:
             self._followed[container_id].ask_at = now + ASK_AGAIN_S
         return {container_id: self._followed[container_id].namespace for container_id in due}
 
-    async def _ask(self, member: Member, due: Mapping[str, tuple[int, int]]) -> None:
+    async def _ask(self, member: ClusterAccess, due: Mapping[str, tuple[int, int]]) -> None:
         """About those that are due. They may wait for a lock of Podman's, so this runs beside the looks."""
         try:
             found = await self._podman.containers(list(due))
@@ -230,11 +230,11 @@ class Follower:
 
     async def _learn(
         self,
-        member: Member,
+        member: ClusterAccess,
         container_id: str,
-        one: Followed,
-        container: Container | None,
-        members: tuple[Container, ...],
+        one: WatchedContainer,
+        container: PodmanContainer | None,
+        members: tuple[PodmanContainer, ...],
     ) -> None:
         rows = _by_container(member.live.rows.values()).get(container_id)
         if rows is None:
@@ -259,7 +259,7 @@ class Follower:
         for row in rows:
             await _tell_labels(member, row, container)
 
-    async def _members(self, infra: Container) -> tuple[Container, ...]:
+    async def _members(self, infra: PodmanContainer) -> tuple[PodmanContainer, ...]:
         ids = [one for one in await self._podman.members(infra.pod) if one != infra.container_id]
         return tuple((await self._podman.containers(ids)).values()) if ids else ()
 
@@ -274,7 +274,7 @@ def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpo
     return found
 
 
-def _keep_nameserver(one: Followed, now: float) -> None:
+def _keep_nameserver(one: WatchedContainer, now: float) -> None:
     """See that its resolv.conf names a server, once Podman has done with writing it.
 
     Of a container in two of our networks, `podman network disconnect` takes the one server away that both have.
@@ -289,12 +289,12 @@ def _keep_nameserver(one: Followed, now: float) -> None:
         one.resolv_conf = changed_at(path), math.inf
 
 
-async def _wait_other_rows(live: Live, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
+async def _wait_other_rows(live: StateStore, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
     while live.rows is rows:
         await live.wait_newer(live.revision)
 
 
-async def _withdraw(member: Member, row: LocalEndpointRow) -> None:
+async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
     """By endpoint, not by origin: Podman may be setting the same container up again."""
     try:
         await member.endpoints.remove(row)
@@ -304,7 +304,9 @@ async def _withdraw(member: Member, row: LocalEndpointRow) -> None:
         logger.info("withdrew %s (%s): it has ended, and Podman did not say so", row.name, row.target)
 
 
-async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health: Health | None) -> None:
+async def _tell_health(
+    member: ClusterAccess, rows: Iterable[LocalEndpointRow], health: Health | None
+) -> None:
     for row in rows:
         if health is None or row.health is health:
             continue
@@ -316,7 +318,7 @@ async def _tell_health(member: Member, rows: Iterable[LocalEndpointRow], health:
             logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
 
-async def _tell_labels(member: Member, row: LocalEndpointRow, container: Container) -> None:
+async def _tell_labels(member: ClusterAccess, row: LocalEndpointRow, container: PodmanContainer) -> None:
     said = labels.described(
         container.labels, row.target.removeprefix(TARGET), container_id=container.container_id
     )
@@ -333,7 +335,7 @@ async def _tell_labels(member: Member, row: LocalEndpointRow, container: Contain
         _limited.warning(row.origin, f"cannot follow the labels of {row.name} yet: {error}")
 
 
-def _unpublished(container: Container, ours: int) -> str:
+def _unpublished(container: PodmanContainer, ours: int) -> str:
     """What is wrong when it publishes ports, and all its networks are `ours`, of which none leads to it."""
     if not container.published or len(container.networks) > ours:
         return ""

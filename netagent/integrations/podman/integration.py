@@ -11,8 +11,8 @@ import trio
 from netagent.config import Config
 from netagent.integrations.member import Membership
 from netagent.integrations.podman.command import Podman
-from netagent.integrations.podman.follow import Follower
-from netagent.integrations.podman.mirror import Mirror
+from netagent.integrations.podman.follow import PodmanWatcher
+from netagent.integrations.podman.mirror import PodmanMirror
 from netagent.integrations.podman.plugin import NetavarkPlugin
 
 
@@ -22,8 +22,8 @@ class PodmanIntegration:
     def __init__(self, config: Config, membership: Membership) -> None:
         self.podman = Podman()
         self.plugin = NetavarkPlugin(membership)
-        self._mirror = Mirror(self.podman, membership) if config.podman_mirror else None
-        self._follower = Follower(self.podman, membership)
+        self._mirror = PodmanMirror(self.podman, membership) if config.podman_mirror else None
+        self._follower = PodmanWatcher(self.podman, membership)
 
     def troubles(self) -> tuple[str, ...]:
         """What people should know, one sentence each."""

@@ -18,7 +18,7 @@ from netagent.integrations.member import Membership
 from netagent.integrations.podman.command import Podman
 from netagent.integrations.podman.mirroring import plan_mirror
 from netagent.model.ids import NetworkId
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 
 LOOK_S = 1.0
 """One stat(2) and one comparison each."""
@@ -30,7 +30,7 @@ NETWORK_FOLDER = Path("/etc/containers/networks")
 logger = logging.getLogger("netagent.podman")
 
 
-class Mirror:
+class PodmanMirror:
     """`run` until cancelled; `troubles` is what stands in its way now."""
 
     def __init__(self, podman: Podman, membership: Membership, folder: Path = NETWORK_FOLDER) -> None:
@@ -110,5 +110,5 @@ class Mirror:
             return 0
 
 
-def _wanted(live: Live) -> dict[str, NetworkId]:
+def _wanted(live: StateStore) -> dict[str, NetworkId]:
     return {network.unique_name: network_id for network_id, network in live.view.networks.items()}

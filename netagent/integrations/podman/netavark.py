@@ -56,7 +56,7 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
-class Plugging:
+class NetavarkInterface:
     """One interface of one container: the input of `setup`, and of `teardown` the same again."""
 
     container_id: str
@@ -119,7 +119,7 @@ _DECIDED_BY_US = {
 }
 
 
-def plugging_untrusted(body: bytes) -> Plugging:
+def plugging_untrusted(body: bytes) -> NetavarkInterface:
     """The input of `setup` and `teardown`. Raises InputError and nothing else."""
     given = _object_untrusted(body)
     network, options = _part(given, "network"), _part(given, "network_options")
@@ -137,7 +137,7 @@ def plugging_untrusted(body: bytes) -> Plugging:
         raise InputError(
             f"{mac!r} is no MAC address", hint="write six pairs of hex digits: 02:00:00:00:00:01"
         )
-    return Plugging(
+    return NetavarkInterface(
         container_id=container_id,
         container_name=_text(given, "container_name"),
         network_name=_text(network, "name"),

@@ -14,16 +14,16 @@ import json
 from typing import Any
 
 from netagent import __version__
-from netagent.errors import InputError, NetagentError, NoError, RefusedError
+from netagent.errors import InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations import labels
-from netagent.integrations.member import Member, Membership
+from netagent.integrations.member import ClusterAccess, Membership
 from netagent.integrations.podman.netavark import (
     API_VERSION,
     DRIVER,
     NETWORK_OPTION,
     TARGET,
     Creation,
-    Plugging,
+    NetavarkInterface,
     container_of,
     created,
     creation_untrusted,
@@ -82,8 +82,8 @@ class NetavarkPlugin:
         member = self._membership()
         try:
             network = network_called(member.live.view, creation.network or creation.name)
-        except NoError as error:
-            raise NoError(
+        except NotFoundError as error:
+            raise NotFoundError(
                 error.message,
                 thing=error.thing,
                 hint=f"`netagent network create {creation.network or creation.name}` makes one, and this Podman"
@@ -104,7 +104,7 @@ class NetavarkPlugin:
 
     # -- setup and teardown ----------------------------------------------------------------------------------
 
-    async def _set_up(self, plugging: Plugging, path: str) -> dict[str, Any]:
+    async def _set_up(self, plugging: NetavarkInterface, path: str) -> dict[str, Any]:
         refuse_unknown(plugging.options)
         member = self._membership()
         network = _network_of(member, plugging)
@@ -113,7 +113,7 @@ class NetavarkPlugin:
             row = await _attach(member, network, plugging, path)
         return _answer_of(row, network, member)
 
-    async def _tear_down(self, plugging: Plugging) -> None:
+    async def _tear_down(self, plugging: NetavarkInterface) -> None:
         try:
             member = self._membership()
         except RefusedError:
@@ -121,7 +121,7 @@ class NetavarkPlugin:
         await member.endpoints.detach_origin(plugging.origin)
 
 
-def _network_of(member: Member, plugging: Plugging) -> NetworkView:
+def _network_of(member: ClusterAccess, plugging: NetavarkInterface) -> NetworkView:
     network = member.live.view.networks.get(NetworkId(plugging.network))
     if network is None:
         raise RefusedError(
@@ -133,7 +133,9 @@ def _network_of(member: Member, plugging: Plugging) -> NetworkView:
     return network
 
 
-async def _attach(member: Member, network: NetworkView, plugging: Plugging, path: str) -> LocalEndpointRow:
+async def _attach(
+    member: ClusterAccess, network: NetworkView, plugging: NetavarkInterface, path: str
+) -> LocalEndpointRow:
     name, text = nearest_name(plugging.container_name), f"{TARGET}{plugging.container_name}"
     request = AttachRequest(
         target=text,
@@ -157,7 +159,7 @@ async def _attach(member: Member, network: NetworkView, plugging: Plugging, path
     return row
 
 
-def _not_yet_published(member: Member, plugging: Plugging) -> tuple[Publication, ...]:
+def _not_yet_published(member: ClusterAccess, plugging: NetavarkInterface) -> tuple[Publication, ...]:
     """Without what an earlier network of the container has published."""
     rows = [
         row
@@ -168,7 +170,7 @@ def _not_yet_published(member: Member, plugging: Plugging) -> tuple[Publication,
     return tuple(one for one in plugging.publish if one not in done)
 
 
-def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> dict[str, Any]:
+def _answer_of(row: LocalEndpointRow, network: NetworkView, member: ClusterAccess) -> dict[str, Any]:
     gateways = {":" in one: one for one in member.endpoints.gateways_of(row)}
     addresses = [
         (f"{address}/{prefix_length(network.record.subnets, address)}", gateways.get(":" in address, ""))
@@ -180,7 +182,7 @@ def _answer_of(row: LocalEndpointRow, network: NetworkView, member: Member) -> d
     return plugged(row.ifname, row.mac, addresses, servers=servers, search=search)
 
 
-def _has_server(row: LocalEndpointRow, member: Member) -> bool:
+def _has_server(row: LocalEndpointRow, member: ClusterAccess) -> bool:
     """True when Podman was told the server with an earlier network of the container, and would name it twice."""
     for other in member.live.rows.values():  # in the order of their attaching
         if container_of(other.origin) == container_of(row.origin) and other.netns_inode == row.netns_inode:

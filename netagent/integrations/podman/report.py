@@ -18,7 +18,7 @@ LOG_NAME = "healthcheck.log"
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class PodmanContainer:
     """A container as `podman container inspect` describes it."""
 
     container_id: str
@@ -56,7 +56,7 @@ class PodmanNetwork:
     options: Mapping[str, str]
 
 
-def containers_untrusted(text: bytes) -> tuple[Container, ...]:
+def containers_untrusted(text: bytes) -> tuple[PodmanContainer, ...]:
     """InputError for anything but a list of containers."""
     return tuple(_container(given) for given in _objects_untrusted(text))
 
@@ -87,14 +87,14 @@ def ids_untrusted(text: bytes) -> tuple[str, ...]:
     return ids
 
 
-def _container(given: Mapping[str, Any]) -> Container:
+def _container(given: Mapping[str, Any]) -> PodmanContainer:
     state, config, host = _part(given, "State"), _part(given, "Config"), _part(given, "HostConfig")
     container_id, pid = _text(given, "Id"), state.get("Pid", 0)
     if not isinstance(pid, int) or isinstance(pid, bool):
         raise _unknown_form()
     home = _run_folder(given, container_id)
     resolv_conf = _text(given, "ResolvConfPath")  # elsewhere it is a user's or another container's
-    return Container(
+    return PodmanContainer(
         container_id=container_id,
         name=_text(given, "Name"),
         pid=pid,

@@ -12,7 +12,14 @@ from fakes.agent_service import Served, endpoint_of
 
 from netagent.control.client import Client
 from netagent.control.schema import Notice
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError, UnreachableError
+from netagent.errors import (
+    FailedError,
+    InputError,
+    NetagentError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
 
 BOUND_S = 10.0
 
@@ -65,17 +72,17 @@ def test_every_path_answers(client: Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "kind", "says"),
     [
-        ("GET", "/v1/networks/nope", NoError, "there is no network 'nope'"),
-        ("GET", "/v1/endpoints?network=nope", NoError, "there is no network"),
+        ("GET", "/v1/networks/nope", NotFoundError, "there is no network 'nope'"),
+        ("GET", "/v1/endpoints?network=nope", NotFoundError, "there is no network"),
         ("GET", "/v1/endpoints?netwrk=app", InputError, "did you mean 'network'"),
         ("GET", "/v1/endpoints?watch=perhaps", InputError, "neither true nor false"),
         ("GET", "/v1/status?x=1", InputError, "no field 'x'"),
         ("GET", "/v1/inspect", InputError, "thing is missing"),
         ("GET", "/v1/statu", InputError, "has no GET /v1/statu"),
         ("GET", "/", InputError, "has no GET /"),
-        ("GET", "/v1/networks/", NoError, "no network ''"),
+        ("GET", "/v1/networks/", NotFoundError, "no network ''"),
         ("DELETE", "/v1/status", InputError, "has no DELETE"),
-        ("DELETE", "/v1/endpoints/a%2Fb", NoError, "no endpoint 'a/b'"),
+        ("DELETE", "/v1/endpoints/a%2Fb", NotFoundError, "no endpoint 'a/b'"),
     ],
 )
 def test_refusals(client: Client, method: str, path: str, kind: type[NetagentError], says: str) -> None:
@@ -167,12 +174,12 @@ def test_a_watched_list_that_fails_ends_with_its_error(served: Served, client: C
     assert [e["event"] for e in next(batches)] == ["synced"]
     del served.service.networks["app"]
     served.change()
-    with pytest.raises(NoError, match="no network 'app'"):
+    with pytest.raises(NotFoundError, match="no network 'app'"):
         next(batches)
 
 
 def test_a_watch_with_a_wrong_filter_is_refused_at_once(client: Client) -> None:
-    with pytest.raises(NoError, match="no network 'nope'"):
+    with pytest.raises(NotFoundError, match="no network 'nope'"):
         next(client.watch("/v1/endpoints", query={"network": "nope"}))
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from netagent.control.lookup import answered
-from netagent.doctor.name_servers import ServerAnswer
+from netagent.doctor.name_servers import NameServerReply
 
 FOUND: Any = {"name": "a.example.", "type": "A", "answers": [], "reason": "not ours", "servers": []}
-SAYS = ServerAnswer("192.0.2.1", 0.01, status="NOERROR", addresses=(("198.51.100.1", 60),), record_count=1)
-SAYS_NO = ServerAnswer("192.0.2.2", 0.01, status="NXDOMAIN")
-SAYS_NONE = ServerAnswer("192.0.2.3", 0.01, status="NOERROR")
-FAILS = ServerAnswer("192.0.2.4", 0.01, status="SERVFAIL")
-SILENT = ServerAnswer("192.0.2.5", None, "no answer")
+SAYS = NameServerReply("192.0.2.1", 0.01, status="NOERROR", addresses=(("198.51.100.1", 60),), record_count=1)
+SAYS_NO = NameServerReply("192.0.2.2", 0.01, status="NXDOMAIN")
+SAYS_NONE = NameServerReply("192.0.2.3", 0.01, status="NOERROR")
+FAILS = NameServerReply("192.0.2.4", 0.01, status="SERVFAIL")
+SILENT = NameServerReply("192.0.2.5", None, "no answer")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_first_server_that_says_anything_decides(servers, addresses):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::ffff:127.0.0.1", "10.9.0.7"])
 def test_what_leads_inside_is_shown_as_what_containers_get(address):
-    says = ServerAnswer("192.0.2.1", 0.01, status="NOERROR", addresses=((address, 60),), record_count=1)
+    says = NameServerReply("192.0.2.1", 0.01, status="NOERROR", addresses=((address, 60),), record_count=1)
     found = answered(FOUND, [says], {"10.9.0.0/20"})
     assert found["answers"] == []
     assert "leads inside" in found["reason"]

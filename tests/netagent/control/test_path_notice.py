@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from fakes.registry import H1, H2, Writer, host
 
-from netagent.control.path_notice import Place, path_notices
-from netagent.control.present import Presenter, Sight
+from netagent.control.path_notice import PathEnds, path_notices
+from netagent.control.present import Presenter, ProbeView
 from netagent.model.ids import HostId
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
-PLACE = Place("192.0.2.1", 4799)
+PLACE = PathEnds("192.0.2.1", 4799)
 
 
 def presenter(*others: HostId, state: MemberState = MemberState.ALIVE) -> Presenter:
@@ -24,8 +24,8 @@ def presenter(*others: HostId, state: MemberState = MemberState.ALIVE) -> Presen
     return Presenter(view, "mesh.internal")
 
 
-def path(quality: Quality, size: int | None = None, loss: float | None = None) -> Sight:
-    return Sight(0.001, PathStatus(quality, 1450, size, loss, 0.001, None))
+def path(quality: Quality, size: int | None = None, loss: float | None = None) -> ProbeView:
+    return ProbeView(0.001, PathStatus(quality, 1450, size, loss, 0.001, None))
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,15 @@ def path(quality: Quality, size: int | None = None, loss: float | None = None) -
         (path(Quality.DOWN), "path-down", "the agent of h2 answers", "UDP port 4799"),
     ],
 )
-def test_each_trouble_has_its_words_and_its_cure(sight: Sight, code: str, says: str, cure: str) -> None:
+def test_each_trouble_has_its_words_and_its_cure(sight: ProbeView, code: str, says: str, cure: str) -> None:
     (notice,) = path_notices(presenter(H2), {H2: sight}, PLACE)
     assert notice["code"] == code
     assert says in notice["message"]
     assert cure in notice["cure"]
 
 
-@pytest.mark.parametrize("sight", [Sight(), path(Quality.UNKNOWN), path(Quality.OK, 1450, 0.0)])
-def test_of_good_and_unknown_paths_nothing_is_said(sight: Sight) -> None:
+@pytest.mark.parametrize("sight", [ProbeView(), path(Quality.UNKNOWN), path(Quality.OK, 1450, 0.0)])
+def test_of_good_and_unknown_paths_nothing_is_said(sight: ProbeView) -> None:
     assert list(path_notices(presenter(H2), {H2: sight}, PLACE)) == []
 
 
@@ -62,7 +62,9 @@ def test_a_dead_agent_has_its_own_notice() -> None:
 @pytest.mark.parametrize("state", [MemberState.ALIVE, MemberState.DEAD])
 def test_hosts_of_two_families_are_told_apart(state: MemberState) -> None:
     """Also when the agent does not answer, as it can't."""
-    (notice,) = path_notices(presenter(H2, state=state), {H2: path(Quality.DOWN)}, Place("2001:db8::1", 4799))
+    (notice,) = path_notices(
+        presenter(H2, state=state), {H2: path(Quality.DOWN)}, PathEnds("2001:db8::1", 4799)
+    )
     assert notice["code"] == "underlay-family"
     assert "h2 is reached at 192.0.2.2 and this host at 2001:db8::1" in notice["message"]
     assert "`advertise`" in notice["cure"]
@@ -81,14 +83,14 @@ def test_a_path_that_is_down_says_what_becomes_of_names() -> None:
 
 def test_a_host_that_left_may_have_been_of_any_family() -> None:
     present = presenter(H2, state=MemberState.LEFT)
-    assert list(path_notices(present, {}, Place("2001:db8::1", 4799))) == []
+    assert list(path_notices(present, {}, PathEnds("2001:db8::1", 4799))) == []
 
 
 def test_the_path_to_a_host_of_the_other_family_is_down() -> None:
     writer = Writer(H1)
     writer.put(host("h1"))
     view = presenter(H2).view.with_entries(writer.put(host("h1", underlay="2001:db8::1")))
-    shown = Presenter(view, "mesh.internal").member(view.hosts[H2], Sight())
+    shown = Presenter(view, "mesh.internal").member(view.hosts[H2], ProbeView())
     assert shown["path"] == "down"
 
 
@@ -102,16 +104,16 @@ def test_hundreds_of_paths_are_counted_not_listed() -> None:
 @pytest.mark.parametrize(
     ("answers", "sight", "word", "mtu"),
     [
-        (None, Sight(), "unknown", None),
-        (True, Sight(), "ok", None),
-        (False, Sight(), "down", None),
+        (None, ProbeView(), "unknown", None),
+        (True, ProbeView(), "ok", None),
+        (False, ProbeView(), "down", None),
         (True, path(Quality.DEGRADED, 650), "degraded", 650),
         (False, path(Quality.OK, 1450), "down", None),
         (False, path(Quality.ONE_WAY), "one-way", None),
         (True, path(Quality.UNKNOWN), "unknown", None),
     ],
 )
-def test_the_word_of_a_path(answers: bool | None, sight: Sight, word: str, mtu: int | None) -> None:
+def test_the_word_of_a_path(answers: bool | None, sight: ProbeView, word: str, mtu: int | None) -> None:
     present = presenter(H2)
     view = present.view.with_host_answer(H2, answers)
     shown = Presenter(view, "mesh.internal").member(view.hosts[H2], sight)

@@ -10,7 +10,7 @@ import pytest
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
 
 from netagent.control.inspecting import inspecting
-from netagent.control.present import Presenter, Sight
+from netagent.control.present import Presenter, ProbeView
 from netagent.membership.remote_networks import _with_log
 from netagent.names.explain import explaining
 from netagent.registry.schema import scope_of
@@ -88,7 +88,7 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
 
     def looking():
         try:
-            return (yield from inspecting(present, thing, lambda _: Sight()))
+            return (yield from inspecting(present, thing, lambda _: ProbeView()))
         except Exception as error:
             return type(error).__name__
 

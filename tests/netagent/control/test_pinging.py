@@ -14,10 +14,10 @@ from netagent.control.pinging import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
 from netagent.doctor.intent import Situation
 from netagent.doctor.objects import Evidence
-from netagent.errors import FailedError, InputError, NoError
+from netagent.errors import FailedError, InputError, NotFoundError
 from netagent.model.ids import ClusterId
 from netagent.model.records import Policy
-from netagent.registry.overview import Gap, GapReason, Overview
+from netagent.registry.overview import ClusterOverview, Gap, GapReason
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -82,7 +82,7 @@ def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
     view = known()
     for text in ("h2", H2, "db", DB.addresses[0], DB.addresses[1]):
         assert _host_of(view, text)[0].host_id == H2
-    with pytest.raises(NoError, match="no host and no endpoint 'h9'"):
+    with pytest.raises(NotFoundError, match="no host and no endpoint 'h9'"):
         _host_of(view, "h9")
 
 
@@ -92,7 +92,7 @@ def aimed(text: str, *gaps: Gap) -> Any:
     async def overview() -> SimpleNamespace:
         await trio.lowlevel.checkpoint()
         view = known().with_member(Member(H3, ("192.0.2.3", 7956), MemberState.LEFT, 1))
-        return Overview(view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3"))), gaps=gaps)
+        return ClusterOverview(view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3"))), gaps=gaps)
 
     cluster: Any = SimpleNamespace(
         gossip=SimpleNamespace(remote_networks=SimpleNamespace(overview=overview)),
@@ -110,13 +110,13 @@ def test_the_kernel_of_a_host_is_not_taken_for_the_container_that_was_named() ->
         aimed("h1")
     with pytest.raises(InputError, match="'web' is on this host"):
         aimed("web")
-    with pytest.raises(NoError, match="host h3 has left the cluster"):
+    with pytest.raises(NotFoundError, match="host h3 has left the cluster"):
         aimed("h3")
 
 
 def test_what_may_be_in_a_network_that_is_not_known_is_not_said_to_be_absent() -> None:
     gap = Gap(N2, GapReason.AWAY, (H2,))
-    with pytest.raises(NoError, match="no host and no endpoint 'cache'"):
+    with pytest.raises(NotFoundError, match="no host and no endpoint 'cache'"):
         aimed("cache")
     with pytest.raises(FailedError, match="not all is known: network other"):
         aimed("cache", gap)

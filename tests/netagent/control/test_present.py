@@ -10,8 +10,8 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, id
 from netagent.control.gaps import notices
 from netagent.control.inspecting import inspecting, is_called
 from netagent.control.lookup import _meant
-from netagent.control.present import LocalFacts, Presenter, Sight
-from netagent.errors import InputError, NoError
+from netagent.control.present import LocalFacts, Presenter, ProbeView
+from netagent.errors import InputError, NotFoundError
 from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
     AttachmentRecord,
@@ -154,7 +154,7 @@ def test_a_dead_agent_alone_hides_nothing():
     assert why(world.endpoint()) == ("up", "")
     world.view = world.view.with_host_answer(H2, True)
     assert why(world.endpoint()) == ("up", "")
-    shown = world.present().member(world.view.hosts[H2], Sight(0.1))
+    shown = world.present().member(world.view.hosts[H2], ProbeView(0.1))
     assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
 
 
@@ -187,7 +187,7 @@ def test_each_reason_for_being_hidden_is_told_apart():
     assert why(world.endpoint()) == ("hidden", "host h2 says that it goes down")
     world.member(H2, MemberState.LEFT)
     assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
-    shown = world.present().member(world.view.hosts[H2], Sight())
+    shown = world.present().member(world.view.hosts[H2], ProbeView())
     assert (shown["agent"], shown["host"], shown["path"]) == ("left", "unknown", "unknown")
     world.put(H2, ForgetRecord(H1, settled=True))
     assert why(world.endpoint(1)) == ("hidden", "host h1 was forgotten"), (
@@ -228,7 +228,7 @@ def test_a_network_shows_its_gateways_hosts_and_clashes():
 
 def test_ourselves_are_alive_and_need_no_path():
     world = World()
-    shown = world.present().member(world.view.hosts[H1], Sight(0.5))
+    shown = world.present().member(world.view.hosts[H1], ProbeView(0.5))
     assert (shown["agent"], shown["host"], shown["path"], shown["rtt_s"]) == (
         "alive",
         "answers",
@@ -240,7 +240,7 @@ def test_ourselves_are_alive_and_need_no_path():
 def test_a_host_of_which_only_the_membership_knows():
     world = World()
     world.member(H3, MemberState.ALIVE)
-    shown = world.present().member(world.view.hosts[H3], Sight())
+    shown = world.present().member(world.view.hosts[H3], ProbeView())
     assert (shown["name"], shown["address"], shown["version"]) == (H3[:8], "192.0.2.9", "")
 
 
@@ -257,7 +257,7 @@ def test_addresses_of_a_service_are_sorted_by_value():
 
 
 def look(world, thing):
-    return at_once(inspecting(world.present(), thing, lambda host_id: Sight(0.25)))
+    return at_once(inspecting(world.present(), thing, lambda host_id: ProbeView(0.25)))
 
 
 @pytest.mark.parametrize(
@@ -289,11 +289,11 @@ def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing):
     world, count = World(), 100
     for number in range(100, 100 + count):
         world.put(H2, endpoint(number, offset=number))
-    pieces, stops = inspecting(world.present(), thing, lambda host_id: Sight()), 0
+    pieces, stops = inspecting(world.present(), thing, lambda host_id: ProbeView()), 0
     while True:
         try:
             next(pieces)
-        except (StopIteration, NoError):
+        except (StopIteration, NotFoundError):
             break
         stops += 1
     assert stops >= (count if thing != "nobody" else 2), "to look at one more is little"
@@ -315,7 +315,7 @@ def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing)
     shown = look(world, thing)
     assert (shown["kind"], shown["name"]) == ("host", "h2")
     world.put(H2, HostAddressRecord(N1, 4000, "06:00:00:00:00:08"))
-    with pytest.raises(NoError):
+    with pytest.raises(NotFoundError):
         look(world, thing)
 
 
@@ -326,9 +326,9 @@ def test_what_means_several_things_or_none_says_so():
         look(world, "web")
     with pytest.raises(InputError, match=r"is .* things"):
         look(world, "000000")
-    with pytest.raises(NoError, match="nothing is called 'nobody'"):
+    with pytest.raises(NotFoundError, match="nothing is called 'nobody'"):
         look(world, "nobody")
-    with pytest.raises(NoError):
+    with pytest.raises(NotFoundError):
         look(world, "10.1.0.99")
 
 

@@ -3,10 +3,17 @@ import json
 import pytest
 
 from netagent.control.problem import error_from, problem_of
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError, UnreachableError
+from netagent.errors import (
+    FailedError,
+    InputError,
+    NetagentError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
 
 
-@pytest.mark.parametrize("kind", [NoError, InputError, UnreachableError, RefusedError, FailedError])
+@pytest.mark.parametrize("kind", [NotFoundError, InputError, UnreachableError, RefusedError, FailedError])
 def test_an_error_travels_unchanged(kind: type[NetagentError]) -> None:
     error = kind("subnet is full", code="subnet-full", thing="app", hint="grow it")
     back = error_from(json.loads(json.dumps(problem_of(error))))

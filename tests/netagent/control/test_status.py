@@ -14,14 +14,14 @@ from netagent.control.lookup import look_up
 from netagent.control.status import STATISTICS_S, status_of
 from netagent.doctor.agent_ports import PortState
 from netagent.doctor.finding import Finding
-from netagent.doctor.name_servers import ServerAnswer
-from netagent.errors import InputError, NoError
-from netagent.membership.inbox import STRANGER_KEPT_S, Heard
+from netagent.doctor.name_servers import NameServerReply
+from netagent.errors import InputError, NotFoundError
+from netagent.membership.inbox import STRANGER_KEPT_S, HeardOutside
 from netagent.model.records import AttachmentRecord, Link
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
-from netgossip.discovery import Neighbour
+from netgossip.discovery import DiscoveredPeer
 from netgossip.types import Member, MemberState
 
 KEYS = SimpleNamespace(cluster_id="c1" * 16, cluster="mesh", domain="mesh.internal")
@@ -110,14 +110,14 @@ def cluster_of():
     )
     datapath = SimpleNamespace(failures=0, looks=0, looked_at=0.0, drift={}, dirty=())
     return SimpleNamespace(
-        live=Live(view, {row.endpoint_id: row}),
+        live=StateStore(view, {row.endpoint_id: row}),
         keys=KEYS,
         kernel=SimpleNamespace(
             reconciler=SimpleNamespace(status=lambda: datapath),
             guard=SimpleNamespace(
                 status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
             ),
-            tagger=SimpleNamespace(trouble="", is_tagging=True),
+            bridge_nf_bypass=SimpleNamespace(trouble="", is_tagging=True),
         ),
         following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
@@ -137,14 +137,14 @@ def cluster_of():
             node=SimpleNamespace(
                 statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
             ),
-            inbox=SimpleNamespace(heard=Heard(), words=SimpleNamespace(waiting=())),
+            event_queue=SimpleNamespace(heard=HeardOutside(), words=SimpleNamespace(waiting=())),
         ),
     )
 
 
 def neighbour(number, cluster="", cluster_id=""):
     address = (f"192.0.2.{number}", 7956)
-    return Neighbour(f"{number:032x}", f"h{number}", cluster, cluster_id, address, address)
+    return DiscoveredPeer(f"{number:032x}", f"h{number}", cluster, cluster_id, address, address)
 
 
 def codes(status):
@@ -175,7 +175,10 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
     cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
     status = await status_of(agent)
-    cluster.kernel.tagger.trouble, cluster.kernel.tagger.is_tagging = "no such luck", False
+    cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_tagging = (
+        "no such luck",
+        False,
+    )
     told = codes(await status_of(agent))
     assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(told)
     assert "bridge-netfilter" in told
@@ -263,11 +266,11 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
     cluster.following.supervisor.trouble = "it died"
     now = trio.current_time()
-    cluster.gossip.inbox.heard.strangers |= {
+    cluster.gossip.event_queue.heard.strangers |= {
         "198.51.100.1": ("other-label", now),
         "198.51.100.2": ("wrong-key", now - STRANGER_KEPT_S - 1),
     }
-    cluster.gossip.inbox.heard.clash = "192.0.2.77"
+    cluster.gossip.event_queue.heard.clash = "192.0.2.77"
     status = await status_of(agent_of(cluster))
     wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "overlap", "agent-dead"]
     assert codes(status) == wrong, "both addresses clash"
@@ -346,7 +349,7 @@ async def test_a_lookup_of_nonsense_is_refused():
         await look_up(cluster, "web", "HINFO", "")
     with pytest.raises(InputError, match="no domain name"):
         await look_up(cluster, "a..b", "A", "")
-    with pytest.raises(NoError, match="no endpoint 'nobody'"):
+    with pytest.raises(NotFoundError, match="no endpoint 'nobody'"):
         await look_up(cluster, "web", "A", "nobody")
 
 
@@ -419,8 +422,8 @@ async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
 async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
     cluster = cluster_of()
     answers = [
-        ServerAnswer("192.0.2.53", None, "no answer"),
-        ServerAnswer("192.0.2.54", 0.6, status="NOERROR"),
+        NameServerReply("192.0.2.53", None, "no answer"),
+        NameServerReply("192.0.2.54", 0.6, status="NOERROR"),
     ]
 
     async def ask(servers):
@@ -438,7 +441,7 @@ async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
     status = await status_of(agent_of(cluster))
     (dead,) = (one for one in status["warnings"] if one["code"].startswith("upstream"))
     assert "do not resolve" in dead["message"]
-    cluster.live = Live(cluster.live.view, {})
+    cluster.live = StateStore(cluster.live.view, {})
     codes = [
         {one["code"] for one in status["warnings"]}
         for status in (
@@ -480,7 +483,7 @@ async def test_a_rule_at_our_ports_is_named_where_no_container_is():
 async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(tried):
     cluster = cluster_of()
     view = cluster.live.view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
-    cluster.live = Live(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
+    cluster.live = StateStore(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
     tried["h2"] = (PortState.OPEN, PortState.SILENT)
     assert "agent-port" not in {one["code"] for one in (await status_of(agent_of(cluster)))["warnings"]}
     status = await status_of(agent_of(cluster), is_thorough=True)

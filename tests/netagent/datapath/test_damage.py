@@ -9,13 +9,13 @@ import pytest
 
 from netagent.datapath.damage import Damage, DamageKind, Drift, damages_between
 from netagent.datapath.operations import DeleteDevice, RenameDevice, after
-from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, KernelState, Kind, Tunnel
+from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, KernelState, LinkKind, Tunnel
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-BRIDGE = Device(name="na-1", kind=Kind.BRIDGE, alias="netagent network 1", mtu_bytes=1400, mac=MAC)
+BRIDGE = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent network 1", mtu_bytes=1400, mac=MAC)
 TUNNEL = Device(
     name="nx-1",
-    kind=Kind.VXLAN,
+    kind=LinkKind.VXLAN,
     alias="netagent network 1",
     mtu_bytes=1400,
     mac=OTHER,
@@ -25,7 +25,7 @@ TUNNEL = Device(
 )
 VETH = Device(
     name="nv1",
-    kind=Kind.VETH,
+    kind=LinkKind.VETH,
     alias="netagent endpoint 1",
     mtu_bytes=1400,
     master="na-1",

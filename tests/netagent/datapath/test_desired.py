@@ -8,7 +8,7 @@ from netagent.datapath.command import render
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.plan import plan
 from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.state import TUNNEL_PORT, KernelState, Kind, endpoint_of, is_ours
+from netagent.datapath.state import TUNNEL_PORT, KernelState, LinkKind, endpoint_of, is_ours
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -103,7 +103,7 @@ ip neigh replace fdc1::2 lladdr 02:22:22:22:22:22 dev nx-77 nud permanent"""
 
 def test_a_local_endpoint_is_a_port_of_the_bridge() -> None:
     veth = state(NET).devices["nv00000002"]
-    assert (veth.kind, veth.master, veth.mtu_bytes) == (Kind.VETH, "na-90", 1400)
+    assert (veth.kind, veth.master, veth.mtu_bytes) == (LinkKind.VETH, "na-90", 1400)
     assert endpoint_of(veth.alias) == LOCAL.endpoint_id
     assert state(NET).masters["na-90", LOCAL.mac] == "nv00000002"
     assert ("nx-90", LOCAL.mac) not in state(NET).selves

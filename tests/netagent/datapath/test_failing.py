@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from netagent.datapath.apply import Failure
-from netagent.datapath.failing import SHOWN, Failing, Verdict
+from netagent.datapath.failing import SHOWN, Failures, RetryPlan
 from netagent.datapath.operations import DeleteDevice, SetSelf
 
 MAC = "02:0a:00:00:00:03"
@@ -21,27 +21,27 @@ GONE = Failure(SetSelf("nx-3", MAC, "192.0.2.2"), errno.ENODEV, "there is no dev
 
 
 def test_a_refused_entry_is_known_and_nothing_else_is_looked_at() -> None:
-    failing = Failing()
-    assert failing.note([ENTRY], None) == Verdict(refused=frozenset({KEY}))
+    failing = Failures()
+    assert failing.note([ENTRY], None) == RetryPlan(refused=frozenset({KEY}))
     assert failing.reason_of("nx-1") == "not this one"
     assert failing.reason_of("nx-2") is None
     assert failing.doubtful_devices() == {"nx-1"}
 
 
 def test_it_stays_until_it_was_tried_again_without_a_failure() -> None:
-    failing = Failing()
+    failing = Failures()
     failing.note([ENTRY], None)
-    assert failing.note([OTHER], {OTHER_KEY}) == Verdict(refused=frozenset({OTHER_KEY}))
+    assert failing.note([OTHER], {OTHER_KEY}) == RetryPlan(refused=frozenset({OTHER_KEY}))
     assert failing.failures == [ENTRY, OTHER], "a plan for something else does not hide it"
-    assert failing.note([], {KEY}) == Verdict()
+    assert failing.note([], {KEY}) == RetryPlan()
     assert failing.failures == [OTHER]
-    assert failing.note([], None) == Verdict()
+    assert failing.note([], None) == RetryPlan()
     assert not failing.failures
 
 
 def test_after_a_failure_of_a_device_nothing_is_known() -> None:
-    failing = Failing()
-    assert failing.note([ENTRY, DEVICE], {KEY}) == Verdict(is_unknown=True)
+    failing = Failures()
+    assert failing.note([ENTRY, DEVICE], {KEY}) == RetryPlan(is_unknown=True)
     assert failing.failures == [ENTRY, DEVICE]
     failing.note([], {KEY})
     assert failing.failures == [DEVICE], "only a plan for everything tries it again"
@@ -50,7 +50,7 @@ def test_after_a_failure_of_a_device_nothing_is_known() -> None:
 def test_what_fails_for_want_of_a_device_is_a_failure_only_the_second_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    failing = Failing()
+    failing = Failures()
     for told in (0, 1, 1):
         verdict = failing.note([GONE], None)
         assert verdict.is_unknown == (told == 0)
@@ -60,7 +60,7 @@ def test_what_fails_for_want_of_a_device_is_a_failure_only_the_second_time(
 
 
 def test_the_first_failures_are_shown() -> None:
-    failing = Failing()
+    failing = Failures()
     many = [Failure(SetSelf("nx-1", f"{n}", "192.0.2.2"), errno.EINVAL, "no") for n in range(2 * SHOWN)]
     failing.note(many, None)
     assert len(failing.shown()) == SHOWN
@@ -81,7 +81,7 @@ def test_many_failures_cost_no_more_than_they_are(
         return isinstance(other, Failure) and one.operation == other.operation
 
     monkeypatch.setattr(Failure, "__eq__", counted)
-    failing = Failing()
+    failing = Failures()
     for _ in range(3):
         failing.note([replace(one) for one in many], None)
     assert comparisons < 20 * len(many)

@@ -9,7 +9,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from netagent.datapath.link import VethPair, create_veth, decode_address, decode_link, set_address, set_port
-from netagent.datapath.netlink import HEADER, Request
+from netagent.datapath.netlink import HEADER, NetlinkRequest
 from netagent.datapath.state import PortFlags, Tunnel
 
 
@@ -113,7 +113,7 @@ def test_addresses() -> None:
     assert decode_address(six) == (6, "fd00::1/64")
 
 
-def read(kind: type[Any], request: Request) -> Any:
+def read(kind: type[Any], request: NetlinkRequest) -> Any:
     """A message of ours as pyroute2 understands it."""
     header = HEADER.pack(HEADER.size + len(request.body), request.type, 0, 0, 0)
     message = kind(header + request.body)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from netagent.datapath.link import link_dump
-from netagent.datapath.netlink import Netlink, Request, open_socket
+from netagent.datapath.netlink import Netlink, NetlinkRequest, open_socket
 from netagent.datapath.route import RTM_GETROUTE, request_body_of_subnets
 
 
@@ -29,7 +29,7 @@ def test_the_kernel_looks_for_a_few_of_many_routes_beside_the_event_loop(
 
     async def main() -> None:
         with closing(Netlink(open_socket())) as netlink:
-            routes = Request(RTM_GETROUTE, 0, request_body_of_subnets(socket.AF_INET))
+            routes = NetlinkRequest(RTM_GETROUTE, 0, request_body_of_subnets(socket.AF_INET))
             await netlink.dump(routes, strict=True)
             assert len(beside) == 1
             assert await netlink.dump(link_dump())

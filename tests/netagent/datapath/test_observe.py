@@ -36,11 +36,11 @@ from netagent.datapath.neighbour import (
     decode,
     encode,
 )
-from netagent.datapath.netlink import Message, Netlink, Request
+from netagent.datapath.netlink import Netlink, NetlinkMessage, NetlinkRequest
 from netagent.datapath.observe import (
-    Entry,
     Extent,
     LinkNews,
+    NeighbourEntry,
     Observation,
     entry_of,
     may_be_entry,
@@ -54,20 +54,20 @@ from netagent.datapath.route import (
     request_body_of_subnets,
     subnet_body,
 )
-from netagent.datapath.state import CONTAINER_PORT, ZERO_MAC, Device, KernelState, Kind, Tunnel
+from netagent.datapath.state import CONTAINER_PORT, ZERO_MAC, Device, KernelState, LinkKind, Tunnel
 
 NAMES = {1: "na-1", 2: "nx-1", 3: "nv1"}
 MAC = "02:00:00:00:00:01"
 DEVICES = {
-    "na-1": Device(name="na-1", kind=Kind.BRIDGE, alias="netagent a", mtu_bytes=1400),
+    "na-1": Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400),
     "nx-1": Device(
         name="nx-1",
-        kind=Kind.VXLAN,
+        kind=LinkKind.VXLAN,
         alias="netagent a",
         mtu_bytes=1400,
         tunnel=Tunnel(vni=1, port=4799, local="192.0.2.1"),
     ),
-    "nv1": Device(name="nv1", kind=Kind.VETH, alias="netagent endpoint 1", mtu_bytes=1400),
+    "nv1": Device(name="nv1", kind=LinkKind.VETH, alias="netagent endpoint 1", mtu_bytes=1400),
 }
 BELIEF = KernelState(
     devices=DEVICES,
@@ -89,15 +89,15 @@ def attribute(number: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
 
 
-def notification(message: NeighbourMessage, *, deleted: bool = False) -> Message:
-    return Message(RTM_DELNEIGH if deleted else RTM_NEWNEIGH, encode(message))
+def notification(message: NeighbourMessage, *, deleted: bool = False) -> NetlinkMessage:
+    return NetlinkMessage(RTM_DELNEIGH if deleted else RTM_NEWNEIGH, encode(message))
 
 
 def test_entries_are_told_apart() -> None:
-    assert entry_of(NEIGHBOUR, NAMES, DEVICES) == Entry(("neighbour", ("na-1", "10.0.0.1")), MAC)
-    assert entry_of(SELF, NAMES, DEVICES) == Entry(("self", ("nx-1", MAC)), "192.0.2.2")
-    assert entry_of(FLOOD, NAMES, DEVICES) == Entry(("flood", ("nx-1", "192.0.2.2")), "")
-    assert entry_of(MASTER, NAMES, DEVICES) == Entry(("master", ("na-1", MAC)), "nx-1")
+    assert entry_of(NEIGHBOUR, NAMES, DEVICES) == NeighbourEntry(("neighbour", ("na-1", "10.0.0.1")), MAC)
+    assert entry_of(SELF, NAMES, DEVICES) == NeighbourEntry(("self", ("nx-1", MAC)), "192.0.2.2")
+    assert entry_of(FLOOD, NAMES, DEVICES) == NeighbourEntry(("flood", ("nx-1", "192.0.2.2")), "")
+    assert entry_of(MASTER, NAMES, DEVICES) == NeighbourEntry(("master", ("na-1", MAC)), "nx-1")
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def test_an_echo_is_no_news_and_a_difference_is(message: NeighbourMessage) -> No
 class Answering:
     """In the place of Netlink: a bridge of ours with an address, which goes when its routes are asked for."""
 
-    async def dump(self, request: Request, *, strict: bool = False) -> list[Message]:
+    async def dump(self, request: NetlinkRequest, *, strict: bool = False) -> list[NetlinkMessage]:
         if request.type == RTM_GETROUTE:
             if request.body[len(request_body_of_subnets(0)) :]:
                 raise OSError(errno.ENODEV, "No such device")
             return []
         if request.type == RTM_GETADDR:
-            return [Message(RTM_NEWADDR, set_address(1, "10.0.0.1/24").body)]
+            return [NetlinkMessage(RTM_NEWADDR, set_address(1, "10.0.0.1/24").body)]
         down = create_link(DEVICES["na-1"], 1)[0].body
         is_up = (1).to_bytes(4, NATIVE)
-        return [Message(RTM_NEWLINK, down[:8] + is_up + down[12:])]
+        return [NetlinkMessage(RTM_NEWLINK, down[:8] + is_up + down[12:])]
 
 
 def test_a_device_that_goes_while_its_routes_are_looked_for_is_no_failure() -> None:
@@ -149,8 +149,8 @@ def test_a_device_that_goes_while_its_routes_are_looked_for_is_no_failure() -> N
 def test_a_copy_of_a_route_in_another_table_is_no_news() -> None:
     whole = subnet_body("fd00::1/64", 1)
     copy = whole[:4] + bytes([99]) + whole[5:]
-    assert news_of(Message(RTM_DELROUTE, whole), NAMES, BELIEF) is Extent.DEVICES
-    assert news_of(Message(RTM_DELROUTE, copy), NAMES, BELIEF) is None
+    assert news_of(NetlinkMessage(RTM_DELROUTE, whole), NAMES, BELIEF) is Extent.DEVICES
+    assert news_of(NetlinkMessage(RTM_DELROUTE, copy), NAMES, BELIEF) is None
 
 
 def test_a_changed_value_is_news_of_its_entry() -> None:
@@ -175,10 +175,10 @@ def test_addresses() -> None:
         set_address(2, "fd00::9/64"),
         set_address(9, "fd00::9/64"),
     )
-    assert news_of(Message(RTM_NEWADDR, ours.body), NAMES, BELIEF) is None
-    assert news_of(Message(RTM_DELADDR, ours.body), NAMES, BELIEF) is not None
-    assert news_of(Message(RTM_NEWADDR, foreign.body), NAMES, BELIEF) is not None
-    assert news_of(Message(RTM_NEWADDR, elsewhere.body), NAMES, BELIEF) is None
+    assert news_of(NetlinkMessage(RTM_NEWADDR, ours.body), NAMES, BELIEF) is None
+    assert news_of(NetlinkMessage(RTM_DELADDR, ours.body), NAMES, BELIEF) is not None
+    assert news_of(NetlinkMessage(RTM_NEWADDR, foreign.body), NAMES, BELIEF) is not None
+    assert news_of(NetlinkMessage(RTM_NEWADDR, elsewhere.body), NAMES, BELIEF) is None
 
 
 @given(
@@ -212,12 +212,14 @@ def test_a_head_alone_never_passes_over_what_is_ours(family, ifindex, state, fla
         assert may_be_entry(encode(message), believed, Observation(names=NAMES))
 
 
-def word_of_bridge(*, master: int = 1, state: int = 3, learning: int = 1, deleted: bool = False) -> Message:
+def word_of_bridge(
+    *, master: int = 1, state: int = 3, learning: int = 1, deleted: bool = False
+) -> NetlinkMessage:
     flags = {1: state, 8: learning, 9: 1, 27: 1, 30: 1, 32: 0, 4: 0, 33: 0}
     port = b"".join(attribute(number, bytes([value])) for number, value in flags.items())
     head = struct.pack("=BxHiII", AF_BRIDGE, 0, 3, 0x10043, 0)
     body = head + attribute(10, master.to_bytes(4, NATIVE)) + attribute(12 | 0x8000, port)
-    return Message(RTM_DELLINK if deleted else RTM_NEWLINK, body)
+    return NetlinkMessage(RTM_DELLINK if deleted else RTM_NEWLINK, body)
 
 
 def test_what_a_bridge_says_of_a_port_is_news_where_it_is_not_as_believed() -> None:
@@ -277,5 +279,5 @@ def test_attributes_cut_short_do_no_harm(tail: bytes) -> None:
     ],
 )
 def test_routes_to_our_subnets_are_news(kind: int, cidr: str, index: int, *, is_news: bool) -> None:
-    message = Message(kind, subnet_body(cidr, index))
+    message = NetlinkMessage(kind, subnet_body(cidr, index))
     assert news_of(message, NAMES, BELIEF) == (Extent.DEVICES if is_news else None)

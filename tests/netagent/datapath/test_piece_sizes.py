@@ -19,7 +19,7 @@ from netagent.datapath.neighbour import (
     NeighbourMessage,
     encode,
 )
-from netagent.datapath.netlink import Message
+from netagent.datapath.netlink import NetlinkMessage
 from netagent.datapath.observe import Observation, reading
 from netagent.datapath.operations import (
     DeleteDevice,
@@ -30,7 +30,16 @@ from netagent.datapath.operations import (
     doing,
 )
 from netagent.datapath.plan import plan, planning, planning_within
-from netagent.datapath.state import TABLES, TUNNEL_PORT, ZERO_MAC, Device, EntryKey, KernelState, Kind, Tunnel
+from netagent.datapath.state import (
+    TABLES,
+    TUNNEL_PORT,
+    ZERO_MAC,
+    Device,
+    EntryKey,
+    KernelState,
+    LinkKind,
+    Tunnel,
+)
 from netagent.pieces import Pieces
 
 ENDPOINTS = 5_000
@@ -38,7 +47,7 @@ MOST_A_PIECE = 256
 UNDERLAY = "192.0.2.2"
 
 
-def device(name: str, kind: Kind, master: str | None = None, tunnel: Tunnel | None = None) -> Device:
+def device(name: str, kind: LinkKind, master: str | None = None, tunnel: Tunnel | None = None) -> Device:
     port = TUNNEL_PORT if master else None
     return Device(
         name=name, kind=kind, alias=name, mtu_bytes=1400, master=master, port=port, tunnel=tunnel, mac="m"
@@ -52,8 +61,8 @@ def mac(number: int) -> str:
 def state_of(bridge: str = "na-1", tunnel: str = "nx-1") -> KernelState:
     """A network's, made anew: nothing of it is the very object of another."""
     devices = [
-        device(bridge, Kind.BRIDGE),
-        device(tunnel, Kind.VXLAN, bridge, Tunnel(vni=1, port=4799, local="192.0.2.1")),
+        device(bridge, LinkKind.BRIDGE),
+        device(tunnel, LinkKind.VXLAN, bridge, Tunnel(vni=1, port=4799, local="192.0.2.1")),
     ]
     return KernelState(
         devices={one.name: one for one in devices},
@@ -138,7 +147,7 @@ def test_a_plan_for_a_whole_network(desired: KernelState, observed: KernelState)
     assert stops >= 3 * (ENDPOINTS // MOST_A_PIECE)
 
 
-def messages_of(state: KernelState, seen: Observation) -> list[Message]:
+def messages_of(state: KernelState, seen: Observation) -> list[NetlinkMessage]:
     """What the kernel answers who asks for all neighbours and all FDB entries."""
     index = {name: number for number, name in seen.names.items()}
     every = [
@@ -159,7 +168,7 @@ def messages_of(state: KernelState, seen: Observation) -> list[Message]:
             for device, underlay in state.floods
         ),
     ]
-    return [Message(RTM_NEWNEIGH, encode(one)) for one in every]
+    return [NetlinkMessage(RTM_NEWNEIGH, encode(one)) for one in every]
 
 
 MACS = KernelState(

@@ -35,7 +35,7 @@ from netagent.datapath.state import (
     Device,
     EntryKey,
     KernelState,
-    Kind,
+    LinkKind,
     PortFlags,
     Table,
     Tunnel,
@@ -58,7 +58,7 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
     for name in draw(st.sets(st.sampled_from(TUNNELS))) | draw(st.sets(st.sampled_from(VETHS))):
         devices[name] = _port(draw, name, sorted(bridges), is_desired=is_desired)
     ports = {name: device.master for name, device in devices.items() if device.master}
-    tunnels = [name for name, device in devices.items() if device.kind is Kind.VXLAN]
+    tunnels = [name for name, device in devices.items() if device.kind is LinkKind.VXLAN]
     masters = {}
     for port, bridge in ports.items():
         for mac in draw(st.sets(st.sampled_from(MACS))):
@@ -92,7 +92,7 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
 def _bridge(draw: st.DrawFn, name: str, *, is_desired: bool) -> Device:
     return Device(
         name=name,
-        kind=Kind.BRIDGE,
+        kind=LinkKind.BRIDGE,
         alias=f"netagent network {name[-1]}" if is_desired or draw(st.booleans()) else "netagent else",
         mtu_bytes=draw(st.sampled_from([1400, 1450])),
         mac=draw(st.sampled_from(MACS)),
@@ -116,7 +116,7 @@ def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -
     flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, FLOODED_TUNNEL_PORT, CONTAINER_PORT]))
     return Device(
         name=name,
-        kind=Kind.VXLAN if is_tunnel else Kind.VETH,
+        kind=LinkKind.VXLAN if is_tunnel else LinkKind.VETH,
         alias=f"netagent {'network' if is_tunnel else 'endpoint'} {name[-1]}",
         mtu_bytes=1400,
         mac=MACS[0] if is_tunnel else None,
@@ -138,7 +138,7 @@ OBSERVED = kernel_states()
 
 def without_spare_veths(state: KernelState, desired: KernelState) -> KernelState:
     """`state` less the veths that `desired` does not have: a plan leaves these where they are."""
-    spare = {n for n, d in state.devices.items() if d.kind is Kind.VETH and n not in desired.devices}
+    spare = {n for n, d in state.devices.items() if d.kind is LinkKind.VETH and n not in desired.devices}
     return replace(state, devices={n: d for n, d in state.devices.items() if n not in spare})
 
 
@@ -220,7 +220,7 @@ def test_a_plan_for_the_entries_that_differ_is_the_plan(
     desired: KernelState, observed: KernelState, missing: set[str]
 ) -> None:
     """Where devices agree, but for veths that are not there yet."""
-    devices = {n: d for n, d in desired.devices.items() if d.kind is not Kind.VETH or n not in missing}
+    devices = {n: d for n, d in desired.devices.items() if d.kind is not LinkKind.VETH or n not in missing}
     standing = replace(observed, devices=devices, addresses=desired.addresses, unrouted=frozenset())
     on_nothing: dict[EntryKey, None] = {
         key: None
@@ -259,10 +259,10 @@ def test_every_operation_can_be_shown(desired: KernelState, observed: KernelStat
 
 def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
     tunnel = Tunnel(vni=1, port=4799, local="192.0.2.1")
-    bridge = Device(name="na-1", kind=Kind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
+    bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
     old = Device(
         name="nx-1",
-        kind=Kind.VXLAN,
+        kind=LinkKind.VXLAN,
         alias="netagent a",
         mtu_bytes=1400,
         mac=MACS[0],
@@ -289,7 +289,9 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
 
 def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
     tunnel = Tunnel(vni=1, port=4799, local="2001:db8::1")
-    old = Device(name="nx-1", kind=Kind.VXLAN, alias="netagent a", mtu_bytes=1400, mac=MACS[0], tunnel=tunnel)
+    old = Device(
+        name="nx-1", kind=LinkKind.VXLAN, alias="netagent a", mtu_bytes=1400, mac=MACS[0], tunnel=tunnel
+    )
     new = replace(old, tunnel=replace(tunnel, local="2001:db8::9"))
     entries = {"selves": {("nx-1", MACS[1]): "2001:db8::2"}}
     before, wanted = (KernelState(devices={"nx-1": one}, **entries) for one in (old, new))
@@ -304,7 +306,7 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
 
 def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
     """Turning it costs all its neighbours, also those that nobody asked about."""
-    bridge = Device(name="na-1", kind=Kind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
+    bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
     entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
     wanted = KernelState(devices={"na-1": bridge}, **entries)
     before = KernelState(devices={"na-1": replace(bridge, noarp=True)}, **entries)

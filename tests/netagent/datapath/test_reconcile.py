@@ -17,10 +17,10 @@ import trio.testing
 from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.link import RTM_NEWLINK
 from netagent.datapath.neighbour import AF_BRIDGE, RTM_NEWNEIGH
-from netagent.datapath.netlink import HEADER, Message, Request
+from netagent.datapath.netlink import HEADER, NetlinkMessage, NetlinkRequest
 from netagent.datapath.reconcile import NOTIFICATIONS_AT_ONCE, Reconciler
 from netagent.datapath.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
-from netagent.datapath.state import KernelState, Wanted
+from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 
 
@@ -29,26 +29,26 @@ class StandIn:
 
     def __init__(self) -> None:
         self.dumps = 0
-        self.executed: list[Request] = []
-        self.found: list[Request] = []
+        self.executed: list[NetlinkRequest] = []
+        self.found: list[NetlinkRequest] = []
         self.refusal: OSError | None = None
         self.refused_type: int | None = None
         """Only of these messages; None: of all."""
         self.dump_error: OSError | None = None
 
-    async def dump(self, request: Request) -> list[Message]:
+    async def dump(self, request: NetlinkRequest) -> list[NetlinkMessage]:
         await trio.lowlevel.checkpoint()
         self.dumps += 1
         if self.dump_error is not None:
             raise self.dump_error
         return []
 
-    async def find(self, request: Request) -> Message | None:
+    async def find(self, request: NetlinkRequest) -> NetlinkMessage | None:
         await trio.lowlevel.checkpoint()
         self.found.append(request)
         return None
 
-    async def execute(self, requests: Sequence[Request]) -> list[OSError | None]:
+    async def execute(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
         await trio.lowlevel.checkpoint()
         self.executed += requests
         return [self.refusal if self.refused_type in {None, one.type} else None for one in requests]
@@ -91,7 +91,7 @@ def test_nothing_is_touched_before_it_is_known_what_is_wanted() -> None:
 def test_a_new_state_costs_no_look_and_idle_time_one_an_interval() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         for generation in range(5):
-            reconciler.set_desired(Wanted(state(*range(1, generation + 2))), generation)
+            reconciler.set_desired(DesiredChange(state(*range(1, generation + 2))), generation)
             await reconciler.wait_programmed(generation)
         assert reconciler.status().looks == 1
         assert reconciler.status().devices == 10
@@ -114,15 +114,15 @@ def test_devices_that_stand_are_not_waited_for_but_those_that_come_or_go_are() -
             return False
 
         assert not await stands(1, 1)
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         assert not await stands(1, 1)
         await reconciler.wait_standing({"na-1"}, 1)
         assert await stands(1, 99), "a newer state is no reason to wait"
         assert not await stands(2, 2)
-        reconciler.set_desired(Wanted(state(2)), 2)
+        reconciler.set_desired(DesiredChange(state(2)), 2)
         assert not await stands(1, 2), "it is about to be removed"
         await reconciler.wait_standing({"na-2"}, 99)
-        reconciler.set_desired(Wanted(state(1, 2)), 3)
+        reconciler.set_desired(DesiredChange(state(1, 2)), 3)
         assert await stands(2, 3)
         assert not await stands(1, 3)
         await reconciler.wait_standing({"na-1", "na-3"}, 3)  # tried, and there is no na-3
@@ -132,7 +132,7 @@ def test_devices_that_stand_are_not_waited_for_but_those_that_come_or_go_are() -
 
 def test_an_interface_counts_as_absent_only_after_a_look() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         await reconciler.wait_programmed(1)
         local = LocalEndpoint(
             endpoint_id=EndpointId("00000002" * 4),
@@ -142,7 +142,7 @@ def test_an_interface_counts_as_absent_only_after_a_look() -> None:
             netns_path="/run/netns/c1",
             netns_identity=(4, 5),
         )
-        reconciler.set_desired(Wanted(state(1, local=local)), 2)
+        reconciler.set_desired(DesiredChange(state(1, local=local)), 2)
         await reconciler.wait_programmed(2)
         assert reconciler.absent_endpoints == frozenset()
         with trio.fail_after(INTERVAL_S + 1):
@@ -154,7 +154,7 @@ def test_an_interface_counts_as_absent_only_after_a_look() -> None:
 def test_a_refusal_is_shown_and_tried_again_with_growing_pauses() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         kernel.refusal = OSError(errno.EPERM, "not today")
-        reconciler.set_desired(Wanted(state(1)), 7)
+        reconciler.set_desired(DesiredChange(state(1)), 7)
         await reconciler.wait_programmed(7)
         assert reconciler.trouble_with("na-1") == "not today"
         assert reconciler.trouble_with("na-2") is None
@@ -181,11 +181,11 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
         )
 
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
-        reconciler.set_desired(Wanted(with_remotes()), 1)
+        reconciler.set_desired(DesiredChange(with_remotes()), 1)
         await reconciler.wait_programmed(1)
         keys = frozenset({("self", ("nx-1", remote.mac)), ("master", ("na-1", remote.mac))})
         kernel.refusal, kernel.refused_type = OSError(errno.EINVAL, "not this one"), RTM_NEWNEIGH
-        reconciler.set_desired(Wanted(with_remotes(remote), keys), 2)
+        reconciler.set_desired(DesiredChange(with_remotes(remote), keys), 2)
         await reconciler.wait_programmed(2)
         assert {reason for _, reason in reconciler.status().dirty} == {"not this one"}
         dumps = kernel.dumps
@@ -193,7 +193,7 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
         assert kernel.found, "it was looked at"
         assert kernel.dumps == dumps, "and nothing else"
         kernel.refusal = None
-        reconciler.set_desired(Wanted(with_remotes(remote), frozenset()), 3)
+        reconciler.set_desired(DesiredChange(with_remotes(remote), frozenset()), 3)
         await reconciler.wait_programmed(3)
         assert len(reconciler.status().dirty) == 2, "a change of something else does not hide it"
         await trio.sleep(4 * RETRY_MIN_S)
@@ -206,7 +206,7 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
 def test_a_device_that_goes_while_it_is_written_to_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         kernel.refusal = OSError(errno.ENODEV, "unknown ifindex")
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         await reconciler.wait_programmed(1)
         assert reconciler.trouble_with("na-1") is None
         assert reconciler.status().dirty == ()
@@ -228,7 +228,7 @@ def test_a_device_that_goes_while_it_is_written_to_is_no_failure(caplog: pytest.
 def test_a_kernel_that_can_t_be_read_is_tried_again() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         kernel.dump_error = OSError(errno.ENOBUFS, "no buffers")
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         await trio.sleep(60)
         assert reconciler.programmed_generation == -1
         assert "no buffers" in reconciler.status().trouble
@@ -243,7 +243,7 @@ def test_a_kernel_that_can_t_be_read_is_tried_again() -> None:
 
 def test_a_storm_of_notifications_about_others_costs_no_look() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, theirs: socket.socket) -> None:
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         await reconciler.wait_programmed(1)
         body_bytes = bytes(12)
         frame = HEADER.pack(HEADER.size + len(body_bytes), RTM_NEWNEIGH, 0, 0, 0) + body_bytes
@@ -257,7 +257,7 @@ def test_a_storm_of_notifications_about_others_costs_no_look() -> None:
 
 def test_of_a_burst_of_notifications_every_one_is_heeded() -> None:
     async def body(_kernel: StandIn, reconciler: Reconciler, theirs: socket.socket) -> None:
-        reconciler.set_desired(Wanted(state(1)), 1)
+        reconciler.set_desired(DesiredChange(state(1)), 1)
         await reconciler.wait_programmed(1)
         others = HEADER.pack(HEADER.size + 12, RTM_NEWNEIGH, 0, 0, 0) + bytes(12)
         for place in (1, NOTIFICATIONS_AT_ONCE, NOTIFICATIONS_AT_ONCE + 1):

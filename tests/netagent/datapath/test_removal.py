@@ -7,7 +7,7 @@ import trio
 from fakes.virtual import virtual
 
 from netagent.datapath.link import delete_link_index, retire_link
-from netagent.datapath.removal import Removal
+from netagent.datapath.removal import LinkDeletion
 
 UNLISTED_S, FORGOTTEN_S = 0.003, 0.045
 
@@ -54,7 +54,7 @@ def group_of(request):
 async def test_the_caller_goes_on_when_nobody_finds_the_link_and_not_when_the_kernel_has_forgotten_it():
     kernel = SlowKernel(7)
     begun = trio.current_time()
-    await Removal(kernel).remove(7)
+    await LinkDeletion(kernel).remove(7)
     assert not kernel.has_link(7)
     assert trio.current_time() - begun <= UNLISTED_S + 0.002
     assert not kernel.answered
@@ -65,7 +65,7 @@ async def test_the_caller_goes_on_when_nobody_finds_the_link_and_not_when_the_ke
 @virtual
 async def test_what_is_asked_for_while_one_removal_is_under_way_shares_the_next():
     kernel = SlowKernel(*range(1, 40))
-    removal = Removal(kernel)
+    removal = LinkDeletion(kernel)
     await removal.remove(1)
     async with trio.open_nursery() as nursery:
         for index in range(2, 40):
@@ -81,16 +81,16 @@ async def test_what_the_kernel_refuses_is_said_and_what_is_not_there_is_well():
     kernel = SlowKernel(7, 8)
     kernel.error = OSError(errno.EPERM, "not allowed")
     with pytest.raises(OSError, match="not allowed"):
-        await Removal(kernel).remove(7)
+        await LinkDeletion(kernel).remove(7)
     kernel.error = OSError(errno.ENODEV, "no such device")
-    await Removal(kernel).remove(8)
+    await LinkDeletion(kernel).remove(8)
 
 
 @virtual
 async def test_a_socket_that_fails_is_told_to_everybody_who_waits_and_the_next_is_asked_again():
     kernel = SlowKernel(7, 8)
     kernel.failure = OSError(errno.ENOBUFS, "no room")
-    removal = Removal(kernel)
+    removal = LinkDeletion(kernel)
     errors = []
 
     async def remove(index):
@@ -112,7 +112,7 @@ async def test_a_socket_that_fails_is_told_to_everybody_who_waits_and_the_next_i
 async def test_a_socket_that_is_closed_under_it_ends_the_work_and_nothing_else(failure):
     kernel = SlowKernel(7, 8)
     kernel.failure = failure
-    removal = Removal(kernel)
+    removal = LinkDeletion(kernel)
 
     def closed(index):
         raise ValueError("file descriptor cannot be a negative integer (-1)")
@@ -128,7 +128,7 @@ async def test_a_socket_that_is_closed_under_it_ends_the_work_and_nothing_else(f
 @virtual
 async def test_cancelled_before_the_kernel_was_asked_nothing_is_done_and_afterwards_all_of_it():
     kernel = SlowKernel(7, 8)
-    removal = Removal(kernel)
+    removal = LinkDeletion(kernel)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(removal.remove, 7)
         await trio.sleep(UNLISTED_S / 2)

@@ -8,9 +8,9 @@ import pytest
 
 from netagent.beat import MOST_A_LOOK
 from netagent.datapath import tagging
-from netagent.datapath.bpf import Mark, Side
+from netagent.datapath.bpf import ProgramTag, Side
 from netagent.datapath.damage import Drift
-from netagent.datapath.tagging import Tagger, is_wanted
+from netagent.datapath.tagging import BridgeNfBypass, is_wanted
 
 CALL4, CALL6, TAGGED_TOO = (
     "bridge-nf-call-iptables",
@@ -47,7 +47,7 @@ class Ports:
 
     def load(self, name, instructions):
         number = len(self.names) + 1
-        self.names[number] = Mark(name, bytes(8))
+        self.names[number] = ProgramTag(name, bytes(8))
         return _Loaded(number, self.names[number])
 
     def programs_at(self, index, side):
@@ -67,7 +67,7 @@ class Ports:
 @dataclass
 class _Loaded:
     number: int
-    mark: Mark
+    mark: ProgramTag
 
 
 @pytest.fixture
@@ -77,30 +77,30 @@ def thousand(monkeypatch):
     for name in ("load", "programs_at", "mark_of", "attach", "detach"):
         monkeypatch.setattr(tagging.bpf, name, getattr(ports, name))
     monkeypatch.setattr(tagging, "is_wanted", lambda: True)
-    tagger = Tagger(Drift())
-    tagger.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
-    tagger.look()
+    bridge_nf_bypass = BridgeNfBypass(Drift())
+    bridge_nf_bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
+    bridge_nf_bypass.look()
     assert all(ports.at.values())
-    return ports, tagger
+    return ports, bridge_nf_bypass
 
 
 def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(thousand):
-    ports, tagger = thousand
+    ports, bridge_nf_bypass = thousand
     for _ in range(20):
         ports.asked = 0
-        tagger.look()
+        bridge_nf_bypass.look()
         assert ports.asked == 2 * MOST_A_LOOK
 
 
 def test_what_was_taken_from_a_port_is_back_after_a_round_and_from_all_after_the_next_look(thousand):
-    ports, tagger = thousand
+    ports, bridge_nf_bypass = thousand
     ports.at[777, Side.INGRESS].clear()
     for _ in range(1000 // MOST_A_LOOK):
-        tagger.look()
+        bridge_nf_bypass.look()
     assert ports.at[777, Side.INGRESS]
-    tagger.look()
+    bridge_nf_bypass.look()
     for taken in ports.at.values():
         taken.clear()
-    tagger.look()
-    tagger.look()
+    bridge_nf_bypass.look()
+    bridge_nf_bypass.look()
     assert all(ports.at.values())

@@ -7,7 +7,7 @@ import socket
 import trio
 
 from netagent.datapath import link
-from netagent.datapath.netlink import Message, Request
+from netagent.datapath.netlink import NetlinkMessage, NetlinkRequest
 from netagent.datapath.route import RTM_NEWROUTE, subnet_body
 from netagent.datapath.state import MARK
 from netagent.datapath.underlay import host_routes
@@ -20,13 +20,13 @@ OURS, OTHERS = 5, 6
 class Kernel:
     """Routes by three links, one of which is gone when it is asked for."""
 
-    async def dump(self, request: Request) -> list[Message]:
+    async def dump(self, request: NetlinkRequest) -> list[NetlinkMessage]:
         await trio.lowlevel.checkpoint()
         if request.body[0] != socket.AF_INET:
             return []
-        return [Message(RTM_NEWROUTE, subnet_body(cidr, index)) for cidr, index in ROUTES.items()]
+        return [NetlinkMessage(RTM_NEWROUTE, subnet_body(cidr, index)) for cidr, index in ROUTES.items()]
 
-    async def find(self, request: Request) -> Message | None:
+    async def find(self, request: NetlinkRequest) -> NetlinkMessage | None:
         await trio.lowlevel.checkpoint()
         index = link._LINK_HEADER.unpack_from(request.body)[2]
         header = link._LINK_HEADER.pack(0, 1, index, 1, 0)
@@ -35,7 +35,7 @@ class Kernel:
             return None
         name, alias = names[index]
         texts = ((link._IFLA_IFNAME, name), (link._IFLA_IFALIAS, alias))
-        return Message(
+        return NetlinkMessage(
             RTM_NEWLINK, header + b"".join(link._attribute(k, v.encode(), b"\0") for k, v in texts)
         )
 

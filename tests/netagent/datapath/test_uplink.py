@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from netagent.datapath.uplink import Underlay, Uplinks, addresses_of, choose, common_version, ways_out
+from netagent.datapath.uplink import (
+    Underlay,
+    Uplinks,
+    addresses_of,
+    choose,
+    common_version,
+    egress_interfaces,
+)
 
 ETH0, ETH1 = Underlay("192.0.2.1", "eth0", 1500), Underlay("198.51.100.1", "eth1", 9000)
 V6 = Underlay("2001:db8::1", "eth0", 1500)
@@ -86,8 +93,8 @@ def test_packets_leave_by_what_leads_out():
     docker = Underlay("172.17.0.1", "docker0", 1500)
     bridged = Underlay("192.0.2.9", "br0", 1500)
     uplinks = Uplinks((*BOTH, docker, bridged), ("192.0.2.9",), frozenset({"eth0", "eth1"}))
-    assert ways_out(uplinks, ETH0) == {"eth0", "eth1", "br0"}
-    assert ways_out(Uplinks((docker,)), docker) == {"docker0"}
+    assert egress_interfaces(uplinks, ETH0) == {"eth0", "eth1", "br0"}
+    assert egress_interfaces(Uplinks((docker,)), docker) == {"docker0"}
 
 
 def test_the_addresses_of_devices():

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.doctor.answers import (
-    Question,
-    Said,
+    ResolverAnswer,
+    ResolverQuestion,
     expected,
     fault,
     leads_to,
@@ -27,7 +27,7 @@ from netdns.errors import FormatError
 from netdns.message import Reply, query_untrusted, render, render_query
 from netdns.source import Found, NoData, NoSuchName
 
-WEB = Question("web.app.mesh.internal", constants.A)
+WEB = ResolverQuestion("web.app.mesh.internal", constants.A)
 BOX = SandboxId("box")
 
 
@@ -54,35 +54,37 @@ def test_every_other_answer_is_a_fault(world):
     answer = answer_of(world)
     one = frozenset(answer.rrset.rdatas[:1])
     assert fault(answer, None) == "nobody answers"
-    assert "NXDOMAIN instead of 10.1.0.2, 10.1.0.3" in fault(answer, Said(3, frozenset(), False))
-    assert fault(answer, Said(0, one, False)).startswith("it answers 10.1.0.2 instead of")
-    assert fault(answer, Said(0, one, True)) == "", "the rest was cut off"
-    assert "10.9.9.9" in fault(answer, Said(0, frozenset({b"\x0a\x09\x09\x09"}), True))
+    assert "NXDOMAIN instead of 10.1.0.2, 10.1.0.3" in fault(answer, ResolverAnswer(3, frozenset(), False))
+    assert fault(answer, ResolverAnswer(0, one, False)).startswith("it answers 10.1.0.2 instead of")
+    assert fault(answer, ResolverAnswer(0, one, True)) == "", "the rest was cut off"
+    assert "10.9.9.9" in fault(answer, ResolverAnswer(0, frozenset({b"\x0a\x09\x09\x09"}), True))
 
 
 def test_of_ipv6_addresses_one_answer_has_some(world):
-    question = Question(WEB.name, constants.AAAA)
+    question = ResolverQuestion(WEB.name, constants.AAAA)
     answer = answer_of(world, question)
     assert answer.rrset.count == 1
-    assert fault(answer, Said(0, frozenset(answer.rrset.rdatas[1:]), False)) == ""
+    assert fault(answer, ResolverAnswer(0, frozenset(answer.rrset.rdatas[1:]), False)) == ""
 
 
 def test_an_address_of_another_length_is_a_fault_in_words(world):
     """A resolver of another program may answer in the container."""
-    odd = Said(constants.NOERROR, frozenset({b"\x0a\x00\x00", b"\x0a\x01\x00\x02"}), truncated=False)
+    odd = ResolverAnswer(
+        constants.NOERROR, frozenset({b"\x0a\x00\x00", b"\x0a\x01\x00\x02"}), truncated=False
+    )
     text = fault(answer_of(world), odd)
     assert text.startswith("it answers 10.1.0.2, 3 octets in place of an address instead of ")
 
 
 def test_what_is_absent_must_be_absent(world):
-    missing = answer_of(world, Question("nope.app.mesh.internal", constants.A))
+    missing = answer_of(world, ResolverQuestion("nope.app.mesh.internal", constants.A))
     assert isinstance(missing, NoSuchName)
-    assert fault(missing, Said(constants.NXDOMAIN, frozenset(), False)) == ""
-    assert "should have none" in fault(missing, Said(0, frozenset({b"\x01\x02\x03\x04"}), False))
-    empty = answer_of(world, Question(WEB.name, constants.TXT))
+    assert fault(missing, ResolverAnswer(constants.NXDOMAIN, frozenset(), False)) == ""
+    assert "should have none" in fault(missing, ResolverAnswer(0, frozenset({b"\x01\x02\x03\x04"}), False))
+    empty = answer_of(world, ResolverQuestion(WEB.name, constants.TXT))
     assert isinstance(empty, NoData)
-    assert fault(empty, Said(0, frozenset(), False)) == ""
-    assert "should have none" in fault(empty, Said(3, frozenset(), False))
+    assert fault(empty, ResolverAnswer(0, frozenset(), False)) == ""
+    assert "should have none" in fault(empty, ResolverAnswer(3, frozenset(), False))
 
 
 def test_the_names_of_an_endpoint(world):
@@ -94,7 +96,7 @@ def test_the_names_of_an_endpoint(world):
 def test_an_answer_to_another_question_is_none(world):
     payload = rendered(WEB, answer_of(world))
     with pytest.raises(FormatError):
-        said_untrusted(payload, Question("db.app.mesh.internal", constants.A))
+        said_untrusted(payload, ResolverQuestion("db.app.mesh.internal", constants.A))
     query = render_query(7, WEB.wire, WEB.rtype, flags=constants.RD, opt=b"")
     with pytest.raises(FormatError):
         said_untrusted(query, WEB)

@@ -9,11 +9,11 @@ from fakes.registry import endpoint
 
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks import INTENT_CHECKS, IntentFacts, NameFault
-from netagent.doctor.drift import Difference, Part, State, differences
+from netagent.doctor.drift import Difference, KernelTable, State, differences
 from netagent.doctor.fences import chain_findings, element_findings, published_lines, rule_counts
-from netagent.doctor.finding import Finding, Verdict, examine
+from netagent.doctor.finding import CheckVerdict, Finding, examine
 from netagent.doctor.intent import owners
-from netagent.doctor.line import Line
+from netagent.doctor.line import ObjectStatus
 from netagent.firewall.element import Family, encode
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6
@@ -21,7 +21,7 @@ from netagent.firewall.ruleset import MEMBERS4, SENDERS, ruleset_of
 from netagent.model.publication import Publication
 from netagent.pieces import at_once
 from netagent.projection.guarding import doors_of
-from netagent.registry.facts import Clash
+from netagent.registry.facts import Conflict
 from netagent.registry.row import LocalEndpointRow, Stage
 
 SOUND = IntentFacts(
@@ -30,7 +30,7 @@ SOUND = IntentFacts(
     owners={("na-1", "10.1.0.3"): "web2 on h2"},
     refusals={},
     firewall=(),
-    inside=(Line("interface", "eth0 in netns:web1", State.PRESENT),),
+    inside=(ObjectStatus("interface", "eth0 in netns:web1", State.PRESENT),),
     unseen=0,
     names=(),
     asked=4,
@@ -38,7 +38,7 @@ SOUND = IntentFacts(
     clashes=(),
 )
 NEIGHBOUR = Difference(
-    Part.NEIGHBOUR, "na-1", "10.1.0.3", State.MISSING, "should lead to 02::2", "ip neigh replace …"
+    KernelTable.NEIGHBOUR, "na-1", "10.1.0.3", State.MISSING, "should lead to 02::2", "ip neigh replace …"
 )
 
 
@@ -47,7 +47,7 @@ def outcomes(**changes):
 
 
 def test_a_sound_host_passes_every_check():
-    assert {one.verdict for one in outcomes().values()} == {Verdict.PASSED}
+    assert {one.verdict for one in outcomes().values()} == {CheckVerdict.PASSED}
 
 
 @pytest.mark.parametrize(
@@ -55,26 +55,42 @@ def test_a_sound_host_passes_every_check():
     [
         ("settled", {"behind": "it had not followed"}, "had not followed"),
         ("neighbours", {"differences": (NEIGHBOUR,)}, "is missing (web2 on h2): should lead to 02::2"),
-        ("devices", {"differences": (replace(NEIGHBOUR, part=Part.DEVICE, key=""),)}, "device na-1"),
-        ("bridge-ports", {"differences": (replace(NEIGHBOUR, part=Part.PORT, key=""),)}, "device na-1"),
-        ("addresses", {"differences": (replace(NEIGHBOUR, part=Part.ADDRESS),)}, "address 10.1.0.3"),
-        ("bridge-entries", {"differences": (replace(NEIGHBOUR, part=Part.BRIDGE_ENTRY),)}, "bridge entry"),
-        ("tunnel-entries", {"differences": (replace(NEIGHBOUR, part=Part.TUNNEL_ENTRY),)}, "tunnel entry"),
-        ("flood-entries", {"differences": (replace(NEIGHBOUR, part=Part.FLOOD),)}, "flood entry"),
+        ("devices", {"differences": (replace(NEIGHBOUR, part=KernelTable.DEVICE, key=""),)}, "device na-1"),
+        (
+            "bridge-ports",
+            {"differences": (replace(NEIGHBOUR, part=KernelTable.PORT, key=""),)},
+            "device na-1",
+        ),
+        ("addresses", {"differences": (replace(NEIGHBOUR, part=KernelTable.ADDRESS),)}, "address 10.1.0.3"),
+        (
+            "bridge-entries",
+            {"differences": (replace(NEIGHBOUR, part=KernelTable.BRIDGE_ENTRY),)},
+            "bridge entry",
+        ),
+        (
+            "tunnel-entries",
+            {"differences": (replace(NEIGHBOUR, part=KernelTable.TUNNEL_ENTRY),)},
+            "tunnel entry",
+        ),
+        ("flood-entries", {"differences": (replace(NEIGHBOUR, part=KernelTable.FLOOD),)}, "flood entry"),
         ("firewall", {"firewall": (Finding("t", "a table is missing", "wait"),)}, "a table is missing"),
         (
             "containers",
-            {"inside": (Line("address", "10.1.0.2", State.MISSING, "", "ip addr add"),)},
+            {"inside": (ObjectStatus("address", "10.1.0.2", State.MISSING, "", "ip addr add"),)},
             "is missing",
         ),
-        ("resolver-sockets", {"inside": (Line("resolver", "udp", State.MISSING, "nobody"),)}, "nobody"),
+        (
+            "resolver-sockets",
+            {"inside": (ObjectStatus("resolver", "udp", State.MISSING, "nobody"),)},
+            "nobody",
+        ),
         ("names", {"names": (NameFault("web.app", "netns:web1", "nobody answers"),)}, "asked in netns:web1"),
         ("journal", {"journal": (Finding("x", "is not in the journal", "restart"),)}, "not in the journal"),
     ],
 )
 def test_what_is_wrong_fails_its_check_and_no_other(name, changes, says):
     found = outcomes(**changes)
-    assert [one.name for one in found.values() if one.verdict is Verdict.FAILED] == [name]
+    assert [one.name for one in found.values() if one.verdict is CheckVerdict.FAILED] == [name]
     assert says in found[name].findings[0].message
 
 
@@ -84,22 +100,22 @@ def test_what_the_kernel_refuses_is_told_with_its_reason():
 
 
 def test_clashes_and_containers_that_were_not_seen_are_warnings():
-    clash = Clash("address", "a" * 32, "b" * 32, "two endpoints have one address")
-    assert outcomes(clashes=(clash,))["clashes"].verdict is Verdict.WARNING
-    assert outcomes(unseen=3)["containers"].verdict is Verdict.WARNING
-    gone = Line("interface", "eth0 in netns:web1", State.NOT_KNOWN, "no network namespace")
-    assert outcomes(inside=(gone,))["containers"].verdict is Verdict.WARNING
+    clash = Conflict("address", "a" * 32, "b" * 32, "two endpoints have one address")
+    assert outcomes(clashes=(clash,))["clashes"].verdict is CheckVerdict.WARNING
+    assert outcomes(unseen=3)["containers"].verdict is CheckVerdict.WARNING
+    gone = ObjectStatus("interface", "eth0 in netns:web1", State.NOT_KNOWN, "no network namespace")
+    assert outcomes(inside=(gone,))["containers"].verdict is CheckVerdict.WARNING
 
 
 def test_without_an_agent_names_and_firewall_are_not_known():
     found = outcomes(names="no agent answers", firewall="no agent answers", journal="it is damaged")
-    unknown = {one.name for one in found.values() if one.verdict is Verdict.NOT_KNOWN}
+    unknown = {one.name for one in found.values() if one.verdict is CheckVerdict.NOT_KNOWN}
     assert unknown == {"names", "firewall", "journal"}
 
 
 def test_a_kernel_that_lost_everything_is_one_finding_for_each_device(world):
     found = at_once(differences(world.kernel(), KernelState()))
-    assert all(one.part is Part.DEVICE for one in found), "entries are counted with their device"
+    assert all(one.part is KernelTable.DEVICE for one in found), "entries are counted with their device"
     assert len(found) == len(world.kernel().devices)
 
 
@@ -158,7 +174,7 @@ def test_a_published_port_is_there_when_all_its_elements_are():
         stage=Stage.PUBLISHED,
         publish=(Publication(53, 5353, "udp", 2), Publication(8080, 80, address="0.0.0.0")),
     )
-    rules = ruleset_of(FirewallInput(vxlan_port=4799, doors=tuple(doors_of(row, ()))))
+    rules = ruleset_of(FirewallInput(vxlan_port=4799, port_forwards=tuple(doors_of(row, ()))))
     lines = list(published_lines(row, rules, []))
     assert [(one.kind, one.thing, one.state) for one in lines] == [
         ("published port", "53-54:5353-5354/udp leads to web", State.PRESENT),

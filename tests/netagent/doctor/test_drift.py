@@ -8,8 +8,8 @@ from ipaddress import ip_interface
 import pytest
 from fakes.registry import H1, endpoint, network
 
-from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, Kind
-from netagent.doctor.drift import Part, State, differences
+from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, LinkKind
+from netagent.doctor.drift import KernelTable, State, differences
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
 from netagent.pieces import at_once
 
@@ -39,7 +39,7 @@ def test_a_missing_neighbour(world, names):
     kernel = world.kernel()
     key = (names[0], WEB2.addresses[0])
     found = only(world, replace(kernel, neighbours=without(kernel.neighbours, key)))
-    assert (found.part, found.device, found.key, found.state) == (Part.NEIGHBOUR, *key, State.MISSING)
+    assert (found.part, found.device, found.key, found.state) == (KernelTable.NEIGHBOUR, *key, State.MISSING)
     assert found.fix == f"ip neigh replace {key[1]} lladdr {WEB2.mac} dev {key[0]} nud permanent"
 
 
@@ -47,7 +47,7 @@ def test_an_altered_tunnel_entry(world, names):
     kernel = world.kernel()
     key = (names[1], WEB2.mac)
     found = only(world, replace(kernel, selves={**kernel.selves, key: "203.0.113.9"}))
-    assert (found.part, found.state) == (Part.TUNNEL_ENTRY, State.ALTERED)
+    assert (found.part, found.state) == (KernelTable.TUNNEL_ENTRY, State.ALTERED)
     assert found.detail == "leads to 203.0.113.9 instead of 192.0.2.2"
     assert found.fix == f"bridge fdb replace {WEB2.mac} dev {names[1]} dst 192.0.2.2 self permanent"
 
@@ -55,7 +55,7 @@ def test_an_altered_tunnel_entry(world, names):
 def test_a_bridge_entry_that_is_left_over(world, names):
     kernel = world.kernel()
     found = only(world, replace(kernel, masters={**kernel.masters, (names[0], "02::9"): names[1]}))
-    assert (found.part, found.state, found.key) == (Part.BRIDGE_ENTRY, State.LEFT_OVER, "02::9")
+    assert (found.part, found.state, found.key) == (KernelTable.BRIDGE_ENTRY, State.LEFT_OVER, "02::9")
     assert found.fix.startswith("bridge fdb del 02::9")
 
 
@@ -67,8 +67,8 @@ def test_a_missing_and_a_foreign_address(world):
         at_once(differences(kernel, replace(kernel, addresses=others | {(device, "10.9.9.9/24")}))),
         key=lambda one: one.state is State.LEFT_OVER,
     )
-    assert (missing.part, missing.key, missing.state) == (Part.ADDRESS, cidr, State.MISSING)
-    assert (extra.part, extra.key, extra.state) == (Part.ADDRESS, "10.9.9.9/24", State.LEFT_OVER)
+    assert (missing.part, missing.key, missing.state) == (KernelTable.ADDRESS, cidr, State.MISSING)
+    assert (extra.part, extra.key, extra.state) == (KernelTable.ADDRESS, "10.9.9.9/24", State.LEFT_OVER)
 
 
 def test_a_missing_route(world):
@@ -76,17 +76,22 @@ def test_a_missing_route(world):
     device, cidr = next(iter(kernel.addresses))
     found = only(world, replace(kernel, unrouted=frozenset({(device, cidr)})))
     subnet = str(ip_interface(cidr).network)
-    assert (found.part, found.device, found.key, found.state) == (Part.ROUTE, device, subnet, State.MISSING)
+    assert (found.part, found.device, found.key, found.state) == (
+        KernelTable.ROUTE,
+        device,
+        subnet,
+        State.MISSING,
+    )
     assert found.fix.startswith(f"ip route add {subnet} dev {device} proto kernel")
 
 
 @pytest.mark.parametrize(
     ("change", "part", "told"),
     [
-        ({"up": False}, Part.DEVICE, ("it is down", "up")),
-        ({"mtu_bytes": 1200}, Part.DEVICE, ("its MTU is 1200 instead of 1450", "mtu 1450")),
-        ({"mac": "06::9"}, Part.DEVICE, ("its MAC is 06::9 instead of", "address")),
-        ({"port": CONTAINER_PORT}, Part.PORT, ("learning is on, flood is on", "bridge link set")),
+        ({"up": False}, KernelTable.DEVICE, ("it is down", "up")),
+        ({"mtu_bytes": 1200}, KernelTable.DEVICE, ("its MTU is 1200 instead of 1450", "mtu 1450")),
+        ({"mac": "06::9"}, KernelTable.DEVICE, ("its MAC is 06::9 instead of", "address")),
+        ({"port": CONTAINER_PORT}, KernelTable.PORT, ("learning is on, flood is on", "bridge link set")),
     ],
 )
 def test_an_altered_tunnel_device(world, names, change, part, told):
@@ -102,7 +107,7 @@ def test_a_bridge_whose_arp_was_turned_off(world, names):
     kernel = world.kernel()
     silent = replace(kernel.devices[names[0]], noarp=True)
     found = at_once(differences(kernel, replace(kernel, devices={**kernel.devices, names[0]: silent})))
-    device = next(one for one in found if one.part is Part.DEVICE)
+    device = next(one for one in found if one.part is KernelTable.DEVICE)
     assert (device.state, device.detail) == (State.ALTERED, "it answers no ARP")
     assert device.fix == f"ip link set {names[0]} arp on"
 
@@ -115,18 +120,18 @@ def test_a_port_that_was_taken_out_of_its_bridge(world, names):
     observed = replace(kernel, devices={**kernel.devices, tunnel: loose}, masters=masters)
     port, entry = at_once(differences(kernel, observed))
     assert (port.part, port.detail) == (
-        Part.PORT,
+        KernelTable.PORT,
         f"it is in no bridge instead of {bridge}; its port flags have to be set",
     )
     assert port.fix.startswith(f"ip link set {tunnel} master {bridge}; bridge link set dev {tunnel}")
-    assert (entry.part, entry.state) == (Part.BRIDGE_ENTRY, State.MISSING)
+    assert (entry.part, entry.state) == (KernelTable.BRIDGE_ENTRY, State.MISSING)
 
 
 def test_one_device_with_two_kinds_of_damage_is_two_findings(world, names):
     kernel = world.kernel()
     device = replace(kernel.devices[names[1]], up=False, port=replace(TUNNEL_PORT, flood=True))
     found = at_once(differences(kernel, replace(kernel, devices={**kernel.devices, names[1]: device})))
-    assert {one.part for one in found} == {Part.DEVICE, Part.PORT}
+    assert {one.part for one in found} == {KernelTable.DEVICE, KernelTable.PORT}
 
 
 def test_a_missing_device_takes_its_entries_along_in_one_finding(world, names):
@@ -139,7 +144,7 @@ def test_a_missing_device_takes_its_entries_along_in_one_finding(world, names):
         masters={key: port for key, port in kernel.masters.items() if port != tunnel},
     )
     found = only(world, observed)
-    assert (found.part, found.device, found.state) == (Part.DEVICE, tunnel, State.MISSING)
+    assert (found.part, found.device, found.state) == (KernelTable.DEVICE, tunnel, State.MISSING)
     assert found.detail == "and with it 2 entries"
     assert f"ip link add {tunnel}" in found.fix
     assert bridge in kernel.devices
@@ -163,7 +168,7 @@ def test_a_missing_veth_is_found_although_nobody_can_make_it_by_hand(world):
 
 def test_a_device_that_is_left_over(world):
     kernel = world.kernel()
-    old = Device(name="na-9", kind=Kind.BRIDGE, alias="netagent old", mtu_bytes=1400, mac="06::1")
+    old = Device(name="na-9", kind=LinkKind.BRIDGE, alias="netagent old", mtu_bytes=1400, mac="06::1")
     found = only(world, replace(kernel, devices={**kernel.devices, "na-9": old}))
     assert (found.device, found.state, found.fix) == ("na-9", State.LEFT_OVER, "ip link del na-9")
 
@@ -197,7 +202,7 @@ def test_flood_entries_of_a_network_that_carries_multicast(world, names):
     kernel = world.kernel()
     assert kernel.floods
     missing = only(world, replace(kernel, floods={}))
-    assert (missing.part, missing.key, missing.state) == (Part.FLOOD, "192.0.2.2", State.MISSING)
+    assert (missing.part, missing.key, missing.state) == (KernelTable.FLOOD, "192.0.2.2", State.MISSING)
     assert "bridge fdb append 00:00:00:00:00:00" in missing.fix
     extra = only(world, replace(kernel, floods={**kernel.floods, (names[1], "203.0.113.9"): ""}))
-    assert (extra.part, extra.state) == (Part.FLOOD, State.LEFT_OVER)
+    assert (extra.part, extra.state) == (KernelTable.FLOOD, State.LEFT_OVER)

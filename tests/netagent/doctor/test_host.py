@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from netagent.doctor.finding import Severity, Verdict, examine, is_healthy
+from netagent.doctor.finding import CheckVerdict, Severity, examine, is_healthy
 from netagent.doctor.firewalls import ForeignChain
 from netagent.doctor.host import (
     HOST_CHECKS,
     ForeignTunnel,
-    Holder,
     HostFacts,
     ManagerFacts,
     NetworkFacts,
+    PortHolder,
 )
 
 APP = NetworkFacts("app", 9000000, 1450, ("10.160.0.0/20", "fd00::/64"), is_here=True)
@@ -56,7 +56,7 @@ def outcomes(**changes):
 
 def test_a_fit_host_passes_every_check():
     found = outcomes()
-    assert {one.verdict for one in found.values()} == {Verdict.PASSED}
+    assert {one.verdict for one in found.values()} == {CheckVerdict.PASSED}
     assert is_healthy(found.values())
     assert len(found) == len(HOST_CHECKS)
 
@@ -80,7 +80,7 @@ UNFIT = [
     ("open-files", {"open_files": (1000, 1024)}, "1000 open files of 1024", "LimitNOFILE"),
     (
         "ports",
-        {"holders": (Holder(4799, "udp", "socat (pid 7)"),)},
+        {"holders": (PortHolder(4799, "udp", "socat (pid 7)"),)},
         "socat (pid 7) has UDP port 4799",
         "vxlan_port",
     ),
@@ -108,7 +108,7 @@ def test_a_chain_for_both_families_is_cured_by_one_command_for_both_switches():
 @pytest.mark.parametrize(("name", "changes", "says", "fix"), UNFIT)
 def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
     found = outcomes(**changes)
-    assert [one.name for one in found.values() if one.verdict is Verdict.FAILED] == [name]
+    assert [one.name for one in found.values() if one.verdict is CheckVerdict.FAILED] == [name]
     (finding,) = found[name].findings
     assert says in finding.message
     assert fix in finding.fix
@@ -132,7 +132,7 @@ def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
 )
 def test_what_may_be_wrong_is_a_warning(name, changes, says):
     found = outcomes(**changes)
-    assert [one.name for one in found.values() if one.verdict is Verdict.WARNING] == [name]
+    assert [one.name for one in found.values() if one.verdict is CheckVerdict.WARNING] == [name]
     assert is_healthy(found.values())
     assert says in found[name].findings[0].message
     assert found[name].findings[0].severity is Severity.WARNING
@@ -152,7 +152,7 @@ def test_what_may_be_wrong_is_a_warning(name, changes, says):
 )
 def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
     found = outcomes(**changes)
-    assert found[name].verdict is Verdict.NOT_KNOWN
+    assert found[name].verdict is CheckVerdict.NOT_KNOWN
     assert found[name].note
     assert is_healthy(found.values())
 
@@ -170,7 +170,7 @@ def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
     ],
 )
 def test_what_does_no_harm_is_not_found(changes):
-    assert {one.verdict for one in outcomes(**changes).values()} == {Verdict.PASSED}
+    assert {one.verdict for one in outcomes(**changes).values()} == {CheckVerdict.PASSED}
 
 
 def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says():
@@ -184,16 +184,16 @@ def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
     networks = (replace(APP, has_way_out=True),)
     changes = {"chains": (FORWARD,), "settings": {}, "networks": networks}
     found = outcomes(**changes)["forward-rules"]
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckVerdict.WARNING
     assert "what containers send out of this host" in found.findings[0].message
     assert found.findings[0].fix.endswith('oifname "na-*" accept comment netagent')
     passing = replace(FORWARD, lets_us_pass=True)
-    assert outcomes(**(changes | {"chains": (passing,)}))["forward-rules"].verdict is Verdict.PASSED
+    assert outcomes(**(changes | {"chains": (passing,)}))["forward-rules"].verdict is CheckVerdict.PASSED
     elsewhere = (replace(networks[0], is_here=False),)
-    assert outcomes(**(changes | {"networks": elsewhere}))["forward-rules"].verdict is Verdict.PASSED
+    assert outcomes(**(changes | {"networks": elsewhere}))["forward-rules"].verdict is CheckVerdict.PASSED
 
 
 def test_of_many_findings_some_are_shown_and_the_others_counted():
-    holders = tuple(Holder(7956, "tcp", f"p (pid {number})") for number in range(60))
+    holders = tuple(PortHolder(7956, "tcp", f"p (pid {number})") for number in range(60))
     found = outcomes(holders=holders)["ports"]
     assert (len(found.findings), found.left_out) == (50, 10)

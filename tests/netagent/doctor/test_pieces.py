@@ -10,7 +10,7 @@ from dataclasses import replace
 from fakes.registry import H2, N2, endpoint, network
 
 from netagent.doctor.answers import source_of
-from netagent.doctor.drift import Part, State, differences
+from netagent.doctor.drift import KernelTable, State, differences
 from netagent.doctor.intent import intended_state, owners
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.pieces import Pieces, T
@@ -62,7 +62,7 @@ def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
         neighbours={place: mac for place, mac in desired.neighbours.items() if place not in lost},
     )
     found, longest_s = timed(lambda: differences(desired, observed))
-    assert [one.state for one in found if one.part is Part.NEIGHBOUR] == [State.MISSING] * LOST
+    assert [one.state for one in found if one.part is KernelTable.NEIGHBOUR] == [State.MISSING] * LOST
     assert len(found) == LOST
     assert longest_s < PIECE_S
     whose, longest_s = timed(lambda: owners(world.view))

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.doctor.reach import SMALL_BYTES, EchoError, Hop, Tally, echo_request, judge, reply_untrusted
+from netagent.doctor.reach import (
+    SMALL_BYTES,
+    EchoError,
+    Hop,
+    PacketCounts,
+    echo_request,
+    judge,
+    reply_untrusted,
+)
 
 FINE = Hop("container", "interface eth0", is_wrong=False, says="present")
 BROKEN = Hop("kernel", "neighbour 10.1.0.3", is_wrong=True, says="missing")
@@ -18,8 +26,8 @@ SMALL_PATH = Hop("path", "VXLAN to h2", is_wrong=True, says="degraded, packets o
 
 def tally(
     size: int | None = SMALL_BYTES, *, lost: bool = False, port: int | None = None, trouble: str = ""
-) -> Tally:
-    return Tally("10.1.0.3", 3, () if lost else (0.001,) * 3, size, port, trouble)
+) -> PacketCounts:
+    return PacketCounts("10.1.0.3", 3, () if lost else (0.001,) * 3, size, port, trouble)
 
 
 @pytest.mark.parametrize("size", [28, SMALL_BYTES, 1450])
@@ -84,7 +92,7 @@ def test_any_bytes_are_a_reply_or_an_error(version: int, message: bytes) -> None
     ],
 )
 def test_the_first_layer_that_is_wrong_is_blamed(
-    tallies: list[Tally], hops: list[Hop], lost_at: str, says: str
+    tallies: list[PacketCounts], hops: list[Hop], lost_at: str, says: str
 ) -> None:
     verdict = judge(tallies, hops, "db")
     assert verdict.lost_at == lost_at

@@ -12,7 +12,7 @@ from fakes.registry import H1, N1, endpoint, host, network
 from netagent.doctor.records import journal_findings
 from netagent.model.records import AttachmentRecord
 from netagent.registry.journal import Journal
-from netagent.registry.reading import Written, read_apart
+from netagent.registry.reading import StoredState, read_apart
 from netagent.registry.row import Stage
 from netagent.registry.schema import encode, key_of
 from netagent.registry.writer import JournalError
@@ -37,7 +37,7 @@ def logs(*records):
 
 @pytest.fixture
 def written(world):
-    return Written(tuple(world.rows.values()), logs(*RECORDS), (), ())
+    return StoredState(tuple(world.rows.values()), logs(*RECORDS), (), ())
 
 
 def texts(world, written):

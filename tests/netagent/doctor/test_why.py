@@ -8,9 +8,9 @@ import pytest
 from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
 
 from netagent.doctor import why
-from netagent.doctor.answers import Said, questions_about
+from netagent.doctor.answers import ResolverAnswer, questions_about
 from netagent.doctor.drift import State
-from netagent.doctor.inside import InsideFacts, InsideLink
+from netagent.doctor.inside import GuestFacts, GuestLink
 from netagent.model.ids import bridge_name, vxlan_name
 from netagent.model.records import ForgetRecord, Health, Policy
 from netagent.registry.schema import key_of
@@ -32,7 +32,9 @@ def states(lines):
 
 def answered(world, number=2, *, rcode=0, with_address=True):
     pairs = questions_about(world.endpoint(number), NAMES)
-    return {q: Said(rcode, frozenset({address} if with_address else ()), False) for q, address in pairs}
+    return {
+        q: ResolverAnswer(rcode, frozenset({address} if with_address else ()), False) for q, address in pairs
+    }
 
 
 def test_a_remote_endpoint_is_all_there(world):
@@ -149,7 +151,9 @@ def test_a_name_that_still_answers_although_it_is_hidden_is_left_over(world):
 
 
 def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_should_be(world):
-    others = {question: Said(0, frozenset({b"\x0a\x01\x00\x63"}), False) for question in answered(world)}
+    others = {
+        question: ResolverAnswer(0, frozenset({b"\x0a\x01\x00\x63"}), False) for question in answered(world)
+    }
     assert any(line.state is State.MISSING for line in lines_of(world, replies=others))
     world.view = world.view.with_unreached(frozenset({H2}))
     names = [line for line in lines_of(world, replies=others) if line.kind == "name"]
@@ -235,8 +239,8 @@ def right_inside(world):
     (row,) = world.rows.values()
     record = world.view.networks[N1].record
     everywhere = ["::/0" if ":" in gateway else "0.0.0.0/0" for gateway in record.gateways]
-    return InsideFacts(
-        links={"eth0": InsideLink(row.mac, record.mtu_bytes, True)},
+    return GuestFacts(
+        links={"eth0": GuestLink(row.mac, record.mtu_bytes, True)},
         addresses=frozenset(("eth0", address) for address in row.addresses),
         routes=frozenset(("eth0", where) for where in (*record.subnets, *everywhere)),
         resolver_sockets=frozenset({"udp", "tcp"}),
@@ -292,7 +296,7 @@ def test_what_is_wrong_inside_is_named(world, change, kind, told):
     (row,) = world.rows.values()
     if change.get("links"):
         mac, mtu, up = change["links"]["eth0"]
-        change = {"links": {"eth0": InsideLink(mac or row.mac, mtu, up)}}
+        change = {"links": {"eth0": GuestLink(mac or row.mac, mtu, up)}}
     lines = lines_of(world, 1, inside=replace(right_inside(world), **change))
     wrong = [line for line in lines if line.is_wrong]
     assert {line.kind for line in wrong} == {kind}
@@ -301,7 +305,7 @@ def test_what_is_wrong_inside_is_named(world, change, kind, told):
 
 
 def test_a_namespace_that_is_gone_is_not_known(world):
-    lines = lines_of(world, 1, inside=InsideFacts(problem="no network namespace at /run/netns/web1"))
+    lines = lines_of(world, 1, inside=GuestFacts(problem="no network namespace at /run/netns/web1"))
     assert [line.reason for line in lines if line.state is State.NOT_KNOWN] == [
         "no network namespace at /run/netns/web1"
     ]

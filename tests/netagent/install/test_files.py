@@ -11,17 +11,26 @@ import pytest
 from netagent.cli import arguments, grammar
 from netagent.errors import InputError
 from netagent.install import files
-from netagent.install.files import PACKAGE, PARTS, File, Layout, Part, Surroundings, netavark_folder, part_of
+from netagent.install.files import (
+    PACKAGE,
+    PARTS,
+    File,
+    InstallContext,
+    InstallPart,
+    Layout,
+    netavark_folder,
+    part_of,
+)
 from netagent.install.installer import texts
 
 TEXTS = texts()
 
 
-def around(**changes: object) -> Surroundings:
-    return Surroundings(**{"texts": TEXTS, **changes})  # type: ignore[arg-type]
+def around(**changes: object) -> InstallContext:
+    return InstallContext(**{"texts": TEXTS, **changes})  # type: ignore[arg-type]
 
 
-def by_path(part: Part) -> dict[str, File]:
+def by_path(part: InstallPart) -> dict[str, File]:
     return {file.path: file for file in part.files}
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.install import installer as module
-from netagent.install.files import File, Part
-from netagent.install.installer import MANIFESTS, Change, Installer
+from netagent.install.files import File, InstallPart
+from netagent.install.installer import MANIFESTS, FileChange, Installer
 
-PART = Part("docker", (File("/etc/a/one", b"1\n"), File("/opt/b/two", b"2\n", 0o755)))
-NEWER = Part("docker", (File("/etc/a/one", b"1.1\n"), File("/etc/a/three", b"3\n")))
+PART = InstallPart("docker", (File("/etc/a/one", b"1\n"), File("/opt/b/two", b"2\n", 0o755)))
+NEWER = InstallPart("docker", (File("/etc/a/one", b"1.1\n"), File("/etc/a/three", b"3\n")))
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -36,10 +36,13 @@ def installer(tmp_path: Path) -> Installer:
 def test_what_was_there_before_is_there_after(installer: Installer) -> None:
     (installer.root / "etc/foreign").write_text("precious")
     before = tree(installer.root)
-    assert installer.install(PART) == [Change("wrote", "/etc/a/one"), Change("wrote", "/opt/b/two")]
+    assert installer.install(PART) == [FileChange("wrote", "/etc/a/one"), FileChange("wrote", "/opt/b/two")]
     assert (installer.root / "etc/a/one").read_text() == "1\n"
     assert installer.is_installed("docker")
-    assert installer.uninstall("docker") == [Change("removed", "/etc/a/one"), Change("removed", "/opt/b/two")]
+    assert installer.uninstall("docker") == [
+        FileChange("removed", "/etc/a/one"),
+        FileChange("removed", "/opt/b/two"),
+    ]
     assert not installer.is_installed("docker")
     assert tree(installer.root) == before
 
@@ -75,9 +78,9 @@ def test_the_same_again_changes_nothing(installer: Installer) -> None:
 def test_a_newer_version_replaces_what_the_older_one_wrote(installer: Installer) -> None:
     installer.install(PART)
     assert installer.install(NEWER) == [
-        Change("replaced", "/etc/a/one"),
-        Change("wrote", "/etc/a/three"),
-        Change("removed", "/opt/b/two"),
+        FileChange("replaced", "/etc/a/one"),
+        FileChange("wrote", "/etc/a/three"),
+        FileChange("removed", "/opt/b/two"),
     ]
     installer.uninstall("docker")
     assert [path for path, kind in tree(installer.root).items() if kind != "/"] == []
@@ -113,7 +116,7 @@ def test_a_file_that_was_edited_is_neither_replaced_nor_removed(installer: Insta
             attempt()
         assert tree(installer.root) == before
     (installer.root / "etc/a/one").rename(installer.root / "etc/kept")
-    assert installer.uninstall("docker")[0] == Change("was gone", "/etc/a/one")
+    assert installer.uninstall("docker")[0] == FileChange("was gone", "/etc/a/one")
     assert (installer.root / "etc/kept").exists()
 
 
@@ -145,7 +148,7 @@ def test_a_crash_in_the_middle_of_an_upgrade_is_mended_by_either(
 
 
 def test_a_folder_of_its_own_goes_when_it_is_empty(installer: Installer) -> None:
-    part = Part("systemd", (), ("/etc/x/y",))
+    part = InstallPart("systemd", (), ("/etc/x/y",))
     installer.install(part)
     assert (installer.root / "etc/x/y").is_dir()
     installer.uninstall("systemd")
@@ -162,7 +165,7 @@ def test_a_folder_that_somebody_else_uses_stays(installer: Installer) -> None:
 
 def test_parts_do_not_know_each_other(installer: Installer) -> None:
     installer.install(PART)
-    installer.install(Part("cni", (File("/opt/b/cni", b""),)))
+    installer.install(InstallPart("cni", (File("/opt/b/cni", b""),)))
     installer.uninstall("docker")
     assert (installer.root / "opt/b/cni").exists()
     installer.uninstall("cni")

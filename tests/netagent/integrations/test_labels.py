@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.integrations.docker import container as facts
-from netagent.integrations.docker.container import Container, Interface
+from netagent.integrations.docker.container import DockerContainer, Interface
 from netagent.integrations.labels import (
     MAX_LABELS,
     MAX_LABELS_BYTES,
@@ -118,7 +118,9 @@ EXPOSED = st.lists(st.from_regex(r"(a{1,60}=)?[0-9]{1,5}(/udp)?", fullmatch=True
 def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
     labels, exposed, name, aliases
 ):
-    container = Container(container_id="c" * 64, name=name, labels={**labels, "netagent.expose": exposed})
+    container = DockerContainer(
+        container_id="c" * 64, name=name, labels={**labels, "netagent.expose": exposed}
+    )
     interface = Interface(network="app", network_id="", endpoint="", aliases=tuple(aliases), links=())
     fields = facts.as_change(facts.fields_of(container, interface)[0])
     del fields["links"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations import targets
 from netagent.integrations.targets import HostTargets
 from netagent.usecases.targets import Target, resolve
@@ -76,9 +76,9 @@ def test_what_does_not_run_or_does_not_exist_is_said(program: Program) -> None:
     program("systemctl", "echo LoadState=not-found; echo MainPID=0")
     program("machinectl", "echo \"Could not get path to machine: No machine 'm1' known\" >&2; exit 1")
     assert refusal("docker:web", RefusedError).code == "not-running"
-    assert refusal("podman:web", NoError).code == "no-such-container"
-    assert refusal("unit:web", NoError).code == "no-such-unit"
-    assert refusal("machine:web", NoError).code == "no-such-machine"
+    assert refusal("podman:web", NotFoundError).code == "no-such-container"
+    assert refusal("unit:web", NotFoundError).code == "no-such-unit"
+    assert refusal("machine:web", NotFoundError).code == "no-such-machine"
     program("systemctl", "echo LoadState=loaded; echo MainPID=0")
     assert refusal("unit:web.socket", RefusedError).code == "not-running"
 
@@ -126,7 +126,7 @@ def test_who_cannot_tell_is_not_taken_to_say_no(
 )
 def test_in_these_words_they_say_that_there_is_none(program: Program, name: str, words: str) -> None:
     program(name, f"echo '[]'; echo '{words}' >&2; exit 1")
-    assert refusal(f"{name}:web", NoError).code == "no-such-container"
+    assert refusal(f"{name}:web", NotFoundError).code == "no-such-container"
 
 
 def test_a_program_that_is_missing_odd_or_silent_is_no_hang(

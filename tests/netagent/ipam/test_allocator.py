@@ -14,7 +14,7 @@ from fakes.registry import N1, identifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.pool import COOL_DOWN_S
 from netagent.ipam.request import SpaceRequest
 from netagent.model.records import HostAddressRecord, RemovalRecord
@@ -152,7 +152,7 @@ async def test_unknown_and_removed_networks(make):
     row = await two.attach()
     await one.publisher.put(RemovalRecord(N1))
     cluster.settle()
-    with pytest.raises(NoError):
+    with pytest.raises(NotFoundError):
         await two.attach()
     assert b"none" in await one.allocator.giving.answer_request(
         two.host_id, SpaceRequest(N1, None, True).encode()
@@ -220,7 +220,7 @@ async def _churn(cluster, rng):
             ["attach", "attach", "attach", "static", "detach", "crash", "news", "power", "disk", "top-up"]
         ):
             case "attach" | "static" as how:
-                with contextlib.suppress(RefusedError, FailedError, NoError):
+                with contextlib.suppress(RefusedError, FailedError, NotFoundError):
                     await one.attach(rng.randrange(2, 15) if how == "static" else None)
             case "detach" if one.journal.load_endpoints():
                 with contextlib.suppress(DiskFullError):

@@ -10,7 +10,7 @@ import trio.testing
 from fakes.allocators import virtual
 from fakes.registry import N1, grant, identifier
 
-from netagent.errors import FailedError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.ipam.asking import ASK_ONE_TIMEOUT_S, ASK_TIMEOUT_S, SILENT_S
 from netagent.ipam.request import encode_granted
 from netagent.model.records import RemovalRecord
@@ -162,7 +162,7 @@ async def test_a_network_removed_while_asking(make):
         giving = SimpleNamespace(answer_request=remove_first)
         removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(giving=giving))
         patch.setattr(cluster, "by_id", {one.host_id: removing})
-        with pytest.raises(NoError):
+        with pytest.raises(NotFoundError):
             await two.attach()
     assert two.journal.load_endpoints() == []
 

@@ -25,14 +25,14 @@ from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
 from netagent.model.records import ForgetRecord, NetworkRecord
 from netagent.model.subnet import offset_count
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.publish import Publisher
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import decode_untrusted
 from netagent.registry.view import RegistryView
-from netagent.usecases.forgetting import Forgetting
+from netagent.usecases.forgetting import Eviction
 from netagent.usecases.own_records import OwnRecords
-from netagent.usecases.silence import Silence
+from netagent.usecases.silence import Downtime
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 SUBNETS = ("10.1.0.0/27",)
@@ -60,7 +60,7 @@ class Host:
     def start(self, lost=frozenset()):
         """A new life: what it wrote itself is on disk. Of what it heard some is `lost`, but not who is gone."""
         before, self.known = self.known, {self.host_id: set()}
-        self.live = Live(RegistryView(self.host_id), {})
+        self.live = StateStore(RegistryView(self.host_id), {})
         self.publisher = Publisher(self.node, self.journal, lambda: self.hear(self), lambda: self.world.now)
         self.allocator = Allocator(
             view=lambda: self.live.view,
@@ -70,8 +70,8 @@ class Host:
             rows=self.journal.load_endpoints(),
             clock=lambda: self.world.now,
         )
-        self.forgetting = Forgetting(
-            self.live, self.publisher, self.node, self.allocator, Silence({}), lambda: None
+        self.forgetting = Eviction(
+            self.live, self.publisher, self.node, self.allocator, Downtime({}), lambda: None
         )
         self.upkeep = OwnRecords(
             live=self.live,
@@ -165,18 +165,18 @@ class World(RuleBasedStateMachine):
                 member = Member(other.host_id, ("192.0.2.9", 7956), state, 1)
                 one.live.set_view(one.live.view.with_member(member))
 
-    def unacknowledged(self, heir):
-        others = [one for one in self.hosts if one is not heir and one.works]
+    def unacknowledged(self, successor):
+        others = [one for one in self.hosts if one is not successor and one.works]
         return frozenset(
-            one.host_id for one in others if not (one.knows_all_of(heir) and heir.knows_all_of(one))
+            one.host_id for one in others if not (one.knows_all_of(successor) and successor.knows_all_of(one))
         )
 
-    def ahead(self, heir):
+    def ahead(self, successor):
         """Who knows something that the heir does not, whoever wrote it."""
         return frozenset(
             one.host_id
             for one in self.hosts
-            if one.works and any(told - heir.known.get(who, set()) for who, told in one.known.items())
+            if one.works and any(told - successor.known.get(who, set()) for who, told in one.known.items())
         )
 
     def is_known(self, host_id):
@@ -279,8 +279,8 @@ class World(RuleBasedStateMachine):
                 await one.allocator.release(row)
             gone = one.live.view.forgotten
             heirs = [other.host_id for other in self.hosts if other.works and other is not one]
-            for heir in sorted(set(heirs).difference(gone))[:1]:
-                await one.allocator.giving.surrender(N1, heir)
+            for successor in sorted(set(heirs).difference(gone))[:1]:
+                await one.allocator.giving.surrender(N1, successor)
 
         self.run(go)
         for other in self.hosts if is_heard else ():
@@ -329,14 +329,14 @@ class InheritanceMachine(World):
     """Only hosts that do not run are forgotten, and in order."""
 
     @precondition(lambda self: any(not one.is_running for one in self.hosts))
-    @rule(heir=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
-    def forget(self, heir, some, is_calm, goes_on):
+    @rule(successor=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
+    def forget(self, successor, some, is_calm, goes_on):
         """A host is about to forget some of those that do not run; or one that was goes on with it."""
         heirs = [one for one in self.hosts if one.works and one.forgetting.in_work]
         if heirs and goes_on:
-            self.go_on(heirs[heir % len(heirs)], is_calm=is_calm)
+            self.go_on(heirs[successor % len(heirs)], is_calm=is_calm)
             return
-        one = self.working(heir)
+        one = self.working(successor)
         dark = [other.host_id for other in self.hosts if not other.is_running]
         gone = {host_id for n, host_id in enumerate(dark) if some >> n & 1} - set(one.live.view.forgotten)
         if any(
@@ -442,14 +442,14 @@ class CutMachine(World):
                 self.forget_all_but(side)
 
     def forget_all_but(self, side):
-        heir = side[0]
+        successor = side[0]
         self.all_hear_all(side)
-        gone = {one.host_id for one in self.hosts if one not in side} - set(heir.live.view.forgotten)
+        gone = {one.host_id for one in self.hosts if one not in side} - set(successor.live.view.forgotten)
 
         async def take_over():
-            await heir.forgetting._intend(gone)
-            await heir.forgetting._take_over(gone)
-            heir.forgetting.in_work.clear()
+            await successor.forgetting._intend(gone)
+            await successor.forgetting._take_over(gone)
+            successor.forgetting.in_work.clear()
 
         self.run(take_over)
         self.all_hear_all(side)
@@ -463,11 +463,11 @@ class CutMachine(World):
                     self.run(one.upkeep.put_in_order)
         self.whoever_runs_hears_all()
 
-    @rule(heir=names, gone=names)
-    def forget_the_dead(self, heir, gone):
+    @rule(successor=names, gone=names)
+    def forget_the_dead(self, successor, gone):
         """Whoever is there stays, whatever the dead one had said of it."""
         self.settle()
-        one = self.working(heir)
+        one = self.working(successor)
         view = one.live.view
         dead = [other.host_id for other in self.hosts if not other.is_running and other.host_id in view.hosts]
         dead = [other for other in dead if other not in view.goodbyes.get(one.host_id, ())]
@@ -531,27 +531,27 @@ def by_hand(shared):
 
 def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
     """A rack without power: nobody who lives knows of the grant. Who returns is not to share with an heir."""
-    with by_hand(shared=1) as (machine, (giver, taker, third, heir, _)):
+    with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=False, reach=True)
         for _ in range(2):
             machine.switch_power(0, is_returning=False)
         assert not giver.is_running
         assert not taker.is_running
-        machine.forget(goes_on=False, heir=1, is_calm=True, some=1)
-        assert set(heir.live.view.forgotten) == {giver.host_id, taker.host_id}
+        machine.forget(goes_on=False, successor=1, is_calm=True, some=1)
+        assert set(successor.live.view.forgotten) == {giver.host_id, taker.host_id}
         machine.switch_power(1, is_returning=True)
         machine.never_two_owners()
         assert not third.owned
 
 
 def test_what_a_dying_host_gave_is_not_used_once_its_heir_has_asked_for_silence():
-    with by_hand(shared=1) as (machine, (giver, taker, third, heir, _)):
+    with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=True, reach=True)
         third.hear(giver)  # it alone knows of the grant, and has nothing to say of it
         machine.switch_power(giver.number, is_returning=False)
-        machine.run(heir.forgetting._intend, {giver.host_id})
-        machine.go_on(heir, is_calm=True)
-        assert giver.host_id in heir.live.view.forgotten
+        machine.run(successor.forgetting._intend, {giver.host_id})
+        machine.go_on(successor, is_calm=True)
+        assert giver.host_id in successor.live.view.forgotten
         taker.hear(
             giver, third.known[giver.host_id]
         )  # from the third; the heir's last word is still on its way
@@ -586,10 +586,10 @@ def test_two_sides_that_forgot_each_other_both_live_on():
     with by_hand(shared=5) as (machine, hosts):
         machine.whoever_runs_hears_all()
         left, right = hosts[:2], hosts[2:]
-        for heir, gone in ((left[1], right), (right[0], left)):
-            machine.run(heir.forgetting._intend, {one.host_id for one in gone})
-            machine.run(heir.forgetting._take_over, {one.host_id for one in gone})
-            heir.forgetting.in_work.clear()
+        for successor, gone in ((left[1], right), (right[0], left)):
+            machine.run(successor.forgetting._intend, {one.host_id for one in gone})
+            machine.run(successor.forgetting._take_over, {one.host_id for one in gone})
+            successor.forgetting.in_work.clear()
         for side in (left, right):
             for one in side:
                 for other in side:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.ipam.request import (
-    Nothing,
+    NoSpace,
     RequestError,
     SpaceRequest,
     encode_granted,
@@ -27,7 +27,7 @@ def test_a_question_comes_back(request_):
 
 def test_answers_come_back():
     assert parse_answer_untrusted(encode_granted(grant(N1, 4, 7, H2))) == grant(N1, 4, 7, H2)
-    assert parse_answer_untrusted(Nothing(3, 9).encode()) == Nothing(3, 9)
+    assert parse_answer_untrusted(NoSpace(3, 9).encode()) == NoSpace(3, 9)
 
 
 def test_only_a_grant_is_an_answer():
@@ -51,7 +51,7 @@ def test_damaged_messages_raise_one_error(position, value):
     for good in (
         SpaceRequest(N1, 5, True).encode(),
         encode_granted(grant(N1, 4, 7, H2)),
-        Nothing(1, 2).encode(),
+        NoSpace(1, 2).encode(),
     ):
         damaged = bytearray(good)
         damaged[position % len(damaged)] = value

@@ -10,9 +10,9 @@ import trio.testing
 from fakes.allocators import Cluster, virtual
 from fakes.registry import H1, H2, H3, N1, Writer, host, identifier, network
 
-from netagent.errors import NetagentError, NoError
+from netagent.errors import NetagentError, NotFoundError
 from netagent.ipam.stock import TOP_UP_S, hand_on, keep_stocked
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -31,10 +31,10 @@ class Space:
         if network_id == GONE:
             raise NetagentError("it is gone")
 
-    async def surrender(self, network_id, heir):
-        self.asked.append((network_id, heir))
+    async def surrender(self, network_id, successor):
+        self.asked.append((network_id, successor))
         if network_id == GONE:
-            raise NoError("it is gone")
+            raise NotFoundError("it is gone")
 
 
 def live(*alive):
@@ -44,14 +44,14 @@ def live(*alive):
         view = view.with_entries(writer.put(record))
     for host_id in alive:
         view = view.with_member(Member(host_id, ("192.0.2.2", 7956), MemberState.ALIVE, 1))
-    return Live(view, {})
+    return StateStore(view, {})
 
 
 @pytest.mark.parametrize(("alive", "heirs"), [((H1, H3, H2), {H2}), ((H1,), set())])
 def test_the_first_live_host_gets_all_of_it(alive, heirs):
     space = Space()
     trio.run(hand_on, live(*alive), space, trio.lowlevel.checkpoint)
-    assert set(space.asked) == {(one, heir) for one in (GONE, N1) for heir in heirs}
+    assert set(space.asked) == {(one, successor) for one in (GONE, N1) for successor in heirs}
 
 
 def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
@@ -61,14 +61,14 @@ def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
     seen.set_view(seen.view.with_entries(third.put(host("h3"))))
     space = Space()
 
-    async def surrender(network_id, heir):
-        space.asked.append((network_id, heir))
+    async def surrender(network_id, successor):
+        space.asked.append((network_id, successor))
         seen.set_view(seen.view.with_entries(second.put(host("h2", going_down=True))))
         return True
 
     space.surrender = surrender
     trio.run(hand_on, seen, space, trio.lowlevel.checkpoint)
-    assert [heir for _, heir in space.asked][:2] == [H2, H3]
+    assert [successor for _, successor in space.asked][:2] == [H2, H3]
 
 
 def _who_leaves_at_once(cluster, leaving, rng):

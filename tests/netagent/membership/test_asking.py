@@ -7,8 +7,8 @@ import trio
 from fakes.registry import H2, H3
 from fakes.virtual import virtual
 
-from netagent.membership.asking import ANSWER_S, MAX_OPEN, MAX_OPEN_OF_PEER, Asking
-from netgossip.errors import UsageError
+from netagent.membership.asking import ANSWER_S, MAX_OPEN, MAX_OPEN_OF_PEER, RpcClient
+from netgossip.errors import GossipUsageError
 from netgossip.types import RequestReceived, ResponseReceived
 
 
@@ -22,13 +22,13 @@ class Node:
 
     def respond(self, event, payload, now):
         if payload == b"LONG":
-            raise UsageError("a response has at most 1000 bytes")
+            raise GossipUsageError("a response has at most 1000 bytes")
         self.answered.append((event.request_id, payload))
 
 
 def asking():
     node, flushes = Node(), []
-    return node, flushes, Asking(node, lambda: flushes.append(1))
+    return node, flushes, RpcClient(node, lambda: flushes.append(1))
 
 
 @virtual
@@ -111,7 +111,7 @@ async def test_when_too_many_questions_wait_there_is_no_answer_no_error_and_one_
     node, flushes, desk = asking()
 
     def refuse(*_):
-        raise UsageError("1024 requests are waiting for answers")
+        raise GossipUsageError("1024 requests are waiting for answers")
 
     node.request = refuse
     for _ in range(3):

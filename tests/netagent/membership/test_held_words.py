@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from fakes.registry import H1, H2, H3, Writer, entry, event, host
 
-from netagent.membership.held_words import CALM_S, HOLD_S, MAX_HELD, SILENT_S, HeldWords
+from netagent.membership.held_words import CALM_S, HOLD_S, MAX_HELD, SILENT_S, HeldEvictions
 from netagent.model.records import ForgetRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, MemberState
@@ -20,7 +20,7 @@ class Host:
     """H1, which has been in touch with H2 and H3 since START."""
 
     def __init__(self) -> None:
-        self.words = HeldWords(H1)
+        self.words = HeldEvictions(H1)
         self.view = RegistryView(H1)
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.words.note_synced(START)
@@ -77,7 +77,7 @@ def test_a_false_word_that_the_host_is_dead_does_not_end_the_wait(state: MemberS
 
 
 def test_words_under_keys_of_others_take_no_places() -> None:
-    words = HeldWords(H1)
+    words = HeldEvictions(H1)
     words.note_synced(START)
     for host_id in (H2, H3):
         words.note_member(Member(host_id, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
@@ -123,7 +123,7 @@ def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
     for away in (H1, H2, H3):
         one = Host()
         if away == H1:
-            one.words = HeldWords(H1)
+            one.words = HeldEvictions(H1)
             one.words.note_synced(CALM - 5)
             one.member(H2, MemberState.ALIVE, START)
             one.member(H3, MemberState.ALIVE, START)
@@ -145,7 +145,7 @@ def test_our_own_word_intentions_and_disputes_never_wait() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    words = HeldWords(H1)
+    words = HeldEvictions(H1)
     words.note_synced(START)
     words.note_member(Member(H2, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
     targets = [f"{number:032x}" for number in range(100, 100 + MAX_HELD + 5)]

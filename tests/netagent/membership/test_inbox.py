@@ -11,18 +11,18 @@ from netagent.membership.inbox import (
     MAX_CONTESTED,
     MAX_STRANGERS,
     STRANGER_KEPT_S,
-    Inbox,
+    EventQueue,
     first_view,
 )
 from netagent.model.ids import HostId
 from netagent.registry.facts import AgentState
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.schema import scope_of
 from netagent.registry.view import RegistryView
 from netgossip.identity import node_id_of
 from netgossip.types import (
     CLUSTER_SCOPE,
-    IdentityClash,
+    IdentityConflict,
     IdentityContested,
     Log,
     Member,
@@ -33,7 +33,7 @@ from netgossip.types import (
     RequestReceived,
     ResponseReceived,
     ScopeSynced,
-    StrangerHeard,
+    UnknownSourceHeard,
 )
 
 
@@ -47,12 +47,12 @@ class Sink:
         return lambda *args: self.notes.append((name, *args))
 
 
-def inbox():
+def event_queue():
     parts = SimpleNamespace(
-        live=Live(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
+        live=StateStore(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
     )
     parts.requests, parts.raised, parts.taken, parts.now = [], [], [], 100.0
-    parts.inbox = Inbox(
+    parts.event_queue = EventQueue(
         live=parts.live,
         journal=parts.journal,
         participation=parts.participation,
@@ -71,24 +71,24 @@ def member(state=MemberState.ALIVE, address="192.0.2.2"):
 
 
 def test_all_events_of_a_step_make_one_view():
-    parts = inbox()
+    parts = event_queue()
     before, writer = parts.live.revision, Writer(H2)
-    parts.inbox.handle(
+    parts.event_queue.handle(
         (member(), writer.put(network()), writer.put(endpoint(1)), writer.put(endpoint(2, offset=3)))
     )
     assert parts.live.revision == before + 1
     assert len(parts.live.view.endpoints) == 2
     parts.live.view.check_invariants()
-    parts.inbox.handle(())
-    parts.inbox.handle((member(),))
+    parts.event_queue.handle(())
+    parts.event_queue.handle((member(),))
     assert parts.live.revision == before + 1, "nothing new, nobody is woken"
 
 
 def test_others_records_and_members_are_written_down_ours_are_not():
-    parts = inbox()
+    parts = event_queue()
     theirs, ours = Writer(H2).put(network()), Writer(H1).put(endpoint())
     gone = MemberReaped(H2)
-    parts.inbox.handle((theirs, ours, member(), gone))
+    parts.event_queue.handle((theirs, ours, member(), gone))
     names = [note[0] for note in parts.journal.notes]
     assert names == ["note_replica", "note_member", "note_member_gone"]
     assert parts.journal.notes[0][1] == theirs
@@ -96,86 +96,86 @@ def test_others_records_and_members_are_written_down_ours_are_not():
 
 
 def test_a_host_record_with_a_foreign_key_is_not_believed_but_counted():
-    parts = inbox()
-    parts.inbox.handle((Writer(H2).put(host("liar")),))
-    assert parts.inbox.heard.false_hosts == 1
+    parts = event_queue()
+    parts.event_queue.handle((Writer(H2).put(host("liar")),))
+    assert parts.event_queue.heard.false_hosts == 1
     assert parts.live.view.hosts.get(H2) is None
     key = bytes(range(32))
     true = node_id_of(key)
-    parts.inbox.handle((Writer(true).put(host("honest", public_key=key)),))
+    parts.event_queue.handle((Writer(true).put(host("honest", public_key=key)),))
     assert parts.live.view.hosts[true].name == "honest"
 
 
 def test_an_event_that_trips_us_does_not_take_the_others_along(caplog):
-    parts = inbox()
+    parts = event_queue()
 
     def trip(event):
         raise RuntimeError("a fault of ours")
 
     parts.journal.note_replica = trip
-    parts.inbox.handle((Writer(H2).put(network()), member()))
-    assert parts.inbox.heard.unusable == 1
+    parts.event_queue.handle((Writer(H2).put(network()), member()))
+    assert parts.event_queue.heard.unusable == 1
     assert parts.live.view.hosts[H2].agent is AgentState.ALIVE
     assert "EntriesChanged" in caplog.text
 
 
 def test_syncs_answers_and_questions_go_to_those_who_wait():
-    parts = inbox()
+    parts = event_queue()
     question, answer = RequestReceived(H2, 1, b"q"), ResponseReceived(H2, 2, b"a")
     raised = OwnLogRaised(CLUSTER_SCOPE, 2)
-    parts.inbox.handle((ScopeSynced(scope_of(N1)), question, answer, raised))
+    parts.event_queue.handle((ScopeSynced(scope_of(N1)), question, answer, raised))
     assert parts.participation.notes == [("note_synced", N1)]
     assert parts.asking.notes == [("note_response", answer)]
     assert (parts.requests, parts.raised) == ([question], [raised])
-    assert not parts.inbox.synced
-    parts.inbox.handle((ScopeSynced(CLUSTER_SCOPE),))
-    assert parts.inbox.synced
+    assert not parts.event_queue.synced
+    parts.event_queue.handle((ScopeSynced(CLUSTER_SCOPE),))
+    assert parts.event_queue.synced
 
 
 def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
-    parts = inbox()
+    parts = event_queue()
     for number in range(MAX_STRANGERS + 5):
-        parts.inbox.handle((StrangerHeard((f"198.51.100.{number}", 1), "label"),))
-        parts.inbox.handle((StrangerHeard(("198.51.100.0", 1), "key"),))
-    strangers = parts.inbox.heard.strangers
+        parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), "label"),))
+        parts.event_queue.handle((UnknownSourceHeard(("198.51.100.0", 1), "key"),))
+    strangers = parts.event_queue.heard.strangers
     assert len(strangers) == MAX_STRANGERS
     assert strangers["198.51.100.0"] == ("key", 100.0), "heard again and again, so it stays"
     assert "198.51.100.1" not in strangers
-    parts.inbox.handle((member(address="198.51.100.0"),))
+    parts.event_queue.handle((member(address="198.51.100.0"),))
     assert "198.51.100.0" not in strangers
 
 
 def test_strangers_are_told_with_the_time_of_the_last_word():
-    parts = inbox()
+    parts = event_queue()
     for parts.now, number, reason in ((1.0, 1, "label"), (2.0, 2, "key"), (3.0, 1, "key")):
-        parts.inbox.handle((StrangerHeard((f"198.51.100.{number}", 1), reason),))
-    heard = parts.inbox.heard
+        parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), reason),))
+    heard = parts.event_queue.heard
     assert heard.recent_strangers(3.0) == {"198.51.100.2": "key", "198.51.100.1": "key"}
     assert heard.recent_strangers(2.5 + STRANGER_KEPT_S) == {"198.51.100.1": "key"}
     assert heard.recent_strangers(4.0 + STRANGER_KEPT_S) == {}
 
 
 def test_a_cloned_machine_is_remembered():
-    parts = inbox()
-    parts.inbox.handle((IdentityClash(("192.0.2.77", 7956)),))
-    assert parts.inbox.heard.clash == "192.0.2.77"
-    parts.inbox.handle((member(address="192.0.2.77"),))
-    assert not parts.inbox.heard.clash, "it has an identity of its own since"
+    parts = event_queue()
+    parts.event_queue.handle((IdentityConflict(("192.0.2.77", 7956)),))
+    assert parts.event_queue.heard.clash == "192.0.2.77"
+    parts.event_queue.handle((member(address="192.0.2.77"),))
+    assert not parts.event_queue.heard.clash, "it has an identity of its own since"
 
 
 def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over():
-    parts = inbox()
+    parts = event_queue()
     contested = IdentityContested(H2, ("192.0.2.2", 7956), ("192.0.2.77", 7956))
-    parts.inbox.handle((contested,))
-    heard = parts.inbox.heard
+    parts.event_queue.handle((contested,))
+    heard = parts.event_queue.heard
     assert heard.recent_contested(parts.now) == {H2: "192.0.2.77"}
     assert heard.recent_contested(parts.now + CONTESTED_KEPT_S + 1) == {}
     for number in range(2 * MAX_CONTESTED):
-        parts.inbox.handle((IdentityContested(identifier(number), *[("192.0.2.9", 7956)] * 2),))
+        parts.event_queue.handle((IdentityContested(identifier(number), *[("192.0.2.9", 7956)] * 2),))
     assert len(heard.contested) == MAX_CONTESTED
-    parts.inbox.handle((contested,))
+    parts.event_queue.handle((contested,))
     renewed = Member(identifier(3), ("192.0.2.77", 7956), MemberState.ALIVE, 1)
-    parts.inbox.handle((MemberChanged(renewed, None),))
+    parts.event_queue.handle((MemberChanged(renewed, None),))
     assert H2 not in heard.contested, "it has an identity of its own since"
 
 

@@ -10,9 +10,9 @@ import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
 
 from netagent.membership import inbox as module
-from netagent.membership.inbox import PIECE_ENTRIES, Inbox
-from netagent.membership.intake import Intake
-from netagent.registry.live import Live
+from netagent.membership.inbox import PIECE_ENTRIES, EventQueue
+from netagent.membership.intake import EventIntake
+from netagent.registry.live import StateStore
 from netagent.registry.schema import scope_of
 from netagent.registry.view import RegistryView
 from netgossip.types import (
@@ -32,12 +32,12 @@ SCOPE = scope_of(N1)
 def parts():
     """An inbox; `heard` has in order what it told others, with the number of endpoints in the view at that time."""
     start = RegistryView(H1).with_entries(event(H2, entry(H2, network(subnets=("10.1.0.0/16",)), 1)))
-    one = SimpleNamespace(live=Live(start, {}), heard=[], noted=[], taken=[], dropped=set())
+    one = SimpleNamespace(live=StateStore(start, {}), heard=[], noted=[], taken=[], dropped=set())
 
     def note(name):
         one.heard.append((name, len(one.live.view.endpoints)))
 
-    one.inbox = Inbox(
+    one.event_queue = EventQueue(
         live=one.live,
         journal=SimpleNamespace(note_replica=one.noted.append, note_member=lambda _: None),
         participation=SimpleNamespace(note_synced=lambda _: note("synced")),
@@ -81,9 +81,9 @@ def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
     count = 5000
     whole = log_of(H2, range(2, count + 2), replaced=True)
     question, answer = RequestReceived(H3, 1, b"q"), ResponseReceived(H3, 2, b"a")
-    intake = Intake(one.inbox)
-    intake.handle((whole, ScopeSynced(SCOPE), question))
-    intake.handle((answer,))
+    event_intake = EventIntake(one.event_queue)
+    event_intake.handle((whole, ScopeSynced(SCOPE), question))
+    event_intake.handle((answer,))
     assert one.noted == [whole], "the journal gets it whole, and once"
     assert not one.heard
     sizes = sizes_of_views(one.live)
@@ -91,7 +91,7 @@ def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(intake.run)
+                nursery.start_soon(event_intake.run)
                 while len(one.heard) < 3:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
@@ -109,14 +109,14 @@ def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
 def test_many_small_deltas_of_one_step_are_cut_as_well():
     one = parts()
     events = tuple(log_of(f"{n:032x}", range(10 * n, 10 * n + 10)) for n in range(1, 51))
-    one.inbox.handle(events)
+    one.event_queue.handle(events)
     assert len(one.live.view.endpoints) == PIECE_ENTRIES, "a step takes as much at once as a piece has"
     before = one.live.revision
-    one.inbox.take_piece()
+    one.event_queue.take_piece()
     assert len(one.live.view.endpoints) == 2 * PIECE_ENTRIES
     assert one.live.revision == before + 1
     while len(one.live.view.endpoints) < 500:
-        one.inbox.take_piece()
+        one.event_queue.take_piece()
     one.live.view.check_invariants()
 
 
@@ -133,11 +133,11 @@ def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
             change = log_of(owner, numbers, heads[owner] + 1, replaced=rng.random() < 0.4)
             heads[owner] += len(numbers)
             expected = expected.with_entries(change)
-            one.inbox.handle((change,))
+            one.event_queue.handle((change,))
             for _ in range(rng.randrange(3)):
-                one.inbox.take_piece()
+                one.event_queue.take_piece()
         for _ in range(400):
-            one.inbox.take_piece()
+            one.event_queue.take_piece()
         for scope in (SCOPE, CLUSTER_SCOPE):
             for owner in (H2, H3):
                 assert one.live.view.records_of(owner, scope) == expected.records_of(owner, scope), seed
@@ -147,15 +147,15 @@ def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
 
 def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
     one = parts()
-    one.inbox.handle((log_of(H2, range(2, 52)),))
-    while one.inbox.is_behind:
-        one.inbox.take_piece()
+    one.event_queue.handle((log_of(H2, range(2, 52)),))
+    while one.event_queue.is_behind:
+        one.event_queue.take_piece()
     # A new endpoint with the address of one that is gone: as long as both were there, one of them would be fenced.
-    heir = entry(H2, box(9000, "10.1.0.2"), 51)
+    successor = entry(H2, box(9000, "10.1.0.2"), 51)
     kept = log_of(H2, range(3, 150), 52)
-    one.inbox.handle((event(H2, heir, *kept.entries, replaced=True),))
+    one.event_queue.handle((event(H2, successor, *kept.entries, replaced=True),))
     while len(one.live.view.endpoints) < 148:
-        one.inbox.take_piece()
+        one.event_queue.take_piece()
         assert not one.live.view.fenced
         assert len(one.live.view.endpoints) >= 50, "those in both logs are never away"
     assert one.live.view.endpoint_by_address("10.1.0.2", N1).record == box(9000, "10.1.0.2")
@@ -163,12 +163,12 @@ def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
 
 def test_own_words_and_the_clusters_scope_never_wait():
     one = parts()
-    one.inbox.handle((log_of(H2, range(2, 502)),))
+    one.event_queue.handle((log_of(H2, range(2, 502)),))
     ours = event(H1, entry(H1, box(9001, "10.1.99.1"), 1))
     member = MemberChanged(Member(H3, ("192.0.2.3", 7956), MemberState.ALIVE, 1), None)
-    one.inbox.handle((ours, event(H3, entry(H3, host("h3", public_key=bytes(32)), 1)), member))
+    one.event_queue.handle((ours, event(H3, entry(H3, host("h3", public_key=bytes(32)), 1)), member))
     theirs = event(H3, entry(H3, network(N2, "other"), 2))
-    one.inbox.handle((theirs,))
+    one.event_queue.handle((theirs,))
     assert len(one.live.view.endpoints) == 1, "ours"
     assert N2 in one.live.view.networks
     assert H3 in one.live.view.hosts
@@ -176,19 +176,21 @@ def test_own_words_and_the_clusters_scope_never_wait():
 
 def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_comes_back():
     one = parts()
-    one.inbox.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
-    one.inbox.take_piece()
+    one.event_queue.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
+    one.event_queue.take_piece()
     one.dropped.add((SCOPE, H2))
     one.live.set_view(one.live.view.without_host(H2))
     for _ in range(10):
-        one.inbox.take_piece()
+        one.event_queue.take_piece()
     assert {view.owner for view in one.live.view.endpoints.values()} == {H3}
     assert [name for name, _ in one.heard] == ["synced"]
 
-    one.inbox.handle((log_of(H3, range(1000, 2000), 500), ScopeSynced(SCOPE), RequestReceived(H2, 1, b"q")))
-    one.inbox.forget_scope(SCOPE)
+    one.event_queue.handle(
+        (log_of(H3, range(1000, 2000), 500), ScopeSynced(SCOPE), RequestReceived(H2, 1, b"q"))
+    )
+    one.event_queue.forget_scope(SCOPE)
     for _ in range(20):
-        one.inbox.take_piece()
+        one.event_queue.take_piece()
     assert not one.live.view.endpoints
     assert [name for name, _ in one.heard] == ["synced", "request"]
 
@@ -196,23 +198,23 @@ def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_co
 def test_a_network_that_is_left_goes_in_pieces_and_what_is_heard_anew_of_it_comes_after():
     one = parts()
     count = 2000
-    one.inbox.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
-    while one.inbox.is_behind:
-        one.inbox.take_piece()
+    one.event_queue.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
+    while one.event_queue.is_behind:
+        one.event_queue.take_piece()
     assert len(one.live.view.endpoints) == count + 1
     sizes = sizes_of_views(one.live)
-    intake = Intake(one.inbox)
-    intake.forget_scope(SCOPE)
+    event_intake = EventIntake(one.event_queue)
+    event_intake.forget_scope(SCOPE)
     assert len(one.live.view.endpoints) == count, "our own go at once"
-    intake.handle((RequestReceived(H3, 1, b"q"),))
+    event_intake.handle((RequestReceived(H3, 1, b"q"),))
     assert [name for name, _ in one.heard] == ["request"], "who asks has no part in what we left"
     ours = event(H1, entry(H1, box(9002, "10.1.99.2"), 2))
-    intake.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
+    event_intake.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
 
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(intake.run)
+                nursery.start_soon(event_intake.run)
                 while len(one.heard) < 2:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
@@ -231,7 +233,7 @@ def test_no_more_than_the_bound_waits(monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 1000)
     one = parts()
     for number in range(10):
-        one.inbox.handle((log_of(f"{number + 2:032x}", range(2 + 300 * number, 302 + 300 * number)),))
+        one.event_queue.handle((log_of(f"{number + 2:032x}", range(2 + 300 * number, 302 + 300 * number)),))
         waiting = 300 * (number + 1) - len(one.live.view.endpoints)
         assert waiting <= 1000
     assert len(one.live.view.endpoints) >= 2000

@@ -6,7 +6,7 @@ import pytest
 import trio
 from fakes.virtual import virtual
 
-from netagent.datapath.uplink import Standpoint, Underlay, Uplinks
+from netagent.datapath.uplink import LocalAddresses, Underlay, Uplinks
 from netagent.errors import FailedError, RefusedError
 from netagent.membership import joining as module
 from netagent.membership.joining import (
@@ -39,7 +39,7 @@ class Newcomer:
         self.answers = answers
         self.delays_s = {}
         self.asked = []
-        self.place = Standpoint(FOUR, Uplinks((FOUR,)), None)
+        self.place = LocalAddresses(FOUR, Uplinks((FOUR,)), None)
         monkeypatch.setattr(module, "redeem", self.redeem)
 
     async def redeem(self, address, token, identity, name):
@@ -53,7 +53,9 @@ class Newcomer:
     async def enter(self, *hosts, port=7957):
         members = [(host, port) for host in hosts]
         identity = Identity(b"1" * 32)
-        return await be_admitted(members, TOKEN, identity=identity, name="h9", standpoint=lambda: self.place)
+        return await be_admitted(
+            members, TOKEN, identity=identity, name="h9", local_addresses=lambda: self.place
+        )
 
 
 @virtual
@@ -126,8 +128,8 @@ async def test_a_failure_says_what_each_of_them_said(monkeypatch):
 @pytest.mark.parametrize(
     ("place", "way"),
     [
-        (Standpoint(SIX, Uplinks((SIX,)), None), "give this host an IPv4 address"),
-        (Standpoint(SIX, Uplinks((FOUR, SIX)), "2001:db8::9"), "`advertise` an IPv4"),
+        (LocalAddresses(SIX, Uplinks((SIX,)), None), "give this host an IPv4 address"),
+        (LocalAddresses(SIX, Uplinks((FOUR, SIX)), "2001:db8::9"), "`advertise` an IPv4"),
     ],
 )
 @virtual
@@ -145,7 +147,7 @@ async def test_a_host_of_the_other_family_asks_nobody(monkeypatch, place, way):
 @virtual
 async def test_a_host_with_both_families_is_to_be_reached_by_the_cluster_s(monkeypatch):
     one = Newcomer(monkeypatch, {"2001:db8::1": FOUND})
-    one.place = Standpoint(FOUR, Uplinks((FOUR, SIX)), None)
+    one.place = LocalAddresses(FOUR, Uplinks((FOUR, SIX)), None)
     assert (await one.enter("2001:db8::1")).underlay == SIX
 
 
@@ -162,7 +164,7 @@ async def test_an_address_that_changes_while_we_are_let_in_counts(monkeypatch):
     moved = Underlay("192.0.2.77", "eth0", 1500)
 
     async def redeem(*asked):
-        one.place = Standpoint(moved, Uplinks((moved,)), None)
+        one.place = LocalAddresses(moved, Uplinks((moved,)), None)
         return await one.redeem(*asked)
 
     monkeypatch.setattr(module, "redeem", redeem)

@@ -12,8 +12,8 @@ from fakes.virtual import virtual
 from netagent.datapath.uplink import Underlay, Uplinks
 from netagent.errors import InputError
 from netagent.membership import neighbours as module
-from netagent.membership.neighbours import GIVE_UP_S, MAX_HEARD, RESOLVE_S, HeardSeeds, Neighbours
-from netgossip.discovery import Neighbour
+from netagent.membership.neighbours import GIVE_UP_S, MAX_HEARD, RESOLVE_S, HeardSeeds, PeerDiscovery
+from netgossip.discovery import DiscoveredPeer
 
 OURS, THEIRS = "c1" * 16, "c2" * 16
 
@@ -33,7 +33,7 @@ class PretendedDiscovery:
         for address in addresses:
             node_id = f"{len(self.neighbours):032x}"
             gossip, record = (address, 7956), (address, 7957)
-            self.neighbours[node_id] = Neighbour(node_id, "h", "mesh", cluster_id, gossip, record)
+            self.neighbours[node_id] = DiscoveredPeer(node_id, "h", "mesh", cluster_id, gossip, record)
         self.on_change(self.neighbours)
 
 
@@ -81,7 +81,7 @@ def agent():
 @pytest.fixture
 def neighbours(monkeypatch):
     monkeypatch.setattr(module, "Discovery", PretendedDiscovery)
-    return Neighbours()
+    return PeerDiscovery()
 
 
 @virtual
@@ -105,7 +105,7 @@ async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourse
 
 
 def heard(number, host="192.0.2.5", port=7956):
-    return Neighbour(f"{number:032x}", "h", "mesh", OURS, (host, port), (host, 7957))
+    return DiscoveredPeer(f"{number:032x}", "h", "mesh", OURS, (host, port), (host, 7957))
 
 
 def test_announcements_lead_to_few_dials_and_not_for_ever():

@@ -11,7 +11,14 @@ from fakes.registry import H1, H2, H3, Writer, host
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
-from netagent.membership.own_host import LOOK_S, MAX_ROUTES, RETRY_S, OwnHost, host_record, version_of_others
+from netagent.membership.own_host import (
+    LOOK_S,
+    MAX_ROUTES,
+    RETRY_S,
+    HostRecordKeeper,
+    host_record,
+    version_of_others,
+)
 from netagent.model.ids import ClusterId
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
@@ -31,7 +38,11 @@ class Routes:
 
 def own_host():
     one, routes = AgentHost(), Routes()
-    return one, routes, OwnHost(live=one.live, publisher=one.publisher, base=host("h1"), routes=routes)
+    return (
+        one,
+        routes,
+        HostRecordKeeper(live=one.live, publisher=one.publisher, base=host("h1"), routes=routes),
+    )
 
 
 @virtual

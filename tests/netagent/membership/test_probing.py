@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 
-from netagent.membership.probing import Probing
+from netagent.membership.probing import ProbeResults
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.probes.reach import STEADY_S
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
@@ -28,8 +28,10 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path):
     offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
 
     def made():
-        live = Live(view, {})
-        probing = Probing(live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=notes)
+        live = StateStore(view, {})
+        probing = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=notes
+        )
         return live, probing
 
     async def main():
@@ -62,9 +64,11 @@ def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
     devices = []
 
     async def main():
-        live = Live(RegistryView(H1), {})
+        live = StateStore(RegistryView(H1), {})
         offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=devices.append)
-        probing = Probing(live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING)
+        probing = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING
+        )
         for name in ("set_peers", "set_paths"):
             setattr(probing.prober, name, lambda targets, name=name: told.update({name: 1}) or targets)
 

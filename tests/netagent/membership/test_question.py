@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.membership import question
-from netagent.membership.answering import FOLLOW_S, Answering
-from netagent.membership.question import QuestionError, Withdrawn
-from netagent.membership.retreat import ENDPOINT_S, HOST_S, Retreat
+from netagent.membership.answering import FOLLOW_S, RpcHandlers
+from netagent.membership.question import IsWithdrawn, QuestionError
+from netagent.membership.retreat import ENDPOINT_S, HOST_S, Withdrawal
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.inquiry import MAX_HOSTS
-from netagent.probes.liveness import Word
+from netagent.probes.liveness import LivenessReport
 from netagent.registry.row import LocalEndpointRow
 from netgossip.record_wire import PAYLOAD_LIMIT_BYTES
 from netgossip.types import MemberState
@@ -27,7 +27,7 @@ from netgossip.types import MemberState
 E1 = identifier(0xE001)
 
 
-@pytest.mark.parametrize("asked", [Withdrawn(H2), Withdrawn(H2, E1)])
+@pytest.mark.parametrize("asked", [IsWithdrawn(H2), IsWithdrawn(H2, E1)])
 def test_a_question_comes_back_as_it_was(asked):
     payload = asked.encode()
     assert question.kind_of(payload) == question.WITHDRAWN
@@ -36,7 +36,7 @@ def test_a_question_comes_back_as_it_was(asked):
 
 def test_nobody_asks_about_another_host():
     with pytest.raises(QuestionError):
-        question.parse_withdrawn_untrusted(Withdrawn(H2).encode(), identifier(3))
+        question.parse_withdrawn_untrusted(IsWithdrawn(H2).encode(), identifier(3))
 
 
 def test_a_question_about_hosts_and_its_answer_come_back_as_they_were():
@@ -45,7 +45,7 @@ def test_a_question_about_hosts_and_its_answer_come_back_as_they_were():
     assert question.kind_of(payload) == question.SILENT
     assert question.parse_silent_untrusted(payload) == hosts
     assert len(payload) <= PAYLOAD_LIMIT_BYTES
-    words = tuple(Word(number % 3) for number in range(MAX_HOSTS))
+    words = tuple(LivenessReport(number % 3) for number in range(MAX_HOSTS))
     testimony = question.parse_testimony_untrusted(question.encode_testimony(words), hosts)
     assert testimony == dict(zip(hosts, words, strict=True))
     for wrong in (hosts[1:], (*hosts, H2)):
@@ -62,7 +62,7 @@ PARSERS = (
     lambda payload: question.parse_testimony_untrusted(payload, (H2,)),
 )
 QUESTIONS = st.sampled_from(
-    [Withdrawn(H2).encode(), question.encode_silent((H2,)), b"\x92\xa6silent\x91\x07"]
+    [IsWithdrawn(H2).encode(), question.encode_silent((H2,)), b"\x92\xa6silent\x91\x07"]
 )
 
 
@@ -89,7 +89,7 @@ async def space(peer, payload):
 
 
 async def say(hosts):
-    return tuple(Word.SILENT if one == H2 else Word.HEARD for one in hosts)
+    return tuple(LivenessReport.SILENT if one == H2 else LivenessReport.HEARD for one in hosts)
 
 
 async def find_drops(asked):
@@ -100,7 +100,7 @@ def desk(delay_s=0.1):
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
         one.hear(other.put(record))
-    answering = Answering(
+    answering = RpcHandlers(
         live=one.live, projection=Following(delay_s), space=space, testify=say, find_drops=find_drops
     )
     return one, other, answering
@@ -121,23 +121,23 @@ async def test_the_answer_is_yes_once_the_resolver_has_followed():
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(change)
-        assert await ask(answering, Withdrawn(H2, E1)) is True
+        assert await ask(answering, IsWithdrawn(H2, E1)) is True
         assert trio.current_time() == pytest.approx(1.1)
-    assert await ask(answering, Withdrawn(H2, identifier(0xE009))) is True, (
+    assert await ask(answering, IsWithdrawn(H2, identifier(0xE009))) is True, (
         "who knows no such thing leads nobody"
     )
     one.hear(other.put(host("h2", going_down=True)))
-    assert await ask(answering, Withdrawn(H2)) is True
+    assert await ask(answering, IsWithdrawn(H2)) is True
 
 
 @virtual
 async def test_the_answer_is_no_when_nothing_changes_or_the_resolver_hangs():
     _, _, answering = desk()
-    assert await ask(answering, Withdrawn(H2)) is False
+    assert await ask(answering, IsWithdrawn(H2)) is False
     assert trio.current_time() == pytest.approx(FOLLOW_S)
     one, other, answering = desk(delay_s=60.0)
     one.hear(other.put(host("h2", going_down=True)))
-    assert await ask(answering, Withdrawn(H2)) is False
+    assert await ask(answering, IsWithdrawn(H2)) is False
 
 
 @virtual
@@ -145,7 +145,10 @@ async def test_who_asks_about_hosts_hears_what_the_probes_say():
     _, _, answering = desk()
     hosts = (identifier(3), H2)
     answer = await answering.answer(H2, question.encode_silent(hosts))
-    assert question.parse_testimony_untrusted(answer, hosts) == {hosts[0]: Word.HEARD, H2: Word.SILENT}
+    assert question.parse_testimony_untrusted(answer, hosts) == {
+        hosts[0]: LivenessReport.HEARD,
+        H2: LivenessReport.SILENT,
+    }
 
 
 @virtual
@@ -174,7 +177,7 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
         await trio.sleep(within_s)
         return None
 
-    retreat = Retreat(one.live, Following(), asking)
+    retreat = Withdrawal(one.live, Following(), asking)
     assert await retreat.wait_host_hidden() == {ids[0]}
     assert sorted(asked) == [ids[0], ids[1], ids[3]]
     assert trio.current_time() == pytest.approx(HOST_S)

@@ -9,14 +9,14 @@ from fakes.virtual import virtual
 
 from netagent.membership.rebirth import wait_forgotten
 from netagent.model.records import ForgetRecord
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 
 
 @virtual
 async def test_it_waits_until_it_is_forgotten_or_its_life_has_ended():
     for is_end in (False, True):
-        live, ended, found = Live(RegistryView(H1), {}), trio.Event(), []
+        live, ended, found = StateStore(RegistryView(H1), {}), trio.Event(), []
 
         async def wait(live=live, ended=ended, found=found):
             found.append(await wait_forgotten(live, ended))

@@ -11,11 +11,11 @@ from fakes.registry import N1, N2, N3, endpoint, network
 from fakes.virtual import virtual
 
 from netagent.membership import remote_networks
-from netagent.membership.inbox import Inbox
+from netagent.membership.inbox import EventQueue
 from netagent.membership.remote_networks import ASK_S, FRESH_S, LINGER_S, PEERS, RemoteNetworks
 from netagent.model.ids import HostId
 from netagent.model.records import AttachmentRecord
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.overview import GapReason
 from netagent.registry.schema import encode, key_of, scope_of
 from netagent.registry.view import AgentState, RegistryView
@@ -58,7 +58,7 @@ class World:
             self.sim.add(f"h{number}")
         self.sim.run_until(self.sim.converged, 60.0)
         self.me = self.sim["h1"]
-        self.live = Live(RegistryView(HostId(self.me.node_id)), {})
+        self.live = StateStore(RegistryView(HostId(self.me.node_id)), {})
         self.entered = set()
         self.journalled = []
         self.node = _OnClock(self.me, self.sim)
@@ -70,7 +70,7 @@ class World:
             rng=random.Random(7),
         )
         journal = SimpleNamespace(note_replica=self.journalled.append, note_member=lambda _: None)
-        self.inbox = Inbox(
+        self.event_queue = EventQueue(
             live=self.live,
             journal=journal,
             participation=_Sink(),
@@ -101,9 +101,9 @@ class World:
         self.sim.run_for(duration_s)
         events = self.me.events[self._taken :]
         self._taken = len(self.me.events)
-        self.inbox.handle(tuple(events))
-        while self.inbox.is_behind:
-            self.inbox.take_piece()
+        self.event_queue.handle(tuple(events))
+        while self.event_queue.is_behind:
+            self.event_queue.take_piece()
 
     async def run(self):
         while True:

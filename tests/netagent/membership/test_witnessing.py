@@ -9,10 +9,10 @@ from fakes.registry import H1, H2, H3
 from fakes.virtual import virtual
 
 from netagent.membership import question
-from netagent.membership.witnessing import Witnessing
+from netagent.membership.witnessing import LivenessQuorum
 from netagent.probes.inquiry import ROUND_S
-from netagent.probes.liveness import Liveness, Word
-from netagent.registry.live import Live
+from netagent.probes.liveness import Liveness, LivenessReport
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -56,8 +56,8 @@ class Prober:
 class Scene:
     """Runs the task; `word` is what the only witness says."""
 
-    def __init__(self, word=Word.SILENT):
-        self.live = Live(RegistryView(H1), {})
+    def __init__(self, word=LivenessReport.SILENT):
+        self.live = StateStore(RegistryView(H1), {})
         self.prober = Prober(H2, H3)
         self.word = word
         self.asked = []
@@ -65,7 +65,7 @@ class Scene:
     async def ask(self, peer, payload, within_s):
         self.asked.append((peer, question.parse_silent_untrusted(payload)))
         await trio.sleep(0.01)
-        if isinstance(self.word, Word):
+        if isinstance(self.word, LivenessReport):
             return question.encode_testimony((self.word,))
         return self.word
 
@@ -76,7 +76,7 @@ class Scene:
         self.live.set_view(self.live.view.with_member(member(H2, MemberState.ALIVE)))
         self.hear(MemberState.ALIVE)
         nursery.start_soon(self.prober.run, self.live)
-        nursery.start_soon(Witnessing(self.live, self.prober, self.ask).run)
+        nursery.start_soon(LivenessQuorum(self.live, self.prober, self.ask).run)
         await trio.sleep(10)
         self.prober.up.discard(H3)
         await trio.sleep(1.2)
@@ -102,7 +102,7 @@ async def test_a_suspect_that_nobody_hears_is_hidden_and_shown_again():
 
 @virtual
 async def test_a_suspect_that_a_witness_hears_stays():
-    scene = Scene(Word.HEARD)
+    scene = Scene(LivenessReport.HEARD)
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)
         assert scene.asked
@@ -116,7 +116,11 @@ async def test_a_suspect_that_a_witness_hears_stays():
 
 @virtual
 async def test_nonsense_and_silence_of_witnesses_say_nothing():
-    for word in (b"nonsense", None, question.encode_testimony((Word.SILENT, Word.SILENT))):
+    for word in (
+        b"nonsense",
+        None,
+        question.encode_testimony((LivenessReport.SILENT, LivenessReport.SILENT)),
+    ):
         scene = Scene(word)
         async with trio.open_nursery() as nursery:
             await scene.begin(nursery)

@@ -20,7 +20,7 @@ from fakes.resolver_process import agent, ended, gone, inside, serve, until
 from netagent.datapath.netns import opened_netns
 from netagent.datapath.redirect import led_port
 from netagent.errors import FailedError
-from netagent.projection.resolvers import Resolvers
+from netagent.projection.resolvers import ResolverSockets
 from netdns.config import Transport
 from netdns.testing import UpstreamDouble
 
@@ -272,7 +272,7 @@ def test_the_runtime_answers_nothing_while_port_53_is_given_up(run_dir, containe
                     asking.start_soon(keep_asking)
                     await until(lambda: len(asked) > 20)
                     with opened_netns(f"/run/netns/{container.netns}") as netns_fd:
-                        await Resolvers(one).ensure_listening("c", netns_fd, behind_runtime=True)
+                        await ResolverSockets(one).ensure_listening("c", netns_fd, behind_runtime=True)
                     before = len(asked)
                     await until(lambda: len(asked) > before + 20)
                     asking.cancel_scope.cancel()

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from netagent.names import protocol
 from netagent.names.feed import Feed
 from netagent.names.protocol import ProtocolError, reply_bytes
-from netagent.names.session import Answering, Session
+from netagent.names.session import ServedTable, Session
 
 IDS = st.sampled_from(("s1", "s2", "s3"))
 
@@ -29,7 +29,7 @@ class Conversation(RuleBasedStateMachine):
         super().__init__()
         self.feed = Feed("r1")
         self.agent_sockets = set()
-        self.answering = Answering()
+        self.answering = ServedTable()
         self.session = None
         self.to_process, self.to_agent = deque(), deque()
         self.table = None
@@ -113,7 +113,7 @@ class Conversation(RuleBasedStateMachine):
     def new_process(self):
         if self.session is not None:
             self.cut()
-        self.answering = Answering()
+        self.answering = ServedTable()
         self.wanted = {one: self.wanted[one] for one in self.agent_sockets}
 
     # --- what must hold ---
@@ -152,10 +152,10 @@ test_conversation = Conversation.TestCase
 
 
 def test_a_table_that_breaks_off_removes_nothing():
-    answering = Answering()
+    answering = ServedTable()
     session = Session(answering, "r")
     for request in (
-        protocol.Hello(1, 1, "r"),
+        protocol.AgentHello(1, 1, "r"),
         protocol.Begin(2),
         protocol.Rows(3, tuple(names.world().items())),
     ):
@@ -165,13 +165,14 @@ def test_a_table_that_breaks_off_removes_nothing():
     assert answering.complete
     before = dict(answering.source.rows)
     session = Session(answering, "r")
-    for request in (protocol.Hello(1, 1, "r"), protocol.Begin(2), protocol.Rows(3, (names.settings(),))):
+    for request in (protocol.AgentHello(1, 1, "r"), protocol.Begin(2), protocol.Rows(3, (names.settings(),))):
         session.handle_request_untrusted(protocol.request_bytes(request), has_sockets=False)
     assert dict(answering.source.rows) == before
 
 
 @pytest.mark.parametrize(
-    "reply", [protocol.Done(99), protocol.Done(1), protocol.Refused(1, "no"), protocol.Sockets(1, "s"), None]
+    "reply",
+    [protocol.Done(99), protocol.Done(1), protocol.Refused(1, "no"), protocol.FetchedSockets(1, "s"), None],
 )
 def test_replies_that_make_no_sense_end_the_conversation(reply):
     feed = Feed("r")
@@ -184,7 +185,7 @@ def test_sockets_that_are_refused_are_not_offered_again():
     feed = Feed("r")
     feed.connected()
     feed.handle_reply_untrusted(
-        reply_bytes(protocol.Welcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
+        reply_bytes(protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
     )
     feed.drain()
     feed.add_sandbox("s")
@@ -201,13 +202,15 @@ def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
     feed.set_table(names.world())
     feed.connected()
     feed.drain()
-    welcome = protocol.Welcome(1, protocol.VERSION, "old", False, ("s",))
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "old", False, ("s",))
     feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
     (fetch,) = feed.drain()
     asked = protocol.parse_request_untrusted(fetch.payload)
-    assert isinstance(asked, protocol.Fetch)
+    assert isinstance(asked, protocol.FetchSockets)
     assert not feed.must_replace
-    taken = feed.handle_reply_untrusted(reply_bytes(protocol.Sockets(asked.sequence, "s")), has_sockets=True)
+    taken = feed.handle_reply_untrusted(
+        reply_bytes(protocol.FetchedSockets(asked.sequence, "s")), has_sockets=True
+    )
     assert taken == "s"
     assert feed.must_replace
     assert list(feed.drain()) == []
@@ -223,7 +226,7 @@ def rows_of(outgoing):
 def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at():
     feed = Feed("r")
     feed.connected()
-    welcome = protocol.Welcome(1, protocol.VERSION, "r", False, ())
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())
     feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
     feed.drain()
     keys = [next(iter(table_of({one}).keys() - names.world().keys())) for one in (1, 2, 3)]

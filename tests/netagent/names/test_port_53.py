@@ -17,9 +17,16 @@ from fakes import names
 from fakes.resolver_process import agent, ended, gone, inside, serve, until
 
 from netagent.datapath import netns, nftables, redirect
-from netagent.names.channel import Channel, connect
-from netagent.names.protocol import SOCKET_NAME, Fetch, Hello, Sockets, parse_reply_untrusted, request_bytes
-from netagent.projection.resolvers import Resolvers
+from netagent.names.channel import SocketChannel, connect
+from netagent.names.protocol import (
+    SOCKET_NAME,
+    AgentHello,
+    FetchedSockets,
+    FetchSockets,
+    parse_reply_untrusted,
+    request_bytes,
+)
+from netagent.projection.resolvers import ResolverSockets
 from netdns import server
 
 pytestmark = pytest.mark.kernel
@@ -183,7 +190,7 @@ def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir
                 await one.add_sandbox("c", *container.bound()[:2])
                 assert await one.publish(names.world())
             async with agent(run_dir, release="new") as two:
-                resolvers = Resolvers(two)
+                resolvers = ResolverSockets(two)
                 assert await two.publish(names.world()) or await two.publish(names.world())
                 assert await two.known_sandboxes() == {"c"}
                 done = trio.Event()
@@ -222,7 +229,7 @@ def test_a_query_under_way_is_answered_by_the_sockets_that_it_came_to(run_dir, c
                 os.kill(one.status()["process_id"], signal.SIGSTOP)
                 await waiting.send(dns.message.make_query("web-1.app.mesh.internal", "A").to_wire())
                 async with trio.open_nursery() as nursery:
-                    resolvers = Resolvers(one)
+                    resolvers = ResolverSockets(one)
 
                     async def free():
                         with netns.opened_netns(f"/run/netns/{container.netns}") as netns_fd:
@@ -245,12 +252,12 @@ def test_an_agent_of_an_earlier_release_is_given_what_it_knows(run_dir, containe
         async with ended(run_dir):
             async with agent(run_dir, release="new") as one:
                 await serve(one, container)
-            with trio.fail_after(10), Channel(await connect(run_dir / SOCKET_NAME)) as old:
-                await old.send(request_bytes(Hello(1, 1, "old", leads=False)))
+            with trio.fail_after(10), SocketChannel(await connect(run_dir / SOCKET_NAME)) as old:
+                await old.send(request_bytes(AgentHello(1, 1, "old", leads=False)))
                 await old.receive()
-                await old.send(request_bytes(Fetch(2, "c")))
+                await old.send(request_bytes(FetchSockets(2, "c")))
                 reply, pair = await old.receive()
-                assert parse_reply_untrusted(reply) == Sockets(2, "c", False)
+                assert parse_reply_untrusted(reply) == FetchedSockets(2, "c", False)
                 assert pair.lead is None
                 assert pair.udp.getsockname() == pair.tcp.getsockname() == ("127.0.0.11", 53)
                 pair.close()
@@ -273,7 +280,7 @@ def test_a_kernel_without_owners_of_tables_has_them_repaired(run_dir, container,
 
     async def main():
         async with agent(run_dir, stop=True) as one:
-            resolvers = Resolvers(one)
+            resolvers = ResolverSockets(one)
             await serve(one, container)
             await all_come_to_us(container)
             assert "owner" not in run_inside(container, "nft list ruleset")
@@ -296,7 +303,7 @@ def test_a_table_with_an_owner_is_looked_at_once(run_dir, container, monkeypatch
 
     async def main():
         async with agent(run_dir, stop=True) as one:
-            resolvers = Resolvers(one)
+            resolvers = ResolverSockets(one)
             await serve(one, container)
             for _ in range(3):
                 await resolvers.repair()

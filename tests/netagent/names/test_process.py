@@ -21,7 +21,7 @@ from fakes.resolver_process import BOUND_S, agent, ended, gone, inside, serve, s
 
 from netagent.datapath import redirect
 from netagent.names import supervisor as supervisor_module
-from netagent.names.channel import Channel, connect
+from netagent.names.channel import SocketChannel, connect
 from netagent.names.launch import start_process
 from netagent.names.protocol import (
     SOCKET_NAME,
@@ -200,7 +200,7 @@ def test_garbage_on_the_control_socket_is_refused_and_counted(run_dir, container
     async def main():
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
-            with Channel(await connect(run_dir / SOCKET_NAME)) as stranger:
+            with SocketChannel(await connect(run_dir / SOCKET_NAME)) as stranger:
                 garbage = [b"\x00", b"\xc1" * 100, msgpack.packb([3, 1, [[5, "x", 1]]]), b"\x93" * 40_000]
                 garbage += [msgpack.packb([4, 9]), msgpack.packb([6, 9, "c"])]  # well-formed, but nobody's
                 for message in garbage:

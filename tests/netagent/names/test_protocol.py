@@ -19,10 +19,10 @@ from netagent.names.protocol import (
     parse_request_untrusted,
 )
 from netagent.names.row import fields_of, read_change_untrusted
-from netagent.names.table import Kind
+from netagent.names.table import RowKind
 
 REQUESTS = [
-    protocol.Hello(1, protocol.VERSION, "1.2"),
+    protocol.AgentHello(1, protocol.VERSION, "1.2"),
     protocol.Begin(2),
     protocol.Rows(3, tuple(names.world().items())),
     protocol.Rows(3, ((names.settings()[0], None),)),
@@ -30,15 +30,15 @@ REQUESTS = [
     protocol.Listen(5, "abc-1"),
     protocol.Listen(5, "abc-1", behind_runtime=True),
     protocol.Close(6, "abc-1"),
-    protocol.Fetch(7, "abc-1"),
+    protocol.FetchSockets(7, "abc-1"),
     protocol.Count(8),
 ]
 REPLIES = [
-    protocol.Welcome(1, protocol.VERSION, "1.2", True, ("a-1", "b-2")),
+    protocol.ProcessWelcome(1, protocol.VERSION, "1.2", True, ("a-1", "b-2")),
     protocol.Done(2),
     protocol.Refused(3, "because"),
-    protocol.Sockets(4, "abc-1"),
-    protocol.Sockets(4, "abc-1", behind_runtime=True),
+    protocol.FetchedSockets(4, "abc-1"),
+    protocol.FetchedSockets(4, "abc-1", behind_runtime=True),
     protocol.Statistics(5, {"queries": 12}),
 ]
 
@@ -107,7 +107,7 @@ def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(m
     array = [5, "e", "a" * 32, "web", "h1", "web", [], [b"abcd"], [["http", 80, "tcp"]], *more]
     (_, row) = read_change_untrusted(array)
     assert row.is_behind is is_behind
-    assert fields_of(((Kind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
+    assert fields_of(((RowKind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fakes import names
 from fakes.names import APP, BACK, ask, source_of, world
 
 from netagent.names.source import NEGATIVE_TTL_S
-from netagent.names.table import Kind, changes_between
+from netagent.names.table import RowKind, changes_between
 from netdns import constants
 from netdns.message import message_untrusted, render_query
 from netdns.name import from_text
@@ -166,8 +166,8 @@ def test_subnets_that_are_gone_or_moved_are_no_longer_inside():
         (dict([names.network(BACK, "back", "10.171.0.0/24")]), False),
         (dict([names.network("c" * 32, "more", "10.170.0.0/24")]), True),
         (dict([names.network("d" * 32, "same", "10.170.0.0/24")]), True),
-        ({(Kind.NETWORK, "c" * 32): None}, True),
-        ({(Kind.NETWORK, "d" * 32): None}, False),
+        ({(RowKind.NETWORK, "c" * 32): None}, True),
+        ({(RowKind.NETWORK, "d" * 32): None}, False),
     ):
         source.apply(changes.items())
         assert source.is_inside(inside) is expected
@@ -363,7 +363,7 @@ def test_the_serial_is_the_version(source):
 
 def test_changes_add_before_they_remove():
     old, new = world(), world()
-    del new[Kind.ENDPOINT, names.endpoint_id(4)]
+    del new[RowKind.ENDPOINT, names.endpoint_id(4)]
     key, row = names.endpoint(30, "dup", "10.160.0.77")
     new[key] = row
     assert [change[1] is None for change in changes_between(old, new)] == [False, True]
@@ -380,7 +380,7 @@ class LookedAt(dict):
 
 
 def test_what_changed_among_many_is_looked_for_as_it_is_asked_for():
-    new = LookedAt({(Kind.ENDPOINT, f"{n:032x}"): object() for n in range(1000)})
+    new = LookedAt({(RowKind.ENDPOINT, f"{n:032x}"): object() for n in range(1000)})
     changes = changes_between({}, new, list(new))
     assert new.looks == 0
     next(changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netagent.names.table import HostRow, Key, Kind, Row, changes_between
+from netagent.names.table import HostRow, Key, Row, RowKind, changes_between
 
 
 class Watched(dict[Key, Row]):
@@ -20,7 +20,7 @@ class Watched(dict[Key, Row]):
 
 
 def key(number: int) -> Key:
-    return Kind.HOST, f"{number:032x}"
+    return RowKind.HOST, f"{number:032x}"
 
 
 def row(number: int) -> HostRow:

@@ -9,8 +9,8 @@ from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, netwo
 from netagent.model.records import AttachmentRecord, Health, Link
 from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
 from netagent.names.explain import explain
-from netagent.names.table import Kind
-from netagent.names.zone import ZoneMaker, whole_table
+from netagent.names.table import RowKind
+from netagent.names.zone import ZoneBuilder, whole_table
 from netagent.pieces import at_once
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -24,7 +24,7 @@ class World:
     def __init__(self):
         self.view = RegistryView(H1)
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
-        self.maker = ZoneMaker("mesh.internal")
+        self.maker = ZoneBuilder("mesh.internal")
         for number, one in enumerate((H1, H2, H3), start=1):
             self.put(one, host(f"h{number}", underlay=f"192.0.2.{number}"))
         self.put(H1, network(), network(N2, "back", subnets=("10.2.0.0/24",)), AttachmentRecord(N1))
@@ -67,10 +67,10 @@ def test_a_sandbox_has_an_id_that_tells_boots_apart():
 
 def test_the_table_holds_what_its_sandboxes_may_ask(world):
     kinds = [key[0] for key in world.table()]
-    assert [kinds.count(kind) for kind in Kind] == [1, 3, 1, 1, 2]
+    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2]
     both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
     assert len(world.table(C, both)) == len(world.table()) + 3
-    assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(Kind.ENDPOINT) == 0
+    assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(RowKind.ENDPOINT) == 0
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
 
 
@@ -92,7 +92,7 @@ def test_rows_that_did_not_change_are_the_same_objects(world):
     world.put(H2, endpoint(4, offset=14))
     after = world.table()
     assert len(after) == len(before) + 1
-    assert all(after[key] is before[key] for key in before if key[0] in (Kind.ENDPOINT, Kind.SANDBOX))
+    assert all(after[key] is before[key] for key in before if key[0] in (RowKind.ENDPOINT, RowKind.SANDBOX))
 
 
 def test_what_is_hidden_has_no_row(world):

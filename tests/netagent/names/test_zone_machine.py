@@ -13,8 +13,8 @@ from netagent.model.records import AttachmentRecord, ForgetRecord, Health, Remov
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.names.index import NetworkIndex
 from netagent.names.source import ZoneSource
-from netagent.names.table import Kind, changes_between
-from netagent.names.zone import Made, ZoneMaker, whole_table
+from netagent.names.table import RowKind, changes_between
+from netagent.names.zone import BuiltTable, ZoneBuilder, whole_table
 from netagent.pieces import Pieces, at_once
 from netagent.registry.trail import MAX_STEPS
 from netagent.registry.view import RegistryView
@@ -35,7 +35,7 @@ class StepByStep(RuleBasedStateMachine):
         self.view = RegistryView(H1)
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.boxes = BOX
-        self.maker = ZoneMaker(DOMAIN)
+        self.maker = ZoneBuilder(DOMAIN)
         self.table = {}
         self.source = ZoneSource()
 
@@ -140,7 +140,7 @@ class StepByStep(RuleBasedStateMachine):
     def made(self) -> None:
         self.check(at_once(self.maker.making(self.view, self.boxes)))
 
-    def check(self, made: Made) -> None:
+    def check(self, made: BuiltTable) -> None:
         expected = whole_table(self.view, self.boxes.values(), DOMAIN)
         assert dict(made.table) == expected
         if made.touched is not None:
@@ -181,7 +181,7 @@ def numbered(number: int, **fields: object) -> object:
     return endpoint(number, addresses=addresses, mac=mac, **fields)
 
 
-def counted(making: Pieces[Made]) -> tuple[int, Made]:
+def counted(making: Pieces[BuiltTable]) -> tuple[int, BuiltTable]:
     """How many pieces it was made in: the measure of the work."""
     pieces = 0
     while True:
@@ -192,7 +192,7 @@ def counted(making: Pieces[Made]) -> tuple[int, Made]:
         pieces += 1
 
 
-def kinds(made: Made) -> list[Kind]:
+def kinds(made: BuiltTable) -> list[RowKind]:
     assert made.touched is not None
     return sorted(kind for kind, _ in made.touched)
 
@@ -216,7 +216,7 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
         world.put(f"{10:032x}", record)
         pieces, made = counted(world.maker.making(world.view, BOX))
         assert pieces == 1
-        assert kinds(made) == [Kind.ENDPOINT]
+        assert kinds(made) == [RowKind.ENDPOINT]
         looked_at = LookedAt(made.table)
         changes = list(changes_between(world.table, looked_at, made.touched))
         assert len(looked_at.keys_read) <= 2
@@ -257,7 +257,7 @@ def test_a_host_that_is_hidden_costs_its_own_rows(count: int) -> None:
         world.view = world.view.with_member(Member(one, ("192.0.2.10", 1), state, 2))
         pieces, made = counted(world.maker.making(world.view, BOX))
         assert pieces == count // 10
-        assert kinds(made) == [Kind.HOST, *[Kind.ENDPOINT] * (count // 10)]
+        assert kinds(made) == [RowKind.HOST, *[RowKind.ENDPOINT] * (count // 10)]
         assert dict(made.table) == whole_table(world.view, BOX.values(), DOMAIN)
 
 

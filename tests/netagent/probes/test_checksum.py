@@ -17,8 +17,8 @@ from netagent.probes.checksum import (
     ENOUGH,
     PAIRS_PER_S,
     SETTLE_S,
+    ChecksumProbe,
     Checksums,
-    Datagram,
 )
 
 A, B = HostId("aa" * 16), HostId("bb" * 16)
@@ -39,7 +39,7 @@ class Wire:
     """Each way."""
     seed: int = 1
     now: float = 0.0
-    sent: list[Datagram] = field(default_factory=list)
+    sent: list[ChecksumProbe] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -48,7 +48,7 @@ class Wire:
         for host_id in self.hosts:
             self.machine.handle_size(host_id, 1450, self.now)
 
-    def passes(self, datagram: Datagram) -> bool:
+    def passes(self, datagram: ChecksumProbe) -> bool:
         damaged = datagram.address in self.broken and not datagram.is_whole
         lost = self.rng.random() < self.loss or self.rng.random() < self.loss
         return not damaged and not lost and datagram.address not in self.silent

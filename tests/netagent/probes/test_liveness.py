@@ -18,7 +18,7 @@ from netagent.probes.liveness import (
     AnswerChanged,
     EchoRequest,
     Liveness,
-    Word,
+    LivenessReport,
 )
 
 A, B = HostId("aa" * 16), HostId("bb" * 16)
@@ -131,16 +131,16 @@ def test_what_somebody_asks_for_is_found_out_from_then_on() -> None:
     wire = Wire({A})
     wire.machine.set_peers({A: ("fd00::1", False), B: ("fd00::2", False)}, 0.0)
     wire.run_until(10.1)
-    assert wire.machine.word(A, since=wire.now) is Word.UNKNOWN
+    assert wire.machine.word(A, since=wire.now) is LivenessReport.UNKNOWN
     wire.machine.look(A, wire.now)
     wire.run_until(10.2)
-    assert wire.machine.word(A, since=10.1) is Word.HEARD
-    assert wire.machine.word(B, since=10.1) is Word.SILENT
+    assert wire.machine.word(A, since=10.1) is LivenessReport.HEARD
+    assert wire.machine.word(B, since=10.1) is LivenessReport.SILENT
     wire.up.discard(A)
     wire.machine.look(A, 10.2)
     wire.run_until(10.2 + 3 * KEEN_INTERVAL_S)
-    assert wire.machine.word(A, since=10.3) is Word.SILENT
-    assert wire.machine.word(HostId("cc" * 16), since=0.0) is Word.UNKNOWN
+    assert wire.machine.word(A, since=10.3) is LivenessReport.SILENT
+    assert wire.machine.word(HostId("cc" * 16), since=0.0) is LivenessReport.UNKNOWN
 
 
 def test_who_was_not_listening_counts_no_miss() -> None:

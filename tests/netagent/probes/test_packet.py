@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.probes import packet
-from netagent.probes.packet import Echo, PacketError, Returned, parse_untrusted
+from netagent.probes.packet import Echo, PacketError, ReturnedProbe, parse_untrusted
 
 ENDS = ("fd00::1", "fd00::2")
 
@@ -31,7 +31,7 @@ def test_a_datagram_is_known_again_in_the_error_that_it_causes(sequence: int, si
     assert 40 + len(segment) == size
     quoted = (bytes(6) + bytes([17]) + bytes(33) + segment)[:1232]
     error = struct.pack("!BBHI", 1, 4, 0, 0) + quoted
-    assert parse_untrusted(error) == Returned(port, sequence)
+    assert parse_untrusted(error) == ReturnedProbe(port, sequence)
 
 
 @given(st.binary(max_size=64))
@@ -49,7 +49,7 @@ def test_the_checksum_makes_the_sum_all_ones(payload: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_packet_or_refused(message: bytes) -> None:
     with contextlib.suppress(PacketError):
-        assert isinstance(parse_untrusted(message), Echo | Returned)
+        assert isinstance(parse_untrusted(message), Echo | ReturnedProbe)
 
 
 @pytest.mark.parametrize("kind_and_code", [(1, 3), (2, 0), (3, 0), (135, 0)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from netagent.model.ids import HostId
 from netagent.probes.liveness import KEEN_INTERVAL_S, MISSES_FOR_SILENCE, SHORTEST_CALM_S, Liveness
-from netagent.probes.reach import STEADY_S, Reach
+from netagent.probes.reach import STEADY_S, ReachableHosts
 
 HOST, OTHER = HostId("1" * 32), HostId("2" * 32)
 
@@ -19,7 +19,7 @@ class World:
     """One host that is asked, over a path that passes what `passes` says."""
 
     def __init__(self, unreached=()):
-        self.liveness, self.reach = Liveness(random.Random(1)), Reach(unreached)
+        self.liveness, self.reach = Liveness(random.Random(1)), ReachableHosts(unreached)
         self.now, self.turns = 0.0, []
         self.liveness.set_peers({HOST: ("fd00::1", False)}, self.now)
 
@@ -91,7 +91,7 @@ def test_what_an_earlier_agent_knew_holds_until_the_probes_tell_otherwise():
 
 @given(st.lists(st.tuples(st.sampled_from([HOST, OTHER]), st.booleans(), st.floats(0.0, 20.0))))
 def test_it_is_a_level_of_what_was_said_last(words):
-    reach, now, last = Reach(), 0.0, {}
+    reach, now, last = ReachableHosts(), 0.0, {}
     for host_id, answers, pause_s in words:
         now += pause_s
         reach.handle_deadline(now)

@@ -15,7 +15,7 @@ from netagent.model.ids import EndpointId, mac_of, veth_name
 from netagent.model.request import AttachRequest
 from netagent.projection.announcing import GRACE_S, Announcer
 from netagent.projection.chosen_mac import ChosenMacs
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import Stage
 from netagent.registry.view import RegistryView
 from netagent.usecases.endpoint_rules import new_row
@@ -39,7 +39,7 @@ class World:
             row = new_row(endpoint_id, request, view.networks[network_id], f"mine{number}", "")
             rows[endpoint_id] = dataclasses.replace(row, stage=Stage.PUBLISHED, boot_id=BOOT)
         self.mine = {network_id: veth_name(i) for network_id, i in zip((N1, N2), rows, strict=True)}
-        self.live = Live(view, rows)
+        self.live = StateStore(view, rows)
         self.sent = []
         self.programmed_s = 0.01
         self.announcer = self.make()

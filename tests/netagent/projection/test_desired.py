@@ -11,17 +11,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from immutables import Map
 
 from netagent.datapath.desired import desired_state
-from netagent.datapath.state import EntryKey, KernelState, Wanted
+from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.datapath.uplink import Underlay
-from netagent.membership.following import SandboxMaker
+from netagent.membership.following import SandboxBuilder
 from netagent.membership.participation import LeftHosts
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
 from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, Policy, RemovalRecord
 from netagent.pieces import at_once
-from netagent.projection.desired import DesiredMaker
-from netagent.projection.guarding import Kept, firewall_input
+from netagent.projection.desired import DesiredStateBuilder
+from netagent.projection.guarding import InputCache, firewall_input
 from netagent.projection.intent import network_inputs, probe_input
-from netagent.registry.live import Live, Moment
+from netagent.registry.live import Snapshot, StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.trail import MAX_STEPS
 from netagent.registry.view import AgentState, RegistryView
@@ -38,7 +38,7 @@ NETS = st.sampled_from(["192.0.2.", "2001:db8::"])
 TABLES = ("neighbour", "master", "self", "flood")
 
 
-def scratch(known: Moment, underlay: Underlay) -> KernelState:
+def scratch(known: Snapshot, underlay: Underlay) -> KernelState:
     """The oracle: everything from all records, by other code."""
     return desired_state(
         at_once(network_inputs(known.view, known.rows.values(), underlay.address)),
@@ -83,7 +83,7 @@ def differing(old: KernelState, new: KernelState) -> set[EntryKey]:
 class World:
     """A host in two networks, and the writers of three hosts."""
 
-    live: Live = field(default_factory=lambda: Live(RegistryView(H1), {}))
+    live: StateStore = field(default_factory=lambda: StateStore(RegistryView(H1), {}))
     writers: dict[str, Writer] = field(default_factory=lambda: {one: Writer(one) for one in (H1, H2, H3)})
 
     def put(self, owner: str, record: object) -> None:
@@ -100,9 +100,9 @@ class StepByStep(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.underlay = HOME
-        self.maker = DesiredMaker(CLUSTER, vxlan_port=PORT)
+        self.maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
         self.state = KernelState()
-        self.kept, self.left, self.boxes = Kept(), LeftHosts(), SandboxMaker()
+        self.kept, self.left, self.boxes = InputCache(), LeftHosts(), SandboxBuilder()
 
     @initialize()
     def begin(self) -> None:
@@ -198,7 +198,7 @@ class StepByStep(RuleBasedStateMachine):
         known = self.world.live.now
         self.check(known, at_once(self.maker.make(known, self.underlay)))
 
-    def check(self, known: Moment, wanted: Wanted | None) -> None:
+    def check(self, known: Snapshot, wanted: DesiredChange | None) -> None:
         if wanted is None:  # asked again after its end
             return
         assert wanted.state == scratch(known, self.underlay)
@@ -235,7 +235,7 @@ def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_pieces() -> N
     """However many there are: the number of pieces is the measure of the work."""
     for count in (10, 300):
         world = world_of(count)
-        maker = DesiredMaker(CLUSTER, vxlan_port=PORT)
+        maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
         whole = list(maker.make(world.live.now, HOME))
         assert len(whole) >= count
         world.put(H2, endpoint(count + 1, addresses=("10.1.200.1", "fd00:1::c801"), mac="02:00:00:00:99:99"))
@@ -254,7 +254,7 @@ def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_pieces() -> N
 
 def test_who_comes_too_late_gets_the_whole_truth() -> None:
     world = world_of(5)
-    maker = DesiredMaker(CLUSTER, vxlan_port=PORT)
+    maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
     at_once(maker.make(world.live.now, HOME))
     for number in range(MAX_STEPS + 5):
         world.put(H2, endpoint(1, name=f"x{number}", addresses=("10.1.0.1", "fd00:1::1")))
@@ -265,6 +265,6 @@ def test_who_comes_too_late_gets_the_whole_truth() -> None:
 
 def test_a_veth_tells_what_the_bridge_knows_behind_it() -> None:
     world = world_of(1)
-    state = at_once(DesiredMaker(CLUSTER, vxlan_port=PORT).make(world.live.now, HOME)).state
+    state = at_once(DesiredStateBuilder(CLUSTER, vxlan_port=PORT).make(world.live.now, HOME)).state
     veth = state.devices[veth_name(row(1, N1).endpoint_id)]
     assert state.masters[veth.master, veth.guest_mac] == veth.name

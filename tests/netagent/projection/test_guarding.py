@@ -11,7 +11,7 @@ from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, DOORS4, DOORS6, e
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
-from netagent.projection.guarding import Kept, firewall_input, limits_of
+from netagent.projection.guarding import InputCache, firewall_input, limits_of
 from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 
@@ -64,7 +64,7 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
 
 def test_what_has_not_changed_is_not_made_anew():
     """An endpoint elsewhere comes, as thousands do: the same objects, which nobody need compare."""
-    view, kept = known(), Kept()
+    view, kept = known(), InputCache()
     rows = tuple(ROWS)
     first = firewall_input(view, rows, vxlan_port=4799, limits={}, kept=kept)
     later = view.with_entries(Writer(H3).put(endpoint(9, offset=9)))
@@ -90,18 +90,22 @@ def test_a_network_that_fits_the_path_is_left_alone():
 def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_is_whole() -> None:
     publish = (Publication(53, 5353, "udp", 2), Publication(8080, 80, address="192.0.2.1"))
     row = dataclasses.replace(ROWS[0], publish=publish)
-    assert firewall_input(known(), [row], vxlan_port=4799, limits={}).doors == ()
+    assert firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards == ()
     row = dataclasses.replace(row, stage=Stage.PUBLISHED)
     given = firewall_input(known(), [row], vxlan_port=4799, limits={}, leading_out=[row.endpoint_id])
-    assert [(one.protocol, one.address, one.host_port, one.container, one.port) for one in given.doors] == [
+    assert [
+        (one.protocol, one.address, one.host_port, one.container, one.port) for one in given.port_forwards
+    ] == [
         ("udp", "", 53, "10.1.0.2", 5353),
         ("udp", "", 54, "10.1.0.2", 5354),
         ("udp", "", 53, "fd00:1::2", 5353),
         ("udp", "", 54, "fd00:1::2", 5354),
         ("tcp", "192.0.2.1", 8080, "10.1.0.2", 80),
     ]
-    assert not any(one.is_beside for one in given.doors)
-    assert all(one.is_beside for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).doors)
+    assert not any(one.is_beside for one in given.port_forwards)
+    assert all(
+        one.is_beside for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards
+    )
 
 
 def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_other() -> None:
@@ -113,7 +117,7 @@ def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_othe
         assert (other.meets(four), other.meets(six)) == (is_four, not is_four)
     for publish in ((four,), (six,), (four, six)):
         row = dataclasses.replace(ROWS[0], stage=Stage.PUBLISHED, publish=publish)
-        sets = elements(firewall_input(known(), [row], vxlan_port=4799, limits={}).doors, [])
+        sets = elements(firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards, [])
         assert sets[ANYWHERE4] == ({("tcp", "80"): ("10.1.0.2", "8080")} if four in publish else {})
         assert sets[ANYWHERE6] == ({("tcp", "80"): ("fd00:1::2", "8080")} if six in publish else {})
         assert not sets[DOORS4]

@@ -26,12 +26,12 @@ from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.subnet import offset_count
-from netagent.names.zone import ZoneMaker, whole_table
+from netagent.names.zone import ZoneBuilder, whole_table
 from netagent.pieces import at_once
-from netagent.projection.desired import DesiredMaker
+from netagent.projection.desired import DesiredStateBuilder
 from netagent.projection.guarding import firewall_input
 from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.view import RegistryView
@@ -181,8 +181,8 @@ GOOD = good()
 
 def project(view: RegistryView) -> KernelState:
     """All that this host makes of it."""
-    known = Live(view, {ROW.endpoint_id: ROW}).now
-    made = at_once(DesiredMaker(CLUSTER, vxlan_port=4799).make(known, HOME))
+    known = StateStore(view, {ROW.endpoint_id: ROW}).now
+    made = at_once(DesiredStateBuilder(CLUSTER, vxlan_port=4799).make(known, HOME))
     scratch = desired_state(
         at_once(network_inputs(view, [ROW], HOME.address)),
         probe_input(view, CLUSTER, HOME.mtu_bytes, HOME.address),
@@ -194,7 +194,7 @@ def project(view: RegistryView) -> KernelState:
     rules = ruleset_of(firewall_input(view, [ROW], vxlan_port=4799, limits={H2: 1300, H3: 600}))
     assert text.render(rules)
     table = whole_table(view, [BOX], "mesh.internal")
-    assert dict(at_once(ZoneMaker("mesh.internal").making(view, {BOX.sandbox_id: BOX})).table) == table
+    assert dict(at_once(ZoneBuilder("mesh.internal").making(view, {BOX.sandbox_id: BOX})).table) == table
     for network_id, one in view.networks.items():
         space_of(one.creator, offset_count(one.record.subnets), view.grants(network_id)).check_invariants()
     path_targets(view)

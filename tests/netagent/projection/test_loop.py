@@ -8,9 +8,9 @@ import trio.lowlevel
 from fakes.registry import H1, Writer, endpoint, network
 from fakes.virtual import virtual
 
-from netagent.datapath.state import KernelState, Wanted
-from netagent.projection.loop import PROGRAM_GRACE_S, Projection, Steps
-from netagent.registry.live import Live
+from netagent.datapath.state import DesiredChange, KernelState
+from netagent.projection.loop import PROGRAM_GRACE_S, Projection, ProjectionSteps
+from netagent.registry.live import StateStore
 from netagent.registry.view import RegistryView
 
 
@@ -66,18 +66,18 @@ class Forwarding:
 def desired_of(_known):
     """In two pieces."""
     yield
-    return Wanted(KernelState())
+    return DesiredChange(KernelState())
 
 
 class World:
     def __init__(self):
-        self.live = Live(RegistryView(H1), {})
+        self.live = StateStore(RegistryView(H1), {})
         self.kernel = Kernel()
         self.published, self.probed = [], []
         self.names_delay_s = 0.0
         self.writer = Writer(H1)
         self.guard = Guard()
-        steps = Steps(
+        steps = ProjectionSteps(
             desired=desired_of,
             guarded=lambda known: known.revision,
             routed=lambda known: known.revision,

@@ -12,7 +12,7 @@ from fakes.virtual import virtual
 from netagent.errors import FailedError, RefusedError
 from netagent.names.channel import SocketPair
 from netagent.projection import resolvers as module
-from netagent.projection.resolvers import Resolvers
+from netagent.projection.resolvers import ResolverSockets
 
 
 class Supervisor:
@@ -71,7 +71,7 @@ def made(monkeypatch):
 @virtual
 async def test_sockets_are_made_once_however_many_ask(made):
     supervisor = Supervisor()
-    resolvers = Resolvers(supervisor)
+    resolvers = ResolverSockets(supervisor)
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(functools.partial(resolvers.ensure_listening, "a-1", 7, behind_runtime=False))
@@ -85,7 +85,7 @@ async def test_sockets_are_made_once_however_many_ask(made):
 @virtual
 async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(made):
     supervisor = Supervisor()
-    resolvers = Resolvers(supervisor)
+    resolvers = ResolverSockets(supervisor)
     await resolvers.ensure_listening("a-1", 7, behind_runtime=True)
     await resolvers.ensure_listening("a-2", 8, behind_runtime=False)
     assert supervisor.before_runtime == {"a-1"}
@@ -98,7 +98,7 @@ async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(mad
 @virtual
 async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
     supervisor = Supervisor()
-    resolvers = Resolvers(supervisor)
+    resolvers = ResolverSockets(supervisor)
     refused = OSError(errno.EPERM, "Operation not permitted")
     taken = OSError(errno.EADDRINUSE, "Address already in use")
     with pytest.raises(
@@ -112,7 +112,7 @@ async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
 @virtual
 async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
     supervisor = Supervisor()
-    resolvers = Resolvers(supervisor)
+    resolvers = ResolverSockets(supervisor)
     refused = OSError(errno.EPERM, "Operation not permitted")
     for _ in range(2):
         await resolvers.ensure_listening("a-1", (refused, None), behind_runtime=True)
@@ -131,8 +131,8 @@ async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
 async def test_sandboxes_that_nobody_knows_are_given_up(made):
     supervisor = Supervisor()
     supervisor.sandboxes = dict.fromkeys(("a-1", "a-2"))
-    await Resolvers(supervisor).keep_only({"a-2", "a-3"})
+    await ResolverSockets(supervisor).keep_only({"a-2", "a-3"})
     assert supervisor.sandboxes.keys() == {"a-2"}
     supervisor.is_away = True
-    await Resolvers(supervisor).keep_only(set())
+    await ResolverSockets(supervisor).keep_only(set())
     assert supervisor.sandboxes.keys() == {"a-2"}, "nobody there: nothing is held"

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from netagent.registry import behind, statement
-from netagent.registry.behind import Behind
+from netagent.registry.behind import WriteBehind
 from netgossip.types import EntriesChanged, Entry, Version
 
 OWNER, SCOPE = "b" * 32, bytes(range(16))
@@ -44,7 +44,7 @@ def disk():
 
 
 def test_deltas_add_up(disk):
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(1, 2))
     waiting.note_log(changed(3))
     disk.write(waiting)
@@ -55,7 +55,7 @@ def test_deltas_add_up(disk):
 
 
 def test_a_log_with_a_gap_is_dropped_until_it_is_heard_whole(disk):
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)
     waiting.note_log(changed(2))
@@ -70,7 +70,7 @@ def test_a_log_with_a_gap_is_dropped_until_it_is_heard_whole(disk):
 
 
 def test_a_log_heard_whole_while_an_older_delta_failed_is_written(disk):
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(1))
     waiting.take()
     waiting.note_log(changed(1, 2, replaced=True))
@@ -80,7 +80,7 @@ def test_a_log_heard_whole_while_an_older_delta_failed_is_written(disk):
 
 
 def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_anew(disk):
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)
     waiting.note_dropped(SCOPE, OWNER)
@@ -91,7 +91,7 @@ def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_anew(disk):
 
 def test_too_much_that_waits_costs_the_cache_and_not_the_memory(monkeypatch, disk):
     monkeypatch.setattr(behind, "MAX_ENTRIES", 10)
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(*range(1, 9)))
     waiting.note_log(changed(*range(9, 17)))
     assert len(waiting._logs) == 0
@@ -100,7 +100,7 @@ def test_too_much_that_waits_costs_the_cache_and_not_the_memory(monkeypatch, dis
 
 
 def test_single_facts_survive_a_failure_unless_there_are_newer_ones():
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_latest("a", (statement.raise_counter("incarnation", 1),))
     waiting.note_latest("b", (statement.raise_counter("incarnation", 2),))
     waiting.take()
@@ -114,7 +114,7 @@ def test_a_statement_is_made_when_it_is_asked_for_one_for_each_entry(monkeypatch
     made = []
     put_entry = statement.put_entry
     monkeypatch.setattr(behind, "put_entry", lambda *args: made.append(args) or put_entry(*args))
-    waiting = Behind()
+    waiting = WriteBehind()
     waiting.note_log(changed(*range(1, 1001)))
     statements = waiting.take()
     assert len(made) == 0

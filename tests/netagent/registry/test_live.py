@@ -6,7 +6,7 @@ import trio
 from fakes.registry import H1, Writer, network
 from fakes.virtual import virtual
 
-from netagent.registry.live import Live
+from netagent.registry.live import StateStore
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 
@@ -17,7 +17,7 @@ def row(number):
 
 @virtual
 async def test_changes_wake_everybody_and_nothing_is_missed():
-    live, seen = Live(RegistryView(H1), {}), {}
+    live, seen = StateStore(RegistryView(H1), {}), {}
 
     async def follow(name, pause_s):
         revision = 0
@@ -38,7 +38,7 @@ async def test_changes_wake_everybody_and_nothing_is_missed():
 
 
 def test_only_changes_count_and_readers_keep_what_they_have():
-    live = Live(RegistryView(H1), {})
+    live = StateStore(RegistryView(H1), {})
     live.set_view(live.view)
     live.drop_row("f" * 32)
     assert live.revision == 1

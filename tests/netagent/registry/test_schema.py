@@ -31,10 +31,10 @@ from netagent.model.records import (
 )
 from netagent.model.request import NetworkRequest
 from netagent.registry.schema import MAX_RECORD_BYTES, RecordError, Unknown, decode_untrusted, encode, key_of
-from netagent.usecases.network_plan import Surroundings, plan_network
+from netagent.usecases.network_plan import NetworkConstraints, plan_network
 from netgossip.types import CLUSTER_SCOPE
 
-AROUND = Surroundings("ab" * 16, ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
+AROUND = NetworkConstraints("ab" * 16, ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
 
 ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
 names = st.from_regex(r"\A[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z").filter(lambda name: name != "node")

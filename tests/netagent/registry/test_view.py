@@ -26,7 +26,7 @@ from fakes.registry import (
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
 from netagent.pieces import at_once
 from netagent.registry.schema import scope_of
-from netagent.registry.view import AgentState, Clash, ClashKind, RegistryView
+from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
 
 
@@ -122,7 +122,7 @@ def test_two_hosts_of_one_name_get_unique_ones(writers):
     assert view.hosts[H2].unique_name == "db-0000"
     assert view.host_named("db").host_id == H1
     assert view.host_named("db-0000").host_id == H2
-    assert kinds(view) == {ClashKind.HOST_NAME.value}
+    assert kinds(view) == {ConflictKind.HOST_NAME.value}
     view = see(view, writers[H1].put(host("other")))
     assert view.hosts[H2].unique_name == "db"
     assert not view.clashes
@@ -387,7 +387,7 @@ def test_two_used_networks_of_one_name_stay_two(writers):
     view = see(view, writers[H1].put(grant(N1, 128, 191, H2)), writers[H2].put(grant(N2, 128, 191, H1)))
     assert view.network_named("app").network_id == N1
     assert view.network_named("app-0000").network_id == N2
-    assert kinds(view) == {ClashKind.NETWORK_NAME.value}
+    assert kinds(view) == {ConflictKind.NETWORK_NAME.value}
     view = see(view, writers[H3].put(RemovalRecord(N1)))
     assert view.network_named("app").network_id == N2
     assert not view.clashes
@@ -397,7 +397,7 @@ def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
     other = network(N2, "other", vni=77, subnets=("10.2.0.0/24",))
     view = see(RegistryView(H1), writers[H1].put(other), writers[H2].put(network(N1, vni=77)))
     assert [view.networks[one].holds_vni for one in (N1, N2)] == [True, False]
-    assert kinds(view) == {ClashKind.VNI.value}
+    assert kinds(view) == {ConflictKind.VNI.value}
     view = see(view, writers[H2].delete(network(N1)))
     assert view.networks[N2].holds_vni
     assert not view.clashes
@@ -467,7 +467,7 @@ def test_one_address_goes_to_the_smaller_host(writers):
         view = see(base, *order)
         assert [found.owner for found in view.endpoints.values()] == [H1]
         assert [found.owner for found in view.fenced.values()] == [H2]
-        assert kinds(view) == {ClashKind.ADDRESS.value}
+        assert kinds(view) == {ConflictKind.ADDRESS.value}
         assert not view.is_visible(next(iter(view.fenced.values())))
     freed = see(view, writers[H1].delete(endpoint(1)))
     assert [found.owner for found in freed.endpoints.values()] == [H2]
@@ -475,8 +475,8 @@ def test_one_address_goes_to_the_smaller_host(writers):
 
 
 def test_every_kind_of_clash_has_a_cure_that_exists():
-    for kind in ClashKind:
-        cure = Clash(kind.value, "", "", "").cure
+    for kind in ConflictKind:
+        cure = Conflict(kind.value, "", "", "").cure
         assert "rename" not in cure, "nothing can be renamed but a host, by its configuration"
         assert "`" in cure
 
@@ -489,7 +489,7 @@ def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
         assert [found.owner for found in view.endpoints.values()] == [H1]
         assert [found.owner for found in view.fenced.values()] == [H2]
         (clash,) = view.clashes
-        assert (clash.kind, clash.holder) == (ClashKind.MAC.value, endpoint(1).endpoint_id)
+        assert (clash.kind, clash.holder) == (ConflictKind.MAC.value, endpoint(1).endpoint_id)
         assert "is fenced: 06:00:00:00:00:01 belongs to host" in clash.text
         view.check_invariants()
     assert see(view, writers[H1].delete(endpoint(1))).clashes == ()
@@ -503,7 +503,7 @@ def test_one_address_in_two_networks_is_no_clash(writers):
 def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers):
     view = see(RegistryView(H1), writers[H2].put(endpoint(1)), writers[H1].put(endpoint(1, offset=9)))
     assert [found.owner for found in view.endpoints.values()] == [H1]
-    assert kinds(view) == {ClashKind.ENDPOINT_ID.value}
+    assert kinds(view) == {ConflictKind.ENDPOINT_ID.value}
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_an_address_that_is_not_the_networks_is_fenced(writers, addresses):
     assert len(view.endpoints) == 1, "no network record yet: nothing to judge by"
     view = see(view, writers[H1].put(network()))
     assert not view.endpoints
-    assert kinds(view) == {ClashKind.OUTSIDE.value}
+    assert kinds(view) == {ConflictKind.OUTSIDE.value}
     view = see(view, writers[H2].put(endpoint()))
     assert not view.fenced
 

@@ -14,7 +14,7 @@ from fakes.agent_host import HANG, AgentHost
 from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.model.ids import mac_of
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, RemovalRecord
@@ -168,7 +168,7 @@ async def test_a_step_of_the_undoing_that_hangs_does_not_keep_the_others_from_be
         await one.endpoints.attach(request())
     assert set(one.traces()) == {"interfaces"}
     one.attacher.unbind = hanging
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     assert one.traces() == {}
 
 
@@ -259,10 +259,10 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
     one.journal.transaction = transaction
     try:
         await one.endpoints.attach(request())
-    except (RefusedError, NoError) as error:
+    except (RefusedError, NotFoundError) as error:
         assert error.thing  # noqa: PT017 - it may also come too late to be refused
     else:  # too late for this attach: the janitor sees to it
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     assert one.traces() == {}
 
 
@@ -299,7 +299,7 @@ async def test_the_mac_of_an_address_goes_with_that_address_only(namespaces):
 @virtual
 async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_is_done(namespaces):
     one = await started(namespaces, "web")
-    with refused(NoError, "no-such-network", "'nowhere'", "network ls"):
+    with refused(NotFoundError, "no-such-network", "'nowhere'", "network ls"):
         await one.endpoints.attach(request(network_name="nowhere"))
     with refused(RefusedError, "namespace-gone", "gone"):
         await one.endpoints.attach(request("netns:gone"))
@@ -432,7 +432,7 @@ async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(names
     assert one.traces() == {}
 
 
-def ways_out(one):
+def egress_interfaces(one):
     """By which network each endpoint that was bound last gives its sandbox a default route."""
     return [endpoint.gateways for endpoint in one.attacher.bound]
 
@@ -444,11 +444,11 @@ async def test_the_first_network_that_is_not_internal_gives_the_default_route(na
     closed, _ = await one.endpoints.attach(request(network_name="closed"))
     first, _ = await one.endpoints.attach(request())
     second, _ = await one.endpoints.attach(request(network_name="back"))
-    assert ways_out(one) == [(), ("10.1.0.1", "fd00:1::1"), ()]
+    assert egress_interfaces(one) == [(), ("10.1.0.1", "fd00:1::1"), ()]
     assert one.endpoints.gateways_of(closed) == ()
     await one.endpoints.detach(first.endpoint_id)
     assert one.attacher.bound[-1].endpoint_id == second.endpoint_id
-    assert ways_out(one)[-1] == ("10.2.0.1",), "the next one takes over"
+    assert egress_interfaces(one)[-1] == ("10.2.0.1",), "the next one takes over"
     await one.endpoints.detach(second.endpoint_id)
     assert len(one.attacher.bound) == 4
     await one.endpoints.detach("web")
@@ -509,7 +509,7 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert not len(one.endpoints.steps.locks)
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert (one.traces() == {}) is is_begun, "what was not begun is as before; what was begun is finished"
     if not is_begun and fault == "kernel":
         assert [e for e in one.live.view.endpoints.values() if one.live.view.is_visible(e)], "with its names"
@@ -531,7 +531,7 @@ async def test_a_detach_that_a_stop_cut_off_before_its_end_began_leaves_the_endp
     (known,) = one.live.view.endpoints.values()
     assert not one.live.view.is_visible(known)
     one.restart()
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     (known,) = one.live.view.endpoints.values()
     assert one.live.view.is_visible(known)
 
@@ -568,7 +568,7 @@ async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(namesp
     with pytest.raises(FailedError):
         await one.endpoints.detach("web")
     one.restart()
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     assert one.traces() == {}
 
 
@@ -594,13 +594,13 @@ async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces):
     with refused(RefusedError, "other-host", "'web7.h2.app'", "host h2"):
         await one.endpoints.detach("web7.h2.app")
     for absent in ("web.nowhere", "web.h2.app", "web7.h1.app", "web.", "web.app.h1", ".app"):
-        with refused(NoError, "no-such-endpoint", repr(absent)):
+        with refused(NotFoundError, "no-such-endpoint", repr(absent)):
             await one.endpoints.detach(absent)
     assert await one.endpoints.publish("web.app", HTTP) == await one.endpoints.publish("web.h1.app", HTTP)
     assert [row.name for row in one.live.rows.values() if row.publish] == ["web"]
     with refused(RefusedError, "other-host", "'web7'", "host h2"):
         await one.endpoints.detach("web7")
-    with refused(NoError, "no-such-endpoint", "'nobody'"):
+    with refused(NotFoundError, "no-such-endpoint", "'nobody'"):
         await one.endpoints.detach("nobody")
     assert (await one.endpoints.detach(second.endpoint_id[:8])).endpoint_id == second.endpoint_id
 
@@ -640,7 +640,7 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
     await one.publisher.put(record)
     assert list(one.live.view.endpoints) == list(view.endpoints)
     await one.endpoints.detach("web")
-    with refused(NoError, "no-such-endpoint", "web"):
+    with refused(NotFoundError, "no-such-endpoint", "web"):
         await one.endpoints.detach("web")
     assert not one.live.view.endpoints
 
@@ -740,7 +740,7 @@ async def test_links_come_and_go_and_are_on_disk(namespaces):
     assert await one.endpoints.link("web", link) == row
     assert one.steps.done == ["journal", "followed"], "the same again changes nothing"
     assert (await one.endpoints.unlink("web", link)).links == ()
-    with refused(NoError, "not-found", "db.back:database"):
+    with refused(NotFoundError, "not-found", "db.back:database"):
         await one.endpoints.unlink("web", link)
 
 
@@ -800,10 +800,10 @@ async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(n
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
         await trio.testing.wait_all_tasks_blocked(0)
-        with refused(NoError, "no-such-endpoint", "'web'"):
+        with refused(NotFoundError, "no-such-endpoint", "'web'"):
             async with one.endpoints._called("web"):
                 pass
-        with refused(NoError, "no-such-endpoint", "'web'"):
+        with refused(NotFoundError, "no-such-endpoint", "'web'"):
             await one.endpoints.link("web", Link("db", "db"))
     assert one.traces() == {}
 

@@ -11,7 +11,7 @@ from fakes.agent_host import AgentHost
 from fakes.registry import H2, Writer
 from fakes.virtual import virtual
 
-from netagent.errors import NoError
+from netagent.errors import NotFoundError
 from netagent.membership.rebirth import begin_anew, wait_forgotten
 from netagent.model.records import ForgetRecord
 from netagent.model.request import AttachRequest, NetworkRequest
@@ -66,7 +66,7 @@ async def test_a_detach_drops_the_note_and_then_knows_nothing_of_it(namespaces):
     await fence_all(host.live, host.journal, host.endpoints)
     assert (await host.endpoints.detach("web")).name == "web"
     assert noted(host) == []
-    with pytest.raises(NoError):
+    with pytest.raises(NotFoundError):
         await host.endpoints.detach("web")
 
 

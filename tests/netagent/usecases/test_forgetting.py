@@ -7,14 +7,14 @@ import trio
 from fakes.agent_host import Fabric
 from fakes.virtual import virtual
 
-from netagent.errors import InputError, NoError, RefusedError
+from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.row import LocalEndpointRow
-from netagent.usecases.forgetting import Forgetting
+from netagent.usecases.forgetting import Eviction
 from netagent.usecases.own_records import OwnRecords
-from netagent.usecases.silence import Silence
-from netagent.usecases.vigil import LEFT_S, Vigil
+from netagent.usecases.silence import Downtime
+from netagent.usecases.vigil import LEFT_S, AutoEviction
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 APP = NetworkRequest(name="app", subnets=("10.1.0.0/24",))
@@ -28,8 +28,8 @@ class Cluster:
         self.hosts = self.fabric.hosts
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
-            one.silence = Silence({})
-            one.forgetting = Forgetting(
+            one.silence = Downtime({})
+            one.forgetting = Eviction(
                 one.live, one.publisher, one.node, one.allocator, one.silence, one.flush
             )
             upkeep = OwnRecords(
@@ -152,7 +152,7 @@ async def test_who_lives_is_not_forgotten(cluster):
         await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
     with pytest.raises(InputError, match="is this host"):
         await h1.forgetting.forget(["h1"], dead_for_s=0, force=True)
-    with pytest.raises(NoError, match="no host 'h9'"):
+    with pytest.raises(NotFoundError, match="no host 'h9'"):
         await h1.forgetting.forget(["h9"], dead_for_s=0, force=False)
     assert not h1.live.view.forgotten
     assert not goodbyes(h1)
@@ -229,9 +229,9 @@ async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(clust
     await h4.networks.remove("old", force=True)
     await cluster.calm()
     before = sum(cluster.owners(made.network_id).values())
-    for gone, heir in ((h4, h3), (h3, h2)):
+    for gone, successor in ((h4, h3), (h3, h2)):
         cluster.kill(gone)
-        await heir.forgetting.forget([gone.name], dead_for_s=0, force=False)
+        await successor.forgetting.forget([gone.name], dead_for_s=0, force=False)
         await cluster.calm()
     for one in (h1, h2):
         view = one.live.view
@@ -261,8 +261,8 @@ async def test_a_network_whose_only_hosts_are_forgotten_can_be_removed(cluster):
     assert h1.live.view.is_removed(made.network_id)
 
 
-def vigil(host, after_s):
-    return Vigil(
+def auto_eviction(host, after_s):
+    return AutoEviction(
         live=host.live,
         journal=host.journal,
         forgetting=host.forgetting,
@@ -276,7 +276,7 @@ async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
     *rest, h4 = cluster.hosts
     async with trio.open_nursery() as nursery:
         for one in rest:
-            nursery.start_soon(vigil(one, 1000).run)
+            nursery.start_soon(auto_eviction(one, 1000).run)
         cluster.kill(h4)
         await trio.sleep(990)
         assert not rest[0].live.view.forgotten
@@ -290,7 +290,7 @@ async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
 async def test_one_that_is_alone_forgets_only_who_left(cluster):
     h1, h2 = cluster.hosts
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(vigil(h1, 1000).run)
+        nursery.start_soon(auto_eviction(h1, 1000).run)
         cluster.kill(h2)
         await trio.sleep(5000)
         assert not h1.live.view.forgotten, "perhaps it is we who are cut off"
@@ -304,7 +304,7 @@ async def test_one_that_is_alone_forgets_only_who_left(cluster):
 async def test_never_means_never(cluster):
     h1, h2, h3 = cluster.hosts
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(vigil(h1, 0).run)
+        nursery.start_soon(auto_eviction(h1, 0).run)
         cluster.kill(h3)
         h1.meet(h2.host_id, MemberState.ALIVE)
         await trio.sleep(70_000)

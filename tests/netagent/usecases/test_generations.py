@@ -16,15 +16,15 @@ from fakes.registry import host as host_record
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
-from netagent.membership.burial import Burial
+from netagent.membership.burial import Cleanup
 from netagent.model.records import ForgetRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.row import LocalEndpointRow
 from netagent.registry.schema import encode
-from netagent.usecases.forgetting import Forgetting
+from netagent.usecases.forgetting import Eviction
 from netagent.usecases.own_records import OwnRecords
-from netagent.usecases.silence import Silence
-from netagent.usecases.vigil import RETRY_S, Vigil
+from netagent.usecases.silence import Downtime
+from netagent.usecases.vigil import RETRY_S, AutoEviction
 from netgossip.types import CLUSTER_SCOPE, Entry, MemberState
 
 TOP_UP_S = 5.0
@@ -62,8 +62,8 @@ class Generations:
             one.node.received[other.host_id] = other.node.head()
         one.meet(one.host_id)
         self.living.append(one)
-        one.silence = Silence({})
-        one.forgetting = Forgetting(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+        one.silence = Downtime({})
+        one.forgetting = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
         scope = trio.CancelScope()
         self.lives[one.host_id] = scope
         self.nursery.start_soon(self.live, one, scope)
@@ -74,7 +74,7 @@ class Generations:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.upkeep_of(one).run)
-                nursery.start_soon(Burial(one.live, Undertaker(), Undertaker(), one.flush).run)
+                nursery.start_soon(Cleanup(one.live, Undertaker(), Undertaker(), one.flush).run)
                 nursery.start_soon(self.vigil_of(one).run)
                 while True:
                     for network_id in one.live.view.networks:
@@ -91,7 +91,7 @@ class Generations:
         )
 
     def vigil_of(self, one):
-        return Vigil(
+        return AutoEviction(
             live=one.live,
             journal=one.journal,
             forgetting=one.forgetting,

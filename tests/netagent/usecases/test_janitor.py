@@ -76,7 +76,7 @@ async def started_again(one, **options):
     one.steps.done.clear()
     one.restart(**options)
     one.participation.resume()
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
 
 
 @virtual
@@ -201,7 +201,7 @@ async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, st
     one.steps.fault = (step, fault)
     await started_again(one)
     one.steps.fault = None
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     one.attacher.devices.pop("0" * 32, None)  # a leftover interface is the next start's, and the reconciler's
     expected = set() if is_gone or stage is Stage.RESERVED else {row.endpoint_id}
     assert one.own_endpoints() == expected
@@ -218,11 +218,11 @@ async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(
     one.node.heard = [event for event in own if event not in networks]
     one.steps.done.clear()
     one.restart()
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     assert one.own_endpoints() == set()
     for event in networks:
         one.hear(event)
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert one.own_endpoints() == {row.endpoint_id}
     assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
     assert one.resolvers.sandboxes
@@ -237,8 +237,8 @@ async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world
     assert trio.current_time() - begun == pytest.approx(module.RECOVER_S)
     assert one.own_endpoints() == {row.endpoint_id}
     one.steps.delay_s.clear()
-    await one.janitor._look_around()
-    assert one.janitor._unresumed == set()
+    await one.garbage_collector._look_around()
+    assert one.garbage_collector._unresumed == set()
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world
 async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world):
     one, _ = await attached(world)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.janitor.run)
+        nursery.start_soon(one.garbage_collector.run)
         await trio.sleep(5)
         assert one.own_endpoints()
         world.remove("web")
@@ -267,7 +267,7 @@ async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_
     path = resolv_conf.NETNS_ETC / "web" / "resolv.conf"
     given = path.read_text()
     assert "back.mesh.internal" in given
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert one.live.rows.keys() == {new.endpoint_id}, "the one before has ended"
     assert path.read_text() == given
     await one.endpoints.detach(new.name)
@@ -303,7 +303,7 @@ async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world)
 async def test_the_late_end_of_a_replaced_container_takes_back_what_nobody_uses_any_more(world):
     one, _ = await attached(world)
     world.replace("web")
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert one.traces() == {}
 
 
@@ -325,14 +325,14 @@ async def test_a_namespace_that_is_unmounted_and_keeps_its_name_is_withdrawn_wit
 ):
     one, row = await attached(world)
     for _ in range(3):
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     # Its folder is as it was; only the kernel tells.
     monkeypatch.setattr(module, "netns_is", lambda other: other.endpoint_id != row.endpoint_id)
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert one.own_endpoints()
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: True)
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert not one.own_endpoints()
 
 
@@ -344,7 +344,7 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
     for name in names:
         await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
     for _ in range(3):
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     looked_at = []
 
     def counting(row):
@@ -356,19 +356,19 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
     # What others on this machine mount is no matter of this test.
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for _ in range(5):
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     assert looked_at == []
     world.replace("c7")
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert looked_at == ["c7"]
     assert len(one.live.rows) == 40
     # A new name beside them is no reason to look at any.
     world.make("other")
     for _ in range(3):
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     assert looked_at == ["c7"]
     await trio.sleep(module.WHOLE_S)
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert len(looked_at) == 41
 
 
@@ -381,15 +381,15 @@ async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_i
     for name in names:
         await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
     for _ in range(3):
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
     looked_at = []
     is_there = module.netns_is
     monkeypatch.setattr(module, "netns_is", lambda row: looked_at.append(row.name) or is_there(row))
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for turns in (1, 2, 3):
         await trio.sleep(module.WHOLE_S)
-        await one.janitor._look_around()
-        await one.janitor._look_around()
+        await one.garbage_collector._look_around()
+        await one.garbage_collector._look_around()
         assert len(looked_at) == 3 * turns
     assert len(set(looked_at)) == len(one.live.rows) == 9
 
@@ -399,9 +399,9 @@ async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world)
     one, _ = await attached(world)
     one.hear(Writer(H2).put(RemovalRecord(N1)))
     one.steps.fault = ("unbind", FailedError("busy"))
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert "interfaces" in one.traces()
-    await one.janitor._look_around()
+    await one.garbage_collector._look_around()
     assert one.traces() == {}
 
 
@@ -413,7 +413,7 @@ async def test_an_attach_at_work_is_left_alone(world):
     one.steps.delay_s["bind"] = lambda: 10.0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.attach, AttachRequest(target="netns:web", network="app"))
-        nursery.start_soon(one.janitor.run)
+        nursery.start_soon(one.garbage_collector.run)
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
     (row,) = one.live.rows.values()
@@ -427,7 +427,7 @@ async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoi
     world.processes[row.netns_dev, row.netns_inode] = "/proc/7/ns/net"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
-        nursery.start_soon(one.janitor._look_around)
+        nursery.start_soon(one.garbage_collector._look_around)
     assert one.traces() == {}
 
 

@@ -14,7 +14,7 @@ from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.records import HostRecord, NetworkRecord, Policy
 from netagent.model.request import NetworkRequest
 from netagent.usecases.network_plan import (
-    Surroundings,
+    NetworkConstraints,
     conflict,
     differences,
     plan_network,
@@ -29,8 +29,10 @@ def host(name: str, *routes: str, underlay: str = "192.0.2.1") -> HostRecord:
     return HostRecord(name, b"k" * 32, underlay, 4799, "fd00::1", "02:00:00:00:00:01", routes=routes)
 
 
-def around(*hosts: HostRecord, networks: tuple[NetworkRecord, ...] = (), **changes: object) -> Surroundings:
-    plain = Surroundings(ClusterId("ab" * 16), ("10.160.0.0/12",), networks, hosts, "192.0.2.1", 1500)
+def around(
+    *hosts: HostRecord, networks: tuple[NetworkRecord, ...] = (), **changes: object
+) -> NetworkConstraints:
+    plain = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), networks, hosts, "192.0.2.1", 1500)
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 

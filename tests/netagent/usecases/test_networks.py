@@ -12,7 +12,7 @@ from fakes.agent_host import HANG, AgentHost, Fabric
 from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError, InputError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.journal import DiskFullError
@@ -331,7 +331,7 @@ async def test_a_network_in_use_is_removed_by_force_only():
     removed = await one.networks.remove("app", force=True)
     assert removed.network_id == N1
     assert one.live.view.is_removed(N1)
-    with pytest.raises(NoError, match="no network 'app'"):
+    with pytest.raises(NotFoundError, match="no network 'app'"):
         await one.networks.remove("app", force=True)
 
 

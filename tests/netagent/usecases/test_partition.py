@@ -13,7 +13,7 @@ from fakes.virtual import virtual
 
 from netagent.model.records import AttachmentRecord
 from netagent.model.request import NetworkRequest
-from netagent.registry.facts import ClashKind
+from netagent.registry.facts import ConflictKind
 from netagent.registry.row import LocalEndpointRow
 from netgossip.types import CLUSTER_SCOPE
 
@@ -130,8 +130,8 @@ async def test_scenario_29_two_parts_started_apart_decide_every_clash_in_the_sam
         judged.add(view.clashes)
     (clashes,) = judged
     assert {clash.kind for clash in clashes} == {
-        ClashKind.HOST_NAME.value,
-        ClashKind.NETWORK_NAME.value,
-        ClashKind.SUBNET.value,
+        ConflictKind.HOST_NAME.value,
+        ConflictKind.NETWORK_NAME.value,
+        ConflictKind.SUBNET.value,
     }
-    assert {clash.loser for clash in clashes if clash.kind != ClashKind.HOST_NAME.value} == {loser}
+    assert {clash.loser for clash in clashes if clash.kind != ConflictKind.HOST_NAME.value} == {loser}

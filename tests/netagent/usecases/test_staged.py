@@ -8,7 +8,7 @@ from fakes.agent_host import AgentHost
 from fakes.registry import N1, host, network
 from fakes.virtual import virtual
 
-from netagent.errors import FailedError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 from netagent.registry.journal import DiskFullError
@@ -136,7 +136,7 @@ async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finish
     one = await started(namespaces, "web")
     row = await reserved(one)
     one.restart()
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     assert one.journal.load_endpoints() == [row]
     await one.endpoints.staged.plug(ORIGIN)
     assert (
@@ -181,7 +181,7 @@ async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_s
     await one.journal.save_endpoint(before)
     one.restart()
     assert one.own_endpoints() == {row.endpoint_id}
-    await one.janitor.recover()
+    await one.garbage_collector.recover()
     assert one.own_endpoints() == set()
     # The runtime's container lives: it is entered again, and told again.
     again = await entered(one, namespaces)
@@ -231,7 +231,7 @@ async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(na
 @virtual
 async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(namespaces):
     one = await started(namespaces, *(f"c{n}" for n in range(20)))
-    with pytest.raises(NoError) as error:
+    with pytest.raises(NotFoundError) as error:
         await one.endpoints.staged.plug("docker:nobody")
     assert error.value.code == "no-such-endpoint"
     async with trio.open_nursery() as nursery:

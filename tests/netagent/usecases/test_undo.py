@@ -25,47 +25,47 @@ class Ledger:
 
 @virtual
 async def test_a_block_that_ends_well_keeps_everything():
-    ledger = Ledger()
+    entry_owners = Ledger()
     async with all_or_nothing() as undo:
-        undo.push(*ledger.step("a"))
-    assert ledger.undone == []
+        undo.push(*entry_owners.step("a"))
+    assert entry_owners.undone == []
 
 
 @virtual
 async def test_a_failure_is_undone_backwards_and_goes_on():
-    ledger = Ledger()
+    entry_owners = Ledger()
     with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested
         async with all_or_nothing() as undo:
-            undo.push(*ledger.step("a"))
-            undo.push(*ledger.step("b"))
+            undo.push(*entry_owners.step("a"))
+            undo.push(*entry_owners.step("b"))
             raise KeyError("cause")
-    assert ledger.undone == ["b", "a"]
+    assert entry_owners.undone == ["b", "a"]
 
 
 @virtual
 async def test_a_cancellation_is_undone_in_full():
-    ledger = Ledger()
+    entry_owners = Ledger()
     with trio.move_on_after(1) as scope:
         async with all_or_nothing() as undo:
-            undo.push(*ledger.step("a", sleep_s=2))
-            undo.push(*ledger.step("b", sleep_s=2))
+            undo.push(*entry_owners.step("a", sleep_s=2))
+            undo.push(*entry_owners.step("b", sleep_s=2))
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert ledger.undone == ["b", "a"]
+    assert entry_owners.undone == ["b", "a"]
     assert trio.current_time() >= 5
 
 
 @virtual
 async def test_a_step_that_fails_or_hangs_is_logged_and_the_others_are_done(caplog):
-    ledger = Ledger()
+    entry_owners = Ledger()
     begun = trio.current_time()
     with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested
         async with all_or_nothing() as undo:
-            undo.push(*ledger.step("a"))
-            undo.push(*ledger.step("hangs", sleep_s=1e9))
-            undo.push(*ledger.step("fails", OSError("no")))
-            undo.push(*ledger.step("d"))
+            undo.push(*entry_owners.step("a"))
+            undo.push(*entry_owners.step("hangs", sleep_s=1e9))
+            undo.push(*entry_owners.step("fails", OSError("no")))
+            undo.push(*entry_owners.step("d"))
             raise KeyError("cause")
-    assert ledger.undone == ["d", "a"]
+    assert entry_owners.undone == ["d", "a"]
     assert trio.current_time() - begun == pytest.approx(UNDO_STEP_S)
     assert [record.args for record in caplog.records] == [("fails",), ("hangs",)]

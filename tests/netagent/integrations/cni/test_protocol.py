@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.errors import FailedError, InputError, NetagentError, NoError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations.cni import answer
 from netagent.integrations.cni.configuration import arguments_untrusted, endpoint_name
 from netagent.integrations.cni.protocol import (
     SUPPORTED,
     VALID_ATTACHMENTS,
-    Add,
-    Check,
-    Collect,
-    Delete,
+    CniAdd,
+    CniCheck,
+    CniCollect,
+    CniDelete,
+    CniStatus,
+    CniVersion,
     Order,
-    Status,
-    Version,
     configuration_untrusted,
     order_untrusted,
 )
@@ -44,9 +44,9 @@ def order(verb: str, configuration: dict[str, Any] | None = None, **variables: s
     )
 
 
-def add(configuration: dict[str, Any] | None = None, **variables: str) -> Add:
+def add(configuration: dict[str, Any] | None = None, **variables: str) -> CniAdd:
     found = order("ADD", configuration, **variables)
-    assert isinstance(found, Add)
+    assert isinstance(found, CniAdd)
     return found
 
 
@@ -67,18 +67,18 @@ def test_each_verb_needs_only_what_it_uses() -> None:
     assert found.attachment.origin == "cni:app-net/c1/eth0"
     assert (found.request.network, found.request.ifname, found.request.name) == ("app", "eth0", "c1")
     gone = order("DEL", {"ipam": {}, "no such": 1, "prevResult": 5}, CNI_NETNS="", CNI_ARGS="nonsense")
-    assert gone == Delete(found.attachment)
+    assert gone == CniDelete(found.attachment)
     check = order("CHECK", {"prevResult": PREVIOUS})
-    assert check == Check(found.attachment, "/run/netns/c1", frozenset({"10.1.0.2", "fd00:1::2"}))
+    assert check == CniCheck(found.attachment, "/run/netns/c1", frozenset({"10.1.0.2", "fd00:1::2"}))
     valid = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "net1"}]
     collect = order_untrusted(
         {"CNI_COMMAND": "GC"}, {**CONFIGURATION, "cniVersion": "1.1.0", VALID_ATTACHMENTS: valid}
     )
-    assert collect == Collect("app-net", frozenset({"cni:app-net/c1/eth0", "cni:app-net/c2/net1"}))
-    assert order_untrusted({"CNI_COMMAND": "STATUS"}, {**CONFIGURATION, "cniVersion": "1.1.0"}) == Status(
+    assert collect == CniCollect("app-net", frozenset({"cni:app-net/c1/eth0", "cni:app-net/c2/net1"}))
+    assert order_untrusted({"CNI_COMMAND": "STATUS"}, {**CONFIGURATION, "cniVersion": "1.1.0"}) == CniStatus(
         "app"
     )
-    assert order_untrusted({"CNI_COMMAND": "VERSION"}, {}) == Version("1.1.0")
+    assert order_untrusted({"CNI_COMMAND": "VERSION"}, {}) == CniVersion("1.1.0")
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
@@ -197,7 +197,7 @@ def test_any_json_gives_an_order_or_an_input_error(verb: str, wild: dict[str, An
     except InputError as error:
         answer.failure(error, wild.get("cniVersion"))
     else:
-        if isinstance(found, Add):
+        if isinstance(found, CniAdd):
             answer.result(found, PLUGGED)
 
 
@@ -287,7 +287,7 @@ def test_arguments_of_other_plugins_pass_when_told_to() -> None:
 
 # -- answers ---------------------------------------------------------------------------------------------------------
 
-PLUGGED = answer.Plugged(
+PLUGGED = answer.AttachedInterface(
     host_ifname="nv01234567",
     ifname="eth0",
     mac="02:00:00:00:00:02",
@@ -381,7 +381,7 @@ def test_what_the_plugins_before_made_stays() -> None:
     ("error", "number"),
     [
         (RefusedError("x", code="no-cluster", hint="y"), 11),
-        (NoError("x", code="no-such-network", hint="y"), 11),
+        (NotFoundError("x", code="no-such-network", hint="y"), 11),
         (RefusedError("x", code="name-in-use", hint="y"), 11),
         (FailedError("x", hint="y"), 11),
         (RefusedError("x", code="namespace-gone", hint="y"), 3),

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from netagent.integrations.docker import accepts
-from netagent.integrations.docker.accepts import RULE, Accepts, ours_untrusted
+from netagent.integrations.docker.accepts import RULE, DockerUserChain, ours_untrusted
 
 
 class Chain:
@@ -32,7 +32,7 @@ class Chain:
 
 
 def play(monkeypatch, chain, *steps):
-    kept = Accepts()
+    kept = DockerUserChain()
     monkeypatch.setattr(accepts, "_run", chain.run)
     for step in steps:
         trio.run(getattr(kept, step))
@@ -60,7 +60,7 @@ def test_each_way_out_has_its_pair_of_rules(monkeypatch):
     chain = Chain("-j RETURN")
     monkeypatch.setattr(accepts, "_run", chain.run)
     ways = {"eth0", "wg1", "bad name"}
-    kept = Accepts(lambda: ways)
+    kept = DockerUserChain(lambda: ways)
     trio.run(kept.ensure)
     assert "-i na-+ -o eth0 -m comment --comment netagent -j ACCEPT" in chain.rules
     assert "-i wg1 -o na-+ -m comment --comment netagent -j ACCEPT" in chain.rules

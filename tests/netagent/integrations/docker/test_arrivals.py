@@ -9,12 +9,14 @@ from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
 from netagent.integrations.docker import arrivals
-from netagent.integrations.docker.arrivals import Arrival, Arrivals
+from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
 from netagent.usecases.staged import HOLD_S
 
 
 def arrival(number, folder):
-    return Arrival(endpoint=f"{number:064x}", docker_network="d" * 64, sandbox_key=str(folder / str(number)))
+    return AwaitedNamespace(
+        endpoint=f"{number:064x}", docker_network="d" * 64, sandbox_key=str(folder / str(number))
+    )
 
 
 @virtual
@@ -28,7 +30,7 @@ async def test_each_is_entered_once_when_its_file_is_there(tmp_path, monkeypatch
         if len(entered) == 1:
             raise FailedError("not yet")
 
-    waiting = Arrivals(enter, lambda one, sentence: failed.append(sentence))
+    waiting = NetnsWaiter(enter, lambda one, sentence: failed.append(sentence))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.run)
         first, second = arrival(1, tmp_path), arrival(2, tmp_path)
@@ -56,12 +58,12 @@ async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
     async def enter(one):
         entered.append(one)
 
-    waiting = Arrivals(enter, lambda one, sentence: None)
+    waiting = NetnsWaiter(enter, lambda one, sentence: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.run)
         (tmp_path / "1").touch()
         waiting.expect(arrival(1, tmp_path))
-        waiting.expect(Arrival(endpoint="e", docker_network="d", sandbox_key="/proc/self/ns/net"))
+        waiting.expect(AwaitedNamespace(endpoint="e", docker_network="d", sandbox_key="/proc/self/ns/net"))
         await trio.sleep(1)
         assert [one.endpoint for one in entered] == ["e"]
         nursery.cancel_scope.cancel()
@@ -69,7 +71,7 @@ async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
 
 @virtual
 async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path):
-    waiting = Arrivals(None, lambda one, sentence: None)
+    waiting = NetnsWaiter(None, lambda one, sentence: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.run)
         one = arrival(1, tmp_path)
@@ -84,7 +86,7 @@ async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path):
 @virtual
 async def test_their_number_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(arrivals, "MAX_EXPECTED", 1)
-    waiting = Arrivals(None, lambda one, sentence: None)
+    waiting = NetnsWaiter(None, lambda one, sentence: None)
     waiting.expect(arrival(1, tmp_path))
     waiting.expect(arrival(1, tmp_path))
     with pytest.raises(RefusedError, match="1 containers are being started"):

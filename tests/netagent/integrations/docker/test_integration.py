@@ -9,7 +9,7 @@ import trio
 
 from netagent import config
 from netagent.errors import RefusedError
-from netagent.integrations.docker.accepts import Accepts
+from netagent.integrations.docker.accepts import DockerUserChain
 from netagent.integrations.docker.engine import Engine
 from netagent.integrations.docker.integration import DockerIntegration
 
@@ -26,7 +26,7 @@ async def nothing(accepts):
 @pytest.fixture
 def plugged(tmp_path, monkeypatch):
     """Run the integration, without a dockerd, and call its socket as dockerd does."""
-    monkeypatch.setattr(Accepts, "keep", nothing)
+    monkeypatch.setattr(DockerUserChain, "keep", nothing)
     path = tmp_path / "plugins" / "netagent.sock"
     flags = {"docker.plugin": str(path), "docker.socket": str(tmp_path / "docker.sock")}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from netagent.errors import InputError
 from netagent.integrations.docker import arrivals, container, engine, protocol
 from netagent.integrations.docker.engine import EngineError
-from netagent.integrations.docker.follow import Follower
+from netagent.integrations.docker.follow import DockerWatcher
 from netagent.model.ids import is_name
 
 EID = "e" * 64
@@ -108,7 +108,7 @@ def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value):
     | JSON,
 )
 def test_any_event_is_followed_or_passed_over(kind, action, actor):
-    follower = Follower(None, None, None, "netagent", "container")
+    follower = DockerWatcher(None, None, None, "netagent", "container")
     follower._note_untrusted({"Type": kind, "Action": action, "Actor": actor})
     assert all(quote(one) == one for one in follower._dirty)
 

@@ -20,10 +20,10 @@ from netagent.integrations.podman.follow import (
     RECHECK_S,
     STARTING_S,
     UNSTARTED_S,
-    Follower,
+    PodmanWatcher,
 )
 from netagent.integrations.podman.plugin import NetavarkPlugin
-from netagent.integrations.podman.report import Container
+from netagent.integrations.podman.report import PodmanContainer
 from netagent.model.records import Health, Port
 
 WITHDRAWN_S = 2.0
@@ -93,13 +93,13 @@ class Followed:
 
 async def following(nursery, namespaces, *names):
     one, podman = await PodmanHost.started(namespaces, "host", *names), FakePodman()
-    follower = Follower(podman, lambda: one)
+    follower = PodmanWatcher(podman, lambda: one)
     nursery.start_soon(follower.run)
     return Followed(one, podman, follower)
 
 
 def container(container_id=C1, pid=100, **fields):
-    return Container(
+    return PodmanContainer(
         container_id=container_id,
         name="web",
         pid=pid,
@@ -231,7 +231,7 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
 @virtual
 async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(namespaces, proc):
     one, podman = await PodmanHost.started(namespaces, "host", "ns1", "ns2"), FakePodman()
-    follower = Follower(podman, lambda: one)
+    follower = PodmanWatcher(podman, lambda: one)
     this = Followed(one, podman, follower)
     proc.start(100, one.path("ns1"))
     await this.set_up("ns1")
@@ -400,7 +400,7 @@ async def test_a_restarted_agent_makes_no_unhealthy_container_well(namespaces, p
         write_health(log, "unhealthy", 1)
         await this.until(lambda: this.rows[0].health is Health.UNHEALTHY)
         this.podman.refusals[C1] = "Podman is silent"
-        nursery.start_soon(Follower(this.podman, lambda: this.one).run)
+        nursery.start_soon(PodmanWatcher(this.podman, lambda: this.one).run)
         await trio.sleep(5)
         assert this.rows[0].health is Health.UNHEALTHY
         nursery.cancel_scope.cancel()

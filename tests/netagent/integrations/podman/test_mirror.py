@@ -10,7 +10,7 @@ from fakes.registry import network
 from fakes.virtual import virtual
 
 from netagent.errors import RefusedError
-from netagent.integrations.podman.mirror import LOOK_S, RESYNC_S, Mirror
+from netagent.integrations.podman.mirror import LOOK_S, RESYNC_S, PodmanMirror
 from netagent.integrations.podman.mirroring import plan_mirror
 from netagent.integrations.podman.report import PodmanNetwork
 from netagent.model.records import RemovalRecord
@@ -59,7 +59,7 @@ async def names_are(podman, *names):
 @virtual
 async def test_networks_come_and_go_with_ours_and_come_back_after_a_prune(namespaces, tmp_path):
     one, podman = await PodmanHost.started(namespaces), FakePodman()
-    mirror = Mirror(podman, lambda: one, tmp_path)
+    mirror = PodmanMirror(podman, lambda: one, tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.run)
         await names_are(podman, "app", "back")
@@ -81,7 +81,7 @@ async def test_what_podman_refuses_is_a_trouble_until_it_does_not(namespaces, tm
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     podman.network_list["gone"] = of_podman("gone", label=N9)
     podman.refusals = {"gone": "`podman network rm` refuses: in use by web", "back": "no plug-in"}
-    mirror = Mirror(podman, lambda: one, tmp_path)
+    mirror = PodmanMirror(podman, lambda: one, tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.run)
         await names_are(podman, "app", "gone")
@@ -112,7 +112,7 @@ async def test_a_host_in_no_cluster_leaves_podman_alone_until_it_joins(namespace
         return one
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Mirror(podman, membership, tmp_path).run)
+        nursery.start_soon(PodmanMirror(podman, membership, tmp_path).run)
         await trio.sleep(RESYNC_S)
         assert podman.asked == []
         joined.set()
@@ -131,7 +131,7 @@ async def test_a_host_that_leaves_takes_along_what_no_container_refers_to(namesp
         return one
 
     async with trio.open_nursery() as nursery:
-        mirror = Mirror(podman, membership, tmp_path)
+        mirror = PodmanMirror(podman, membership, tmp_path)
         nursery.start_soon(mirror.run)
         await names_are(podman, "app", "back")
         podman.refusals["app"] = "app is used by a container"
@@ -145,7 +145,7 @@ async def test_a_host_that_leaves_takes_along_what_no_container_refers_to(namesp
 async def test_a_network_that_is_made_anew_under_its_name_is_made_anew_in_podman(namespaces, tmp_path):
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Mirror(podman, lambda: one, tmp_path).run)
+        nursery.start_soon(PodmanMirror(podman, lambda: one, tmp_path).run)
         await names_are(podman, "app", "back")
         await one.publisher.put(RemovalRecord(N1), network(N9, "app"))
         with trio.fail_after(2 * LOOK_S):
