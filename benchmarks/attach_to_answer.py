@@ -96,7 +96,7 @@ def measure_idle(hosts: Sequence[Host], idle_s: float) -> None:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"netagent.names.process" in words:
+        if b"netagent.resolver.process" in words:
             found["resolver"].append(process)
         elif b"agent" in words[2:3] and words[1].endswith(b"/netagent"):
             found["agent"].append(process)

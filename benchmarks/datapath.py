@@ -17,7 +17,7 @@ so that all of it is the sender's. It differs by some 2 % from run to run, also 
 
 All of it twice: with bridge netfilter on, where what a bridge of the host passes goes through everybody's iptables,
 Docker's foremost (the bridge of Docker's overlay is in a namespace of its own, with no rules; netagent keeps it from
-its bridges, netagent.datapath.tagging), and with it off.
+its bridges, netagent.datapath.reconcile.bridge_nf_bypass), and with it off.
 
     sudo .ci/packages benchmark
     sudo .venv/bin/python benchmarks/datapath.py [--rounds 6] [--seconds 1]

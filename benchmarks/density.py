@@ -101,7 +101,7 @@ class Density:
         self.host = lab.host("h1")
         self.client = Client(str(self.host.path("/run/netagent/netagent.sock")))
         self.agent = process_of(self.host, ["netagent agent"])
-        self.resolver = process_of(self.host, ["netagent.names.process"])
+        self.resolver = process_of(self.host, ["netagent.resolver.process"])
         self.others = [process_of(lab.host(name), ["netagent agent"]) for name in ("h2", "h3")]
         self.count = 0
 

@@ -37,9 +37,8 @@ import trio  # noqa: E402 - the path is set above
 
 from netagent.model.ids import EndpointId, NetworkId  # noqa: E402
 from netagent.model.sandbox import Sandbox, SandboxId  # noqa: E402
-from netagent.names.channel import SocketPair  # noqa: E402
-from netagent.names.supervisor import Supervisor  # noqa: E402
-from netagent.names.table import (  # noqa: E402
+from netagent.resolver.channel import SocketPair  # noqa: E402
+from netagent.resolver.name_table import (  # noqa: E402
     SETTINGS_KEY,
     EndpointRow,
     HostRow,
@@ -50,6 +49,7 @@ from netagent.names.table import (  # noqa: E402
     SettingsRow,
     Subnet,
 )
+from netagent.resolver.supervisor import Supervisor  # noqa: E402
 
 INSIDE = "NATBENCH_INSIDE"
 OURS, THEIRS, UPSTREAM = "127.0.0.11", "127.0.0.12", "127.0.0.13"

@@ -21,7 +21,7 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from netagent.memory import keep_collections_short  # noqa: E402
+from netagent.daemon.memory import keep_collections_short  # noqa: E402
 from netagent.model.ids import EndpointId, NetworkId  # noqa: E402
 from netagent.model.records import (  # noqa: E402
     AttachmentRecord,
@@ -30,13 +30,13 @@ from netagent.model.records import (  # noqa: E402
     Record,
     RemovalRecord,
 )
-from netagent.pieces import turn  # noqa: E402
-from netagent.registry.schema import encode, key_of, scope_of  # noqa: E402
+from netagent.registry.record_codec import encode, key_of, scope_of  # noqa: E402
+from netagent.slices import turn  # noqa: E402
+from netgossip.codec.sealing import Keyring  # noqa: E402
 from netgossip.config import GossipConfig  # noqa: E402
 from netgossip.driver import Driver, open_sockets  # noqa: E402
-from netgossip.identity import Identity  # noqa: E402
+from netgossip.join.identity import Identity  # noqa: E402
 from netgossip.node import GossipNode  # noqa: E402
-from netgossip.seal import Keyring  # noqa: E402
 from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: E402
 
 HOSTS = 300

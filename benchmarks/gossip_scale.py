@@ -26,12 +26,14 @@ from typing import Any
 
 import trio
 
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, open_sockets
-from netgossip.frame import LAST, MORE, Opener, ReplayWindow, Sealer, parse_header_untrusted
 from netgossip.node import GossipNode
-from netgossip.parts import Assembly
-from netgossip.record_wire import (
+from netgossip.records.frames import LAST, MORE, Opener, ReplayWindow, Sealer, parse_header_untrusted
+from netgossip.records.parts import Assembly
+from netgossip.records.replication import Replication
+from netgossip.records.wire import (
     ASSEMBLED_BYTES,
     Delta,
     DeltaAck,
@@ -42,8 +44,6 @@ from netgossip.record_wire import (
     decode_untrusted,
     encode,
 )
-from netgossip.replication import Replication
-from netgossip.seal import Keyring
 from netgossip.testing import PORTS, SimCluster, SimHost
 from netgossip.types import (
     CLUSTER_SCOPE,

@@ -46,28 +46,28 @@ from elsewhere import (  # puts the product on the path
 )
 
 from netagent import config as configuration
+from netagent.commands.agent_commands import AgentCommands
 from netagent.control.api import build_app
-from netagent.datapath.command import render
-from netagent.datapath.desired import NetworkInput, RemoteEndpoint, desired_state
-from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
-from netagent.datapath.operations import EntryOperation
-from netagent.datapath.plan import plan
-from netagent.datapath.reconcile import Reconciler
+from netagent.daemon.cluster import Cluster
+from netagent.daemon.memory import keep_collections_short
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
+from netagent.datapath.reconcile.desired import NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.reconcile.ip_commands import render
+from netagent.datapath.reconcile.operations import EntryOperation
+from netagent.datapath.reconcile.plan import plan
+from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, KernelState
-from netagent.datapath.uplink import Underlay
-from netagent.integrations.targets import HostTargets
-from netagent.membership.cluster import Cluster
-from netagent.memory import keep_collections_short
+from netagent.integrations.container_targets import HostTargets
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
-from netagent.pieces import turn
-from netagent.service import AgentCommands
+from netagent.slices import turn
 from netagent.state_dir import ClusterKeys, StateDir
-from netgossip.identity import Identity
+from netgossip.join.identity import Identity
 from netgossip.types import EntriesChanged
 
 if TYPE_CHECKING:
-    from netagent.agent import Agent
+    from netagent.daemon.agent import Agent
 
 INSIDE = "NATBENCH_INSIDE"
 SYNC_BOUND_S = 120.0

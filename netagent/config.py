@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netagent import config_kind as kind
+from netagent import config_values as kind
 from netagent.errors import InputError
 from netagent.model.allowed import underlay_flaw
 from netagent.model.ids import nearest_name
@@ -74,7 +74,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
-    """One configuration key. `parse` is its kind (netagent.config_kind).
+    """One configuration key. `parse` is its kind (netagent.config_values).
 
     A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
     """

@@ -2,7 +2,7 @@
 
     STATE_DIR/identity    32 bytes of private key in base64, made at first start
     STATE_DIR/keyring     cluster id, name, domain and keys; its presence means that the host belongs to a cluster
-    STATE_DIR/state.db    the journal (netagent.registry.journal)
+    STATE_DIR/state.db    the journal (netagent.journal.journal)
     RUN_DIR/agent.lock    held while the agent runs
 
 Files are written beside their place and renamed, so that a crash leaves the old or the new content.
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netagent.errors import FailedError, RefusedError
-from netgossip.identity import PRIVATE_KEY_BYTES, Identity
+from netgossip.join.identity import PRIVATE_KEY_BYTES, Identity
 
 RELEASE_S = 2.0
 """A program that was being started when its agent was killed has what that one held for a moment longer."""

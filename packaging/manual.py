@@ -148,7 +148,7 @@ PAGES = {"netagent.1": commands_page, "netagent.toml.5": keys_page}
 
 def main(arguments: Sequence[str]) -> int:
     """Print the page of that name."""
-    from netagent.cli.commands import program_version
+    from netagent.cli.client_commands import program_version
 
     sys.stdout.write(PAGES[arguments[0]](program_version()))
     return 0

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from swim_net import KEY, LABEL, address_of, id_of
 
+from netgossip.codec.messages import Alive, Message, encode, encode_compound
+from netgossip.codec.parse import parse_datagram_untrusted
+from netgossip.codec.sealing import Keyring, open_datagram_untrusted, seal_datagram
 from netgossip.config import GossipConfig
-from netgossip.parse import parse_datagram_untrusted
-from netgossip.seal import Keyring, open_datagram_untrusted, seal_datagram
-from netgossip.swim import Swim
+from netgossip.membership.swim import Swim
 from netgossip.types import MemberState, NodeOutput
-from netgossip.wire import Alive, Message, encode, encode_compound
 
 OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
 NOW = 1000.0

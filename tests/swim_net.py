@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.seal import Keyring
-from netgossip.swim import Swim
+from netgossip.membership.swim import Swim
 from netgossip.types import (
     Address,
     Datagram,

@@ -22,11 +22,11 @@ ROOTS = {"netagent": ROOT, "netgossip": ROOT / "gossip", "netdns": ROOT / "dns"}
 
 PERFORMS = {
     # netgossip
-    "netgossip.discovery",  # mDNS
+    "netgossip.join.discovery",  # mDNS
     "netgossip.driver",  # sockets and the timer
-    "netgossip.labour",
-    "netgossip.outflow",
-    "netgossip.entry_driver",  # dials the inviter
+    "netgossip.task_runner",
+    "netgossip.send_buffer",
+    "netgossip.join.driver",  # dials the inviter
     "netgossip.sockets",
     # netdns
     "netdns.batch",  # sockets
@@ -38,154 +38,154 @@ PERFORMS = {
     "netagent.agent",
     "netagent.config",  # reads files
     "netagent.memory",
-    "netagent.pieces",  # lets others run between two pieces of what a pure function does
+    "netagent.slices",  # lets others run between two pieces of what a pure function does
     "netagent.log",
     "netagent.service",
     "netagent.state_dir",
-    "netagent.supervision",
+    "netagent.daemon.systemd",
     # command line
-    "netagent.cli.commands",
-    "netagent.cli.doctor",  # asks whether this is root
-    "netagent.cli.installing",
+    "netagent.cli.client_commands",
+    "netagent.cli.doctor_command",  # asks whether this is root
+    "netagent.cli.install_commands",
     "netagent.cli.main",
     "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width
     "netagent.install.installer",
     # API
     "netagent.control.api",
-    "netagent.control.body",
+    "netagent.control.streaming",
     "netagent.control.client",
-    "netagent.control.lookup",  # lets others run while it makes a table
-    "netagent.control.pinging",
+    "netagent.commands.lookup",  # lets others run while it makes a table
+    "netagent.commands.ping",
     "netagent.control.server",
-    "netagent.control.service",  # the seam: its methods are awaited
-    "netagent.control.status",
+    "netagent.control.agent_service",  # the seam: its methods are awaited
+    "netagent.commands.status",
     "netagent.control.watch",
     # other tools
     "netagent.integrations.cni.plugin",
-    "netagent.integrations.cni.sandbox",
+    "netagent.integrations.cni.netns_check",
     "netagent.integrations.podman.command",
-    "netagent.integrations.podman.follow",
-    "netagent.integrations.podman.inhabitants",
+    "netagent.integrations.podman.watcher",
+    "netagent.integrations.podman.netns_processes",
     "netagent.integrations.podman.integration",
     "netagent.integrations.podman.mirror",
     "netagent.integrations.podman.plugin",
-    "netagent.integrations.repeated",
+    "netagent.integrations.idempotency",
     "netagent.integrations.shim",
-    "netagent.integrations.runtimes",
+    "netagent.daemon.runtimes",
     "netagent.integrations.shim_call",
-    "netagent.integrations.targets",
+    "netagent.integrations.container_targets",
     # what is wrong
-    "netagent.doctor.agent_ports",
-    "netagent.doctor.alone",
-    "netagent.doctor.asking",
-    "netagent.doctor.examining",
-    "netagent.doctor.explaining",
-    "netagent.doctor.foreign",
-    "netagent.doctor.gathering",
-    "netagent.doctor.name_servers",
-    "netagent.doctor.reaching",
-    "netagent.doctor.visiting",
+    "netagent.doctor.facts.agent_ports",
+    "netagent.cli.offline_doctor",
+    "netagent.doctor.facts.resolver_query",
+    "netagent.commands.examine",
+    "netagent.commands.explain_facts",
+    "netagent.doctor.facts.foreign_rules_reader",
+    "netagent.doctor.facts.host_facts",
+    "netagent.doctor.facts.name_servers",
+    "netagent.doctor.facts.ping_probe",
+    "netagent.doctor.facts.netns_inspect",
     # kernel
-    "netagent.datapath.apply",
-    "netagent.datapath.attach",
-    "netagent.datapath.binding",
-    "netagent.datapath.bpf",
-    "netagent.datapath.connection",
-    "netagent.datapath.conntrack",
-    "netagent.datapath.device",  # a codec, but it is pyroute2's
-    "netagent.datapath.forwarding",
-    "netagent.datapath.inside",
-    "netagent.datapath.link",  # a codec, but for one draw: an index for a link to be made
-    "netagent.datapath.listening",  # reads /proc/net
-    "netagent.datapath.netlink",
-    "netagent.datapath.netns",
-    "netagent.datapath.observe",
-    "netagent.datapath.offload",
-    "netagent.datapath.pair",
-    "netagent.datapath.readiness",
-    "netagent.datapath.reconcile",
-    "netagent.datapath.schedule",
-    "netagent.datapath.removal",
-    "netagent.datapath.settings",  # /proc/sys
-    "netagent.datapath.tagging",
-    "netagent.datapath.nftables",
-    "netagent.datapath.redirect",
-    "netagent.datapath.underlay",
-    "netagent.datapath.underlay_watch",
+    "netagent.datapath.reconcile.apply",
+    "netagent.datapath.endpoint.attach",
+    "netagent.datapath.endpoint.veth_binding",
+    "netagent.datapath.host.bpf",
+    "netagent.datapath.endpoint.tcp_connections",
+    "netagent.datapath.host.conntrack",
+    "netagent.datapath.netlink.device",  # a codec, but it is pyroute2's
+    "netagent.datapath.host.forwarding",
+    "netagent.datapath.endpoint.guest_watch",
+    "netagent.datapath.netlink.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.host.port_owner",  # reads /proc/net
+    "netagent.datapath.netlink.route_socket",
+    "netagent.datapath.endpoint.netns",
+    "netagent.datapath.reconcile.observe",
+    "netagent.datapath.host.offload",
+    "netagent.datapath.endpoint.veth_pair",
+    "netagent.datapath.endpoint.wait_link_up",
+    "netagent.datapath.reconcile.reconciler",
+    "netagent.datapath.reconcile.schedule",
+    "netagent.datapath.endpoint.link_delete",
+    "netagent.datapath.host.sysctls",  # /proc/sys
+    "netagent.datapath.reconcile.bridge_nf_bypass",
+    "netagent.datapath.netlink.nftables",
+    "netagent.datapath.endpoint.dns_redirect",
+    "netagent.datapath.host.underlay",
+    "netagent.datapath.host.underlay_watch",
     "netagent.firewall.driver",
-    "netagent.firewall.translation",
+    "netagent.firewall.source_nat",
     "netagent.firewall.guard",
     "netagent.probes.echo",
     # what is known, and who knows it
     "netagent.ipam.allocator",
-    "netagent.ipam.asking",
-    "netagent.ipam.giving",
-    "netagent.ipam.holdings",
-    "netagent.ipam.stock",
-    "netagent.registry.behind",  # a lock: filled by the event loop, emptied by the writer's thread
-    "netagent.registry.journal",
-    "netagent.registry.live",
+    "netagent.ipam.space_requests",
+    "netagent.ipam.grants",
+    "netagent.ipam.allocations",
+    "netagent.ipam.prefetch",
+    "netagent.journal.write_behind",  # a lock: filled by the event loop, emptied by the writer's thread
+    "netagent.journal.journal",
+    "netagent.registry.state_store",
     "netagent.registry.publish",
-    "netagent.registry.reading",
-    "netagent.registry.writer",
+    "netagent.journal.reader",
+    "netagent.journal.writer",
     # names
-    "netagent.names.capabilities",
-    "netagent.names.channel",
-    "netagent.names.daemon",
-    "netagent.names.launch",
-    "netagent.names.process",
-    "netagent.names.supervisor",
-    "netagent.names.upstream",  # reads resolv.conf
+    "netagent.resolver.capabilities",
+    "netagent.resolver.channel",
+    "netagent.resolver.daemonize",
+    "netagent.resolver.launch",
+    "netagent.resolver.process",
+    "netagent.resolver.supervisor",
+    "netagent.resolver.host_servers",  # reads resolv.conf
     # container runtimes
-    "netagent.integrations.docker.accepts",
-    "netagent.integrations.docker.arrivals",
+    "netagent.integrations.docker.docker_user_chain",
+    "netagent.integrations.docker.netns_waiter",
     "netagent.integrations.docker.engine",
-    "netagent.integrations.docker.follow",
+    "netagent.integrations.docker.watcher",
     "netagent.integrations.docker.integration",
     "netagent.integrations.docker.mirror",
     "netagent.integrations.docker.plugin",
     # a host's life in a cluster, and what users have done
-    "netagent.membership.answering",
-    "netagent.membership.asking",
-    "netagent.membership.burial",
-    "netagent.membership.cluster",
-    "netagent.membership.departure",
-    "netagent.membership.following",
+    "netagent.rpc.handlers",
+    "netagent.rpc.client",
+    "netagent.eviction.cleanup",
+    "netagent.daemon.cluster",
+    "netagent.daemon.leave",
+    "netagent.daemon.controllers",
     "netagent.membership.gossip",
-    "netagent.membership.kernel",
-    "netagent.membership.intake",  # lets others run between two pieces
-    "netagent.membership.joining",
-    "netagent.membership.lost_journal",
-    "netagent.membership.neighbours",
-    "netagent.membership.own_host",
+    "netagent.daemon.host_kernel",
+    "netagent.membership.event_intake",  # lets others run between two pieces
+    "netagent.daemon.join",
+    "netagent.daemon.journal_recovery",
+    "netagent.daemon.peer_discovery",
+    "netagent.membership.host_record",
     "netagent.membership.participation",
-    "netagent.membership.probing",
-    "netagent.membership.rebirth",
+    "netagent.daemon.probing",
+    "netagent.eviction.rejoin",
     "netagent.membership.remote_networks",
-    "netagent.membership.retreat",
-    "netagent.membership.seed",
-    "netagent.membership.witnessing",
-    "netagent.projection.announcing",
-    "netagent.projection.loop",
-    "netagent.projection.resolvers",
-    "netagent.usecases.claims",  # locks
-    "netagent.usecases.drain",
-    "netagent.usecases.endpoints",
-    "netagent.usecases.fencing",
-    "netagent.usecases.forgetting",
-    "netagent.usecases.host_access",
-    "netagent.usecases.interfaces",
-    "netagent.usecases.janitor",
-    "netagent.usecases.networks",
-    "netagent.usecases.own_records",
-    "netagent.usecases.publishing",  # looks who listens at a port
-    "netagent.usecases.resolv_conf",
-    "netagent.usecases.staged",
-    "netagent.usecases.steps",
-    "netagent.usecases.targets",
-    "netagent.usecases.undo",
-    "netagent.usecases.vigil",
+    "netagent.daemon.withdraw",
+    "netagent.membership.seeds",
+    "netagent.eviction.liveness_quorum",
+    "netagent.projection.mac_announcer",
+    "netagent.projection.controller",
+    "netagent.projection.resolver_sockets",
+    "netagent.endpoints.locks",  # locks
+    "netagent.endpoints.drain",
+    "netagent.endpoints.lifecycle",
+    "netagent.endpoints.fencing",
+    "netagent.eviction.evict",
+    "netagent.endpoints.host_access",
+    "netagent.endpoints.interfaces",
+    "netagent.endpoints.garbage_collector",
+    "netagent.endpoints.networks",
+    "netagent.daemon.own_records",
+    "netagent.endpoints.published_ports",  # looks who listens at a port
+    "netagent.endpoints.resolv_conf",
+    "netagent.endpoints.two_phase",
+    "netagent.endpoints.context",
+    "netagent.endpoints.targets",
+    "netagent.endpoints.rollback",
+    "netagent.eviction.auto_evict",
 }
 
 PERFORMING_MODULES = {
@@ -210,7 +210,7 @@ FILE_CALLS = {
     "write_text",
 }
 
-ANYWHERE = {"netagent.beat"}
+ANYWHERE = {"netagent.periodic"}
 """Arithmetic and nothing else: every room has something that looks again and again."""
 
 # Who may import whom at run time. A name stands for itself and everything below; the longest that fits counts.
@@ -218,169 +218,169 @@ BELOW: Mapping[str, set[str]] = {
     "netagent.errors": set(),
     "netagent.log": set(),
     "netagent.model": set(),
-    "netagent.config": {"netagent.config_kind", "netagent.errors", "netagent.model"},
-    "netagent.config_kind": {"netagent.model"},
-    "netagent.state_dir": {"netagent.errors", "netgossip.identity"},
-    "netagent.supervision": {"netagent.errors"},
+    "netagent.config": {"netagent.config_values", "netagent.errors", "netagent.model"},
+    "netagent.config_values": {"netagent.model"},
+    "netagent.state_dir": {"netagent.errors", "netgossip.join.identity"},
+    "netagent.daemon.systemd": {"netagent.errors"},
     "netagent.registry": {
-        "netagent.errors", "netagent.model", "netagent.pieces", "netgossip.types", "netgossip.identity",
+        "netagent.errors", "netagent.model", "netagent.slices", "netgossip.types", "netgossip.join.identity",
     },
     "netagent.ipam": {"netagent.errors", "netagent.model", "netagent.registry"},
     "netagent.memory": set(),
-    "netagent.beat": set(),
-    "netagent.pieces": set(),
-    "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model", "netagent.pieces"},
+    "netagent.periodic": set(),
+    "netagent.slices": set(),
+    "netagent.datapath": {"netagent.errors", "netagent.log", "netagent.model", "netagent.slices"},
     "netagent.firewall": {"netagent.errors"},
-    "netagent.firewall.translation": {"netagent.datapath.nftables"},
+    "netagent.firewall.source_nat": {"netagent.datapath.netlink.nftables"},
     "netagent.firewall.driver": {
-        "netagent.datapath.conntrack", "netagent.datapath.nftables", "netagent.errors", "netagent.firewall",
+        "netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables", "netagent.errors", "netagent.firewall",
     },
     "netagent.probes": {"netagent.model"},
-    "netagent.names": {"netagent.errors", "netagent.model", "netdns"},
-    "netagent.names.process": {
-        "netagent.datapath.netns", "netagent.datapath.redirect", "netagent.model", "netagent.names", "netdns",
+    "netagent.resolver": {"netagent.errors", "netagent.model", "netdns"},
+    "netagent.resolver.process": {
+        "netagent.datapath.endpoint.netns", "netagent.datapath.endpoint.dns_redirect", "netagent.model", "netagent.resolver", "netdns",
     },
-    "netagent.names.supervisor": {
-        "netagent.datapath.redirect", "netagent.errors", "netagent.model", "netagent.names",
+    "netagent.resolver.supervisor": {
+        "netagent.datapath.endpoint.dns_redirect", "netagent.errors", "netagent.model", "netagent.resolver",
     },
-    "netagent.names.zone": {"netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view"},
-    "netagent.names.explain": {
-        "netagent.names", "netagent.model", "netagent.pieces", "netagent.registry.view", "netdns",
+    "netagent.resolver.zone": {"netagent.resolver", "netagent.model", "netagent.slices", "netagent.registry.view"},
+    "netagent.resolver.explain_name": {
+        "netagent.resolver", "netagent.model", "netagent.slices", "netagent.registry.view", "netdns",
     },
     "netagent.projection": {
         "netagent.datapath", "netagent.errors", "netagent.firewall", "netagent.log", "netagent.model",
-        "netagent.names.supervisor", "netagent.names.table", "netagent.pieces", "netagent.registry",
+        "netagent.resolver.supervisor", "netagent.resolver.name_table", "netagent.slices", "netagent.registry",
         "netgossip.types",
     },
-    "netagent.usecases": {
-        "netagent.datapath.attach", "netagent.datapath.connection", "netagent.datapath.damage",
-        "netagent.datapath.desired",
-        "netagent.datapath.inside", "netagent.datapath.listening", "netagent.datapath.netns",
-        "netagent.datapath.settings", "netagent.errors", "netagent.ipam", "netagent.log",
-        "netagent.membership.participation", "netagent.model", "netagent.pieces", "netagent.projection.intent",
+    "netagent.endpoints": {
+        "netagent.datapath.endpoint.attach", "netagent.datapath.endpoint.tcp_connections", "netagent.datapath.reconcile.drift",
+        "netagent.datapath.reconcile.desired",
+        "netagent.datapath.endpoint.guest_watch", "netagent.datapath.host.port_owner", "netagent.datapath.endpoint.netns",
+        "netagent.datapath.host.sysctls", "netagent.errors", "netagent.ipam", "netagent.log",
+        "netagent.membership.participation", "netagent.model", "netagent.slices", "netagent.projection.datapath_input",
         "netagent.registry",
         "netgossip.types",
     },
     "netagent.membership": {
-        "netagent.config", "netagent.config_kind", "netagent.datapath", "netagent.errors", "netagent.log",
+        "netagent.config", "netagent.config_values", "netagent.datapath", "netagent.errors", "netagent.log",
         "netagent.model", "netagent.probes", "netagent.registry", "netgossip",
     },
     "netagent.membership.remote_networks": {
-        "netagent.model", "netagent.pieces", "netagent.registry", "netgossip.types",
+        "netagent.model", "netagent.slices", "netagent.registry", "netgossip.types",
     },
-    "netagent.membership.intake": {"netagent.membership.inbox", "netagent.pieces", "netgossip.types"},
-    "netagent.membership.cluster": {
+    "netagent.membership.event_intake": {"netagent.membership.event_queue", "netagent.slices", "netgossip.types"},
+    "netagent.daemon.cluster": {
         "netagent.config", "netagent.datapath", "netagent.errors", "netagent.ipam", "netagent.membership",
-        "netagent.model", "netagent.projection.guarding", "netagent.registry", "netagent.state_dir",
-        "netagent.usecases", "netgossip",
+        "netagent.model", "netagent.projection.firewall_input", "netagent.registry", "netagent.state_dir",
+        "netagent.endpoints", "netgossip",
     },
-    "netagent.membership.departure": {
-        "netagent.ipam", "netagent.membership", "netagent.registry", "netagent.usecases",
+    "netagent.daemon.leave": {
+        "netagent.ipam", "netagent.membership", "netagent.registry", "netagent.endpoints",
     },
-    "netagent.membership.following": {
-        "netagent.datapath", "netagent.firewall", "netagent.membership.kernel", "netagent.model",
-        "netagent.names.supervisor", "netagent.names.zone", "netagent.pieces", "netagent.projection",
-        "netagent.registry", "netagent.state_dir", "netagent.usecases.endpoint_rules",
+    "netagent.daemon.controllers": {
+        "netagent.datapath", "netagent.firewall", "netagent.daemon.host_kernel", "netagent.model",
+        "netagent.resolver.supervisor", "netagent.resolver.zone", "netagent.slices", "netagent.projection",
+        "netagent.registry", "netagent.state_dir", "netagent.endpoints.validation",
     },
     "netagent.membership.gossip": {
-        "netagent.config", "netagent.errors", "netagent.membership", "netagent.model", "netagent.pieces",
+        "netagent.config", "netagent.errors", "netagent.membership", "netagent.model", "netagent.slices",
         "netagent.registry", "netagent.state_dir", "netgossip",
     },
-    "netagent.membership.kernel": {
-        "netagent.datapath", "netagent.firewall", "netagent.projection.announcing",
+    "netagent.daemon.host_kernel": {
+        "netagent.datapath", "netagent.firewall", "netagent.projection.mac_announcer",
     },
-    "netagent.membership.probing": {
+    "netagent.daemon.probing": {
         "netagent.datapath", "netagent.membership", "netagent.model", "netagent.probes",
-        "netagent.projection.intent", "netagent.registry",
+        "netagent.projection.datapath_input", "netagent.registry",
     },
     "netagent.integrations": {
-        "netagent.config", "netagent.control", "netagent.datapath.netns", "netagent.errors", "netagent.log",
-        "netagent.model", "netagent.registry", "netagent.state_dir", "netagent.usecases",
+        "netagent.config", "netagent.control", "netagent.datapath.endpoint.netns", "netagent.errors", "netagent.log",
+        "netagent.model", "netagent.registry", "netagent.state_dir", "netagent.endpoints",
     },
-    "netagent.integrations.docker.accepts": {"netagent.datapath.nftables"},
+    "netagent.integrations.docker.docker_user_chain": {"netagent.datapath.netlink.nftables"},
     "netagent.doctor": {
-        "netagent.datapath", "netagent.errors", "netagent.model", "netagent.names", "netagent.projection.intent",
-        "netagent.firewall", "netagent.pieces", "netagent.projection.guarding", "netagent.registry",
-        "netagent.usecases.endpoint_rules", "netdns", "netgossip.types",
+        "netagent.datapath", "netagent.errors", "netagent.model", "netagent.resolver", "netagent.projection.datapath_input",
+        "netagent.firewall", "netagent.slices", "netagent.projection.firewall_input", "netagent.registry",
+        "netagent.endpoints.validation", "netdns", "netgossip.types",
     },
-    "netagent.doctor.alone": {
+    "netagent.cli.offline_doctor": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor", "netagent.errors",
-        "netagent.membership.inbox", "netagent.model", "netagent.pieces", "netagent.registry",
+        "netagent.membership.event_queue", "netagent.model", "netagent.slices", "netagent.registry",
     },
     "netagent.control": {
-        "netagent.config_kind", "netagent.datapath.uplink", "netagent.errors", "netagent.model",
-        "netagent.names.explain", "netagent.pieces", "netagent.probes.quality", "netagent.registry",
-        "netagent.usecases", "netdns.errors",
+        "netagent.config_values", "netagent.datapath.host.uplink", "netagent.errors", "netagent.model",
+        "netagent.resolver.explain_name", "netagent.slices", "netagent.probes.quality", "netagent.registry",
+        "netagent.endpoints", "netdns.errors",
     },
-    "netagent.control.reasons": {"netagent.control", "netagent.doctor"},
-    "netagent.control.lookup": {
-        "netagent.control", "netagent.doctor.name_servers", "netagent.errors", "netagent.model",
-        "netagent.names.explain", "netagent.pieces", "netagent.registry", "netagent.usecases", "netdns",
+    "netagent.commands.reasons": {"netagent.control", "netagent.doctor"},
+    "netagent.commands.lookup": {
+        "netagent.control", "netagent.doctor.facts.name_servers", "netagent.errors", "netagent.model",
+        "netagent.resolver.explain_name", "netagent.slices", "netagent.registry", "netagent.endpoints", "netdns",
     },
-    "netagent.control.status": {
-        "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.model", "netagent.pieces",
+    "netagent.commands.status": {
+        "netagent.control", "netagent.doctor", "netagent.ipam.space", "netagent.model", "netagent.slices",
         "netagent.probes.quality", "netagent.registry",
     },
-    "netagent.control.pinging": {
-        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.membership.question", "netagent.model",
-        "netagent.probes.quality", "netagent.registry", "netagent.usecases",
+    "netagent.commands.ping": {
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.rpc.messages", "netagent.model",
+        "netagent.probes.quality", "netagent.registry", "netagent.endpoints",
     },
-    "netagent.control.space_use": {
+    "netagent.commands.space_use": {
         "netagent.control", "netagent.ipam.space", "netagent.model", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.errors"},
     "netagent.control.problem": {"netagent.errors"},
     "netagent.integrations.shim": set(),  # runs without us
     "netagent.service": {
-        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.pieces",
-        "netagent.registry", "netagent.usecases", "netgossip.errors", "netgossip.invitation",
+        "netagent.control", "netagent.doctor", "netagent.errors", "netagent.model", "netagent.slices",
+        "netagent.registry", "netagent.endpoints", "netgossip.errors", "netgossip.join.invitation",
     },
     "netagent.agent": {
         "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor", "netagent.errors",
         "netagent.integrations", "netagent.log", "netagent.membership", "netagent.memory", "netagent.service",
-        "netagent.state_dir", "netagent.supervision", "netagent.usecases.drain", "netgossip",
+        "netagent.state_dir", "netagent.daemon.systemd", "netagent.endpoints.drain", "netgossip",
     },
     "netagent.cli": {"netagent.control.client", "netagent.errors", "netagent.model.number"},
     "netagent.install": {"netagent.errors"},
     "netagent.cli.arguments": {"netagent.config"},
-    "netagent.cli.doctor": {"netagent.cli", "netagent.doctor.alone", "netagent.errors"},
-    "netagent.cli.installing": {
-        "netagent.cli", "netagent.errors", "netagent.install", "netagent.integrations.docker.accepts",
+    "netagent.cli.doctor_command": {"netagent.cli", "netagent.cli.offline_doctor", "netagent.errors"},
+    "netagent.cli.install_commands": {
+        "netagent.cli", "netagent.errors", "netagent.install", "netagent.integrations.docker.docker_user_chain",
     },
-    "netagent.cli.commands": {"netagent.agent", "netagent.cli", "netagent.control.client", "netagent.errors"},
+    "netagent.cli.client_commands": {"netagent.agent", "netagent.cli", "netagent.control.client", "netagent.errors"},
 }  # fmt: skip
 
 ONLY_TYPES = {
-    "netagent.service": {"netagent.agent", "netagent.membership.cluster"},
-    "netagent.cli.installing": {"netagent.install.files", "netagent.install.installer"},
-    "netagent.control.lookup": {"netagent.membership.cluster"},
-    "netagent.control.pinging": {"netagent.membership.cluster"},
-    "netagent.control.status": {"netagent.agent", "netagent.membership.cluster"},
-    "netagent.doctor.examining": {"netagent.agent", "netagent.membership.cluster"},
-    "netagent.doctor.explaining": {"netagent.membership.cluster"},
-    "netagent.membership.neighbours": {"netagent.agent"},
+    "netagent.service": {"netagent.agent", "netagent.daemon.cluster"},
+    "netagent.cli.install_commands": {"netagent.install.files", "netagent.install.installer"},
+    "netagent.commands.lookup": {"netagent.daemon.cluster"},
+    "netagent.commands.ping": {"netagent.daemon.cluster"},
+    "netagent.commands.status": {"netagent.agent", "netagent.daemon.cluster"},
+    "netagent.commands.examine": {"netagent.agent", "netagent.daemon.cluster"},
+    "netagent.commands.explain_facts": {"netagent.daemon.cluster"},
+    "netagent.daemon.peer_discovery": {"netagent.agent"},
     "netgossip.testing_host": {"netgossip.testing"},
 }
 
 # Which outside package is known to which files.
 KNOWS = {
-    "pyroute2": {"netagent.datapath.device"},
-    "sqlite3": {"netagent.registry.journal", "netagent.registry.reading", "netagent.registry.writer"},
+    "pyroute2": {"netagent.datapath.netlink.device"},
+    "sqlite3": {"netagent.journal.journal", "netagent.journal.reader", "netagent.journal.writer"},
     "hypercorn": {"netagent.control.server"},
     "starlette": {
-        "netagent.control.api", "netagent.control.body", "netagent.control.server",
-        "netagent.integrations.docker.plugin", "netagent.integrations.runtimes", "netagent.integrations.shim_call",
+        "netagent.control.api", "netagent.control.streaming", "netagent.control.server",
+        "netagent.integrations.docker.plugin", "netagent.daemon.runtimes", "netagent.integrations.shim_call",
     },
     "h11": {"netagent.integrations.docker.engine"},
-    "zeroconf": {"netgossip.discovery"},
-    "shtab": {"netagent.cli.installing"},
+    "zeroconf": {"netgossip.join.discovery"},
+    "shtab": {"netagent.cli.install_commands"},
     "immutables": {
-        "netagent.datapath.damage", "netagent.datapath.state", "netagent.ipam.holding",
-        "netagent.membership.following", "netagent.names.zone", "netagent.registry.local_rows",
+        "netagent.datapath.reconcile.drift", "netagent.datapath.state", "netagent.ipam.allocation",
+        "netagent.daemon.controllers", "netagent.resolver.zone", "netagent.registry.local_rows",
         "netagent.registry.derive", "netagent.registry.index", "netagent.registry.store", "netagent.registry.view",
     },
     "cryptography": {
-        "netgossip.entry", "netgossip.frame", "netgossip.identity", "netgossip.seal",
+        "netgossip.join.admission", "netgossip.records.frames", "netgossip.join.identity", "netgossip.codec.sealing",
     },
 }  # fmt: skip
 
@@ -510,8 +510,8 @@ def test_nobody_imports_in_a_circle() -> None:
 
 
 def test_only_the_command_line_starts_the_agent() -> None:
-    assert {m for m in MODULES if "netagent.agent" in imports(m)} == {"netagent.cli.commands"}
-    assert "netagent.agent" not in imports("netagent.cli.commands", lazy=False)
+    assert {m for m in MODULES if "netagent.agent" in imports(m)} == {"netagent.cli.client_commands"}
+    assert "netagent.agent" not in imports("netagent.cli.client_commands", lazy=False)
 
 
 @pytest.mark.parametrize("package", sorted(KNOWS))

@@ -1,7 +1,7 @@
 """trio around a GossipNode: four sockets, one timer, a task for each stream. No decision is made here.
 
 The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. What is
-too long for one input goes on in pieces (labour.py), and until it is done no stream brings more. The
+too long for one input goes on in pieces (task_runner.py), and until it is done no stream brings more. The
 application's callback for events may command the node; what that causes is flushed in the same call.
 
 A datagram that the kernel has no room for is dropped and counted: the machine repeats what matters.
@@ -17,10 +17,10 @@ from typing import Final
 
 import trio
 
-from netgossip.labour import TaskRunner
 from netgossip.node import GossipNode
-from netgossip.outflow import SendBuffer
+from netgossip.send_buffer import SendBuffer
 from netgossip.sockets import NodeSockets, dial, open_sockets
+from netgossip.task_runner import TaskRunner
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
 __all__ = ["Driver", "NodeSockets", "open_sockets"]
@@ -29,7 +29,9 @@ DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
 """Datagrams taken from a socket before others get their turn: some 3 ms of work."""
 READ_BYTES: Final = 64 * 1024
-"""Taken from a stream before others get their turn: a frame. What it says is looked at piece by piece (labour.py)."""
+"""Taken from a stream before others get their turn: a frame. What it says is looked at piece by piece
+(task_runner.py).
+"""
 QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
 DIAL_TIMEOUT_S: Final = 10.0

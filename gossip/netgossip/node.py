@@ -14,12 +14,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from netgossip.codec.meta import recalled, record_address, shown, wrap_meta
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.meta import recalled, record_address, shown, wrap_meta
-from netgossip.record_streams import JoinHandler
-from netgossip.replication import Replication
-from netgossip.seal import Keyring
-from netgossip.swim import Swim
+from netgossip.membership.swim import Swim
+from netgossip.records.accepted_streams import JoinHandler
+from netgossip.records.replication import Replication
 from netgossip.types import (
     Address,
     Channel,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from netgossip.codec.sealing import Keyring
 from netgossip.node import GossipNode
-from netgossip.record_streams import JoinHandler
-from netgossip.seal import Keyring
+from netgossip.records.accepted_streams import JoinHandler
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,

@@ -10,7 +10,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from netagent.cli import arguments, commands, doctor, installing
+from netagent.cli import arguments, client_commands, doctor_command, install_commands
 from netagent.cli.arguments import KEY_PREFIX
 from netagent.cli.parser import Adder, Parser, Root, ShowVersion, command_of, common_options, meant
 from netagent.errors import InputError
@@ -53,7 +53,7 @@ def _root(said: frozenset[str] | None) -> Parser:
         group(add)
     network = add.word("network", "networks: create, ls, inspect, rm, connect, disconnect")
     _networks(Adder(network, everywhere, said))
-    for word, run in (("endpoint", commands.endpoints), ("service", commands.services)):
+    for word, run in (("endpoint", client_commands.endpoints), ("service", client_commands.services)):
         words_of = add.word(word, f"`netagent {word} ls` is `netagent {word}s`")
         Adder(words_of, everywhere, said)("ls", run, arguments.filters)
     return root
@@ -62,7 +62,7 @@ def _root(said: frozenset[str] | None) -> Parser:
 def _cluster(add: Adder) -> None:
     add(
         "agent",
-        commands.agent,
+        client_commands.agent,
         arguments.agent,
         says="Run the agent of this host in the foreground. In no cluster it looks for neighbours and waits.\n"
         "A flag beats a NETAGENT_* variable, which beats the configuration file.",
@@ -70,7 +70,7 @@ def _cluster(add: Adder) -> None:
     )
     add(
         "init",
-        commands.init,
+        client_commands.init,
         lambda p: p.add_argument(
             "--cluster", metavar="NAME", help="names end in NAME.internal (default: mesh)"
         ),
@@ -79,7 +79,7 @@ def _cluster(add: Adder) -> None:
     )
     add(
         "invite",
-        commands.invite,
+        client_commands.invite,
         arguments.invite,
         says="Print one token for `netagent join` on another host. It says where members are and holds a secret\n"
         "that is redeemed once; treat it like a password.",
@@ -89,7 +89,7 @@ def _cluster(add: Adder) -> None:
     )
     add(
         "join",
-        commands.join,
+        client_commands.join,
         arguments.join,
         says="Enter a cluster with a token that `netagent invite` printed on a member. Without --token-file the\n"
         "token is asked for and not shown.",
@@ -97,7 +97,7 @@ def _cluster(add: Adder) -> None:
     )
     add(
         "leave",
-        commands.leave,
+        client_commands.leave,
         arguments.drain,
         says="Leave the cluster: take back this host's names everywhere, let requests under way end, detach all\n"
         "containers, give back the addresses, forget the keys.",
@@ -108,7 +108,7 @@ def _cluster(add: Adder) -> None:
 def _hosts(add: Adder) -> None:
     add(
         "forget",
-        commands.forget,
+        client_commands.forget,
         arguments.forget,
         says="Hosts are gone for good. This host takes over the addresses they owned; their names and records\n"
         "vanish everywhere, and one that returns is fenced: its containers have to be attached anew. Refused for\n"
@@ -119,7 +119,7 @@ def _hosts(add: Adder) -> None:
     )
     add(
         "withdraw",
-        commands.withdraw,
+        client_commands.withdraw,
         arguments.drain,
         says="Take back the names of this host and its containers everywhere, because it is about to go down, and\n"
         "wait until requests under way have ended. Containers and connections go on. The names return when the\n"
@@ -128,7 +128,7 @@ def _hosts(add: Adder) -> None:
     )
     add(
         "members",
-        commands.members,
+        client_commands.members,
         arguments.watch,
         says="The hosts of the cluster. AGENT is what gossip says of the agent, HOST whether its kernel answers,\n"
         "PATH whether packets pass the overlay.",
@@ -138,7 +138,7 @@ def _hosts(add: Adder) -> None:
 def _containers(add: Adder) -> None:
     add(
         "attach",
-        commands.attach,
+        client_commands.attach,
         arguments.attach,
         says="Put a container into a network: an interface, an address of each family, a name, and answers on\n"
         "127.0.0.11. The same again changes nothing.",
@@ -147,7 +147,7 @@ def _containers(add: Adder) -> None:
     )
     add(
         "detach",
-        commands.detach,
+        client_commands.detach,
         arguments.detach,
         says="Take a container's interface away. Its name is withdrawn first, on all hosts, and open connections\n"
         "get a second to end.",
@@ -155,28 +155,28 @@ def _containers(add: Adder) -> None:
     )
     add(
         "link",
-        commands.link,
+        client_commands.link,
         arguments.link,
         says="Inside the endpoint's container, ALIAS means SERVICE from now on.",
         examples="sudo netagent link web1 db:database",
     )
     add(
         "unlink",
-        commands.unlink,
+        client_commands.unlink,
         arguments.link,
         says="Take a link back.",
         examples="sudo netagent unlink web1 db:database",
     )
     add(
         "publish",
-        commands.publish,
+        client_commands.publish,
         arguments.publish,
         says="A port of this host leads to a port of the endpoint's container from now on.",
         examples="sudo netagent publish web1 8080:80\nsudo netagent publish web1 192.0.2.1:5000-5009:5000-5009/udp",
     )
     add(
         "unpublish",
-        commands.unpublish,
+        client_commands.unpublish,
         arguments.publish,
         says="The port leads nowhere any more.",
         examples="sudo netagent unpublish web1 8080:80",
@@ -186,13 +186,13 @@ def _containers(add: Adder) -> None:
 def _look(add: Adder) -> None:
     add(
         "status",
-        commands.status,
+        client_commands.status,
         says="This host in one screen, with a cure for each thing that is wrong. In no cluster: who was heard, and\n"
         "what to type.",
     )
     add(
         "endpoints ps",
-        commands.endpoints,
+        client_commands.endpoints,
         arguments.filters,
         says="The containers of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
         "with -o wide, SOURCE says who told of a row.",
@@ -200,7 +200,7 @@ def _look(add: Adder) -> None:
     )
     add(
         "services",
-        commands.services,
+        client_commands.services,
         arguments.filters,
         says="The services of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
         "with -o wide, SOURCE says who told of a row.",
@@ -208,7 +208,7 @@ def _look(add: Adder) -> None:
     )
     add(
         "inspect",
-        commands.inspect,
+        client_commands.inspect,
         arguments.inspect,
         says="Everything known of one thing, on whatever host it is: also by alias, by the container's name or id,\n"
         "or by what compose calls it. With --why also the record that it follows from, and everything that\n"
@@ -218,7 +218,7 @@ def _look(add: Adder) -> None:
     )
     add(
         "doctor",
-        doctor.doctor,
+        doctor_command.doctor,
         lambda p: p.add_argument(
             "--config", metavar="FILE", help="where no agent answers: its configuration, if it is elsewhere"
         ),
@@ -233,7 +233,7 @@ def _look(add: Adder) -> None:
 def _ask(add: Adder) -> None:
     add(
         "lookup",
-        commands.lookup,
+        client_commands.lookup,
         arguments.lookup,
         says="The answer that a container gets for a name, and the reason. Without --from that of a container in\n"
         "all networks of the cluster, this host's first. Exits 1 when there is none.",
@@ -242,7 +242,7 @@ def _ask(add: Adder) -> None:
     )
     add(
         "ping",
-        commands.ping,
+        client_commands.ping,
         arguments.ping,
         says="Does a packet get there, small and as large as the network allows? From a container of this host, or,\n"
         "with one argument, from this host to another one's kernel. TO is a name as that container finds it, an\n"
@@ -250,13 +250,13 @@ def _ask(add: Adder) -> None:
         "which layer.",
         examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
     )
-    add("version", commands.version, says="Versions of this program and of the agent it talks to.")
+    add("version", client_commands.version, says="Versions of this program and of the agent it talks to.")
 
 
 def _this_host(add: Adder) -> None:
     add(
         "install",
-        installing.install,
+        install_commands.install,
         arguments.installation,
         says="Put the small files where they belong, and say which. Files of others are never overwritten. Where\n"
         "systemd runs, the agent is restarted to take notice; containers, packets and names go on meanwhile.",
@@ -264,14 +264,14 @@ def _this_host(add: Adder) -> None:
     )
     add(
         "uninstall",
-        installing.uninstall,
+        install_commands.uninstall,
         arguments.installation,
         says="Remove what `netagent install` wrote, and nothing else.",
         examples="sudo netagent uninstall docker",
     )
     add(
         "completion",
-        installing.completion,
+        install_commands.completion,
         lambda p: p.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish"),
         says="Print the completion script of a shell.",
         examples="netagent completion bash > ~/.local/share/bash-completion/completions/netagent",
@@ -281,35 +281,35 @@ def _this_host(add: Adder) -> None:
 def _networks(add: Adder) -> None:
     add(
         "create",
-        commands.network_create,
+        client_commands.network_create,
         arguments.network_create,
         says="Make a network. The same again changes nothing; with other options it is refused.",
         examples="sudo netagent network create app\n"
         "sudo netagent network create db --subnet 10.170.0.0/24 --internal",
     )
-    add("ls list", commands.network_list, arguments.watch, says="The networks of the cluster.")
-    add("inspect", commands.network_inspect, arguments.network, says="One network, everything known.")
+    add("ls list", client_commands.network_list, arguments.watch, says="The networks of the cluster.")
+    add("inspect", client_commands.network_inspect, arguments.network, says="One network, everything known.")
     add(
         "rm remove",
-        commands.network_remove,
+        client_commands.network_remove,
         arguments.remove,
         says="Remove a network that has no endpoints.",
     )
     add(
         "prune",
-        commands.network_prune,
+        client_commands.network_prune,
         says="Remove every network without an endpoint. Endpoints of hosts that are gone do not count.",
     )
     add(
         "connect",
-        commands.network_connect,
+        client_commands.network_connect,
         arguments.connect,
         says="Put a container that is attached already into one more network, under the name it has.",
         examples="sudo netagent network connect db netns:web1",
     )
     add(
         "disconnect",
-        commands.network_disconnect,
+        client_commands.network_disconnect,
         arguments.connect,
         says="Take a container out of a network.",
     )

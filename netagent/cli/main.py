@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from netagent.cli.commands import CommandContext
+from netagent.cli.client_commands import CommandContext
 from netagent.cli.grammar import parse
 from netagent.cli.overview import OVERVIEW
 from netagent.cli.render import Printer, clean

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from netagent.cli import commands
-from netagent.cli.commands import Run
+from netagent.cli import client_commands
+from netagent.cli.client_commands import Run
 from netagent.cli.overview import OVERVIEW
 from netagent.cli.render import FORMS
 from netagent.errors import InputError
@@ -63,7 +63,7 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print this program's version and exit."""
-        sys.stdout.write(f"netagent {commands.program_version()}\n")
+        sys.stdout.write(f"netagent {client_commands.program_version()}\n")
         parser.exit()
 
 

@@ -37,16 +37,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from netagent.control import request as requests
-from netagent.control.body import PartsResponse, Watch, WatchResponse
-from netagent.control.fields import JsonFields
+from netagent.control import request_parsing as requests
+from netagent.control.agent_service import AgentService
+from netagent.control.json_fields import JsonFields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
-from netagent.control.service import AgentService
+from netagent.control.streaming import PartsResponse, Watch, WatchResponse
 from netagent.control.watch import Items, watch, writing, writing_one
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
 from netagent.model.request import ListFilter
-from netagent.pieces import piece_by_piece, sorting
+from netagent.slices import piece_by_piece, sorting
 
 MAX_BODY_BYTES = 64 * 1024
 """The largest honest request, an attach with every list full, stays below a quarter of this."""

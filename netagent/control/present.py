@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from netagent.control import schema
-from netagent.datapath.uplink import is_one_family
+from netagent.datapath.host.uplink import is_one_family
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.subnet import addresses_of, offset_count
-from netagent.pieces import Pieces, at_once, sorting
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
+from netagent.slices import Pieces, at_once, sorting
 
 
 @dataclass(frozen=True, slots=True)

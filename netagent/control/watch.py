@@ -14,11 +14,11 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from netagent.control.agent_service import AgentService
 from netagent.control.problem import problem_of
 from netagent.control.schema import SCHEMA
-from netagent.control.service import AgentService
 from netagent.errors import FailedError, NetagentError
-from netagent.pieces import Pieces, at_once, piece_by_piece
+from netagent.slices import Pieces, at_once, piece_by_piece
 
 ITEMS_A_PART: Final = 100
 """Sent in one go: some 60 kB."""

@@ -1,11 +1,6 @@
-"""Kernel state as a pure function of the records.
+"""Kernel state as a function of the records: what should be there, what is, and the operations between.
 
-    desired.py  records -> KernelState          state.py       the words for kernel state
-    observe.py  dump    -> KernelState          plan.py        the difference, as operations.py
-    apply.py    operations -> netlink           reconcile.py   the loop: on change, on notification, on a timer
-    attach.py   one container's interface       netns.py       doing things inside a namespace
-    netlink.py  the socket                      link.py, neighbour.py   the rare and the frequent messages
-    probe_device.py  the host's own address on the overlay
-
-`desired`, `state`, `plan`, `operations`, `neighbour` and `probe_device` decide and never touch the kernel.
+Read `state` (the words for both), then the folders in this order: `netlink` (messages to bytes, the socket), `host`
+(what belongs to the host: uplinks, switches, programs), `reconcile` (desired against observed, and the loop),
+`endpoint` (one container's interface). Each imports only those before it, `state`, and `model`.
 """

@@ -1,7 +1,7 @@
-"""Our nftables tables, as a pure function of what is known, kept in the kernel whatever others do to it.
+"""Our nftables tables as a function of what is known, kept in the kernel whatever others do to it.
 
-inputs.py  what rules are made of          ruleset.py  inputs -> what the sets hold
-text.py    the rules themselves            element.py  a set's elements as bytes and as text
-policy.py  links: who may ask whom         publishing.py  ports of the host that lead to containers
-driver.py  the tables in the kernel        guard.py    the loop: on change, and after tampering
+Read `inputs` (what rules are made of), `ruleset` (what the sets hold), `text` (the rules), `element` (bytes of a
+set's elements), `driver` (the tables in the kernel), `guard` (the loop). `policy`, `publishing` and `source_nat` are
+parts of the rules; `incremental` makes one rule set from the one before. Imports two codecs of `datapath` and
+nothing else.
 """

@@ -27,15 +27,16 @@ from typing import Final, TypeAlias
 
 import trio
 
-from netagent.datapath import conntrack, nftables
-from netagent.datapath.nftables import NftMessage, attribute, nest, split_attributes, text
+from netagent.datapath.host import conntrack
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.nftables import NftMessage, attribute, nest, split_attributes, text
 from netagent.errors import FailedError
 from netagent.firewall import publishing
 from netagent.firewall.element import Family, SetKind, encode
-from netagent.firewall.following import SetElements
+from netagent.firewall.incremental import SetElements
 from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
+from netagent.firewall.source_nat import SourceNat
 from netagent.firewall.text import COUNTERS, TABLE, render, render_removal
-from netagent.firewall.translation import SourceNat
 
 _NUMBERS: Final = {
     Family.BRIDGE: nftables.FAMILY_BRIDGE,

@@ -15,12 +15,12 @@ from typing import Final
 
 import trio
 
-from netagent.beat import beat_within
 from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
-from netagent.firewall.following import RulesetBuilder
+from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.ruleset import Ruleset
+from netagent.periodic import beat_within
 
 PERIOD_S: Final = 0.5
 """One netlink message each time; a flush of the host's rules takes ours away for no longer than this and a start of

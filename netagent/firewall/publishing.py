@@ -13,9 +13,9 @@ So of these flows the source is translated to itself, before any other rule can 
 
 Others' translations of the destination come first: Podman's own networks publish the same ports again.
 
-For 127.0.0.1 the bridge has route_localnet (netagent.datapath.forwarding). That would let containers reach the host's
-own 127.0.0.0/8, so what they send there is dropped first of all. IPv6 has no such switch: ::1 leads nowhere, and is
-refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
+For 127.0.0.1 the bridge has route_localnet (netagent.datapath.host.forwarding). That would let containers reach the
+host's own 127.0.0.0/8, so what they send there is dropped first of all. IPv6 has no such switch: ::1 leads nowhere,
+and is refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
 """
 
 from __future__ import annotations

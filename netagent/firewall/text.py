@@ -42,11 +42,11 @@ too; they stay on their bridge, and their MAC is not the bridge's. They are most
 asked about first, and about little. A container's interface that is in no bridge leads nowhere.
 
 **The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
-of this host (netagent.firewall.translation); what comes back is known by its connection. Nobody outside may begin. A
+of this host (netagent.firewall.source_nat); what comes back is known by its connection. Nobody outside may begin. A
 network without a way out is dropped at the door, whatever routes somebody makes in a container; it may answer what
 others began. A device that routes
-only because we had it do so (netagent.datapath.forwarding) lets in nothing new either: the host is no router for its
-neighbours.
+only because we had it do so (netagent.datapath.host.forwarding) lets in nothing new either: the host is no router
+for its neighbours.
 
 **The host is not part of a network.** It is the way out by an address that it has on the bridge, and nothing else:
 between itself and containers passes what belongs to something that was begun otherwise, errors above all, and the

@@ -1,1 +1,1 @@
-"""The small files that netagent needs outside its own folders, put where they belong and taken away again."""
+"""The small files that systemd, Docker, Podman and CNI read: `files` lists them, `installer` writes and removes."""

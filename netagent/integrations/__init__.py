@@ -1,1 +1,5 @@
-"""Runtimes that start containers: each speaks its own protocol, and ends in the use-cases."""
+"""What container runtimes ask for, one folder per runtime.
+
+Read `cluster_access` (what an integration needs of the agent), `labels`, `shim` and `shim_call` (the executable
+that CNI and netavark start), then `docker`, `podman`, `cni`. Imports `endpoints`, `control` and `registry`.
+"""

@@ -40,7 +40,9 @@ MAX_OWN_CHARS = 2048
 MAX_PUBLISHED = 32
 """Ports of the host that are shown, each of at most 60 characters."""
 MAX_LABELS_BYTES = 8 * 1024
-"""Of an endpoint's record, which may have 32 KiB in all (netagent.registry.schema); further labels are left out."""
+"""Of an endpoint's record, which may have 32 KiB in all (netagent.registry.record_codec); further labels are left
+out.
+"""
 
 _OURS = "netagent."
 _OF_RUNTIMES = (

@@ -1,7 +1,7 @@
 """Which address an endpoint gets.
 
 From space that this host owns: one journal write, no message, whatever the network does. Only when that is used up
-(or when a user names an address that another host owns) peers are asked (netagent.ipam.asking).
+(or when a user names an address that another host owns) peers are asked (netagent.ipam.space_requests).
 
 Choosing is done on the event loop in one step, before anything is awaited: two tasks can't choose the same offset,
 nor can one be chosen that is just being given away. The journal's word comes after, and undoes the choice if it
@@ -16,18 +16,18 @@ from collections.abc import Callable, Iterable, Mapping
 import trio
 
 from netagent.errors import FailedError, InputError, RefusedError
-from netagent.ipam.asking import SILENT, Ask, SpaceRequests
-from netagent.ipam.giving import Grants
-from netagent.ipam.holding import Allocation
-from netagent.ipam.holdings import Allocations, in_use, unknown
+from netagent.ipam.allocation import Allocation
+from netagent.ipam.allocations import Allocations, in_use, unknown
+from netagent.ipam.grants import Grants
 from netagent.ipam.space import AddressSpace
+from netagent.ipam.space_requests import SILENT, Ask, SpaceRequests
+from netagent.journal import statements
+from netagent.journal.journal import Journal
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import HostId, NetworkId, mac_of
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, is_reserved
-from netagent.registry import statement
-from netagent.registry.journal import Journal
 from netagent.registry.publish import Publisher
-from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
 
 
@@ -106,10 +106,10 @@ class Allocator:
     async def release(self, row: LocalEndpointRow) -> None:
         """Forget the row; its address cools down, unless its network was removed. Raises DiskFullError, JournalError:
         the row is still there then."""
-        statements = [statement.delete_endpoint(row.endpoint_id)]
+        changes = [statements.delete_endpoint(row.endpoint_id)]
         if not self._view().is_removed(row.network_id):
-            statements.append(statement.cool(row.network_id, row.offset))
-        await self._journal.transaction(statements)
+            changes.append(statements.cool(row.network_id, row.offset))
+        await self._journal.transaction(changes)
         if row.network_id in self._view().networks:
             self.holdings[row.network_id].pool.release(row.offset, self._clock())
         elif self._view().is_removed(row.network_id):
@@ -127,7 +127,7 @@ class Allocator:
     async def release_host(self, record: HostAddressRecord) -> None:
         """This host has it no longer; it cools down, unless the network is gone."""
         is_there = record.network_id in self._view().networks
-        also = [statement.cool(record.network_id, record.offset)] if is_there else []
+        also = [statements.cool(record.network_id, record.offset)] if is_there else []
         await self._publisher.change(withdraw=[record], also=also)
         if record.network_id in self._view().networks:
             self.holdings[record.network_id].pool.release(record.offset, self._clock())

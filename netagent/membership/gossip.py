@@ -14,35 +14,35 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from netagent.beat import beat_within
 from netagent.config import Config
 from netagent.errors import FailedError
-from netagent.membership.asking import RpcClient
-from netagent.membership.inbox import EventQueue
-from netagent.membership.intake import EventIntake
+from netagent.journal.journal import DiskFullError, Journal, JournalError
+from netagent.membership.event_intake import EventIntake
+from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
-from netagent.membership.recollection import RestoredState
 from netagent.membership.remote_networks import RemoteNetworks
+from netagent.membership.restore import RestoredState
 from netagent.model.ids import HostId, NetworkId
-from netagent.pieces import turn
-from netagent.registry.journal import DiskFullError, Journal, JournalError
-from netagent.registry.live import StateStore
+from netagent.periodic import beat_within
 from netagent.registry.publish import Publisher
+from netagent.registry.state_store import StateStore
+from netagent.rpc.client import RpcClient
+from netagent.slices import turn
 from netagent.state_dir import ClusterKeys
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, NodeSockets, open_sockets
-from netgossip.entry import Credentials, Invitations
 from netgossip.errors import GossipUsageError
-from netgossip.identity import Identity
+from netgossip.join.admission import Credentials, Invitations
+from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
-from netgossip.seal import Keyring
 from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived, Scope
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
 """Members whose addresses a newcomer is given."""
 LOOK_S = 2.0
-"""Between looks at words that wait (held_words.py)."""
+"""Between looks at words that wait (held_evictions.py)."""
 COLLECT_S = 3600.0
 """Between looks at logs of ours that are quiet and full of tombstones: a log is rewritten at most so often."""
 HEARD_S = 1.0

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import trio
 
-from netagent.beat import beat_within
 from netagent.errors import FailedError, NetagentError
+from netagent.journal.statements import Statement
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
-from netagent.registry.live import StateStore
-from netagent.registry.schema import scope_of
-from netagent.registry.statement import Statement
+from netagent.periodic import beat_within
+from netagent.registry.record_codec import scope_of
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode

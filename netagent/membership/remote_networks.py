@@ -25,13 +25,13 @@ from typing import Final, Protocol
 
 import trio
 
-from netagent.beat import beat_within
 from netagent.model.ids import HostId, NetworkId
-from netagent.pieces import Pieces, piece_by_piece
-from netagent.registry.live import StateStore
-from netagent.registry.overview import ClusterOverview, Gap, GapReason
-from netagent.registry.schema import scope_of
+from netagent.periodic import beat_within
+from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
+from netagent.registry.record_codec import scope_of
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import RECORDS_IN_A_PIECE, AgentState, RegistryView
+from netagent.slices import Pieces, piece_by_piece
 from netgossip.types import EntriesChanged, Log, NodeId, Scope, Version
 
 PEERS: Final = 3

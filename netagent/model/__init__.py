@@ -1,1 +1,4 @@
-"""The vocabulary: what hosts tell each other and users ask for, as values. Imports nothing of ours."""
+"""The vocabulary: what hosts tell each other and what users ask for, as values.
+
+Read `ids`, `records`, `request`, `subnet`. Imports nothing of ours.
+"""

@@ -1,8 +1,8 @@
 """What hosts tell each other: the kinds of record, as values.
 
-On the wire a record is a msgpack array `[kind, version, …]` (netagent.registry.schema); here it is a frozen value.
-Every record has exactly one writer, the host under whose id it is replicated. `owner` is therefore not part of a
-record: the registry adds it.
+On the wire a record is a msgpack array `[kind, version, …]` (netagent.registry.record_codec); here it is a frozen
+value. Every record has exactly one writer, the host under whose id it is replicated. `owner` is therefore not part
+of a record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget
     scope = a network's id        endpoint

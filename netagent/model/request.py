@@ -1,8 +1,8 @@
 """What users and runtimes ask of the agent, as values.
 
 Command line, Docker, CNI and Podman all end here: outside JSON becomes one of these before anything else looks at
-it (netagent.control.request), so that no half-parsed dict travels further in. All fields have been checked for
-form; whether a network, an endpoint or a namespace exists is for those who act on the request.
+it (netagent.control.request_parsing), so that no half-parsed dict travels further in. All fields have been checked
+for form; whether a network, an endpoint or a namespace exists is for those who act on the request.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ so). A host whose agent is newly in doubt, or of which another host wants to kno
 while.
 
 Silence means MISSES_FOR_SILENCE requests in a row without answer: one lost packet of a lossy path says nothing. Where
-several hosts agree, fewer are enough (netagent.probes.inquiry).
+several hosts agree, fewer are enough (netagent.probes.liveness_votes).
 
 Whoever was not listening counts nothing: when the process was stopped or starved, answers lie unread.
 """
@@ -23,8 +23,8 @@ import heapq
 import random
 from dataclasses import dataclass
 
-from netagent.beat import beat_within
 from netagent.model.ids import HostId
+from netagent.periodic import beat_within
 
 CALM_REQUESTS_PER_S = 60.0
 """To all hosts of which nothing is wrong, together: the first request without answer leaves some 17 ms after a death.

@@ -25,12 +25,12 @@ from netagent.model.records import (
     Record,
     RemovalRecord,
 )
-from netagent.registry import rules
-from netagent.registry.facts import EndpointView, HostView, NetworkView, short_id
+from netagent.registry import conflict_rules
+from netagent.registry.changelog import Place
 from netagent.registry.index import add, assign, drop, put, remove
-from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
+from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
-from netagent.registry.trail import Place
+from netagent.registry.views import EndpointView, HostView, NetworkView, short_id
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 
@@ -183,7 +183,7 @@ class StoreBuilder:
                 view = EndpointView(record, owner, held.version)
                 key = (owner, record.endpoint_id, record.network_id)
                 self.s.claimed = put(self.s.claimed, record.network_id, key, view)
-                for claim in rules.claims_of(record):
+                for claim in conflict_rules.claims_of(record):
                     self.s.claims = add(self.s.claims, claim, key)
                     self._endpoints |= self.s.claims[claim]
             case ForgetRecord(host_id=gone, settled=True):
@@ -216,7 +216,7 @@ class StoreBuilder:
                 key = (owner, record.endpoint_id, record.network_id)
                 self._withdraw(key, self.s.claimed[record.network_id][key])
                 self.s.claimed = drop(self.s.claimed, record.network_id, key)
-                for claim in rules.claims_of(record):
+                for claim in conflict_rules.claims_of(record):
                     self._endpoints |= self.s.claims.get(claim, frozenset())
                     self.s.claims = remove(self.s.claims, claim, key)
             case ForgetRecord(host_id=gone, settled=True):
@@ -259,7 +259,7 @@ class StoreBuilder:
     def _decide_forgotten(self) -> None:
         """Who is forgotten: takes their records out of all indexes, and puts back whose word counts again."""
         self.s.disputed = frozenset(self._disputed_words())
-        judged = rules.forgotten_hosts(self.s.goodbyes, self.s.disputed)
+        judged = conflict_rules.forgotten_hosts(self.s.goodbyes, self.s.disputed)
         changed = {
             host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
         }
@@ -294,7 +294,7 @@ class StoreBuilder:
         if is_known and not self._is_forgotten(host_id):
             name = short_id(host_id)
             if record is not None:
-                name = rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
+                name = conflict_rules.unique_host_name(host_id, record.name, self._namesakes(record.name))
             is_unreached = host_id in self.s.unreached
             view = HostView(
                 host_id, record, member, answers, host_id in self.s.silent, name, is_unreached=is_unreached
@@ -324,8 +324,8 @@ class StoreBuilder:
         new = None
         revisions = self.s.revisions.get(network_id)
         if revisions is not None and network_id not in self.s.removals:
-            owner, record = rules.in_force(revisions)
-            new = NetworkView(record, owner, rules.creator_of(revisions))
+            owner, record = conflict_rules.in_force(revisions)
+            new = NetworkView(record, owner, conflict_rules.creator_of(revisions))
         for view in (old, new):
             if view is not None:
                 self._names.add(view.name)
@@ -355,7 +355,7 @@ class StoreBuilder:
     def _decide_name(self, name: str) -> None:
         """Which networks of one name are in force, and which of them holds it."""
         group = self.s.candidate_names.get(name, frozenset())
-        kept = rules.keep_networks({one: self.s.is_used(self.s.candidates[one]) for one in group})
+        kept = conflict_rules.keep_networks({one: self.s.is_used(self.s.candidates[one]) for one in group})
         for one in group:
             view = None
             if one in kept:
@@ -378,8 +378,10 @@ class StoreBuilder:
                 self._withdraw(key, view)
         for key, view in found.items():  # only now: a loser never overwrites a winner's entry
             network = self.s.candidates.get(view.network_id)
-            inside = network is None or rules.lies_inside(view.record, network.record)
-            if inside and all(key == min(self.s.claims[claim]) for claim in rules.claims_of(view.record)):
+            inside = network is None or conflict_rules.lies_inside(view.record, network.record)
+            if inside and all(
+                key == min(self.s.claims[claim]) for claim in conflict_rules.claims_of(view.record)
+            ):
                 self._place(view)
             else:
                 self.s.fenced = self.s.fenced.set(key, view)

@@ -2,7 +2,7 @@
 
 A host may have thousands, and each attach and detach changes one. So a change makes a new value that shares nearly
 all of the one before; whoever has made something of that one learns from `touched_since` where to look
-(netagent.registry.trail); and those of a sandbox, a network, an origin or a name are found without a walk through
+(netagent.registry.changelog); and those of a sandbox, a network, an origin or a name are found without a walk through
 all. A walk through all is in the order of attaching, and costs a sort.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from immutables import Map
 
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.trail import ChangelogStep, Trail, longer, touched_between
+from netagent.registry.changelog import ChangelogStep, Trail, longer, touched_between
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode of a namespace."""

@@ -15,11 +15,11 @@ from typing import Protocol
 
 import trio
 
+from netagent.journal import statements
+from netagent.journal.journal import Journal
+from netagent.journal.statements import Statement
 from netagent.model.records import Record
-from netagent.registry import statement
-from netagent.registry.journal import Journal
-from netagent.registry.schema import HOST_KEY, encode, endpoint_of_key, key_of
-from netagent.registry.statement import Statement
+from netagent.registry.record_codec import HOST_KEY, encode, endpoint_of_key, key_of
 from netgossip.types import CLUSTER_SCOPE, Entry, Log, OwnLogRaised, Scope
 
 
@@ -108,7 +108,7 @@ class Publisher:
             for scope, _, _ in changes:
                 log = self._node.own_log(scope)
                 if log is not None and log.collected:
-                    gone += statement.collect("own", scope, log.owner, log.collected)
+                    gone += statements.collect("own", scope, log.owner, log.collected)
             await self._journal.transaction(gone)
 
     async def own_log_raised(self, event: OwnLogRaised) -> None:
@@ -133,4 +133,4 @@ class Publisher:
             log = self._node.own_log(scope)
             if log is not None and log.collected:
                 collected[scope] = log.collected
-        return statement.append_entries("own", entries, collected)
+        return statements.append_entries("own", entries, collected)

@@ -1,9 +1,9 @@
 """Names that lead somewhere else than those who gave them expect. Pure.
 
-A name in a network can stand for a service, an endpoint or an alias, looked for in this order (netagent.names.index).
-Compose gives each of its services an alias, so two projects with a service `db` in one network both answer to `db`;
-and a container that is itself called `db` takes the name from both. That is as the rules say, and almost never what
-was meant.
+A name in a network can stand for a service, an endpoint or an alias, looked for in this order
+(netagent.resolver.index). Compose gives each of its services an alias, so two projects with a service `db` in one
+network both answer to `db`; and a container that is itself called `db` takes the name from both. That is as the
+rules say, and almost never what was meant.
 
     shared       endpoints of several compose projects are answered for one name, in turn
     shadowed     a service or endpoint takes a name from endpoints that have it as an alias
@@ -19,8 +19,8 @@ from typing import Final
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, label_of
-from netagent.pieces import Pieces
 from netagent.registry.view import EndpointView, RegistryView
+from netagent.slices import Pieces
 
 _LOOKED_AT_IN_A_PIECE: Final = 64
 CURE: Final = (

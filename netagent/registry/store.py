@@ -9,7 +9,7 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
-from netagent.registry.facts import EndpointView, HostView, NetworkView
+from netagent.registry.views import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
 

@@ -8,9 +8,9 @@ to the cluster.
     members, answers                        what we see ourselves
     everything else                         an index, derivable from these (check_invariants does so)
 
-The rules by which contradicting records are decided are in netagent.registry.rules. Their losers stay visible: a
-network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of `endpoints`,
-and `clashes` tells people.
+The rules by which contradicting records are decided are in netagent.registry.conflict_rules. Their losers stay
+visible: a network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of
+`endpoints`, and `clashes` tells people.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
-from netagent.pieces import Pieces
-from netagent.registry.clash import find_clashes
+from netagent.registry.changelog import ChangedKeys, ChangelogStep, Trail, longer, touched_between
+from netagent.registry.conflicts import find_clashes
 from netagent.registry.derive import StoreBuilder, rebuild
-from netagent.registry.facts import (
+from netagent.registry.record_codec import key_of, scope_of
+from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
+from netagent.registry.views import (
     AgentState,
     Conflict,
     ConflictKind,
@@ -38,9 +40,7 @@ from netagent.registry.facts import (
     NetworkView,
     ServiceView,
 )
-from netagent.registry.schema import key_of, scope_of
-from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
-from netagent.registry.trail import ChangedKeys, ChangelogStep, Trail, longer, touched_between
+from netagent.slices import Pieces
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
 __all__ = [
@@ -208,7 +208,7 @@ class RegistryView:
         return dataclasses.replace(self, generation=self.generation + 1, _store=store, _trail=trail)
 
     def touched_since(self, earlier: RegistryView) -> ChangedKeys | None:
-        """Which hosts and endpoints can be others than in `earlier`; None: any. See netagent.registry.trail."""
+        """Which hosts and endpoints can be others than in `earlier`; None: any. See netagent.registry.changelog."""
         return touched_between(earlier._trail, self._trail)
 
     # -- hosts -------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class RegistryView:
         return network_id in self._store.removals
 
     def is_used(self, network: NetworkView) -> bool:
-        """True for a network that does not yield to another of its name, see netagent.registry.rules."""
+        """True for a network that does not yield to another of its name, see netagent.registry.conflict_rules."""
         return self._store.is_used(network)
 
     def attachments(self, network_id: NetworkId) -> frozenset[HostId]:

@@ -84,7 +84,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Machine, Cluster]]:
 
 
 def resolver(machine: Machine) -> str:
-    return machine.run("pgrep", "--full", "netagent.names.process").strip()
+    return machine.run("pgrep", "--full", "netagent.resolver.process").strip()
 
 
 def main_process(machine: Machine) -> str:

@@ -16,7 +16,7 @@ from fakes.work import TooMuchWorkError, instructions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.doctor.answers import ResolverQuestion, said_untrusted
+from netagent.doctor.checks.resolver_checks import ResolverQuestion, said_untrusted
 from netdns import constants as c
 from netdns import message, name, opaque, rebinding
 from netdns.errors import FormatError

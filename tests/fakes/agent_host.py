@@ -17,22 +17,22 @@ from fakes.record_node import FakeNode
 from fakes.registry import host as host_record
 from fakes.registry import identifier
 from fakes.virtual import at_end
-from netagent.datapath import netns
-from netagent.datapath.damage import Damage, DamageKind, Drift
+from netagent.datapath.endpoint import netns
+from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.endpoints import drain, resolv_conf, targets
+from netagent.endpoints.context import EndpointParts
+from netagent.endpoints.garbage_collector import GarbageCollector
+from netagent.endpoints.interfaces import Interfaces
+from netagent.endpoints.lifecycle import Endpoints
+from netagent.endpoints.network_defaults import NetworkConstraints
+from netagent.endpoints.networks import Networks
 from netagent.errors import RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
-from netagent.registry.live import StateStore
 from netagent.registry.publish import Publisher
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
-from netagent.usecases import drain, resolv_conf, targets
-from netagent.usecases.endpoints import Endpoints
-from netagent.usecases.interfaces import Interfaces
-from netagent.usecases.janitor import GarbageCollector
-from netagent.usecases.network_plan import NetworkConstraints
-from netagent.usecases.networks import Networks
-from netagent.usecases.steps import EndpointParts
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 HANG = object()

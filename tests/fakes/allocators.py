@@ -14,8 +14,8 @@ from fakes.record_node import FakeNode
 from fakes.registry import N1, event, host, identifier, network
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
+from netagent.journal.rows import LocalEndpointRow
 from netagent.registry.publish import Publisher
-from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import RegistryView
 from netgossip.types import EntriesChanged, Version
 

@@ -11,7 +11,7 @@ from fakes.docker import FakeDocker, FakeEngine
 from fakes.registry import N1, host, network
 from netagent import config
 from netagent.errors import RefusedError
-from netagent.integrations.docker import arrivals, follow, integration
+from netagent.integrations.docker import integration, netns_waiter, watcher
 from netagent.integrations.docker.integration import DockerIntegration
 
 
@@ -26,9 +26,9 @@ class World:
         self.ended = {}
         self.in_use = set()
         monkeypatch.setattr(integration, "Engine", lambda path: FakeEngine(self.docker))
-        monkeypatch.setattr(arrivals, "namespace_device", lambda: namespaces.folder.stat().st_dev)
-        monkeypatch.setattr(follow, "_process_ended", self._process_ended)
-        monkeypatch.setattr(follow, "_namespaces_in_use", self._namespaces_in_use)
+        monkeypatch.setattr(netns_waiter, "namespace_device", lambda: namespaces.folder.stat().st_dev)
+        monkeypatch.setattr(watcher, "_process_ended", self._process_ended)
+        monkeypatch.setattr(watcher, "_namespaces_in_use", self._namespaces_in_use)
         self.begin()
 
     def begin(self, **keys):

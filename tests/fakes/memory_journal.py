@@ -6,8 +6,8 @@ import sqlite3
 
 import trio
 
-from netagent.registry import statement
-from netagent.registry.row import endpoint_from_json
+from netagent.journal import statements
+from netagent.journal.rows import endpoint_from_json
 
 
 class MemoryJournal:
@@ -15,7 +15,7 @@ class MemoryJournal:
 
     def __init__(self):
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript(statement.SCHEMA + "".join(statement.STEPS.values()))
+        self.db.executescript(statements.SCHEMA + "".join(statements.STEPS.values()))
         self.fail_with = None
 
     def close(self):
@@ -31,23 +31,23 @@ class MemoryJournal:
         return counts
 
     async def drop_own_log(self, scope, owner):
-        await self.transaction(statement.drop_log("own", scope, owner))
+        await self.transaction(statements.drop_log("own", scope, owner))
 
     def own_scopes(self):
         return {scope for (scope,) in self.db.execute("SELECT scope FROM own_log")}
 
     async def save_endpoint(self, row):
-        await self.transaction(statement.save_endpoint(row), grows=True)
+        await self.transaction(statements.save_endpoint(row), grows=True)
 
     def note_warm(self, network_id, offset):
-        self.db.execute(*statement.uncool(network_id, offset))
+        self.db.execute(*statements.uncool(network_id, offset))
 
     def note_silences(self, silences):
-        for one in statement.save_silences(silences):
+        for one in statements.save_silences(silences):
             self.db.execute(*one)
 
     def note_network_gone(self, network_id):
-        self.db.execute(*statement.uncool_all(network_id))
+        self.db.execute(*statements.uncool_all(network_id))
 
     def load_cooling(self):
         return self.db.execute("SELECT * FROM cooling ORDER BY 1, 2").fetchall()

@@ -6,8 +6,7 @@ import ipaddress
 
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.names.source import ZoneSource
-from netagent.names.table import (
+from netagent.resolver.name_table import (
     SETTINGS_KEY,
     EndpointRow,
     HostRow,
@@ -18,6 +17,7 @@ from netagent.names.table import (
     SettingsRow,
     Subnet,
 )
+from netagent.resolver.zone_source import ZoneSource
 from netdns import constants, rdata
 from netdns.name import from_text, to_text
 from netdns.source import Found, NoData, NoSuchName, NotOurs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netagent.model.records import EndpointRecord, GrantRecord, HostRecord, NetworkRecord, Record
-from netagent.registry.schema import encode, key_of
+from netagent.registry.record_codec import encode, key_of
 from netgossip.types import EntriesChanged, Entry, Version
 
 

@@ -14,11 +14,11 @@ import dns.rcode
 import trio
 
 from fakes import names
-from netagent.datapath import netns
-from netagent.names.channel import SocketChannel, SocketPair, connect
-from netagent.names.launch import end_process
-from netagent.names.protocol import SOCKET_NAME
-from netagent.names.supervisor import Supervisor
+from netagent.datapath.endpoint import netns
+from netagent.resolver.channel import SocketChannel, SocketPair, connect
+from netagent.resolver.launch import end_process
+from netagent.resolver.protocol import SOCKET_NAME
+from netagent.resolver.supervisor import Supervisor
 
 BOUND_S = 15.0
 CLONE_NEWNET = 0x40000000

@@ -11,14 +11,14 @@ import pytest
 import trio
 import trio.testing
 
-from netgossip import labour
+from netgossip import task_runner
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import READ_BYTES, Driver, open_sockets
 from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
-from netgossip.pieces import ENTRIES_A_PIECE
-from netgossip.record_log import RecordLog
-from netgossip.seal import Keyring
+from netgossip.records.record_log import RecordLog
+from netgossip.slices import ENTRIES_A_PIECE
 from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0
@@ -154,7 +154,7 @@ class Puts(trio.abc.Instrument):
 
 
 def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labour, "PIECE_S", 0.0)
+    monkeypatch.setattr(task_runner, "PIECE_S", 0.0)
 
     async def main() -> None:
         one = Host(1)
@@ -188,7 +188,7 @@ def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
 
     async def main() -> None:
         node = Behind()
-        work = labour.TaskRunner(node, trio.Lock())
+        work = task_runner.TaskRunner(node, trio.Lock())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work.run, lambda: None)
             await trio.testing.wait_all_tasks_blocked()

@@ -10,10 +10,10 @@ from collections import Counter
 
 import pytest
 
-from netgossip.merge import Merge
-from netgossip.pieces import Pieces
-from netgossip.record_wire import NO_VERSION, Delta
-from netgossip.table import Table
+from netgossip.records.merge import Merge
+from netgossip.records.table import Table
+from netgossip.records.wire import NO_VERSION, Delta
+from netgossip.slices import Pieces
 from netgossip.types import EntriesChanged, NodeId, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
@@ -105,8 +105,8 @@ class World:
 
 
 def test_in_pieces_is_as_at_once_when_the_last_piece_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netgossip.table.ENTRIES_A_PIECE", 1)
-    monkeypatch.setattr("netgossip.record_log.ENTRIES_A_PIECE", 1)
+    monkeypatch.setattr("netgossip.records.table.ENTRIES_A_PIECE", 1)
+    monkeypatch.setattr("netgossip.records.record_log.ENTRIES_A_PIECE", 1)
     outcomes: Counter[tuple[Merge, bool]] = Counter()
     for seed in range(SEEDS):
         world = World(seed, outcomes)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netgossip.codec.meta import META_LIMIT_BYTES, unwrap_meta_untrusted, wrap_meta
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError, WireError
-from netgossip.meta import META_LIMIT_BYTES, unwrap_meta_untrusted, wrap_meta
 from netgossip.node import GossipNode
-from netgossip.seal import Keyring
 from netgossip.testing import SimCluster
 from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, NodeOutput, ScopeSynced
 

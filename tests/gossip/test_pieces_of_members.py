@@ -11,18 +11,21 @@ from typing import Any
 
 import pytest
 
-from netgossip import parse, reception, rounds, table
-from netgossip.claims import StateUpdates
+from netgossip.codec import parse
+from netgossip.codec.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
+from netgossip.codec.messages import VSN, encode_node, encode_push_pull
+from netgossip.codec.parse import parsing_stream_untrusted
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
-from netgossip.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
+from netgossip.membership import timers
+from netgossip.membership.state_updates import StateUpdates
+from netgossip.membership.streams import Purpose
+from netgossip.membership.swim import SHORT_BYTES, WORKS_LIMIT, Swim
 from netgossip.node import GossipNode
-from netgossip.parse import parsing_stream_untrusted
-from netgossip.pieces import MEMBERS_A_PIECE, ROWS_A_PIECE
-from netgossip.replication import Replication
-from netgossip.seal import Keyring
-from netgossip.streams import Purpose
-from netgossip.swim import SHORT_BYTES, WORKS_LIMIT, Swim
+from netgossip.records import handlers, table
+from netgossip.records.replication import Replication
+from netgossip.slices import MEMBERS_A_PIECE, ROWS_A_PIECE
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -38,7 +41,6 @@ from netgossip.types import (
     StreamSend,
     Version,
 )
-from netgossip.wire import VSN, encode_node, encode_push_pull
 
 MANY = 10_000
 KEYRING = Keyring([bytes(16)])
@@ -159,7 +161,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
         monkeypatch,
         (parse, "_member"),
         (StateUpdates, "_merge_one"),
-        (rounds, "encode_node"),
+        (timers, "encode_node"),
         (StateUpdates, "_hold"),
     )
 
@@ -391,7 +393,7 @@ def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
     counted = Counted(
         monkeypatch,
         (table, "Row"),
-        (reception.MessageHandlers, "_compare_one"),
+        (handlers.MessageHandlers, "_compare_one"),
         (table.Table, "version"),
         (table.Table, "delta"),
     )

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from netgossip.merge import Merge
-from netgossip.record_wire import Delta
-from netgossip.table import Table
+from netgossip.records.merge import Merge
+from netgossip.records.table import Table
+from netgossip.records.wire import Delta
 from netgossip.types import CLUSTER_SCOPE, Log, OwnLogRaised, Version
 
 OWNER = "0a" * 16

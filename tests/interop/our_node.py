@@ -6,10 +6,10 @@ import random
 
 import trio
 
+from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver, open_sockets
 from netgossip.node import GossipNode
-from netgossip.seal import Keyring
 from netgossip.types import Address, Channel, Event, Member, MemberState
 
 

@@ -32,25 +32,25 @@ from typing import Any
 import trio
 
 from netagent import config as configuration
-from netagent.datapath import nftables
-from netagent.datapath.forwarding import Forwarding
-from netagent.datapath.netlink import Netlink
-from netagent.datapath.settings import Settings
-from netagent.datapath.underlay import find_underlay
-from netagent.integrations.targets import HostTargets
-from netagent.membership.cluster import Cluster
-from netagent.membership.lost_journal import require_journal
+from netagent.daemon.cluster import Cluster
+from netagent.daemon.journal_recovery import require_journal
+from netagent.datapath.host.forwarding import Forwarding
+from netagent.datapath.host.sysctls import Settings
+from netagent.datapath.host.underlay import find_underlay
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.route_socket import Netlink
+from netagent.endpoints import resolv_conf
+from netagent.endpoints.find import network_called
+from netagent.integrations.container_targets import HostTargets
+from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.writer import Writer
 from netagent.model.ids import peer_name
 from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest, NetworkRequest
-from netagent.names.channel import SocketChannel
-from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import AgentState
-from netagent.registry.writer import Writer
+from netagent.resolver.channel import SocketChannel
 from netagent.state_dir import ClusterKeys, StateDir
-from netagent.usecases import resolv_conf
-from netagent.usecases.finding import network_called
-from netgossip.identity import PRIVATE_KEY_BYTES
+from netgossip.join.identity import PRIVATE_KEY_BYTES
 from netgossip.node import GossipNode
 
 KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (bytes(32),))

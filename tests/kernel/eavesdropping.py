@@ -6,7 +6,7 @@ import socket
 
 from kernel.overlay import PORT, Namespace
 
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 
 CABLE = "wire"
 ETH_P_ALL, ETH_P_IPV4, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD

@@ -10,8 +10,8 @@ from pathlib import Path
 import trio
 from kernel.overlay import Namespace, await_passing
 
-from netagent.datapath import nftables
-from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.netlink import nftables
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
@@ -87,8 +87,8 @@ class Netfilter(enum.Enum):
 def tag(host: Namespace) -> None:
     """What the agent does at all ports where bridge netfilter is on."""
     host.run_code(
-        "import socket; from netagent.datapath.damage import Drift; from netagent.datapath.tagging import Tagger;"
-        "tagger = Tagger(Drift());"
+        "import socket; from netagent.datapath.reconcile.drift import Drift;"
+        "from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass; tagger = BridgeNfBypass(Drift());"
         "tagger.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))}); tagger.look();"
         "assert not tagger.trouble, tagger.trouble"
     )

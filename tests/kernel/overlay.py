@@ -13,16 +13,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from netagent.datapath.attach import Attacher
-from netagent.datapath.damage import Drift
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, ProbeInput, RemoteEndpoint, desired_state
-from netagent.datapath.netlink import Netlink, open_notification_socket, open_socket
-from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
-from netagent.datapath.reconcile import Reconciler
-from netagent.datapath.schedule import INTERVAL_S
-from netagent.datapath.settings import open_settings
+from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.host.sysctls import open_settings
+from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
+from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
+from netagent.datapath.reconcile.desired import (
+    LocalEndpoint,
+    NetworkInput,
+    ProbeInput,
+    RemoteEndpoint,
+    desired_state,
+)
+from netagent.datapath.reconcile.drift import Drift
+from netagent.datapath.reconcile.reconciler import Reconciler
+from netagent.datapath.reconcile.schedule import INTERVAL_S
 from netagent.datapath.state import DesiredChange, KernelState
-from netagent.datapath.tagging import BridgeNfBypass
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 
 CLUSTER = ClusterId("c1" * 16)
@@ -172,7 +178,8 @@ async def wait_until(condition: Callable[[], object], what: str, bound_s: float 
 
 def await_passing(namespace: Namespace, device: str, *addresses: str) -> None:
     """Until the link takes packets, and the namespace answers for its addresses of IPv6: the kernel sees to both in
-    tasks of its own after the last command, and till then drops what comes (netagent.datapath.readiness)."""
+    tasks of its own after the last command, and till then drops what comes
+    (netagent.datapath.endpoint.wait_link_up)."""
     lines = [(f"ip link show dev {device}", "state UP")]
     lines += [(f"ip -6 route get {address}", f"local {address} ") for address in addresses if ":" in address]
     end = time.monotonic() + 10.0

@@ -16,7 +16,7 @@ from kernel.two_hosts import (
     wait_for_accepts,
 )
 
-from netagent.integrations.docker import accepts
+from netagent.integrations.docker import docker_user_chain
 
 pytestmark = pytest.mark.kernel
 
@@ -111,7 +111,7 @@ def test_the_rules_follow_docker(namespaces: NamespaceFactory) -> None:
             host.run("iptables -F")
             await wait_for_one(host)
             # Twice, and one of another form: one is left.
-            host.run(f"iptables -I DOCKER-USER {accepts.RULE}")
+            host.run(f"iptables -I DOCKER-USER {docker_user_chain.RULE}")
             host.run("iptables -I DOCKER-USER -i na-+ -m comment --comment netagent -j ACCEPT")
             host.run("iptables -I DOCKER-USER -i eth9 -m comment --comment netagent-not -j ACCEPT")
             await wait_for_one_beside(host, "netagent-not")
@@ -126,6 +126,6 @@ def test_the_rules_follow_docker(namespaces: NamespaceFactory) -> None:
 async def wait_for_one_beside(host: Namespace, other: str) -> None:
     with trio.fail_after(10):
         while [line.partition(" ")[2] for line in accepts_of(host) if other not in line] != [
-            f"DOCKER-USER {accepts.RULE}"
+            f"DOCKER-USER {docker_user_chain.RULE}"
         ]:
             await trio.sleep(0.05)

@@ -9,9 +9,9 @@ import pytest
 import trio
 from kernel.overlay import Namespace, NamespaceFactory, await_passing, wait_until
 
-from netagent.datapath.announcement import announcement
-from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.projection.announcing import open_socket, sending
+from netagent.datapath.endpoint.gratuitous_arp import announcement
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.projection.mac_announcer import open_socket, sending
 
 pytestmark = pytest.mark.kernel
 

@@ -29,9 +29,8 @@ from kernel.overlay import (
     wait_until,
 )
 
-from netagent.datapath.desired import LocalEndpoint
-from netagent.datapath.netlink import Netlink, open_socket
-from netagent.datapath.netns import (
+from netagent.datapath.endpoint.link_delete import LinkDeletion
+from netagent.datapath.endpoint.netns import (
     bind_resolver_sockets,
     boot_id,
     make_resolver_sockets,
@@ -39,11 +38,12 @@ from netagent.datapath.netns import (
     opened_netns,
     run_in_netns,
 )
-from netagent.datapath.pair import MAX_PORTS
-from netagent.datapath.removal import LinkDeletion
+from netagent.datapath.endpoint.veth_pair import MAX_PORTS
+from netagent.datapath.netlink.route_socket import Netlink, open_socket
+from netagent.datapath.reconcile.desired import LocalEndpoint
+from netagent.endpoints.garbage_collector import _Mounts
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
-from netagent.usecases.janitor import _Mounts
 
 pytestmark = pytest.mark.kernel
 
@@ -259,7 +259,7 @@ def test_an_index_that_another_link_has_is_not_taken_for_free(
         host.namespace.run("ip link add another type bridge")
         taken = int(host.namespace.run("cat /sys/class/net/another/ifindex"))
         chosen = iter([taken, taken, 1 << 24])
-        monkeypatch.setattr("netagent.datapath.pair.choose_index", lambda: next(chosen))
+        monkeypatch.setattr("netagent.datapath.endpoint.veth_pair.choose_index", lambda: next(chosen))
         assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
         links = host.namespace.run("ip -o link")
         assert " another:" in links

@@ -27,12 +27,12 @@ from kernel.overlay import (
     wait_until,
 )
 
-from netagent.datapath.desired import NetworkInput
-from netagent.datapath.observe import observe
-from netagent.datapath.plan import plan
-from netagent.datapath.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
+from netagent.daemon.memory import keep_collections_short
+from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
+from netagent.datapath.reconcile.desired import NetworkInput
+from netagent.datapath.reconcile.observe import observe
+from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import DesiredChange, KernelState
-from netagent.memory import keep_collections_short
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
 
 pytestmark = pytest.mark.kernel

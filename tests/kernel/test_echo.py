@@ -9,7 +9,7 @@ import pytest
 import trio
 from kernel.overlay import Namespace, wait_until
 
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.model.ids import HostId
 from netagent.probes.checksum import Checksums
 from netagent.probes.echo import TESTIMONY_S, EchoProber, Listeners, ProbeMachines

@@ -25,7 +25,7 @@ from kernel.overlay import (
     wait_until,
 )
 
-from netagent.datapath.desired import device_mac
+from netagent.datapath.reconcile.desired import device_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import bridge_name, veth_name
 

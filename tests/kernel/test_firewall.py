@@ -16,8 +16,8 @@ from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.source_nat import SourceNat
 from netagent.firewall.text import PROVEN_S
-from netagent.firewall.translation import SourceNat
 
 pytestmark = pytest.mark.kernel
 

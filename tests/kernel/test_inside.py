@@ -23,14 +23,14 @@ from kernel.overlay import (
     wait_until,
 )
 
-from netagent.datapath.attach import Attacher
-from netagent.datapath.inside import GuestNews
-from netagent.datapath.netns import boot_id
+from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.endpoint.guest_watch import GuestNews
+from netagent.datapath.endpoint.netns import boot_id
+from netagent.endpoints.interfaces import Interfaces
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import EndpointId, veth_name
-from netagent.pieces import at_once
-from netagent.projection.intent import local_endpoint, network_inputs
-from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.usecases.interfaces import Interfaces
+from netagent.projection.datapath_input import local_endpoint, network_inputs
+from netagent.slices import at_once
 
 pytestmark = pytest.mark.kernel
 

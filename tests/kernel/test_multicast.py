@@ -27,10 +27,10 @@ from kernel.overlay import (
     seen_from_elsewhere,
 )
 
-from netagent.datapath.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
-from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.observe import observe
-from netagent.datapath.plan import plan
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
+from netagent.datapath.reconcile.observe import observe
+from netagent.datapath.reconcile.plan import plan
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, veth_name, vni_of, vxlan_name

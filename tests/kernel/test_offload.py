@@ -9,8 +9,8 @@ import pytest
 import trio
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
-from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.offload import OffloadKeeper, set_tx_checksum, tx_checksum
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.host.offload import OffloadKeeper, set_tx_checksum, tx_checksum
 
 pytestmark = pytest.mark.kernel
 

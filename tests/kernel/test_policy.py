@@ -13,7 +13,7 @@ import trio
 from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
 from kernel.overlay import Namespace, NamespaceFactory, wait_until
 
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.firewall.inputs import AllowedFlow, FirewallInput, GuardedEndpoint, GuardedNetwork
 
 pytestmark = pytest.mark.kernel

@@ -12,12 +12,13 @@ from kernel.eavesdropping import CABLE, carried, packets_at
 from kernel.overlay import Host, Namespace, NamespaceFactory, wait_until
 from kernel.two_hosts import ADDRESSES, answers, open_overlay
 
-from netagent.datapath import bpf, tagging
-from netagent.datapath.bpf import Side
-from netagent.datapath.damage import Drift
-from netagent.datapath.link import decode_link, link_dump
-from netagent.datapath.netns import call_beside, opened_netns, run_in_netns
-from netagent.datapath.tagging import BridgeNfBypass, are_tagged
+from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.host import bpf
+from netagent.datapath.host.bpf import Side
+from netagent.datapath.netlink.link import decode_link, link_dump
+from netagent.datapath.reconcile import bridge_nf_bypass
+from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass, are_tagged
+from netagent.datapath.reconcile.drift import Drift
 
 pytestmark = pytest.mark.kernel
 
@@ -165,7 +166,7 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
             foreign: list[int] = []
 
             def tamper() -> None:
-                other = bpf.load("somebody_s", tagging._END)
+                other = bpf.load("somebody_s", bridge_nf_bypass._END)
                 bpf.attach(index, side, other)
                 bpf.detach(index, side, program)
                 foreign.append(other.id)

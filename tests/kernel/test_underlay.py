@@ -17,11 +17,11 @@ from kernel.overlay import (
     program,
 )
 
-from netagent.datapath.desired import ProbeInput
-from netagent.datapath.netns import opened_netns, run_in_netns
-from netagent.datapath.underlay import find_underlay, host_routes
-from netagent.datapath.underlay_watch import LOOK_S, SETTLE_S, UnderlayWatch
-from netagent.datapath.uplink import Underlay
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.host.underlay import find_underlay, host_routes
+from netagent.datapath.host.underlay_watch import LOOK_S, SETTLE_S, UnderlayWatch
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.reconcile.desired import ProbeInput
 from netagent.errors import FailedError, InputError, NetagentError
 
 pytestmark = pytest.mark.kernel

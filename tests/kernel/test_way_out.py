@@ -33,9 +33,9 @@ from kernel.overlay import (
 )
 from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
 
-from netagent.datapath.desired import LocalEndpoint, RemoteEndpoint, desired_state, device_mac
-from netagent.datapath.forwarding import IPV4, IPV6, SETTINGS, Forwarding
-from netagent.datapath.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
+from netagent.datapath.reconcile.desired import LocalEndpoint, RemoteEndpoint, desired_state, device_mac
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
@@ -448,7 +448,7 @@ def test_scenario_50_the_firewall_is_restored_while_streams_run(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:
     """Streams inside the network, and out of it in the host's name, in both families. In the moment without rules
-    nobody translates addresses, were the table for that not its owner's (netagent.firewall.translation)."""
+    nobody translates addresses, were the table for that not its owner's (netagent.firewall.source_nat)."""
     namespace, outside = wire
     near, far = namespaces("c1"), namespaces("c2")
     namespace.run(f"ping -c1 -w5 {OUTSIDE6}")  # the two have found each other

@@ -76,8 +76,8 @@ def remove_accepts(host: Namespace) -> None:
 
 def _accepts(host: Namespace, what: str, *egress_interfaces: str) -> subprocess.Popen[bytes]:
     code = (
-        "import trio; from netagent.integrations.docker.accepts import Accepts;"
-        f"trio.run(Accepts(lambda: {egress_interfaces!r}).{what})"
+        "import trio; from netagent.integrations.docker.docker_user_chain import DockerUserChain;"
+        f"trio.run(DockerUserChain(lambda: {egress_interfaces!r}).{what})"
     )
     return subprocess.Popen(["nsenter", f"--net={host.path}", sys.executable, "-c", code])
 

@@ -149,7 +149,7 @@ def processes(cluster: Cluster, host: str) -> dict[str, int]:
     resolvers: list[str] = []
 
     def is_one_at_most() -> bool:
-        listed = cluster.lab.host(host).run(["pgrep", "-f", "netagent.names.process"]).stdout.split()
+        listed = cluster.lab.host(host).run(["pgrep", "-f", "netagent.resolver.process"]).stdout.split()
         resolvers[:] = [pid for pid in listed if cluster.lab.host(host).path(f"/proc/{pid}").exists()]
         return len(resolvers) <= 1
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lab
 BULK, CARD = (str(Path(__file__).with_name(name)) for name in ("bulk.py", "card.py"))
 OFFLOAD = """
 import socket, sys
-from netagent.datapath.offload import set_tx_checksum, tx_checksum
+from netagent.datapath.host.offload import set_tx_checksum, tx_checksum
 sock, device = socket.socket(), sys.argv[1]
 """
 TX_CHECKSUM = OFFLOAD + "print(tx_checksum(sock, device))"

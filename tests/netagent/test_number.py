@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from netagent.cli.notation import duration_of, port_of
-from netagent.config_kind import number, parse_seed
-from netagent.control.pinging import _split
-from netagent.control.request import (
+from netagent.commands.ping import _split
+from netagent.config_values import number, parse_seed
+from netagent.control.request_parsing import (
     attach_untrusted,
     count_untrusted,
     forget_untrusted,
@@ -20,13 +20,13 @@ from netagent.control.request import (
     object_untrusted,
     publications_untrusted,
 )
+from netagent.endpoints.targets import resolve
 from netagent.errors import InputError
+from netagent.integrations.container_targets import _pid
 from netagent.integrations.docker.protocol import address_untrusted
 from netagent.integrations.labels import EXPOSE, described
 from netagent.integrations.podman.netavark import plugging_untrusted
-from netagent.integrations.targets import _pid
 from netagent.model.number import MAX_DIGITS, MAX_PID, whole_number
-from netagent.usecases.targets import resolve
 
 MOST = sys.get_int_max_str_digits()
 LENGTHS = (MAX_DIGITS, MAX_DIGITS + 1, MOST - 1, MOST, MOST + 1)

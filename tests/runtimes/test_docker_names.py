@@ -17,7 +17,7 @@ from fakes import names
 from fakes.resolver_process import agent, ended, gone, until
 from runtimes.lone_docker import LoneDocker
 
-from netagent.datapath.netns import make_resolver_sockets, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import make_resolver_sockets, opened_netns, run_in_netns
 
 pytestmark = pytest.mark.runtimes
 
@@ -95,7 +95,7 @@ def start_process_beside(docker: LoneDocker, run_dir: Path) -> None:
     run_dir.mkdir()
     (run_dir / "resolv.conf").write_text("nameserver 192.0.2.53\n")
     options = f"--run-dir {run_dir} --release test --resolv-conf {run_dir}/resolv.conf --detach"
-    docker.run(f"{sys.executable} -P -m netagent.names.process {options}")
+    docker.run(f"{sys.executable} -P -m netagent.resolver.process {options}")
 
 
 async def all_are_answered(asker: Asker) -> None:

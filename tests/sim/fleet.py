@@ -10,15 +10,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from netagent.membership import question
-from netagent.membership.witnessing import look_into
+from netagent.eviction.liveness_quorum import look_into
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import Record
 from netagent.probes.echo import TESTIMONY_S
-from netagent.probes.inquiry import LivenessVotes, WitnessQuestion
 from netagent.probes.liveness import Liveness, LivenessReport
-from netagent.registry.schema import encode, key_of, scope_of
+from netagent.probes.liveness_votes import LivenessVotes, WitnessQuestion
+from netagent.registry.record_codec import encode, key_of, scope_of
 from netagent.registry.view import AgentState, RegistryView
+from netagent.rpc import messages
 from netgossip.config import GossipConfig
 from netgossip.node import GossipNode
 from netgossip.testing import SimCluster, SimHost
@@ -170,14 +170,14 @@ class Fleet:
                 one.view = one.view.without_member(HostId(node_id))
                 self._follow(one)
             case RequestReceived(payload=payload):
-                hosts = question.parse_silent_untrusted(payload)
+                hosts = messages.parse_silent_untrusted(payload)
                 for host_id in hosts:
                     one.liveness.look(host_id, now)
                 one.held.append(_Held(event, hosts, now))
                 self.cluster.at(now + TESTIMONY_S, lambda: self._work(one))
             case ResponseReceived(request_id=number, payload=answer):
                 asked = one.asked.pop(number)
-                words = question.parse_testimony_untrusted(answer, asked.hosts) if answer else {}
+                words = messages.parse_testimony_untrusted(answer, asked.hosts) if answer else {}
                 one.inquiry.handle_testimony(asked, words, now)
                 self._judge(one)
             case _:
@@ -245,7 +245,7 @@ class Fleet:
             if LivenessReport.UNKNOWN not in words or now >= held.since + TESTIMONY_S:
                 one.held.remove(held)
                 with one.sim.commanding() as node:
-                    node.respond(held.event, question.encode_testimony(words), now)
+                    node.respond(held.event, messages.encode_testimony(words), now)
 
     def _judge(self, one: Whole) -> None:
         now = self.cluster.now
@@ -253,7 +253,7 @@ class Fleet:
         for asked in one.inquiry.drain():
             one.questions += 1
             with one.sim.commanding() as node:
-                number = node.request(asked.witness, question.encode_silent(asked.hosts), now, PATIENCE_S)
+                number = node.request(asked.witness, messages.encode_silent(asked.hosts), now, PATIENCE_S)
                 one.asked[number] = asked
         one.view = one.view.with_silent(one.inquiry.agreed)
         self._note_hidden(one)

@@ -16,8 +16,8 @@ from sim.fleet import Fleet
 
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.names.zone import whole_table
 from netagent.registry.view import AgentState, RegistryView
+from netagent.resolver.zone import whole_table
 from netdns.resolver import Resolver, Transport
 
 HOUR_S = 3600.0

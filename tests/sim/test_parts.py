@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from netgossip.config import GossipConfig
-from netgossip.parts import Assembly
+from netgossip.records.parts import Assembly
 from netgossip.testing import SimCluster, SimHost
 from netgossip.testing_host import PIECE_S
 from netgossip.types import CLUSTER_SCOPE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netgossip.table import TOMBSTONES_LIMIT
+from netgossip.records.table import TOMBSTONES_LIMIT
 from netgossip.testing import SimCluster, SimHost
 from netgossip.types import NodeId, Scope
 

@@ -1,1 +1,4 @@
-"""Container Network Interface: what kubelet's runtimes, nerdctl, Nomad and Multus speak."""
+"""CNI: each call of a runtime as an order, through the same use-cases as the command line.
+
+Read `protocol` (the call), `configuration` (what the container is to become), `plugin`, `answer`.
+"""

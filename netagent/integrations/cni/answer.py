@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netagent.endpoints import resolv_conf
 from netagent.errors import InputError, NetagentError
 from netagent.integrations.cni.configuration import BAD_ENVIRONMENT, BAD_FIELD
 from netagent.integrations.cni.protocol import BAD_JSON, BAD_VERSION, SUPPORTED, CniAdd
 from netagent.integrations.shim_call import Answer
-from netagent.usecases import resolv_conf
 
 UNKNOWN_CONTAINER, UNUSABLE, TRY_AGAIN, NOT_AVAILABLE, NOT_AS_IT_WAS = 3, 7, 11, 50, 100
 CANNOT_ADD = "cannot-add"

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from netagent.control.request import attach_untrusted
+from netagent.control.request_parsing import attach_untrusted
 from netagent.errors import InputError
 from netagent.model.ids import MAX_NAME, nearest_name
 from netagent.model.request import AttachRequest

@@ -12,9 +12,14 @@ from typing import Any, assert_never
 import trio
 
 from netagent.control.problem import known_error
-from netagent.datapath.netns import netns_identity, opened_netns
+from netagent.datapath.endpoint.netns import netns_identity, opened_netns
+from netagent.endpoints import resolv_conf
+from netagent.endpoints.find import network_called
+from netagent.endpoints.targets import Target
+from netagent.endpoints.validation import sandbox_of
 from netagent.errors import NetagentError, NotFoundError, RefusedError
-from netagent.integrations.cni import answer, protocol, sandbox
+from netagent.integrations.cluster_access import ClusterAccess, Membership
+from netagent.integrations.cni import answer, netns_check, protocol
 from netagent.integrations.cni.protocol import (
     CniAdd,
     CniCheck,
@@ -24,17 +29,12 @@ from netagent.integrations.cni.protocol import (
     CniVersion,
     Order,
 )
-from netagent.integrations.member import ClusterAccess, Membership
-from netagent.integrations.repeated import earlier_endpoint
+from netagent.integrations.idempotency import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import veth_name
 from netagent.model.subnet import parse_subnet, prefix_length
-from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import NetworkView
-from netagent.usecases import resolv_conf
-from netagent.usecases.endpoint_rules import sandbox_of
-from netagent.usecases.finding import network_called
-from netagent.usecases.targets import Target
 
 COLLECTED_AT_ONCE = 8
 """Detaches of one GC: each waits for kernel and journal, and 8 keep both busy."""
@@ -102,7 +102,7 @@ class CniPlugin:
             elif not set(row.addresses) <= check.addresses:
                 wrong = f"prevResult does not name {' and '.join(row.addresses)}"
             else:
-                wrong = await sandbox.missing_in(fd, row.ifname, row.addresses)
+                wrong = await netns_check.missing_in(fd, row.ifname, row.addresses)
                 wrong = wrong and f"{wrong} is missing in {check.netns}"
         if wrong:
             raise RefusedError(wrong, code="not-as-it-was", hint="delete the container and add it again")

@@ -1,1 +1,5 @@
-"""Docker: network and IPAM driver, names and health from its API, and its networks kept as ours are."""
+"""Docker: a network and IPAM plug-in, and a follower of containers and networks by Docker's API.
+
+Read `protocol` and `plugin` (what dockerd asks), `engine` and `container` (its API), `watcher`, `mirror`,
+`integration`.
+"""

@@ -16,20 +16,20 @@ import trio
 from netagent.config import Config
 from netagent.control.server import serve
 from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.integrations.cluster_access import Membership
 from netagent.integrations.docker import container as facts
-from netagent.integrations.docker.accepts import DockerUserChain
-from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.container import DockerContainer, DockerNetwork
+from netagent.integrations.docker.docker_user_chain import DockerUserChain
 from netagent.integrations.docker.engine import Engine
-from netagent.integrations.docker.follow import DockerWatcher
 from netagent.integrations.docker.mirror import DockerMirror
+from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.plugin import Plugin
 from netagent.integrations.docker.protocol import origin_of
-from netagent.integrations.member import Membership
+from netagent.integrations.docker.watcher import DockerWatcher
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.records import Health
-from netagent.registry.row import LocalEndpointRow, Stage
 
 NAMED_S = 2.0
 """How long an endpoint waits for Docker to say its container's name. Without an answer, as while dockerd restores its

@@ -23,11 +23,11 @@ from urllib.parse import quote
 import trio
 
 from netagent.errors import NetagentError, RefusedError
+from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.docker.container import MIRROR_LABEL, DockerNetwork, networks_untrusted
 from netagent.integrations.docker.engine import Engine, EngineError
-from netagent.integrations.docker.follow import DockerWatcher
 from netagent.integrations.docker.protocol import NETWORK_OPTION
-from netagent.integrations.member import ClusterAccess, Membership
+from netagent.integrations.docker.watcher import DockerWatcher
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.subnet import parse_subnet

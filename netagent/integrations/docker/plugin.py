@@ -26,19 +26,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from netagent.control.request import object_untrusted
+from netagent.control.request_parsing import object_untrusted
+from netagent.endpoints.find import network_called
+from netagent.endpoints.validation import offset_in
 from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.integrations.cluster_access import Membership
 from netagent.integrations.docker import protocol
-from netagent.integrations.docker.arrivals import AwaitedNamespace, NetnsWaiter
+from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import AddressRequest, PoolId, origin_of
-from netagent.integrations.member import Membership
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse_subnet
 from netagent.registry.view import NetworkView
-from netagent.usecases.endpoint_rules import offset_in
-from netagent.usecases.finding import network_called
 
 HANDLER_S = 10.0
 """Longest time for one call. An attach that waits for other hosts' records takes up to 5 s."""

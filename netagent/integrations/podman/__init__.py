@@ -1,1 +1,5 @@
-"""Podman: a netavark plug-in, Podman networks that mirror ours, and what Podman does not tell by itself."""
+"""Podman: a netavark plug-in, and a follower of containers and networks by the program `podman`.
+
+Read `netavark` and `plugin` (what netavark asks), `command` and `report` (the program), `watcher`, `mirror`,
+`integration`.
+"""

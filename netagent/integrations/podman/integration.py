@@ -9,11 +9,11 @@ from __future__ import annotations
 import trio
 
 from netagent.config import Config
-from netagent.integrations.member import Membership
+from netagent.integrations.cluster_access import Membership
 from netagent.integrations.podman.command import Podman
-from netagent.integrations.podman.follow import PodmanWatcher
 from netagent.integrations.podman.mirror import PodmanMirror
 from netagent.integrations.podman.plugin import NetavarkPlugin
+from netagent.integrations.podman.watcher import PodmanWatcher
 
 
 class PodmanIntegration:

@@ -1,4 +1,4 @@
-"""Keeps a Podman network for each network of the cluster, as netagent.integrations.podman.mirroring decides.
+"""Keeps a Podman network for each network of the cluster, as netagent.integrations.podman.mirror_plan decides.
 
 By level: whenever our networks or Podman's folder of networks have changed, and now and then anyway, Podman's whole
 list is compared with ours. So it does not matter who removed what, or when: `podman network prune` costs a network
@@ -14,11 +14,11 @@ from pathlib import Path
 import trio
 
 from netagent.errors import NetagentError, RefusedError
-from netagent.integrations.member import Membership
+from netagent.integrations.cluster_access import Membership
 from netagent.integrations.podman.command import Podman
-from netagent.integrations.podman.mirroring import plan_mirror
+from netagent.integrations.podman.mirror_plan import plan_mirror
 from netagent.model.ids import NetworkId
-from netagent.registry.live import StateStore
+from netagent.registry.state_store import StateStore
 
 LOOK_S = 1.0
 """One stat(2) and one comparison each."""

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netagent.control.request import publications_untrusted
+from netagent.control.request_parsing import publications_untrusted
 from netagent.errors import InputError
 from netagent.model.publication import Publication
 

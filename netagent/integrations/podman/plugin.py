@@ -14,9 +14,13 @@ import json
 from typing import Any
 
 from netagent import __version__
+from netagent.endpoints import resolv_conf
+from netagent.endpoints.find import network_called
+from netagent.endpoints.targets import Target
 from netagent.errors import InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations import labels
-from netagent.integrations.member import ClusterAccess, Membership
+from netagent.integrations.cluster_access import ClusterAccess, Membership
+from netagent.integrations.idempotency import earlier_endpoint
 from netagent.integrations.podman.netavark import (
     API_VERSION,
     DRIVER,
@@ -31,18 +35,14 @@ from netagent.integrations.podman.netavark import (
     plugging_untrusted,
     refuse_unknown,
 )
-from netagent.integrations.repeated import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import NetworkId, nearest_name
 from netagent.model.publication import Publication
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import prefix_length
-from netagent.registry.row import LocalEndpointRow
 from netagent.registry.view import NetworkView
-from netagent.usecases import resolv_conf
-from netagent.usecases.finding import network_called
-from netagent.usecases.targets import Target
 
 
 class NetavarkPlugin:
@@ -152,7 +152,7 @@ async def _attach(
     )
     target = Target(text, path, name)
     # Podman listens at the ports itself, so that nobody else does.
-    # It may have a health check, of which Podman does not tell before it has started (follow.py).
+    # It may have a health check, of which Podman does not tell before it has started (watcher.py).
     row, _ = await member.endpoints.attach(
         request, origin=plugging.origin, target=target, holds_ports=True, health=Health.STARTING
     )

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from netagent.cli import commands
+from netagent.cli import client_commands
 
 
 class Terminal(io.StringIO):
@@ -29,8 +29,8 @@ class Terminal(io.StringIO):
 def test_what_takes_longer_is_said_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(is_terminal=True)
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(commands, "WAITING_S", 0.0)
-    with commands._waiting("asking the members"):
+    monkeypatch.setattr(client_commands, "WAITING_S", 0.0)
+    with client_commands._waiting("asking the members"):
         assert terminal.written.wait(10)
     assert terminal.getvalue().startswith("netagent: asking the members")
 
@@ -39,8 +39,8 @@ def test_a_script_and_a_quick_answer_see_nothing_of_it(monkeypatch: pytest.Monke
     for is_terminal, waiting_s in ((True, 60.0), (False, 0.0)):
         terminal = Terminal(is_terminal=is_terminal)
         monkeypatch.setattr("sys.stderr", terminal)
-        monkeypatch.setattr(commands, "WAITING_S", waiting_s)
+        monkeypatch.setattr(client_commands, "WAITING_S", waiting_s)
         before = threading.active_count()
-        with commands._waiting("asking the members"):
+        with client_commands._waiting("asking the members"):
             assert is_terminal or threading.active_count() == before, "nothing will be said"
         assert not terminal.getvalue()

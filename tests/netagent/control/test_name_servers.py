@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from netagent.control.lookup import answered
-from netagent.doctor.name_servers import NameServerReply
+from netagent.commands.lookup import answered
+from netagent.doctor.facts.name_servers import NameServerReply
 
 FOUND: Any = {"name": "a.example.", "type": "A", "answers": [], "reason": "not ours", "servers": []}
 SAYS = NameServerReply("192.0.2.1", 0.01, status="NOERROR", addresses=(("198.51.100.1", 60),), record_count=1)

@@ -9,13 +9,13 @@ import time
 import pytest
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
 
-from netagent.control.inspecting import inspecting
+from netagent.commands.inspect import inspecting
 from netagent.control.present import Presenter, ProbeView
 from netagent.membership.remote_networks import _with_log
-from netagent.names.explain import explaining
-from netagent.registry.schema import scope_of
+from netagent.registry.record_codec import scope_of
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
+from netagent.resolver.explain_name import explaining
 from netgossip.types import Log
 
 ENDPOINTS = 10_000

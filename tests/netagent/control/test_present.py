@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
-from netagent.control.gaps import notices
-from netagent.control.inspecting import inspecting, is_called
-from netagent.control.lookup import _meant
+from netagent.commands.inspect import inspecting, is_called
+from netagent.commands.lookup import _meant
+from netagent.commands.missing_networks import notices
 from netagent.control.present import LocalFacts, Presenter, ProbeView
 from netagent.errors import InputError, NotFoundError
 from netagent.model.origin_labels import CONTAINER_ID
@@ -22,9 +22,9 @@ from netagent.model.records import (
     Port,
     RemovalRecord,
 )
-from netagent.pieces import at_once
-from netagent.registry.overview import Gap, GapReason
+from netagent.registry.cluster_overview import Gap, GapReason
 from netagent.registry.view import RegistryView
+from netagent.slices import at_once
 from netgossip.types import Member, MemberState
 
 

@@ -8,9 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from netagent.datapath.apply import names_after
-from netagent.datapath.damage import Damage, DamageKind, comparing
-from netagent.datapath.neighbour import (
+from netagent.datapath.netlink.neighbour import (
     AF_BRIDGE,
     NTF_SELF,
     NUD_NOARP,
@@ -19,9 +17,11 @@ from netagent.datapath.neighbour import (
     NeighbourMessage,
     encode,
 )
-from netagent.datapath.netlink import NetlinkMessage
-from netagent.datapath.observe import Observation, reading
-from netagent.datapath.operations import (
+from netagent.datapath.netlink.route_socket import NetlinkMessage
+from netagent.datapath.reconcile.apply import names_after
+from netagent.datapath.reconcile.drift import Damage, DamageKind, comparing
+from netagent.datapath.reconcile.observe import Observation, reading
+from netagent.datapath.reconcile.operations import (
     DeleteDevice,
     DeviceOperation,
     Operation,
@@ -29,7 +29,7 @@ from netagent.datapath.operations import (
     SetDevice,
     doing,
 )
-from netagent.datapath.plan import plan, planning, planning_within
+from netagent.datapath.reconcile.plan import plan, planning, planning_within
 from netagent.datapath.state import (
     TABLES,
     TUNNEL_PORT,
@@ -40,7 +40,7 @@ from netagent.datapath.state import (
     LinkKind,
     Tunnel,
 )
-from netagent.pieces import Pieces
+from netagent.slices import Pieces
 
 ENDPOINTS = 5_000
 MOST_A_PIECE = 256

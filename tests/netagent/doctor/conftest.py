@@ -8,13 +8,13 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
 
 from netagent.datapath.state import KernelState
-from netagent.doctor.intent import Situation, intended_state
-from netagent.doctor.objects import Evidence
+from netagent.doctor.checks.expected_objects import Situation, intended_state
+from netagent.doctor.checks.object_checks import Evidence
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
-from netagent.pieces import at_once
-from netagent.registry.row import LocalEndpointRow, Stage
 from netagent.registry.view import RegistryView
+from netagent.slices import at_once
 from netgossip.types import Member, MemberState
 
 CLUSTER = ClusterId("c1" * 16)

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from fakes.registry import H2, N2, endpoint, network
 
-from netagent.doctor.answers import source_of
-from netagent.doctor.drift import KernelTable, State, differences
-from netagent.doctor.intent import intended_state, owners
+from netagent.doctor.checks.expected_objects import intended_state, owners
+from netagent.doctor.checks.kernel_drift import KernelTable, State, differences
+from netagent.doctor.checks.resolver_checks import source_of
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.pieces import Pieces, T
+from netagent.slices import Pieces, T
 
 SUBNETS = ("10.2.0.0/16", "fd00:2::/64")
 ENDPOINTS = 10_000

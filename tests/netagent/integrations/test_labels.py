@@ -17,7 +17,7 @@ from netagent.integrations.labels import (
 )
 from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
 from netagent.model.records import EndpointRecord, Port
-from netagent.registry.schema import decode_untrusted, encode
+from netagent.registry.record_codec import decode_untrusted, encode
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.ipam.messages import SpaceRequest
 from netagent.ipam.pool import COOL_DOWN_S
-from netagent.ipam.request import SpaceRequest
+from netagent.journal.journal import DiskFullError
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.records import HostAddressRecord, RemovalRecord
-from netagent.registry.journal import DiskFullError
-from netagent.registry.row import LocalEndpointRow, Stage
 
 
 @virtual

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from netagent.ipam.space import Range, grant_one, share_out, space_of, split_for
-from netagent.registry.schema import key_of
+from netagent.registry.record_codec import key_of
 
 COUNT = 32
 HOSTS = [identifier(number) for number in range(1, 5)]

@@ -20,19 +20,19 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from netagent.daemon.own_records import OwnRecords
 from netagent.errors import NetagentError
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import ForgetRecord, NetworkRecord
 from netagent.model.subnet import offset_count
-from netagent.registry.live import StateStore
 from netagent.registry.publish import Publisher
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.schema import decode_untrusted
+from netagent.registry.record_codec import decode_untrusted
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.usecases.forgetting import Eviction
-from netagent.usecases.own_records import OwnRecords
-from netagent.usecases.silence import Downtime
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 SUBNETS = ("10.1.0.0/27",)
@@ -300,7 +300,7 @@ class World(RuleBasedStateMachine):
 
     @rule(who=names)
     def bury(self, who):
-        """Drop all that forgotten hosts wrote, as netagent.membership.burial does when they do not run."""
+        """Drop all that forgotten hosts wrote, as netagent.eviction.cleanup does when they do not run."""
         one = self.working(who)
         for gone in one.live.view.forgotten:
             if not self.by_id[gone].is_running:

@@ -17,7 +17,7 @@ from netagent.ipam.space import (
     split_for,
     usable_count,
 )
-from netagent.registry.schema import decode_untrusted, encode
+from netagent.registry.record_codec import decode_untrusted, encode
 
 
 def owners(space):

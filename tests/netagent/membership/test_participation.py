@@ -9,12 +9,12 @@ from fakes.registry import H2, H3, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
+from netagent.journal import statements
+from netagent.journal.journal import DiskFullError
+from netagent.journal.rows import LocalEndpointRow
 from netagent.membership.participation import LINGER_S, SYNC_S, UNKNOWN_S
 from netagent.model.records import AttachmentRecord, RemovalRecord
-from netagent.registry import statement
-from netagent.registry.journal import DiskFullError
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.schema import scope_of
+from netagent.registry.record_codec import scope_of
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 
@@ -134,7 +134,7 @@ async def test_an_empty_log_that_a_peer_told_of_goes_unless_its_network_becomes_
     one = await started()
     for network_id in (N1, N2, N3):
         one.node.raise_epoch(scope_of(network_id))
-        await one.journal.transaction(statement.replace_log("own", one.node.logs[scope_of(network_id)]))
+        await one.journal.transaction(statements.replace_log("own", one.node.logs[scope_of(network_id)]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.participation.run)
         await trio.sleep(UNKNOWN_S / 2)

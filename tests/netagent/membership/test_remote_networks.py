@@ -11,13 +11,13 @@ from fakes.registry import N1, N2, N3, endpoint, network
 from fakes.virtual import virtual
 
 from netagent.membership import remote_networks
-from netagent.membership.inbox import EventQueue
+from netagent.membership.event_queue import EventQueue
 from netagent.membership.remote_networks import ASK_S, FRESH_S, LINGER_S, PEERS, RemoteNetworks
 from netagent.model.ids import HostId
 from netagent.model.records import AttachmentRecord
-from netagent.registry.live import StateStore
-from netagent.registry.overview import GapReason
-from netagent.registry.schema import encode, key_of, scope_of
+from netagent.registry.cluster_overview import GapReason
+from netagent.registry.record_codec import encode, key_of, scope_of
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.testing import SimCluster
 from netgossip.types import CLUSTER_SCOPE

@@ -15,26 +15,26 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, ne
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.datapath.desired import desired_state
-from netagent.datapath.plan import plan
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.reconcile.desired import desired_state
+from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import KernelState
-from netagent.datapath.uplink import Underlay
 from netagent.firewall import text
 from netagent.firewall.ruleset import ruleset_of
 from netagent.ipam.space import space_of
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.subnet import offset_count
-from netagent.names.zone import ZoneBuilder, whole_table
-from netagent.pieces import at_once
-from netagent.projection.desired import DesiredStateBuilder
-from netagent.projection.guarding import firewall_input
-from netagent.projection.intent import network_inputs, path_targets, probe_input, probe_targets
-from netagent.registry.live import StateStore
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.schema import RecordError, Unknown, decode_untrusted, key_of
+from netagent.projection.datapath_input import network_inputs, path_targets, probe_input, probe_targets
+from netagent.projection.desired_state import DesiredStateBuilder
+from netagent.projection.firewall_input import firewall_input
+from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
+from netagent.resolver.zone import ZoneBuilder, whole_table
+from netagent.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Version
 
 CLUSTER = ClusterId("c1" * 16)

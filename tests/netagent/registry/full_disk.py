@@ -12,9 +12,9 @@ from pathlib import Path
 
 import trio
 
-from netagent.registry.journal import DiskFullError, Journal
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.writer import HEADROOM_BYTES
+from netagent.journal.journal import DiskFullError, Journal
+from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.writer import HEADROOM_BYTES
 from netgossip.types import CLUSTER_SCOPE, Entry, Version
 
 FOLDER = Path(sys.argv[1])

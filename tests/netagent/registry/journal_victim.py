@@ -10,9 +10,9 @@ from pathlib import Path
 
 import trio
 
-from netagent.registry import statement
-from netagent.registry.journal import Journal
-from netagent.registry.row import LocalEndpointRow
+from netagent.journal import statements
+from netagent.journal.journal import Journal
+from netagent.journal.rows import LocalEndpointRow
 from netgossip.types import CLUSTER_SCOPE, Entry, Version
 
 OWNER = "a" * 32
@@ -30,7 +30,7 @@ async def main() -> None:
             service=str(number),
             offset=number % 40,
         )
-        both = [*statement.append_entries("own", [entry]), *statement.save_endpoint(row)]
+        both = [*statements.append_entries("own", [entry]), *statements.save_endpoint(row)]
         await journal.transaction(both)
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()

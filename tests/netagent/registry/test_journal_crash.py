@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from netagent.registry.journal import Journal
+from netagent.journal.journal import Journal
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

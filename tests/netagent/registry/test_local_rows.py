@@ -8,11 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
+from netagent.registry.changelog import MAX_STEPS
 from netagent.registry.local_rows import LocalRows, folder_of, local_rows
-from netagent.registry.row import LocalEndpointRow, Stage
-from netagent.registry.trail import MAX_STEPS
 
 IDS = [EndpointId(f"{number:x}" * 32) for number in range(6)]
 NETWORKS = [NetworkId(f"{number:x}" * 32) for number in range(2)]

@@ -7,13 +7,13 @@ import trio
 from fakes.record_node import FakeNode
 from fakes.registry import H1, N1, endpoint, host, network
 
+from netagent.journal import statements
+from netagent.journal.journal import DiskFullError, Journal
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
-from netagent.registry import statement
-from netagent.registry.journal import DiskFullError, Journal
 from netagent.registry.publish import Publisher, may_rewrite
-from netagent.registry.row import LocalEndpointRow
-from netagent.registry.schema import RecordError, key_of
-from netgossip.table import TOMBSTONES_LIMIT, Table
+from netagent.registry.record_codec import RecordError, key_of
+from netgossip.records.table import TOMBSTONES_LIMIT, Table
 from netgossip.types import CLUSTER_SCOPE, OwnLogRaised, Version
 
 
@@ -90,7 +90,7 @@ def test_what_belongs_together_is_written_together(desk):
     )
 
     async def publish():
-        await desk.publisher.change(put=[endpoint()], also=statement.save_endpoint(row))
+        await desk.publisher.change(put=[endpoint()], also=statements.save_endpoint(row))
 
     trio.run(publish)
     assert desk.journal.load_endpoints() == [row]

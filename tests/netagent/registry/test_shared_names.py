@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
-from netagent.pieces import at_once
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
+from netagent.slices import at_once
 
 
 def made_by(project, **labels):

@@ -14,10 +14,10 @@ from fakes.registry import N1, N2, host, network
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
-from netagent.integrations.cni import sandbox
+from netagent.integrations.cni import netns_check
 from netagent.integrations.cni.plugin import CniPlugin
 from netagent.integrations.shim_call import Call
-from netagent.registry.row import Stage
+from netagent.journal.rows import Stage
 
 
 class Runtime:
@@ -195,7 +195,7 @@ async def test_check_looks_at_the_record_the_namespace_and_the_interface(
         seen.append((ifname, addresses))
         return missing
 
-    monkeypatch.setattr(sandbox, "missing_in", missing_in)
+    monkeypatch.setattr(netns_check, "missing_in", missing_in)
     result = await runtime.call("ADD")
     assert await runtime.call("CHECK", prevResult=result) is None
     assert seen == [("eth0", ("10.1.0.2", "fd00:1::2"))]

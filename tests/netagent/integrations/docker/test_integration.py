@@ -9,7 +9,7 @@ import trio
 
 from netagent import config
 from netagent.errors import RefusedError
-from netagent.integrations.docker.accepts import DockerUserChain
+from netagent.integrations.docker.docker_user_chain import DockerUserChain
 from netagent.integrations.docker.engine import Engine
 from netagent.integrations.docker.integration import DockerIntegration
 

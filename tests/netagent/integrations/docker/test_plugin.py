@@ -13,8 +13,8 @@ from fakes.registry import N1, N2
 from fakes.virtual import virtual
 
 from netagent.integrations.docker import plugin
-from netagent.registry.journal import DiskFullError
-from netagent.registry.row import Stage
+from netagent.journal.journal import DiskFullError
+from netagent.journal.rows import Stage
 
 OPTIONS = {"netagent.network": "app"}
 EID = "e" * 64

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.errors import InputError
-from netagent.integrations.docker import arrivals, container, engine, protocol
+from netagent.integrations.docker import container, engine, netns_waiter, protocol
 from netagent.integrations.docker.engine import EngineError
-from netagent.integrations.docker.follow import DockerWatcher
+from netagent.integrations.docker.watcher import DockerWatcher
 from netagent.model.ids import is_name
 
 EID = "e" * 64
@@ -91,7 +91,7 @@ CONTAINERS = st.fixed_dictionaries(
 def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value):
     with suppress(InputError):
         found = container.container_untrusted(value)
-        arrivals._is_on(found.sandbox_key, 0)
+        netns_waiter._is_on(found.sandbox_key, 0)
         with suppress(OSError):
             os.close(os.pidfd_open(found.pid or 1))
         fields, _ = container.fields_of(found, found.interfaces[0] if found.interfaces else None)

@@ -11,7 +11,7 @@ from fakes.virtual import virtual
 
 from netagent.errors import RefusedError
 from netagent.integrations.podman.mirror import LOOK_S, RESYNC_S, PodmanMirror
-from netagent.integrations.podman.mirroring import plan_mirror
+from netagent.integrations.podman.mirror_plan import plan_mirror
 from netagent.integrations.podman.report import PodmanNetwork
 from netagent.model.records import RemovalRecord
 

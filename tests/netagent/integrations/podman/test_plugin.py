@@ -9,10 +9,10 @@ from fakes.podman import C1, C2, N1, N2, PodmanHost, netavark_call, plugging
 from fakes.registry import H2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
+from netagent.endpoints import resolv_conf
 from netagent.errors import RefusedError
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.model.records import RemovalRecord
-from netagent.usecases import resolv_conf
 
 
 @pytest.fixture(autouse=True)

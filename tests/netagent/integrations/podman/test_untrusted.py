@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from netagent.errors import InputError
 from netagent.integrations.labels import described
 from netagent.integrations.podman.health import health_untrusted, together
-from netagent.integrations.podman.inhabitants import lives, read_health
 from netagent.integrations.podman.netavark import container_of, creation_untrusted, plugging_untrusted
+from netagent.integrations.podman.netns_processes import lives, read_health
 from netagent.integrations.podman.report import containers_untrusted, ids_untrusted, networks_untrusted
 from netagent.model.records import Health
 

@@ -1,0 +1,330 @@
+"""How a node enters a cluster: an invitation is made on a member and redeemed once by the newcomer.
+
+The token carries where to find the inviter, the fingerprint of its public key, and a secret. Redeeming is one
+conversation on the record port, told apart from record traffic by its first byte:
+
+    newcomer                                             inviter
+    'J' hello(invitation id, ephemeral key, nonce)  ─►
+                              ◄─  answer(ephemeral key, public key, signature over both hellos)
+    sealed(public key, name, signature over both)   ─►
+                              ◄─  sealed(cluster id, name, keys, members)     or     refusal(reason)
+
+The newcomer knows the inviter by its fingerprint; the inviter knows the newcomer by the secret, which goes into the
+derivation of the sealing keys and is never sent. Whoever listens, now or with the secret later, learns nothing: the
+ephemeral keys are gone. An invitation lives in the inviter's memory only: a crash can void it, but nothing can make
+it redeemable twice. The same newcomer may redeem again while the invitation lasts, because its connection may have
+broken after the inviter's last word.
+
+Both sides are machines without clock or socket. Refusals are told in plain text before the newcomer has proven
+itself; they say no more than the token's holder knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgpack
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from netgossip.errors import WireError
+from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
+from netgossip.join.invitation import ID_BYTES, SECRET_BYTES, VERSION, Token
+from netgossip.join.wire import (
+    Frames,
+    Refusal,
+    addresses_of,
+    frame_of,
+    printable,
+    refusal_frame,
+    refusal_untrusted,
+    sized,
+    typed,
+    unpack_untrusted,
+)
+from netgossip.types import Address, NodeId, StreamId
+
+STREAM_MAGIC = b"J"
+MAX_INVITATIONS = 256
+
+RandomBytes: TypeAlias = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a newcomer receives: all that a member of the cluster needs to know."""
+
+    cluster_id: str
+    cluster: str
+    domain: str
+    keys: tuple[bytes, ...] = field(repr=False)
+    members: tuple[Address, ...] = ()
+    """Gossip ports of some live members."""
+
+
+@dataclass(slots=True)
+class _Invitation:
+    secret: bytes
+    uses_left: int
+    expires_at: float
+    redeemed_by: set[bytes] = field(default_factory=set)
+
+
+class Invitations:
+    """All open invitations of one member, and the conversations that redeem them."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        random_bytes: RandomBytes,
+        credentials: Callable[[], Credentials],
+        admitted: Callable[[NodeId, str], None],
+    ) -> None:
+        """`credentials` is asked at each redemption; `admitted(node id, name)` hears of each."""
+        self._identity = identity
+        self._random_bytes = random_bytes
+        self._credentials = credentials
+        self._admitted = admitted
+        self._open: dict[bytes, _Invitation] = {}
+
+    def create(self, addresses: tuple[Address, ...], now: float, *, ttl_s: float, uses: int) -> Token:
+        """A new invitation. Raises ValueError when too many are open."""
+        self._forget_old(now)
+        if len(self._open) >= MAX_INVITATIONS:
+            raise ValueError(f"{MAX_INVITATIONS} invitations are open already")
+        invitation_id, secret = self._random_bytes(ID_BYTES), self._random_bytes(SECRET_BYTES)
+        self._open[invitation_id] = _Invitation(secret, uses, now + ttl_s)
+        mine = self._credentials()
+        return Token(
+            mine.cluster,
+            mine.cluster_id,
+            addresses,
+            hashlib.sha256(self._identity.public_key).digest(),
+            invitation_id,
+            secret,
+        )
+
+    def converse(self, stream_id: StreamId, peer: Address) -> InviterConversation:
+        """A join conversation on a new stream; what GossipNode wants as `join_handler`."""
+        del stream_id, peer
+        return InviterConversation(self, self._identity, self._random_bytes)
+
+    def _forget_old(self, now: float) -> None:
+        for key in [k for k, invitation in self._open.items() if invitation.expires_at <= now]:
+            del self._open[key]
+
+    def secret_of(self, invitation_id: bytes, now: float) -> bytes | None:
+        """The secret while the invitation stands (spent ones too, for a newcomer that must ask again)."""
+        self._forget_old(now)
+        invitation = self._open.get(invitation_id)
+        return invitation.secret if invitation else None
+
+    def redeem(self, invitation_id: bytes, public_key: bytes, name: str) -> Credentials | None:
+        """Use the invitation up; None when it is spent."""
+        invitation = self._open.get(invitation_id)
+        if invitation is None:
+            return None
+        if public_key not in invitation.redeemed_by:
+            if invitation.uses_left <= 0:
+                return None
+            invitation.uses_left -= 1
+            invitation.redeemed_by.add(public_key)
+        self._admitted(node_id_of(public_key), name)
+        return self._credentials()
+
+
+class InviterConversation:
+    """The inviter's half of one conversation."""
+
+    def __init__(self, invitations: Invitations, identity: Identity, random_bytes: RandomBytes) -> None:
+        self._invitations = invitations
+        self._identity = identity
+        self._random_bytes = random_bytes
+        self._frames = Frames(STREAM_MAGIC)
+        self._invitation_id = b""
+        self._secrets: _Secrets | None = None
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Bytes to send, and whether to close then. Raises WireError for what is no join conversation."""
+        reply, done = b"", False
+        for frame in self._frames.feed_untrusted(data):
+            if done:
+                raise WireError("more was said than a join conversation has")
+            if self._secrets is None:
+                reply, done = self._answer_hello(frame, now)
+            else:
+                reply, done = self._answer_proof(frame, now), True
+        return reply, done
+
+    def _answer_hello(self, frame: bytes, now: float) -> tuple[bytes, bool]:
+        fields = unpack_untrusted(frame, "hello")
+        try:
+            version, invitation_id, theirs, _nonce = fields
+            self._invitation_id = sized(invitation_id, ID_BYTES)
+            theirs = sized(theirs, 32)
+        except ValueError as error:
+            raise WireError(f"malformed hello: {error}") from None
+        if version != VERSION:
+            return refusal_frame(
+                f"this member speaks version {VERSION} of joining, not {version!r:.20}"
+            ), True
+        secret = self._invitations.secret_of(self._invitation_id, now)
+        if secret is None:
+            return refusal_frame(
+                "this member knows no such invitation: it has expired, or its agent has restarted since"
+            ), True
+        key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
+        mine = key.public_key().public_bytes_raw()
+        transcript = _transcript(frame, mine, self._identity.public_key)
+        self._secrets = _Secrets(_exchange(key, theirs), secret, transcript)
+        body = [VERSION, mine, self._identity.public_key, self._identity.sign(b"inviter" + transcript)]
+        return frame_of(msgpack.packb(body)), False
+
+    def _answer_proof(self, frame: bytes, now: float) -> bytes:
+        assert self._secrets is not None
+        body = self._secrets.open_from_newcomer(frame)
+        if body is None:
+            # Not counted against the invitation: its id goes over the wire in the clear, so whoever sees one join
+            # could void it for all who come later. Nobody guesses 128 bits.
+            return refusal_frame("the invitation's secret is not the one this member gave out")
+        fields = unpack_untrusted(body, "proof")
+        try:
+            public_key, name, signature = fields
+            public_key, name = sized(public_key, PUBLIC_KEY_BYTES), printable(typed(name, str)[:63])
+            if not verify(public_key, typed(signature, bytes), b"newcomer" + self._secrets.transcript):
+                raise ValueError("the signature is wrong")
+        except ValueError as error:
+            raise WireError(f"malformed proof: {error}") from None
+        del now
+        credentials = self._invitations.redeem(self._invitation_id, public_key, name)
+        if credentials is None:
+            return refusal_frame("the invitation has been redeemed already")
+        reply = [
+            bytes.fromhex(credentials.cluster_id),
+            credentials.cluster,
+            credentials.domain,
+            list(credentials.keys),
+            [list(address) for address in credentials.members],
+        ]
+        return frame_of(self._secrets.seal_to_newcomer(msgpack.packb(reply)))
+
+
+class NewcomerConversation:
+    """The newcomer's half. Feed it bytes until `result` is set."""
+
+    def __init__(self, token: Token, identity: Identity, name: str, random_bytes: RandomBytes) -> None:
+        self._token = token
+        self._identity = identity
+        self._name = name
+        self._key = X25519PrivateKey.from_private_bytes(random_bytes(32))
+        self._hello = msgpack.packb(
+            [VERSION, token.invitation_id, self._key.public_key().public_bytes_raw(), random_bytes(16)]
+        )
+        self._frames = Frames(b"")
+        self._secrets: _Secrets | None = None
+        self.result: Credentials | Refusal | None = None
+
+    def open(self) -> bytes:
+        """The first bytes to send."""
+        return STREAM_MAGIC + frame_of(self._hello)
+
+    def receive(self, data: bytes) -> bytes:
+        """Bytes to send. Raises WireError for what is no join conversation."""
+        reply = b""
+        for frame in self._frames.feed_untrusted(data):
+            if self.result is not None:
+                raise WireError("more was said than a join conversation has")
+            refusal = refusal_untrusted(frame)
+            if refusal is not None:
+                self.result = refusal
+            elif self._secrets is None:
+                reply = self._prove(frame)
+            else:
+                self.result = self._accept(frame)
+        return reply
+
+    def _prove(self, frame: bytes) -> bytes:
+        fields = unpack_untrusted(frame, "answer")
+        try:
+            _version, theirs, public_key, signature = fields
+            theirs, public_key = sized(theirs, 32), sized(public_key, PUBLIC_KEY_BYTES)
+            signature = typed(signature, bytes)
+        except ValueError as error:
+            raise WireError(f"malformed answer: {error}") from None
+        transcript = _transcript(self._hello, theirs, public_key)
+        known = hmac.compare_digest(hashlib.sha256(public_key).digest(), self._token.fingerprint)
+        if not known or not verify(public_key, signature, b"inviter" + transcript):
+            self.result = Refusal("whoever answers there is not the member that gave the invitation")
+            return b""
+        self._secrets = _Secrets(_exchange(self._key, theirs), self._token.secret, transcript)
+        proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
+        return frame_of(self._secrets.seal_to_inviter(msgpack.packb(proof)))
+
+    def _accept(self, frame: bytes) -> Credentials | Refusal:
+        assert self._secrets is not None
+        body = self._secrets.open_from_inviter(frame)
+        if body is None:
+            raise WireError("the member's last word cannot be opened")
+        fields = unpack_untrusted(body, "credentials")
+        try:
+            cluster_id, cluster, domain, keys, members = fields
+            if not isinstance(keys, list) or not keys:
+                raise ValueError("no keys")
+            credentials = Credentials(
+                sized(cluster_id, 16).hex(),
+                typed(cluster, str),
+                typed(domain, str),
+                tuple(typed(key, bytes) for key in keys),
+                addresses_of(members),
+            )
+        except ValueError as error:
+            raise WireError(f"malformed credentials: {error}") from None
+        if credentials.cluster_id != self._token.cluster_id:
+            return Refusal("the member that gave the invitation has gone to another cluster since")
+        return credentials
+
+
+class _Secrets:
+    """The two sealing keys of one conversation; each seals one message, so the nonce is constant."""
+
+    def __init__(self, shared: bytes, secret: bytes, transcript: bytes) -> None:
+        keys = HKDF(SHA256(), 64, salt=secret, info=b"netagent join 1" + transcript).derive(shared)
+        self._to_inviter, self._to_newcomer = AESGCM(keys[:32]), AESGCM(keys[32:])
+        self.transcript = transcript
+
+    def seal_to_inviter(self, body: bytes) -> bytes:
+        return self._to_inviter.encrypt(bytes(12), body, None)
+
+    def seal_to_newcomer(self, body: bytes) -> bytes:
+        return self._to_newcomer.encrypt(bytes(12), body, None)
+
+    def open_from_newcomer(self, frame: bytes) -> bytes | None:
+        return _opened(self._to_inviter, frame)
+
+    def open_from_inviter(self, frame: bytes) -> bytes | None:
+        return _opened(self._to_newcomer, frame)
+
+
+def _transcript(hello: bytes, inviter_ephemeral: bytes, inviter_public_key: bytes) -> bytes:
+    return hashlib.sha256(hello + inviter_ephemeral + inviter_public_key).digest()
+
+
+def _exchange(key: X25519PrivateKey, theirs: bytes) -> bytes:
+    try:
+        return key.exchange(X25519PublicKey.from_public_bytes(theirs))
+    except ValueError:
+        raise WireError("an ephemeral key of low order") from None
+
+
+def _opened(cipher: AESGCM, frame: bytes) -> bytes | None:
+    try:
+        return cipher.decrypt(bytes(12), frame, None)
+    except (InvalidTag, ValueError):
+        return None

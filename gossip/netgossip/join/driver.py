@@ -1,0 +1,66 @@
+"""Dials a member and runs the newcomer's half of a join conversation."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from netgossip.errors import GossipError, WireError
+from netgossip.join.admission import Credentials, NewcomerConversation
+from netgossip.join.identity import Identity
+from netgossip.join.invitation import Token
+from netgossip.join.wire import Refusal
+from netgossip.types import Address
+
+CONVERSATION_S = 10.0
+"""Dialling and two round trips; a member that needs longer is as good as away."""
+
+
+class EntryError(GossipError):
+    """Joining failed; the text says why in one clause. `final` when another address would not help."""
+
+    def __init__(self, reason: str, *, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+async def redeem(address: Address, token: Token, identity: Identity, name: str) -> Credentials:
+    """What the member at `address` (its record port) gives for the token. Raises EntryError."""
+    try:
+        with trio.fail_after(CONVERSATION_S):
+            stream = await trio.open_tcp_stream(*address)
+            async with stream:
+                return await _converse(stream, NewcomerConversation(token, identity, name, os.urandom))
+    except trio.TooSlowError:
+        raise EntryError(f"did not answer within {CONVERSATION_S:.0f} s", final=False) from None
+    except (OSError, trio.BrokenResourceError) as error:
+        raise EntryError(_reason(error), final=False) from None
+    except WireError:
+        raise EntryError("what answers there does not speak our protocol", final=False) from None
+
+
+def _reason(error: Exception) -> str:
+    """The kernel's words, and none of trio's, which wraps them, and a refused connection in a group besides."""
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if not isinstance(cause, OSError) or not cause.errno:
+        return "the connection broke"
+    # Not `cause.strerror`: where trio raises it, its own sentence with a Python tuple stands there. Those of a name
+    # that cannot be resolved are negative, and no numbers of the kernel's.
+    return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or "the name has no address"
+
+
+async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:
+    await stream.send_all(conversation.open())
+    while conversation.result is None:
+        data = await stream.receive_some(65536)
+        if not data:
+            raise EntryError("hung up", final=False)
+        reply = conversation.receive(data)
+        if reply:
+            await stream.send_all(reply)
+    if isinstance(conversation.result, Refusal):
+        raise EntryError(conversation.result.reason, final=True)
+    return conversation.result

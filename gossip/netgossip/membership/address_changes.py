@@ -1,0 +1,135 @@
+"""A live member that appears under another address: has it moved, or is that another machine with its id?
+
+The old address is pinged once, at once. While it answers, the new one is refused, and each of the two machines is
+told of the other, because nobody else will: what is refused is not passed on, and neither ever dials what it takes
+for itself. When it does not answer, the member has moved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from netgossip.codec.messages import Alive, Ping
+from netgossip.config import GossipConfig
+from netgossip.membership.members import MemberTable, is_live
+from netgossip.membership.outgoing import Outgoing
+from netgossip.types import Address, IdentityContested, Member, NodeId
+
+MOVES_LIMIT: Final = 64
+"""Changes of address being checked at once; further ones wait for the next rumour."""
+RIVAL_TOLD_S: Final = 60.0
+"""So long a refused machine is told what the member at the old address raises."""
+
+
+@dataclass(slots=True)
+class _AddressChange:
+    claim: Alive
+    deadline: float
+    sequence: int | None = None
+    """Of the ping to the old address, once it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    address: Address
+    until: float
+    reported_at: float
+
+
+class AddressChanges:
+    """Changes of address that are being checked, and the machines that were refused of late."""
+
+    def __init__(
+        self, *, config: GossipConfig, table: MemberTable, outgoing: Outgoing, counts: Counter[str]
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._outgoing = outgoing
+        self._counts = counts
+        self._moves: dict[NodeId, _AddressChange] = {}
+        self._rivals: dict[NodeId, _Rival] = {}
+
+    def __contains__(self, node_id: NodeId) -> bool:
+        return node_id in self._moves
+
+    def note(self, claim: Alive, now: float) -> None:
+        """A live member, it says, has another address."""
+        known = self._moves.get(claim.node)
+        if known is not None:
+            if claim.incarnation > known.claim.incarnation:
+                known.claim = claim
+        elif len(self._moves) < MOVES_LIMIT:
+            self._moves[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
+
+    def drop(self, node_id: NodeId) -> None:
+        """The member is dead, or known to be where it says."""
+        self._moves.pop(node_id, None)
+
+    def ask(self, next_sequence: Callable[[], int]) -> None:
+        """Ping the old address of each, once."""
+        own = self._table.own
+        for node_id, move in self._moves.items():
+            if move.sequence is None:
+                move.sequence = next_sequence()
+                ping = Ping(move.sequence, node_id, own.node_id, own.address)
+                self._outgoing.send(self._table.view[node_id].address, ping)
+
+    def refuse(self, sequence: int, now: float) -> bool:
+        """The old address answered the ping of `sequence`: who claims the new one is somebody else. False when it was
+        no ping of ours."""
+        for node_id, move in self._moves.items():
+            if move.sequence == sequence:
+                del self._moves[node_id]
+                self._counts["refused_address"] += 1
+                held = self._table.view[node_id]
+                self._note_rival(move.claim, held.address, now)
+                self._outgoing.send(held.address, move.claim)
+                self._outgoing.send(move.claim.address, alive(held), is_live=False)
+                return True
+        return False
+
+    def tell_rival(self, claim: Alive, now: float) -> None:
+        """Pass what a member raised on to the machine that was refused under its id: rumours go to addresses that we
+        believe in, so it would hear of this at its next full exchange only."""
+        rival = self._rivals.get(claim.node)
+        if rival is not None and now < rival.until and claim.address != rival.address:
+            self._outgoing.send(rival.address, claim, is_live=False)
+
+    def _note_rival(self, claim: Alive, held: Address, now: float) -> None:
+        """A member's id that another machine uses is reported once in RIVAL_TOLD_S."""
+        self._rivals = {node_id: rival for node_id, rival in self._rivals.items() if now < rival.until}
+        known = self._rivals.get(claim.node)
+        if known is None and len(self._rivals) >= MOVES_LIMIT:
+            return
+        reported_at = known.reported_at if known is not None else float("-inf")
+        if now >= reported_at + RIVAL_TOLD_S:
+            reported_at = now
+            self._outgoing.event(IdentityContested(claim.node, held, claim.address))
+        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_TOLD_S, reported_at)
+
+    def take_due(self, now: float) -> list[Alive]:
+        """The claims of those whose old address was silent."""
+        due = [node_id for node_id, move in self._moves.items() if now >= move.deadline]
+        return [self._moves.pop(node_id).claim for node_id in due]
+
+    def next_deadline(self) -> float:
+        """When `take_due` has something to give."""
+        return min((move.deadline for move in self._moves.values()), default=float("inf"))
+
+    def postpone(self, delay_s: float) -> None:
+        """We were not listening for `delay_s`."""
+        for move in self._moves.values():
+            move.deadline += delay_s
+
+    def check_invariants(self) -> None:
+        """What waits is about live members, and bounded."""
+        assert all(is_live(self._table.view[node_id]) for node_id in self._moves)
+        assert max(len(self._moves), len(self._rivals)) <= MOVES_LIMIT
+
+
+def alive(member: Member) -> Alive:
+    """What a member would say of itself."""
+    return Alive(member.node_id, member.incarnation, member.address, member.meta, member.vsn)

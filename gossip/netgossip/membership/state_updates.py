@@ -1,0 +1,465 @@
+"""What is claimed about members, and what we make of it: belief, suspicion, refutation, accusation.
+
+Claims come as rumours, as full exchanges, and from our own probes. `members.RULES` says what a claim does to what
+we believe; here is what follows from it: the rumour is passed on, a suspicion starts or ends, the application hears
+of it, and when the claim is about ourselves and wrong, we refute it with a higher incarnation.
+
+Where this differs from memberlist, in ways that its nodes tolerate:
+
+- A stale "alive" about a node that we hold dead or left is answered by an accusation sent straight to that node. It
+  refutes, and is back at once, however low the incarnation it restarted with.
+- A live member that appears under another address is believed after its old address failed to answer one ping
+  (address_changes.py). memberlist refuses it until it has been declared dead.
+- Accusers must be members. A rumour's author that nobody knows has been the start of storms.
+- An incarnation that cannot be true is refused, and a member that was forgotten comes back only above the
+  incarnation at which it departed (incarnation.py).
+- A node that leaves refutes nothing any more, least of all the echo of its own leave.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from netgossip.codec.messages import VSN, Alive, Dead, Rumour, Suspect, encode
+from netgossip.config import GossipConfig
+from netgossip.membership.address_changes import AddressChanges, alive
+from netgossip.membership.awareness import Awareness
+from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_far_below
+from netgossip.membership.members import MemberTable, UpdateVerdict, is_live, judge
+from netgossip.membership.outgoing import Outgoing
+from netgossip.membership.suspicion import Suspicion
+from netgossip.slices import MEMBERS_A_PIECE, Pieces, at_once
+from netgossip.types import (
+    Address,
+    IdentityConflict,
+    Member,
+    MemberChanged,
+    MemberReaped,
+    MemberState,
+    NodeId,
+)
+
+CLASH_PAUSE_S: Final = 60.0
+"""Between two reports of a machine that uses our id."""
+CLASH_ANSWERS: Final = 4
+"""Refutations of such a machine in each pause: so often each of the two hears of the other, although what was raised
+for another reason looks like an answer. Without an end they would outbid each other for ever."""
+CLASHES_LIMIT: Final = 8
+"""Machines with our id that are told apart, each with its own pause, so that of several copies none is left out."""
+
+
+@dataclass(slots=True)
+class _AddressConflict:
+    reported_at: float
+    answers: int = 0
+
+
+class StateUpdates:
+    """The beliefs about all members. `newcomers` is for the owner to look at after each call, `moves` to ask and to
+    answer."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        table: MemberTable,
+        outgoing: Outgoing,
+        awareness: Awareness,
+        counts: Counter[str],
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._outgoing = outgoing
+        self._awareness = awareness
+        self._counts = counts
+        self.suspicions: dict[NodeId, Suspicion] = {}
+        self.moves = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
+        self.newcomers: list[NodeId] = []
+        self.deceived: Address | None = None
+        """The last member that told us a lie about us: for the owner to exchange all with."""
+        self.unconfirmed: set[NodeId] = set()
+        """Members that we only remember: nobody with whom we had a full exchange has said that they are alive."""
+        self._accused_at: dict[NodeId, float] = {}
+        self._merged = False
+        self._refuted_at_foreign_address: int | None = None
+        self._clashes: dict[Address, _AddressConflict] = {}
+        self._ceilings = Ceilings()
+        self._departures = Departures()
+
+    def remember(self, member: Member, now: float) -> None:
+        """Believe what we knew before a restart, and let the probes find out. No rumour."""
+        if member.node_id == self._table.own_id or len(self._table) >= self._config.max_members:
+            return
+        if member.state is MemberState.SUSPECT:
+            member = replace(member, state=MemberState.ALIVE)
+        self._hold(member, now)
+        if is_live(member):
+            self.unconfirmed.add(member.node_id)
+
+    def recall_departure(self, node_id: NodeId, incarnation: int) -> None:
+        """A member was forgotten before the restart, at this incarnation."""
+        self._departures.note(node_id, incarnation)
+
+    def heard_from(self, node_id: NodeId) -> None:
+        """The member is alive. Before our first full exchange we dial it all the same: what it holds of us may be as
+        old as what we held of it, and nobody has told us what happened while we were away."""
+        if self._merged:
+            self.unconfirmed.discard(node_id)
+
+    # Claims.
+
+    def alive(
+        self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
+    ) -> None:
+        """Somebody says that a node is alive; `is_own_word`: it does so itself, over a stream from its address."""
+        if claim.node == self._table.own_id:
+            self._alive_about_us(claim, now, source)
+            return
+        if not _speaks_ours(claim.vsn):
+            self._counts["refused_version"] += 1
+            return
+        held = self._table.get(claim.node)
+        if held is None:
+            self._welcome(claim, now, source=source, is_own_word=is_own_word)
+            return
+        is_correction = is_own_word and self._is_correction(held, claim, now)
+        if is_correction:
+            self._ceilings.correct(claim.node, claim.incarnation, now)
+        elif self._is_implausible(claim.node, claim.incarnation, now):
+            return
+        if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is UpdateVerdict.TAKE:
+            if claim.address != held.address and is_live(held):
+                self.moves.note(claim, now)
+                return
+            self._believe_alive(claim, now)
+            self.moves.tell_rival(claim, now)
+        elif not is_live(held):
+            if source is not None:
+                self.accuse(held, claim.address, now)
+        elif claim.incarnation == held.incarnation and held.state is MemberState.ALIVE:
+            self.heard_from(claim.node)
+
+    def suspect(self, claim: Suspect, now: float, *, source: Address | None = None) -> None:
+        """Somebody says that a node does not answer."""
+        held = self._accused(claim, now, source)
+        if held is None:
+            return
+        verdict = judge(held, MemberState.SUSPECT, claim.incarnation)
+        if verdict is UpdateVerdict.TAKE:
+            self._counts["suspicions"] += 1
+            self.suspicions[claim.node] = Suspicion(
+                config=self._config, members=self._table.live, accuser=claim.accuser, now=now
+            )
+            self._hold(replace(held, state=MemberState.SUSPECT, incarnation=claim.incarnation), now)
+            self._spread(claim)
+        elif verdict is UpdateVerdict.CONFIRM:
+            is_newer = claim.incarnation > held.incarnation
+            self._table.raise_incarnation(held, claim.incarnation)
+            if self.suspicions[claim.node].confirm(claim.accuser) or is_newer:
+                self._spread(claim)
+
+    def dead(self, claim: Dead, now: float, *, source: Address | None = None) -> None:
+        """Somebody declares a node dead, or a node says that it leaves."""
+        held = self._accused(claim, now, source)
+        if held is None:
+            return
+        state = MemberState.LEFT if claim.accuser == claim.node else MemberState.DEAD
+        verdict = judge(held, state, claim.incarnation)
+        if verdict is UpdateVerdict.TAKE:
+            self.suspicions.pop(claim.node, None)
+            self.moves.drop(claim.node)
+            self.unconfirmed.discard(claim.node)
+            self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
+            self._spread(claim)
+        elif verdict is UpdateVerdict.RAISE:
+            self._table.raise_incarnation(held, claim.incarnation)
+
+    def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
+        """A full exchange with whoever is at `peer`. The dead of others are suspects to us, so that they get a chance
+        to refute; but what we only remember of a life before counts less than what somebody saw since."""
+        at_once(self.merging(nodes, lambda: now, peer=peer))
+
+    def merging(
+        self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
+    ) -> Pieces[None]:
+        """The same in pieces, each at the time that it is done. Each member is a claim of its own, so what is claimed
+        between two pieces finds nothing half done. Look at `newcomers` after each piece."""
+        is_first, self._merged = not self._merged, True
+        for number, node in enumerate(nodes, 1):
+            self._merge_one(node, clock(), peer, is_first=is_first)
+            if number % MEMBERS_A_PIECE == 0:
+                yield
+
+    def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
+        is_known = node.node_id in self._table
+        if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
+            # Only a newcomer learns who died before it came. Later, those that one node has forgotten must not
+            # come back from another.
+            if is_first and len(self._table) < self._config.max_members and _is_sane(node):
+                self._hold(node, now)
+            return
+        if node.state is MemberState.ALIVE or not is_known:
+            is_own_word = node.state is MemberState.ALIVE and node.address[0] == peer[0]
+            source = node.address if is_own_word else None
+            self.alive(alive(node), now, source=source, is_own_word=is_own_word)
+        if is_first and node.state is MemberState.DEAD and node.node_id in self.unconfirmed:
+            self.dead(Dead(node.node_id, node.incarnation, self._table.own_id), now)
+        elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
+            self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
+        elif node.state is MemberState.LEFT:
+            self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)
+
+    # Ourselves.
+
+    def announce(self, now: float, *, address: Address | None = None, meta: bytes | None = None) -> None:
+        """Publish a change of ours, or just that we are here."""
+        own = self._table.own
+        if not self._ceilings.knows(own.node_id):
+            self._ceilings.begin(own.node_id, own.incarnation, now)
+        if address is not None or meta is not None:
+            own = replace(
+                own,
+                incarnation=own.incarnation + 1,
+                address=own.address if address is None else address,
+                meta=own.meta if meta is None else meta,
+            )
+            self._table.put(own, now)
+        self._outgoing.broadcasts.put(own.node_id, encode(alive(own)))
+
+    def leave(self, now: float) -> None:
+        """Say that we leave, once."""
+        own = self._table.own
+        if own.state is not MemberState.LEFT:
+            self._table.put(replace(own, state=MemberState.LEFT), now)
+            self._spread(Dead(own.node_id, own.incarnation, own.node_id))
+
+    @property
+    def is_leaving(self) -> bool:
+        """True once `leave` was called."""
+        return self._table.own.state is MemberState.LEFT
+
+    def _alive_about_us(self, claim: Alive, now: float, source: Address | None) -> None:
+        own = self._table.own
+        if self._is_implausible(claim.node, claim.incarnation, now):
+            self._note_deceived(source)
+            return
+        if self.is_leaving or claim.incarnation < own.incarnation:
+            return
+        if claim.address == own.address:
+            if claim.incarnation > own.incarnation or claim.meta != own.meta or claim.vsn != own.vsn:
+                self._refute(claim.incarnation, now, source=None)
+            return
+        # Our own former address may still be told. But nobody else could have made an incarnation as high as the
+        # one by which we took that back: somebody else runs under our id.
+        foreign = self._refuted_at_foreign_address
+        if foreign is not None and claim.incarnation >= foreign:
+            clash = self._clash_at(claim.address, now)
+            if clash is None or clash.answers >= CLASH_ANSWERS:
+                return
+            clash.answers += 1
+        self._refute(claim.incarnation, now, source=None)
+        self._refuted_at_foreign_address = self._table.own.incarnation
+
+    def _clash_at(self, address: Address, now: float) -> _AddressConflict | None:
+        """The machine there, reported once in each pause; None for one too many."""
+        self._clashes = {a: c for a, c in self._clashes.items() if now < c.reported_at + CLASH_PAUSE_S}
+        if address not in self._clashes:
+            if len(self._clashes) >= CLASHES_LIMIT:
+                return None
+            self._clashes[address] = _AddressConflict(now)
+            self._counts["identity_clashes"] += 1
+            self._outgoing.event(IdentityConflict(address))
+        return self._clashes[address]
+
+    def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
+        own = self._table.own
+        raised = max(own.incarnation, incarnation) + 1
+        if raised >= 2**32:
+            self._counts["refused_incarnation"] += 1
+            return
+        self._counts["refutations"] += 1
+        own = replace(own, incarnation=raised)
+        self._table.put(own, now)
+        self.announce(now)
+        if source is not None:
+            self._outgoing.send(source, alive(own))
+
+    # Others.
+
+    def accuse(self, held: Member, address: Address, now: float) -> None:
+        """Tell a node that we hold dead or left what we hold, at most once a probe interval: it will refute."""
+        if now < self._accused_at.get(held.node_id, float("-inf")) + self._config.probe_interval_s:
+            return
+        self._accused_at[held.node_id] = now
+        self._counts["accusations"] += 1
+        accuser = held.node_id if held.state is MemberState.LEFT else self._table.own_id
+        self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser), is_live=False)
+
+    def handle_deadline(self, now: float) -> None:
+        """Declare dead who did not refute in time; believe in new addresses whose old ones are silent."""
+        for node_id in [n for n, suspicion in self.suspicions.items() if now >= suspicion.deadline]:
+            self._counts["deaths_declared"] += 1
+            held = self._table.view[node_id]
+            self.dead(Dead(node_id, held.incarnation, self._table.own_id), now)
+        for claim in self.moves.take_due(now):
+            if (
+                judge(self._table.view[claim.node], MemberState.ALIVE, claim.incarnation)
+                is UpdateVerdict.TAKE
+            ):
+                self._believe_alive(claim, now)
+
+    def next_deadline(self) -> float:
+        """When a suspicion or a check of an address ends."""
+        suspicions = (suspicion.deadline for suspicion in self.suspicions.values())
+        return min(self.moves.next_deadline(), min(suspicions, default=float("inf")))
+
+    def postpone(self, delay_s: float) -> None:
+        """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
+        for suspicion in self.suspicions.values():
+            suspicion.postpone(delay_s)
+        self.moves.postpone(delay_s)
+
+    def reap(self, now: float) -> None:
+        """Forget who has been dead or gone for long."""
+        kept_s = {
+            MemberState.DEAD: self._config.remember_failed_s,
+            MemberState.LEFT: self._config.remember_left_s,
+        }
+        for member in self._table.others(MemberState.DEAD, MemberState.LEFT):
+            if now >= self._table.changed_at(member.node_id) + kept_s[member.state]:
+                self._remove(member.node_id)
+
+    def forget(self, node_id: NodeId) -> None:
+        """Keep nothing of a node that is not live, as `reap` does when its time is over."""
+        held = self._table.get(node_id)
+        if held is not None and not is_live(held):
+            self._remove(node_id)
+
+    # Steps of the above.
+
+    def _remove(self, node_id: NodeId) -> None:
+        self._departures.note(node_id, self._table.view[node_id].incarnation)
+        self._ceilings.forget(node_id)
+        self._table.remove(node_id)
+        self._accused_at.pop(node_id, None)
+        self._outgoing.broadcasts.discard(node_id)
+        self._outgoing.event(MemberReaped(node_id))
+
+    def _is_implausible(self, node_id: NodeId, incarnation: int, now: float) -> bool:
+        if not self._ceilings.is_above(node_id, incarnation, now):
+            return False
+        self._counts["refused_incarnation"] += 1
+        return True
+
+    def _note_deceived(self, source: Address | None) -> None:
+        """A member holds of us what we can't have reached, and can't refute: our own word ends that."""
+        if source is not None and self._table.is_members_host(source[0]):
+            self.deceived = source
+
+    def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
+        """A member's own word against what we were told of it: far below that; or above what can be, for us who were
+        away for longer than the ceiling knows of."""
+        if self._ceilings.is_above(claim.node, claim.incarnation, now):
+            return claim.address == held.address
+        is_same_place = claim.address == held.address or not is_live(held)
+        return is_same_place and is_far_below(claim.incarnation, held.incarnation)
+
+    def _accused(self, claim: Suspect | Dead, now: float, source: Address | None) -> Member | None:
+        """Whom a claim accuses; None when it is not to be followed any further."""
+        held = self._table.get(claim.node)
+        if held is None or (claim.node == self._table.own_id and self.is_leaving):
+            return None
+        if claim.incarnation > max(held.incarnation, INCARNATION_LIMIT - 1):
+            self._counts["refused_incarnation"] += 1
+            return None
+        if self._is_implausible(claim.node, claim.incarnation, now):
+            if claim.node == self._table.own_id:
+                self._note_deceived(source)
+            return None
+        if claim.node == self._table.own_id:
+            # Whoever says so: others may know the accuser.
+            if claim.incarnation >= held.incarnation:
+                self._awareness.apply(+1)
+                self._refute(claim.incarnation, now, source=source)
+            elif source is not None:
+                # Who says so has not heard of our present life, nor perhaps of our present address.
+                self._outgoing.send(source, alive(held))
+            return None
+        if claim.accuser not in self._table:
+            self._counts["refused_unknown_accuser"] += 1
+            return None
+        return held
+
+    def _welcome(
+        self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
+    ) -> None:
+        if len(self._table) >= self._config.max_members:
+            self._counts["refused_full"] += 1
+            return
+        if claim.incarnation >= INCARNATION_LIMIT and not is_own_word:
+            self._counts["refused_incarnation"] += 1
+            return
+        departed = self._departures.incarnation(claim.node)
+        is_old = departed is not None and claim.incarnation <= departed
+        if (
+            departed is not None
+            and is_old
+            and not (is_own_word and is_far_below(claim.incarnation, departed))
+        ):
+            self._refuse_departed(claim, departed, now, is_told=source is not None)
+            return
+        self._departures.forget(claim.node)
+        self._believe_alive(claim, now)
+
+    def _refuse_departed(self, claim: Alive, departed: int, now: float, *, is_told: bool) -> None:
+        """A recording, or the member is back with a counter that its disk has lost: told, it goes on above it."""
+        self._counts["refused_departed"] += 1
+        if is_told and self._departures.may_tell(claim.node, now, self._config.probe_interval_s):
+            accusation = Dead(claim.node, departed, self._table.own_id)
+            self._outgoing.send(claim.address, accusation, is_live=False)
+
+    def _believe_alive(self, claim: Alive, now: float) -> None:
+        self.suspicions.pop(claim.node, None)
+        self.moves.drop(claim.node)
+        self.heard_from(claim.node)
+        self._hold(
+            Member(claim.node, claim.address, MemberState.ALIVE, claim.incarnation, claim.meta, claim.vsn),
+            now,
+        )
+        self._spread(claim)
+
+    def _hold(self, member: Member, now: float) -> None:
+        previous = self._table.put(member, now)
+        if not self._ceilings.knows(member.node_id):
+            self._ceilings.begin(member.node_id, member.incarnation, now)
+        if is_live(member) and (previous is None or not is_live(previous)):
+            self.newcomers.append(member.node_id)
+        if previous is None or (previous.state, previous.address, previous.meta) != (
+            member.state,
+            member.address,
+            member.meta,
+        ):
+            self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
+
+    def _spread(self, broadcast: Rumour) -> None:
+        self._outgoing.broadcasts.put(broadcast.node, encode(broadcast))
+
+    def check_invariants(self) -> None:
+        """Suspicion exactly where the state says so; who is not confirmed is live."""
+        suspects = {m.node_id for m in self._table if m.state is MemberState.SUSPECT}
+        assert suspects == set(self.suspicions)
+        assert all(is_live(self._table.view[node_id]) for node_id in self.unconfirmed)
+        self.moves.check_invariants()
+
+
+def _speaks_ours(vsn: bytes) -> bool:
+    """The node understands the protocol that we speak, and no delegate protocol is asked of us."""
+    protocol_min, protocol_max, _, delegate_min, delegate_max, _ = vsn
+    return 0 < protocol_min <= VSN[2] <= protocol_max and delegate_min <= VSN[5] <= delegate_max
+
+
+def _is_sane(member: Member) -> bool:
+    return member.incarnation < INCARNATION_LIMIT and _speaks_ours(member.vsn)

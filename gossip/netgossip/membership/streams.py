@@ -1,0 +1,151 @@
+"""The membership's streams: what each is for, how much may come in, how long it may take.
+
+Each carries one message in each direction. The dialler writes first; who was dialled answers and closes. Until that
+message is whole the dialler is unproven, so accepted streams give way to others (stream_slots.py).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from netgossip.codec.sealing import Keyring, SeenNonces, StreamReader, seal_stream
+from netgossip.config import GossipConfig
+from netgossip.membership.outgoing import Outgoing
+from netgossip.stream_slots import SlotLimits, StreamSlots
+from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
+
+PER_HOST_LIMIT: Final = 4
+"""Of the accepted streams, so that one host cannot take all places."""
+STRANGERS_SHARE: Final = 0.5
+"""Of the accepted streams, for addresses that are not members': the others are kept for members."""
+
+
+class Purpose(enum.Enum):
+    """Why a stream exists."""
+
+    JOIN = "join"
+    """We dial somebody who is no live member yet."""
+    PUSH_PULL = "push-pull"
+    """We dial a live member for a full exchange."""
+    PING = "ping"
+    """We dial the target of a probe whose datagrams are not answered."""
+    ACCEPTED = "accepted"
+    """A peer dialled us."""
+
+
+@dataclass(slots=True)
+class GossipStream:
+    """One open stream."""
+
+    stream_id: StreamId
+    purpose: Purpose
+    peer: Address
+    reader: StreamReader
+    deadline: float
+    is_whole: bool = False
+    """What the peer has to say is here, and is being looked at."""
+
+
+class StreamTable:
+    """The open streams, within their bounds."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        outgoing: Outgoing,
+        new_stream_id: Callable[[], StreamId],
+        is_member: Callable[[str], bool],
+    ) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._label = label
+        self._rng = rng
+        self._outgoing = outgoing
+        self._new_stream_id = new_stream_id
+        self._streams: dict[StreamId, GossipStream] = {}
+        self._seen = SeenNonces()
+        places = config.accepted_streams
+        unknown_sources = max(int(places * STRANGERS_SHARE), 1)
+        limits = SlotLimits(places, unknown_sources, min(PER_HOST_LIMIT, places))
+        self._places = StreamSlots(limits, is_member=is_member, rng=rng)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def dial(
+        self, peer: Address, purpose: Purpose, message: bytes, *, timeout_s: float, now: float
+    ) -> StreamId:
+        """Open a stream and write `message` on it."""
+        stream = self.open(peer, purpose, timeout_s=timeout_s, now=now)
+        self.write(stream, message)
+        return stream.stream_id
+
+    def open(self, peer: Address, purpose: Purpose, *, timeout_s: float, now: float) -> GossipStream:
+        """Open a stream, to write on it soon."""
+        stream = self._add(self._new_stream_id(), peer, purpose, now + timeout_s)
+        self._outgoing.stream(StreamOpen(stream.stream_id, Channel.GOSSIP, peer))
+        return stream
+
+    def accept(self, stream_id: StreamId, peer: Address, now: float) -> bool:
+        """A peer opened a stream. False when another one had to be closed for it."""
+        victim = self._places.enter(stream_id, peer[0])
+        if victim is not None:
+            self.close(victim)
+        self._add(stream_id, peer, Purpose.ACCEPTED, now + self._config.stream_timeout_s)
+        return victim is None
+
+    def _add(self, stream_id: StreamId, peer: Address, purpose: Purpose, deadline: float) -> GossipStream:
+        reader = StreamReader(
+            keyring=self._keyring,
+            label=self._label,
+            labelled=purpose is Purpose.ACCEPTED,
+            limit_bytes=self._config.stream_limit_bytes,
+            seen=self._seen if purpose is Purpose.ACCEPTED else None,
+        )
+        stream = self._streams[stream_id] = GossipStream(stream_id, purpose, peer, reader, deadline)
+        return stream
+
+    def write(self, stream: GossipStream, message: bytes) -> None:
+        """Seal `message` and send it, unless the stream has ended meanwhile."""
+        if self._streams.get(stream.stream_id) is not stream:
+            return
+        is_dialler = stream.purpose is not Purpose.ACCEPTED
+        data = seal_stream(
+            message, keyring=self._keyring, label=self._label, rng=self._rng, dialler=is_dialler
+        )
+        self._outgoing.stream(StreamSend(stream.stream_id, data))
+
+    def close(self, stream_id: StreamId, *, is_broken: bool = False) -> None:
+        """The stream is over; one that is broken has nothing left to close."""
+        self._places.leave(stream_id)
+        if self._streams.pop(stream_id, None) is not None and not is_broken:
+            self._outgoing.stream(StreamClose(stream_id))
+
+    def note_whole(self, stream: GossipStream) -> None:
+        """The peer's message is here. From now on it is our own work that takes time, and that has an end."""
+        stream.is_whole = True
+        stream.deadline = float("inf")
+
+    def get(self, stream_id: StreamId) -> GossipStream | None:
+        """The stream, while it is open."""
+        return self._streams.get(stream_id)
+
+    def expired(self, now: float) -> list[GossipStream]:
+        """Those that took too long."""
+        return [stream for stream in self._streams.values() if now >= stream.deadline]
+
+    def check_invariants(self) -> None:
+        """No more are open than may be."""
+        self._places.check_invariants()
+
+    def next_deadline(self) -> float:
+        """When the next one has taken too long."""
+        return min((stream.deadline for stream in self._streams.values()), default=float("inf"))

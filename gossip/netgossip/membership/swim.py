@@ -1,0 +1,459 @@
+"""The membership machine: memberlist's protocol, SWIM with Lifeguard, without a socket and without a clock.
+
+Five activities run side by side, each with its own timer:
+
+    probe       one member each interval: ping, then ask others, then suspect        failure_detector.py, probe.py
+    gossip      while rumours wait: to a few random members each interval          timers.py, broadcasts.py
+    exchange    everything, with one random live member, over a stream, now and then              timers.py
+    reconnect   dial who should be a member and is not, for ever         timers.py, reconnect.py, redial.py
+    judgement   suspicions that run out, new addresses, forgetting                      state_updates.py,
+    address_changes.py
+
+and every activity answers to the same table of beliefs (members.py, state_updates.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from netgossip.codec.messages import (
+    VSN,
+    Ack,
+    Alive,
+    DatagramMessage,
+    Dead,
+    ErrorReply,
+    IndirectPing,
+    Nack,
+    Ping,
+    PushPull,
+    StreamMessage,
+    Suspect,
+    UserMessage,
+    check_meta,
+    encode,
+)
+from netgossip.codec.parse import parse_datagram_untrusted, parsing_stream_untrusted
+from netgossip.codec.sealing import Keyring, check_label, open_datagram_untrusted
+from netgossip.config import GossipConfig
+from netgossip.errors import SealError, WireError
+from netgossip.membership.awareness import Awareness
+from netgossip.membership.failure_detector import FailureDetector
+from netgossip.membership.local_stall import LocalStall
+from netgossip.membership.members import MemberTable
+from netgossip.membership.outgoing import Outgoing
+from netgossip.membership.reconnect import Reconnect
+from netgossip.membership.state_updates import StateUpdates
+from netgossip.membership.streams import GossipStream, Purpose, StreamTable
+from netgossip.membership.timers import Timers
+from netgossip.membership.unknown_sources import UnknownSources
+from netgossip.slices import Pieces, WorkQueue
+from netgossip.statistics import COUNTERS
+from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
+
+_REAP_INTERVAL_S: Final = 60.0
+SHORT_BYTES: Final = 16 * 1024
+"""A stream's message up to this length is handled in few pieces, and always."""
+WORKS_LIMIT: Final = 32
+"""Full exchanges that are written, read or merged at the same time. A longer one that comes then is refused, and the
+peer exchanges all with another member later."""
+
+
+class Swim:
+    """One node's membership. Fed with input and the time, drained for output; see types.py.
+
+    `incarnation` is the highest that this node ever used (0 for a new one); it starts one above. `rng` must be
+    `random.SystemRandom` outside of tests: nonces come from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        address: Address,
+        meta: bytes,
+        incarnation: int,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        now: float,
+        new_stream_id: Callable[[], StreamId],
+        remembered: Sequence[Member] = (),
+        departed: Sequence[tuple[NodeId, int]] = (),
+        seeds: Sequence[Address] = (),
+    ) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._label = check_label(label)
+        self._counts = Counter(dict.fromkeys(COUNTERS, 0))
+        own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, check_meta(meta), VSN)
+        self._table = MemberTable(own)
+        self._outgoing = Outgoing(
+            config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
+        )
+        self._awareness = Awareness(config.awareness_max_multiplier)
+        self._claims = StateUpdates(
+            config=config,
+            table=self._table,
+            outgoing=self._outgoing,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._strangers = UnknownSources()
+        self._works = WorkQueue()
+        self._now = now
+        """The latest that we were told: what is done in pieces is done at the time of its last input."""
+        self._streams = StreamTable(
+            config=config,
+            keyring=keyring,
+            label=label,
+            rng=rng,
+            outgoing=self._outgoing,
+            new_stream_id=new_stream_id,
+            is_member=self._table.is_members_host,
+        )
+        self._build_activities(rng, now, seeds)
+        self._claims.announce(now)
+        for member in remembered:
+            self._claims.remember(member, now)
+        for departed_id, last in departed:
+            self._claims.recall_departure(departed_id, last)
+        self._settle(now)
+
+    def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:
+        """What runs by time, around the beliefs that all of it shares."""
+        self._detector = FailureDetector(
+            config=self._config,
+            rng=rng,
+            table=self._table,
+            claims=self._claims,
+            outgoing=self._outgoing,
+            streams=self._streams,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._probe_at = now + rng.uniform(0, self._config.probe_interval_s)
+        self._rounds = Timers(
+            config=self._config,
+            rng=rng,
+            now=now,
+            table=self._table,
+            claims=self._claims,
+            outgoing=self._outgoing,
+            streams=self._streams,
+            works=self._works,
+        )
+        self._lateness = LocalStall(
+            config=self._config,
+            claims=self._claims,
+            prober=self._detector.prober,
+            awareness=self._awareness,
+            counts=self._counts,
+        )
+        self._absentees = Reconnect(
+            config=self._config,
+            rng=rng,
+            table=self._table,
+            claims=self._claims,
+            dial=lambda address, now: self._rounds.dial(address, Purpose.JOIN, now),
+            seeds=seeds,
+        )
+        self._reap_at = now + _REAP_INTERVAL_S
+        self._leave_by = float("inf")
+
+    # Input.
+
+    def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
+        """One UDP payload. What does not belong to the cluster is refused and counted."""
+        self._now = now
+        try:
+            messages = parse_datagram_untrusted(
+                open_datagram_untrusted(payload, keyring=self._keyring, label=self._label)
+            )
+        except WireError as error:
+            self._refuse(error, source, now)
+            return
+        for message in messages:
+            self._handle_message(message, source, now)
+        self._settle(now)
+
+    def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
+        """A peer opened a stream; with too many open another one is closed (stream_slots.py)."""
+        if not self._streams.accept(stream_id, peer, now):
+            self._counts["refused_busy"] += 1
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
+        """Bytes that came on a stream, in any cut."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.is_whole:
+            return
+        self._now = now
+        try:
+            frame = stream.reader.feed_untrusted(data)
+        except WireError as error:
+            self._refuse(error, stream.peer, now)
+            self._close(stream, now)
+        else:
+            if frame is None:
+                return
+            if len(frame) > SHORT_BYTES and len(self._works) >= WORKS_LIMIT:
+                self._counts["refused_busy"] += 1
+                self._close(stream, now)
+            else:
+                self._streams.note_whole(stream)
+                self._works.begin(self._handling_frame(stream, frame))
+        self._settle(now)
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer half-closed (`error` None) or the stream broke, before its message was whole."""
+        if (stream := self._streams.get(stream_id)) is None:
+            return
+        self._now = now
+        if stream.is_whole:
+            # What it said counts all the same. One that is half closed still takes our answer.
+            if error is not None:
+                self._streams.close(stream_id, is_broken=True)
+            return
+        self._counts["streams_failed"] += 1
+        self._close(stream, now, is_broken=error is not None)
+        self._settle(now)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due. Calls that come early or repeatedly do nothing."""
+        self._now = now
+        # Of all timers the probe's is the one that is never set into the past.
+        self._lateness.make_up(now - self._probe_at, now)
+        self._detector.handle_deadline(now)
+        if now >= self._probe_at:
+            self._probe_at = now + self._config.probe_interval_s
+            self._detector.begin(now)
+        self._claims.handle_deadline(now)
+        for stream in self._streams.expired(now):
+            self._counts["streams_failed"] += 1
+            self._close(stream, now)
+        self._rounds.handle_deadline(now)
+        if now >= self._reap_at:
+            self._reap_at = now + _REAP_INTERVAL_S
+            self._reap(now)
+        if now >= self._leave_by:
+            self._leave_by = float("inf")
+            self._outgoing.broadcasts.discard(self._table.own_id)
+        self._settle(now)
+        self._rounds.gossip(now)
+
+    @property
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
+        return len(self._works) > 0
+
+    def run_step(self) -> None:
+        """Go on with what was too long for one input."""
+        self._works.run_step()
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` has something to do. Ask again after every input."""
+        return min(
+            self._probe_at,
+            self._detector.prober.next_deadline(),
+            self._claims.next_deadline(),
+            self._streams.next_deadline(),
+            self._rounds.next_deadline(),
+            self._reap_at,
+            self._absentees.next_deadline(),
+            self._leave_by,
+        )
+
+    def drain(self) -> NodeOutput:
+        """Everything that the outside must now do, once."""
+        return self._outgoing.drain()
+
+    # Commands.
+
+    def set_meta(self, meta: bytes, now: float) -> None:
+        """Tell everybody our new meta, at most 512 bytes."""
+        if check_meta(meta) != self._table.own.meta and not self._claims.is_leaving:
+            self._claims.announce(now, meta=meta)
+
+    def set_address(self, address: Address, now: float) -> None:
+        """Tell everybody our new address."""
+        if address != self._table.own.address and not self._claims.is_leaving:
+            self._claims.announce(now, address=address)
+            self._rounds.exchange_soon(now)
+            self._settle(now)
+
+    def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
+        """Dial these, for ever, while no live member has their address."""
+        self._absentees.set_seeds(seeds)
+        self._settle(now)
+
+    def leave(self, now: float) -> None:
+        """Tell everybody that we leave for good. Then ask `has_left`; we answer meanwhile."""
+        if not self._claims.is_leaving:
+            self._claims.leave(now)
+            self._leave_by = now + self._config.leave_timeout_s
+            self._rounds.hurry(now)
+            self._detector.abandon()
+
+    def has_left(self, now: float) -> bool:
+        """True when enough members were told, when there is none, or when it took too long."""
+        if not self._claims.is_leaving:
+            return False
+        is_told = self._table.own_id not in self._outgoing.broadcasts
+        return is_told or self._table.live == 0 or now >= self._leave_by
+
+    def forget(self, node_id: NodeId, now: float) -> None:
+        """Keep nothing of a member that is dead or has left; a live one stays. One that speaks again is welcome."""
+        self._claims.forget(node_id)
+        self._detector.reap()
+        self._rounds.reap()
+        self._settle(now)
+
+    def probe_soon(self, node_id: NodeId, now: float) -> None:
+        """Ask this member next: somebody outside has a reason to think that it is not well. At once, unless a probe
+        is in flight or the last one was such as well."""
+        if node_id in self._table and node_id != self._table.own_id:
+            prober = self._detector.prober
+            prober.order.prefer(node_id)
+            if prober.current is None and not prober.order.was_preferred:
+                self._probe_at = min(self._probe_at, now)
+
+    def note_lag(self, lag_s: float, now: float) -> None:
+        """The event loop was late by `lag_s`: doubt ourselves."""
+        self._lateness.note(lag_s, now)
+
+    # What there is to see.
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """All members that are remembered, ourselves among them. Read-only; changes with the machine."""
+        return self._table.view
+
+    @property
+    def incarnation(self) -> int:
+        """Ours. Persist the highest seen, and give it to the next life."""
+        return self._table.own.incarnation
+
+    def rtt_s(self, node_id: NodeId) -> float | None:
+        """Round trip of the last ping that a member answered directly."""
+        return self._detector.rtt_s.get(node_id)
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters since the start, refusals as `refused_<reason>`, and present figures."""
+        return {
+            **self._counts,
+            "members": len(self._table),
+            "members_live": self._table.live,
+            "suspected": len(self._claims.suspicions),
+            "rumours_waiting": len(self._outgoing.broadcasts),
+            "datagrams_dropped": self._outgoing.dropped,
+            "streams_open": len(self._streams),
+            "exchanges_in_pieces": len(self._works),
+            "health_score": self._awareness.score,
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the machine contradicts itself."""
+        self._table.check_invariants()
+        self._claims.check_invariants()
+        self._outgoing.broadcasts.check_invariants()
+        self._detector.check_invariants()
+        self._streams.check_invariants()
+        assert not self._claims.newcomers
+
+    # Messages.
+
+    def _handle_message(self, message: DatagramMessage, source: Address, now: float) -> None:
+        match message:
+            case Ping():
+                self._detector.handle_ping(message, source, now)
+                self._rounds.note_pinged(message, now)
+            case IndirectPing():
+                self._detector.handle_indirect_ping(message, source, now)
+            case Ack():
+                self._detector.handle_ack(message.sequence, now)
+            case Nack():
+                self._detector.prober.nacked(message.sequence, source)
+            case Alive():
+                self._claims.alive(message, now, source=source)
+            case Suspect():
+                self._claims.suspect(message, now, source=source)
+            case Dead():
+                self._claims.dead(message, now, source=source)
+            case UserMessage():
+                self._counts["user_messages"] += 1
+
+    # Activities.
+
+    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Pieces[None]:
+        """All that a stream brought; then it is closed."""
+        try:
+            message = yield from parsing_stream_untrusted(
+                frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
+            )
+        except WireError as error:
+            self._refuse(error, stream.peer, self._now)
+        else:
+            yield from self._handling_stream_message(stream, message)
+        self._close(stream, self._now)
+        self._settle(self._now)
+
+    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Pieces[None]:
+        is_ours = stream.purpose is Purpose.ACCEPTED
+        match message:
+            case PushPull():
+                if is_ours:
+                    yield from self._rounds.telling(stream, join=message.join)
+                self._counts["push_pulls"] += 1
+                for _ in self._claims.merging(message.nodes, lambda: self._now, peer=stream.peer):
+                    self._heed_claims(self._now)
+                    yield
+            case Ping() if is_ours and message.node == self._table.own_id:
+                self._streams.write(stream, encode(Ack(message.sequence)))
+            case Ack() if stream.purpose is Purpose.PING:
+                self._detector.handle_ack(message.sequence, self._now)
+            case UserMessage():
+                self._counts["user_messages"] += 1
+            case ErrorReply():
+                self._counts["peer_errors"] += 1
+            case _:
+                self._counts["refused_unexpected"] += 1
+
+    def _close(self, stream: GossipStream, now: float, *, is_broken: bool = False) -> None:
+        self._streams.close(stream.stream_id, is_broken=is_broken)
+        if stream.purpose is Purpose.JOIN:
+            self._absentees.ended(stream.peer, now)
+
+    # Housekeeping.
+
+    def _settle(self, now: float) -> None:
+        """After every input: look at what the claims left to do, and at who is to be dialled. The latter costs in
+        proportion to the members when some have changed, so it is left out between two pieces of a merge."""
+        self._heed_claims(now)
+        self._absentees.dial_due(now)
+
+    def _heed_claims(self, now: float) -> None:
+        for node_id in self._claims.newcomers:
+            if node_id != self._table.own_id:
+                self._detector.prober.order.add(node_id)
+                self._rounds.note_newcomer(node_id, now)
+        self._claims.newcomers.clear()
+        self._claims.moves.ask(self._detector.prober.next_sequence)
+        if self._claims.deceived is not None:
+            deceived, self._claims.deceived = self._claims.deceived, None
+            self._rounds.tell(deceived, now)
+
+    def _reap(self, now: float) -> None:
+        self._claims.reap(now)
+        self._detector.reap()
+        self._rounds.reap()
+
+    def _refuse(self, error: WireError, source: Address, now: float) -> None:
+        if not isinstance(error, SealError):
+            self._counts["refused_malformed"] += 1
+            return
+        self._counts[f"refused_{error.reason.replace('-', '_')}"] += 1
+        if self._strangers.is_news(source[0], now):
+            self._outgoing.event(UnknownSourceHeard(source, error.reason))

@@ -1,0 +1,215 @@
+"""Streams that others open to the record port: of members, who send frames, and of newcomers, who converse.
+
+Whoever opens one is a stranger until a frame on it was found to be of a member's present session. Therefore a stream
+may stand still only for the stream timeout, a conversation lasts no longer than that in all, an unproven stream gives
+way to others, and a proven one gets a place whatever strangers do (stream_slots.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from netgossip.config import GossipConfig
+from netgossip.errors import EarlyError, SealError, WireError
+from netgossip.records.frames import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
+from netgossip.stream_slots import SlotLimits, StreamSlots
+from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
+
+MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""One message on a stream, buffered only after each of its frames was found authentic."""
+UNPROVEN_MESSAGE_BYTES: Final = 1024 * 1024
+"""The same before the stream is proven: what is authentic may be a recording. It comes again once proven."""
+PARTIAL_LIMIT_BYTES: Final = 128 * 1024 * 1024
+"""Of messages that are not whole yet, on all streams together: eight of the largest."""
+UNPROVEN_STREAMS: Final = 64
+"""Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
+STRANGERS_LIMIT: Final = 48
+"""Of them, from addresses that are not members': the others are kept for members."""
+PER_HOST_LIMIT: Final = 8
+"""Of them, from one address. A member opens one at a time; a few more for joins, and for old ones whose end we have
+not heard of."""
+PROVEN_STREAMS: Final = 256
+"""Of as many members, at once."""
+REASONS_LIMIT: Final = 200
+"""There are about 60."""
+NEVER: Final = float("inf")
+
+
+class JoinConversation(Protocol):
+    """One join, written by the application; `receive` may raise WireError, which ends it."""
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Bytes to send, and whether to close then. The first data begins with the byte 'J'."""
+
+
+JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The body of one message, whole and authentic but not looked at yet."""
+
+    stream_id: StreamId
+    opened: Opened
+    """Its last frame."""
+    body: bytearray
+    is_last: bool
+    """The peer has no more to say on this stream."""
+
+
+@dataclass(slots=True)
+class _Accepted:
+    address: Address
+    deadline: float
+    reader: FrameReader | None = None
+    join: JoinConversation | None = None
+    partial: bytearray = field(default_factory=bytearray)
+    speaker: tuple[NodeId, int] | None = None
+    """Sender and epoch of its frames."""
+    last_counter: int = 0
+    is_over: bool = False
+    """The peer has no more to say; closed once that has been looked at, which tells it so."""
+
+
+def count_refusal(counts: Counter[str], error: WireError) -> None:
+    """Under the reason, without the particulars after its colon; what is only early is no refusal to worry about. At
+    most REASONS_LIMIT reasons have a counter of their own, whatever a reason may be made from."""
+    if isinstance(error, EarlyError):
+        counts["early"] += 1
+        return
+    reason = error.reason if isinstance(error, SealError) else str(error).split(":")[0]
+    name = "refused_" + reason.replace(" ", "_").replace("-", "_")
+    counts[name if name in counts or len(counts) < REASONS_LIMIT else "refused_otherwise"] += 1
+
+
+class AcceptedStreams:
+    """All of them. Stream commands are appended to `commands`, refusals counted in `counts`."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        opener: Opener,
+        join_handler: JoinHandler | None,
+        commands: list[StreamCommand],
+        counts: Counter[str],
+        is_member: Callable[[str], bool],
+        rng: random.Random,
+    ) -> None:
+        self._timeout_s = config.stream_timeout_s
+        self._opener = opener
+        self._join_handler = join_handler
+        self._commands = commands
+        self._counts = counts
+        self._streams: dict[StreamId, _Accepted] = {}
+        limits = SlotLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
+        self._places = StreamSlots(limits, is_member=is_member, rng=rng)
+        self._partial_bytes = 0
+
+    def accept(self, stream_id: StreamId, address: Address, now: float) -> None:
+        """Somebody dialled us. With too many open an unproven stream is closed."""
+        self._displace(self._places.enter(stream_id, address[0]))
+        self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
+
+    def _displace(self, victim: StreamId | None) -> None:
+        if victim is not None:
+            self._counts["refused_too_many_streams"] += 1
+            self.end(victim)
+
+    def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
+        """The messages that these bytes complete. A stream that is refused is closed and counted. The caller ends a
+        stream (`end`, `refuse`) once it has done with its last message."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.is_over or not data:
+            return []
+        try:
+            if stream.reader is None and stream.join is None:
+                self._begin(stream_id, stream, data[0])
+            if stream.join is not None:
+                self._converse(stream_id, stream.join, data, now)
+                return []
+            return self._read_frames(stream_id, stream, data, now)
+        except WireError as error:
+            self.refuse(stream_id, error)
+            return []
+
+    def refuse(self, stream_id: StreamId, error: WireError) -> None:
+        """Count what came on a stream as refused, and close it."""
+        count_refusal(self._counts, error)
+        self.end(stream_id)
+
+    def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
+        """Tell by the first byte what a stream is."""
+        if first == JOIN_MAGIC:
+            if self._join_handler is None:
+                raise WireError("nobody joins here")
+            stream.join = self._join_handler(stream_id, stream.address)
+        else:
+            stream.reader = FrameReader()
+
+    def _converse(self, stream_id: StreamId, join: JoinConversation, data: bytes, now: float) -> None:
+        answer, close = join.receive(data, now)
+        if answer:
+            self._commands.append(StreamSend(stream_id, answer))
+        if close:
+            self.end(stream_id)
+
+    def _read_frames(self, stream_id: StreamId, stream: _Accepted, data: bytes, now: float) -> list[Arrived]:
+        assert stream.reader is not None
+        arrived: list[Arrived] = []
+        for header, frame in stream.reader.feed_untrusted(data):
+            opened = self._opener.open_untrusted(header, frame, stream=True)
+            if stream.speaker not in (None, (opened.sender, opened.epoch)):
+                raise WireError("two senders on one stream")
+            if opened.counter <= stream.last_counter:
+                raise WireError("replayed")
+            stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
+            stream.deadline = now + self._timeout_s
+            if opened.fresh:
+                self._displace(self._places.prove(stream_id, opened.sender))
+            self._append(stream_id, stream, opened.body)
+            stream.is_over = bool(header.flags & LAST)
+            if stream.is_over or not header.flags & MORE:
+                arrived.append(Arrived(stream_id, opened, stream.partial, stream.is_over))
+                self._partial_bytes -= len(stream.partial)
+                stream.partial = bytearray()
+            if stream.is_over:
+                break
+        return arrived
+
+    def _append(self, stream_id: StreamId, stream: _Accepted, body: bytes) -> None:
+        is_proven = self._places.is_proven(stream_id)
+        limit_bytes = MESSAGE_LIMIT_BYTES if is_proven else UNPROVEN_MESSAGE_BYTES
+        if len(stream.partial) + len(body) > limit_bytes:
+            raise WireError("message too large")
+        if self._partial_bytes + len(body) > PARTIAL_LIMIT_BYTES:
+            raise WireError("too much at once on all streams")
+        stream.partial += body
+        self._partial_bytes += len(body)
+
+    def end(self, stream_id: StreamId) -> None:
+        """Close a stream, if it is open."""
+        self._places.leave(stream_id)
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._partial_bytes -= len(stream.partial)
+            self._commands.append(StreamClose(stream_id))
+
+    def handle_deadline(self, now: float) -> None:
+        """End those that stand still."""
+        for stream_id in [i for i, stream in self._streams.items() if stream.deadline <= now]:
+            self._counts["streams_timed_out"] += 1
+            self.end(stream_id)
+
+    def check_invariants(self) -> None:
+        """What is counted is what is there."""
+        self._places.check_invariants()
+        assert self._partial_bytes == sum(len(stream.partial) for stream in self._streams.values())
+
+    def next_deadline(self) -> float:
+        """When the next one has stood still for too long."""
+        return min((stream.deadline for stream in self._streams.values()), default=NEVER)

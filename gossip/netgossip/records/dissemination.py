@@ -1,0 +1,211 @@
+"""Telling the peers in a scope of our own changes, each by one acknowledged datagram.
+
+For each scope and peer there is a standing: what the peer has acknowledged of our log, how far its own log goes,
+and whether it takes part at all. A change makes every live peer in scope due. A peer that is due gets the delta
+from what it acknowledged last; without an ack it gets it again after max(resend_min_s, three round trips), three
+times, and then once each digest interval as long as it lives: the repair by digest will usually be faster.
+
+An ack says what the peer holds, not what it received. So one that lags is a request at the same time, and loss,
+reordering and restarts need no case of their own.
+
+Deadlines lie in a heap and are never cancelled: one that does not equal its standing's is stale.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from netgossip.config import GossipConfig
+from netgossip.records.wire import NO_VERSION, DeltaAck
+from netgossip.types import NodeId, Scope, Version
+
+QUICK_TRIES: Final = 4
+"""The first push and three repetitions. With 5 % loss each way one in 10,000 pushes is left to the repair."""
+
+RTT_SMOOTHING: Final = 0.125
+"""Weight of a new sample, as in TCP (RFC 6298)."""
+
+LONGEST_RTT_S: Final = 1.0
+"""What is longer was no path, but a peer that stood still, or a repetition."""
+
+NEVER: Final = float("inf")
+
+
+class _PeerProgress:
+    __slots__ = ("began_at", "due_at", "held", "holding", "own", "sent", "sent_at", "tries")
+
+    def __init__(self) -> None:
+        self.held: Version | None = None
+        """What the peer holds of our log; None until it said so."""
+        self.own: Version | None = None
+        """How far the peer's own log goes; None until it said so."""
+        self.holding = True
+        self.tries = 0
+        self.sent: tuple[Version, Version] | None = None
+        """(from, to) of the last push."""
+        self.sent_at = 0.0
+        self.began_at = 0.0
+        """When the first of its repetitions went."""
+        self.due_at = NEVER
+
+
+class Dissemination:
+    """Who must be told what, and who knows it. Holds no content."""
+
+    def __init__(self, *, config: GossipConfig) -> None:
+        self._config = config
+        self._standings: dict[Scope, dict[NodeId, _PeerProgress]] = {}
+        self._deadlines: list[tuple[float, Scope, NodeId]] = []
+        self._rtts: dict[NodeId, float] = {}
+
+    def resend_s(self, peer: NodeId) -> float:
+        """How long an answer of `peer` may take before we ask again."""
+        return max(self._config.resend_min_s, 3 * self._rtts.get(peer, 0.0))
+
+    def changed(self, scope: Scope, peers: Iterable[NodeId], now: float) -> None:
+        """Our log of the scope has moved: tell these peers."""
+        for peer in peers:
+            standing = self._standing(scope, peer)
+            standing.tries = 0
+            self._plan(scope, peer, standing, now)
+
+    def take_due(self, now: float, most: int) -> list[tuple[NodeId, Scope, Version | None]]:
+        """Whom to tell now, and what each holds of our log (None: unknown). Each is planned again, so take no more
+        than can be told now: what is planned before it was sent is sent twice. The others stay due."""
+        due: list[tuple[NodeId, Scope, Version | None]] = []
+        while len(due) < most and self._deadlines and self._deadlines[0][0] <= now:
+            due_at, scope, peer = heapq.heappop(self._deadlines)
+            standing = self._standings.get(scope, {}).get(peer)
+            if standing is not None and standing.due_at == due_at:
+                due.append((peer, scope, standing.held))
+                standing.tries += 1
+                quick = standing.tries < QUICK_TRIES
+                wait = (
+                    self.resend_s(peer) * 2 ** (standing.tries - 1)
+                    if quick
+                    else self._config.digest_interval_s
+                )
+                self._plan(scope, peer, standing, now + wait)
+        return due
+
+    def sent(self, peer: NodeId, scope: Scope, since: Version, to: Version, now: float) -> None:
+        """A delta of our log went to `peer`."""
+        standing = self._standing(scope, peer)
+        standing.sent, standing.sent_at = (since, to), now
+        if standing.tries <= 1:
+            standing.began_at = now
+
+    def has_sent(self, peer: NodeId, scope: Scope, to: Version) -> bool:
+        """True when the last delta that went to `peer` led to this version of our log."""
+        standing = self._standings.get(scope, {}).get(peer)
+        return standing is not None and standing.sent is not None and standing.sent[1] == to
+
+    def handle_ack(self, peer: NodeId, ack: DeltaAck, ours: Version, now: float) -> bool:
+        """Note what a peer holds. True when it lags and should be told more at once."""
+        standing = self._standing(ack.scope, peer)
+        is_answer = standing.sent is not None and standing.sent[1] == ack.held
+        # Which of several pushes an ack answers is not known. But of a peer behind a long path there would never be a
+        # sample, and each change would go there several times: so the first may be too long, and later ones mend it.
+        if is_answer and (standing.tries == 1 or peer not in self._rtts):
+            sample = min(max(now - standing.began_at, 0.0), LONGEST_RTT_S)
+            self._rtts[peer] = self._rtts.get(peer, sample) * (1 - RTT_SMOOTHING) + sample * RTT_SMOOTHING
+        self.note(peer, ack.scope, held=ack.held, own=ack.own)
+        standing.holding = ack.holding
+        if not ack.holding:
+            standing.due_at = NEVER
+        # The same answer to the same push would go round as fast as the wire: that one waits for its deadline.
+        return ack.holding and ack.held < ours and standing.sent != (ack.held, ours)
+
+    def note(
+        self, peer: NodeId, scope: Scope, *, held: Version | None = None, own: Version | None = None
+    ) -> None:
+        """A peer takes part in the scope and let us know what it holds of our log, or how far its own goes."""
+        standing = self._standing(scope, peer)
+        standing.holding = True
+        if held is not None:
+            standing.held = held
+        if own is not None:
+            # Datagrams overtake each other, and a log never goes back within one life of its owner.
+            standing.own = max(own, standing.own or own)
+
+    def settled(self, peer: NodeId, scope: Scope) -> None:
+        """The peer holds our head: nothing is due."""
+        self._standing(scope, peer).due_at = NEVER
+
+    def note_absent(self, peer: NodeId, scope: Scope, *, own: Version) -> None:
+        """The peer says that it takes no part in the scope, and how far its own log goes."""
+        self.note(peer, scope, own=own)
+        standing = self._standing(scope, peer)
+        standing.holding, standing.due_at = False, NEVER
+
+    def own_of(self, peer: NodeId, scope: Scope) -> Version:
+        """How far the peer's own log goes, as far as it said."""
+        standing = self._standings.get(scope, {}).get(peer)
+        return NO_VERSION if standing is None or standing.own is None else standing.own
+
+    def is_absent(self, peer: NodeId, scope: Scope) -> bool:
+        """True when the peer itself said that it takes no part."""
+        standing = self._standings.get(scope, {}).get(peer)
+        return standing is not None and not standing.holding
+
+    def reset_peer(self, peer: NodeId) -> None:
+        """The peer went away or began anew: what it held counts no more."""
+        for standings in self._standings.values():
+            standings.pop(peer, None)
+
+    def forget_peer(self, peer: NodeId) -> None:
+        """The peer is no longer known."""
+        self.reset_peer(peer)
+        self._rtts.pop(peer, None)
+
+    def forget_scope(self, scope: Scope, peers: Iterable[NodeId]) -> None:
+        """These peers left the scope."""
+        for peer in peers:
+            self._standings.get(scope, {}).pop(peer, None)
+
+    def drop_scope(self, scope: Scope) -> None:
+        """We have nothing to say in the scope any more."""
+        self._standings.pop(scope, None)
+
+    def lacking(
+        self, scope: Scope, peers: Iterable[NodeId], ours: Version, held_of: Callable[[NodeId], Version]
+    ) -> frozenset[NodeId]:
+        """Those that have not acknowledged `ours`, or of whose own log we hold less than they said."""
+        found = set()
+        for peer in peers:
+            standing = self._standings.get(scope, {}).get(peer)
+            if standing is None:
+                found.add(peer)
+            elif standing.holding:
+                known = standing.held is not None and standing.own is not None
+                behind = (standing.held or NO_VERSION) < ours or held_of(peer) < (standing.own or NO_VERSION)
+                if not known or behind:
+                    found.add(peer)
+        return frozenset(found)
+
+    def next_deadline(self) -> float:
+        """When `take_due` has something to give."""
+        while self._deadlines:
+            due_at, scope, peer = self._deadlines[0]
+            standing = self._standings.get(scope, {}).get(peer)
+            if standing is not None and standing.due_at == due_at:
+                return due_at
+            heapq.heappop(self._deadlines)
+        return NEVER
+
+    def __len__(self) -> int:
+        return sum(map(len, self._standings.values()))
+
+    def pending(self) -> int:
+        """Standings with a deadline."""
+        return sum(s.due_at != NEVER for standings in self._standings.values() for s in standings.values())
+
+    def _standing(self, scope: Scope, peer: NodeId) -> _PeerProgress:
+        return self._standings.setdefault(scope, {}).setdefault(peer, _PeerProgress())
+
+    def _plan(self, scope: Scope, peer: NodeId, standing: _PeerProgress, due_at: float) -> None:
+        if standing.due_at != due_at:
+            standing.due_at = due_at
+            heapq.heappush(self._deadlines, (due_at, scope, peer))

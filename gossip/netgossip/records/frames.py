@@ -1,0 +1,306 @@
+"""How the record channel seals its bytes: one key for each sender and start, counters for nonces.
+
+    frame = magic 'N', version, flags, key id(4), sender(16), epoch(8), counter(8), length(2), sealed body
+            \\________________________ in the clear, authenticated ________________________/
+
+The same frame is a datagram's whole payload and, several in a row, a stream.
+
+- Key: HKDF-SHA256(ring key, salt = cluster label, info = "netgossip record" + sender + epoch). Nonce: the counter.
+  No two senders share a key, so counters are enough, and no birthday bound limits how much travels under a ring
+  key (memberlist's random nonces would reach it in hours at our rate).
+- Epoch: the sender's persisted start counter, then 32 random bits, so that a start counter which a restored disk
+  rolls back does not repeat a nonce.
+- Recipient: part of the authenticated data though not on the wire. What was said to one node can't be replayed
+  to another.
+- Replay: a session is (sender, epoch), and it must be *admitted* before anything that is not idempotent is
+  believed: the receiver sends a random nonce (Hello) and the sender returns it under that epoch (Welcome). The
+  window of 1,024 counters opens at the Welcome's counter; whatever is older stays shut out. An admitted session
+  displaces the sender's former one, higher or lower: liveness decides, not the number, so a host with a restored
+  disk gets in and a recording does not.
+- On streams (whose frames may come long after later datagrams) only messages count that may be repeated: deltas,
+  digests, vectors, wants. Their versions order them, not their arrival. The counters of a sender's streams rise from
+  one stream to the next.
+- Before admission, in frames that were sealed before it, and in frames of a stream that came once before, only those
+  count which also say nothing of the present: deltas and digests. They are answered once a second. An old vector
+  would confirm that a restarted node holds all there is, and one old want, played again and again, would have us send
+  whole logs.
+
+Rejected: a handshake before the first byte (a round trip lost on each first contact; most messages don't need it),
+and a persisted table of everybody's last epoch (a file to write for each restart of each peer).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from netgossip.codec.sealing import Keyring
+from netgossip.errors import EarlyError, SealError, WireError
+from netgossip.types import NodeId
+
+MAGIC: Final = 0x4E
+JOIN_MAGIC: Final = 0x4A
+"""A stream that opens with this byte ('J') is a join conversation and has no frames."""
+VERSION: Final = 1
+HEADER: Final = struct.Struct(">BBB4s16sQQH")
+HEADER_BYTES: Final = HEADER.size
+TAG_BYTES: Final = 16
+OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
+
+MORE: Final = 1
+"""Flag, streams only: the body goes on in the next frame."""
+LAST: Final = 2
+"""Flag, streams only: the dialler has no more to say."""
+
+BODY_LIMIT_BYTES: Final = 0xFFFF - TAG_BYTES
+"""Of one frame; the most that a stranger can make us buffer on a stream before the seal is checked."""
+
+WINDOW: Final = 1024
+"""Counters. A sender numbers its frames to all peers together, so this much reordering is rather many peers."""
+
+_INFO_KEY: Final = b"netgossip record"
+_INFO_ID: Final = b"netgossip key id"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a frame says of itself in the clear."""
+
+    flags: int
+    key_id: bytes
+    sender: NodeId
+    epoch: int
+    counter: int
+    sealed_bytes: int
+
+
+def parse_header_untrusted(data: bytes | bytearray) -> Header:
+    """The first HEADER_BYTES of a frame. Raises WireError."""
+    if len(data) < HEADER_BYTES:
+        raise WireError("frame cut off")
+    magic, version, flags, key_id, sender, epoch, counter, sealed = HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise WireError("not a record frame")
+    if sealed < TAG_BYTES:
+        raise WireError("frame without a seal")
+    return Header(flags, key_id, sender.hex(), epoch, counter, sealed)
+
+
+class ReplayWindow:
+    """Which of the last 1,024 counters were seen; everything before them counts as seen."""
+
+    __slots__ = ("_highest", "_seen")
+
+    def __init__(self, highest: int) -> None:
+        self._highest = highest
+        self._seen = (1 << WINDOW) - 1
+
+    def accept(self, counter: int) -> bool:
+        """True the first time that `counter` comes."""
+        ahead = counter - self._highest
+        if ahead > 0:
+            shifted = self._seen << ahead if ahead < WINDOW else 0
+            self._seen = (shifted | 1) & ((1 << WINDOW) - 1)
+            self._highest = counter
+            return True
+        if -ahead >= WINDOW or self._seen >> -ahead & 1:
+            return False
+        self._seen |= 1 << -ahead
+        return True
+
+    def has_seen(self, counter: int) -> bool:
+        """True for a counter of the window that came; unlike for `accept`, what lies before it counts as not seen."""
+        behind = self._highest - counter
+        return 0 <= behind < WINDOW and bool(self._seen >> behind & 1)
+
+
+class Sealer:
+    """Our own frames. The epoch is one start of ours, see the module's theory."""
+
+    def __init__(self, *, node_id: NodeId, epoch: int, keyring: Keyring, label: bytes) -> None:
+        self._node = bytes.fromhex(node_id)
+        self._epoch = epoch
+        self._keyring = keyring
+        self._label = label
+        self._counter = 0
+        self._generation = -1
+        self._key_id = b""
+        self._cipher: AESGCM | None = None
+
+    def seal(self, recipient: NodeId, body: bytes, *, flags: int = 0) -> bytes:
+        """One frame; `body` at most BODY_LIMIT_BYTES."""
+        cipher = self._current()
+        self._counter += 1
+        header = HEADER.pack(
+            MAGIC, VERSION, flags, self._key_id, self._node, self._epoch, self._counter, len(body) + TAG_BYTES
+        )
+        return header + cipher.encrypt(_nonce(self._counter), body, header + bytes.fromhex(recipient))
+
+    def _current(self) -> AESGCM:
+        if self._cipher is None or self._generation != self._keyring.generation:
+            key = self._keyring.primary
+            self._key_id = key_id(key, self._label)
+            self._cipher = _cipher(key, self._label, self._node, self._epoch)
+            self._generation = self._keyring.generation
+        return self._cipher
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authentic frame. `fresh`: sealed after its session was admitted, and on a stream not seen on an earlier one.
+    `proven`: that, and not a replay."""
+
+    sender: NodeId
+    epoch: int
+    counter: int
+    body: bytes
+    fresh: bool
+    proven: bool
+
+
+class _Session:
+    """One sender as we know it: the admitted epoch with its first counter, and the ciphers used of late."""
+
+    __slots__ = ("ciphers", "epoch", "first", "streamed", "window")
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.first = 0
+        self.streamed = 0
+        """The highest counter that came on a stream."""
+        self.window = ReplayWindow(0)
+        self.ciphers: dict[tuple[bytes, int], AESGCM] = {}
+
+
+class Opener:
+    """Others' frames. The caller names the senders it knows; all others are refused before any cryptography."""
+
+    def __init__(self, *, node_id: NodeId, keyring: Keyring, label: bytes) -> None:
+        self._node = bytes.fromhex(node_id)
+        self._keyring = keyring
+        self._label = label
+        self._sessions: dict[NodeId, _Session] = {}
+        self._keys: dict[bytes, bytes] = {}
+        self._generation = -1
+
+    def know(self, sender: NodeId) -> None:
+        """Frames of `sender` may be opened from now on."""
+        self._sessions.setdefault(sender, _Session())
+
+    def forget(self, sender: NodeId) -> None:
+        """Frames of `sender` are refused from now on."""
+        self._sessions.pop(sender, None)
+
+    def is_admitted(self, sender: NodeId) -> bool:
+        """True while there is an admitted session of `sender`."""
+        session = self._sessions.get(sender)
+        return session is not None and session.epoch is not None
+
+    def is_current(self, frame: Opened) -> bool:
+        """True when `frame` is of the admitted session of its sender."""
+        session = self._sessions.get(frame.sender)
+        return session is not None and session.epoch == frame.epoch
+
+    def is_early(self, frame: Opened) -> bool:
+        """True when `frame` may be of a start that is about to prove itself, or from before its proof; False when it
+        is of a start that is over."""
+        session = self._sessions.get(frame.sender)
+        if session is None or session.epoch is None:
+            return True
+        return frame.epoch > session.epoch or (
+            frame.epoch == session.epoch and frame.counter <= session.first
+        )
+
+    def admit(self, frame: Opened) -> bool:
+        """`frame` proved its session live: it is the sender's current one. True when it was not so before."""
+        session = self._sessions[frame.sender]
+        if session.epoch == frame.epoch:
+            return False
+        session.epoch, session.first, session.window = frame.epoch, frame.counter, ReplayWindow(frame.counter)
+        session.streamed = frame.counter
+        return True
+
+    def open_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool = False) -> Opened:
+        """Check and decrypt one whole frame. Raises SealError for a key that we lack, WireError otherwise."""
+        session = self._sessions.get(header.sender)
+        if session is None:
+            raise WireError("sender is not a member")
+        if len(frame) != HEADER_BYTES + header.sealed_bytes:
+            raise WireError("frame of another length than it says")
+        key = self._ring().get(header.key_id)
+        if key is None:
+            raise SealError("wrong-key")
+        cipher = session.ciphers.get((header.key_id, header.epoch))
+        fresh = cipher is None
+        if cipher is None:
+            cipher = _cipher(key, self._label, bytes.fromhex(header.sender), header.epoch)
+        additional = bytes(frame[:HEADER_BYTES]) + self._node
+        try:
+            body = cipher.decrypt(_nonce(header.counter), bytes(frame[HEADER_BYTES:]), additional)
+        except InvalidTag:
+            raise SealError("wrong-key") from None
+        if fresh:
+            if len(session.ciphers) >= 4:  # the current and the next key, the last and the present start
+                session.ciphers.clear()
+            session.ciphers[header.key_id, header.epoch] = cipher
+        current = session.epoch == header.epoch
+        proven = current and not stream
+        if proven and header.counter < session.first:
+            raise EarlyError("sealed before the sender's proof")
+        if proven and not session.window.accept(header.counter):
+            raise WireError("replayed")
+        fresh = current and header.counter > session.first
+        if stream and fresh:
+            # A sender has one stream to us at a time. So what is not above all that came is of a stream that has
+            # broken, or was recorded: it may bring content, and says nothing of the present.
+            fresh = header.counter > session.streamed and not session.window.has_seen(header.counter)
+            session.streamed = header.counter if fresh else session.streamed
+        return Opened(header.sender, header.epoch, header.counter, body, fresh, proven)
+
+    def _ring(self) -> dict[bytes, bytes]:
+        if self._generation != self._keyring.generation:
+            self._keys = {key_id(key, self._label): key for key in self._keyring.keys}
+            self._generation = self._keyring.generation
+            for session in self._sessions.values():
+                session.ciphers.clear()
+        return self._keys
+
+
+class FrameReader:
+    """Cuts a stream into frames. Holds at most one frame and what came with it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed_untrusted(self, data: bytes) -> list[tuple[Header, bytes]]:
+        """The frames completed by `data`. Raises WireError when the stream is none of frames."""
+        self._buffer += data
+        frames = []
+        while len(self._buffer) >= HEADER_BYTES:
+            header = parse_header_untrusted(self._buffer)
+            end = HEADER_BYTES + header.sealed_bytes
+            if len(self._buffer) < end:
+                break
+            frames.append((header, bytes(self._buffer[:end])))
+            del self._buffer[:end]
+        return frames
+
+
+def key_id(key: bytes, label: bytes) -> bytes:
+    """Four bytes that name a ring key without telling anything of it."""
+    return HKDF(SHA256(), 4, salt=label, info=_INFO_ID).derive(key)
+
+
+def _cipher(key: bytes, label: bytes, sender: bytes, epoch: int) -> AESGCM:
+    info = _INFO_KEY + sender + epoch.to_bytes(8, "big")
+    return AESGCM(HKDF(SHA256(), len(key), salt=label, info=info).derive(key))
+
+
+def _nonce(counter: int) -> bytes:
+    return counter.to_bytes(12, "big")

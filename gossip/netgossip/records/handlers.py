@@ -1,0 +1,484 @@
+"""What each message of the record channel does: to the table, to what we know of the peer, and what is answered.
+
+Content is merged by its version, whoever sends it and however often. What a message says of its sender (how much it
+holds, whether it takes part) is believed for scopes that concern us and for no others, so that a peer which invents
+scopes makes nothing grow.
+
+A scope is reported synced when every live peer in it has confirmed (exchange.py), or has said that it takes no part
+and given us its own log. Whether that is so is looked at once for each drain: thousands of members may come with one
+input.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from netgossip.config import GossipConfig
+from netgossip.records.accepted_streams import Arrived
+from netgossip.records.anti_entropy import AntiEntropy
+from netgossip.records.dissemination import Dissemination
+from netgossip.records.merge import EPOCH_LIMIT, Merge
+from netgossip.records.peers import Peers
+from netgossip.records.requests import Requests
+from netgossip.records.table import Table
+from netgossip.records.transport import Received, RecordTransport
+from netgossip.records.wire import (
+    NO_VERSION,
+    Delta,
+    DeltaAck,
+    Digest,
+    Fetch,
+    Request,
+    Response,
+    Row,
+    Same,
+    Vector,
+)
+from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, WorkQueue
+from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
+
+PUSHES_A_PIECE: Final = 32
+"""Peers that are told before others run: up to 1 ms."""
+NEVER: Final = float("inf")
+LOGS_AT_ONCE: Final = 32
+"""Who lacks more logs than so many pulls them from one peer."""
+NEWS_IN_DATAGRAMS: Final = 32
+"""Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
+
+
+@dataclass(slots=True)
+class _LogDifference:
+    """What a peer's vector and our logs are apart, without our own log."""
+
+    mine: Row | None = None
+    """What the peer holds of our own log."""
+    own: Version = NO_VERSION
+    """How far the peer's own log goes."""
+    news: int = 0
+    """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
+    lacks nothing but its own log."""
+    wanted: dict[NodeId, Version] = field(default_factory=dict)
+    """Logs that the peer holds further than we do, and from where on we need each."""
+    targets: dict[NodeId, Version] = field(default_factory=dict)
+    """The same logs, as far as the peer has them."""
+    lacked: list[tuple[NodeId, Version]] = field(default_factory=list)
+    """Logs that we hold further than the peer does, and what it has of each."""
+
+
+class MessageHandlers:
+    """Passes messages between the parts of replication. Appends to `events` and counts in `counts`."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        table: Table,
+        transport: RecordTransport,
+        dissemination: Dissemination,
+        exchange: AntiEntropy,
+        requests: Requests,
+        presence: Peers,
+        events: list[Event],
+        counts: Counter[str],
+        works: WorkQueue,
+        expect_peers: bool,
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._table = table
+        self._carriage = transport
+        self._dissemination = dissemination
+        self._exchange = exchange
+        self._requests = requests
+        self._presence = presence
+        self._events = events
+        self._counts = counts
+        self._works = works
+        self._expect_peers = expect_peers
+        self._look_at: float | None = None
+        """The time of the last input after which a scope may have become synced."""
+        self._is_pushing = False
+        self._written = 0
+        """Entries that went out since a piece was long enough for that."""
+
+    def handle(self, received: list[Received], now: float) -> None:
+        """What came in one datagram."""
+        for peer in self._carriage.take_admitted():
+            # A new start: it may have lost what it had acknowledged.
+            self._dissemination.reset_peer(peer)
+            if self._presence.is_live(peer):
+                for scope in self.scopes_between(peer):
+                    self._exchange.compare(scope, peer, now)
+        if received:
+            self._works.begin(self._handling(received, now))
+
+    def handle_stream(self, arrived: list[Arrived], now: float) -> None:
+        """What came on a stream, after all that came on streams before."""
+        if arrived:
+            self._works.queue(self._handling_stream(arrived, now))
+
+    def _handling_stream(self, arrived: list[Arrived], now: float) -> Pieces[None]:
+        for one in arrived:
+            received = yield from self._carriage.reading(one, now)
+            yield from self._handling(received, now)
+            self._carriage.finish(one)
+            yield
+
+    def _handling(self, received: list[Received], now: float) -> Pieces[None]:
+        for item in received:
+            if not self._carriage.knows(item.sender):
+                return  # forgotten since
+            match item.message:
+                case Delta():
+                    yield from self._taking_delta(item, item.message, now)
+                case DeltaAck():
+                    yield from self._taking_ack(item.sender, item.message, now)
+                case Digest():
+                    yield from self._taking_digest(item, item.message, now)
+                case Same():
+                    self._on_same(item.sender, item.message, now)
+                case Vector():
+                    yield from self._taking_vector(item.sender, item.message, now)
+                case Fetch(scope, rows):
+                    for owner, since in rows:
+                        yield from self._sending_delta(item.sender, scope, owner, since, now)
+                case Request():
+                    asked = self._requests.handle_request(item.sender, item.epoch, item.message)
+                    self._events += [asked] if asked is not None else []
+                case Response():
+                    answered: ResponseReceived | None = self._requests.handle_response(
+                        item.sender, item.message
+                    )
+                    self._events += [answered] if answered is not None else []
+
+    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
+        sender = item.sender
+        if delta.owner == self._node_id:
+            self._hear_of_own(sender, delta.scope, delta.version, None, now)
+            return
+        # What is not of the owner's present start may be recorded, and does not correct what we hold.
+        from_owner = sender == delta.owner and item.fresh
+        result, event = yield from self._table.merging(delta, from_owner=from_owner)
+        self._counts[f"deltas_{result.value}"] += 1
+        if event is not None:
+            self._events.append(event)
+        if self._carriage.may_answer(item, now):
+            self._answer_delta(sender, delta, result)
+        if result in (Merge.APPLIED, Merge.KNOWN):
+            held = self._table.version(delta.scope, delta.owner)
+            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
+        if result is Merge.APPLIED:
+            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
+            self.look_for_synced(now)
+            owner = delta.owner
+            if (
+                owner != sender
+                and self._presence.is_live(owner)
+                and not self._presence.is_in(owner, delta.scope)
+            ):
+                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
+
+    def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
+        held = self._table.version(delta.scope, delta.owner)
+        if result is Merge.GAP:
+            held = self._table.base(delta.scope, delta.owner)
+        elif result is Merge.DIVERGED:
+            held = NO_VERSION
+        if sender == delta.owner:
+            holding = self._table.holds(delta.scope)
+            self._carriage.send(
+                sender, DeltaAck(delta.scope, holding, held, self._table.own_version(delta.scope))
+            )
+            if self._table.concerns(delta.scope) and self._carriage.knows(sender):
+                self._dissemination.note(sender, delta.scope, own=delta.version)
+        elif result in (Merge.GAP, Merge.DIVERGED):
+            self._carriage.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
+
+    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Pieces[None]:
+        # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
+        self._hear_of_own(sender, ack.scope, ack.held, None, now)
+        if not self._table.concerns(ack.scope):
+            return
+        ours = self._table.own_version(ack.scope)
+        if self._dissemination.handle_ack(sender, ack, ours, now):
+            yield from self._pushing(sender, ack.scope, ack.held, now)
+        elif ack.held == ours:
+            self._dissemination.settled(sender, ack.scope)
+        if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
+            # Usually its own push is under way; compare only if it does not come.
+            self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
+
+    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Pieces[None]:
+        if not self._carriage.may_answer(item, now):
+            return
+        sender, scope = item.sender, digest.scope
+        if self._table.concerns(scope):
+            if self._dissemination.is_absent(sender, scope) and self._exchange.is_awaited(scope):
+                self._exchange.compare(scope, sender, now)  # it has entered since it said so
+            self._dissemination.note(sender, scope)
+        holding = self._table.holds(scope)
+        if self._exchange.pull_of(scope, now) is not None:
+            return  # it asks again; by then we may have what it has, and it need not send us its logs
+        if holding and digest.fingerprint == self._table.fingerprint(scope):
+            self._carriage.send(sender, Same(scope, digest.fingerprint))
+        else:
+            rows = yield from self._table.listing(scope)
+            yield from self._carriage.sending(sender, Vector(scope, self._table.holds(scope), rows))
+            if self._exchange.is_awaited(scope) and self._exchange.ask_again(scope, sender):
+                # When we asked it, it may not have heard of us yet.
+                self._carriage.send(sender, Digest(scope, self._table.fingerprint(scope)))
+
+    def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
+        scope = same.scope
+        self._exchange.answered(scope, sender)
+        if not self._table.concerns(scope):
+            return
+        if same.fingerprint != self._table.fingerprint(scope):
+            # We moved on meanwhile: pushes or the next round will show. What is waited for can't wait for them.
+            if self._exchange.is_awaited(scope):
+                self._exchange.compare(scope, sender, now)
+            return
+        own, theirs = self._table.own_version(scope), self._table.version(scope, sender)
+        self._dissemination.note(sender, scope, held=own, own=theirs)
+        self._dissemination.settled(sender, scope)
+        self._exchange.confirm(scope, sender)
+        self.look_for_synced(now)
+
+    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
+        scope = vector.scope
+        is_repeated = self._exchange.is_repeated(scope, sender)
+        before = self._table.fingerprint(scope)
+        found = yield from self._comparing(sender, vector)
+        if not self._carriage.knows(sender):
+            return  # forgotten since
+        is_reminded = not vector.holding and self._remind(sender, scope, found.own)
+        if is_reminded or 0 < found.news <= NEWS_IN_DATAGRAMS:
+            self._exchange.answered_with_news(scope, sender)
+        else:
+            self._exchange.answered(scope, sender)
+        if found.mine is not None:
+            self._hear_of_own(sender, scope, found.mine.version, found.mine.digest, now)
+        if not self._table.concerns(scope):
+            return
+        held = NO_VERSION if found.mine is None else found.mine.version
+        if vector.holding:
+            self._dissemination.note(sender, scope, held=held, own=found.own)
+        else:
+            self._dissemination.note_absent(sender, scope, own=found.own)
+        if self._table.holds(scope):
+            yield from self._asking_for(sender, scope, found, now)
+        else:
+            found.targets.clear()
+        if vector.holding:
+            self._expect(sender, scope, found.targets, has_moved=self._table.fingerprint(scope) != before)
+        self.look_for_synced(now)
+        if vector.holding:
+            if held < self._table.own_version(scope):
+                yield from self._sending_delta(sender, scope, self._node_id, held, now)
+            is_early = found.news <= NEWS_IN_DATAGRAMS and not is_repeated
+            yield from self._relaying(sender, scope, found.lacked, now, is_early=is_early)
+
+    def _expect(self, peer: NodeId, scope: Scope, targets: dict[NodeId, Version], *, has_moved: bool) -> None:
+        """The peer confirms the scope once we hold these; `has_moved`: some may have come between two pieces."""
+        if targets:
+            self._exchange.expect(scope, peer, targets)
+            if has_moved:
+                self._exchange.reached(scope, lambda owner: self._table.version(scope, owner))
+        else:
+            self._exchange.confirm(scope, peer)
+
+    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_LogDifference]:
+        """One look at each log that either side holds."""
+        found = _LogDifference()
+        rows: dict[NodeId, Row] = {}
+        for number, row in enumerate(vector.rows, 1):
+            rows[row.owner] = row
+            if number % ROWS_A_PIECE == 0:
+                yield
+        found.mine = rows.get(self._node_id)
+        found.own = rows[sender].version if sender in rows else NO_VERSION
+        ours = self._table.owners(vector.scope) if vector.holding else ()
+        ours_alone = (owner for owner in ours if owner not in rows)
+        for number, owner in enumerate(itertools.chain(rows, ours_alone), 1):
+            self._compare_one(sender, vector, owner, rows.get(owner), found)
+            if number % ROWS_A_PIECE == 0:
+                yield
+        return found
+
+    def _compare_one(
+        self, sender: NodeId, vector: Vector, owner: NodeId, row: Row | None, found: _LogDifference
+    ) -> None:
+        have = self._table.version(vector.scope, owner)
+        has = NO_VERSION if row is None else row.version
+        is_one_past = have.epoch == has.epoch or NO_VERSION in (have, has)
+        found.news += abs(have.sequence - has.sequence) if is_one_past else NEWS_IN_DATAGRAMS + 1
+        if owner == self._node_id:
+            return
+        if row is not None and (base := self._needed(sender, vector.scope, row)) is not None:
+            found.wanted[owner], found.targets[owner] = base, has
+        if has < self._table.base(vector.scope, owner):
+            found.lacked.append((owner, has))
+
+    def _needed(self, sender: NodeId, scope: Scope, row: Row) -> Version | None:
+        """From where on we need a log that a peer holds; None if we have all of it."""
+        owner, have = row.owner, self._table.version(scope, row.owner)
+        if row.version.epoch >= EPOCH_LIMIT and owner != sender:
+            return None  # of the owner alone
+        if row.version > have:
+            return self._table.base(scope, owner)
+        digest = self._table.digest(scope, owner)
+        if row.version < have or digest is None:
+            return None
+        # Two contents of one version: the owner's prevails, and without it the one that table.merge takes.
+        is_theirs = row.digest != digest if owner == sender else row.digest > digest
+        return NO_VERSION if is_theirs else None
+
+    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Pieces[None]:
+        """Have the peer send these logs from there on, but for those that another one is sending."""
+        wanted = found.wanted
+        pull = self._exchange.pull_of(scope, now)
+        if pull is not None:
+            wanted = {}
+            for number, (owner, base) in enumerate(found.wanted.items(), 1):
+                if pull.wanted.get(owner, NO_VERSION) < found.targets[owner]:
+                    wanted[owner] = base
+                if number % ROWS_A_PIECE == 0:
+                    yield
+        elif len(wanted) > LOGS_AT_ONCE:
+            self._exchange.begin_pull(scope, peer, found.targets, now)
+        if wanted:
+            yield from self._carriage.sending(peer, Fetch(scope, tuple(wanted.items())))
+
+    def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
+        """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
+        tells it how far its log went, which it outruns."""
+        held = self._table.base(scope, sender)
+        if held <= own:
+            return False
+        ours = self._table.own_version(scope)
+        self._carriage.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours))
+        return True
+
+    def _relaying(
+        self,
+        peer: NodeId,
+        scope: Scope,
+        lacked: list[tuple[NodeId, Version]],
+        now: float,
+        *,
+        is_early: bool,
+    ) -> Pieces[None]:
+        """Send a peer what we hold of others' logs beyond its vector: not so many that the peer should rather pull
+        them from one of us, and none of owners that live as long as it `is_early`: what they have to say is under
+        way, and the comparison is repeated if it is lost."""
+        if len(lacked) <= LOGS_AT_ONCE:
+            for owner, since in lacked:
+                if not (is_early and self._presence.is_live(owner)):
+                    yield from self._sending_delta(peer, scope, owner, since, now)
+
+    def _hear_of_own(
+        self, sender: NodeId, scope: Scope, heard: Version, digest: int | None, now: float
+    ) -> None:
+        """A peer holds our own log so: jump above a past that we lost."""
+        events = self._table.raise_above(scope, heard, digest, teller=sender)
+        if events:
+            self._counts["own_log_raised"] += 1
+            self._events += events
+            self._dissemination.changed(scope, self._presence.live_in(scope), now)
+
+    # Sending
+
+    def push_due(self, now: float) -> None:
+        """Tell of our own changes the next few of those who are due to hear of them, unless others are being told."""
+        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_A_PIECE)):
+            self._is_pushing = True
+            self._works.begin(self._pushing_due(due, now))
+
+    def next_push(self) -> float:
+        """When `push_due` has something to do."""
+        return NEVER if self._is_pushing else self._dissemination.next_deadline()
+
+    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
+        try:
+            for peer, scope, held in due:
+                if self._carriage.knows(peer) and self._table.concerns(scope):
+                    yield from self._pushing(peer, scope, held, now)
+        finally:
+            self._is_pushing = False
+
+    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
+        """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
+        ours = self._table.own_version(scope)
+        if held is not None and held >= ours:
+            self._dissemination.settled(peer, scope)
+            return
+        if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
+            return  # a stream takes longer than the wait for an ack
+        since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
+        yield from self._sending_delta(peer, scope, self._node_id, since, now)
+
+    def _sending_delta(
+        self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
+    ) -> Pieces[None]:
+        written = 1  # also a delta that comes to nothing costs: a peer may ask for thousands
+        if self._carriage.has_room(peer):  # what is under way first; the next comparison asks for the rest
+            delta = self._table.delta(scope, owner, since)
+            if delta is not None:
+                if owner == self._node_id:
+                    self._dissemination.sent(peer, scope, since, delta.version, now)
+                yield from self._carriage.sending(peer, delta)
+                self._counts["deltas_sent"] += 1
+                written = max(len(delta.entries), 1)
+        self._written += written
+        if self._written >= ENTRIES_A_PIECE:
+            self._written = 0
+            yield
+
+    # Who is where
+
+    def shared_with(self, node_id: NodeId) -> list[Scope]:
+        """Scopes of ours that the peer is in."""
+        return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
+
+    def scopes_between(self, node_id: NodeId) -> list[Scope]:
+        """Those, and scopes of which we hold a log of the peer: it takes no part any more, or never knew that it did,
+        because it was restored from a backup of before that. Then it must hear of that log to outrun it."""
+        return sorted({*self.shared_with(node_id), *self._table.scopes_of(node_id)})
+
+    def look_for_synced(self, now: float) -> None:
+        """Something has changed: see at the next `conclude` which scopes are synced now."""
+        self._look_at = now
+
+    def conclude(self) -> None:
+        """Report the scopes that became synced."""
+        now, self._look_at = self._look_at, None
+        if now is None:
+            return
+        for scope, entered_at, confirmed in self._exchange.unsynced():
+            if self._is_synced(scope, confirmed, is_patient=now < entered_at + self._config.alone_grace_s):
+                self._exchange.synced(scope)
+                self._events.append(ScopeSynced(scope))
+
+    def _is_synced(self, scope: Scope, confirmed: frozenset[NodeId], *, is_patient: bool) -> bool:
+        members = self._presence.members_of(scope)
+        if members is None:
+            return False
+        if confirmed and not is_patient:
+            return True
+        for peer in self._presence.live_in(scope):
+            if peer not in confirmed and not self._is_out(peer, scope):
+                return False
+        if confirmed or not is_patient:
+            return True
+        if scope == CLUSTER_SCOPE:
+            return bool(members) or not self._expect_peers
+        return all(map(self._presence.knows, members))
+
+    def _is_out(self, peer: NodeId, scope: Scope) -> bool:
+        """The peer takes no part, and we hold what it left there."""
+        own = self._dissemination.own_of(peer, scope)
+        return self._dissemination.is_absent(peer, scope) and self._table.version(scope, peer) >= own

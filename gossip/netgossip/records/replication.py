@@ -1,0 +1,361 @@
+"""The replicated table as one machine: content, pushes, repair and requests over the record channel.
+
+`table.py` knows what, `dissemination.py` who must be told, `exchange.py` when to compare, `requests.py` what was
+asked, `transport.py` how bytes travel. None knows of another; `handlers.py` passes messages between them, and this
+file is their face: what the membership and the application say.
+
+A peer is *known* (the membership gave its address: its frames are opened), *live* (alive or suspect: it is told and
+asked), and in a scope when the application says so (`set_scope_members`); CLUSTER_SCOPE has everybody. That a peer is
+dead changes nothing in its logs: they stay until the application drops them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from netgossip.codec.sealing import Keyring
+from netgossip.config import GossipConfig
+from netgossip.errors import GossipUsageError
+from netgossip.records.accepted_streams import JoinHandler
+from netgossip.records.anti_entropy import AntiEntropy
+from netgossip.records.dissemination import Dissemination
+from netgossip.records.handlers import MessageHandlers
+from netgossip.records.peers import Peers
+from netgossip.records.requests import Requests
+from netgossip.records.table import Table
+from netgossip.records.transport import RecordTransport
+from netgossip.records.wire import Digest
+from netgossip.slices import WorkQueue
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Entry,
+    Event,
+    Log,
+    NodeId,
+    NodeOutput,
+    RequestReceived,
+    Scope,
+    StreamId,
+    Version,
+)
+
+LAST_WORDS_PEERS: Final = 3
+"""Asked at once about a peer under suspicion. Its last push reached them or they will learn of it as we do."""
+
+
+class Replication:
+    """The record channel's machine, see types.py for the face that it shares with the membership's.
+
+    `rng` must be `random.SystemRandom` outside of tests: session nonces come from it. `expect_peers`: we have been
+    in a cluster before, or were told of seeds, so an empty membership at the start means little.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        boot_epoch: int,
+        keyring: Keyring,
+        cluster_label: bytes,
+        rng: random.Random,
+        now: float,
+        new_stream_id: Callable[[], StreamId],
+        own_logs: Sequence[Log] = (),
+        replicas: Sequence[Log] = (),
+        join_handler: JoinHandler | None = None,
+        expect_peers: bool = False,
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._rng = rng
+        self._table = Table(
+            node_id=node_id,
+            label=cluster_label,
+            tombstone_s=config.tombstone_s,
+            now=now,
+            own_logs=own_logs,
+            replicas=replicas,
+        )
+        self._works = WorkQueue()
+        self._carriage = RecordTransport(
+            config=config,
+            node_id=node_id,
+            boot_epoch=boot_epoch,
+            keyring=keyring,
+            label=cluster_label,
+            rng=rng,
+            new_stream_id=new_stream_id,
+            join_handler=join_handler,
+            works=self._works,
+        )
+        self._dissemination = Dissemination(config=config)
+        self._exchange = AntiEntropy(config=config, rng=rng)
+        self._requests = Requests(rng=rng, send=self._carriage.send)
+        self._presence = Peers(node_id)
+        self._events: list[Event] = []
+        self._counts: Counter[str] = Counter()
+        self._reception = MessageHandlers(
+            config=config,
+            node_id=node_id,
+            table=self._table,
+            transport=self._carriage,
+            dissemination=self._dissemination,
+            exchange=self._exchange,
+            requests=self._requests,
+            presence=self._presence,
+            events=self._events,
+            counts=self._counts,
+            works=self._works,
+            expect_peers=expect_peers,
+        )
+        self._exchange.enter(CLUSTER_SCOPE, now)
+        self._table.hold(CLUSTER_SCOPE)
+
+    # Inputs
+
+    def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
+        """A UDP payload. `source` is not believed: peers are known by their keys."""
+        del source
+        self._reception.handle(self._carriage.handle_datagram(payload, now), now)
+
+    def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
+        """Somebody dialled us."""
+        self._carriage.accept_stream(stream_id, peer, now)
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
+        """Bytes of a stream, in any cut."""
+        self._reception.handle_stream(self._carriage.handle_stream_data(stream_id, data, now), now)
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer half-closed, or the stream broke."""
+        self._carriage.handle_stream_end(stream_id, now, error)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due; early and repeated calls do nothing."""
+        self._carriage.handle_deadline(now)
+        self._reception.push_due(now)
+        for peer, scope in self._exchange.take_due(now, self._presence.live_in, self._dissemination.resend_s):
+            self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
+        self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
+        self._reception.look_for_synced(now)
+
+    @property
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
+        return len(self._works) > 0
+
+    def run_step(self) -> None:
+        """Go on with what was too long for one input."""
+        self._works.run_step()
+
+    def next_deadline(self) -> float:
+        """When to call `handle_deadline`; ask again after every other call."""
+        return min(
+            self._carriage.next_deadline(),
+            self._reception.next_push(),
+            self._exchange.next_deadline(),
+            self._requests.next_deadline(),
+        )
+
+    def drain(self) -> NodeOutput:
+        """Everything that the outside must do now."""
+        self._reception.conclude()
+        datagrams, streams = self._carriage.drain()
+        events = self._events.copy()
+        self._events.clear()
+        return NodeOutput(tuple(datagrams), tuple(streams), tuple(events))
+
+    # Peers and scopes
+
+    def set_peer(
+        self, node_id: NodeId, address: Address | None, now: float, *, live: bool, suspect: bool = False
+    ) -> None:
+        """What the membership holds of a node. Address None: it is forgotten, or has no record port."""
+        if node_id == self._node_id:
+            return
+        has_moved = self._carriage.set_peer(node_id, address, now)
+        if address is None:
+            if self._presence.forget_peer(node_id):
+                self._dissemination.forget_peer(node_id)
+                self._exchange.forget_peer(node_id)
+                self._requests.forget_peer(node_id)
+            return
+        was_live, was_suspect = self._presence.set_peer(node_id, live=live, suspect=suspect)
+        if live and not was_live:
+            self._carriage.greet(node_id, now)
+        if live and (has_moved or not was_live):
+            # What was sent to it at an address that it has left is lost, and so is what it sent by one.
+            for scope in self._reception.scopes_between(node_id):
+                self._exchange.compare(scope, node_id, now)
+        if was_live and not live:
+            self._carriage.stop_handshake(node_id)
+            self._dissemination.reset_peer(node_id)
+            self._exchange.forget_peer(node_id)
+        if (suspect and not was_suspect) or (was_live and not live):
+            self._ask_for_last_words(node_id, now)
+        self._reception.look_for_synced(now)
+
+    def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
+        """Who takes part in a scope, the local node among them or not."""
+        if scope == CLUSTER_SCOPE:
+            raise GossipUsageError("the cluster's scope has all members")
+        came, went = self._presence.set_members(scope, node_ids)
+        self._dissemination.forget_scope(scope, went)
+        for node_id in came:
+            if scope in self._table.scopes() and self._presence.is_live(node_id):
+                self._exchange.compare(scope, node_id, now)
+        self._reception.look_for_synced(now)
+
+    def enter_scope(self, scope: Scope, now: float) -> None:
+        """Hold others' logs of the scope from now on. ScopeSynced follows, once its members are set as well."""
+        if not self._table.holds(scope):
+            self._table.hold(scope)
+            self._exchange.enter(scope, now)
+            for node_id in self._presence.live_in(scope):
+                self._exchange.compare(scope, node_id, now)
+            self._reception.look_for_synced(now)
+
+    def exit_scope(self, scope: Scope, now: float) -> None:
+        """Forget others' logs of the scope; our own stays and is told as before."""
+        del now
+        if scope == CLUSTER_SCOPE:
+            raise GossipUsageError("the cluster's scope can't be left")
+        self._table.release(scope)
+        self._exchange.leave(scope)
+
+    def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
+        """Forget an owner's logs, in some scopes or all. Copies at others don't come back, newer versions do."""
+        del now
+        self._table.drop(node_id, scopes)
+
+    def readmit_owner(self, node_id: NodeId) -> None:
+        """Let copies of an owner's dropped logs come back."""
+        self._table.readmit(node_id)
+
+    def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
+        """Scopes in which we hold a log of the owner."""
+        return self._table.scopes_of(node_id)
+
+    # Our own records
+
+    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
+        return self._table.prepare(changes)
+
+    def commit(self, entries: tuple[Entry, ...], now: float) -> None:
+        """Apply what `prepare` gave, report it as EntriesChanged, tell the hosts in scope. Raises
+        GossipUsageError.
+        """
+        for event in self._table.commit(entries, now):
+            self._events.append(event)
+            self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
+        self._reception.push_due(now)
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet: publish them. At
+        most one a log, of a key that `may_rewrite` allows."""
+        return self._table.rewrites(now, may_rewrite)
+
+    def own_scopes(self) -> frozenset[Scope]:
+        """Those in which we have a log of our own."""
+        return self._table.own_scopes()
+
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return self._table.is_told_of(scope)
+
+    def drop_own_log(self, scope: Scope) -> None:
+        """Forget our own log of a scope that has been left and that nobody enters again. Raises GossipUsageError."""
+        if self._table.holds(scope):
+            raise GossipUsageError(f"scope {scope.hex()} has not been left")
+        self._table.drop_own(scope)
+        self._exchange.leave(scope)
+        self._dissemination.drop_scope(scope)
+        self._presence.drop_scope(scope)
+
+    def head(self, scope: Scope) -> int:
+        """Sequence of our last change in the scope."""
+        return self._table.own_version(scope).sequence
+
+    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers in scope that have not acknowledged our head, or whose own head we do not hold yet."""
+        ours = self._table.own_version(scope)
+        held_of: Callable[[NodeId], Version] = lambda owner: self._table.version(scope, owner)  # noqa: E731
+        return self._dissemination.lacking(scope, self._presence.live_in(scope), ours, held_of)
+
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
+        self._exchange.catch_up(scope, self._presence.live_in(scope), now)
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
+        confirmed = self._exchange.confirmed(scope)
+        return frozenset(peer for peer in self._presence.live_in(scope) if peer not in confirmed)
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+        self._exchange.caught_up(scope)
+
+    def own_log(self, scope: Scope) -> Log | None:
+        """A copy of our log, None if there was never a change."""
+        return self._table.log(scope, self._node_id)
+
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """Of every log of the scope its version and its number of entries."""
+        return self._table.outline(scope)
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log, None when we do not hold it."""
+        return self._table.log(scope, owner)
+
+    def logs(self, scope: Scope) -> tuple[Log, ...]:
+        """Copies of all logs of the scope, ours among them."""
+        return self._table.logs(scope)
+
+    # Requests
+
+    def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
+        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises GossipUsageError."""
+        if not self._carriage.knows(peer):
+            timeout_s = 0.0
+        return self._requests.ask(peer, payload, now, timeout_s)
+
+    def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
+        """Answer a request, at most 1,000 bytes. Raises GossipUsageError."""
+        del now
+        self._requests.respond(event, payload)
+
+    # Who is where
+
+    def _ask_for_last_words(self, node_id: NodeId, now: float) -> None:
+        for scope in self._reception.shared_with(node_id):
+            others = [peer for peer in self._presence.live_in(scope) if peer != node_id]
+            for peer in self._rng.sample(others, min(LAST_WORDS_PEERS, len(others))):
+                self._exchange.compare(scope, peer, now)
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters since the start and present sizes."""
+        return {
+            **self._carriage.counts,
+            **self._counts,
+            "scopes": len(self._table.scopes()),
+            "pushes_pending": self._dissemination.pending(),
+            "standings": len(self._dissemination),
+            "dropped_backlog": self._carriage.counts["dropped_backlog"],
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself."""
+        self._table.check_invariants()
+        self._carriage.check_invariants()
+        self._exchange.check_invariants()
+        known = self._presence.members_of(CLUSTER_SCOPE) or frozenset()
+        assert self._node_id not in known
+        assert all(map(self._carriage.knows, known))

@@ -1,0 +1,525 @@
+"""Replicated records: for each scope and owner one log, written by that owner alone.
+
+A log is a map from key to (sequence, value or tombstone) with an epoch and a head. Its version (epoch, head) names
+its content: whoever holds a log at a version holds what the owner had when it gave that version out. So merging is
+keeping the higher version, which is commutative, associative and idempotent, and comparing two tables is comparing
+one number pair a log, however many records there are.
+
+Coming from `have` to `head` needs a delta: all entries with a sequence above `have`. Tombstones are part of it,
+until the owner drops them; `collected` is the highest sequence that it dropped. From below `collected`, and from
+another epoch, only the whole log helps (base 0), which replaces what is there. Thus a deletion can't be missed,
+whenever the tombstone went and however long the receiver was away (the rule is chitchat's): no grace period on
+which correctness hangs, no resurrection.
+
+The owner drops tombstones when it commits a change, never between: `collected` moves with the head only, and no
+message is needed to tell of it. So in a log that is quiet they stay, with all who hold it. Once there are many, the
+owner writes one of its live entries again as it is (`rewrites`): to others that is a change like any other.
+
+Each delta carries the digest of the log that it leads to. An owner whose disk was restored from a backup continues
+below or beside its own past; receivers see it by the digest (or by a version that is too low), tell the owner, and
+the owner raises the epoch and issues all that it has again.
+
+A log that the application dropped leaves its version behind: copies that others still hold do not come back, a
+newer version does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from netgossip.errors import GossipUsageError
+from netgossip.records.merge import (
+    EPOCH_LIMIT,
+    LOG_LIMIT_BYTES,
+    TABLE_LIMIT_BYTES,
+    Merge,
+    is_plausible,
+    reject_reason,
+    verify,
+)
+from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog
+from netgossip.records.wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
+from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    EntriesChanged,
+    Entry,
+    Event,
+    Log,
+    NodeId,
+    OwnLogRaised,
+    Scope,
+    Version,
+)
+
+OWN_SCOPES_LIMIT: Final = 4096
+"""Scopes in which we never wrote, with a log of ours that peers made us begin by telling that they hold one: four
+times the networks that one host is planned to be in during its life. Scopes that we use do not count."""
+TOLD_LIMIT: Final = 1024
+"""Of these, by the word of one peer: so that one that invents scopes shuts out none that another tells of."""
+OWN_DROPPED_LIMIT: Final = 4096
+"""Versions of logs of our own that were dropped; the oldest goes first: a late word may bring an empty log back."""
+TOMBSTONES_LIMIT: Final = 64
+"""Overdue tombstones of one of our logs that are worth a change which only drops them: 32 KiB on each holder."""
+DROPPED_LIMIT = 65_536
+"""Versions of logs that were dropped; the oldest goes first, and a copy of that log may come back."""
+
+
+class Table:
+    """All logs that a node holds. Pure: `now` (monotonic seconds) only ages the tombstones of our own logs."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        label: bytes,
+        tombstone_s: float,
+        now: float,
+        own_logs: Iterable[Log] = (),
+        replicas: Iterable[Log] = (),
+    ) -> None:
+        self._node_id = node_id
+        self._hash_key = blake2b(label, person=b"netgossip table").digest()
+        self._tombstone_s = tombstone_s
+        self._held: set[Scope] = {CLUSTER_SCOPE}
+        self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
+        self._fingerprints: dict[Scope, int] = {}
+        self._weight_bytes = 0
+        """Of all logs."""
+        self._dropped: dict[tuple[Scope, NodeId], Version] = {}
+        self._own_scopes: set[Scope] = set()
+        self._own_dropped: dict[Scope, Version] = {}
+        """Where our own log of a scope was when it was dropped: what peers still hold of it brings it not back."""
+        self._told_dropped: dict[Scope, Version] = {}
+        """The same of logs in which we never wrote: they displace none of the others."""
+        self._told: dict[Scope, NodeId] = {}
+        """Scopes with a log of ours in which we never wrote, and who made us begin it; "": in an earlier life."""
+        self._told_by: Counter[NodeId] = Counter()
+        self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
+        for log in own_logs:
+            self._load(log)
+            tombstones = [(e.version.sequence, now) for e in log.entries.values() if e.value is None]
+            self._tombstones[log.scope] = deque(sorted(tombstones))
+        for log in replicas:
+            if log.owner != node_id:
+                self._load(log)
+
+    # Reading
+
+    def holds(self, scope: Scope) -> bool:
+        """True when others' logs of the scope are kept."""
+        return scope in self._held
+
+    def concerns(self, scope: Scope) -> bool:
+        """True when the scope is held, or has a log of ours."""
+        return scope in self._held or scope in self._own_scopes
+
+    def version(self, scope: Scope, owner: NodeId) -> Version:
+        """Of the log, or of the log that was dropped; NO_VERSION when never heard of."""
+        log = self._logs.get(scope, {}).get(owner)
+        return log.version if log is not None else self._dropped.get((scope, owner), NO_VERSION)
+
+    def base(self, scope: Scope, owner: NodeId) -> Version:
+        """From where on a delta of the log is of use: its version, NO_VERSION when we do not hold it. A log that was
+        dropped has a version, and no content that a delta could be put upon."""
+        log = self._logs.get(scope, {}).get(owner)
+        return NO_VERSION if log is None else log.version
+
+    def own_version(self, scope: Scope) -> Version:
+        """Of our own log."""
+        return self.version(scope, self._node_id)
+
+    def digest(self, scope: Scope, owner: NodeId) -> int | None:
+        """Sum over the log's live entries; None when we do not hold it."""
+        log = self._logs.get(scope, {}).get(owner)
+        return None if log is None else log.digest
+
+    def fingerprint(self, scope: Scope) -> int:
+        """Equal on two nodes exactly when their vectors are."""
+        return self._fingerprints.get(scope, 0)
+
+    def vector(self, scope: Scope) -> tuple[Row, ...]:
+        """Version and digest of every log of the scope."""
+        return at_once(self.listing(scope))
+
+    def listing(self, scope: Scope) -> Pieces[tuple[Row, ...]]:
+        """The same in pieces, each row as its log is when its turn comes: what we hold never becomes less than that,
+        but for what is dropped."""
+        rows = []
+        for number, owner in enumerate(self.owners(scope), 1):
+            log = self._logs.get(scope, {}).get(owner)
+            if log is not None:
+                rows.append(Row(owner, log.version, log.digest))
+            if number % ROWS_A_PIECE == 0:
+                yield
+        return tuple(rows)
+
+    def owners(self, scope: Scope) -> tuple[NodeId, ...]:
+        """Of the logs of the scope, in a fixed order."""
+        return tuple(sorted(self._logs.get(scope, ())))
+
+    def scopes(self) -> frozenset[Scope]:
+        """Those that are held, and those in which we have a log of our own."""
+        return frozenset(self._held) | self.own_scopes()
+
+    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
+        """Of every log of the scope its version and its number of entries, without copying any."""
+        return {owner: (log.version, len(log.entries)) for owner, log in self._logs.get(scope, {}).items()}
+
+    def log(self, scope: Scope, owner: NodeId) -> Log | None:
+        """A copy of one log."""
+        log = self._logs.get(scope, {}).get(owner)
+        if log is None:
+            return None
+        return Log(scope, owner, log.epoch, log.head, log.collected, dict(log.entries))
+
+    def logs(self, scope: Scope) -> tuple[Log, ...]:
+        """Copies of all logs of the scope, by owner."""
+        found = (self.log(scope, owner) for owner in sorted(self._logs.get(scope, {})))
+        return tuple(log for log in found if log is not None)
+
+    def delta(self, scope: Scope, owner: NodeId, since: Version) -> Delta | None:
+        """What brings a holder of `since` to our version; None when we do not know better."""
+        log = self._logs.get(scope, {}).get(owner)
+        if log is None or since >= log.version:
+            return None
+        base = since.sequence if since.epoch == log.epoch and since.sequence >= log.collected else 0
+        return Delta(scope, owner, log.epoch, base, log.head, log.collected, log.digest, log.since(base))
+
+    # Our own logs
+
+    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
+        heads: dict[Scope, int] = {}
+        counts: dict[Scope, int] = {}
+        sizes: dict[Scope, int] = {}
+        entries = []
+        for scope, key, value in changes:
+            if len(scope) != 16:
+                raise GossipUsageError(f"a scope has 16 bytes, not {len(scope)}")
+            if not 1 <= len(key) <= KEY_LIMIT_BYTES:
+                raise GossipUsageError(f"a key has 1 to {KEY_LIMIT_BYTES} bytes, not {len(key)}")
+            if value is not None and len(value) > VALUE_LIMIT_BYTES:
+                raise GossipUsageError(f"a value has at most {VALUE_LIMIT_BYTES} bytes, not {len(value)}")
+            log = self._logs.get(scope, {}).get(self._node_id)
+            sizes[scope] = sizes.get(scope, log.size_bytes if log else 0) + len(key) + len(value or b"")
+            if value is not None and sizes[scope] > LOG_LIMIT_BYTES:
+                raise GossipUsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
+            counts[scope] = counts.get(scope, len(log.entries) if log else 0)
+            counts[scope] += 0 if log and key in log.entries else 1
+            if value is not None and counts[scope] > ENTRIES_LIMIT:
+                raise GossipUsageError(f"our log of scope {scope.hex()} would exceed {ENTRIES_LIMIT} entries")
+            heads[scope] = heads.get(scope, log.head if log else 0) + 1
+            version = Version(log.epoch if log else 1, heads[scope])
+            entries.append(Entry(scope, self._node_id, key, value, version))
+        return tuple(entries)
+
+    def commit(self, entries: Sequence[Entry], now: float) -> tuple[EntriesChanged, ...]:
+        """Apply what `prepare` gave, one event a scope.
+
+        If the epoch was raised in between, the entries get new versions, which the events tell. Raises
+        GossipUsageError, and changes nothing, when other changes were committed since `prepare`.
+        """
+        by_scope: dict[Scope, list[Entry]] = {}
+        for entry in entries:
+            by_scope.setdefault(entry.scope, []).append(entry)
+        for scope, group in by_scope.items():
+            own = self.own_version(scope)
+            if group[0].version.epoch == max(own.epoch, 1) and group[0].version.sequence != own.sequence + 1:
+                raise GossipUsageError(f"entries of scope {scope.hex()} were prepared against an older log")
+        return tuple(self._commit_scope(scope, group, now) for scope, group in by_scope.items())
+
+    def _commit_scope(self, scope: Scope, group: list[Entry], now: float) -> EntriesChanged:
+        log = self._own(scope)
+        applied = []
+        self._subtract(scope, self._node_id, log)
+        self._collect(scope, log, now)
+        for entry in group:
+            log.head += 1
+            current = Entry(scope, self._node_id, entry.key, entry.value, Version(log.epoch, log.head))
+            log.put(current)
+            applied.append(current)
+            if current.value is None:
+                self._tombstones.setdefault(scope, deque()).append((log.head, now))
+        self._add(scope, self._node_id, log)
+        return _changed(scope, self._node_id, log, tuple(applied))
+
+    def _collect(self, scope: Scope, log: RecordLog, now: float) -> None:
+        """Drop tombstones that are old enough. The live entries, and thus the digest, stay as they are."""
+        tombstones = self._tombstones.get(scope, deque())
+        collected = log.collected
+        while tombstones and tombstones[0][1] + self._tombstone_s <= now:
+            collected = tombstones.popleft()[0]
+        if collected > log.collected:
+            log.collect_tombstones(collected)
+
+    def rewrites(
+        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
+    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
+        """A change for each of our logs with many tombstones that the next change drops: a live entry as it is, one
+        that the application allows. None where there is no such entry: a log of tombstones alone is one that we have
+        left, and goes with its scope."""
+        found = []
+        for scope in sorted(self._own_scopes):
+            # In order of time: so the first ones are overdue if as many as that are.
+            tombstones = self._tombstones.get(scope, ())
+            if (
+                len(tombstones) < TOMBSTONES_LIMIT
+                or tombstones[TOMBSTONES_LIMIT - 1][1] + self._tombstone_s > now
+            ):
+                continue
+            for entry in self._logs[scope][self._node_id].entries.values():
+                if entry.value is not None and may_rewrite(scope, entry.key):
+                    found.append((scope, entry.key, entry.value))
+                    break
+        return tuple(found)
+
+    def raise_above(
+        self, scope: Scope, heard: Version, digest: int | None = None, *, teller: NodeId = ""
+    ) -> tuple[Event, ...]:
+        """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also
+        in a scope of which we know nothing: we may have been in it after the backup that we were restored from."""
+        log = self._logs.get(scope, {}).get(self._node_id)
+        dropped = self._own_dropped.get(scope, self._told_dropped.get(scope, NO_VERSION))
+        own = log.version if log is not None else dropped
+        same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
+        if same_past or not is_plausible(heard.epoch, own.epoch):
+            return ()  # an epoch that nobody reaches by restoring disks is a lie, and others refuse it as well
+        if not self.concerns(scope):
+            if len(self._told) >= OWN_SCOPES_LIMIT or self._told_by[teller] >= TOLD_LIMIT:
+                return ()  # a peer that invents scopes in which we were makes no more than this grow
+            self._note_told(scope, teller)
+        live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
+        if log is not None:
+            self._subtract(scope, self._node_id, log)
+        raised = RecordLog(heard.epoch + 1, self._hash_key)
+        for entry in live:
+            raised.head += 1
+            version = Version(raised.epoch, raised.head)
+            raised.put(Entry(scope, self._node_id, entry.key, entry.value, version))
+        self._logs.setdefault(scope, {})[self._node_id] = raised
+        self._own_scopes.add(scope)
+        self._tombstones.pop(scope, None)
+        self._add(scope, self._node_id, raised)
+        everything = tuple(raised.entries.values())
+        return (
+            OwnLogRaised(scope, raised.epoch),
+            _changed(scope, self._node_id, raised, everything, replaced=True),
+        )
+
+    def own_scopes(self) -> frozenset[Scope]:
+        """Those in which we have a log of our own."""
+        return frozenset(self._own_scopes)
+
+    def drop_own(self, scope: Scope) -> None:
+        """Forget our own log of a scope in which nobody will speak again."""
+        log = self._logs.get(scope, {}).pop(self._node_id, None)
+        if log is not None:
+            self._subtract(scope, self._node_id, log)
+            dropped = self._told_dropped if scope in self._told else self._own_dropped
+            dropped.pop(scope, None)
+            dropped[scope] = log.version
+            if len(dropped) > OWN_DROPPED_LIMIT:
+                del dropped[next(iter(dropped))]
+        self._own_scopes.discard(scope)
+        self._use(scope)
+        self._tombstones.pop(scope, None)
+        if not self._logs.get(scope):
+            self._logs.pop(scope, None)
+            self._fingerprints.pop(scope, None)
+
+    def is_told_of(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
+        return scope in self._told
+
+    def _note_told(self, scope: Scope, teller: NodeId) -> None:
+        self._told[scope] = teller
+        self._told_by[teller] += 1
+
+    def _use(self, scope: Scope) -> None:
+        """If we were told of it, it counts no more."""
+        teller = self._told.pop(scope, None)
+        if teller is not None:
+            self._told_by[teller] -= 1
+            if not self._told_by[teller]:
+                del self._told_by[teller]
+
+    # Others' logs
+
+    def hold(self, scope: Scope) -> None:
+        """Keep others' logs of the scope from now on."""
+        self._held.add(scope)
+        self._use(scope)
+
+    def release(self, scope: Scope) -> None:
+        """Forget others' logs of the scope; ours stays."""
+        self._held.discard(scope)
+        logs = self._logs.get(scope, {})
+        for owner in [owner for owner in logs if owner != self._node_id]:
+            self._subtract(scope, owner, logs.pop(owner))
+        for key in [key for key in self._dropped if key[0] == scope]:
+            del self._dropped[key]
+
+    def scopes_of(self, owner: NodeId) -> frozenset[Scope]:
+        """Those in which we hold a log of the owner."""
+        return frozenset(scope for scope, logs in self._logs.items() if owner in logs)
+
+    def readmit(self, owner: NodeId) -> None:
+        """Take copies of what was dropped after all."""
+        for key in [key for key in self._dropped if key[1] == owner]:
+            del self._dropped[key]
+
+    def drop(self, owner: NodeId, scopes: Iterable[Scope] | None = None) -> None:
+        """Forget an owner's logs (of some scopes, or all), and refuse copies of what was dropped."""
+        for scope in tuple(self._logs) if scopes is None else scopes:
+            log = self._logs.get(scope, {}).get(owner)
+            if log is not None and owner != self._node_id:
+                self._subtract(scope, owner, log)
+                del self._logs[scope][owner]
+                self._dropped[scope, owner] = log.version
+                if len(self._dropped) > DROPPED_LIMIT:
+                    del self._dropped[next(iter(self._dropped))]
+
+    def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
+        """Apply a delta of another owner's log, if it brings us forward (merge.py)."""
+        return at_once(self.merging(delta, from_owner=from_owner))
+
+    def merging(self, delta: Delta, *, from_owner: bool) -> Pieces[tuple[Merge, EntriesChanged | None]]:
+        """The same in pieces. Nobody sees a part: what is long is prepared beside the table, and put there as a whole
+        if it still fits by then. So it has the effect that `merge` has at its last piece."""
+        if delta.base == 0:
+            log = RecordLog(delta.epoch, self._hash_key)
+            if (useless := self._useless(delta, from_owner=from_owner)) is None:
+                yield from log.putting(delta.entries)
+                log.head, log.collected = delta.head, delta.collected
+                useless = self._useless(delta, from_owner=from_owner)
+            return (useless, None) if useless is not None else self._replace(delta, log)
+        while (useless := self._useless(delta, from_owner=from_owner)) is None:
+            held = self._logs[delta.scope][delta.owner]
+            head = held.head
+            # They are in order of sequence.
+            at = bisect_right(delta.entries, head, key=lambda entry: entry.version.sequence)
+            fresh = delta.entries[at:]
+            if len(fresh) <= ENTRIES_A_PIECE:
+                return self._extend(held, delta, fresh)
+            log = held.copy()
+            yield from log.putting(fresh)
+            if self._logs.get(delta.scope, {}).get(delta.owner) is held and held.head == head:
+                return self._supersede(log, delta, fresh)
+        return useless, None
+
+    def _useless(self, delta: Delta, *, from_owner: bool) -> Merge | None:
+        if delta.owner == self._node_id or delta.scope not in self._held:
+            return Merge.REFUSED
+        if delta.epoch >= EPOCH_LIMIT and not from_owner:
+            return Merge.REFUSED
+        log = self._logs.get(delta.scope, {}).get(delta.owner)
+        return reject_reason(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
+
+    def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
+        """`log` is made of the delta alone."""
+        if verify(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
+            return Merge.REFUSED, None
+        held = self._logs.get(delta.scope, {}).get(delta.owner)
+        if self._is_too_much(log.weight_bytes - (held.weight_bytes if held is not None else 0)):
+            return Merge.REFUSED, None
+        self._dropped.pop((delta.scope, delta.owner), None)
+        self._put(delta, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
+
+    def _supersede(
+        self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
+    ) -> tuple[Merge, EntriesChanged | None]:
+        """`log` is a copy of the one that we hold, with `fresh`."""
+        if (refused := verify(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
+            return refused, None
+        if self._is_too_much(log.weight_bytes - self._logs[delta.scope][delta.owner].weight_bytes):
+            return Merge.REFUSED, None
+        log.reach(delta.head, delta.collected)
+        self._put(delta, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
+
+    def _is_too_much(self, growth_bytes: int) -> bool:
+        return growth_bytes > 0 and self._weight_bytes + growth_bytes > TABLE_LIMIT_BYTES
+
+    def _put(self, delta: Delta, log: RecordLog) -> None:
+        logs = self._logs.setdefault(delta.scope, {})
+        if delta.owner in logs:
+            self._subtract(delta.scope, delta.owner, logs[delta.owner])
+        logs[delta.owner] = log
+        self._add(delta.scope, delta.owner, log)
+
+    def _extend(
+        self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
+    ) -> tuple[Merge, EntriesChanged | None]:
+        """A few, in place: a copy of a large log would cost more."""
+        digest, size_bytes = log.digest_after(fresh)
+        added = sum(entry.key not in log.entries for entry in fresh)
+        if (refused := verify(delta, digest, size_bytes, len(log.entries) + added)) is not None:
+            return refused, None
+        if self._is_too_much(size_bytes - log.size_bytes + added * ENTRY_BYTES):
+            return Merge.REFUSED, None
+        self._subtract(delta.scope, delta.owner, log)
+        for entry in fresh:
+            log.put(entry)
+        log.reach(delta.head, delta.collected)
+        self._add(delta.scope, delta.owner, log)
+        return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
+
+    # Inside
+
+    def _own(self, scope: Scope) -> RecordLog:
+        self._use(scope)
+        logs = self._logs.setdefault(scope, {})
+        if self._node_id not in logs:
+            logs[self._node_id] = RecordLog(1, self._hash_key)
+            self._own_scopes.add(scope)
+            self._add(scope, self._node_id, logs[self._node_id])
+        return logs[self._node_id]
+
+    def _load(self, saved: Log) -> None:
+        log = RecordLog.load(saved, self._hash_key)
+        self._logs.setdefault(saved.scope, {})[saved.owner] = log
+        if saved.owner == self._node_id:
+            self._own_scopes.add(saved.scope)
+            if log.head == 0:
+                self._note_told(saved.scope, "")
+        self._add(saved.scope, saved.owner, log)
+
+    def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
+        row = f"{owner} {log.epoch} {log.head} {log.digest}".encode()
+        return int.from_bytes(blake2b(row, digest_size=16, key=self._hash_key).digest(), "big")
+
+    def _add(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) + self._row_hash(owner, log)) % MODULUS
+        self._weight_bytes += log.weight_bytes
+
+    def _subtract(self, scope: Scope, owner: NodeId, log: RecordLog) -> None:
+        self._fingerprints[scope] = (self.fingerprint(scope) - self._row_hash(owner, log)) % MODULUS
+        self._weight_bytes -= log.weight_bytes
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        assert self._own_scopes == {scope for scope, logs in self._logs.items() if self._node_id in logs}
+        assert self._told.keys() <= self._own_scopes - self._held
+        assert self._told_by == Counter(self._told.values())
+        for scope in self._told:
+            assert not self._logs[scope][self._node_id].entries
+        for scope, logs in self._logs.items():
+            for owner, log in logs.items():
+                log.check_invariants()
+                assert all(entry.owner == owner and entry.scope == scope for entry in log.entries.values())
+            rows = sum(self._row_hash(owner, log) for owner, log in logs.items())
+            assert self.fingerprint(scope) == rows % MODULUS
+        every = (log for logs in self._logs.values() for log in logs.values())
+        assert self._weight_bytes == sum(log.weight_bytes for log in every)
+
+
+def _changed(
+    scope: Scope, owner: NodeId, log: RecordLog, entries: tuple[Entry, ...], *, replaced: bool = False
+) -> EntriesChanged:
+    return EntriesChanged(scope, owner, log.epoch, log.head, log.collected, entries, replaced)

@@ -1,0 +1,470 @@
+"""Carries the record channel's messages: into sealed datagrams, and over streams where they don't fit.
+
+Messages to one peer are collected until `drain` and packed into as few datagrams as possible. What is larger than a
+datagram goes in parts (parts.py) to a peer that puts them together. What is more than a few datagrams, and what such
+a peer did not get in parts, goes over a one-way stream: the dialler writes frames, the last one flagged, the
+peer closes when it has read that one, which tells the dialler that all arrived. One stream to a peer at a time;
+what comes meanwhile waits, up to BACKLOG_BYTES, and is dropped beyond: the repair by digest asks for it again.
+Only idempotent messages may go over streams (frames.py says why). What others dial is in accepted_streams.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from netgossip.codec.sealing import Keyring
+from netgossip.config import GossipConfig
+from netgossip.errors import WireError
+from netgossip.records.accepted_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
+from netgossip.records.frames import (
+    BODY_LIMIT_BYTES,
+    LAST,
+    MORE,
+    OVERHEAD_BYTES,
+    Opened,
+    Opener,
+    Sealer,
+    parse_header_untrusted,
+)
+from netgossip.records.handshake import Handshakes
+from netgossip.records.parts import Assembly, Cutter
+from netgossip.records.wire import (
+    ASSEMBLED_BYTES,
+    IDEMPOTENT,
+    PARTS_LIMIT,
+    TIMELESS,
+    Delta,
+    Fetch,
+    Hello,
+    Message,
+    Part,
+    Vector,
+    Welcome,
+    decode_untrusted,
+    decoding_untrusted,
+    encode,
+    encoding,
+)
+from netgossip.slices import Pieces, WorkQueue, at_once
+from netgossip.types import (
+    Address,
+    Channel,
+    Datagram,
+    NodeId,
+    StreamClose,
+    StreamCommand,
+    StreamId,
+    StreamOpen,
+    StreamSend,
+)
+
+DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
+"""More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
+IN_PARTS: Final = (Delta, Vector, Fetch)
+"""What may be longer than a datagram. Nothing else counts that was put together from parts."""
+BACKLOG_BYTES: Final = 16 * 1024 * 1024
+"""Waiting for the stream to one peer: two logs of the largest size."""
+SLOWEST_BYTES_S: Final = 1_000_000
+"""Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
+UNKNOWN_LIMIT: Final = 64
+"""Senders that are not members yet: more do not join within the second that the word of them takes."""
+FRAMES_A_PIECE: Final = 8
+"""Sealed before others run: 512 KiB, up to 1 ms."""
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message of a member. `proven`: neither a replay nor of a start that has not shown to be live. `fresh`: of
+    its present start, though on a stream, where it may be late."""
+
+    sender: NodeId
+    epoch: int
+    message: Message
+    proven: bool
+    fresh: bool
+
+
+@dataclass(slots=True)
+class _PeerChannel:
+    address: Address
+    outbox: list[tuple[bytes, bool]] = field(default_factory=list)
+    """(encoded, may go over a stream)."""
+    outbox_bytes: int = 0
+    backlog: list[bytes] = field(default_factory=list)
+    backlog_bytes: int = 0
+    being_written: int = 0
+    """Messages for it of which a part is encoded."""
+    stream: StreamId | None = None
+    cutter: Cutter = field(default_factory=Cutter)
+
+
+@dataclass(slots=True)
+class _Dialled:
+    peer: NodeId
+    deadline: float
+
+
+class RecordTransport:
+    """Addresses, sessions, datagrams and streams of the record channel."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        node_id: NodeId,
+        boot_epoch: int,
+        keyring: Keyring,
+        label: bytes,
+        rng: random.Random,
+        new_stream_id: Callable[[], StreamId],
+        join_handler: JoinHandler | None,
+        works: WorkQueue,
+        assembles: int = ASSEMBLED_BYTES,
+    ) -> None:
+        """`assembles`: the longest message that peers may send us in parts, as we announce. 0: be as a release that
+        knows no parts."""
+        self._config = config
+        self._works = works
+        self._assembles = assembles
+        self._new_stream_id = new_stream_id
+        epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
+        self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
+        self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
+        self._peers: dict[NodeId, _PeerChannel] = {}
+        self._greetings = Handshakes(rng)
+        self._unknown: dict[NodeId, int] = {}
+        """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
+        self._ready: dict[NodeId, None] = {}
+        """Those for which something may be sent, in the order of its coming."""
+        self._dialled: dict[StreamId, _Dialled] = {}
+        self._assembly = Assembly()
+        self._messages_cut = 0
+        self._commands: list[StreamCommand] = []
+        self._admitted: list[NodeId] = []
+        self._now = 0.0
+        self.counts: Counter[str] = Counter()
+        self._accepted = AcceptedStreams(
+            config=config,
+            opener=self._opener,
+            join_handler=join_handler,
+            commands=self._commands,
+            counts=self.counts,
+            is_member=self._is_peers_host,
+            rng=rng,
+        )
+        self._hosts: frozenset[str] | None = None
+        """IP addresses of all peers; None: to be made anew."""
+
+    # Peers and sending
+
+    def set_peer(self, node_id: NodeId, address: Address | None, now: float) -> bool:
+        """Know a peer, its new address, or (None) know it no more. True for another address than before."""
+        self._now = now
+        known = self._peers.get(node_id)
+        if known is None or known.address != address:
+            self._hosts = None
+        has_moved = known is not None and address is not None and known.address != address
+        if address is None:
+            peer = self._peers.pop(node_id, None)
+            if peer is not None and peer.stream is not None:
+                self._end_dialled(peer.stream)
+            self._opener.forget(node_id)
+            self._assembly.forget(node_id)
+            self._greetings.forget(node_id)
+            self._ready.pop(node_id, None)
+        elif known is not None:
+            known.address = address
+        else:
+            self._peers[node_id] = _PeerChannel(address)
+            self._opener.know(node_id)
+            # A newcomer greets everybody before everybody has heard of it: that was no stranger.
+            early = self._unknown.pop(node_id, 0)
+            self.counts["early"] += early
+            self.counts["refused_sender_is_not_a_member"] -= early
+        return has_moved
+
+    def _is_peers_host(self, host: str) -> bool:
+        if self._hosts is None:
+            self._hosts = frozenset(peer.address[0] for peer in self._peers.values())
+        return host in self._hosts
+
+    def greet(self, node_id: NodeId, now: float) -> None:
+        """Have a peer prove this start of its, if it has not yet."""
+        if node_id in self._peers and not self._opener.is_admitted(node_id):
+            self._greetings.begin(node_id, now)
+
+    def stop_handshake(self, node_id: NodeId) -> None:
+        """The peer is not expected to answer: greet it no more."""
+        self._greetings.stop_handshake(node_id)
+
+    def knows(self, node_id: NodeId) -> bool:
+        """True when there is an address for the peer."""
+        return node_id in self._peers
+
+    def is_streaming(self, node_id: NodeId) -> bool:
+        """True while a stream to the peer is under way, or what it is to carry is being written."""
+        peer = self._peers.get(node_id)
+        return peer is not None and (peer.stream is not None or peer.being_written > 0)
+
+    def send(self, node_id: NodeId, message: Message) -> None:
+        """Queue a message; to unknown peers nothing is sent."""
+        at_once(self.sending(node_id, message))
+
+    def sending(self, node_id: NodeId, message: Message) -> Pieces[None]:
+        """The same in pieces."""
+        peer = self._peers.get(node_id)
+        if peer is None:
+            return
+        peer.being_written += 1
+        try:
+            encoded = yield from encoding(message)
+        finally:
+            peer.being_written -= 1
+        if self._peers.get(node_id) is peer:
+            peer.outbox.append((encoded, isinstance(message, IDEMPOTENT)))
+            peer.outbox_bytes += len(encoded)
+            self._ready[node_id] = None
+
+    def may_answer(self, received: Received, now: float) -> bool:
+        """Whether what a message asks for is answered; what is unproven is once a second for each peer."""
+        if received.fresh or self._greetings.may_answer(received.sender, now):
+            return True
+        self.counts["unanswered"] += 1
+        return False
+
+    def has_room(self, node_id: NodeId) -> bool:
+        """True when more bulk for the peer would not be dropped: ask before encoding some."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.outbox_bytes + peer.backlog_bytes < BACKLOG_BYTES
+
+    def take_admitted(self) -> list[NodeId]:
+        """Peers of which a new start was proven live since the last call."""
+        admitted, self._admitted = self._admitted, []
+        return admitted
+
+    # Receiving
+
+    def handle_datagram(self, payload: bytes, now: float) -> list[Received]:
+        """The messages of a datagram; nothing (and a count) if it is refused."""
+        self._now = now
+        try:
+            header = parse_header_untrusted(payload)
+            if header.sender not in self._peers:
+                self._note_unknown(header.sender)
+            opened = self._opener.open_untrusted(header, payload)
+            messages = decode_untrusted(opened.body)
+        except WireError as error:
+            count_refusal(self.counts, error)
+            return []
+        return self._believe(opened, messages, now)
+
+    def _note_unknown(self, sender: NodeId) -> None:
+        self._unknown[sender] = self._unknown.pop(sender, 0) + 1
+        if len(self._unknown) > UNKNOWN_LIMIT:
+            del self._unknown[next(iter(self._unknown))]
+
+    def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
+        """Answer Hello and Welcome, and drop what needs a proof that is missing."""
+        fresh, proven = opened.fresh, opened.proven
+        received: list[Received] = []
+        parts = 0
+        """More than one in a datagram would be work that its length does not bound."""
+        if opened.sender not in self._peers:
+            return received  # forgotten since
+        for message in messages:
+            match message:
+                case Hello(nonce):
+                    if fresh or self._greetings.may_answer(opened.sender, now, is_greeting=True):
+                        self.send(opened.sender, Welcome(nonce, self._assembles))
+                    else:
+                        self.counts["unanswered"] += 1
+                case Welcome(nonce, assembles):
+                    if self._greetings.is_answer(opened.sender, nonce):
+                        fresh = proven = True
+                        self._peers[opened.sender].cutter.limit_bytes = assembles
+                        if self._opener.admit(opened):
+                            self._admitted.append(opened.sender)
+                case Part() if proven and self._assembles:
+                    parts += 1
+                    whole = self._assemble(opened, message, now) if parts == 1 else []
+                    received += [Received(opened.sender, opened.epoch, one, proven, fresh) for one in whole]
+                case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
+                    received.append(Received(opened.sender, opened.epoch, message, proven, fresh))
+                case _:
+                    # When hosts meet, each speaks before the other's proof has come; it will be said again.
+                    self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
+        if not self._opener.is_current(opened):
+            # Another start than the one we know, or a recording of one: the peer itself will tell.
+            self._greetings.note_heard(opened.sender, now)
+        return received
+
+    def _assemble(self, opened: Opened, part: Part, now: float) -> list[Message]:
+        """What this part completes."""
+        try:
+            whole = self._assembly.add(opened.sender, opened.epoch, part, now)
+            if whole is None:
+                return []
+            messages = decode_untrusted(whole)
+            if not all(isinstance(message, IN_PARTS) for message in messages):
+                raise WireError("in parts what never is")
+        except WireError as error:
+            count_refusal(self.counts, error)
+            return []
+        self.counts["messages_assembled"] += 1
+        return messages
+
+    def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
+        """Somebody dialled us."""
+        self._now = now
+        self._accepted.accept(stream_id, address, now)
+
+    def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
+        """What these bytes complete: `reading` says what it is, `finish` when that was heeded. A stream that is
+        refused is closed and counted."""
+        self._now = now
+        return self._accepted.receive(stream_id, data, now)
+
+    def reading(self, arrived: Arrived, now: float) -> Pieces[list[Received]]:
+        """The messages in it. If there are none, the stream is refused."""
+        try:
+            messages = yield from decoding_untrusted(arrived.body)
+        except WireError as error:
+            self._accepted.refuse(arrived.stream_id, error)
+            return []
+        return self._believe(arrived.opened, messages, now)
+
+    def finish(self, arrived: Arrived) -> None:
+        """All that it led to is done: if it was the last, tell the peer by closing the stream."""
+        if arrived.is_last:
+            self._accepted.end(arrived.stream_id)
+
+    def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
+        """The peer closed, or the stream broke."""
+        self._now = now
+        if stream_id in self._dialled:
+            if error is not None:
+                self.counts["streams_failed"] += 1
+            self._end_dialled(stream_id)
+        else:
+            self._accepted.end(stream_id)
+
+    # Time
+
+    def handle_deadline(self, now: float) -> None:
+        """Greet again, and end streams that stand still."""
+        self._now = now
+        for node_id, nonce in self._greetings.take_due(now):
+            self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
+            self._ready[node_id] = None
+        self._accepted.handle_deadline(now)
+        self._assembly.handle_deadline(now)
+        for stream_id in [i for i, stream in self._dialled.items() if stream.deadline <= now]:
+            self.counts["streams_timed_out"] += 1
+            self._end_dialled(stream_id)
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` has something to do."""
+        dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
+        accepted = min(self._accepted.next_deadline(), self._assembly.next_deadline())
+        return min(self._greetings.next_deadline(), dialled, accepted)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself."""
+        self._accepted.check_invariants()
+        self._assembly.check_invariants()
+
+    def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
+        """Everything to send."""
+        datagrams: list[Datagram] = []
+        ready, self._ready = self._ready, {}
+        for node_id in ready:
+            peer = self._peers[node_id]
+            if peer.outbox:
+                datagrams += self._pack(node_id, peer)
+            if peer.backlog and peer.stream is None:
+                self._dial(node_id, peer)
+        commands = self._commands.copy()
+        self._commands.clear()
+        self.counts["datagrams_sent"] += len(datagrams)
+        return datagrams, commands
+
+    def _pack(self, node_id: NodeId, peer: _PeerChannel) -> list[Datagram]:
+        room = self._config.record_datagram_bytes - OVERHEAD_BYTES
+        outbox, peer.outbox, peer.outbox_bytes = peer.outbox, [], 0
+        bulk = sum(len(message) for message, streamable in outbox if streamable) > DATAGRAMS_AT_ONCE * room
+        datagrams = []
+        body = b""
+        for message, streamable in outbox:
+            pieces = [message]
+            if streamable and (bulk or len(message) > room):
+                pieces = [] if bulk else self._cut(peer, message, room)
+                if not pieces:
+                    self._queue(peer, message)
+            for piece in pieces:
+                if body and len(body) + len(piece) > room:
+                    datagrams.append(self._datagram(node_id, peer, body))
+                    body = b""
+                body += piece
+        if body:
+            datagrams.append(self._datagram(node_id, peer, body))
+        return datagrams
+
+    def _cut(self, peer: _PeerChannel, message: bytes, room: int) -> list[bytes]:
+        """A message in parts; none if it must go over a stream, as all does while there is one."""
+        if not self._assembles or peer.stream is not None or peer.backlog:
+            return []
+        parts = peer.cutter.cut(self._messages_cut + 1, message, room, self._now)
+        if parts:
+            self._messages_cut += 1
+            self.counts["messages_in_parts"] += 1
+        return [encode(part) for part in parts]
+
+    def _datagram(self, node_id: NodeId, peer: _PeerChannel, body: bytes) -> Datagram:
+        return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))
+
+    def _queue(self, peer: _PeerChannel, message: bytes) -> None:
+        if peer.backlog_bytes + len(message) > BACKLOG_BYTES:
+            self.counts["dropped_backlog"] += 1
+        else:
+            peer.backlog.append(message)
+            peer.backlog_bytes += len(message)
+
+    def _dial(self, node_id: NodeId, peer: _PeerChannel) -> None:
+        """Send the whole backlog over a new stream."""
+        stream_id = self._new_stream_id()
+        peer.stream = stream_id
+        patience_s = self._config.stream_timeout_s + peer.backlog_bytes / SLOWEST_BYTES_S
+        self._dialled[stream_id] = _Dialled(node_id, self._now + patience_s)
+        self._commands.append(StreamOpen(stream_id, Channel.RECORD, peer.address))
+        backlog, peer.backlog, peer.backlog_bytes = peer.backlog, [], 0
+        self._works.begin(self._sealing(stream_id, node_id, backlog))
+        self.counts["streams_dialled"] += 1
+
+    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Pieces[None]:
+        """All that one stream carries, as long as it stands."""
+        frames = 0
+        for number, message in enumerate(backlog, 1):
+            final = LAST if number == len(backlog) else 0
+            for start in range(0, len(message), BODY_LIMIT_BYTES):
+                if stream_id not in self._dialled:
+                    return
+                end = start + BODY_LIMIT_BYTES
+                flags = MORE if end < len(message) else final
+                frame = self._sealer.seal(node_id, message[start:end], flags=flags)
+                self._commands.append(StreamSend(stream_id, frame))
+                frames += 1
+                if frames % FRAMES_A_PIECE == 0:
+                    yield
+
+    def _end_dialled(self, stream_id: StreamId) -> None:
+        node_id = self._dialled.pop(stream_id).peer
+        peer = self._peers.get(node_id)
+        if peer is not None and peer.stream == stream_id:
+            peer.stream = None
+            self._ready[node_id] = None
+        self._commands.append(StreamClose(stream_id))

@@ -1,0 +1,97 @@
+"""Commands that ask no agent but change this host or print something for it: install, uninstall, completion.
+
+Everything they need is imported when they run: the other commands must not pay for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from netagent.cli.client_commands import DONE, CommandContext
+from netagent.cli.render import Column, clean
+from netagent.errors import FailedError
+
+if TYPE_CHECKING:
+    from netagent.install.files import InstallPart
+    from netagent.install.installer import Installer
+
+CHANGES = (
+    Column("ACTION", lambda item: str(item["action"])),
+    Column("FILE", lambda item: str(item["path"])),
+)
+
+
+def install(session: CommandContext) -> int:
+    """Put the small files of a runtime or of systemd where they belong."""
+    installer, part = _part(session)
+    changes = installer.install(part)
+    ran = installer.run(part.installed)
+    return _show(session, part.name, changes, ran, part.next)
+
+
+def uninstall(session: CommandContext) -> int:
+    """Remove what `install` wrote, and nothing else."""
+    installer, part = _part(session)
+    if installer.is_installed(part.name):
+        installer.check_unchanged(part.name)
+        ran = installer.run(part.removing)
+        changes = installer.uninstall(part.name)
+        ran += installer.run(part.removed)
+        advice = part.afterwards
+    else:
+        ran, changes, advice = [], [], ("`netagent install` has not put anything here",)
+    if part.name == "docker" and installer.is_host:
+        _remove_rules()
+    return _show(session, part.name, changes, ran, advice)
+
+
+def completion(session: CommandContext) -> int:
+    """Print the completion script of a shell."""
+    import shtab
+
+    from netagent.cli.grammar import whole_grammar
+
+    sys.stdout.write(shtab.complete(whole_grammar(), shell=session.arguments.shell))
+    return DONE
+
+
+def _remove_rules() -> None:
+    """Those that the agent had put into Docker's chain. After its restart, or it would put them back."""
+    import trio
+
+    from netagent.integrations.docker.docker_user_chain import DockerUserChain
+
+    accepts = DockerUserChain()
+    trio.run(accepts.remove)
+    if troubles := accepts.troubles():
+        raise FailedError(troubles[0], code="rules", thing="DOCKER-USER", hint="repeat this command")
+
+
+def _part(session: CommandContext) -> tuple[Installer, InstallPart]:
+    from pathlib import Path
+
+    from netagent.install.files import part_of
+    from netagent.install.installer import Installer
+
+    installer = Installer(Path(session.arguments.root))
+    return installer, part_of(session.arguments.part, installer.surroundings())
+
+
+def _show(
+    session: CommandContext, part: str, changes: list[Any], ran: list[str], advice: tuple[str, ...]
+) -> int:
+    printer = session.printer
+    items = [{"action": change.action, "path": change.path} for change in changes]
+    if printer.is_machine:
+        printer.json({"schema": 1, "part": part, "files": items, "commands": ran, "next": list(advice)})
+    elif printer.form == "name":
+        printer.lines(clean(item["path"]) for item in items)
+    else:
+        printer.lines(printer.table(items, CHANGES) if items else [])
+        printer.lines(f"ran {command}" for command in ran)
+        printer.lines(
+            f"next: {clean(text)}" if number == 0 else f"      {clean(text)}"
+            for number, text in enumerate(advice)
+        )
+    return DONE

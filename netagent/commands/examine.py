@@ -1,0 +1,329 @@
+"""The doctor in the agent: gathers facts, lets the tables of checks decide. Changes nothing.
+
+What is compared changes all the time, so nothing is taken for wrong that is only on its way. First the kernel and the
+resolver are given time to follow what is known; then they are looked at; and a difference counts only if it differs
+from what was known before the look *and* from what is known after it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from netagent.commands.explain_facts import situation_of
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.route_socket import Netlink, open_socket
+from netagent.datapath.reconcile.observe import Observation, observe
+from netagent.doctor.checks.expected_objects import addresses_of_others, host_text, intended_state, owners
+from netagent.doctor.checks.finding import Diagnosis, Finding, examine
+from netagent.doctor.checks.firewall_checks import RESTORE, chain_findings, element_findings, rule_counts
+from netagent.doctor.checks.guest_checks import inside_lines
+from netagent.doctor.checks.host_checks import HOST_CHECKS, NetworkFacts
+from netagent.doctor.checks.intent_checks import INTENT_CHECKS, IntentFacts, NameFault
+from netagent.doctor.checks.journal_checks import journal_findings
+from netagent.doctor.checks.kernel_drift import Difference, differences
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.resolver_checks import (
+    ResolverQuestion,
+    expected,
+    fault,
+    names_of,
+    questions_about,
+    source_of,
+)
+from netagent.doctor.facts.host_facts import FactSources, gather_host
+from netagent.doctor.facts.netns_inspect import visit_all
+from netagent.doctor.facts.resolver_query import ask_inside
+from netagent.endpoints.validation import sandbox_of, sandboxes
+from netagent.errors import NetagentError
+from netagent.firewall.driver import Tables
+from netagent.firewall.element import Family
+from netagent.firewall.ruleset import ruleset_of
+from netagent.journal.reader import read_apart
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId
+from netagent.model.sandbox import Sandbox
+from netagent.registry.shared_names import shared_names
+from netagent.registry.state_store import Snapshot
+from netagent.registry.view import EndpointView, RegistryView
+from netagent.resolver.zone_source import ZoneSource
+from netagent.slices import Pieces, piece_by_piece
+
+if TYPE_CHECKING:
+    from netagent.daemon.agent import Agent
+    from netagent.daemon.cluster import Cluster
+
+SETTLE_S: Final = 2.0
+VISITS_S: Final = 5.0
+QUESTIONS_S: Final = 5.0
+MAX_ASKED_SANDBOXES: Final = 100
+"""Others are asked another time: which, chance decides."""
+MAX_QUESTIONS: Final = 12
+"""In one sandbox: its own names, and some of others."""
+JOURNAL_TRIES: Final = 3
+_AGAIN_S: Final = 0.1
+
+
+async def diagnose(agent: Agent) -> Diagnosis:
+    """Everything that can be known by the agent."""
+    cluster = agent.cluster
+    with closing(Netlink(open_socket())) as netlink:
+        if cluster is None:
+            host = await gather_host(_place(agent, None, None), netlink)
+            return Diagnosis(tuple(examine(HOST_CHECKS, host)), absent="this host is in no cluster")
+        facts, seen, counts = await _gather_intent(cluster, netlink)
+        host = await gather_host(_place(agent, cluster, seen), netlink, seen)
+    outcomes = examine(INTENT_CHECKS, facts)
+    return Diagnosis(tuple(examine(HOST_CHECKS, host)), tuple(outcomes), counts=counts)
+
+
+def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> FactSources:
+    config = agent.config
+    networks: tuple[NetworkFacts, ...] = ()
+    others: Mapping[str, str] = {}
+    resolver = None
+    if cluster is not None:
+        others = addresses_of_others(cluster.live.view)
+        networks = network_facts(cluster.live.view, cluster.live.rows.values())
+        status = cluster.following.supervisor.status()
+        resolver = "" if status["running"] else str(status["trouble"] or "it does not answer")
+    return FactSources(
+        state_dir=config.state_dir,
+        gossip_port=config.gossip_port,
+        record_port=config.record_port,
+        vxlan_port=config.vxlan_port,
+        underlay=agent.underlay.address,
+        underlay_device=agent.underlay.device,
+        underlay_mtu_bytes=agent.underlay.mtu_bytes,
+        unreachable=agent.uplinks.problem,
+        others=others,
+        networks=networks,
+        wanted_links=frozenset(seen.state.devices) if seen is not None else frozenset(),
+        resolver=resolver,
+        own_pids=frozenset({os.getpid()}),
+        is_agent=True,
+    )
+
+
+def network_facts(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> tuple[NetworkFacts, ...]:
+    """All networks in force, as the checks of the host want them."""
+    here = {row.network_id for row in rows}
+    return tuple(
+        NetworkFacts(
+            network.unique_name,
+            network.record.vni,
+            network.record.mtu_bytes,
+            network.record.subnets,
+            network_id in here,
+            bool(network.record.gateways),
+        )
+        for network_id, network in sorted(view.networks.items())
+    )
+
+
+async def _gather_intent(
+    cluster: Cluster, netlink: Netlink
+) -> tuple[IntentFacts, Observation, dict[str, int]]:
+    known = cluster.live.now
+    behind = await _wait_settled(cluster, known)
+    seen = await observe(netlink)
+    found = await _differences(cluster, known, seen)
+    whose = await piece_by_piece(owners(known.view))
+    firewall = _firewall_findings(cluster, known.view, whose)
+    lines, unseen = await look_inside(known)
+    faults, asked = await _ask_names(cluster)
+    journal = await _compare_journal(cluster)
+    state = seen.state
+    counts = {
+        "networks": len({row.network_id for row in known.rows.values()}),
+        "containers": len({(row.netns_dev, row.netns_inode) for row in known.rows.values()}) - unseen,
+        "devices": len(state.devices),
+        "entries": state.entry_count,
+        "questions": asked,
+    }
+    dirty = cluster.kernel.reconciler.status().dirty
+    facts = IntentFacts(
+        behind=behind,
+        differences=tuple(found),
+        owners=whose,
+        refusals={commands.replace("\n", "; "): reason for commands, reason in dirty},
+        firewall=firewall,
+        inside=tuple(lines),
+        unseen=unseen,
+        names=tuple(faults),
+        asked=asked,
+        journal=journal,
+        clashes=known.view.clashes,
+        shared_names=await piece_by_piece(shared_names(known.view)),
+    )
+    return facts, seen, counts
+
+
+async def _wait_settled(cluster: Cluster, known: Snapshot) -> str:
+    with trio.move_on_after(SETTLE_S):
+        await cluster.following.projection.wait_followed(known.revision)
+        return ""
+    return f"kernel or resolver had not followed what the agent knows after {SETTLE_S:g} s"
+
+
+async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> list[Difference]:
+    """Those that are there whether one goes by what was known before the look or by what is known after it."""
+    situation = situation_of(cluster)
+
+    def compare(snapshot: Snapshot) -> Pieces[list[Difference]]:
+        desired = yield from intended_state(snapshot.view, snapshot.rows.values(), situation)
+        return (yield from differences(desired, seen.state))
+
+    found = await piece_by_piece(compare(known))
+    later = cluster.live.now
+    if not found or later.revision == known.revision:
+        return found
+    still = set(await piece_by_piece(compare(later)))
+    return [one for one in found if one in still]
+
+
+def _firewall_findings(
+    cluster: Cluster, view: RegistryView, owned: Mapping[tuple[str, str], str]
+) -> tuple[Finding, ...]:
+    ruleset = ruleset_of(cluster.following.guarded_now)
+    whose = _whose(view, owned)
+    found: list[Finding] = []
+    with closing(nftables.open_socket()) as sock:
+        tables = Tables(sock)
+        try:
+            for family, wanted in rule_counts(ruleset).items():
+                found += chain_findings(family, wanted, tables.rules_in(Family(family)))
+            found += element_findings(ruleset, tables.lacking(ruleset), whose)
+        except FileNotFoundError:
+            found.append(Finding("tables", "a table of ours is missing in the firewall", RESTORE))
+        except OSError as error:
+            found.append(Finding("tables", f"the firewall cannot be read: {error.strerror}", RESTORE))
+    trouble = cluster.kernel.guard.status().trouble
+    if trouble:
+        found.append(Finding("tables", f"the firewall is not as it should be: {trouble}", RESTORE))
+    return tuple(found)
+
+
+def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable[[str], str]:
+    """Owners of underlay addresses, and of what endpoints have."""
+    hosts = {h.record.underlay: f"host {host_text(view, i)}" for i, h in view.hosts.items() if h.record}
+    things = {key: text for (_, key), text in owned.items() if key}
+    return lambda word: hosts.get(word) or things.get(word, "")
+
+
+async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
+    """Lines for all endpoints of this host, and how many containers there was no time for."""
+    rows = [row for row in known.rows.values() if row.stage is Stage.PUBLISHED and row.netns_inode]
+    seen = await visit_all(rows, patience_s=VISITS_S)
+    lines: list[ObjectStatus] = []
+    for row in rows:
+        facts = seen.get((row.netns_dev, row.netns_inode))
+        if facts is not None:
+            lines += inside_lines(row, known.rows.values(), known.view, facts)
+    wanted = {(row.netns_dev, row.netns_inode) for row in rows}
+    return list(dict.fromkeys(lines)), len(wanted - seen.keys())
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
+    """Wrong answers, each asked for once more after the resolver had time to follow; and the number of questions."""
+    askers = _askers(cluster.live.now)
+    found: list[NameFault] = []
+    asked = 0
+    with trio.move_on_after(QUESTIONS_S):
+        wrong: list[LocalEndpointRow] = []
+        source = await _source(cluster)
+        for row in askers:
+            questions = _questions(cluster, row)
+            asked += len(questions)
+            if await _faults(source, row, questions):
+                wrong.append(row)
+        if wrong:
+            await _wait_settled(cluster, cluster.live.now)
+            source = await _source(cluster)
+            for row in wrong:
+                found += await _faults(source, row, _questions(cluster, row))
+    return found, asked
+
+
+def _askers(known: Snapshot) -> list[LocalEndpointRow]:
+    """One endpoint of each sandbox, of some sandboxes."""
+    by_box = {
+        sandbox_of(row): row
+        for row in known.rows.values()
+        if row.stage is Stage.PUBLISHED and row.netns_inode
+    }
+    rows = list(by_box.values())
+    return rows if len(rows) <= MAX_ASKED_SANDBOXES else random.sample(rows, MAX_ASKED_SANDBOXES)
+
+
+def _boxes(known: Snapshot) -> dict[str, Sandbox]:
+    internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)
+    return {str(one): box for one, box in sandboxes(known.rows.values(), internal).items()}
+
+
+async def _source(cluster: Cluster) -> ZoneSource:
+    known = cluster.live.now
+    boxes = tuple(_boxes(known).values())
+    return await piece_by_piece(source_of(known.view, boxes, cluster.keys.domain))
+
+
+def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[ResolverQuestion]:
+    """About the endpoint itself, and about some others of its network."""
+    view = cluster.live.view
+    network = view.networks.get(row.network_id)
+    own = view.endpoints.get(row.endpoint_id)
+    if network is None:
+        return []
+    mates = view.endpoints_in(row.network_id)
+    others = [mates[one] for one in _some(list(mates), MAX_QUESTIONS)]
+    asked: dict[ResolverQuestion, None] = {}
+    for endpoint in [*([own] if own is not None else []), *others]:
+        names = _names(view, endpoint, network.unique_name, cluster.keys.domain)
+        asked.update(dict.fromkeys(question for question, _ in questions_about(endpoint, names)))
+    return list(asked)[:MAX_QUESTIONS]
+
+
+def _some(keys: list[EndpointId], count: int) -> list[EndpointId]:
+    return keys if len(keys) <= count else random.sample(keys, count)
+
+
+def _names(view: RegistryView, endpoint: EndpointView, network: str, domain: str) -> tuple[str, ...]:
+    return names_of(endpoint, network=network, host=host_text(view, endpoint.owner), domain=domain)
+
+
+async def _faults(
+    source: ZoneSource, row: LocalEndpointRow, questions: list[ResolverQuestion]
+) -> list[NameFault]:
+    said = await ask_inside(row, questions)
+    box = sandbox_of(row)
+    texts = [(question, fault(expected(source, question, box), said[question])) for question in questions]
+    return [NameFault(question.name, row.target, text) for question, text in texts if text]
+
+
+# -- journal -------------------------------------------------------------------------------------------------------
+
+
+async def _compare_journal(cluster: Cluster) -> tuple[Finding, ...] | str:
+    """Findings that stay: what is being written at this moment is on disk a little before the agent goes by it."""
+    found: tuple[Finding, ...] = ()
+    for attempt in range(JOURNAL_TRIES):
+        if attempt:
+            await trio.sleep(_AGAIN_S)
+        try:
+            written = await trio.to_thread.run_sync(partial(read_apart, is_whole=False), cluster.journal.path)
+        except NetagentError as error:
+            return str(error)
+        known = cluster.live.now
+        found = tuple(journal_findings(known.view, known.rows, written, cluster.keys.domain))
+        if not found:
+            break
+    return found

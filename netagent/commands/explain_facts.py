@@ -1,0 +1,148 @@
+"""Gathers what `why` explains: a fresh look at the kernel, into the container, and at what its resolver answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import trio
+
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.route_socket import Netlink, open_socket
+from netagent.datapath.reconcile.observe import observe
+from netagent.doctor import explain
+from netagent.doctor.checks.expected_objects import Situation, intended_state
+from netagent.doctor.checks.firewall_checks import RESTORE, published_lines
+from netagent.doctor.checks.kernel_drift import State
+from netagent.doctor.checks.object_checks import Evidence
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.resolver_checks import Replies, questions_about
+from netagent.doctor.facts.netns_inspect import visit
+from netagent.doctor.facts.resolver_query import ask_inside
+from netagent.firewall.driver import Tables
+from netagent.firewall.ruleset import ruleset_of
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.registry.view import EndpointView, RegistryView
+from netagent.slices import piece_by_piece
+
+if TYPE_CHECKING:
+    from netagent.daemon.cluster import Cluster
+
+SETTLE_S = 2.0
+"""How long the kernel and the resolver may take to follow what was known when the question came."""
+MAX_EXPLAINED = 20
+"""Endpoints of one service; the number of the others is told."""
+
+NamesOf = Callable[[EndpointView], Sequence[str]]
+
+
+def situation_of(cluster: Cluster) -> Situation:
+    """What the kernel's state follows from beside the records."""
+    return Situation(
+        cluster_id=ClusterId(cluster.keys.cluster_id),
+        domain=cluster.keys.domain,
+        underlay=cluster.underlay.address,
+        underlay_mtu_bytes=cluster.underlay.mtu_bytes,
+        vxlan_port=cluster.config.vxlan_port,
+    )
+
+
+async def gather(cluster: Cluster) -> Evidence:
+    """Records and kernel at one moment, or as near to one as two things can be."""
+    known, situation = cluster.live.now, situation_of(cluster)
+    with trio.move_on_after(SETTLE_S):
+        await cluster.following.projection.wait_programmed(known.revision)
+    with closing(Netlink(open_socket())) as netlink:
+        seen = await observe(netlink)
+    rows = tuple(known.rows.values())
+    desired = await piece_by_piece(intended_state(known.view, rows, situation))
+    dirty = cluster.kernel.reconciler.status().dirty
+    return Evidence(
+        view=known.view,
+        rows=known.rows,
+        situation=situation,
+        desired=desired,
+        observed=seen.state,
+        refusals={commands.replace("\n", "; "): reason for commands, reason in dirty},
+    )
+
+
+async def explain_endpoints(
+    cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf, told: RegistryView | None = None
+) -> explain.WhyReport:
+    """Why each of them is reachable, or is not. `told`: the registry with what members told of networks that this
+    host takes no part in."""
+    evidence = await gather(cluster)
+    if told is not None:
+        evidence = dataclasses.replace(evidence, view=told)
+    lines: list[ObjectStatus] = []
+    shown = endpoints[:MAX_EXPLAINED]
+    for endpoint in shown:
+        names = tuple(names_of(endpoint))
+        own = evidence.rows.get(endpoint.endpoint_id)
+        inside = await visit(own) if own is not None and endpoint.owner == evidence.view.local else None
+        replies = await _replies(evidence, own, endpoint, names)
+        lines += explain.endpoint_lines(evidence, endpoint, inside, names, replies)
+        if own is not None and own.publish:
+            lines += _published(cluster, own)
+    origins = tuple(explain.origin_of_endpoint(endpoint) for endpoint in shown)
+    return explain.WhyReport(origins, tuple(lines), len(endpoints) - len(shown))
+
+
+def _published(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
+    ruleset = ruleset_of(cluster.following.guarded_now)
+    try:
+        with closing(nftables.open_socket()) as sock:
+            return list(published_lines(row, ruleset, Tables(sock).lacking(ruleset)))
+    except FileNotFoundError:
+        reason, state = "the firewall has no table of ours", State.MISSING
+    except OSError as error:
+        reason, state = f"the firewall cannot be read: {error.strerror}", State.NOT_KNOWN
+    return [
+        ObjectStatus("published port", f"{one.text} leads to {row.name}", state, reason, RESTORE)
+        for one in row.publish
+    ]
+
+
+async def _replies(
+    evidence: Evidence, own: LocalEndpointRow | None, endpoint: EndpointView, names: tuple[str, ...]
+) -> Replies | None:
+    """Asked in the endpoint's own container, else in the first of this host's that is in its network."""
+    rows = evidence.rows.values()
+    asker = own or next(
+        (row for row in rows if row.network_id == endpoint.network_id and row.netns_inode), None
+    )
+    if asker is None:
+        return None
+    return await ask_inside(asker, [question for question, _ in questions_about(endpoint, names)])
+
+
+async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.WhyReport:
+    """What the network is on this host."""
+    evidence = await gather(cluster)
+    network = evidence.view.networks.get(network_id)
+    if network is None:
+        return explain.WhyReport((), ())
+    return explain.WhyReport(
+        (explain.origin_of_network(evidence, network),), tuple(explain.network_lines(evidence, network))
+    )
+
+
+async def explain_host(cluster: Cluster, host_id: HostId) -> explain.WhyReport:
+    """How this host reaches another one."""
+    evidence = await gather(cluster)
+    host = evidence.view.hosts.get(host_id)
+    if host is None:
+        return explain.WhyReport((), ())
+    return explain.WhyReport(
+        (explain.origin_of_host(evidence, host),), tuple(explain.host_lines(evidence, host))
+    )
+
+
+def endpoint_with(view: RegistryView, endpoint_id: EndpointId) -> list[EndpointView]:
+    """The endpoint of that id, also one that is fenced."""
+    found = view.endpoints.get(endpoint_id)
+    return [found] if found else [e for e in view.fenced.values() if e.endpoint_id == endpoint_id]

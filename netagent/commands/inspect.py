@@ -1,0 +1,227 @@
+"""`inspect THING`: what a name, id, address or MAC stands for. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from netagent.control import schema
+from netagent.control.present import Presenter, ProbeView
+from netagent.errors import InputError, NotFoundError
+from netagent.model.ids import HostId
+from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
+from netagent.model.subnet import addresses_of, offset_count
+from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
+from netagent.slices import Pieces, sorting
+
+T = TypeVar("T")
+SightOf = Callable[[HostId], ProbeView]
+_LOOKED_AT_A_PIECE: Final = 512
+
+
+def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
+    """In pieces, as there may be ten thousand endpoints. A name shared by several kinds means the service first, then
+    endpoint, network, host. NotFoundError, InputError."""
+    view = present.view
+    thing = thing.removesuffix(".").removesuffix("." + present.domain)
+    endpoint = yield from _endpoint_by_address(present, thing)
+    if endpoint is not None:
+        return _endpoint(present, endpoint)
+    services = _services_called(present, thing)
+    if services:
+        service = _only(services, thing, [present.service_id(s) for s in services])
+        return (yield from _service(present, service))
+    aliased = _services_with_alias(present, thing)
+    if aliased:
+        service = _only(aliased, thing, [present.service_id(s) for s in aliased])
+        return (yield from _service(present, service, is_alias=True))
+    endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
+    if endpoints:
+        return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
+    network = view.network_named(thing)
+    if network is not None:
+        return (yield from _network(present, network))
+    host = view.host_named(thing) or _host_by_address(view, thing) or _host_inside(view, thing)
+    if host is not None:
+        return (yield from _host(present, host, sight_of))
+    return (yield from _by_id(present, thing, sight_of))
+
+
+def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
+    view = present.view
+    found: list[EndpointView | NetworkView | HostView] = []
+    for number, endpoint in enumerate([*view.endpoints.values(), *view.fenced.values()]):
+        is_id = len(thing) >= MIN_ID_DIGITS and endpoint.endpoint_id.startswith(thing)
+        if is_id or is_container(endpoint.record.labels, thing):
+            found.append(endpoint)
+        if number % _LOOKED_AT_A_PIECE == 0:
+            yield
+    if len(thing) >= MIN_ID_DIGITS:
+        found += [n for i, n in view.networks.items() if i.startswith(thing)]
+        found += [h for i, h in view.hosts.items() if i.startswith(thing)]
+    if not found:
+        raise NotFoundError(
+            f"nothing is called {thing!r}, or has that address or id",
+            thing=thing,
+            hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",
+        )
+    match _only(found, thing, map(_id_of, found)):
+        case EndpointView() as endpoint:
+            return _endpoint(present, endpoint)
+        case NetworkView() as network:
+            return (yield from _network(present, network))
+        case host:
+            return (yield from _host(present, host, sight_of))
+
+
+def _id_of(thing: EndpointView | NetworkView | HostView) -> str:
+    match thing:
+        case EndpointView():
+            return thing.endpoint_id
+        case NetworkView():
+            return thing.network_id
+        case _:
+            return thing.host_id
+
+
+def _only(found: Iterable[T], thing: str, ids: Iterable[str]) -> T:
+    every = list(found)
+    if len(every) > 1:
+        raise InputError(
+            f"{thing!r} is {len(every)} things: {', '.join(sorted(ids))}",
+            thing=thing,
+            hint="name one of them",
+        )
+    return every[0]
+
+
+def _endpoints_at(view: RegistryView, thing: str) -> list[EndpointView]:
+    """NAME.HOST.NETWORK, as `attach` prints it."""
+    name, _, place = thing.partition(".")
+    return [endpoint for endpoint in view.endpoints_named(name) if place and place == _place(view, endpoint)]
+
+
+def _place(view: RegistryView, endpoint: EndpointView) -> str:
+    host, network = view.hosts.get(endpoint.owner), view.networks.get(endpoint.network_id)
+    return f"{host.unique_name}.{network.unique_name}" if host is not None and network is not None else ""
+
+
+def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspection:
+    """What is only noted of an endpoint, because this host was forgotten."""
+    return {"kind": "endpoint", **present.noted(endpoint)}
+
+
+def _endpoint_by_address(present: Presenter, thing: str) -> Pieces[EndpointView | None]:
+    if address := _address(thing):
+        return present.view.endpoint_by_address(address)
+    mac = thing.lower()
+    for number, endpoint in enumerate(present.view.endpoints.values()):
+        if endpoint.record.mac == mac:
+            return endpoint
+        if number % _LOOKED_AT_A_PIECE == 0:
+            yield
+    return None
+
+
+def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
+    """NAME or NAME.NETWORK."""
+    view = present.view
+    found = []
+    for network_id in view.networks_with_endpoints:
+        names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
+        found += [view.service(network_id, name) for name in names]
+    return [service for service in found if service.endpoints]
+
+
+def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
+    """ALIAS or ALIAS.NETWORK, as if those who have it were a service: that is how names lead to them."""
+    view = present.view
+    found = []
+    for network_id in view.networks_with_endpoints:
+        names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
+        found += [ServiceView(network_id, name, view.aliased(network_id, name)) for name in names]
+    return [service for service in found if service.endpoints]
+
+
+def is_called(endpoint: EndpointView, thing: str) -> bool:
+    """Whether a list that is asked for the service `thing` has the endpoint: by the service's name, by an alias, or
+    by what compose or the runtime calls it."""
+    record = endpoint.record
+    if thing == record.service or thing in record.aliases:
+        return True
+    return label_of(record.labels, COMPOSE_SERVICE) == thing or is_container(record.labels, thing)
+
+
+def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
+    """Of those that were at this underlay address, the one that is; a host that left is there no more."""
+    found = [host for host in view.hosts.values() if host.record and host.record.underlay == thing]
+    return min(found, key=lambda host: (host.agent is AgentState.LEFT, host.host_id), default=None)
+
+
+def _host_inside(view: RegistryView, thing: str) -> HostView | None:
+    """Who has this address or MAC itself, in a network made with `--host-access`."""
+    mac, address = thing.lower(), _address(thing)
+    for network in view.networks.values():
+        subnets = network.record.subnets
+        for host_id, one in view.host_addresses(network.network_id).items():
+            is_inside = one.offset < offset_count(subnets)
+            if mac == one.mac or (address and is_inside and address in addresses_of(subnets, one.offset)):
+                return view.hosts.get(host_id)
+    return None
+
+
+def _address(thing: str) -> str:
+    """As it is written everywhere, empty when it is none."""
+    try:
+        return str(ipaddress.ip_address(thing))
+    except ValueError:
+        return ""
+
+
+def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInspection:
+    return {**present.endpoint(endpoint), "kind": "endpoint"}
+
+
+def _service(
+    present: Presenter, service: ServiceView, *, is_alias: bool = False
+) -> Pieces[schema.ServiceInspection]:
+    endpoints = yield from _endpoints(present, service.endpoints)
+    found: schema.ServiceInspection = {
+        **(yield from present.presenting_service(service)),
+        "kind": "service",
+        "endpoints": endpoints,
+        "warnings": [],
+    }
+    if is_alias:
+        found["alias_of"] = sorted({one["service"] for one in endpoints})
+    return found
+
+
+def _network(present: Presenter, network: NetworkView) -> Pieces[schema.NetworkInspection]:
+    endpoints = yield from _endpoints(present, present.view.endpoints_in(network.network_id).values())
+    return {**present.network(network), "kind": "network", "endpoints": endpoints}
+
+
+def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schema.HostInspection]:
+    view = present.view
+    networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
+    own = [endpoint for endpoint in view.endpoints.values() if endpoint.owner == host.host_id]
+    yield
+    endpoints = yield from _endpoints(present, own)
+    return {
+        **present.member(host, sight_of(host.host_id)),
+        "kind": "host",
+        "networks": sorted(network.unique_name for network in networks),
+        "endpoints": endpoints,
+        "warnings": [],
+    }
+
+
+def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> Pieces[list[schema.Endpoint]]:
+    """In the order of `netagent endpoints`."""
+    every = []
+    for endpoint in endpoints:
+        every.append(present.endpoint(endpoint))
+        yield
+    return (yield from sorting(every, lambda one: (one["network"], one["name"], one["host"], one["id"])))

@@ -1,0 +1,210 @@
+"""`lookup NAME [TYPE] [--from ENDPOINT]`: the answer an endpoint would get, and the reason."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+
+from netagent.commands.inspect import is_called
+from netagent.commands.missing_networks import not_known
+from netagent.commands.name_notices import name_notices
+from netagent.control import schema
+from netagent.control.present import Presenter
+from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
+from netagent.endpoints.find import local_endpoint_called
+from netagent.endpoints.validation import sandbox_of, sandboxes
+from netagent.errors import InputError
+from netagent.model.ids import NetworkId
+from netagent.model.sandbox import SandboxId
+from netagent.registry.cluster_overview import ClusterOverview
+from netagent.registry.shared_names import shared_name
+from netagent.registry.view import NetworkView, RegistryView
+from netagent.resolver.explain_name import FORWARDED, HOST_VIEW, TYPES, NameExplanation, explaining
+from netagent.slices import Pieces, piece_by_piece
+from netdns import rebinding
+from netdns.errors import DnsError
+from netdns.name import from_text
+
+if TYPE_CHECKING:
+    from netagent.daemon.cluster import Cluster
+
+_DECIDED: Final = {"NOERROR", "NXDOMAIN"}
+_MAX_MEANT: Final = 3
+"""Containers that are named where a name is what a runtime calls them."""
+
+
+async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
+    """Asks the source that the resolver process has, over the table of this moment. InputError, NoError."""
+    asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
+    sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
+    view = cluster.live.view
+    explained = await _explained(cluster, view, (name, rtype), sandbox_id)
+    found = _lookup(explained, asker.endpoint_id if asker else "")
+    return {**found, **_shared(view, cluster.keys.domain, found)}
+
+
+async def look_up_elsewhere(
+    cluster: Cluster,
+    here: schema.Lookup,
+    asked: tuple[str, str],
+    present: Presenter,
+    overview: ClusterOverview,
+) -> schema.Lookup:
+    """`here` is what a container of this host gets for the name and type `asked`: nothing. What one gets in the
+    networks that other members told of, and what is called so without being a name. FailedError where the name was
+    asked for from no container, and hosts that may know it do not answer."""
+    name, rtype = asked
+    found = here
+    if not here["asked_for"] and overview.told_by:
+        told = sorted(overview.told_by, key=present.network_name)
+        explained = await _explained(cluster, overview.view, (name, rtype), HOST_VIEW, told)
+        found = _lookup(explained, "")
+        found = {**found, **_shared(overview.view, cluster.keys.domain, found)}
+    if found["answers"]:
+        where = [n for n in overview.told_by if f".{present.network_name(n)}." in found["name"]]
+        hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
+        reason = f"{found['reason']}; told by {', '.join(hosts)}: this host takes no part in that network"
+        return {**found, "reason": reason}
+    if found["status"] != "NOERROR" and (meant := await piece_by_piece(_meant(present, name))):
+        return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
+    networks = overview.view.networks
+    gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]
+    if gaps and not here["asked_for"]:
+        raise not_known(present, gaps, f"nothing that is known here is called {name}", name)
+    return found
+
+
+def _may_be_in(name: str, network: NetworkView, domain: str) -> bool:
+    """Whether a name or address, as it was typed, can be one of a network of which nothing is known."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(name)
+        return any(address in ipaddress.ip_network(subnet) for subnet in network.record.subnets)
+    labels = name.lower().removesuffix(".").removesuffix("." + domain).split(".")
+    return len(labels) == 1 or labels[-1] == network.unique_name
+
+
+class _Warnings(TypedDict):
+    warnings: NotRequired[list[schema.Notice]]
+
+
+def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
+    """Where the name is one that several compose projects claim."""
+    label, _, place = found["name"].removesuffix(".").removesuffix(f".{domain}").partition(".")
+    network = view.network_named(place)
+    one = None if network is None else shared_name(view, network.network_id, label)
+    return {"warnings": name_notices([one])} if one is not None else {}
+
+
+def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
+    """Containers that are called so in another network, or by their runtime or compose: a sentence for each."""
+    found: list[str] = []
+    for endpoint in present.view.endpoints.values():
+        yield
+        if not is_called(endpoint, name):
+            continue
+        shown = present.endpoint(endpoint)
+        who = f"{name} is {endpoint.record.name} on {shown['host']}"
+        if present.view.is_visible(endpoint):
+            names = shown["names"][-1] if name in endpoint.record.aliases else shown["names"][0]
+            found.append(f"{who}, whose name in network {shown['network']} is {names}")
+        elif name not in {endpoint.record.service, *endpoint.record.aliases}:
+            # Else it is among those that the answer left out, with the reason.
+            found.append(f"{who}, to which no name leads: {shown['reason']}")
+    return sorted(found)[:_MAX_MEANT]
+
+
+async def _explained(
+    cluster: Cluster,
+    view: RegistryView,
+    asked: tuple[str, str],
+    sandbox_id: SandboxId,
+    beyond: Sequence[NetworkId] = (),
+) -> NameExplanation:
+    name, rtype = asked
+    if rtype not in TYPES:
+        raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
+    rows = cluster.live.rows
+    beside = [row for row in rows.values() if sandbox_of(row) == sandbox_id]
+    internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
+    try:
+        return await piece_by_piece(
+            explaining(
+                view,
+                sandboxes(rows.values(), internal),
+                domain=cluster.keys.domain,
+                name=name,
+                rtype=rtype,
+                sandbox_id=sandbox_id,
+                beyond=beyond,
+                behind_runtime=any(row.behind_runtime for row in beside),
+            )
+        )
+    except DnsError as error:
+        raise InputError(f"{name!r} is no domain name: {error}", thing=name, hint="correct it") from None
+
+
+def _lookup(explained: NameExplanation, asked_for: str) -> schema.Lookup:
+    return {
+        "name": explained.name,
+        "type": explained.rtype,
+        "status": explained.status,
+        "answers": [
+            {"name": one.name, "type": one.rtype, "ttl_s": one.ttl_s, "data": one.data}
+            for one in explained.records
+        ],
+        "asked_for": asked_for,
+        "reason": explained.reason,
+        "servers": [],
+    }
+
+
+async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lookup:
+    """A name outside the cluster is asked of the host's name servers."""
+    if found["status"] != FORWARDED:
+        return found
+    servers = cluster.following.supervisor.name_servers()
+    answers = await ask_servers(servers, from_text(found["name"]), TYPES[found["type"]], LOOKUP_S)
+    rows = cluster.live.rows.values()
+    networks = (cluster.live.view.networks.get(row.network_id) for row in rows)
+    subnets = {subnet for one in networks if one is not None for subnet in one.record.subnets}
+    return answered(found, answers, subnets)
+
+
+def answered(
+    found: schema.Lookup, answers: Sequence[NameServerReply], subnets: Collection[str]
+) -> schema.Lookup:
+    """A forwarded look-up with what the host's name servers said. As in the resolver, the first of them that says
+    anything decides, also if it says no; and an answer with an address that is inside (`subnets`) becomes an empty
+    one."""
+    best = next((one for one in answers if one.status in _DECIDED), None)
+    said = "; ".join(map(say_answer, answers)) or "the host has no name server"
+    if best is not None and any(_is_inside(address, subnets) for address, _ in best.addresses):
+        said += "; containers get none of that, because it leads inside"
+        best = None
+    return {
+        **found,
+        "answers": [
+            {"name": found["name"], "type": found["type"], "ttl_s": ttl_s, "data": address}
+            for address, ttl_s in (best.addresses if best is not None else ())
+        ],
+        "reason": f"{found['reason']}; {said}",
+        "servers": [
+            {
+                "server": one.server,
+                "status": one.status,
+                "after_s": None if one.after_s is None else round(one.after_s, 4),
+                "addresses": [address for address, _ in one.addresses],
+                "trouble": one.trouble,
+            }
+            for one in answers
+        ],
+    }
+
+
+def _is_inside(text: str, subnets: Collection[str]) -> bool:
+    address = ipaddress.ip_address(rebinding.unmapped(ipaddress.ip_address(text).packed))
+    return rebinding.is_loopback(address.packed) or any(
+        address in ipaddress.ip_network(one) for one in subnets
+    )

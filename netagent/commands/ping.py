@@ -1,0 +1,436 @@
+"""`netagent ping [FROM] TO[:PORT] [--trace]`: does a packet get there, and if not, where does it stay?"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from netagent.commands.explain_facts import gather
+from netagent.commands.lookup import look_up
+from netagent.commands.missing_networks import not_known
+from netagent.control import schema
+from netagent.control.present import Presenter
+from netagent.doctor import explain
+from netagent.doctor.checks.echo_checks import SMALL_BYTES, Hop, PacketCounts, hop_of, judge
+from netagent.doctor.checks.expected_objects import host_text
+from netagent.doctor.checks.finding import Severity
+from netagent.doctor.checks.guest_checks import inside_lines
+from netagent.doctor.checks.object_checks import Evidence
+from netagent.doctor.checks.rule_match import Packet
+from netagent.doctor.facts.foreign_rules_reader import ForeignRules
+from netagent.doctor.facts.netns_inspect import visit
+from netagent.doctor.facts.ping_probe import connect, echo, no_route
+from netagent.endpoints.find import local_endpoint_called
+from netagent.endpoints.validation import sandbox_of
+from netagent.errors import InputError, NotFoundError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId
+from netagent.model.number import whole_number
+from netagent.model.records import Policy
+from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView
+from netagent.rpc import messages
+
+if TYPE_CHECKING:
+    from netagent.daemon.cluster import Cluster
+
+MAX_ADDRESSES = 8
+"""Of a service with many replicas the first are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """Whom to reach. What is said of one host and one endpoint is said of the first address."""
+
+    addresses: tuple[str, ...]
+    """The first is the one that the trace follows."""
+    named: str
+    """How the addresses were found; a sentence."""
+    host_id: HostId | None
+    """That has them; None for what is not ours."""
+    endpoint: EndpointView | None
+    full_bytes: int | None
+    """As large as packets there may be; None where that is not known."""
+    port: int | None = None
+    """Connections are opened to it; None: echoes are sent."""
+    called: str = ""
+    """Who answers, for a sentence; empty where it is what the user typed."""
+
+
+async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
+    """Send, count, and say where it gets lost. InputError, NotFoundError."""
+    text, port = _split(asked["to"])
+    row = _asker(cluster, asked["from"]) if asked["from"] else None
+    aim = await (_aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port))
+    sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
+    tallies: list[PacketCounts] = []
+    for address in aim.addresses:
+        if port is None:
+            tallies += await echo(row, address, sizes, asked["count"])
+        else:
+            tallies.append(await connect(row, address, port))
+    hops: tuple[Hop, ...] = ()
+    if asked["trace"] or any(one.is_lost for one in tallies):
+        aim = _traced(cluster.live.view, aim, tallies)
+        hops = tuple(await _hops(cluster, row, aim, foreign_rules, tallies))
+    verdict = judge(tallies, hops, aim.called or asked["to"])
+    view = cluster.live.view
+    return {
+        "from": row.name if row is not None else host_text(view, view.local),
+        "to": asked["to"],
+        "host": host_text(view, aim.host_id) if aim.host_id else "",
+        "reached": not verdict.lost_at,
+        "lost_at": verdict.lost_at,
+        "says": verdict.says,
+        "results": [_result(one) for one in tallies],
+        "trace": [_hop(one) for one in hops],
+    }
+
+
+def _asker(cluster: Cluster, text: str) -> LocalEndpointRow:
+    """A container by one of its endpoints. That it has one of this name in each of several networks is no matter."""
+    named = [row for row in cluster.live.rows.values() if row.name == text]
+    is_one = len({sandbox_of(row) for row in named if row.netns_inode}) == 1
+    return named[0] if is_one else local_endpoint_called(cluster.live, text)
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    """TO[:PORT]; an IPv6 address with a port stands in brackets."""
+    name, colon, port = text.rpartition(":")
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InputError(f"{text!r} is no address with a port", thing=text, hint="write [fd00::2]:80")
+        colon, port = rest[:1], rest[1:]
+    elif text.count(":") != 1:
+        return text, None
+    if not colon:
+        return name, None
+    number = whole_number(port, 1, 65535)
+    if number is None or not name:
+        raise InputError(f"{port[:80]!r} is no port", thing=text[:80], hint="take a number from 1 to 65535")
+    return name, number
+
+
+async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:
+    """As the container itself would find it: by its resolver's answer, or by the address."""
+    view = cluster.live.view
+    addresses: tuple[str, ...]
+    try:
+        addresses, named = (str(ipaddress.ip_address(text)),), "it was given as an address"
+    except ValueError:
+        answers = [await look_up(cluster, text, rtype, row.endpoint_id) for rtype in ("A", "AAAA")]
+        found = [one["data"] for answer in answers for one in answer["answers"]]
+        addresses, named = tuple(found[:MAX_ADDRESSES]), answers[0]["reason"]
+        if not addresses:
+            raise NotFoundError(
+                f"{row.name} finds nobody called {text!r}: {answers[0]['status']}; {named}",
+                code="no-such-name",
+                thing=text,
+                hint=f"see `netagent lookup {text} --from {row.name}` and `netagent endpoints`",
+            ) from None
+    endpoint = view.endpoint_by_address(addresses[0])
+    if endpoint is None:
+        return _Aim(addresses, named, None, None, None, port)
+    network = view.networks.get(endpoint.network_id)
+    full_bytes = None if network is None else network.record.mtu_bytes
+    return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes, port)
+
+
+def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _Aim:
+    """The trace follows the first address that did not answer, else the first."""
+    lost = next((one.address for one in tallies if one.is_lost), None)
+    if lost is None or lost == aim.addresses[0] or aim.endpoint is None:
+        return aim
+    endpoint = view.endpoint_by_address(lost)
+    if endpoint is None:
+        return aim
+    addresses = (lost, *(one for one in aim.addresses if one != lost))
+    return replace(aim, addresses=addresses, endpoint=endpoint, host_id=endpoint.owner)
+
+
+async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
+    """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
+    overview = await cluster.gossip.remote_networks.overview()
+    view = overview.view
+    if port is not None:
+        raise InputError(
+            f"a port can be tried from a container only, and {text!r} is asked for from the host",
+            thing=text,
+            hint=f"`netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
+        )
+    try:
+        host, named = _host_of(view, text)
+    except NotFoundError as error:
+        if not overview.gaps or error.code == "forgotten":
+            raise
+        present = Presenter(view, cluster.keys.domain)
+        raise not_known(present, overview.gaps, error.message, text) from None
+    if host.host_id == view.local:
+        where = "is this host" if view.host_named(text) is host or text == host.host_id else "is on this host"
+        raise InputError(
+            f"{text!r} {where}", thing=text, hint="name another host, or a container of this one before it"
+        )
+    if host.agent is AgentState.LEFT:
+        raise NotFoundError(
+            f"host {host.unique_name} has left the cluster", thing=text, hint="see `netagent members`"
+        )
+    if host.record is None:
+        raise NotFoundError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
+    path = cluster.probing.prober.path(host.host_id)
+    full_bytes = None if path is None else path.wanted_bytes
+    # Of an endpoint it is the kernel of its host that answers, which says nothing about the container.
+    name = host_text(view, host.host_id)
+    called = "" if text in {name, host.host_id} else f"{name}, the host of {text},"
+    return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes, called=called)
+
+
+def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
+    named = view.host_named(text) or view.hosts.get(HostId(text))
+    if named is not None:
+        return named, f"the kernel of host {host_text(view, named.host_id)}, on the probe network"
+    endpoints = view.endpoints_named(text) or _at(view, text)
+    owners = {endpoint.owner for endpoint in endpoints}
+    if len(owners) > 1:
+        names = ", ".join(sorted(host_text(view, owner) for owner in owners))
+        raise InputError(f"{text!r} is on several hosts: {names}", thing=text, hint="give a host's name")
+    for owner in owners:
+        if owner in view.hosts:
+            return view.hosts[owner], f"the kernel of host {host_text(view, owner)}, which has {text}"
+    if HostId(text) in view.forgotten:
+        raise NotFoundError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
+    raise NotFoundError(
+        f"there is no host and no endpoint {text!r}",
+        code="no-such-thing",
+        thing=text,
+        hint="see `netagent members` and `netagent endpoints`",
+    )
+
+
+def _at(view: RegistryView, text: str) -> tuple[EndpointView, ...]:
+    try:
+        found = view.endpoint_by_address(str(ipaddress.ip_address(text)))
+    except ValueError:
+        return ()
+    return () if found is None else (found,)
+
+
+async def _hops(
+    cluster: Cluster,
+    row: LocalEndpointRow | None,
+    aim: _Aim,
+    foreign_rules: ForeignRules,
+    tallies: Sequence[PacketCounts],
+) -> Sequence[Hop]:
+    """The layers in the order in which a packet needs them."""
+    evidence = await gather(cluster)
+    view = evidence.view
+    traced = aim.addresses[0]
+    of_traced = [one for one in tallies if one.address == traced]
+    is_lost, is_silent = (fold(one.is_lost for one in of_traced) for fold in (any, all))
+    if row is not None and aim.endpoint is not None:
+        row = _within(evidence, row, aim.endpoint)
+    hops = [Hop("name", ", ".join(aim.addresses), is_wrong=False, says=aim.named)]
+    if len(aim.addresses) > 1:
+        hops.append(_replica(view, aim))
+    if row is not None:
+        facts = await visit(row)
+        hops += [
+            hop_of("container", line)
+            for line in inside_lines(row, evidence.rows.values(), view, facts)
+            if line.kind in {"interface", "address", "route"}
+        ]
+    if aim.endpoint is not None:
+        lines = explain.endpoint_lines(evidence, aim.endpoint, None, (), None)
+        hops += [hop_of("kernel", line) for line in lines if line.kind != "name"]
+    if row is not None:
+        if aim.endpoint is not None:
+            hops.append(_policy(evidence, row, aim.endpoint))
+        else:
+            hops.append(_way_out(evidence, row))
+        if is_lost:
+            hops += await _foreign_hops(cluster, row, aim, foreign_rules)
+        if aim.endpoint is None:
+            hops.append(_host_route(traced))
+    host = view.hosts.get(aim.host_id) if aim.host_id else None
+    if host is not None and host.host_id != view.local:
+        if row is None:
+            hops += [hop_of("kernel", line) for line in explain.host_lines(evidence, host)]
+        # The probes ask once in a while; whether it answers at this moment tells the way from its end.
+        answers = not is_silent if row is None else await _answers_now(host) if is_lost else True
+        path = cluster.probing.prober.path(host.host_id)
+        hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
+    return hops
+
+
+def _replica(view: RegistryView, aim: _Aim) -> Hop:
+    """Which of several addresses the trace follows, and which it does not."""
+    said = [_address_text(view, address) for address in aim.addresses]
+    shown = ", ".join(said[1:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
+    return Hop("name", said[0], is_wrong=False, says=f"the trace follows this one, and not {shown}")
+
+
+def _address_text(view: RegistryView, address: str) -> str:
+    endpoint = view.endpoint_by_address(address)
+    return (
+        address
+        if endpoint is None
+        else f"{address} ({endpoint.record.name} on {host_text(view, endpoint.owner)})"
+    )
+
+
+async def _foreign_hops(
+    cluster: Cluster, row: LocalEndpointRow, aim: _Aim, foreign_rules: ForeignRules
+) -> list[Hop]:
+    """Other programs' firewall rules that drop the packet, here or on the host that it goes to."""
+    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_tagging
+    packet = _packet(row, aim.addresses[0], aim.port)
+    found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
+    found += await foreign_rules.dropping(packet, is_inside=is_inside, is_apart=is_apart)
+    hops = [
+        Hop(
+            "policy",
+            "foreign firewall",
+            is_wrong=one.severity is Severity.FAILED,
+            says=one.message,
+            fix=one.fix,
+        )
+        for one in found
+    ]
+    if aim.host_id is None or aim.host_id == cluster.live.view.local or not packet.source:
+        return hops
+    name = host_text(cluster.live.view, aim.host_id)
+    asked = messages.Drops(packet.protocol, packet.port, packet.source, packet.target)
+    answer = await cluster.gossip.asking.ask(aim.host_id, asked.encode())
+    if answer is None:
+        says = f"{name} did not say what its firewall does: its agent is silent or older"
+        return [*hops, Hop("policy", f"foreign firewall of {name}", is_wrong=False, says=says)]
+    with contextlib.suppress(messages.QuestionError):
+        for sentence in messages.parse_sentences_untrusted(answer):
+            fix = f"on {name}: `netagent doctor`, which names the rule with its handle, or `nft list ruleset`"
+            hops.append(Hop("policy", f"foreign firewall of {name}", is_wrong=True, says=sentence, fix=fix))
+    return hops
+
+
+def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
+    """What was sent: an echo, or the opening of a connection."""
+    version = ipaddress.ip_address(target).version
+    sources = (one for one in row.addresses if ipaddress.ip_address(one).version == version)
+    protocol = "tcp" if port is not None else "icmp" if version == 4 else "ipv6-icmp"
+    return Packet(protocol=protocol, port=port, source=next(sources, ""), target=target)
+
+
+def _within(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> LocalEndpointRow:
+    """The container's endpoint in the other's network, if it has one."""
+    mates = (one for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row))
+    return next((mate for mate in mates if mate.network_id == endpoint.network_id), row)
+
+
+async def _answers_now(host: HostView) -> bool:
+    """Whether the host's kernel answers over the overlay; True where nobody knows by what address."""
+    if host.record is None:
+        return True
+    return not all(one.is_lost for one in await echo(None, host.record.probe_address, [SMALL_BYTES], 2))
+
+
+def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
+    """To what is nobody's in our networks."""
+    networks = [
+        evidence.view.networks.get(one.network_id)
+        for one in evidence.rows.values()
+        if sandbox_of(one) == sandbox_of(row)
+    ]
+    open_ones = [one.unique_name for one in networks if one is not None and not one.record.internal]
+    if not open_ones:
+        says = f"all networks of {row.name} are internal, and have none"
+        fix = f"netagent network connect NETWORK {row.name}, with one that is not internal"
+        return Hop("policy", "way out", is_wrong=True, says=says, fix=fix)
+    says = f"network {open_ones[0]} has one, in the name of this host"
+    return Hop("policy", "way out", is_wrong=False, says=says)
+
+
+def _host_route(target: str) -> Hop:
+    """Whether this host knows a way to an address outside."""
+    thing = f"route of this host to {target}"
+    reason = no_route(target)
+    if reason:
+        family = " -6" if ":" in target else ""
+        fix = f"ip{family} route add default via GATEWAY, with this host's router"
+        return Hop("path", thing, is_wrong=True, says=f"there is none: {reason}", fix=fix)
+    return Hop("path", thing, is_wrong=False, says="present")
+
+
+def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> Hop:
+    """Networks are apart, and in some only what is linked may be reached."""
+    view = evidence.view
+    network, own = view.networks.get(endpoint.network_id), view.endpoints.get(row.endpoint_id)
+    name = network.unique_name if network is not None else endpoint.network_id[:8]
+    thing = f"network {name}"
+    beside = {one.network_id for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row)}
+    if endpoint.network_id not in beside:
+        says, fix = (
+            f"{row.name} is not in it, and networks are apart",
+            f"netagent network connect {name} {row.name}",
+        )
+        return Hop("policy", thing, is_wrong=True, says=says, fix=fix)
+    if network is None or network.record.policy is not Policy.LINKS:
+        return Hop("policy", thing, is_wrong=False, says="all in it may reach each other")
+    service = endpoint.record.service
+    if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in view.linked_from(own)):
+        return Hop("policy", thing, is_wrong=False, says=f"{row.name} is linked to {service}")
+    says = f"{row.name} is not linked to {service}, and only what is linked may be reached"
+    return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")
+
+
+def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: bool) -> list[Hop]:
+    """The way to the other host, and what is known of it."""
+    address = host.record.underlay if host.record is not None else "an unknown address"
+    thing = f"VXLAN to {name} at {address}"
+    if not answers_now:
+        says = "not even the host's kernel answers by it at this moment"
+        hop = Hop(
+            "path", thing, is_wrong=True, says=says, fix="`netagent status` names the cure in some seconds"
+        )
+    elif path is None:
+        says = "small packets pass; larger ones were not tried, because no network is on both hosts"
+        hop = Hop("path", thing, is_wrong=False, says=says)
+    else:
+        size = f", packets of up to {path.size_bytes} bytes pass" if path.size_bytes else ""
+        wrong = path.quality in {Quality.DEGRADED, Quality.ONE_WAY, Quality.DOWN}
+        fix = "`netagent status` names the cure" if wrong else ""
+        hop = Hop("path", thing, is_wrong=wrong, says=f"{path.quality.value}{size}", fix=fix)
+    kernel = {True: "its kernel answers", False: "its kernel is silent", None: "its kernel was not asked yet"}
+    agent = (
+        f"its agent is {host.agent.value}" if host.agent is not AgentState.UNKNOWN else "its agent is unknown"
+    )
+    host_hop = Hop("host", name, host.answers is False, f"{kernel[host.answers]}, {agent}")
+    return [hop, host_hop]
+
+
+def _result(tally: PacketCounts) -> schema.PingResult:
+    rtts_s = tally.rtts_s
+    return {
+        "address": tally.address,
+        "port": tally.port,
+        "size_bytes": tally.size_bytes,
+        "sent": tally.sent,
+        "received": len(rtts_s),
+        "loss_percent": round(100 * (1 - len(rtts_s) / tally.sent), 1),
+        "rtt_min_s": round(min(rtts_s), 6) if rtts_s else None,
+        "rtt_avg_s": round(sum(rtts_s) / len(rtts_s), 6) if rtts_s else None,
+        "rtt_max_s": round(max(rtts_s), 6) if rtts_s else None,
+        "trouble": tally.trouble or ("" if rtts_s else "no answer"),
+    }
+
+
+def _hop(hop: Hop) -> schema.PingHop:
+    return {
+        "layer": hop.layer,
+        "thing": hop.thing,
+        "ok": not hop.is_wrong,
+        "says": hop.says,
+        "fix": hop.fix,
+    }

@@ -1,0 +1,401 @@
+"""The daemon: one agent a host. Puts the rooms together, starts and stops them, and follows signals.
+
+    no cluster      API, mDNS; waits for `init` or `join`, unless a key ring lies there already
+    member          the same, and a Cluster (netagent.daemon.cluster)
+
+SIGTERM and SIGINT stop: the API ends what is under way, then the cluster's tasks end; kernel and resolver go on. A
+second signal stops at once. SIGHUP reads the configuration again. Only `leave` takes anything down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from netagent import config as configuration
+from netagent import log
+from netagent.commands.agent_commands import AgentCommands
+from netagent.config import Config
+from netagent.control.api import build_app
+from netagent.control.server import serve
+from netagent.daemon.cluster import Cluster
+from netagent.daemon.join import Admission, addresses_given, be_admitted
+from netagent.daemon.journal_recovery import require_journal
+from netagent.daemon.memory import keep_collections_short
+from netagent.daemon.peer_discovery import PeerDiscovery
+from netagent.daemon.runtimes import Runtimes
+from netagent.daemon.systemd import ServiceManager
+from netagent.datapath.host.underlay import find_underlay
+from netagent.datapath.host.underlay_watch import UnderlayWatch
+from netagent.datapath.host.uplink import LocalAddresses, Underlay, egress_interfaces
+from netagent.doctor.checks.rule_match import Packet
+from netagent.doctor.facts.foreign_rules_reader import ForeignRules
+from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
+from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.eviction.rejoin import begin_anew, wait_forgotten
+from netagent.integrations.container_targets import HostTargets
+from netagent.membership.host_record import version_of_others
+from netagent.rpc.messages import Drops
+from netagent.state_dir import ClusterKeys, StateDir
+from netgossip.join.identity import PRIVATE_KEY_BYTES
+from netgossip.join.invitation import Token
+from netgossip.types import Address
+
+SOCKET_GROUP = "netagent"
+RING_KEY_BYTES = 32
+STOP_S = 15.0
+"""After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after
+2.5 s, clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
+
+logger = logging.getLogger("netagent")
+
+LoadConfig = Callable[[], Config]
+
+
+class Agent:
+    """One run of the daemon."""
+
+    def __init__(self, load_config: LoadConfig, supervision: ServiceManager | None = None) -> None:
+        self._load_config = load_config
+        self._supervision = supervision or ServiceManager({})
+        self.config = load_config()
+        self.config_problem = ""
+        """Why the last SIGHUP changed nothing."""
+        self.waiting_keys: list[str] = []
+        """What it changed that needs a restart to take effect."""
+        self.started_at = trio.current_time()
+        self.cluster: Cluster | None = None
+        self._begins_anew = False
+        self.former_ids: list[str] = []
+        """Identities of this run that the cluster has forgotten."""
+        self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
+        self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+        self.neighbours = PeerDiscovery()
+        plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
+        self.runtimes = Runtimes(self.config, self.member, plugin)
+        self.foreign_rules = ForeignRules()
+        self._changing = trio.Lock()
+        self._shutdown = trio.Event()
+        self._cluster_scope = trio.CancelScope()
+        self._cluster_ended = trio.Event()
+        self._nursery: trio.Nursery
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until a signal says stop."""
+        stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._follow_signals, signals)
+                self._nursery.start_soon(self._supervision.run_watchdog)
+                self._nursery.start_soon(keep_collections_short)
+                wanted = self.config.advertise or self.config.bind
+                self.underlay = await find_underlay(wanted)
+                self.uplinks = UnderlayWatch(
+                    wanted,
+                    self.underlay,
+                    move=self._move,
+                    note_look=self.neighbours.note_change,
+                    version=self._version_of_others,
+                )
+                keys = self._state.cluster_keys()
+                if keys is not None:
+                    await require_journal(self._state.journal_file, self.config.keyring_file)
+                    await self._enter(keys)
+                await self._nursery.start(self.uplinks.run)
+                self._nursery.start_soon(self._run_neighbours)
+                await self._nursery.start(self.runtimes.run)
+                async with trio.open_nursery() as api:
+                    app = build_app(AgentCommands(self), self.runtimes.routes)
+                    serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
+                    await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
+                    logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
+                    self._supervision.tell_ready(self._situation())
+                await self._stop()
+        logger.info("agent stopped; containers, networks and names stay as they are")
+
+    async def _move(self, underlay: Underlay) -> None:
+        """Others reach this host by another address, or the device with it is different."""
+        if self.cluster is not None:
+            await self.cluster.move(underlay)
+        if underlay.address != self.underlay.address:
+            logger.warning(
+                "this host is reached at %s now, not at %s", underlay.address, self.underlay.address
+            )
+        self.underlay = underlay
+        self.neighbours.note_change()
+
+    def _ways_out(self) -> frozenset[str]:
+        return egress_interfaces(self.uplinks.uplinks, self.underlay)
+
+    async def _find_drops(self, asked: Drops) -> tuple[str, ...]:
+        """For another host's `ping`: what on this host drops a packet to or from a container here."""
+        packet = Packet(protocol=asked.protocol, port=asked.port, source=asked.source, target=asked.target)
+        is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_tagging
+        found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
+        return tuple(one.message for one in found)
+
+    def _version_of_others(self) -> int | None:
+        return version_of_others(self.cluster.live.view) if self.cluster is not None else None
+
+    def _situation(self) -> str:
+        """For `systemctl status`."""
+        cluster = f"in the cluster {self.cluster.keys.cluster}" if self.cluster else "in no cluster"
+        return f"{self.config.name} ({self.identity.node_id[:8]}), {cluster}"
+
+    async def _stop(self) -> None:
+        if self.config.leave_on_shutdown and self.cluster is not None:
+            with trio.move_on_after(STOP_S):
+                await self.leave(REMEMBERED_S)
+        self._nursery.cancel_scope.cancel()
+
+    async def _follow_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload()
+            elif self._shutdown.is_set():
+                logger.warning("second signal: stopping at once")
+                self._nursery.cancel_scope.cancel()
+            else:
+                logger.info("%s: stopping", signal.Signals(number).name)
+                self._supervision.tell_stopping()
+                self._shutdown.set()
+
+    def _reload(self) -> None:
+        try:
+            new = self._load_config()
+        except NetagentError as error:
+            self.config_problem = str(error)
+            logger.warning("the configuration stays as it is: %s", error)
+            return
+        at_once, later = configuration.changed_keys(self.config, new)
+        self.config_problem, self.waiting_keys = "", later
+        values = {name: getattr(new, name) for name in at_once}
+        self.config = configuration.replaced(self.config, values)
+        log.configure(self.config.log_level)
+        self.neighbours.set_seeds(self.config.seeds)
+        if self.cluster is not None:
+            self.cluster.config = self.config
+        logger.info("configuration read again; changed: %s", ", ".join(at_once) or "nothing")
+        if later:
+            logger.warning("these keys need a restart to take effect: %s", ", ".join(later))
+
+    async def _run_neighbours(self) -> None:
+        self.neighbours.set_seeds(self.config.seeds)
+        await self.neighbours.run(self)
+
+    # -- membership --------------------------------------------------------------------------------------------
+
+    def member(self) -> Cluster:
+        """The cluster this host is in. RefusedError when it is in none."""
+        if self.cluster is None and self._begins_anew:
+            raise RefusedError(
+                "the cluster has forgotten this host, which is about to enter it again as another one",
+                code="begins-anew",
+                thing=self.config.name,
+                hint="try again in a few seconds",
+            )
+        if self.cluster is None:
+            raise RefusedError(
+                "this host belongs to no cluster",
+                code="no-cluster",
+                thing=self.config.name,
+                hint="start one with `netagent init`, or enter one with `netagent join`",
+            )
+        return self.cluster
+
+    async def init(self, cluster_name: str) -> bool:
+        """Start a cluster; False when this host is in one of that name already."""
+        async with self._changing:
+            name = cluster_name or self.config.cluster
+            if self.cluster is not None:
+                if cluster_name in {"", self.cluster.keys.cluster}:
+                    return False
+                raise self._in_a_cluster()
+            domain = self.config.domain or f"{name}.internal"
+            keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
+            await self._become_member(keys)
+            logger.info("started the cluster %s", name)
+            return True
+
+    def invite(self, ttl_s: float, uses: int) -> Token:
+        """A token with this host's address."""
+        cluster = self.member()
+        addresses: Sequence[Address] = [(cluster.underlay.address, self.config.record_port)]
+        try:
+            return cluster.gossip.invitations.create(
+                tuple(addresses), trio.current_time(), ttl_s=ttl_s, uses=uses
+            )
+        except ValueError as error:
+            raise RefusedError(
+                f"no further invitation: {error}", code="too-many", hint="wait until some expire"
+            ) from None
+
+    async def join(self, addresses: Sequence[str], token: Token) -> str:
+        """Enter the cluster of the token; the address of the member that let us in, '' if we are in it."""
+        async with self._changing:
+            if self.cluster is not None:
+                if self.cluster.keys.cluster_id == token.cluster_id:
+                    return ""
+                raise self._in_a_cluster()
+            given = await addresses_given(addresses, self.config.record_port)
+            heard = [n.record for n in self.neighbours.heard.values() if n.cluster_id == token.cluster_id]
+            admission = await be_admitted(
+                list(dict.fromkeys([*given, *token.addresses, *heard])),
+                token,
+                identity=self.identity,
+                name=self.config.name,
+                local_addresses=self._standpoint,
+            )
+            await self._follow(admission)
+            return admission.member
+
+    def _standpoint(self) -> LocalAddresses:
+        return LocalAddresses(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
+
+    async def _follow(self, admission: Admission) -> None:
+        """Enter by the address that the others can reach; reached by the former one again if that can't be done."""
+        given, before = admission.credentials, self.underlay
+        keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys)
+        if admission.underlay != before:
+            await self._move(admission.underlay)
+        try:
+            await self._become_member(keys, seeds=given.members)
+        except BaseException:
+            if self.underlay == admission.underlay:  # else it moved once more meanwhile
+                self.underlay = before
+            raise
+        logger.info("entered the cluster %s", keys.cluster)
+
+    async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+        """For good; if it can't be done now, nothing is left that a later start would find."""
+        self._state.forget_cluster()  # a journal without keys is another cluster's
+        self._state.save_cluster_keys(keys)
+        try:
+            await self._enter(keys, seeds)
+        except BaseException:
+            self._state.forget_cluster()
+            raise
+
+    async def leave(self, drain_s: float = DRAIN_S) -> int:
+        """Leave for good: the number of endpoints that were detached."""
+        async with self._changing:
+            detached = await self.member().departure.leave(drain_s)
+            self._cluster_scope.cancel()
+            await self._cluster_ended.wait()
+            self._state.forget_cluster()
+            self._state.forget_identity()
+            self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+            logger.info("left the cluster")
+            return detached
+
+    async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
+        """Begin anew, under another identity, when the cluster has forgotten this one."""
+        if await wait_forgotten(cluster.live, ended):
+            await self._begin_anew(cluster)
+
+    async def _begin_anew(self, cluster: Cluster) -> None:
+        async with self._changing:
+            if self.cluster is not cluster:
+                return
+            former, self._begins_anew = self.identity.node_id, True
+            logger.warning("the cluster has forgotten this host (%s): it begins anew", former[:8])
+            count = await cluster.departure.fence()
+            self._cluster_scope.cancel()
+            await self._cluster_ended.wait()
+            # In this order: a crash between the two finds the old identity, which is forgotten once more.
+            await begin_anew(self._state.journal_file)
+            self._state.forget_identity()
+            self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+            self.former_ids.append(former)
+            await self._enter(cluster.keys)
+            self._begins_anew = False
+            logger.warning("now a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count)
+
+    async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+        cluster = Cluster(
+            self.config,
+            keys,
+            identity=self.identity,
+            state=self._state,
+            underlay=self.underlay,
+            runtimes=HostTargets(),
+            egress_interfaces=self._ways_out,
+            find_drops=self._find_drops,
+            introduced=seeds,
+        )
+        cluster.set_seeds(())
+        await self._nursery.start(self._run_cluster, cluster)
+        self.cluster = cluster
+        if cluster.underlay != self.underlay:  # it changed in the seconds that this took
+            try:
+                await cluster.move(self.underlay)
+            except BaseException:  # who calls this takes the keys back, so nobody may go on by them
+                self._cluster_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self._cluster_ended.wait()
+                raise
+        self._nursery.start_soon(self._follow_fate, cluster, self._cluster_ended)
+        self._supervision.tell_status(self._situation())
+        self.neighbours.note_change()
+
+    async def _run_cluster(self, cluster: Cluster, *, task_status: trio.TaskStatus[None]) -> None:
+        self._cluster_ended = trio.Event()
+        try:
+            with trio.CancelScope() as self._cluster_scope:
+                await cluster.run(task_status)
+        finally:
+            self.cluster = None
+            self._supervision.tell_status(self._situation())
+            self._cluster_ended.set()
+            self.neighbours.note_change()
+
+    def _in_a_cluster(self) -> RefusedError:
+        assert self.cluster is not None
+        return RefusedError(
+            f"this host is in the cluster {self.cluster.keys.cluster}",
+            code="in-a-cluster",
+            thing=self.cluster.keys.cluster,
+            hint="`netagent leave` first, which detaches its containers",
+        )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run until a signal; the exit status."""
+    file = Path(arguments.config) if arguments.config else None
+
+    def load() -> Config:
+        return configuration.load(file, arguments.flags, os.environ)
+
+    log.configure(load().log_level)
+    for sentence in configuration.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
+    supervision = ServiceManager(os.environ)
+    try:
+        trio.run(_run, load, supervision)
+    except BaseExceptionGroup as group:
+        known, others = group.split(NetagentError)
+        if known is not None and others is None:
+            raise _first(known) from None
+        # The kernel and the resolver go on; whoever supervises the agent starts it again.
+        logger.critical("the agent fails unexpectedly", exc_info=group)
+        return FailedError.exit_status
+    return 0
+
+
+async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
+    await Agent(load, supervision).run()
+
+
+def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,334 @@
+"""A host's life as a member: everything that runs between entering a cluster and stopping or leaving.
+
+Here the rooms are put together, and started and stopped in order:
+
+    journal            what we knew                       opened first, closed last
+    gossip             members and records                from the journal's state, under its raised counters
+    kernel             = records                          first state: the journal's; deletes nothing that matches
+    names              resolver process, fed after it     adopted when it lives
+    endpoints          recovered, then open for use
+
+A stop ends the tasks and touches nothing else: the kernel and the resolver process go on with what they have. Only
+`leave` (netagent.daemon.leave) takes things down.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+
+import trio
+
+from netagent.config import Config
+from netagent.daemon.controllers import Controllers
+from netagent.daemon.host_kernel import HostKernel
+from netagent.daemon.leave import Leave
+from netagent.daemon.own_records import OwnRecords
+from netagent.daemon.probing import ProbeResults
+from netagent.daemon.withdraw import Withdrawal
+from netagent.datapath.endpoint.netns import boot_id
+from netagent.datapath.host.probe_device import probe_mac
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.reconcile.desired import device_mac
+from netagent.endpoints.context import EndpointParts
+from netagent.endpoints.garbage_collector import GarbageCollector
+from netagent.endpoints.host_access import HostAccess
+from netagent.endpoints.interfaces import Interfaces
+from netagent.endpoints.lifecycle import Endpoints
+from netagent.endpoints.network_defaults import NetworkConstraints
+from netagent.endpoints.networks import Networks
+from netagent.endpoints.targets import RuntimeTargets
+from netagent.errors import NetagentError
+from netagent.eviction.auto_evict import AutoEviction
+from netagent.eviction.cleanup import Cleanup
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
+from netagent.ipam.allocator import Allocator
+from netagent.ipam.prefetch import keep_stocked
+from netagent.journal.journal import Journal
+from netagent.journal.rows import Stage
+from netagent.membership.gossip import Gossip, open_ports
+from netagent.membership.host_record import HostRecordKeeper, host_record
+from netagent.membership.restore import RestoredState, recall
+from netagent.model.ids import ClusterId, HostId, bridge_name
+from netagent.projection.firewall_input import limits_of
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import AgentState, RegistryView
+from netagent.rpc.handlers import RpcHandlers
+from netagent.rpc.messages import Drops
+from netagent.state_dir import ClusterKeys, StateDir
+from netgossip.driver import NodeSockets
+from netgossip.join.identity import Identity
+from netgossip.types import Address, Event
+
+FIRST_SYNC_S = 2.0
+"""How long a start waits for scope 0 before it judges what its journal says."""
+
+logger = logging.getLogger("netagent.daemon.cluster")
+
+
+class Cluster:
+    """Make it, `run` it in a nursery, cancel the nursery to stop it."""
+
+    def __init__(
+        self,
+        config: Config,
+        keys: ClusterKeys,
+        *,
+        identity: Identity,
+        state: StateDir,
+        underlay: Underlay,
+        runtimes: RuntimeTargets,
+        egress_interfaces: Callable[[], frozenset[str]],
+        find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
+        introduced: Sequence[Address] = (),
+    ) -> None:
+        self.config = config
+        self.keys = keys
+        self.underlay = underlay
+        self.egress_interfaces = egress_interfaces
+        self._find_drops = find_drops
+        self._introduced = introduced
+        self._local = HostId(identity.node_id)
+        self._cluster_id = ClusterId(keys.cluster_id)
+        with ExitStack() as undo:
+            self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
+            sockets = undo.enter_context(closing(open_ports(config, underlay.address)))
+            self.kernel = undo.enter_context(closing(HostKernel(state.run_dir / "firewall")))
+            remembered = recall(self.journal, self._local)
+            self.live = StateStore(
+                remembered.view,
+                {row.endpoint_id: row for row in remembered.rows},
+                {row.endpoint_id: row for row in remembered.fenced},
+                limits_of(remembered.view, self.kernel.clamps_found),
+            )
+            self._build_exchange(identity, sockets, remembered)
+            self._build_host(state)
+            boot = boot_id()
+            self._build_endpoints(runtimes, boot)
+            self._build_records(identity, boot)
+            self._undo = undo.pop_all()
+
+    # -- building --------------------------------------------------------------------------------------------
+
+    def _build_exchange(self, identity: Identity, sockets: NodeSockets, remembered: RestoredState) -> None:
+        """With other hosts: what is said and heard, and who has which addresses."""
+        self.gossip = Gossip(
+            self.config,
+            self.keys,
+            identity=identity,
+            sockets=sockets,
+            host=self.underlay.address,
+            journal=self.journal,
+            remembered=remembered,
+            live=self.live,
+            note=self._note_events,
+            answer=self._answer,
+        )
+        self.allocator = Allocator(
+            view=lambda: self.live.view,
+            journal=self.journal,
+            publisher=self.gossip.publisher,
+            ask=self.gossip.asking.ask,
+            rows=remembered.rows,
+        )
+
+    def _build_host(self, state: StateDir) -> None:
+        """What this host finds out, and what its kernel and names follow from."""
+        ask = self.gossip.asking.ask
+        self.probing = ProbeResults(
+            self.live,
+            self.kernel.offload,
+            self._cluster_id,
+            ask=ask,
+            doubt=self.gossip.probe_soon,
+            notes=state.run_dir / "unreached.json",
+        )
+        self.following = Controllers(
+            self.live,
+            self.kernel,
+            self.keys,
+            run_dir=state.run_dir,
+            vxlan_port=self.config.vxlan_port,
+            agent_ports=(self.config.gossip_port, self.config.record_port),
+            underlay=lambda: self.underlay,
+            egress_interfaces=self.egress_interfaces,
+            probe=self.probing.follow,
+        )
+        self._retreat = Withdrawal(self.live, self.following.projection, ask)
+        self._answering = RpcHandlers(
+            live=self.live,
+            projection=self.following.projection,
+            space=self.allocator.giving.answer_request,
+            testify=self.probing.prober.testify,
+            find_drops=self._find_drops,
+        )
+
+    def _build_endpoints(self, runtimes: RuntimeTargets, boot: str) -> None:
+        """What users do."""
+        gossip = self.gossip
+        parts = EndpointParts(
+            live=self.live,
+            journal=self.journal,
+            publisher=gossip.publisher,
+            allocator=self.allocator,
+            participation=gossip.participation,
+            attacher=self.kernel.attacher,
+            resolvers=self.following.resolvers,
+            projection=self.following.projection,
+            retreat=self._retreat,
+            runtimes=runtimes,
+            domain=self.keys.domain,
+            boot_id=boot,
+        )
+        self.endpoints = Endpoints(parts)
+        self._janitor = GarbageCollector(parts, self.endpoints)
+        steps = self.endpoints.steps
+        self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
+        self.networks = Networks(
+            self.live,
+            gossip.publisher,
+            gossip.node,
+            gossip.participation,
+            surroundings=self._surroundings,
+            sweep=self._janitor.sweep,
+        )
+        self._host_access = HostAccess(
+            live=self.live,
+            participation=gossip.participation,
+            allocator=self.allocator,
+            undecided=lambda: self.networks.in_work,
+            is_closed=lambda: steps.is_closed,
+            mac_in=lambda network: device_mac(bridge_name(network.record.vni), probe_mac(self._local)),
+        )
+
+    def _build_records(self, identity: Identity, boot: str) -> None:
+        """What is said of hosts: of this one, and of those that are gone."""
+        gossip = self.gossip
+        silence = Downtime(self.journal.load_silences())
+        self.forgetting = Eviction(
+            self.live, gossip.publisher, gossip.node, self.allocator, silence, gossip.flush
+        )
+        self._vigil = AutoEviction(
+            live=self.live,
+            journal=self.journal,
+            forgetting=self.forgetting,
+            silence=silence,
+            forget_after_s=lambda: self.config.forget_after_s,
+        )
+        self._burial = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
+        self._own_records = OwnRecords(
+            live=self.live,
+            publisher=gossip.publisher,
+            allocator=self.allocator,
+            undecided=lambda: self.networks.in_work,
+            pursued=lambda: self.forgetting.in_work,
+        )
+        self._own_host = HostRecordKeeper(
+            live=self.live,
+            publisher=gossip.publisher,
+            base=host_record(
+                name=self.config.name,
+                public_key=identity.public_key,
+                underlay=self.underlay.address,
+                vxlan_port=self.config.vxlan_port,
+                zone=self.config.zone,
+                ids=(self._cluster_id, self._local),
+            ),
+            routes=self.kernel.routes,
+            is_away=self._was_away(boot),
+        )
+        self.departure = Leave(
+            live=self.live,
+            journal=self.journal,
+            gossip=gossip,
+            following=self.following,
+            allocator=self.allocator,
+            endpoints=self.endpoints,
+            host_access=self._host_access,
+            own_host=self._own_host,
+            retreat=self._retreat,
+        )
+
+    def _was_away(self, boot: str) -> bool:
+        """Whether names must not lead here before recovery: they did not when the last life ended, or they would lead
+        to containers that ended with an earlier boot."""
+        host = self.live.view.hosts.get(self._local)
+        withdrawn = host is not None and host.record is not None and host.record.going_down
+        lost = (row.stage is Stage.PUBLISHED and row.boot_id != boot for row in self.live.rows.values())
+        return withdrawn or any(lost)
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; `started` once endpoints can be attached."""
+        with self._undo:
+            # Before the first word to others: that we live must not lead them to containers that are not there yet.
+            await self._tell_of_this_host(self._own_host.publish)
+            async with trio.open_nursery() as nursery:
+                for task in (self.gossip.run, self.kernel.run, self.probing.run, self.following.run):
+                    nursery.start_soon(task)
+                self.gossip.participation.resume()
+                with trio.move_on_after(FIRST_SYNC_S):
+                    await self.gossip.wait_synced()
+                await self._janitor.recover()
+                await self._tell_of_this_host(self._own_host.arrive)
+                for task in (
+                    self._janitor.run,
+                    self._own_host.run,
+                    partial(keep_stocked, self.live, self.allocator.asking),
+                    self._own_records.run,
+                    self._host_access.run,
+                    self._burial.run,
+                    self._vigil.run,
+                    partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed),
+                ):
+                    nursery.start_soon(task)
+                task_status.started()
+
+    def set_seeds(self, seeds: Sequence[Address]) -> None:
+        """Gossip addresses to try for ever, beside those that the cluster introduced us to."""
+        self.gossip.set_seeds([*seeds, *self._introduced])
+
+    async def move(self, underlay: Underlay) -> None:
+        """Be reached at another address. FailedError, with nothing changed, when our ports can't be had there.
+
+        The record goes first to whoever can be reached: it is known by its key and not by where it comes from, and
+        moves the tunnels of all others. The membership believes in the move once the old address is silent.
+        """
+        if underlay.address != self.underlay.address:
+            sockets = None if self.config.bind else open_ports(self.config, underlay.address)
+            self.gossip.move(underlay.address, sockets)
+        self.underlay = underlay
+        self.live.note_change()  # our own devices follow
+        await self._tell_of_this_host(partial(self._own_host.move, underlay.address))
+
+    async def _tell_of_this_host(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except (OSError, NetagentError) as error:
+            logger.warning("cannot tell others of this host yet: %s", error)  # `run` goes on trying
+
+    # -- what the rooms ask for --------------------------------------------------------------------------------
+
+    def _note_events(self, events: tuple[Event, ...]) -> None:
+        self.following.announcer.note(events)
+
+    async def _answer(self, peer: HostId, payload: bytes) -> bytes:
+        return await self._answering.answer(peer, payload)
+
+    def _surroundings(self, view: RegistryView) -> NetworkConstraints:
+        return NetworkConstraints(
+            cluster_id=self._cluster_id,
+            pools=self.config.address_pools,
+            networks=tuple(network.record for network in view.networks.values()),
+            hosts=tuple(
+                host.record
+                for host in view.hosts.values()
+                if host.record is not None and host.agent is not AgentState.LEFT
+            ),
+            underlay=self.underlay.address,
+            underlay_mtu_bytes=self.underlay.mtu_bytes,
+        )

@@ -1,0 +1,167 @@
+"""What follows on this host from what is known: kernel state, firewall, routing and names, as functions of a moment.
+
+The order of the steps is the projection's (netagent.projection.controller). Here stands what each of them makes of
+the registry and this host's endpoints, and who carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from immutables import Map
+
+from netagent import __version__
+from netagent.daemon.host_kernel import HostKernel
+from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.state import DesiredChange
+from netagent.endpoints.validation import has_default_route, sandbox_of, sandboxes
+from netagent.firewall.inputs import FirewallInput
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId, NetworkId, bridge_name
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.projection.controller import Projection, ProjectionSteps
+from netagent.projection.datapath_input import networks_here, networks_taken_part
+from netagent.projection.desired_state import DesiredStateBuilder
+from netagent.projection.firewall_input import InputCache, firewall_input
+from netagent.projection.mac_announcer import Announcer
+from netagent.projection.resolver_sockets import ResolverSockets
+from netagent.registry.local_rows import LocalRows
+from netagent.registry.state_store import Snapshot, StateStore
+from netagent.registry.view import RegistryView
+from netagent.resolver.supervisor import Supervisor
+from netagent.resolver.zone import ZoneBuilder
+from netagent.slices import Pieces, piece_by_piece
+from netagent.state_dir import ClusterKeys
+
+FORWARDING_FILE = "forwarding.json"
+
+
+class Controllers:
+    """Kernel and resolver follow what is known."""
+
+    def __init__(
+        self,
+        live: StateStore,
+        kernel: HostKernel,
+        keys: ClusterKeys,
+        *,
+        run_dir: Path,
+        vxlan_port: int,
+        agent_ports: tuple[int, int],
+        underlay: Callable[[], Underlay],
+        egress_interfaces: Callable[[], frozenset[str]],
+        probe: Callable[[Snapshot], None],
+    ) -> None:
+        self._live = live
+        self._vxlan_port = vxlan_port
+        self._agent_ports = agent_ports
+        self._underlay = underlay
+        self._maker = DesiredStateBuilder(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
+        self._zones = ZoneBuilder(keys.domain)
+        self._sandboxes = SandboxBuilder()
+        self._kept = InputCache()
+        self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
+        self.supervisor = Supervisor(run_dir, release=__version__)
+        self.resolvers = ResolverSockets(self.supervisor)
+        self.forwarding = Forwarding(
+            SETTINGS, run_dir / FORWARDING_FILE, egress_interfaces, self._tell_firewall
+        )
+        self.projection = Projection(
+            live,
+            kernel.reconciler,
+            kernel.guard,
+            self.forwarding,
+            ProjectionSteps(
+                desired=self._desired,
+                guarded=self._guarded,
+                routed=self._routed,
+                publish_names=self._publish_names,
+                probe=probe,
+            ),
+        )
+        self.announcer = Announcer(live, self.projection.wait_programmed, kernel.send_frame)
+
+    async def run(self) -> None:
+        """Until cancelled; kernel and resolver go on with what they have."""
+        async with trio.open_nursery() as nursery:
+            for task in (self.forwarding.run, self.supervisor.run, self.projection.run, self.announcer.run):
+                nursery.start_soon(task)
+
+    async def end(self) -> None:
+        """Take the resolver down, and everything of ours out of the kernel: this host leaves for good."""
+        await self.supervisor.stop()
+        await self.projection.clear()
+
+    @property
+    def guarded_now(self) -> FirewallInput:
+        """What the firewall should follow from at this moment."""
+        return self._guarded(self._live.now)
+
+    def _desired(self, known: Snapshot) -> Pieces[DesiredChange]:
+        return self._maker.make(known, self._underlay())
+
+    def _guarded(self, known: Snapshot) -> FirewallInput:
+        if self._listed[0] is not known.rows:
+            self._listed = known.rows, known.rows.listed()
+        internal = _internal(known.view)
+        return firewall_input(
+            known.view,
+            self._listed[1],
+            vxlan_port=self._vxlan_port,
+            agent_ports=self._agent_ports,
+            limits=known.limits,
+            lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
+            leading_out=[
+                row.endpoint_id
+                for row in known.rows.publishing()
+                if has_default_route(row, known.rows.mates_of(row), internal)
+            ],
+            kept=self._kept,
+        )
+
+    def _routed(self, known: Snapshot) -> list[str]:
+        networks = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
+        closed = _internal(known.view)
+        return [bridge_name(one.record.vni) for one in networks if one.network_id not in closed]
+
+    async def _tell_firewall(self) -> str:
+        self._live.note_change()
+        return await self.projection.wait_guarded(self._live.revision)
+
+    async def _publish_names(self, known: Snapshot) -> None:
+        made = await piece_by_piece(
+            self._zones.making(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
+        )
+        await self.resolvers.publish(made.table, made.touched)
+
+
+class SandboxBuilder:
+    """The sandboxes that follow from this host's endpoints, made anew where these have changed."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[LocalRows, frozenset[NetworkId]] | None = None
+        self._boxes: Map[SandboxId, Sandbox] = Map()
+
+    def make(self, rows: LocalRows, internal: frozenset[NetworkId]) -> Map[SandboxId, Sandbox]:
+        """The same object again as long as none has changed. `internal` networks give no way out."""
+        seen, self._seen = self._seen, (rows, internal)
+        touched = rows.touched_since(seen[0]) if seen is not None and seen[1] == internal else None
+        if seen is None or touched is None:
+            self._boxes = Map(sandboxes(rows.values(), internal))
+            return self._boxes
+        versions = (known.get(one) for one in touched for known in (rows, seen[0]))
+        for row in {sandbox_of(row): row for row in versions if row is not None and row.netns_inode}.values():
+            found = sandboxes(rows.mates_of(row), internal)
+            box, known = found.get(sandbox_of(row)), self._boxes.get(sandbox_of(row))
+            if box is None and known is not None:
+                self._boxes = self._boxes.delete(sandbox_of(row))
+            elif box is not None and box != known:
+                self._boxes = self._boxes.set(sandbox_of(row), box)
+        return self._boxes
+
+
+def _internal(view: RegistryView) -> frozenset[NetworkId]:
+    return frozenset(known for known, network in view.networks.items() if network.record.internal)

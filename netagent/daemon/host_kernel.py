@@ -1,0 +1,69 @@
+"""This host's kernel: the sockets by which it is looked at and changed, and what keeps our part of it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import trio
+
+from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.host.offload import OffloadKeeper
+from netagent.datapath.host.sysctls import open_settings
+from netagent.datapath.host.underlay import host_routes
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
+from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
+from netagent.datapath.reconcile.drift import Drift
+from netagent.datapath.reconcile.reconciler import Reconciler
+from netagent.firewall.driver import Tables
+from netagent.firewall.guard import Guard
+from netagent.projection import mac_announcer
+
+
+class HostKernel:
+    """For the network namespace of the calling thread. It knows no registry: others tell it what there is to be.
+
+    `memory`: the file by which the firewall's tables are known again.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        with ExitStack() as undo:
+            self._netlink = undo.enter_context(closing(Netlink(open_socket())))
+            frames = undo.enter_context(closing(mac_announcer.open_socket()))
+            notifications = undo.enter_context(closing(open_notification_socket()))
+            rules = undo.enter_context(closing(nftables.open_socket()))
+            any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            tables = Tables(rules, memory=memory)
+            self.clamps_found = tables.clamps()
+            """What an earlier agent had found out about paths, as the tables still hold it."""
+            self.guard = Guard(tables)
+            drift = Drift()
+            self.bridge_nf_bypass = BridgeNfBypass(drift)
+            settings = undo.enter_context(closing(open_settings()))
+            self.reconciler = Reconciler(
+                self._netlink,
+                notifications,
+                drift=drift,
+                bridge_nf_bypass=self.bridge_nf_bypass,
+                settings=settings,
+            )
+            self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
+            self.attacher = Attacher(self._netlink, settings=settings)
+            self.send_frame = mac_announcer.sending(frames)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """The sockets; everything in the kernel stays."""
+        self._undo.close()
+
+    async def run(self) -> None:
+        """Until cancelled; leaves the kernel as it is."""
+        async with trio.open_nursery() as nursery:
+            for task in (self.reconciler.run, self.bridge_nf_bypass.run, self.guard.run, self.offload.run):
+                nursery.start_soon(task)
+
+    async def routes(self) -> tuple[str, ...]:
+        """The prefixes that this host has routes to."""
+        return await host_routes(self._netlink)

@@ -1,0 +1,131 @@
+"""Getting in: all known members are asked at once to redeem a token, and the first that lets this host in counts.
+
+Hosts of a cluster are reached by one family of addresses, so only those members are asked that could reach this host
+(`LocalAddresses`). What follows from being let in is the agent's to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from netagent.datapath.host.uplink import LocalAddresses, Underlay, is_fixed, version_of
+from netagent.errors import FailedError, RefusedError
+from netagent.membership.seeds import UnknownHostError, look_up
+from netgossip.join.admission import Credentials
+from netgossip.join.driver import EntryError, redeem
+from netgossip.join.identity import Identity
+from netgossip.join.invitation import Token
+from netgossip.types import Address
+
+MEMBERS_AT_ONCE: Final = 16
+"""Dialled at a time: all that a token names, and some neighbours."""
+ALL_S: Final = 20.0
+"""For all together. Each that does not answer takes half of it."""
+REFUSED_S: Final = 3.0
+"""Once one has refused, others have so long to answer: whoever lives answers in two round trips."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A member has let this host in."""
+
+    credentials: Credentials
+    member: str
+    """Its address."""
+    underlay: Underlay
+    """What this host is to be reached by in the cluster."""
+
+
+async def addresses_given(texts: Iterable[str], record_port: int) -> list[Address]:
+    """What a user wrote, `HOST[:PORT]`, as addresses of record ports. FailedError for a host that is not known."""
+    try:
+        return [address for text in texts for address in await look_up(text, record_port)]
+    except UnknownHostError as error:
+        raise FailedError(str(error), thing=error.host, hint="give an IP address") from None
+
+
+async def be_admitted(
+    members: Sequence[Address],
+    token: Token,
+    *,
+    identity: Identity,
+    name: str,
+    local_addresses: Callable[[], LocalAddresses],
+) -> Admission:
+    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `local_addresses` is asked again and again:
+    a host's addresses may change while a member does not answer.
+
+    Raises RefusedError `underlay-family`, asking nobody; `not-admitted` when one refused; FailedError
+    `member-unreachable`. What they said is in the error, each reason once.
+    """
+    if members and not any(local_addresses().towards(host) for host, _ in members):
+        raise _of_other_family(token, [host for host, _ in members], local_addresses())
+    admitted: list[Admission] = []
+    errors: dict[Address, EntryError] = {}
+    places = trio.CapacityLimiter(MEMBERS_AT_ONCE)
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + ALL_S
+
+        async def ask(address: Address) -> None:
+            async with places:
+                underlay = local_addresses().towards(address[0])
+                if underlay is None:
+                    return
+                try:
+                    credentials = await redeem(address, token, identity, name)
+                except EntryError as error:
+                    errors[address] = error
+                    if error.final:
+                        # Plain text until the member has proven itself: it ends only the patience with others.
+                        deadline = trio.current_time() + REFUSED_S
+                        nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
+                    return
+                admitted.append(
+                    Admission(credentials, address[0], local_addresses().towards(address[0]) or underlay)
+                )
+                nursery.cancel_scope.cancel()
+
+        for address in members:
+            nursery.start_soon(ask, address)
+    if admitted:
+        return admitted[0]
+    raise _not_admitted(token, members, errors)
+
+
+def _not_admitted(
+    token: Token, members: Sequence[Address], errors: Mapping[Address, EntryError]
+) -> RefusedError | FailedError:
+    is_refused = any(error.final for error in errors.values())
+    said: dict[str, list[str]] = {}
+    for address in members:  # in their order, not in that of the answers
+        if address in errors and errors[address].final is is_refused:
+            said.setdefault(str(errors[address]), []).append(address[0])
+    tried = "; ".join(f"{', '.join(dict.fromkeys(hosts))}: {reason}" for reason, hosts in said.items())
+    text = f"could not enter the cluster {token.cluster} ({tried or 'no address to try'})"
+    ports = {port for _, port in members}
+    if is_refused:
+        hint = "ask for a new invitation with `netagent invite` there"
+        return RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
+    there = f" ({', '.join(map(str, sorted(ports)))})" if ports else ""
+    hint = f"check that the agent of the member runs and that its record port{there} can be reached from here"
+    return FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
+
+
+def _of_other_family(token: Token, members: Sequence[str], own: LocalAddresses) -> RefusedError:
+    ours, theirs = version_of(own.present.address), version_of(members[0])
+    way = (
+        f"`advertise` an IPv{theirs} address here"
+        if is_fixed(own.wanted)
+        else f"give this host an IPv{theirs} address"
+    )
+    return RefusedError(
+        f"the cluster {token.cluster} is reached by IPv{theirs} ({', '.join(members)}), and this host by "
+        f"IPv{ours} ({own.present.address}): hosts of a cluster are reached by one family of addresses",
+        code="underlay-family",
+        thing=token.cluster,
+        hint=f"{way}, or `advertise` IPv{ours} addresses on all members, then join again",
+    )

@@ -1,0 +1,80 @@
+"""How this host goes: for good, because the cluster has forgotten it, or until its agent starts again.
+
+What is common to all: names lead away first, requests that are under way may end, and the last word is heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netagent.daemon.controllers import Controllers
+from netagent.daemon.withdraw import Withdrawal
+from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, drain
+from netagent.endpoints.fencing import fence_all
+from netagent.endpoints.host_access import HostAccess
+from netagent.endpoints.lifecycle import Endpoints
+from netagent.ipam.allocator import Allocator
+from netagent.ipam.prefetch import hand_on
+from netagent.journal.journal import Journal
+from netagent.journal.rows import Stage
+from netagent.membership.gossip import Gossip
+from netagent.membership.host_record import HostRecordKeeper
+from netagent.registry.state_store import StateStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Of a host whose rooms are running."""
+
+    live: StateStore
+    journal: Journal
+    gossip: Gossip
+    following: Controllers
+    allocator: Allocator
+    endpoints: Endpoints
+    host_access: HostAccess
+    own_host: HostRecordKeeper
+    retreat: Withdrawal
+
+    async def leave(self, drain_s: float = DRAIN_S) -> int:
+        """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
+        async with self.allocator.asking.closed():  # to the end: what came later would go with us
+            with self.endpoints.closed():
+                async with self.own_host.going_down():
+                    await self._retreat(drain_s)
+                    detached = await self.endpoints.remove_all()
+                    await self.host_access.withdraw_all()
+                    await self.gossip.participation.withdraw_all()
+                    # Who leaves as well must know that we go before it chooses who gets its space, and we of it.
+                    await self.gossip.wait_heard()
+                    await hand_on(self.live, self.allocator.giving, self.gossip.wait_heard)
+            await self._end()
+        return detached
+
+    async def fence(self) -> int:
+        """The cluster has forgotten this host: take everything down but for a note of each endpoint; how many."""
+        with self.endpoints.closed():
+            count = await fence_all(self.live, self.journal, self.endpoints)
+        await self._end()
+        return count
+
+    async def withdraw(self, drain_s: float = DRAIN_S) -> int:
+        """Lead names away from this host until the agent starts again, and let requests under way end.
+
+        The number of live hosts that know of it.
+        """
+        async with self.own_host.going_down():
+            await self._retreat(drain_s)
+            lacking = await self.gossip.wait_heard()
+        return len(self.retreat.others() - lacking)
+
+    async def _retreat(self, drain_s: float) -> None:
+        """Until nobody is led here any more and those who were have done. At once when nobody can be."""
+        rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
+        if rows and self.retreat.others():
+            await self.retreat.wait_host_hidden()
+            await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
+
+    async def _end(self) -> None:
+        await self.gossip.leave()
+        await self.following.end()

@@ -1,0 +1,80 @@
+"""Keeps in order what this host has written for all, while the registry changes.
+
+Withdrawn is what is ours in networks that are gone, our words on other hosts that no longer stand (registry.estate),
+and grants that later ones of ours cover whole. Repeated is what others grant to us: the giver may be restored from a
+backup that is older than the grant, or be lost with its log; as long as ours tells of it, nobody takes the space for
+the giver's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from netagent.errors import NetagentError
+from netagent.eviction.succession import amended_goodbyes
+from netagent.ipam.allocator import Allocator
+from netagent.ipam.space import superseded
+from netagent.log import Limited
+from netagent.membership.participation import RecordPublisher
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE
+
+logger = logging.getLogger("netagent.membership.own_records")
+_limited = Limited(logger)
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnRecords:
+    """Runs beside everything else."""
+
+    live: StateStore
+    publisher: RecordPublisher
+    allocator: Allocator
+    undecided: Callable[[], Collection[NetworkId]]
+    """Networks that are just being made: nobody else withdraws them."""
+    pursued: Callable[[], Collection[HostId]]
+    """Hosts that are just being forgotten."""
+    _seen: dict[NetworkId, Mapping[tuple[HostId, bytes], GrantRecord]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        revision = 0
+        while True:
+            revision = await self.live.wait_newer(revision)
+            self.allocator.forget_removed()
+            try:
+                await self.put_in_order()
+            except NetagentError as error:  # a full disk, or a network that was just removed
+                _limited.warning("order", f"cannot put this host's records in order yet: {error}")
+
+    async def put_in_order(self) -> None:
+        """Once. Looks only at networks whose grants have changed."""
+        view = self.live.view
+        covered: list[Record] = []
+        seen: dict[NetworkId, Mapping[tuple[HostId, bytes], GrantRecord]] = {}
+        for network_id in view.networks:
+            grants = view.grant_map(network_id)
+            if self._seen.get(network_id) is not grants:
+                await self.allocator.holdings.confirm(network_id)
+                covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
+            seen[network_id] = grants
+        changed, taken_back = amended_goodbyes(view, self.pursued())
+        stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered]
+        if stale or changed:
+            await self.publisher.change(put=changed, withdraw=stale)
+        self._seen = seen
+
+
+def _of_gone_networks(view: RegistryView, undecided: Collection[NetworkId]) -> list[Record]:
+    yielded = {one.network_id for one in view.yielded_networks if one.owner == view.local} - set(undecided)
+    return [
+        record
+        for record in view.records_of(view.local, CLUSTER_SCOPE)
+        if isinstance(record, NetworkRecord | GrantRecord | HostAddressRecord)
+        and (view.is_removed(record.network_id) or record.network_id in yielded)
+    ]

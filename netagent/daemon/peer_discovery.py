@@ -1,0 +1,166 @@
+"""Finding peers: what mDNS hears and the configured seeds, given to the gossip for as long as it runs.
+
+In no cluster the neighbours are only shown: nothing enters a cluster because it heard one. An announcement is proven
+by nothing, and anyone on the link can make any: so few are dialled, only where a host can be, and not for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from netagent.datapath.host.underlay import require_devices
+from netagent.datapath.host.uplink import addresses_of
+from netagent.membership.seeds import UnknownHostError, look_up
+from netagent.model.allowed import underlay_flaw
+from netagent.model.ids import HostId
+from netgossip.join.discovery import DiscoveredPeer, Discovery
+from netgossip.types import Address, NodeId
+
+if TYPE_CHECKING:
+    from netagent.daemon.agent import Agent
+
+RESOLVE_S = 10.0
+"""Between look-ups of seeds given by name: an address may change, a name server may come back."""
+
+FIRST_PORT = 1024
+"""Below are other people's services."""
+MAX_HEARD = 16
+"""Neighbours that are dialled at once; one that answers leads to all others."""
+GIVE_UP_S = 600.0
+"""A neighbour that has not become a live member by then is not dialled until it announces another address, and makes
+room for others if there are more than MAX_HEARD."""
+
+logger = logging.getLogger("netagent.daemon.peer_discovery")
+
+
+class HeardSeeds:
+    """Which announced addresses to dial."""
+
+    def __init__(self) -> None:
+        self._since: dict[NodeId, tuple[Address, float]] = {}
+        """By neighbour the address, and since when it is dialled."""
+
+    def wanted(self, heard: Iterable[DiscoveredPeer], live: Collection[NodeId], now: float) -> list[Address]:
+        """Of the neighbours that say to be of our cluster; `live`: who is a live member already."""
+        said = {
+            one.node_id: one.gossip for one in heard if one.node_id not in live and _can_be_a_host(one.gossip)
+        }
+        self._since = {node: known for node, known in self._since.items() if said.get(node) == known[0]}
+        for node_id, address in said.items():
+            if node_id in self._since:
+                continue
+            if len(self._since) >= MAX_HEARD:
+                self._drop_one_given_up(now)
+            if len(self._since) < MAX_HEARD:
+                self._since[node_id] = (address, now)
+        return [address for address, since in self._since.values() if now < since + GIVE_UP_S]
+
+    def _drop_one_given_up(self, now: float) -> None:
+        for node_id, (_, since) in self._since.items():
+            if now >= since + GIVE_UP_S:
+                del self._since[node_id]
+                return
+
+
+def _can_be_a_host(address: Address) -> bool:
+    return not underlay_flaw(address[0]) and address[1] >= FIRST_PORT
+
+
+class PeerDiscovery:
+    """Runs beside the agent in all its states."""
+
+    def __init__(self) -> None:
+        self._discovery = Discovery(lambda _: self.note_change())
+        self._changed = trio.Event()
+        self._seeds: Sequence[str] = ()
+        self._heard_seeds = HeardSeeds()
+
+    @property
+    def heard(self) -> Mapping[NodeId, DiscoveredPeer]:
+        """Who announces itself on our link."""
+        return self._discovery.neighbours
+
+    @property
+    def problem(self) -> str:
+        """Why multicast DNS does not work; '' when it does or is off."""
+        return self._discovery.problem
+
+    def set_seeds(self, seeds: Sequence[str]) -> None:
+        """`HOST[:PORT]`, as configured."""
+        self._seeds = seeds
+        self.note_change()
+
+    def note_change(self) -> None:
+        """The cluster, the seeds or the neighbours are different from before."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def run(self, agent: Agent) -> None:
+        """Until cancelled. InputError when a device of `interfaces` is not there."""
+        if agent.config.mdns:
+            require_devices(agent.uplinks.uplinks, agent.config.interfaces)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._offer_seeds, agent)
+            if agent.config.mdns:
+                nursery.start_soon(self._announce, agent)
+
+    async def _announce(self, agent: Agent) -> None:
+        """Announce what we are; anew when we enter or leave a cluster, and when an address changes."""
+        links: tuple[str, ...] = ()
+        while True:
+            links = self._links(agent) or links  # devices without any address now may get one back
+            said = (self._me(agent), links)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._discovery.run, *said)
+                    while (self._me(agent), self._links(agent) or links) == said:
+                        await self._changed.wait()
+                    scope.cancel()
+
+    def _links(self, agent: Agent) -> tuple[str, ...]:
+        """Addresses of the devices on which mDNS is spoken; none: on that of the advertised address."""
+        return tuple(addresses_of(agent.uplinks.uplinks, agent.config.interfaces).values())
+
+    def _me(self, agent: Agent) -> DiscoveredPeer:
+        keys = agent.cluster.keys if agent.cluster else None
+        return DiscoveredPeer(
+            node_id=agent.identity.node_id,
+            name=agent.config.name,
+            cluster=keys.cluster if keys else "",
+            cluster_id=keys.cluster_id if keys else "",
+            gossip=(agent.underlay.address, agent.config.gossip_port),
+            record=(agent.underlay.address, agent.config.record_port),
+        )
+
+    async def _offer_seeds(self, agent: Agent) -> None:
+        """Give the gossip every address that may lead to our cluster."""
+        while True:
+            changed = self._changed
+            cluster = agent.cluster
+            if cluster is not None:
+                found = [
+                    address
+                    for text in self._seeds
+                    for address in await _resolved(text, agent.config.gossip_port)
+                ]
+                hosts = cluster.live.view.hosts
+                ours = [n for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
+                live = {n.node_id for n in ours if (host := hosts.get(HostId(n.node_id))) and host.is_live}
+                found += self._heard_seeds.wanted(ours, live, trio.current_time())
+                own = (agent.underlay.address, agent.config.gossip_port)
+                if agent.cluster is cluster:
+                    cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])
+            with trio.move_on_after(RESOLVE_S):
+                await changed.wait()
+
+
+async def _resolved(text: str, default_port: int) -> list[Address]:
+    try:
+        return await look_up(text, default_port)
+    except UnknownHostError as error:
+        logger.debug("seed: %s", error)
+        return []

@@ -1,0 +1,58 @@
+"""The runtimes that this host's configuration names, as one thing: started, asked and shown together."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import trio
+from starlette.routing import Route
+
+from netagent.config import Config
+from netagent.integrations.cluster_access import Membership
+from netagent.integrations.cni.plugin import CniPlugin
+from netagent.integrations.docker.integration import DockerIntegration
+from netagent.integrations.podman.integration import PodmanIntegration
+from netagent.integrations.shim_call import shim_route
+from netagent.model.ids import NetworkId
+
+MIRRORED_S = 2.0
+"""How long `network create` waits until Docker knows the network: some 10 ms, unless Docker itself is slow."""
+
+
+class Runtimes:
+    """CNI always, Docker and Podman where they are enabled."""
+
+    def __init__(self, config: Config, membership: Membership, docker_listener: socket.socket | None) -> None:
+        """`docker_listener`: the plug-in's socket, where a service manager holds it for us."""
+        self._cni = CniPlugin(membership)
+        self._docker = (
+            DockerIntegration(config, membership, docker_listener) if config.docker_enabled else None
+        )
+        self._podman = PodmanIntegration(config, membership) if config.podman_enabled else None
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """What the agent's API answers for the programs that runtimes start."""
+        podman = self._podman.plugin.answer if self._podman is not None else None
+        return (shim_route(self._cni.answer, podman),)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; `started` when runtimes can call. FailedError or RefusedError when they never could."""
+        async with trio.open_nursery() as nursery:
+            for one in (self._docker, self._podman):
+                if one is not None:
+                    await nursery.start(one.run)
+            task_status.started()
+
+    def troubles(self) -> tuple[str, ...]:
+        """What people should know, a sentence each."""
+        return tuple(
+            text for one in (self._docker, self._podman) if one is not None for text in one.troubles()
+        )
+
+    async def wait_mirrored(self, network_id: NetworkId) -> None:
+        """Until `docker run --network` finds a network that was just made, for MIRRORED_S at most."""
+        if self._docker is not None:
+            with trio.move_on_after(MIRRORED_S):
+                await self._docker.wait_mirrored(network_id)

@@ -1,0 +1,70 @@
+"""Names go before what they lead to: waiting until no host leads its containers to something of ours any more.
+
+That a host has acknowledged a record says that its agent has it. Its resolver follows a moment later, after its
+kernel; so it is asked, and answers when it has followed. A host that does not answer (its agent is away, or of a
+release that does not know the question) is waited for no longer than `within_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import AgentState
+from netagent.rpc import messages
+from netagent.rpc.handlers import Follows
+
+HOST_S = 2.5
+"""For a whole host that goes: rarely, and mostly with time for it."""
+ENDPOINT_S = 0.5
+"""For one endpoint that goes: detaching must not wait long for a host whose agent has just died."""
+
+Ask = Callable[[HostId, bytes, float], Awaitable[bytes | None]]
+
+
+class Withdrawal:
+    """`ask(host, question, within_s)` is Asking.ask."""
+
+    def __init__(self, live: StateStore, projection: Follows, ask: Ask) -> None:
+        self._live = live
+        self._projection = projection
+        self._ask = ask
+
+    def others(self) -> frozenset[HostId]:
+        """Hosts whose agents may follow what we say."""
+        states = (AgentState.ALIVE, AgentState.SUSPECT)
+        hosts = self._live.view.hosts.items()
+        return frozenset(h for h, host in hosts if host.agent in states and h != self._live.view.local)
+
+    async def wait_host_hidden(self) -> frozenset[HostId]:
+        """Until no name leads to this host; those hosts that said so."""
+        return await self._wait(self.others(), messages.IsWithdrawn(self._live.view.local), HOST_S)
+
+    async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
+        """Until no name leads to the endpoint, whose record says that it has none."""
+        concerned = self.others() & self._live.view.attachments(row.network_id)
+        await self._wait(concerned, messages.IsWithdrawn(self._live.view.local, row.endpoint_id), ENDPOINT_S)
+
+    async def _wait(
+        self, hosts: Iterable[HostId], asked: messages.IsWithdrawn, within_s: float
+    ) -> frozenset[HostId]:
+        said: set[HostId] = set()
+
+        async def ask(host_id: HostId) -> None:
+            try:
+                answer = await self._ask(host_id, asked.encode(), within_s)
+                if answer is not None and messages.parse_answer_untrusted(answer, messages.WITHDRAWN):
+                    said.add(host_id)
+            except messages.QuestionError:
+                return  # it does not understand: as if it had said nothing
+
+        with trio.move_on_after(within_s):
+            async with trio.open_nursery() as nursery:
+                for host_id in hosts:
+                    nursery.start_soon(ask, host_id)
+                await self._projection.wait_followed(self._live.revision)
+        return frozenset(said)

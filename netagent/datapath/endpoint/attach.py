@@ -1,0 +1,215 @@
+"""One endpoint's interface: a veth whose far end is in the container's namespace. The bind step of an attachment.
+
+The far end is born in its namespace with its last name, MAC and MTU, so there is no moment with a half-made interface
+under a wrong name, and a name that is taken fails the creation as a whole. The container gets its addresses, the
+routes to its subnets and, by one of its endpoints, a default route that comes after any other.
+
+A pair is found again by its alias, so `bind` after a crash at any line finishes what is there, and `unbind` needs no
+memory of where the endpoint was. When the namespace goes, the kernel removes both ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from netagent.datapath.endpoint.guest_watch import GuestNews, open_inside, open_news
+from netagent.datapath.endpoint.link_delete import LinkDeletion
+from netagent.datapath.endpoint.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.endpoint.veth_binding import VethBinding
+from netagent.datapath.endpoint.veth_pair import (
+    all_links,
+    bridge_of,
+    endpoint_on,
+    free_index,
+    host_side,
+    link_called,
+    peer_of,
+    raise_if_full,
+    turn_ipv6_off,
+)
+from netagent.datapath.host.sysctls import Settings
+from netagent.datapath.netlink.link import LinkMessage, VethPair, create_veth, delete_link_index
+from netagent.datapath.netlink.route_socket import Netlink, open_socket
+from netagent.datapath.reconcile.desired import LocalEndpoint
+from netagent.datapath.reconcile.drift import Damage
+from netagent.datapath.state import endpoint_alias
+from netagent.errors import FailedError, InputError, RefusedError
+from netagent.model.ids import EndpointId, peer_name, veth_name
+
+_IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_RESERVED_IFNAMES = {"all", "default", "lo"}
+"""`all` and `default` are folders of /proc/sys beside those of the interfaces."""
+
+
+class Attacher:
+    """Makes and removes endpoints' interfaces.
+
+    The network's bridge must exist (Reconciler.wait_programmed). `netlink` is of the host's namespace, whose identity
+    is `host_netns` (default: the calling thread's); attaching that one is refused. `settings`: of that namespace as
+    well; without them the host's ends keep IPv6.
+    """
+
+    def __init__(
+        self,
+        netlink: Netlink,
+        *,
+        host_netns: tuple[int, int] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._netlink = netlink
+        self._settings = settings
+        self._removal = LinkDeletion(netlink)
+        self._host_netns = host_netns or _own_netns()
+
+    async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+        """Make the interface, or finish it if it is there; return its name inside the namespace.
+
+        InputError for a bad interface name; RefusedError `namespace-gone`, `host-namespace`, `interface-taken`;
+        FailedError when the bridge is missing or the kernel says no. When it raises, also by cancellation, nothing is
+        left of an interface that it began.
+        """
+        if endpoint.ifname:
+            _check_ifname(endpoint.ifname)
+        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+            if netns_identity(netns_fd) == self._host_netns:
+                raise RefusedError(
+                    f"{endpoint.netns_path} is the host's own network namespace",
+                    code="host-namespace",
+                    thing=endpoint.netns_path,
+                    hint="attach a container's",
+                )
+            with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
+                binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+                return await binding.complete(vni)
+
+    async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
+        """See whether a bound endpoint's interface is as `bind` left it, and put right what is not; what that was.
+
+        Costs a look of a millisecond where nothing is. RefusedError and FailedError as `bind`; then it is as it was,
+        or a part of it is put right.
+        """
+        with (
+            opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd,
+            _failing("put right", endpoint),
+            closing(await open_inside(netns_fd)) as inside,
+        ):
+            binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+            await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
+            damages = await binding.damages()
+            if damages:
+                await binding.complete(vni)
+            return damages
+
+    async def open_news(self, netns_path: str, identity: tuple[int, int]) -> GuestNews:
+        """Of all that changes in a namespace. Close it; until then the namespace is held in being. RefusedError
+        `namespace-gone`; OSError."""
+        return await open_news(netns_path, identity)
+
+    async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+        """Make the pair with both ends in the host's namespace, for a runtime that moves the container's end itself;
+        return that end's name. A pair that waits already is kept. FailedError as `bind`; then nothing is left."""
+        peer = peer_name(endpoint.endpoint_id)
+        host_end = veth_name(endpoint.endpoint_id)
+        bridge = await bridge_of(endpoint, self._netlink, vni)
+        if await link_called(self._netlink, host_end) is not None:
+            if await link_called(self._netlink, peer) is not None:
+                return peer
+            await self.unbind(endpoint.endpoint_id)  # it leads to where the endpoint was before
+        pair = VethPair(
+            name=host_end,
+            alias=endpoint_alias(endpoint.endpoint_id),
+            mtu_bytes=mtu_bytes,
+            peer_name=peer,
+            peer_mac=endpoint.mac,
+            peer_netns_fd=None,
+        )
+        index = await free_index(self._netlink)
+        errors = [error for error in await self._netlink.execute(create_veth(pair, index)) if error]
+        if not errors:
+            await turn_ipv6_off(self._settings, host_end)
+            requests = host_side(host_end, mtu_bytes, bridge.index)
+            errors = [error for error in await self._netlink.execute(requests) if error]
+        if errors:
+            await self._netlink.execute([delete_link_index(index)])
+            raise_if_full(endpoint, errors)
+            raise FailedError(
+                f"can't make the interface of {endpoint.endpoint_id}: {errors[0].strerror}",
+                code="bind-failed",
+                thing=endpoint.endpoint_id,
+            )
+        return peer
+
+    async def has_entered(self, endpoint: LocalEndpoint) -> bool:
+        """Whether the runtime has done its part: the container's end is in the namespace, and up.
+
+        Bringing it up is what libnetwork does last. An address of ours that came before its own would have it fail
+        with "file exists", and the container with it. RefusedError `namespace-gone`.
+        """
+        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+            existing = await link_called(self._netlink, veth_name(endpoint.endpoint_id))
+            if existing is None or not existing.has_carrier:
+                return False  # as most often while it is asked every few milliseconds: without a look inside
+            inside = Netlink(await run_in_netns(netns_fd, open_socket))
+            with closing(inside):
+                return await peer_of(existing, inside) is not None
+
+    async def unbind(self, endpoint_id: EndpointId) -> None:
+        """Remove the endpoint's interface: nobody finds either end when this returns, though the kernel may be at
+        work on them for another 45 ms (netagent.datapath.endpoint.link_delete). No error if there is none."""
+        link = await self._link_of(endpoint_id)
+        if link is None:
+            return
+        try:
+            await self._removal.remove(link.index)
+        except OSError as error:
+            raise FailedError(
+                f"can't remove interface {link.name}: {error.strerror}",
+                code="unbind-failed",
+                thing=endpoint_id,
+            ) from error
+
+    async def list_endpoint_devices(self) -> dict[EndpointId, str]:
+        """Every endpoint's interface that exists, by its host side's name: also leftovers that nobody wants."""
+        found = ((endpoint_on(link), link) for link in await all_links(self._netlink))
+        return {endpoint_id: link.name for endpoint_id, link in found if endpoint_id is not None}
+
+    async def _link_of(self, endpoint_id: EndpointId) -> LinkMessage | None:
+        """The host's end: under its own name, or whatever somebody has called it since."""
+        link = await link_called(self._netlink, veth_name(endpoint_id))
+        if link is not None and endpoint_on(link) == endpoint_id:
+            return link
+        return next(
+            (link for link in await all_links(self._netlink) if endpoint_on(link) == endpoint_id), None
+        )
+
+
+def _check_ifname(ifname: str) -> None:
+    """Stricter than the kernel, which takes `%d` as a pattern and any byte but `/`, `:` and white space."""
+    if _IFNAME.fullmatch(ifname) is None or ifname in _RESERVED_IFNAMES:
+        raise InputError(
+            f"{ifname!r} can't be the name of an interface",
+            code="bad-ifname",
+            thing=ifname,
+            hint="use 1 to 15 letters, digits, '-', '_' or '.', such as eth1",
+        )
+
+
+@contextmanager
+def _failing(do: str, endpoint: LocalEndpoint) -> Iterator[None]:
+    """The kernel's refusals as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise FailedError(
+            f"can't {do} the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
+            code="bind-failed",
+            thing=endpoint.endpoint_id,
+        ) from error
+
+
+def _own_netns() -> tuple[int, int]:
+    status = Path("/proc/thread-self/ns/net").stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,288 @@
+"""Two nftables tables in a sandbox, by which 127.0.0.11 port 53 means our resolver.
+
+**The first** leads to the port that our sockets have. They do not hold port 53, so that a DNS server in the container
+may (0.0.0.0, [::], even 127.0.0.11), and what is sent to 127.0.0.11 port 53 comes to us all the same:
+
+    table ip netagent-dns {                               # flags owner
+        chain input { type filter hook input priority 1000
+            ip daddr 127.0.0.11 udp dport 53 udp dport set 61053
+            ip daddr 127.0.0.11 tcp dport 53 tcp dport set 61053 }
+        chain output { type filter hook output priority -1000
+            ip saddr 127.0.0.11 udp sport 61053 udp sport set 53
+            ip saddr 127.0.0.11 tcp sport 61053 tcp sport set 53 } }
+
+The port is changed right at our sockets: as the last thing before a query comes in, and the first when an answer goes
+out. All else in the namespace (connection tracking, the container's own rules for port 53, tcpdump) sees port 53
+both ways, as if the sockets had it. No connection is tracked for it, and the checksum is left to the kernel, which on
+`lo` makes none. The table belongs to a netlink socket that goes wherever our sockets go, and lives as long as they do
+(docs/design/0025). Where the kernel knows no owners of tables (before 5.12), it stays until it is deleted, and
+anybody in there with the right may do that.
+
+**The second** stands where Docker's own resolver is. In every container on a user-defined network, Docker's rules in
+the namespace's `nat` table send what goes to 127.0.0.11 port 53 on to a high port, where dockerd answers. The packets
+must stay:
+
+    table ip netagent {                                   # flags owner
+        chain output { type nat hook output priority -110
+            ip daddr 127.0.0.11 ip saddr != 127.0.0.53 udp dport 53 dnat to 127.0.0.11:53
+            ip daddr 127.0.0.11 ip saddr != 127.0.0.53 tcp dport 53 dnat to 127.0.0.11:53 } }
+
+A connection is translated once: of all chains of a hook, the first (by priority) that binds it wins, and Docker's are
+at -100. What comes from 127.0.0.53 is left to Docker's rules, and that is how Docker's resolver stays in reach for
+names that are not ours, whatever its port.
+
+This table belongs to a socket that the resolver process alone has, and goes with it, by the kernel's own hand: when
+that process dies, however it dies, Docker answers again.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.nftables import (
+    NftMessage,
+    attribute,
+    expression,
+    nest,
+    number,
+    split_attributes,
+    text,
+)
+
+EXEMPT_ADDRESS: Final = "127.0.0.53"
+"""Queries from here go past our table."""
+
+_ADDRESS: Final = "127.0.0.11"
+_PORT: Final = 53
+_LEAD: Final = "netagent-dns"
+_LEAD_LAST, _LEAD_FIRST = 1000, -1000
+"""Priorities: behind and before everything that has a name in nft(8), connection tracking and NAT included."""
+_TABLE: Final = "netagent"
+_CHAIN: Final = "output"
+_PRIORITY: Final = -110
+"""Docker's chains, in iptables and in nftables, are at -100 (NF_IP_PRI_NAT_DST)."""
+
+_LOCAL_IN, _LOCAL_OUT = 1, 3
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_SOURCE_OFFSET, _DESTINATION_OFFSET = 12, 16
+_SOURCE_PORT_OFFSET, _DESTINATION_PORT_OFFSET = 0, 2
+_CHECKSUM_OFFSETS: Final = {socket.IPPROTO_UDP: 6, socket.IPPROTO_TCP: 16}
+_CHECKSUM_INET: Final = 1
+_REGISTER: Final = 1
+_META_L4PROTO: Final = 16
+_EQ, _NEQ = 0, 1
+_ACCEPT: Final = 1
+_DNAT: Final = 1
+
+
+class RedirectOutcome(enum.Enum):
+    """What became of the first table."""
+
+    OWNED = enum.auto()
+    """It is there, and only its socket can take it away."""
+    THERE = enum.auto()
+    """It is there; anybody with the right may delete it."""
+    MISSING = enum.auto()
+
+
+def open_lead(port: int) -> socket.socket:
+    """Make the first table in the calling thread's namespace and return the socket that it lives by.
+
+    One without an owner is replaced. OSError when the kernel refuses; EPERM also when another process has one there.
+    """
+    sock = nftables.open_socket()
+    try:
+        make_lead(sock, port)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def make_lead(sock: socket.socket, port: int) -> None:
+    """Make the first table in the namespace of the socket, which owns it then where the kernel knows owners."""
+    try:
+        nftables.commit(sock, _lead_changes(port, nftables.TABLE_F_OWNER))
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
+            raise
+        nftables.commit(sock, _lead_changes(port, 0))
+
+
+def end_lead(sock: socket.socket) -> None:
+    """Take the first table away at once; no error when it is gone already.
+
+    Not by closing the socket: other copies of it may live on for a while, and the last one to be closed waits for the
+    kernel, some 15 ms.
+    """
+    _end(sock, _LEAD)
+
+
+def end_redirect(sock: socket.socket) -> None:
+    """The same with the second."""
+    _end(sock, _TABLE)
+
+
+def _end(sock: socket.socket, name: str) -> None:
+    with suppress(OSError):
+        nftables.commit(sock, [NftMessage(nftables.DELTABLE, 0, text(1, name))])
+
+
+def lead_of(sock: socket.socket) -> RedirectOutcome:
+    """Ask for the first table in the namespace of its socket. OSError when the kernel does not say."""
+    request = text(1, _LEAD)
+    for kind, body in nftables.exchange(
+        sock, nftables.TABLES << 8 | nftables.GETTABLE, 0, socket.AF_INET, request
+    ):
+        if kind == nftables.TABLES << 8 | nftables.NEWTABLE:
+            flags = dict(split_attributes(body[4:])).get(2, bytes(4))
+            return (
+                RedirectOutcome.OWNED
+                if int.from_bytes(flags, "big") & nftables.TABLE_F_OWNER
+                else RedirectOutcome.THERE
+            )
+    return RedirectOutcome.MISSING
+
+
+def led_port() -> int | None:
+    """To which port the first table of the calling thread's namespace leads; None when it is not whole.
+
+    OSError when the kernel does not say.
+    """
+    with nftables.open_socket() as sock:
+        try:
+            rules = nftables.dump(sock, nftables.GETRULE, socket.AF_INET, text(1, _LEAD))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+    found = [one for rule in rules for one in _immediates(rule)]
+    # Two rules write the port into queries, two write 53 into answers.
+    ports = sorted(set(found) - {_PORT})
+    return ports[0] if len(found) == 4 and len(ports) == 1 and found.count(_PORT) == 2 else None
+
+
+def _immediates(rule: bytes) -> Iterator[int]:
+    """The values that a rule loads."""
+    expressions = dict(split_attributes(rule)).get(4, b"")
+    for _, element in split_attributes(expressions):
+        fields = dict(split_attributes(element))
+        if fields.get(1, b"").rstrip(b"\0") == b"immediate":
+            data = dict(split_attributes(dict(split_attributes(fields.get(2, b""))).get(2, b"")))
+            yield int.from_bytes(data.get(1, b"")[:2], "big")
+
+
+def open_redirect() -> socket.socket:
+    """Make the second table in the calling thread's namespace and return the socket that it lives by.
+
+    OSError when the kernel refuses; EPERM also when another process holds one there.
+    """
+    sock = nftables.open_socket()
+    try:
+        nftables.commit(sock, _changes())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_exempt(kind: socket.SocketKind) -> socket.socket:
+    """Make a socket in the calling thread's namespace whose queries go past our table. OSError when it can't be."""
+    sock = socket.socket(socket.AF_INET, kind)
+    try:
+        sock.bind((EXEMPT_ADDRESS, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _lead_changes(port: int, flags: int) -> list[NftMessage]:
+    """Made, deleted and made again, so that one that was there is replaced in one step."""
+    table = text(1, _LEAD) + number(2, flags)
+    return [
+        NftMessage(nftables.NEWTABLE, 0, table),
+        NftMessage(nftables.DELTABLE, 0, text(1, _LEAD)),
+        NftMessage(nftables.NEWTABLE, 0, table),
+        _lead_chain("input", _LOCAL_IN, _LEAD_LAST),
+        _lead_chain("output", _LOCAL_OUT, _LEAD_FIRST),
+        *(_lead_rule("input", protocol, _PORT, port) for protocol in _CHECKSUM_OFFSETS),
+        *(_lead_rule("output", protocol, port, _PORT) for protocol in _CHECKSUM_OFFSETS),
+    ]
+
+
+def _lead_chain(name: str, hook: int, priority: int) -> NftMessage:
+    where = nest(4, number(1, hook) + number(2, priority & 0xFFFFFFFF))
+    fields = text(1, _LEAD) + text(3, name) + where + number(5, _ACCEPT) + text(7, "filter")
+    return NftMessage(nftables.NEWCHAIN, nftables.EXCLUSIVE, fields)
+
+
+def _lead_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
+    """Change a port of ours from `old` to `new`: the destination's on the way in, the source's on the way out."""
+    address = _DESTINATION_OFFSET if chain == "input" else _SOURCE_OFFSET
+    offset = _DESTINATION_PORT_OFFSET if chain == "input" else _SOURCE_PORT_OFFSET
+    write = number(5, _REGISTER) + number(2, _TRANSPORT_HEADER) + number(3, offset) + number(4, 2)
+    checksum = number(6, _CHECKSUM_INET) + number(7, _CHECKSUM_OFFSETS[protocol])
+    expressions = (
+        _payload(_NETWORK_HEADER, address, 4),
+        _compare(_EQ, socket.inet_aton(_ADDRESS)),
+        expression("meta", number(1, _REGISTER) + number(2, _META_L4PROTO)),
+        _compare(_EQ, bytes([protocol])),
+        _payload(_TRANSPORT_HEADER, offset, 2),
+        _compare(_EQ, old.to_bytes(2, "big")),
+        expression("immediate", number(1, _REGISTER) + nest(2, attribute(1, new.to_bytes(2, "big")))),
+        expression("payload", write + checksum),
+    )
+    rule = text(1, _LEAD) + text(2, chain) + nest(4, b"".join(expressions))
+    return NftMessage(nftables.NEWRULE, nftables.APPEND, rule)
+
+
+def _changes() -> list[NftMessage]:
+    table = text(1, _TABLE) + number(2, nftables.TABLE_F_OWNER)
+    hook = nest(4, number(1, _LOCAL_OUT) + number(2, _PRIORITY & 0xFFFFFFFF))
+    chain = text(1, _TABLE) + text(3, _CHAIN) + hook + number(5, _ACCEPT) + text(7, "nat")
+    rules = [
+        text(1, _TABLE) + text(2, _CHAIN) + nest(4, _expressions(protocol))
+        for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP)
+    ]
+    return [
+        NftMessage(nftables.NEWTABLE, nftables.EXCLUSIVE, table),
+        NftMessage(nftables.NEWCHAIN, nftables.EXCLUSIVE, chain),
+        *(NftMessage(nftables.NEWRULE, nftables.APPEND, rule) for rule in rules),
+    ]
+
+
+def _expressions(protocol: int) -> bytes:
+    """One rule: every comparison goes through register 1; what fails one goes on to Docker's chains."""
+    address, port = socket.inet_aton(_ADDRESS), _PORT.to_bytes(2, "big")
+    return b"".join(
+        (
+            _payload(_NETWORK_HEADER, _DESTINATION_OFFSET, 4),
+            _compare(_EQ, address),
+            _payload(_NETWORK_HEADER, _SOURCE_OFFSET, 4),
+            _compare(_NEQ, socket.inet_aton(EXEMPT_ADDRESS)),
+            expression("meta", number(1, 1) + number(2, _META_L4PROTO)),
+            _compare(_EQ, bytes([protocol])),
+            _payload(_TRANSPORT_HEADER, _DESTINATION_PORT_OFFSET, 2),
+            _compare(_EQ, port),
+            expression("immediate", number(1, 1) + nest(2, attribute(1, address))),
+            expression("immediate", number(1, 2) + nest(2, attribute(1, port))),
+            expression("nat", number(1, _DNAT) + number(2, socket.AF_INET) + number(3, 1) + number(5, 2)),
+        )
+    )
+
+
+def _payload(base: int, offset: int, length: int) -> bytes:
+    return expression(
+        "payload", number(1, _REGISTER) + number(2, base) + number(3, offset) + number(4, length)
+    )
+
+
+def _compare(how: int, value: bytes) -> bytes:
+    return expression("cmp", number(1, _REGISTER) + number(2, how) + nest(3, attribute(1, value)))

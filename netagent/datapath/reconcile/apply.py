@@ -1,0 +1,269 @@
+"""Operations into netlink, in batches. A failing operation stops none of the others; all failures come back."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from netagent.datapath.netlink.device import create_link, set_kind_options
+from netagent.datapath.netlink.link import (
+    choose_index,
+    delete_address,
+    delete_link,
+    mark_link,
+    open_port,
+    rename_link,
+    set_address,
+    set_link,
+    set_link_down,
+    set_noarp,
+    set_port,
+)
+from netagent.datapath.netlink.neighbour import (
+    AF_BRIDGE,
+    NTF_MASTER,
+    NTF_SELF,
+    NTF_STICKY,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RTM_DELNEIGH,
+    RTM_NEWNEIGH,
+    NeighbourMessage,
+    encode,
+    family_of,
+)
+from netagent.datapath.netlink.route import RTM_NEWROUTE, subnet_body
+from netagent.datapath.netlink.route_socket import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Netlink,
+    NetlinkRequest,
+)
+from netagent.datapath.reconcile.operations import (
+    KIND_FIELDS,
+    AddFlood,
+    CreateDevice,
+    DeleteAddress,
+    DeleteDevice,
+    DeleteFlood,
+    DeleteMaster,
+    DeleteNeighbour,
+    DeleteSelf,
+    EntryOperation,
+    Operation,
+    RenameDevice,
+    SetAddress,
+    SetDevice,
+    SetMaster,
+    SetNeighbour,
+    SetRoute,
+    SetSelf,
+    device_of,
+)
+from netagent.datapath.state import ZERO_MAC, Device
+
+_PUT = NLM_F_CREATE | NLM_F_REPLACE
+_APPEND = NLM_F_CREATE | NLM_F_APPEND
+"""A flood entry beside those that are there: the kernel refuses to replace the zero MAC's."""
+
+OPERATIONS_A_PIECE = 128
+"""Written down and handed to the kernel before others run: some two milliseconds."""
+
+_REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
+# What the kernel says of something that is not there, by kind of object; for a removal that is success.
+_ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused."""
+
+    operation: Operation
+    errno: int
+    reason: str
+
+
+class _MissingDeviceError(Exception):
+    """The device that an operation needs has no index: it does not exist."""
+
+
+def names_after(operations: Sequence[Operation], names: Mapping[int, str]) -> dict[int, str]:
+    """Indexes and names of our devices once a plan is done; indexes of those that it makes are drawn."""
+    given = {one.name: one.wanted for one in _before_entries(operations) if isinstance(one, RenameDevice)}
+    made = {
+        choose_index(): one.device.name
+        for one in _before_entries(operations)
+        if isinstance(one, CreateDevice)
+    }
+    return {index: given.get(name, name) for index, name in names.items()} | made
+
+
+def _before_entries(operations: Sequence[Operation]) -> Iterable[Operation]:
+    """In a plan nothing is made or renamed after the first entry, and there may be tens of thousands of these."""
+    return takewhile(lambda one: not isinstance(one, EntryOperation), operations)
+
+
+async def apply(netlink: Netlink, operations: list[Operation], names: Mapping[int, str]) -> list[Failure]:
+    """Do them in order. `names` are the indexes and names of our devices as they will be (`names_after`).
+
+    Empties the list as it goes: to free tens of thousands at once takes long. A device that can't be made is reported
+    once, not again for all that should sit on it.
+    """
+    failures = await _run(netlink, operations, {name: index for index, name in names.items()})
+    unmade = {device_of(f.operation) for f in failures if isinstance(f.operation, CreateDevice)}
+    return [
+        f for f in failures if isinstance(f.operation, CreateDevice) or device_of(f.operation) not in unmade
+    ]
+
+
+async def _run(netlink: Netlink, operations: list[Operation], indexes: Mapping[str, int]) -> list[Failure]:
+    failures = await _rename(netlink, operations, indexes)
+    unmade: set[str] = set()
+    operations.reverse()
+    while operations:
+        piece = [operations.pop() for _ in range(min(OPERATIONS_A_PIECE, len(operations)))]
+        if unmade:
+            piece = [one for one in piece if unmade.isdisjoint({device_of(one), getattr(one, "port", "")})]
+        refused = await _run_piece(netlink, piece, indexes)
+        unmade |= {device_of(f.operation) for f in refused if isinstance(f.operation, CreateDevice)}
+        failures += refused
+    return failures
+
+
+async def _run_piece(
+    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
+) -> list[Failure]:
+    failures: list[Failure] = []
+    requests: list[NetlinkRequest] = []
+    owners: list[Operation] = []
+    for operation in operations:
+        if isinstance(operation, RenameDevice):
+            continue
+        try:
+            encoded = requests_of(operation, indexes)
+        except _MissingDeviceError as missing:
+            if not isinstance(operation, _REMOVALS):
+                failures.append(Failure(operation, errno.ENODEV, f"there is no device {missing}"))
+            continue
+        requests += encoded
+        owners += [operation] * len(encoded)
+    failed: set[int] = set()
+    for operation, error in zip(owners, await netlink.execute(requests), strict=True):
+        if error is None or id(operation) in failed:
+            continue
+        if isinstance(operation, _REMOVALS) and error.errno in _ABSENT:
+            continue
+        failed.add(id(operation))
+        failures.append(Failure(operation, error.errno or 0, error.strerror or str(error)))
+    return failures
+
+
+async def _rename(
+    netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
+) -> list[Failure]:
+    """Before all else, because what follows goes by name. Kernels before 6.2 rename only what is down; that costs
+    a bridge its neighbours, which the next look brings back."""
+    failures = []
+    for operation in _before_entries(operations):
+        if isinstance(operation, RenameDevice):
+            down, rename = requests_of(operation, indexes)
+            (error,) = await netlink.execute([rename])
+            if error is not None and error.errno == errno.EBUSY:
+                _, error = await netlink.execute([down, rename])
+            if error is not None:
+                failures.append(Failure(operation, error.errno or 0, error.strerror or str(error)))
+    return failures
+
+
+def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[NetlinkRequest]:
+    """The messages that do one operation."""
+    match operation:
+        case CreateDevice(device):
+            return create_link(device, _index(indexes, device.name))
+        case RenameDevice(_, wanted):
+            index = _index(indexes, wanted)
+            return [set_link_down(index), rename_link(index, wanted)]
+        case SetDevice(device, fields):
+            return _changes(device, fields, indexes)
+        case DeleteDevice(name):
+            return [delete_link(name)]
+        case SetAddress(name, cidr):
+            return [set_address(_index(indexes, name), cidr)]
+        case DeleteAddress(name, cidr):
+            return [delete_address(_index(indexes, name), cidr)]
+        case SetRoute(name, cidr):
+            # Somebody else's way to the subnet is not for us to replace.
+            return [
+                NetlinkRequest(
+                    RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name))
+                )
+            ]
+        case _:
+            return [_entry_request(operation, indexes)]
+
+
+def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> NetlinkRequest:
+    match operation:
+        case SetSelf(name, mac, underlay):
+            return _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, mac, underlay)
+        case DeleteSelf(name, mac):
+            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, mac, None)
+        case AddFlood(name, underlay):
+            body = _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay).body
+            return NetlinkRequest(RTM_NEWNEIGH, _APPEND, body)
+        case DeleteFlood(name, underlay):
+            # One that somebody made without a destination goes only with all the others: the next look adds those.
+            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay or None)
+        case SetMaster(_, mac, port):
+            return _fdb(RTM_NEWNEIGH, _index(indexes, port), NTF_MASTER | NTF_STICKY, mac, None)
+        case DeleteMaster(_, mac, port):
+            return _fdb(RTM_DELNEIGH, _index(indexes, port), NTF_MASTER, mac, None)
+        case SetNeighbour(name, address, mac):
+            return _neighbour(RTM_NEWNEIGH, _index(indexes, name), address, mac)
+        case DeleteNeighbour(name, address):
+            return _neighbour(RTM_DELNEIGH, _index(indexes, name), address, None)
+
+
+def _index(indexes: Mapping[str, int], name: str) -> int:
+    try:
+        return indexes[name]
+    except KeyError:
+        raise _MissingDeviceError(name) from None
+
+
+def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]) -> list[NetlinkRequest]:
+    requests = []
+    if "alias" in fields:
+        requests.append(mark_link(_index(indexes, device.name), device.alias, device.mtu_bytes))
+    if "mac" in fields or "mtu_bytes" in fields:
+        mac = device.mac if "mac" in fields else None
+        requests.append(set_link(device.name, mac=mac, mtu_bytes=device.mtu_bytes))
+    if "master" in fields:
+        requests.append(set_link(device.name, master=_index(indexes, device.master) if device.master else 0))
+    if KIND_FIELDS.intersection(fields):
+        requests.append(set_kind_options(device))
+    if "noarp" in fields:
+        requests.append(set_noarp(_index(indexes, device.name), noarp=device.noarp))
+    if "port" in fields and device.port is not None:
+        requests.append(set_port(device.name, device.port))
+    if "up" in fields:
+        requests.append(set_link(device.name, up=device.up))
+    if "forwarding" in fields:
+        requests.append(open_port(device.name))
+    return requests
+
+
+def _fdb(kind: int, index: int, flags: int, mac: str, underlay: str | None) -> NetlinkRequest:
+    # At a bridge PERMANENT is the bridge's own address and static is NOARP; at a VXLAN device static is PERMANENT.
+    state = NUD_PERMANENT if flags & NTF_SELF else NUD_NOARP
+    message = NeighbourMessage(AF_BRIDGE, index, state, flags, underlay, mac, None)
+    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
+
+
+def _neighbour(kind: int, index: int, address: str, mac: str | None) -> NetlinkRequest:
+    message = NeighbourMessage(family_of(address), index, NUD_PERMANENT, 0, address, mac, None)
+    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))

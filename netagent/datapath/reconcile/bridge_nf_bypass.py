@@ -1,0 +1,278 @@
+"""Keeps bridge netfilter away from what our bridges pass, by a tag that nobody gets to see.
+
+Where bridge netfilter is on, every frame that a bridge of the host passes goes through everybody's rules for routed
+packets as well, with connection tracking. That takes time, and a firewall that knows nothing of containers drops what
+it was never meant to judge. No bridge can be exempt from it; but a frame with a VLAN tag is, unless
+`bridge-nf-filter-vlan-tagged` says otherwise. So two small programs stand at each port of our bridges: what comes in
+is given a tag of VLAN 0, which means "no VLAN" (IEEE 802.1Q), and what goes out loses it. The tag is a field beside
+the packet, not four bytes in it. Our bridges know no VLANs, so they do what they always do, and what they hand up to
+the host the kernel takes as untagged (docs/design/0021-bridged-packets-wear-a-tag.md).
+
+It costs a quarter of what bridge netfilter does. So it is done only while that is on, and undone when it is off.
+
+Taking off comes before putting on: the programs that take the tag off are at all ports before the first that puts it
+on, and go after the last. What can't be had (on an older kernel, or for want of a right) leaves all as it would be
+without: packets pass everybody's rules, and `status` and `doctor` say why.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.datapath.host import bpf
+from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
+from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.log import Limited
+from netagent.periodic import Turns, beat_within
+from netagent.slices import Pieces, at_once
+
+_log = logging.getLogger(__name__)
+_limited = Limited(_log)
+
+PERIOD_S: Final = 1.5
+"""The kernel tells nobody of programs, nor of settings; damage is put right within two seconds. With more ports than
+one look is at (netagent.periodic) it takes as many periods as all of them take looks: 15 s with 1,000."""
+FOLDER: Final = Path("/proc/sys/net/bridge")
+SWITCHES: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
+TAGGED_TOO: Final = "bridge-nf-filter-vlan-tagged"
+
+_PRESENT, _TCI = 20, 24  # in struct __sk_buff: whether there is a tag; its VLAN and priority
+_VLAN_PUSH, _VLAN_POP = 18, 19  # functions of the kernel
+_VLAN_MASK: Final = 0xFFF
+_ETH_P_8021Q: Final = 0x8100
+_GO_ON: Final = -1
+"""TCX_NEXT: other programs and filters have their say."""
+_END: Final = instruction(0xB7, to=0, value=_GO_ON) + instruction(0x95)
+_PUT_ON: Final = b"".join(
+    (
+        instruction(0x61, to=2, source=1, offset=_PRESENT),
+        instruction(0x55, to=2, offset=3),  # it has one, which is for the firewall to judge
+        instruction(0xB7, to=2, value=socket.htons(_ETH_P_8021Q)),
+        instruction(0xB7, to=3, value=0),
+        instruction(0x85, value=_VLAN_PUSH),
+        _END,
+    )
+)
+_TAKE_OFF: Final = b"".join(
+    (
+        instruction(0x61, to=2, source=1, offset=_PRESENT),
+        instruction(0x15, to=2, offset=4),
+        instruction(0x61, to=2, source=1, offset=_TCI),
+        instruction(0x57, to=2, value=_VLAN_MASK),
+        instruction(0x55, to=2, offset=1),  # another VLAN's, of whoever made the frame
+        instruction(0x85, value=_VLAN_POP),
+        _END,
+    )
+)
+_PROGRAMS: Final = {
+    "netagent_untag": (Side.EGRESS, _TAKE_OFF),
+    "netagent_tag": (Side.INGRESS, _PUT_ON),
+}
+"""By name, in the order in which they come to our ports; they go in the other."""
+
+_MOST_MARKS: Final = 1000
+"""Remembered: those of other people's programs at our ports are as many as they like."""
+
+Ports: TypeAlias = Mapping[int, str]
+"""Index -> name of our devices that are in a bridge."""
+
+
+def is_wanted(folder: Path = FOLDER) -> bool:
+    """Whether bridge netfilter is on, and looks at frames without a tag only."""
+    return any(_is_on(folder / one) for one in SWITCHES) and not _is_on(folder / TAGGED_TOO)
+
+
+def _is_on(file: Path) -> bool:
+    try:
+        return file.read_text("ascii").strip() != "0"
+    except OSError:  # the kernel has no bridge netfilter
+        return False
+
+
+def are_tagged(ports: Iterable[int]) -> bool:
+    """Whether bridge netfilter sees nothing of what passes these ports: all have both programs, of whatever release.
+    False where there are none, or it can't be told."""
+    found = False
+    for index in ports:
+        found = True
+        try:
+            if any(name not in _names_at(index, side) for name, (side, _) in _PROGRAMS.items()):
+                return False
+        except OSError:
+            return False
+    return found
+
+
+def _names_at(index: int, side: Side) -> set[str]:
+    marks = (bpf.mark_of(number) for number in bpf.programs_at(index, side))
+    return {mark.name for mark in marks if mark is not None}
+
+
+class BridgeNfBypass:
+    """Keeps the two programs at our ports while they are of use. One task: `run`.
+
+    All is done in the namespace of the calling thread, or in the one that `within` calls in.
+    """
+
+    def __init__(self, drift: Drift, *, within: Callable[[Callable[[], bool]], bool] | None = None) -> None:
+        self._drift = drift
+        self._within = within or (lambda fn: fn())
+        self._ports: Ports = {}
+        self._loaded: dict[str, Program] = {}
+        self._marks: dict[int, ProgramTag | None] = {}
+        """Of the programs seen at our ports, by id; the kernel gives an id once."""
+        self._is_wanted: bool | None = None
+        """None: not asked yet."""
+        self._done: set[int] = set()
+        """Ports that were left as they should be, or seen so."""
+        self._turns: Turns[int] = Turns()
+        self._trouble = ""
+        self._woken = trio.Event()
+
+    @property
+    def trouble(self) -> str:
+        """Why bridge netfilter has what our bridges pass, although it need not; empty when it has not."""
+        return self._trouble
+
+    @property
+    def is_tagging(self) -> bool:
+        """Whether bridge netfilter is on, and kept from what our bridges pass."""
+        return bool(self._is_wanted) and not self._trouble
+
+    async def run(self) -> None:
+        """Until cancelled; leaves everything as it is.
+
+        In a thread: whenever a program comes or goes, the kernel waits for a moment without packets, some 15 ms.
+        """
+        is_timers = True
+        while True:
+            self._woken = trio.Event()
+            if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
+                await trio.to_thread.run_sync(self.look if is_timers else self.look_at_new)
+            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)) as scope:
+                await self._woken.wait()
+            is_timers = scope.cancelled_caught
+
+    def set_ports(self, ports: Ports) -> None:
+        """All there are. What comes by a new one passes everybody's rules until `run` has seen to it, at once."""
+        if ports.keys() - self._ports.keys():
+            self._woken.set()
+        self._ports = ports
+
+    def look(self) -> None:
+        """At the settings, and at the ports whose turn it is, once; blocks. At all ports where the settings have
+        changed, or the look before found damage."""
+        at_once(self._looking())
+
+    def look_at_new(self) -> None:
+        """The same at ports that nobody has seen to yet, alone: a host may have thousands of others."""
+        at_once(self._looking(only_new=True))
+
+    def _looking(self, *, only_new: bool = False) -> Pieces[None]:
+        was_wanted = self._is_wanted
+        if self._within(self._ask) is not was_wanted:
+            self._done.clear()
+        yield
+        ports = dict(self._ports)
+        self._done &= ports.keys()
+        if self._is_wanted and not only_new:
+            turn = {*self._turns.take(ports), *(ports.keys() - self._done)}
+            ports = {index: ports[index] for index in turn}
+        if only_new:
+            ports = {index: name for index, name in ports.items() if index not in self._done}
+        if not self._is_wanted:
+            self._trouble = ""
+            # What is off stays off: nobody but us puts these on.
+            ports = {index: name for index, name in ports.items() if index not in self._done}
+        yield from self._seeing_to(ports)
+
+    def _ask(self) -> bool:
+        self._is_wanted = is_wanted()
+        return self._is_wanted
+
+    def _seeing_to(self, ports: Ports) -> Pieces[None]:
+        lost: list[Damage] = []
+        try:
+            yield from self._bringing(ports, lost) if self._is_wanted else self._removing(ports)
+        except OSError as error:
+            if not self._is_wanted:  # what can't be had can't be there
+                self._done |= ports.keys()
+                return
+            with suppress(OSError):
+                yield from self._removing({**ports, **self._ports})
+            self._done.clear()
+            self._complain(error)
+            return
+        self._done |= ports.keys()
+        self._trouble = ""
+        if lost:
+            self._turns.hurry()
+        for sentence in self._drift.note(lost):
+            _limited.warning(sentence, f"datapath: somebody else changed what is ours; put right: {sentence}")
+
+    def _complain(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EINVAL:
+            reason = "the kernel has no place for programs at a device, which takes Linux 6.6"
+        if reason != self._trouble:
+            _log.warning("datapath: bridge netfilter can't be kept away from our bridges: %s", reason)
+        self._trouble = reason
+
+    def _bringing(self, ports: Ports, lost: list[Damage]) -> Pieces[None]:
+        """Those that take the tag off to all ports, then those that put it on."""
+        for name in _PROGRAMS:
+            for index, port in ports.items():
+                if self._within(partial(self._bring, name, index)) and index in self._done:
+                    lost.append(Damage(DamageKind.TAG_REMOVED, port))
+                yield
+
+    def _removing(self, ports: Ports) -> Pieces[None]:
+        for name in reversed(_PROGRAMS):
+            for index in ports:
+                self._within(partial(self._remove, name, index, ()))
+                yield
+
+    def _bring(self, name: str, index: int) -> bool:
+        """True when it was not there. One of another release is replaced."""
+        side, instructions = _PROGRAMS[name]
+        if name not in self._loaded:
+            self._loaded[name] = bpf.load(name, instructions)
+        program = self._loaded[name]
+        there = self._ours_at(index, side, name)
+        if there is None or program.mark in there.values():
+            return False
+        bpf.attach(index, side, program)
+        self._remove(name, index, {program.mark})
+        return True
+
+    def _remove(self, name: str, index: int, kept: Collection[ProgramTag]) -> bool:
+        side, _instructions = _PROGRAMS[name]
+        for number, mark in (self._ours_at(index, side, name) or {}).items():
+            if mark not in kept:
+                bpf.detach(index, side, number)
+        return True
+
+    def _ours_at(self, index: int, side: Side, name: str) -> dict[int, ProgramTag] | None:
+        """Programs of this name, by id; None when the device is gone."""
+        try:
+            numbers = bpf.programs_at(index, side)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        if len(self._marks) > _MOST_MARKS:
+            self._marks.clear()
+        for number in numbers:
+            if number not in self._marks:
+                self._marks[number] = bpf.mark_of(number)
+        marks = {number: self._marks[number] for number in numbers}
+        return {number: mark for number, mark in marks.items() if mark is not None and mark.name == name}

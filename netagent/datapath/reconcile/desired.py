@@ -1,0 +1,218 @@
+"""What the kernel should hold, from what the registry says. Pure.
+
+The inputs are plain values, so that this side needs no registry and can be tested without one. Addresses and MACs
+are expected in canonical text (as `ipaddress` prints them, lower case), as the kernel's dump is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, peer_entries, probe_state
+from netagent.datapath.state import (
+    CONTAINER_PORT,
+    FLOODED_TUNNEL_PORT,
+    TUNNEL_PORT,
+    AddressKey,
+    Device,
+    EntryKey,
+    KernelState,
+    LinkKind,
+    Tunnel,
+    endpoint_alias,
+    network_alias,
+)
+from netagent.model.ids import ClusterId, EndpointId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.slices import Pieces, at_once
+
+__all__ = ["LocalEndpoint", "NetworkInput", "ProbeInput", "ProbePeer", "RemoteEndpoint", "desired_state"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalEndpoint:
+    """An endpoint of this host."""
+
+    endpoint_id: EndpointId
+    network_id: NetworkId
+    mac: str
+    addresses: tuple[str, ...]
+    """"address/prefix length", IPv4 first."""
+    netns_path: str
+    netns_identity: tuple[int, int]
+    """(device, inode) of the namespace; a path may come to mean another one."""
+    ifname: str = ""
+    """Name inside the namespace; empty: the first free `eth<N>`."""
+    multicast: bool = False
+    """Of its network: multicast and broadcast from the sandbox go there."""
+    gateways: tuple[str, ...] = ()
+    """Through these the sandbox reaches everything else, without prefix length; empty: not by this endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEndpoint:
+    """An endpoint of another host."""
+
+    endpoint_id: EndpointId
+    mac: str
+    addresses: tuple[str, ...]
+    """Without prefix length."""
+    underlay: str
+    """Where its host receives VXLAN packets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkInput:
+    """One network of which this host has local endpoints (or is about to have)."""
+
+    network_id: NetworkId
+    vni: int
+    mtu_bytes: int
+    multicast: bool = False
+    """Broadcast and multicast reach every host that has endpoints here."""
+    gateways: tuple[str, ...] = ()
+    """The bridge's own addresses, "address/prefix length", the same on every host: the network's way out."""
+    locals: tuple[LocalEndpoint, ...] = ()
+    remotes: tuple[RemoteEndpoint, ...] = ()
+
+
+def desired_state(
+    networks: Iterable[NetworkInput],
+    probe: ProbeInput | None,
+    *,
+    underlay: str,
+    vxlan_port: int,
+    cluster_id: ClusterId,
+) -> KernelState:
+    """The same as `desiring`, in one go."""
+    return at_once(desiring(networks, probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id))
+
+
+def desiring(
+    networks: Iterable[NetworkInput],
+    probe: ProbeInput | None,
+    *,
+    underlay: str,
+    vxlan_port: int,
+    cluster_id: ClusterId,
+) -> Pieces[KernelState]:
+    """All that this host's kernel should hold, made anew; netagent.projection.desired_state keeps the same up to
+    date.
+
+    A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this
+    host has none. Where two endpoints claim one address or MAC, the later one in order wins; deciding clashes is the
+    registry's work.
+    """
+    # The underlay address may change, and containers remember the bridge's MAC.
+    seed = underlay if probe is None else probe.mac
+    devices: dict[str, Device] = {}
+    addresses: set[AddressKey] = set()
+    state = KernelState()
+    for network in networks:
+        own = network_devices(network, seed, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
+        devices |= {device.name: device for device in own}
+        addresses |= network_addresses(network)
+        for remote in network.remotes:
+            entries = remote_entries(network, remote) | flood_entries(network, remote.underlay)
+            state = state.with_entries(entries)
+            yield
+        for local in network.locals:
+            veth = veth_device(network, local)
+            devices[veth.name] = veth
+            state = state.with_entries(local_entries(network, local))
+            yield
+    state = replace(state, devices=devices, addresses=frozenset(addresses))
+    if probe is None:
+        return state
+    for peer in probe.peers:
+        state = state.with_entries(peer_entries(probe, peer))
+        yield
+    lone = replace(probe, peers=())
+    host = probe_state(lone, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
+    return replace(
+        state, devices={**state.devices, **host.devices}, addresses=state.addresses | host.addresses
+    )
+
+
+def remote_entries(network: NetworkInput, remote: RemoteEndpoint) -> dict[EntryKey, str]:
+    """The way to an endpoint of another host."""
+    bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
+    entries: dict[EntryKey, str] = {
+        ("neighbour", (bridge, address)): remote.mac for address in remote.addresses
+    }
+    entries["master", (bridge, remote.mac)] = tunnel
+    entries["self", (tunnel, remote.mac)] = remote.underlay
+    return entries
+
+
+def local_entries(network: NetworkInput, local: LocalEndpoint) -> dict[EntryKey, str]:
+    """The way to an endpoint of this host.
+
+    Where the host routes for its containers it is told where to send what comes for one: its table of what it asked
+    for has room for a thousand, and to ask by IPv6 it would need a link-local address.
+    """
+    bridge = bridge_name(network.vni)
+    entries: dict[EntryKey, str] = {("master", (bridge, local.mac)): veth_name(local.endpoint_id)}
+    for cidr in local.addresses if network.gateways else ():
+        entries["neighbour", (bridge, cidr.partition("/")[0])] = local.mac
+    return entries
+
+
+def network_addresses(network: NetworkInput) -> set[AddressKey]:
+    """The bridge's own."""
+    return {(bridge_name(network.vni), cidr) for cidr in network.gateways}
+
+
+def flood_entries(network: NetworkInput, underlay: str) -> dict[EntryKey, str]:
+    """Broadcast and multicast to a host that has endpoints in the network; nothing where it carries none."""
+    return {("flood", (vxlan_name(network.vni), underlay)): ""} if network.multicast else {}
+
+
+def network_devices(
+    network: NetworkInput, seed: str, *, underlay: str, vxlan_port: int, cluster_id: ClusterId
+) -> tuple[Device, Device]:
+    """Bridge and VXLAN device, with MACs that follow from their names and `seed`."""
+    bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
+    alias = network_alias(network.network_id, cluster_id)
+    return (
+        Device(
+            name=bridge,
+            kind=LinkKind.BRIDGE,
+            alias=alias,
+            mtu_bytes=network.mtu_bytes,
+            mac=device_mac(bridge, seed),
+        ),
+        Device(
+            name=tunnel,
+            kind=LinkKind.VXLAN,
+            alias=alias,
+            mac=device_mac(tunnel, seed),
+            mtu_bytes=network.mtu_bytes,
+            master=bridge,
+            port=FLOODED_TUNNEL_PORT if network.multicast else TUNNEL_PORT,
+            tunnel=Tunnel(vni=network.vni, port=vxlan_port, local=underlay),
+        ),
+    )
+
+
+def veth_device(network: NetworkInput, local: LocalEndpoint) -> Device:
+    """The host's side of a local endpoint's interface."""
+    return Device(
+        name=veth_name(local.endpoint_id),
+        kind=LinkKind.VETH,
+        alias=endpoint_alias(local.endpoint_id),
+        mtu_bytes=network.mtu_bytes,
+        master=bridge_name(network.vni),
+        port=CONTAINER_PORT,
+        guest_mac=local.mac,
+    )
+
+
+def device_mac(name: str, seed: str) -> str:
+    """A fixed MAC, so that a device made anew is the same, and different on every host.
+
+    The second byte's range is kept apart from endpoints' MACs by the first: 06 is locally administered as 02 is.
+    """
+    digest = hashlib.sha256(f"{name} {seed}".encode()).digest()
+    return "06:" + ":".join(f"{byte:02x}" for byte in digest[:5])

@@ -1,0 +1,322 @@
+"""The changes that a plan consists of, and what each does to a KernelState. Pure.
+
+`after` is the model of the kernel that the plan is proven against, and the reconciler's belief of what it has done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from netagent.datapath.state import (
+    BRIDGE_SWITCHES,
+    TABLES,
+    AddressKey,
+    Device,
+    EntryKey,
+    KernelState,
+    Table,
+    assigned,
+)
+from netagent.slices import Pieces, at_once
+
+_ENTRIES_A_PIECE: Final = 256
+
+KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
+"""Fields of a Device that are options of its kind."""
+
+_Place: TypeAlias = tuple[str, str]
+_Revise: TypeAlias = Callable[[Table, _Place, str], tuple[_Place, str] | None]
+"""An entry as it is afterwards; None: gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDevice:
+    """Make a bridge or VXLAN device: down, in no bridge."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class RenameDevice:
+    """Give a device of ours its name back."""
+
+    name: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDevice:
+    """Change the named fields of an existing device to those of `device`."""
+
+    device: Device
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDevice:
+    """Remove a device; what sits on it goes with it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddress:
+    """Give a device an address."""
+
+    device: str
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    """Take an address from a device."""
+
+    device: str
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoute:
+    """The subnet of an address of a device is reached by the device, as the kernel makes it with the address."""
+
+    device: str
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSelf:
+    """A VXLAN device sends frames for `mac` to the host at `underlay`."""
+
+    device: str
+    mac: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSelf:
+    """A VXLAN device no longer knows `mac`."""
+
+    device: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddFlood:
+    """A VXLAN device sends broadcast and multicast to the host at `underlay`, besides others."""
+
+    device: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFlood:
+    """A VXLAN device no longer sends broadcast and multicast to the host at `underlay`."""
+
+    device: str
+    underlay: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaster:
+    """A bridge sends frames for `mac` to `port`, and nowhere else."""
+
+    bridge: str
+    mac: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMaster:
+    """A bridge no longer knows `mac` behind `port`."""
+
+    bridge: str
+    mac: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetNeighbour:
+    """`address` has `mac` on this device."""
+
+    device: str
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNeighbour:
+    """The device no longer knows `address`."""
+
+    device: str
+    address: str
+
+
+DeviceOperation: TypeAlias = CreateDevice | RenameDevice | SetDevice | DeleteDevice
+EntryOperation: TypeAlias = (
+    SetSelf | DeleteSelf | AddFlood | DeleteFlood | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
+)
+Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | SetRoute | EntryOperation
+
+
+def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
+    """The state once all of them are done, as the kernel does them."""
+    return at_once(doing(state, operations))
+
+
+def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelState]:
+    """The same in pieces. Costs the operations; a device that goes, is renamed or changes its master costs all
+    entries."""
+    entries: dict[EntryKey, str | None] = {}
+    addresses: set[AddressKey] | None = None
+    for operation in operations:
+        match operation:
+            case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
+                state = _with_addresses(state.with_entries(entries), addresses)
+                entries, addresses = {}, None
+                state = yield from _doing_to_device(state, operation)
+                yield
+            case SetAddress(name, cidr):
+                addresses = {*(state.addresses if addresses is None else addresses), (name, cidr)}
+            case DeleteAddress(name, cidr):
+                addresses = {*(state.addresses if addresses is None else addresses)} - {(name, cidr)}
+                state = replace(state, unrouted=state.unrouted - {(name, cidr)})
+            case SetRoute(name, cidr):
+                state = replace(state, unrouted=state.unrouted - {(name, cidr)})
+            case _:
+                key, value = entry_after(operation)
+                # What leads somewhere else by now is not what was to be deleted.
+                there = entries[key] if key in entries else state.entry(key)
+                if not isinstance(operation, DeleteMaster) or there == operation.port:
+                    entries[key] = value
+                if len(entries) >= _ENTRIES_A_PIECE:
+                    state, entries = state.with_entries(entries), {}
+                    yield
+    return _with_addresses(state.with_entries(entries), addresses)
+
+
+def entry_after(operation: EntryOperation) -> tuple[EntryKey, str | None]:
+    """Which entry an operation is about, and what it is afterwards; None: nothing."""
+    match operation:
+        case SetSelf(name, mac, underlay):
+            return ("self", (name, mac)), underlay
+        case DeleteSelf(name, mac):
+            return ("self", (name, mac)), None
+        case AddFlood(name, underlay):
+            return ("flood", (name, underlay)), ""
+        case DeleteFlood(name, underlay):
+            return ("flood", (name, underlay)), None
+        case SetMaster(name, mac, port):
+            return ("master", (name, mac)), port
+        case DeleteMaster(name, mac, _):
+            return ("master", (name, mac)), None
+        case SetNeighbour(name, address, mac):
+            return ("neighbour", (name, address)), mac
+        case DeleteNeighbour(name, address):
+            return ("neighbour", (name, address)), None
+
+
+def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> KernelState:
+    return state if addresses is None else replace(state, addresses=frozenset(addresses))
+
+
+def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[KernelState]:
+    match operation:
+        case CreateDevice(device):
+            bare = replace(device, master=None, port=None, up=False)
+            return replace(state, devices=assigned(state.devices, {device.name: bare}))
+        case RenameDevice(name, wanted):
+            return (yield from _renaming(state, name, wanted))
+        case SetDevice(device, fields):
+            changed = {field: getattr(device, field) for field in fields}
+            present = replace(state.devices[device.name], **changed)
+            if "noarp" in fields:
+                state = yield from _revising(
+                    state,
+                    lambda _, place, mac: None if place[0] == device.name else (place, mac),
+                    tables=("neighbour",),
+                )
+            if "master" in fields:  # the bridge that it leaves forgets what was behind it
+                state = yield from _revising(
+                    state,
+                    lambda _, place, port: None if port == device.name else (place, port),
+                    tables=("master",),
+                )
+            return replace(state, devices=assigned(state.devices, {device.name: present}))
+        case DeleteDevice(name):
+            return (yield from _deleting(state, name))
+
+
+def _deleting(state: KernelState, name: str) -> Pieces[KernelState]:
+    devices = {key: _released(device, name) for key, device in state.devices.items() if key != name}
+    addresses = frozenset(key for key in state.addresses if key[0] != name)
+
+    def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str] | None:
+        return None if place[0] == name or (table == "master" and value == name) else (place, value)
+
+    state = yield from _revising(state, revised)
+    unrouted = frozenset(key for key in state.unrouted if key[0] != name)
+    return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
+
+
+def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]:
+    new = {name: wanted}
+    devices = {
+        new.get(key, key): replace(
+            device, name=new.get(key, key), master=new.get(device.master or "", device.master)
+        )
+        for key, device in state.devices.items()
+    }
+    addresses = frozenset((new.get(key, key), cidr) for key, cidr in state.addresses)
+    unrouted = frozenset((new.get(key, key), cidr) for key, cidr in state.unrouted)
+
+    def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str]:
+        return (new.get(place[0], place[0]), place[1]), new.get(value, value) if table == "master" else value
+
+    state = yield from _revising(state, revised)
+    return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
+
+
+def _revising(
+    before: KernelState, revise: _Revise, *, tables: Iterable[Table] = TABLES
+) -> Pieces[KernelState]:
+    """Every entry of these tables as it is afterwards."""
+    state = before
+    for table in tables:
+        changes: dict[EntryKey, str | None] = {}
+        for number, (place, value) in enumerate(before.table(table).items(), 1):
+            revised = revise(table, place, value)
+            if revised != (place, value):
+                changes[table, place] = None
+            if revised is not None and revised != (place, value):
+                changes[table, revised[0]] = revised[1]
+            if number % _ENTRIES_A_PIECE == 0:
+                state, changes = state.with_entries(changes), {}
+                yield
+        state = state.with_entries(changes)
+    return state
+
+
+def _released(device: Device, master: str) -> Device:
+    return replace(device, master=None, port=None) if device.master == master else device
+
+
+def device_of(operation: Operation) -> str:
+    """The device that an operation is about."""
+    match operation:
+        case CreateDevice(device) | SetDevice(device, _):
+            return device.name
+        case RenameDevice(_, name) | DeleteDevice(name) | SetMaster(name, _, _) | DeleteMaster(name, _, _):
+            return name
+        case _:
+            return operation.device
+
+
+def takes_ipv6(operation: Operation) -> bool:
+    """Whether it gives a device something of IPv6."""
+    match operation:
+        case SetAddress(_, what) | SetNeighbour(_, what, _):
+            return ":" in what
+        case _:
+            return False

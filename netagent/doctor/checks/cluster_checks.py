@@ -1,0 +1,86 @@
+"""What `status` warns of, as checks of the doctor: the cluster around this host, and its configuration. Pure.
+
+`status` and `doctor` never say different things of one moment: a warning that the two other tables do not look at
+themselves is a finding here, under the check that its code belongs to. A code that no row names is a finding of
+`other-warnings`, so none is lost that a later release adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from netagent.doctor.checks.finding import Check, Finding, NotKnownError, Severity
+from netagent.registry.views import ConflictKind
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWarning:
+    """A warning of `status`."""
+
+    code: str
+    message: str
+    cure: str
+
+
+_FAILED: Final = {
+    "path-down", "path-one-way", "identity", "network-full", "config",
+}  # fmt: skip
+"""Codes of warnings that make a check fail: something of netagent's own does not work. Other hosts' agents and the
+host's name servers are not its own."""
+
+_ELSEWHERE: Final = {
+    "datapath", "firewall", "bridge-netfilter", "foreign-firewall", "disk-full", "interface", "resolver",
+    "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ConflictKind),
+}  # fmt: skip
+"""Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
+
+_ROWS: Final = (
+    ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port")),
+    (
+        "paths",
+        "every path to a host whose agent answers carries the packets of the networks",
+        ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload"),
+    ),
+    ("address-space", "every network has free addresses", ("network-full",)),
+    ("name-servers", "the host's name servers answer", ("upstream-dead", "upstream-slow")),
+    ("identities", "no other machine has this host's identity", ("identity",)),
+    ("strangers", "no machine outside the cluster sends to it", ("stranger", "cluster-heard", "no-cluster")),
+    ("neighbours", "multicast DNS works", ("mdns",)),
+    ("configuration", "the agent runs by the configuration on disk", ("config", "config-waits")),
+    ("runtimes", "the container runtimes are followed", ("runtime",)),
+)
+
+
+def _of(codes: Sequence[str]) -> Callable[[Sequence[StatusWarning]], Iterator[Finding]]:
+    return lambda warnings: (_finding(one) for one in warnings if one.code in codes)
+
+
+def _others(warnings: Sequence[StatusWarning]) -> Iterator[Finding]:
+    known = {code for _, _, codes in _ROWS for code in codes} | _ELSEWHERE
+    return (_finding(one) for one in warnings if one.code not in known)
+
+
+def _finding(one: StatusWarning) -> Finding:
+    return Finding(
+        one.code, one.message, one.cure, Severity.FAILED if one.code in _FAILED else Severity.WARNING
+    )
+
+
+CLUSTER_CHECKS: Final[tuple[Check[Sequence[StatusWarning]], ...]] = (
+    *(Check(name, says, _of(codes)) for name, says, codes in _ROWS),
+    Check("other-warnings", "`status` warns of nothing else", _others),
+)
+
+_OF_MEMBERS: Final = {"agents", "paths", "address-space", "name-servers", "identities"}
+
+
+def _not_known(_warnings: Sequence[StatusWarning]) -> Iterator[Finding]:
+    raise NotKnownError("this host is in no cluster")
+
+
+ALONE_CHECKS: Final = tuple(
+    replace(check, examine=_not_known) if check.name in _OF_MEMBERS else check for check in CLUSTER_CHECKS
+)
+"""The same for a host in no cluster, where `status` looks at less."""

@@ -1,0 +1,80 @@
+"""What this host's kernel should hold, straight from the records, and whose each object is. Pure.
+
+The agent's own desired state is made of the same functions, but may have been made long ago, step by step; here it
+is made anew from all records, so that a fault in the agent's memory shows as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netagent.datapath.reconcile.desired import desiring
+from netagent.datapath.state import KernelState
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.projection.datapath_input import network_inputs, probe_input
+from netagent.registry.view import AgentState, EndpointView, RegistryView
+from netagent.slices import Pieces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the kernel's state follows from beside the records."""
+
+    cluster_id: ClusterId
+    domain: str
+    underlay: str
+    underlay_mtu_bytes: int
+    vxlan_port: int
+
+
+def intended_state(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation
+) -> Pieces[KernelState]:
+    """All that the records and this host's endpoints ask of the kernel."""
+    return (
+        yield from desiring(
+            (yield from network_inputs(view, rows, situation.underlay)),
+            probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
+            underlay=situation.underlay,
+            vxlan_port=situation.vxlan_port,
+            cluster_id=situation.cluster_id,
+        )
+    )
+
+
+def host_text(view: RegistryView, host_id: HostId) -> str:
+    """A host's name, or the beginning of its id."""
+    host = view.hosts.get(host_id)
+    return (host.unique_name or host.name) if host is not None else host_id[:8]
+
+
+def endpoint_text(view: RegistryView, endpoint: EndpointView) -> str:
+    """`web on h2`."""
+    return f"{endpoint.record.name} on {host_text(view, endpoint.owner)}"
+
+
+def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
+    """Whose an object in the kernel is, in words, by (device, address or MAC); devices themselves by (device, "")."""
+    found: dict[tuple[str, str], str] = {}
+    for network_id, network in view.networks.items():
+        bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
+        found[bridge, ""] = found[tunnel, ""] = f"network {network.unique_name}"
+        for endpoint in view.endpoints_in(network_id).values():
+            text = endpoint_text(view, endpoint)
+            found[bridge, endpoint.record.mac] = found[tunnel, endpoint.record.mac] = text
+            for address in endpoint.record.addresses:
+                found[bridge, address] = text
+            if endpoint.owner == view.local:
+                found[veth_name(endpoint.endpoint_id), ""] = text
+            yield
+    return found
+
+
+def addresses_of_others(view: RegistryView) -> dict[str, str]:
+    """Where the other hosts are reached, by name; not those that left."""
+    hosts = (
+        (host_text(view, host_id), host) for host_id, host in view.hosts.items() if host_id != view.local
+    )
+    return {name: host.address for name, host in hosts if host.address and host.agent is not AgentState.LEFT}

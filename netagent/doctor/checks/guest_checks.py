@@ -1,0 +1,147 @@
+"""A container's inside against its endpoint: interface, addresses, routes, resolver sockets. Pure.
+
+Compared is what the endpoint needs and nothing else: what a container does beside that is its own affair. Prefix
+lengths of IPv4 addresses are not looked at, because a runtime that sets the address itself chooses another than we.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from netagent.doctor.checks.kernel_drift import State
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.endpoints.validation import has_default_route
+from netagent.journal.rows import LocalEndpointRow
+from netagent.registry.view import NetworkView, RegistryView
+
+_DNS_PORT: Final = 53
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLink:
+    """A link inside a container."""
+
+    mac: str
+    mtu_bytes: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFacts:
+    """A namespace at one moment."""
+
+    problem: str = ""
+    """Why it could not be looked into; then the rest is empty."""
+    links: dict[str, GuestLink] = field(default_factory=dict)
+    addresses: frozenset[tuple[str, str]] = frozenset()
+    """(interface, address without prefix length)."""
+    routes: frozenset[tuple[str, str]] = frozenset()
+    """(interface, destination)."""
+    resolver_sockets: frozenset[str] = frozenset()
+    """`udp` and `tcp`, those that have what is sent to 127.0.0.11 port 53."""
+    resolver_port: int = _DNS_PORT
+    """Where they are: another one if port 53 is led there."""
+
+
+def inside_lines(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: GuestFacts
+) -> list[ObjectStatus]:
+    """What the endpoint needs in its container, each with its state. `rows`: this host's, for the way out."""
+    if facts.problem:
+        return [
+            ObjectStatus(
+                "interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem
+            )
+        ]
+    network, link = view.networks.get(row.network_id), facts.links.get(row.ifname)
+    lines = [_interface(row, network, link)]
+    if link is not None:
+        lines += _addresses(row, facts)
+        lines += _routes(row, network, facts)
+        internal = frozenset(one for one, known in view.networks.items() if known.record.internal)
+        if network is not None and has_default_route(row, rows, internal):
+            lines += _defaults(row, network, facts)
+    lines += _sockets(row, facts)
+    return lines
+
+
+def _interface(row: LocalEndpointRow, network: NetworkView | None, link: GuestLink | None) -> ObjectStatus:
+    thing = f"{row.ifname} in {row.target}"
+    if link is None:
+        fix = "netagent makes it anew; if it stays away, `netagent detach` and attach it again"
+        return ObjectStatus("interface", thing, State.MISSING, "the container has no such interface", fix)
+    wrong: list[tuple[str, str]] = []
+    if link.mac != row.mac:
+        wrong.append((f"its MAC is {link.mac} instead of {row.mac}", f"address {row.mac}"))
+    if network is not None and link.mtu_bytes != network.record.mtu_bytes:
+        wanted = network.record.mtu_bytes
+        wrong.append((f"its MTU is {link.mtu_bytes} instead of {wanted}", f"mtu {wanted}"))
+    if not link.up:
+        wrong.append(("it is down", "up"))
+    if not wrong:
+        return ObjectStatus("interface", thing, State.PRESENT)
+    words = " ".join(word for _, word in wrong)
+    fix = _inside(row, f"ip link set {row.ifname} {words}")
+    return ObjectStatus("interface", thing, State.ALTERED, "; ".join(text for text, _ in wrong), fix)
+
+
+def _addresses(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]:
+    for address in row.addresses:
+        is_there = (row.ifname, address) in facts.addresses
+        length = 32 if ":" not in address else 64
+        fix = _inside(row, f"ip addr add {address}/{length} dev {row.ifname} nodad")
+        state = State.PRESENT if is_there else State.MISSING
+        yield ObjectStatus(
+            "address", f"{address} on {row.ifname} in {row.target}", state, "", "" if is_there else fix
+        )
+
+
+def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: GuestFacts) -> Iterator[ObjectStatus]:
+    for text in network.record.subnets if network is not None else ():
+        subnet = ipaddress.ip_network(text)
+        source = next((a for a in row.addresses if (":" in a) == (subnet.version == 6)), "")
+        if not source:
+            continue
+        is_there = (row.ifname, str(subnet)) in facts.routes
+        fix = _inside(row, f"ip route add {subnet} dev {row.ifname} src {source}")
+        state = State.PRESENT if is_there else State.MISSING
+        yield ObjectStatus(
+            "route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix
+        )
+
+
+def _defaults(row: LocalEndpointRow, network: NetworkView, facts: GuestFacts) -> Iterator[ObjectStatus]:
+    for gateway in (cidr.partition("/")[0] for cidr in network.record.gateways):
+        thing = f"default via {gateway} dev {row.ifname} in {row.target}"
+        everywhere = "::/0" if ":" in gateway else "0.0.0.0/0"
+        if (row.ifname, everywhere) in facts.routes:
+            yield ObjectStatus("route", thing, State.PRESENT)
+        elif any(destination == everywhere for _, destination in facts.routes):
+            yield ObjectStatus("route", thing, State.NOT_NEEDED, "the container has another default route")
+        else:
+            fix = _inside(row, f"ip route add default via {gateway} dev {row.ifname} metric 8192 onlink")
+            yield ObjectStatus(
+                "route", thing, State.MISSING, "the container has no way out of the network", fix
+            )
+
+
+def _sockets(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]:
+    port = facts.resolver_port
+    how = f"led to port {port}" if port != _DNS_PORT else "a DNS server in the container can't have this port"
+    for protocol in ("udp", "tcp"):
+        is_there = protocol in facts.resolver_sockets
+        yield ObjectStatus(
+            "resolver",
+            f"127.0.0.11 port 53 {protocol} in {row.target}",
+            State.PRESENT if is_there else State.MISSING,
+            how if is_there else "nobody answers names there",
+            "" if is_there else "restart the agent; if it stays away, `netagent detach` and attach it again",
+        )
+
+
+def _inside(row: LocalEndpointRow, command: str) -> str:
+    return f"nsenter --net={shlex.quote(row.netns_path)} {command}"

@@ -1,0 +1,307 @@
+"""Is this host fit for the agent? The facts, and a table of checks over them. Pure.
+
+Facts are gathered in netagent.doctor.facts.host_facts, by the agent or, where none answers, by the command line
+itself. What could not be found out is None, and makes a check "not known", never passed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from netagent.datapath.host.uplink import is_one_family, version_of
+from netagent.doctor.checks.finding import Check, Finding, NotKnownError, Severity
+from netagent.doctor.checks.foreign_rules import (
+    ForeignChain,
+    PortUse,
+    bridged_findings,
+    forward_findings,
+    input_findings,
+    netfilter_finding,
+    port_findings,
+)
+
+LEAST_FREE_BYTES: Final = 64 << 20
+"""Below this a warning: the journal of 10,000 endpoints has a tenth of it, and the log of a bad day all."""
+NO_FREE_BYTES: Final = 1 << 20
+"""Below this the journal refuses what only adds (netagent.journal.writer)."""
+SPARE_FILES: Final = 64
+OVERHEAD_BYTES: Final = {4: 50, 6: 70}
+"""Of VXLAN, by the underlay's family: inner Ethernet, and outer IP, UDP and VXLAN headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortHolder:
+    """Somebody else's program at a port of ours."""
+
+    port: int
+    protocol: str
+    program: str
+    """`name (pid 17)`; empty when it can't be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignTunnel:
+    """A VXLAN device that is not ours."""
+
+    name: str
+    vni: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """A network of the cluster."""
+
+    name: str
+    vni: int
+    mtu_bytes: int
+    subnets: tuple[str, ...]
+    is_here: bool
+    has_way_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerFacts:
+    """A network manager that runs, and the file that keeps it off our devices."""
+
+    name: str
+    file: str
+    is_there: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The host at one moment."""
+
+    features: Mapping[str, str] | None
+    """What the kernel must be able to do -> why it is not; empty when it is."""
+    programs: Mapping[str, bool]
+    settings: Mapping[str, str]
+    """Under /proc/sys; those that are not there are missing."""
+    holders: tuple[PortHolder, ...]
+    tunnels: tuple[ForeignTunnel, ...]
+    links: frozenset[str]
+    """Names of devices that are not ours."""
+    wanted_links: frozenset[str] = frozenset()
+    """Names that devices of ours have or are to have."""
+    routes: tuple[str, ...]
+    networks: tuple[NetworkFacts, ...] = ()
+    vxlan_port: int
+    underlay: str
+    """Empty: not chosen yet."""
+    underlay_device: str
+    underlay_mtu_bytes: int
+    unreachable: str | None = None
+    """Why nobody can reach this host by the address that it tells others; empty when they can. None: nobody knows."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Where the cluster's other hosts are reached, by name; not those that left."""
+    state_dir: str
+    free_bytes: int | None
+    free_inodes: int | None
+    chains: tuple[ForeignChain, ...] | None
+    """Of others at the hooks `forward` and `input`. None: `nft` is not there, or does not answer."""
+    is_apart: bool | None = None
+    """Whether bridge netfilter is kept from what our bridges pass. None: they have no ports."""
+    managers: tuple[ManagerFacts, ...]
+    resolver: str | None
+    """Why the resolver process is not well; empty when it is. None: it has nothing to do here."""
+    open_files: tuple[int, int] | None = None
+    """(open, limit) of the agent; None when it does not run."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Ports that others must reach, by `protocol what`."""
+
+
+def _features(facts: HostFacts) -> Iterator[Finding]:
+    if facts.features is None:
+        raise NotKnownError("only root may try")
+    for feature, reason in facts.features.items():
+        if reason:
+            fix = f"take a kernel that has it, or load its module: `modprobe {feature.split()[0]}`"
+            yield Finding(feature, f"the kernel has no {feature}: {reason}", fix)
+
+
+_PROGRAMS: Final = {
+    "nft": ("the firewall can't be made without it", "nftables", Severity.FAILED),
+    "ip": ("fixes are commands of it", "iproute2", Severity.WARNING),
+    "bridge": ("fixes are commands of it", "iproute2", Severity.WARNING),
+    "nsenter": ("fixes inside containers are commands of it", "util-linux", Severity.WARNING),
+}
+
+
+def _programs(facts: HostFacts) -> Iterator[Finding]:
+    for program, (why, package, severity) in _PROGRAMS.items():
+        if not facts.programs.get(program, False):
+            fix = f"install the package {package}"
+            yield Finding(program, f"there is no program {program}: {why}", fix, severity)
+
+
+def _settings(facts: HostFacts) -> Iterator[Finding]:
+    # Where it is there and turned off, our own devices have it all the same.
+    if facts.settings and "net/ipv6/conf/all/disable_ipv6" not in facts.settings:
+        yield Finding(
+            "ipv6", "this kernel has no IPv6, which the probe network needs", "boot without ipv6.disable=1"
+        )
+    judged = netfilter_finding(facts.settings) if facts.is_apart is False else None
+    if judged is not None:
+        yield judged
+
+
+def _files(facts: HostFacts) -> Iterator[Finding]:
+    if facts.open_files is None:
+        raise NotKnownError("the agent does not run")
+    there, limit = facts.open_files
+    if there + SPARE_FILES > limit:
+        fix = "raise LimitNOFILE= of netagent.service, or `ulimit -n` where the agent is started"
+        yield Finding("open files", f"the agent has {there} open files of {limit}", fix)
+
+
+def _ports(facts: HostFacts) -> Iterator[Finding]:
+    for holder in facts.holders:
+        who = holder.program or "another program"
+        key = "vxlan_port" if holder.port == facts.vxlan_port else "gossip_port or record_port"
+        yield Finding(
+            f"{holder.protocol} {holder.port}",
+            f"{who} has {holder.protocol.upper()} port {holder.port}",
+            f"stop it, or give netagent another {key}, on every host",
+        )
+
+
+def _tunnels(facts: HostFacts) -> Iterator[Finding]:
+    ours = {network.vni: network.name for network in facts.networks}
+    for tunnel in facts.tunnels:
+        if tunnel.vni in ours:
+            text = f"{tunnel.name} has VNI {tunnel.vni}, which network {ours[tunnel.vni]} has as well"
+            yield Finding(tunnel.name, text, f"ip link del {tunnel.name}, if nobody needs it")
+        elif tunnel.port == facts.vxlan_port:
+            text = f"{tunnel.name} (VNI {tunnel.vni}) uses our UDP port {tunnel.port}"
+            fix = f"ip link del {tunnel.name}, if nobody needs it; or set vxlan_port on every host"
+            yield Finding(tunnel.name, text, fix, Severity.WARNING)
+
+
+def _names(facts: HostFacts) -> Iterator[Finding]:
+    for name in sorted(facts.links & facts.wanted_links):
+        fix = f"ip link set {name} down; ip link set {name} name other0, or remove it"
+        yield Finding(name, f"a device that is not ours is called {name}, which a device of ours needs", fix)
+
+
+def _routes(facts: HostFacts) -> Iterator[Finding]:
+    routes = [(text, ipaddress.ip_network(text)) for text in facts.routes]
+    for network in facts.networks:
+        for subnet in map(ipaddress.ip_network, network.subnets):
+            for text, route in routes:
+                if route.version == subnet.version and route.overlaps(subnet):
+                    yield Finding(
+                        text,
+                        f"the route {text} of this host overlaps network {network.name} ({subnet})",
+                        f"ip route del {text}, or make the network anew with another --subnet",
+                    )
+
+
+def _mtu(facts: HostFacts) -> Iterator[Finding]:
+    if not facts.underlay_mtu_bytes:
+        raise NotKnownError("no underlay address is chosen yet")
+    carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[version_of(facts.underlay)]
+    device = facts.underlay_device or "the device with it"
+    for network in facts.networks:
+        if network.is_here and network.mtu_bytes > carried:
+            needed = network.mtu_bytes + facts.underlay_mtu_bytes - carried
+            yield Finding(
+                network.name,
+                f"network {network.name} has an MTU of {network.mtu_bytes}, and {device} carries {carried}",
+                f"ip link set {device} mtu {needed}, or make the network anew with --mtu {carried}",
+            )
+
+
+def _address(facts: HostFacts) -> Iterator[Finding]:
+    if facts.unreachable is None:
+        raise NotKnownError("the agent does not run")
+    if facts.unreachable:
+        fix = "give it back to a device that is up; or correct `advertise` and `bind`, and restart the agent"
+        yield Finding("address", facts.unreachable, fix)
+
+
+def _family(facts: HostFacts) -> Iterator[Finding]:
+    apart = {name: one for name, one in facts.others.items() if not is_one_family(one, facts.underlay)}
+    for name, address in apart.items() if facts.underlay else ():
+        yield Finding(
+            name,
+            f"{name} is reached at {address} and this host at {facts.underlay}: nothing passes between these two",
+            f"give this host or {name} an address of the other's family, which `advertise` chooses",
+        )
+
+
+def _disk(facts: HostFacts) -> Iterator[Finding]:
+    if facts.free_bytes is None:
+        raise NotKnownError(f"{facts.state_dir} is not there, or may not be looked at")
+    fix = f"free space on the file system of {facts.state_dir}"
+    if facts.free_bytes < LEAST_FREE_BYTES:
+        severity = Severity.FAILED if facts.free_bytes < NO_FREE_BYTES else Severity.WARNING
+        text = f"the journal's disk has {facts.free_bytes >> 20} MiB left ({facts.state_dir})"
+        yield Finding(facts.state_dir, text, fix, severity)
+    if facts.free_inodes is not None and facts.free_inodes < SPARE_FILES:
+        yield Finding(facts.state_dir, f"the journal's disk has {facts.free_inodes} free inodes", fix)
+
+
+def _resolver(facts: HostFacts) -> Iterator[Finding]:
+    if facts.resolver is None:
+        raise NotKnownError("it starts with the first cluster of this host")
+    if facts.resolver:
+        yield Finding(
+            "resolver",
+            f"the resolver process: {facts.resolver}",
+            "the agent starts another by itself; if it stays so, see resolver.log in run_dir",
+        )
+
+
+def _managers(facts: HostFacts) -> Iterator[Finding]:
+    for manager in facts.managers:
+        if not manager.is_there:
+            text = f"{manager.name} runs, and nothing keeps it off our devices ({manager.file} is missing)"
+            yield Finding(manager.name, text, "netagent install systemd", Severity.WARNING)
+
+
+def _chains(facts: HostFacts) -> tuple[ForeignChain, ...]:
+    if facts.chains is None:
+        raise NotKnownError("`nft` does not answer")
+    return facts.chains
+
+
+def _forward(facts: HostFacts) -> Iterator[Finding]:
+    chains = _chains(facts)
+    here = [network for network in facts.networks if network.is_here]
+    is_routing = any(network.has_way_out for network in here)
+    yield from forward_findings(chains, facts.settings, is_routing=is_routing, is_apart=bool(facts.is_apart))
+    if here:
+        yield from bridged_findings(chains)
+
+
+def _input(facts: HostFacts) -> Iterator[Finding]:
+    chains = _chains(facts)
+    yield from input_findings(chains, facts.ports)
+    if facts.underlay:
+        yield from port_findings(
+            chains, PortUse(facts.underlay, facts.underlay_device, facts.ports, facts.others)
+        )
+
+
+HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
+    Check("kernel-features", "the kernel can do all that is asked of it", _features),
+    Check("programs", "the programs that are called are there", _programs),
+    Check("kernel-settings", "no setting of the kernel is in the way", _settings),
+    Check("open-files", "the agent may open further files", _files),
+    Check("ports", "nobody else has our ports", _ports),
+    Check("tunnels", "no other VXLAN device clashes with ours", _tunnels),
+    Check("device-names", "nobody else's device has a name that we need", _names),
+    Check("routes", "no route of this host overlaps a network", _routes),
+    Check("mtu", "this host's device carries the networks' packets", _mtu),
+    Check("own-address", "this host has the address that it tells others", _address),
+    Check("address-family", "all hosts are reached by one family of addresses", _family),
+    Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
+    Check("input-rules", "no foreign rule drops packets between hosts", _input),
+    Check("disk-space", "the journal has room", _disk),
+    Check("resolver", "the resolver process lives", _resolver),
+    Check("network-managers", "network managers leave our devices alone", _managers),
+)

@@ -1,0 +1,148 @@
+"""Intent against kernel, containers, resolvers and journal: a table of checks over what was gathered. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from netagent.doctor.checks.finding import Check, Finding, NotKnownError, Severity
+from netagent.doctor.checks.kernel_drift import Difference, KernelTable, State
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.registry.shared_names import CURE, SharedName
+from netagent.registry.views import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class NameFault:
+    """A name that a container is answered otherwise than the records say."""
+
+    name: str
+    asked_in: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentFacts:
+    """What this host should have against what it has, at one moment."""
+
+    behind: str
+    """Why the kernel or the resolver had not followed the latest records when it was looked at; empty: they had."""
+    differences: tuple[Difference, ...]
+    owners: Mapping[tuple[str, str], str]
+    """Whose an object is, in words (netagent.doctor.checks.expected_objects)."""
+    refusals: Mapping[str, str]
+    """Why the kernel refuses a command now, by the command."""
+    firewall: tuple[Finding, ...] | str
+    """Or why it could not be compared; the same below."""
+    inside: tuple[ObjectStatus, ...]
+    unseen: int
+    """Containers that there was no time for."""
+    names: tuple[NameFault, ...] | str
+    asked: int
+    """Questions that were put to resolvers."""
+    journal: tuple[Finding, ...] | str
+    clashes: tuple[Conflict, ...]
+    shared_names: tuple[SharedName, ...] = ()
+
+
+def _settled(facts: IntentFacts) -> Iterator[Finding]:
+    if facts.behind:
+        yield Finding("projection", facts.behind, "`netagent status` says what the kernel refuses")
+
+
+def _of_part(*parts: KernelTable) -> Callable[[IntentFacts], Iterable[Finding]]:
+    def examine(facts: IntentFacts) -> Iterable[Finding]:
+        return [_difference(facts, one) for one in facts.differences if one.part in parts]
+
+    return examine
+
+
+def _difference(facts: IntentFacts, one: Difference) -> Finding:
+    thing = f"{one.part.value} {one.key} on {one.device}" if one.key else f"device {one.device}"
+    whose = facts.owners.get((one.device, one.key.partition("/")[0]))
+    message = f"{thing} is {one.state.value}"
+    if whose:
+        message += f" ({whose})"
+    if one.detail:
+        message += f": {one.detail}"
+    if refusal := facts.refusals.get(one.fix):
+        message += f"; the kernel refuses it: {refusal}"
+    fix = (
+        one.fix
+        or "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
+    )
+    return Finding(thing, message, fix)
+
+
+def _firewall(facts: IntentFacts) -> Iterable[Finding]:
+    if isinstance(facts.firewall, str):
+        raise NotKnownError(facts.firewall)
+    return facts.firewall
+
+
+def _inside(kinds: set[str]) -> Callable[[IntentFacts], Iterable[Finding]]:
+    def examine(facts: IntentFacts) -> Iterator[Finding]:
+        for line in facts.inside:
+            if line.kind not in kinds:
+                continue
+            if line.is_wrong:
+                text = f"{line.kind} {line.thing} is {line.state.value}"
+                yield Finding(line.thing, f"{text}: {line.reason}" if line.reason else text, line.fix)
+            elif line.state is State.NOT_KNOWN:
+                fix = "a container that has ended is withdrawn by itself"
+                yield Finding(line.thing, f"{line.thing}: {line.reason}", fix, Severity.WARNING)
+        if facts.unseen:
+            text = f"{facts.unseen} containers were not looked into for want of time"
+            yield Finding(
+                "containers", text, "`netagent inspect NAME --why` looks into one", Severity.WARNING
+            )
+
+    return examine
+
+
+def _names(facts: IntentFacts) -> Iterator[Finding]:
+    if isinstance(facts.names, str):
+        raise NotKnownError(facts.names)
+    for fault in facts.names:
+        yield Finding(
+            fault.name,
+            f"{fault.name} asked in {fault.asked_in}: {fault.text}",
+            "restart the agent, which feeds the resolver anew",
+        )
+
+
+def _journal(facts: IntentFacts) -> Iterable[Finding]:
+    if isinstance(facts.journal, str):
+        raise NotKnownError(facts.journal)
+    return facts.journal
+
+
+def _clashes(facts: IntentFacts) -> Iterator[Finding]:
+    for clash in facts.clashes:
+        yield Finding(clash.loser, clash.text, clash.cure, Severity.WARNING)
+
+
+def _shared_names(facts: IntentFacts) -> Iterator[Finding]:
+    for one in facts.shared_names:
+        yield Finding(f"{one.label}.{one.network}", one.text, CURE, Severity.WARNING)
+
+
+INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
+    Check("settled", "the kernel follows the latest records", _settled),
+    Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(KernelTable.DEVICE)),
+    Check("bridge-ports", "each port is in its bridge, with its flags", _of_part(KernelTable.PORT)),
+    Check("addresses", "our devices have their addresses", _of_part(KernelTable.ADDRESS)),
+    Check("routes", "our devices lead to the subnets of their addresses", _of_part(KernelTable.ROUTE)),
+    Check("neighbours", "each address of a network leads to its MAC", _of_part(KernelTable.NEIGHBOUR)),
+    Check("bridge-entries", "each MAC is behind its port", _of_part(KernelTable.BRIDGE_ENTRY)),
+    Check("tunnel-entries", "each MAC is at its host", _of_part(KernelTable.TUNNEL_ENTRY)),
+    Check("flood-entries", "multicast goes to the hosts that take part", _of_part(KernelTable.FLOOD)),
+    Check("firewall", "our tables hold what they should", _firewall),
+    Check("containers", "containers have their interfaces", _inside({"interface", "address", "route"})),
+    Check("resolver-sockets", "127.0.0.11 is answered in each container", _inside({"resolver"})),
+    Check("names", "resolvers answer what the records say", _names),
+    Check("journal", "the journal has what the agent knows", _journal),
+    Check("clashes", "no two records contradict each other", _clashes),
+    Check("shared-names", "no name leads to containers of several compose projects", _shared_names),
+)

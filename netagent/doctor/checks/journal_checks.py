@@ -1,0 +1,99 @@
+"""Records against journal: what the agent holds, and what it would find again after a crash. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from netagent.doctor.checks.finding import Finding
+from netagent.endpoints.validation import links_told, record_of
+from netagent.journal.reader import StoredState
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId, HostId
+from netagent.model.records import EndpointRecord, Record
+from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of, scope_of
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE, Scope
+
+_RESTART = "restart the agent: it goes by its journal, and tells the others anew"
+
+
+def journal_findings(
+    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: StoredState, domain: str
+) -> Iterator[Finding]:
+    """Where disk, this host's endpoints and its published records are not of one opinion."""
+    yield from _row_findings(rows, {row.endpoint_id: row for row in written.rows})
+    yield from _record_findings(view, written)
+    yield from _published_findings(view, rows, domain)
+
+
+def _row_findings(
+    rows: Mapping[EndpointId, LocalEndpointRow], on_disk: Mapping[EndpointId, LocalEndpointRow]
+) -> Iterator[Finding]:
+    for endpoint_id in sorted(rows.keys() | on_disk.keys()):
+        held, written = rows.get(endpoint_id), on_disk.get(endpoint_id)
+        if held == written:
+            continue
+        name = held.name if held is not None else written.name if written is not None else endpoint_id
+        if written is None:
+            text = f"the endpoint {name} is not in the journal: a restart would not know it"
+        elif held is None:
+            text = f"the journal has an endpoint {name} that the agent does not know"
+        else:
+            text = f"the journal has another state of the endpoint {name}"
+        yield Finding(endpoint_id, text, _RESTART)
+
+
+def _record_findings(view: RegistryView, written: StoredState) -> Iterator[Finding]:
+    known = {CLUSTER_SCOPE, *map(scope_of, view.networks)}
+    on_disk: dict[tuple[Scope, bytes], Record] = {}
+    for place, entry in written.own_entries.items():
+        if place[0] not in known:
+            continue
+        try:
+            record = decode_untrusted(entry.value or b"")
+        except RecordError as error:
+            yield Finding(_place(*place), f"a record of ours in the journal is damaged: {error}", _RESTART)
+            continue
+        if not isinstance(record, Unknown):
+            on_disk[place] = record
+    held = {key_of(record): record for record in own_records(view, view.local)}
+    for place in sorted(held.keys() | on_disk.keys()):
+        if held.get(place) != on_disk.get(place):
+            what = "is not in the journal" if place not in on_disk else "is another one in the journal"
+            what = what if place in held else "is in the journal and is not known"
+            yield Finding(_place(*place), f"the record {_place(*place)} of this host {what}", _RESTART)
+
+
+def own_records(view: RegistryView, owner: HostId) -> Iterator[Record]:
+    """All that a host has written, as far as this host knows the networks."""
+    for scope in (CLUSTER_SCOPE, *map(scope_of, view.networks)):
+        yield from view.records_of(owner, scope)
+
+
+def _published_findings(
+    view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], domain: str
+) -> Iterator[Finding]:
+    told = {
+        record.endpoint_id: record
+        for record in own_records(view, view.local)
+        if isinstance(record, EndpointRecord)
+    }
+    for endpoint_id, row in rows.items():
+        if row.stage is not Stage.PUBLISHED or row.network_id not in view.networks:
+            continue
+        if endpoint_id not in told:
+            yield Finding(endpoint_id, f"other hosts are not told of the endpoint {row.name}", _RESTART)
+        elif told[endpoint_id] != record_of(
+            row, links_told(row, rows.values(), view.networks[row.network_id], domain)
+        ):
+            text = f"other hosts are told something else of the endpoint {row.name} than this host knows"
+            yield Finding(endpoint_id, text, _RESTART)
+    for endpoint_id, record in told.items():
+        if endpoint_id not in rows:
+            text = f"other hosts are told of an endpoint {record.name}, which this host does not have"
+            yield Finding(endpoint_id, text, _RESTART)
+
+
+def _place(scope: Scope, key: bytes) -> str:
+    """A record by its scope and key, in hexadecimal, as the journal's tables show them."""
+    return f"{scope.hex()[:12] or '0'}/{key.hex()[:24]}"

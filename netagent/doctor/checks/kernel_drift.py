@@ -1,0 +1,235 @@
+"""Kernel against records, entry by entry. Pure.
+
+The difference is the reconciler's own plan, so the doctor can't be of another opinion than what is repaired; but it
+is made of a fresh look at the kernel, and each operation becomes a sentence with the command that does the same.
+What sits on a device that is missing is counted with the device.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+from netagent.datapath.reconcile.ip_commands import render
+from netagent.datapath.reconcile.operations import (
+    AddFlood,
+    CreateDevice,
+    DeleteAddress,
+    DeleteDevice,
+    DeleteFlood,
+    DeleteMaster,
+    DeleteNeighbour,
+    DeleteSelf,
+    Operation,
+    RenameDevice,
+    SetAddress,
+    SetDevice,
+    SetMaster,
+    SetNeighbour,
+    SetRoute,
+    SetSelf,
+    device_of,
+)
+from netagent.datapath.reconcile.plan import planning
+from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
+from netagent.slices import Pieces
+
+_PORT_FIELDS = ("master", "port")
+
+
+class KernelTable(enum.Enum):
+    """Which table of the kernel a difference is in."""
+
+    DEVICE = "device"
+    PORT = "port"
+    ADDRESS = "address"
+    ROUTE = "route"
+    NEIGHBOUR = "neighbour"
+    BRIDGE_ENTRY = "bridge entry"
+    TUNNEL_ENTRY = "tunnel entry"
+    FLOOD = "flood entry"
+
+
+_PARTS = tuple(KernelTable)
+
+
+class State(enum.Enum):
+    """How something in the kernel stands to what the records say."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    ALTERED = "altered"
+    LEFT_OVER = "left over"
+    NOT_NEEDED = "not needed"
+    NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as the records say."""
+
+    part: KernelTable
+    device: str
+    key: str
+    """Address, "address/prefix length" or MAC; empty for the device itself."""
+    state: State
+    detail: str
+    """What there is, and what there should be."""
+    fix: str
+    """The command that does it by hand, several separated by `; `."""
+
+
+def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Difference]]:
+    """What the kernel has otherwise than `desired`; empty when they agree."""
+    operations = yield from planning(desired, observed)
+    unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}
+    along = Counter(_place(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
+    anew = {one.name for one in operations if isinstance(one, DeleteDevice)} & unmade
+    found: list[Difference] = []
+    for operation in operations:
+        if isinstance(operation, DeleteDevice) and operation.name in anew:
+            detail = "it is of another kind, VNI or port"
+            found.append(
+                Difference(KernelTable.DEVICE, operation.name, "", State.ALTERED, detail, _command(operation))
+            )
+        elif isinstance(operation, CreateDevice) and operation.device.name not in anew:
+            found.append(_missing_device(operation, along[operation.device.name]))
+        elif _place(operation) not in unmade:
+            found += _of(operation, observed)
+        yield
+    found.sort(key=lambda one: (_PARTS.index(one.part), one.device, one.key))
+    return [*_missing_veths(desired, observed), *found]
+
+
+def _place(operation: Operation) -> str:
+    """The device without which an operation makes no sense."""
+    return operation.port if isinstance(operation, SetMaster) else device_of(operation)
+
+
+def _missing_device(operation: CreateDevice, entries: int) -> Difference:
+    detail = f"and with it {entries} entries" if entries else ""
+    return Difference(
+        KernelTable.DEVICE, operation.device.name, "", State.MISSING, detail, _command(operation)
+    )
+
+
+def _missing_veths(desired: KernelState, observed: KernelState) -> Iterator[Difference]:
+    for name, device in desired.devices.items():
+        if device.kind is LinkKind.VETH and name not in observed.devices:
+            yield Difference(
+                KernelTable.DEVICE, name, "", State.MISSING, "the container has no interface", ""
+            )
+
+
+def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
+    fix = _command(operation)
+    match operation:
+        case RenameDevice(name, wanted):
+            yield Difference(KernelTable.DEVICE, wanted, "", State.ALTERED, f"it is called {name}", fix)
+        case SetDevice(device, fields):
+            yield from _altered_device(device, fields, observed.devices.get(device.name))
+        case DeleteDevice(name):
+            yield Difference(KernelTable.DEVICE, name, "", State.LEFT_OVER, "", fix)
+        case SetAddress(name, cidr):
+            yield Difference(KernelTable.ADDRESS, name, cidr, State.MISSING, "", fix)
+        case DeleteAddress(name, cidr):
+            yield Difference(KernelTable.ADDRESS, name, cidr, State.LEFT_OVER, "", fix)
+        case SetRoute(name, cidr):
+            subnet = str(ip_interface(cidr).network)
+            yield Difference(KernelTable.ROUTE, name, subnet, State.MISSING, "", fix)
+        case _:
+            yield _entry(operation, observed, fix)
+
+
+def _entry(operation: Operation, observed: KernelState, fix: str) -> Difference:
+    match operation:
+        case SetNeighbour(name, address, mac):
+            return _set(KernelTable.NEIGHBOUR, (name, address), mac, observed.neighbours, fix)
+        case SetMaster(name, mac, port):
+            return _set(KernelTable.BRIDGE_ENTRY, (name, mac), port, observed.masters, fix)
+        case SetSelf(name, mac, underlay):
+            return _set(KernelTable.TUNNEL_ENTRY, (name, mac), underlay, observed.selves, fix)
+        case AddFlood(name, underlay):
+            return Difference(KernelTable.FLOOD, name, underlay, State.MISSING, "", fix)
+        case DeleteNeighbour(name, address):
+            return Difference(KernelTable.NEIGHBOUR, name, address, State.LEFT_OVER, "", fix)
+        case DeleteMaster(name, mac, port):
+            return Difference(KernelTable.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"leads to {port}", fix)
+        case DeleteSelf(name, mac):
+            underlay = observed.selves.get((name, mac), "")
+            return Difference(
+                KernelTable.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"leads to {underlay}", fix
+            )
+        case DeleteFlood(name, underlay):
+            return Difference(KernelTable.FLOOD, name, underlay, State.LEFT_OVER, "", fix)
+        case _:
+            return Difference(KernelTable.DEVICE, device_of(operation), "", State.ALTERED, "", fix)
+
+
+def _set(
+    part: KernelTable, key: tuple[str, str], wanted: str, there: Mapping[tuple[str, str], str], fix: str
+) -> Difference:
+    found = there.get(key)
+    if found is None:
+        return Difference(part, *key, State.MISSING, f"should lead to {wanted}", fix)
+    return Difference(part, *key, State.ALTERED, f"leads to {found} instead of {wanted}", fix)
+
+
+def _altered_device(device: Device, fields: Iterable[str], present: Device | None) -> Iterator[Difference]:
+    """One difference for the device itself, one for its place in the bridge."""
+    if present is None:
+        return  # it has another name, which is told already
+    changed = [field for field in fields if getattr(device, field) != getattr(present, field)]
+    for part, own in ((KernelTable.DEVICE, False), (KernelTable.PORT, True)):
+        of_part = tuple(field for field in changed if (field in _PORT_FIELDS) is own)
+        if own and "master" in of_part and "port" not in of_part:
+            of_part = (*of_part, "port")
+        if of_part:
+            details = "; ".join(field_text(field, device, present) for field in of_part)
+            fix = _command(SetDevice(device, of_part))
+            yield Difference(part, device.name, "", State.ALTERED, details, fix)
+
+
+def field_text(field: str, wanted: Device, present: Device) -> str:
+    """A field of a device that is otherwise than wanted, in words."""
+    value, other = getattr(wanted, field), getattr(present, field)
+    match field:
+        case "up":
+            return "it is down" if value else "it is up"
+        case "master":
+            return f"it is in {other or 'no bridge'} instead of {value or 'none'}"
+        case "port":
+            return _port_text(value, other)
+        case "mtu_bytes":
+            return f"its MTU is {other} instead of {value}"
+        case "mac":
+            return f"its MAC is {other} instead of {value}"
+        case "noarp":
+            return "it answers no ARP" if other else "it answers ARP"
+        case "tunnel":
+            return _tunnel_text(value, other)
+        case _:
+            return f"its {field.replace('_', ' ')} is {other!r} instead of {value!r}"
+
+
+def _port_text(wanted: PortFlags | None, present: PortFlags | None) -> str:
+    if wanted is None or present is None:
+        return "its port flags have to be set"
+    names = [n for n in PortFlags.__dataclass_fields__ if getattr(wanted, n) != getattr(present, n)]
+    said = [f"{name} is {'on' if getattr(present, name) else 'off'}" for name in names]
+    return ", ".join(said) or "its port flags have to be set"
+
+
+def _tunnel_text(wanted: Tunnel | None, present: Tunnel | None) -> str:
+    if wanted is None or present is None:
+        return "it is no VXLAN device"
+    names = [n for n in Tunnel.__dataclass_fields__ if getattr(wanted, n) != getattr(present, n)]
+    said = [f"{name} is {getattr(present, name)} instead of {getattr(wanted, name)}" for name in names]
+    return ", ".join(said)
+
+
+def _command(operation: Operation) -> str:
+    return render(operation).replace("\n", "; ")

@@ -1,0 +1,145 @@
+"""Single objects in the kernel against the records: each a line that says whether it is there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netagent.datapath.reconcile.ip_commands import render
+from netagent.datapath.reconcile.operations import (
+    AddFlood,
+    CreateDevice,
+    DeleteFlood,
+    DeleteMaster,
+    DeleteNeighbour,
+    DeleteSelf,
+    Operation,
+    SetDevice,
+    SetMaster,
+    SetNeighbour,
+    SetSelf,
+)
+from netagent.datapath.reconcile.plan import FIELDS
+from netagent.datapath.state import Device, KernelState, LinkKind
+from netagent.doctor.checks.expected_objects import Situation
+from netagent.doctor.checks.kernel_drift import State, field_text
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId
+from netagent.registry.view import RegistryView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that was looked at, at one moment."""
+
+    view: RegistryView
+    rows: Mapping[EndpointId, LocalEndpointRow]
+    situation: Situation
+    desired: KernelState
+    observed: KernelState
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Why the kernel refuses a command now, by the command."""
+
+
+def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:
+    """A bridge, a VXLAN device or the host's side of a veth."""
+    wanted, found = evidence.desired.devices.get(name), evidence.observed.devices.get(name)
+    either = wanted or found
+    thing = f"{either.kind.value} {name}" if either is not None else name
+    if wanted is None:
+        state = State.NOT_NEEDED if found is None else State.LEFT_OVER
+        return ObjectStatus("device", thing, state, idle, "" if found is None else f"ip link del {name}")
+    if found is None:
+        if wanted.kind is LinkKind.VETH:
+            fix = "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
+            return ObjectStatus("device", thing, State.MISSING, "the container has no interface", fix)
+        return _explained(
+            evidence, ObjectStatus("device", thing, State.MISSING, "", _typed(CreateDevice(wanted)))
+        )
+    fields = tuple(one for one in FIELDS if getattr(wanted, one) != getattr(found, one))
+    if not fields:
+        return ObjectStatus("device", thing, State.PRESENT, _place(wanted))
+    if wanted.master is not None and "master" in fields and "port" not in fields:
+        fields = (*fields, "port")
+    details = "; ".join(field_text(one, wanted, found) for one in fields)
+    return _explained(
+        evidence, ObjectStatus("device", thing, State.ALTERED, details, _typed(SetDevice(wanted, fields)))
+    )
+
+
+def _place(device: Device) -> str:
+    return f"a port of {device.master}" if device.master else ""
+
+
+def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str) -> ObjectStatus:
+    """The address that a bridge or the probe device answers for."""
+    wanted, found = evidence.desired.neighbours.get(key), evidence.observed.neighbours.get(key)
+    thing = f"{key[1]} is {wanted or mac} on {key[0]}"
+    ways = SetNeighbour(*key, wanted or mac), DeleteNeighbour(*key)
+    return _state_of(evidence, _KernelEntry("neighbour", thing, wanted, found, idle, *ways))
+
+
+def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) -> ObjectStatus:
+    """The port of a bridge that a MAC is behind."""
+    wanted, found = evidence.desired.masters.get(key), evidence.observed.masters.get(key)
+    thing = f"{key[1]} behind {wanted or port} of {key[0]}"
+    ways = SetMaster(*key, wanted or port), DeleteMaster(*key, found or port)
+    return _state_of(evidence, _KernelEntry("bridge entry", thing, wanted, found, idle, *ways))
+
+
+def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStatus:
+    """The host that a VXLAN device sends a MAC's frames to."""
+    wanted, found = evidence.desired.selves.get(key), evidence.observed.selves.get(key)
+    thing = f"{key[1]} at {wanted or found or 'its host'} by {key[0]}"
+    ways = SetSelf(*key, wanted or ""), DeleteSelf(*key)
+    return _state_of(evidence, _KernelEntry("tunnel entry", thing, wanted, found, idle, *ways))
+
+
+def flood_line(evidence: Evidence, key: tuple[str, str]) -> ObjectStatus:
+    """A host that a VXLAN device sends multicast and broadcast to."""
+    wanted, found = (key[1] if key in one.floods else None for one in (evidence.desired, evidence.observed))
+    thing = f"multicast of {key[0]} to {key[1]}"
+    return _state_of(
+        evidence, _KernelEntry("flood entry", thing, wanted, found, "", AddFlood(*key), DeleteFlood(*key))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelEntry:
+    """One key of a table in the kernel."""
+
+    kind: str
+    thing: str
+    wanted: str | None
+    found: str | None
+    idle: str
+    """Why nothing is wanted."""
+    set: Operation
+    remove: Operation
+
+
+def _state_of(evidence: Evidence, entry: _KernelEntry) -> ObjectStatus:
+    if entry.wanted is None and entry.found is None:
+        return ObjectStatus(entry.kind, entry.thing, State.NOT_NEEDED, entry.idle)
+    if entry.wanted is None:
+        return ObjectStatus(entry.kind, entry.thing, State.LEFT_OVER, entry.idle, _typed(entry.remove))
+    if entry.wanted == entry.found:
+        return ObjectStatus(entry.kind, entry.thing, State.PRESENT)
+    state, reason = State.MISSING, ""
+    if entry.found is not None:
+        state, reason = State.ALTERED, f"it is {entry.found} instead"
+    return _explained(evidence, ObjectStatus(entry.kind, entry.thing, state, reason, _typed(entry.set)))
+
+
+def _typed(operation: Operation) -> str:
+    return render(operation).replace("\n", "; ")
+
+
+def _explained(evidence: Evidence, line: ObjectStatus) -> ObjectStatus:
+    """With the kernel's refusal, if the agent tries and fails."""
+    refusal = evidence.refusals.get(line.fix)
+    if refusal is None:
+        return line
+    reason = "; ".join(part for part in (line.reason, f"the kernel refuses it: {refusal}") if part)
+    return ObjectStatus(line.kind, line.thing, line.state, reason, line.fix)

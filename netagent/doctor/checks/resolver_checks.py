@@ -1,0 +1,150 @@
+"""What a resolver should say about an endpoint, and whether what it said is that. Pure.
+
+The expected answer comes out of the source that the resolver process has, over a table made anew from the view; the
+said one from a query that was sent inside the container. A name that is hidden is expected to be absent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.registry.view import EndpointView, RegistryView
+from netagent.resolver.zone import every_row
+from netagent.resolver.zone_source import ZoneSource
+from netagent.slices import Pieces
+from netdns import constants
+from netdns.errors import FormatError
+from netdns.message import message_untrusted
+from netdns.name import from_text
+from netdns.source import Answer, Found, Name, NoData
+
+_ROWS_A_PIECE: Final = 64
+
+RCODES: Final = {
+    constants.NOERROR: "NOERROR",
+    constants.SERVFAIL: "SERVFAIL",
+    constants.NXDOMAIN: "NXDOMAIN",
+    constants.REFUSED: "REFUSED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverQuestion:
+    """A name in text without the last dot, and a type."""
+
+    name: str
+    rtype: int
+
+    @property
+    def wire(self) -> Name:
+        """The name as octets."""
+        return from_text(self.name).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverAnswer:
+    """An answer as it came."""
+
+    rcode: int
+    data: frozenset[bytes]
+    truncated: bool
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return RCODES.get(self.rcode, f"code {self.rcode}")
+
+
+def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer:
+    """The answer in a datagram to this question. FormatError when it is none."""
+    message = message_untrusted(payload)
+    if not message.flags & constants.QR:
+        raise FormatError("a query")
+    if [(name.lower(), rtype) for name, rtype, _ in message.questions] != [(question.wire, question.rtype)]:
+        raise FormatError("an answer to another question")
+    data = frozenset(
+        record.rdata for record in message.records if record.section == 1 and record.rtype == question.rtype
+    )
+    return ResolverAnswer(message.flags & 0xF, data, bool(message.flags & constants.TC))
+
+
+def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
+    """The resolver's source over this view."""
+    source = ZoneSource()
+    rows = every_row(view, sandboxes, domain)
+    while piece := tuple(islice(rows, _ROWS_A_PIECE)):
+        source.apply(piece)
+        yield
+    return source
+
+
+def expected(source: ZoneSource, question: ResolverQuestion, sandbox_id: SandboxId) -> Answer:
+    """What the sandbox should hear."""
+    return source.lookup(question.wire, question.rtype, sandbox_id)
+
+
+def fault(answer: Answer, said: ResolverAnswer | None) -> str:
+    """What is wrong with an answer, in words; empty when nothing is."""
+    if said is None:
+        return "nobody answers"
+    match answer:
+        case Found(rrset):
+            wanted = frozenset(rrset.rdatas)
+            if said.rcode != constants.NOERROR:
+                return f"it answers {said.text} instead of {_data(wanted, rrset.rtype)}"
+            is_partial = said.truncated or rrset.count < len(rrset.rdatas)
+            if said.data - wanted or (not is_partial and wanted - said.data):
+                said_data = _data(said.data, rrset.rtype) or "nothing"
+                return f"it answers {said_data} instead of {_data(wanted, rrset.rtype)}"
+            return ""
+        case NoData():
+            return "" if (said.rcode, said.data) == (constants.NOERROR, frozenset()) else _unexpected(said)
+        case _:
+            return "" if said.rcode in {constants.NXDOMAIN, constants.REFUSED} else _unexpected(said)
+
+
+def _unexpected(said: ResolverAnswer) -> str:
+    return f"it answers {said.text} with {len(said.data)} records, and should have none"
+
+
+def _data(data: frozenset[bytes], rtype: int) -> str:
+    if rtype not in {constants.A, constants.AAAA}:
+        return f"{len(data)} records"
+    texts = sorted(map(_address_text, data))
+    return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
+
+
+def _address_text(data: bytes) -> str:
+    """A resolver of another program may put any number of octets in place of an address."""
+    if len(data) in {4, 16}:
+        return str(ipaddress.ip_address(data))
+    return f"{len(data)} octets in place of an address"
+
+
+def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tuple[ResolverQuestion, bytes]]:
+    """For each name the type that the endpoint's first address answers, and that address."""
+    for address in endpoint.record.addresses[:1]:
+        packed = ipaddress.ip_address(address).packed
+        rtype = constants.A if len(packed) == 4 else constants.AAAA
+        yield from ((ResolverQuestion(name, rtype), packed) for name in names)
+
+
+def leads_to(said: ResolverAnswer | None, address: bytes) -> bool:
+    """True when the answer has the address, or may have it in what was cut off."""
+    return said is not None and (address in said.data or said.truncated)
+
+
+def names_of(endpoint: EndpointView, *, network: str, host: str, domain: str) -> tuple[str, ...]:
+    """The names that lead to an endpoint: its service's, its own, its own on its host, and its aliases."""
+    record, base = endpoint.record, f"{network}.{domain}"
+    names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
+    return tuple(dict.fromkeys([*names, *(f"{alias}.{base}" for alias in record.aliases)]))
+
+
+Replies = Mapping[ResolverQuestion, ResolverAnswer | None]
+"""None: nobody answered in time."""

@@ -1,0 +1,292 @@
+"""`inspect --why`: which record made which objects, and what of them is there. Pure.
+
+For an endpoint, a network or a host: the record with its version, then a line for each kernel object, each thing in
+the container and each name that follows from it. An object that is not needed says why: the host has left, the
+endpoint is fenced, this host takes no part in the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from netagent.datapath.host.probe_device import probe_vni
+from netagent.datapath.host.uplink import is_one_family
+from netagent.doctor.checks.expected_objects import host_text
+from netagent.doctor.checks.guest_checks import GuestFacts, inside_lines
+from netagent.doctor.checks.kernel_drift import State
+from netagent.doctor.checks.object_checks import (
+    Evidence,
+    device_line,
+    flood_line,
+    master_line,
+    neighbour_line,
+    self_line,
+)
+from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.resolver_checks import Replies, leads_to, questions_about
+from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.model.records import Policy
+from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
+from netgossip.types import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The record that something follows from."""
+
+    kind: str
+    """`endpoint`, `network` or `host`."""
+    name: str
+    owner: HostId
+    version: Version | None
+    """None: its owner says something else by now, or has said nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhyReport:
+    """What `inspect --why` shows."""
+
+    origins: tuple[Origin, ...]
+    lines: tuple[ObjectStatus, ...]
+    left_out: int = 0
+    """Endpoints of a service that are not explained."""
+
+
+def origin_of_endpoint(endpoint: EndpointView) -> Origin:
+    """Its record is one version of one host's log."""
+    return Origin("endpoint", endpoint.record.name, endpoint.owner, endpoint.version)
+
+
+def origin_of_network(evidence: Evidence, network: NetworkView) -> Origin:
+    """The revision that is in force, of whoever wrote it."""
+    version = evidence.view.version_of(network.owner, network.record)
+    return Origin("network", network.unique_name, network.owner, version)
+
+
+def origin_of_host(evidence: Evidence, host: HostView) -> Origin:
+    """What it says of itself."""
+    version = None if host.record is None else evidence.view.version_of(host.host_id, host.record)
+    return Origin("host", host.unique_name or host.name, host.host_id, version)
+
+
+def endpoint_lines(
+    evidence: Evidence,
+    endpoint: EndpointView,
+    inside: GuestFacts | None,
+    names: tuple[str, ...],
+    replies: Replies | None,
+) -> Iterator[ObjectStatus]:
+    """What an endpoint's record makes on this host. `replies` is None where nobody may ask."""
+    view, record = evidence.view, endpoint.record
+    network = view.networks.get(endpoint.network_id)
+    idle = why_not_programmed(evidence, endpoint)
+    if network is not None:
+        bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
+        if endpoint.owner == view.local:
+            veth = veth_name(endpoint.endpoint_id)
+            yield device_line(evidence, veth, idle)
+            yield master_line(evidence, (bridge, record.mac), veth, idle)
+        else:
+            for address in record.addresses:
+                yield neighbour_line(evidence, (bridge, address), record.mac, idle)
+            yield master_line(evidence, (bridge, record.mac), tunnel, idle)
+            yield self_line(evidence, (tunnel, record.mac), idle)
+            underlay = evidence.desired.selves.get((tunnel, record.mac))
+            if network.record.multicast and underlay is not None:
+                yield flood_line(evidence, (tunnel, underlay))
+        if network.record.policy is Policy.LINKS:
+            yield from link_lines(view, endpoint, network)
+    row = evidence.rows.get(endpoint.endpoint_id)
+    if row is not None and inside is not None and endpoint.owner == view.local:
+        yield from inside_lines(row, evidence.rows.values(), view, inside)
+    yield from name_lines(evidence, endpoint, names, replies)
+
+
+def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[ObjectStatus]:
+    """In a network where only linked services may be reached: who reaches the endpoint, and whom it reaches."""
+    name, law = endpoint.record.name, f"in network {network.unique_name} only linked services may be reached"
+    for verb, others, command in (
+        ("may be reached by", view.linked_to(endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
+        ("may reach", view.linked_from(endpoint), f"netagent link {name} SERVICE"),
+    ):
+        named = sorted({one.record.name for one in others})
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        if named:
+            yield ObjectStatus("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
+        else:
+            yield ObjectStatus(
+                "policy", f"{name} {verb} nobody", State.NOT_NEEDED, f"{law}: `{command}` allows it"
+            )
+
+
+def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
+    """Why the kernel of this host should have nothing for an endpoint; empty when it should."""
+    view = evidence.view
+    if endpoint.owner in view.forgotten:
+        return f"host {host_text(view, endpoint.owner)} was forgotten"
+    if view.endpoints.get(endpoint.endpoint_id) != endpoint:
+        said = (clash.text for clash in view.clashes if clash.loser == endpoint.endpoint_id)
+        return "it is fenced: " + next(said, "another endpoint holds what it claims")
+    network = view.networks.get(endpoint.network_id)
+    if network is None:
+        return (
+            "its network was removed" if view.is_removed(endpoint.network_id) else "its network is not known"
+        )
+    if not network.holds_vni:
+        return f"network {network.unique_name} is not built: another one has its VNI"
+    if not any(row.network_id == endpoint.network_id for row in evidence.rows.values()):
+        return f"no container of this host is in network {network.unique_name}"
+    if endpoint.owner == view.local:
+        return ""
+    host = view.hosts.get(endpoint.owner)
+    if host is None or host.record is None:
+        return f"where host {host_text(view, endpoint.owner)} is has not been told yet"
+    return why_no_way(evidence, host)
+
+
+def why_no_way(evidence: Evidence, host: HostView) -> str:
+    """Why no packet is sent to another host, although its record is known; empty when they are."""
+    name, own = host.unique_name or host.name, evidence.situation.underlay
+    if host.agent is AgentState.LEFT:
+        return f"host {name} has left the cluster"
+    if host.record is not None and not is_one_family(host.record.underlay, own):
+        return (
+            f"host {name} is reached at {host.record.underlay} and this host at {own}: a tunnel has one family of "
+            "addresses at both ends, which `advertise` chooses"
+        )
+    return ""
+
+
+def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
+    """What a network's record makes on this host."""
+    rows = [row for row in evidence.rows.values() if row.network_id == network.network_id]
+    idle = "" if rows else "no container of this host is in it"
+    if not network.holds_vni:  # what has these names is the other network's
+        reason = "it is not built: another network has its VNI"
+        yield ObjectStatus("device", bridge_name(network.record.vni), State.NOT_NEEDED, reason)
+        return
+    for name in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):
+        yield device_line(evidence, name, idle)
+    yield from _totals(evidence, network)
+
+
+def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
+    """The entries of all its endpoints, counted."""
+    bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
+    desired, observed = evidence.desired, evidence.observed
+    tables: tuple[tuple[str, str, Mapping[tuple[str, str], str], Mapping[tuple[str, str], str]], ...] = (
+        ("neighbours", bridge, desired.neighbours, observed.neighbours),
+        ("bridge entries", bridge, desired.masters, observed.masters),
+        ("tunnel entries", tunnel, desired.selves, observed.selves),
+    )
+    for kind, device, wanted_table, found_table in tables:
+        wanted = {key: value for key, value in wanted_table.items() if key[0] == device}
+        found = {key: value for key, value in found_table.items() if key[0] == device}
+        missing = len(wanted.keys() - found.keys())
+        altered = sum(1 for key, value in wanted.items() if found.get(key, value) != value)
+        extra = len(found.keys() - wanted.keys())
+        counts = ((missing, State.MISSING), (altered, State.ALTERED), (extra, State.LEFT_OVER))
+        worst = next((state for number, state in counts if number), State.PRESENT)
+        text = ", ".join(f"{number} {state.value}" for number, state in counts if number)
+        fix = "`netagent doctor` names each, with its fix" if text else ""
+        yield ObjectStatus(kind, f"{len(wanted)} on {device}", worst, text, fix)
+
+
+def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
+    """What another host's record makes on this host; of this host itself its probe device."""
+    tunnel = vxlan_name(probe_vni(evidence.situation.cluster_id))
+    if host.host_id == evidence.view.local:
+        yield device_line(evidence, tunnel, "")
+        for name, cidr in sorted(evidence.desired.addresses):
+            if name == tunnel:
+                there = (name, cidr) in evidence.observed.addresses
+                fix = "" if there else f"ip addr replace {cidr} dev {name} nodad"
+                yield ObjectStatus(
+                    "address", f"{cidr} on {name}", State.PRESENT if there else State.MISSING, "", fix
+                )
+        return
+    if host.record is None:
+        yield ObjectStatus(
+            "record", host.name, State.MISSING, "it has not arrived yet", "wait, or see `netagent members`"
+        )
+        return
+    idle = why_no_way(evidence, host)
+    yield neighbour_line(evidence, (tunnel, host.record.probe_address), host.record.probe_mac, idle)
+    yield self_line(evidence, (tunnel, host.record.probe_mac), idle)
+    yield from _uses(evidence, host.host_id, host.record.underlay)
+
+
+def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[ObjectStatus]:
+    """The tunnel entries that lead to the host, counted by network."""
+    view = evidence.view
+    for network_id in sorted(view.networks):
+        network = view.networks[network_id]
+        endpoints = [e for e in view.endpoints_in(NetworkId(network_id)).values() if e.owner == host_id]
+        if not endpoints:
+            continue
+        tunnel = vxlan_name(network.record.vni)
+        wanted = [
+            key for key in ((tunnel, e.record.mac) for e in endpoints) if key in evidence.desired.selves
+        ]
+        right = sum(1 for key in wanted if evidence.observed.selves.get(key) == underlay)
+        thing = f"{len(wanted)} on {tunnel} to {underlay} (network {network.unique_name})"
+        if not wanted:
+            reason = why_not_programmed(evidence, endpoints[0])
+            yield ObjectStatus("tunnel entries", thing, State.NOT_NEEDED, reason)
+        elif right == len(wanted):
+            yield ObjectStatus("tunnel entries", thing, State.PRESENT)
+        else:
+            fix = "`netagent doctor` names each, with its fix"
+            yield ObjectStatus(
+                "tunnel entries", thing, State.MISSING, f"{len(wanted) - right} do not lead there", fix
+            )
+
+
+def name_lines(
+    evidence: Evidence, endpoint: EndpointView, names: tuple[str, ...], replies: Replies | None
+) -> Iterator[ObjectStatus]:
+    """Whether each of the endpoint's names leads to it, as a container of this host hears it."""
+    view = evidence.view
+    is_visible = view.is_visible(endpoint)
+    hidden = "" if is_visible else why_hidden(view, endpoint)
+    for question, address in questions_about(endpoint, names):
+        if replies is None:
+            reason = hidden or "no container of this host may ask for it"
+            yield ObjectStatus("name", question.name, State.NOT_NEEDED, reason)
+            continue
+        said = replies.get(question)
+        if leads_to(said, address):
+            state, reason = (State.PRESENT, "") if is_visible else (State.LEFT_OVER, hidden)
+        elif is_visible and said is not None and said.data and view.is_behind(endpoint):
+            host = host_text(view, endpoint.owner)
+            state = State.NOT_NEEDED
+            reason = f"it leads to others: this host gets no answer from {host} by the overlay"
+        elif is_visible:
+            state = State.MISSING
+            reason = "nobody answers" if said is None else f"the answer is {said.text} without its address"
+        else:
+            state, reason = State.NOT_NEEDED, hidden
+        fix = "restart the agent, which feeds the resolver anew" if state in _WRONG else ""
+        yield ObjectStatus("name", question.name, state, reason, fix)
+
+
+_WRONG = {State.MISSING, State.LEFT_OVER}
+
+
+def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
+    """Why names do not lead to an endpoint."""
+    name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
+    if endpoint.owner in view.forgotten:
+        return f"hidden: host {name} was forgotten"
+    if view.endpoints.get(endpoint.endpoint_id) != endpoint:
+        return "it is fenced"
+    if host is not None and host.agent is AgentState.LEFT:
+        return f"hidden: host {name} has left the cluster"
+    if host is not None and host.record is not None and host.record.going_down:
+        return f"hidden: host {name} says that it goes down"
+    if view.is_host_hidden(endpoint.owner):
+        return f"hidden: the agent of host {name} is gone and its kernel does not answer"
+    if endpoint.network_id not in view.networks:
+        return "hidden: its network is not in force"
+    return "hidden: its health check fails"

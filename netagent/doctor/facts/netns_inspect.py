@@ -1,0 +1,109 @@
+"""Looks into containers: what `inside` compares. Changes nothing in there.
+
+A visit makes one netlink socket inside and reads two small files; all else is asked over that socket from here. Who
+has hundreds of containers is not made to wait for them: visits end at a deadline, and what was not seen is said.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import trio
+
+from netagent.datapath.endpoint.dns_redirect import led_port
+from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
+from netagent.datapath.netlink.link import address_dump, decode_address, decode_link, link_dump
+from netagent.datapath.netlink.route import RTM_GETROUTE, decode, route_request_body
+from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open_socket
+from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
+from netagent.errors import NetagentError
+from netagent.journal.rows import LocalEndpointRow
+
+AT_ONCE = 4
+"""Each visit is a thread; the kernel serialises most of what they do."""
+_RESOLVERS = {"0B00007F", "7F00000B"}
+"""127.0.0.11 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
+_MAX_TABLE_BYTES = 1 << 20
+_LISTEN, _UNCONNECTED = "0A", "07"
+
+
+async def visit_all(
+    rows: Iterable[LocalEndpointRow], *, patience_s: float
+) -> dict[tuple[int, int], GuestFacts]:
+    """What was seen in the rows' namespaces, by (device, inode); those that there was no time for are missing."""
+    wanted = {(row.netns_dev, row.netns_inode): row for row in rows if row.netns_inode}
+    seen: dict[tuple[int, int], GuestFacts] = {}
+    left = iter(wanted.items())
+
+    async def work() -> None:
+        for identity, row in left:
+            seen[identity] = await visit(row)
+
+    with trio.move_on_after(patience_s):
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_ONCE):
+                nursery.start_soon(work)
+    return seen
+
+
+async def visit(row: LocalEndpointRow) -> GuestFacts:
+    """One namespace as it is now; what keeps us out is told in `problem`."""
+    try:
+        with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
+            sock, resolver = await run_in_netns(netns_fd, _open_inside)
+        with closing(Netlink(sock)) as inside:
+            return await _look(inside, resolver)
+    except NetagentError as error:
+        return GuestFacts(problem=error.message)
+    except OSError as error:
+        return GuestFacts(problem=f"it cannot be looked into: {error.strerror or error}")
+
+
+def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
+    sock = open_socket()
+    try:
+        return sock, resolver_sockets()
+    except BaseException:
+        sock.close()
+        raise
+
+
+def resolver_sockets() -> tuple[frozenset[str], int]:
+    """`udp` and `tcp`, if 127.0.0.11 port 53 means one in the calling thread's namespace, and the port it has."""
+    try:
+        port = led_port() or RESOLVER_ADDRESS[1]
+    except OSError:  # a kernel without nf_tables leads nowhere
+        port = RESOLVER_ADDRESS[1]
+    wanted = {f"{address}:{port:04X}" for address in _RESOLVERS}
+    found = set()
+    for protocol, state in (("udp", _UNCONNECTED), ("tcp", _LISTEN)):
+        with Path(f"/proc/thread-self/net/{protocol}").open(encoding="ascii") as table:
+            for line in table.read(_MAX_TABLE_BYTES).splitlines():
+                fields = line.split()
+                if len(fields) > 3 and fields[1] in wanted and fields[3] == state:
+                    found.add(protocol)
+    return frozenset(found), port
+
+
+async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> GuestFacts:
+    sockets, port = resolver
+    links = {link.index: link for link in [decode_link(m.body) for m in await inside.dump(link_dump())]}
+    addresses = [decode_address(message.body) for message in await inside.dump(address_dump())]
+    routes = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for message in await inside.dump(NetlinkRequest(RTM_GETROUTE, 0, route_request_body(family))):
+            route = decode(message.body)
+            if route is not None and route.ifindex in links:
+                routes.add((links[route.ifindex].name, str(route.destination)))
+    return GuestFacts(
+        links={link.name: GuestLink(link.mac, link.mtu_bytes, link.up) for link in links.values()},
+        addresses=frozenset(
+            (links[index].name, cidr.partition("/")[0]) for index, cidr in addresses if index in links
+        ),
+        routes=frozenset(routes),
+        resolver_sockets=sockets,
+        resolver_port=port,
+    )

@@ -1,0 +1,146 @@
+"""Sends echoes and opens connections from inside a container, or from the host, and counts what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.host.uplink import version_of
+from netagent.doctor.checks.echo_checks import EchoError, PacketCounts, echo_request, reply_untrusted
+from netagent.journal.rows import LocalEndpointRow
+
+PATIENCE_S = 1.0
+"""After the last packet was sent."""
+INTERVAL_S = 0.02
+CONNECT_S = 2.0
+_IP_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 3, 23, 62
+_FAMILIES = {4: (socket.AF_INET, socket.IPPROTO_ICMP), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6)}
+_MAX_MESSAGE_BYTES = 65_535
+_DISCARD_PORT = 9
+
+T = TypeVar("T")
+
+
+async def echo(
+    row: LocalEndpointRow | None, address: str, sizes: Sequence[int], count: int
+) -> tuple[PacketCounts, ...]:
+    """`count` packets of each size, from the container of `row` or from the host. NetagentError: it is gone."""
+    version = version_of(address)
+    try:
+        plain = await _inside(row, lambda: _open_icmp(version, address))
+    except OSError as error:
+        trouble = (error.strerror or str(error)).lower()
+        return tuple(PacketCounts(address, count, size_bytes=size, trouble=trouble) for size in sizes)
+    with trio.socket.from_stdlib_socket(plain) as sock:
+        return await _EchoRun(sock, address, sizes, count).run()
+
+
+async def connect(row: LocalEndpointRow | None, address: str, port: int) -> PacketCounts:
+    """One TCP connection, closed at once. NetagentError: the container is gone."""
+    family = _FAMILIES[version_of(address)][0]
+    plain = await _inside(
+        row, lambda: socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    )
+    begun_at = trio.current_time()
+    with trio.socket.from_stdlib_socket(plain) as sock:
+        try:
+            with trio.fail_after(CONNECT_S):
+                await sock.connect((address, port))
+        except trio.TooSlowError:
+            return PacketCounts(address, 1, port=port, trouble="no answer")
+        except OSError as error:
+            is_refused = error.errno == errno.ECONNREFUSED
+            trouble = "refused" if is_refused else (error.strerror or str(error)).lower()
+            return PacketCounts(address, 1, port=port, trouble=trouble)
+    return PacketCounts(address, 1, (trio.current_time() - begun_at,), port=port)
+
+
+def no_route(target: str) -> str:
+    """Why this host has no route to an address; empty when it has. Connecting a datagram socket sends no packet."""
+    family = _FAMILIES[version_of(target)][0]
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect((target, _DISCARD_PORT))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return ""
+
+
+async def _inside(row: LocalEndpointRow | None, make: Callable[[], T]) -> T:
+    if row is None:
+        return make()
+    with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
+        return await run_in_netns(netns_fd, make)
+
+
+def _open_icmp(version: int, address: str) -> socket.socket:
+    family, protocol = _FAMILIES[version]
+    sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    try:
+        # In one piece, as large as told.
+        if version == 4:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+        sock.connect((address, 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class _EchoRun:
+    """All packets to one address."""
+
+    def __init__(self, sock: trio.socket.SocketType, address: str, sizes: Sequence[int], count: int) -> None:
+        self._sock = sock
+        self._address = address
+        self._sizes = [size for _ in range(count) for size in sizes]
+        self._version = version_of(address)
+        self._identifier = secrets.randbits(16)
+        self._sent_at: dict[int, float] = {}
+        self._rtts_s: dict[int, list[float]] = {size: [] for size in sizes}
+        self._troubles: dict[int, str] = {}
+
+    async def run(self) -> tuple[PacketCounts, ...]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive, nursery.cancel_scope)
+            for sequence, size in enumerate(self._sizes):
+                request = echo_request(self._version, self._identifier, sequence, size)
+                self._sent_at[sequence] = trio.current_time()
+                try:
+                    await self._sock.send(request)
+                except OSError as error:
+                    self._troubles[size] = (error.strerror or str(error)).lower()
+                await trio.sleep(INTERVAL_S)
+            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_S
+        return tuple(
+            PacketCounts(
+                self._address,
+                self._sizes.count(size),
+                tuple(rtts_s),
+                size,
+                trouble="" if rtts_s else self._troubles.get(size, ""),
+            )
+            for size, rtts_s in self._rtts_s.items()
+        )
+
+    async def _receive(self, scope: trio.CancelScope) -> None:
+        waiting = set(range(len(self._sizes)))
+        while waiting:
+            with contextlib.suppress(OSError, EchoError):  # what comes by ICMP errors is told by silence
+                message = await self._sock.recv(_MAX_MESSAGE_BYTES)
+                identifier, sequence = reply_untrusted(self._version, message)
+                if identifier == self._identifier and sequence in waiting:
+                    waiting.remove(sequence)
+                    rtt_s = trio.current_time() - self._sent_at[sequence]
+                    self._rtts_s[self._sizes[sequence]].append(rtt_s)
+        scope.cancel()

@@ -1,0 +1,50 @@
+"""What becomes of this host's endpoints when the cluster has forgotten it: they are fenced.
+
+Their addresses are others' by now. So everything that made them work is taken down, as by a detach, and only a note
+of each remains, which `endpoints` shows and the journal keeps for the host's next identity. It goes when the
+container is attached anew (netagent.endpoints.context), when somebody detaches it, or when its namespace is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Protocol
+
+from netagent.endpoints.context import netns_is
+from netagent.journal import statements
+from netagent.journal.journal import Journal
+from netagent.journal.rows import Stage
+from netagent.model.ids import EndpointId
+from netagent.registry.state_store import StateStore
+
+logger = logging.getLogger("netagent.endpoints.fencing")
+
+
+class DetachesEndpoints(Protocol):
+    """The part of Endpoints that is used here."""
+
+    async def remove_all(self) -> int:
+        """Take everything down."""
+
+
+async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpoints) -> int:
+    """Note all endpoints, then take them down; how many there were. May be called again after a failure."""
+    rows = [row for row in live.rows.values() if row.stage is Stage.PUBLISHED]
+    await journal.transaction([statements.fence(row) for row in rows])
+    live.set_fenced({**live.fenced, **{row.endpoint_id: row for row in rows}})
+    await endpoints.remove_all()
+    return len(rows)
+
+
+async def unfence(live: StateStore, journal: Journal, endpoint_ids: Collection[EndpointId]) -> None:
+    """Drop the notes of some."""
+    if endpoint_ids:
+        await journal.transaction([statements.unfence(one) for one in endpoint_ids])
+        live.drop_fenced(endpoint_ids)
+
+
+async def sweep_fenced(live: StateStore, journal: Journal, boot_id: str) -> None:
+    """Drop the notes of containers that are gone."""
+    gone = [key for key, row in live.fenced.items() if row.boot_id != boot_id or not netns_is(row)]
+    await unfence(live, journal, gone)

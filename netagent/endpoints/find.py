@@ -1,0 +1,111 @@
+"""What a user means by a name, an id or the beginning of one."""
+
+from __future__ import annotations
+
+from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.origin_labels import CONTAINER_ID, is_container, label_of
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import NetworkView, RegistryView
+
+
+def network_called(view: RegistryView, text: str) -> NetworkView:
+    """A network by name or id. NotFoundError when there is none."""
+    found = view.network_named(text) or view.networks.get(NetworkId(text))
+    if found is None and len(text) >= 6:
+        matches = [network for network_id, network in view.networks.items() if network_id.startswith(text)]
+        found = matches[0] if len(matches) == 1 else None
+    if found is None:
+        raise NotFoundError(
+            f"there is no network {text!r}",
+            code="no-such-network",
+            thing=text,
+            hint="see `netagent network ls`, or make it with `netagent network create`",
+        )
+    return found
+
+
+def host_called(view: RegistryView, host_id: HostId) -> str:
+    """The name of a host; the beginning of its id while we have heard of its endpoints only."""
+    host = view.hosts.get(host_id)
+    return host.unique_name if host is not None else host_id[:8]
+
+
+def target_shown(row: LocalEndpointRow) -> str:
+    """What was attached, as people know it: of Docker's endpoints the container, once Docker has told which."""
+    container_id = label_of(row.labels, CONTAINER_ID)
+    if container_id and row.origin.startswith("docker:"):
+        return f"docker:{container_id[:12]}"
+    return row.target
+
+
+def _place(view: RegistryView, row: LocalEndpointRow) -> str:
+    network = view.networks.get(row.network_id)
+    return f"{target_shown(row)} in {row.network_id[:8] if network is None else network.unique_name}"
+
+
+def fenced_called(live: StateStore, text: str) -> LocalEndpointRow | None:
+    """The note of a fenced endpoint by id, beginning of an id, or name; None when an endpoint that works is called
+    so, or not exactly one note."""
+    if any(text in {row.name, row.endpoint_id} for row in live.rows.values()):
+        return None
+    found = [
+        row
+        for row in live.fenced.values()
+        if row.name == text or (len(text) >= 6 and row.endpoint_id.startswith(text))
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
+    """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK; also by what its
+    runtime calls the container, where that is nothing else."""
+    rows, view = live.rows, live.view
+    exact = rows.get(EndpointId(text))
+    if exact is not None:
+        return exact
+    name = text.partition(".")[0]
+    found = [
+        row
+        for row in rows.values()
+        if row.name == name and _is_called(view, text, row.name, view.local, row.network_id)
+    ]
+    if not found and len(text) >= 6:
+        found = [row for row in rows.values() if row.endpoint_id.startswith(text)]
+    found = found or [row for row in rows.values() if is_container(row.labels, text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({_place(view, row)})" for row in found))
+        raise InputError(
+            f"{len(found)} endpoints are called {text!r}: {ids}",
+            thing=text,
+            hint=f"give the id, or {name}.NETWORK",
+        )
+    for endpoint in view.endpoints_named(name):
+        if not _is_called(view, text, name, endpoint.owner, endpoint.record.network_id):
+            continue
+        host = host_called(view, endpoint.owner)
+        raise RefusedError(
+            f"the endpoint {text!r} is on host {host}",
+            code="other-host",
+            thing=text,
+            hint="run this there",
+        )
+    raise NotFoundError(
+        f"there is no endpoint {text!r} on this host",
+        code="no-such-endpoint",
+        thing=text,
+        # A network that this host takes no part in may have it.
+        hint="`netagent endpoints` shows which host has it: type this there",
+    )
+
+
+def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_id: NetworkId) -> bool:
+    """Whether an endpoint's name, alone or with its place behind, is this."""
+    network = view.networks.get(network_id)
+    if text == name or network is None:
+        return text == name
+    place = network.unique_name
+    return text in {f"{name}.{place}", f"{name}.{host_called(view, owner)}.{place}"}

@@ -1,0 +1,312 @@
+"""Finds what nobody told us: containers that vanished, networks that were removed, what a crash left half done.
+
+An endpoint's sandbox is known by the identity of its namespace. While the path it was attached by still leads there,
+or any process lives in it, the endpoint stays; otherwise it is withdrawn, never by guess.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from netagent.datapath.endpoint import netns
+from netagent.endpoints.context import EndpointParts, netns_is
+from netagent.endpoints.fencing import sweep_fenced
+from netagent.endpoints.lifecycle import Endpoints
+from netagent.endpoints.validation import is_told, record_of, sandbox_of
+from netagent.errors import NetagentError
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.log import Limited
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.periodic import Turns, beat_within
+from netagent.registry.local_rows import LocalRows
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+
+INTERVAL_S = 1.0
+"""Between looks at what may have changed: named namespaces by the folders that their names are in, those of processes
+each by one stat(2), and all when the kernel says that something was mounted or unmounted."""
+WHOLE_S = 20.0
+"""Between looks at endpoints of which nothing is told, should anything have happened to them all the same: at all,
+or where there are more than one look is at (netagent.periodic) at those whose turn it is. With 1,000 each has its
+turn within 200 s."""
+ROWS_AT_ONCE = 20
+"""Looked after before others run: a millisecond."""
+RECOVER_S = 5.0
+"""So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
+
+logger = logging.getLogger("netagent.endpoints.garbage_collector")
+_limited = Limited(logger)
+
+
+class _Watch:
+    """Which endpoints there is a reason to look after: what is known of them has changed, or their namespace may
+    have."""
+
+    def __init__(self) -> None:
+        self.again: set[EndpointId] = set()
+        """Those for which it failed."""
+        self._seen: tuple[LocalRows, RegistryView] | None = None
+        self._whole_at = 0.0
+        self._turns: Turns[EndpointId] = Turns()
+        self._folders: dict[str, _Folder] = {}
+        self._mounts = _Mounts()
+
+    def due(self, live: StateStore, now: float) -> set[EndpointId] | None:
+        """None: all."""
+        seen, self._seen = self._seen, (live.rows, live.view)
+        rows = live.rows.touched_since(seen[0]) if seen is not None else None
+        touched = live.view.touched_since(seen[1]) if seen is not None else None
+        moved = set(self._moved(live.rows))
+        if seen is None or rows is None or touched is None:
+            self._whole_at = now + WHOLE_S
+            self.again.clear()
+            return None
+        if live.view.networks is not seen[1].networks:
+            self.again.clear()
+            return None  # one was removed, or has other rules
+        turn: Collection[EndpointId] = ()
+        if now >= self._whole_at:
+            self._whole_at, turn = now + WHOLE_S, self._turns.take(live.rows.keys())
+        due = {*moved, *turn, *self.again, *(one for _, one in touched.endpoints if one in live.rows)}
+        self.again.clear()
+        for endpoint_id in rows:
+            row = live.rows.get(endpoint_id) or seen[0].get(endpoint_id)
+            # What others are told of one depends on the links of all in its sandbox.
+            due.update(mate.endpoint_id for mate in (live.rows.mates_of(row) if row is not None else ()))
+        return due | (rows & live.rows.keys())
+
+    def _moved(self, rows: LocalRows) -> Iterator[EndpointId]:
+        """Those whose path may mean another namespace than before."""
+        are_mounts_changed = self._mounts.are_changed()
+        for gone in self._folders.keys() - rows.folders.keys():
+            del self._folders[gone]
+        for folder, inhabitants in rows.folders.items():
+            if folder.startswith("/proc/") or are_mounts_changed:
+                yield from (one for one, row in inhabitants.items() if not netns_is(row))
+            if not folder.startswith("/proc/"):
+                for name in self._folders.setdefault(folder, _Folder(folder)).changed():
+                    yield from (row.endpoint_id for row in rows.with_path(f"{folder}/{name}"))
+
+
+class _Mounts:
+    """Of this process's mount namespace. A namespace that is unmounted leaves its name, and the time of its folder,
+    as they were."""
+
+    def __init__(self) -> None:
+        file = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, file)
+        self._poll = select.poll()
+        self._poll.register(file, select.POLLPRI)
+
+    def are_changed(self) -> bool:
+        """Whether anything was mounted or unmounted since the last call: the kernel counts, and nothing is read."""
+        return bool(self._poll.poll(0))
+
+
+class _Folder:
+    """Of names of namespaces. While its time is the same, nothing came or went; a name that was taken away and given
+    anew is another file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen = self._settled = -1
+        self._names: dict[str, int] = {}
+
+    def changed(self) -> set[str]:
+        """Names since the last call. A folder whose time is new is read twice: the clock of a file system ticks every
+        few milliseconds, and what comes in the same tick as the look must not be missed."""
+        try:
+            at = Path(self._path).stat().st_mtime_ns
+            if at == self._settled:
+                return set()
+            names = {entry.name: entry.inode() for entry in os.scandir(self._path)}
+        except OSError:
+            at, names = -1, {}
+        self._seen, self._settled = at, at if at == self._seen else -1
+        before, self._names = self._names, names
+        return {name for name, _ in before.items() ^ names.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageCollector:
+    """`recover` once at the start, then `run`."""
+
+    parts: EndpointParts
+    endpoints: Endpoints
+    _unresumed: set[EndpointId] = field(default_factory=set)
+    """Endpoints of the journal that have not been made whole, or removed, yet."""
+    _watch: _Watch = field(default_factory=_Watch)
+
+    def __post_init__(self) -> None:
+        self.endpoints.look_after = self.look_after
+
+    async def recover(self) -> None:
+        """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
+
+        What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
+        """
+        await _bearing("remove what nobody owns", self._remove_orphans)
+        self.endpoints.steps.remove_stale_resolv_confs()
+        self._unresumed.update(self.parts.live.rows)
+        with trio.move_on_after(RECOVER_S):
+            await self._look_around()
+        await self.parts.resolvers.keep_only({sandbox_of(row) for row in self._rows()})
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.sleep_until(beat_within(trio.current_time(), INTERVAL_S))
+            await self._look_around()
+
+    async def sweep(self, network_id: NetworkId) -> None:
+        """Look after the endpoints in one network now: before somebody is told that it is in use by them."""
+        for row in list(self.parts.live.rows.in_network(network_id).values()):
+            await self.look_after(row)
+
+    async def look_after(self, row: LocalEndpointRow) -> None:
+        """One endpoint now: before somebody is told that it is in his way."""
+        await _bearing(f"look after {row.name}", partial(self._look_after, row))
+
+    async def _look_around(self) -> None:
+        live, steps = self.parts.live, self.endpoints.steps
+        again = {*self._unresumed, *steps.half_removed, *steps.retreating, *steps.untold}
+        steps.untold.clear()
+        due = self._watch.due(live, trio.current_time())
+        for number, endpoint_id in enumerate(live.rows if due is None else due | again):
+            if number % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+            row = live.rows.get(endpoint_id)
+            if row is not None and not await _bearing(
+                f"look after {row.name}", partial(self._look_after, row)
+            ):
+                self._watch.again.add(endpoint_id)
+        await _bearing("lead queries to the resolver", self.parts.resolvers.repair)
+        await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
+        parts = self.parts
+        await _bearing("drop notes", partial(sweep_fenced, parts.live, parts.journal, parts.boot_id))
+
+    async def _look_after(self, row: LocalEndpointRow) -> None:
+        is_old = row.endpoint_id in self._unresumed
+        if row.endpoint_id in self.endpoints.steps.half_removed:
+            await self._remove(row, "it was being detached")
+        elif row.stage is not Stage.PUBLISHED and not is_old:
+            return  # an attach is at work on it
+        elif is_old and self.endpoints.staged.adopt(row):
+            if _is_known(
+                self.parts.live.view, row.endpoint_id
+            ):  # the agent died between telling and noting it
+                await self.parts.publisher.withdraw(record_of(row))
+            self._unresumed.discard(row.endpoint_id)
+        elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
+            await self._remove(row, "it did not survive the last stop")
+        elif self.parts.live.view.is_removed(row.network_id):
+            await self._remove(row, "its network was removed")
+        elif not await self._still_there(row):
+            await self._remove(row, "its namespace is gone")
+        elif is_old and row.network_id in self.parts.live.view.networks:
+            await self._resume(row)
+        elif not is_old and not is_told(self.parts.live.view, self.endpoints.steps.record(row)):
+            await self._retell(row)
+
+    def _rows(self) -> list[LocalEndpointRow]:
+        return list(self.parts.live.rows.values())
+
+    async def _remove(self, row: LocalEndpointRow, why: str) -> None:
+        await self.endpoints.remove(row)
+        self._unresumed.discard(row.endpoint_id)
+        logger.info("withdrew %s (%s): %s", row.name, row.target, why)
+
+    async def _remove_orphans(self) -> None:
+        """Interfaces and records of endpoints that the journal does not know."""
+        parts, wanted = self.parts, self.parts.live.rows.keys()
+        for endpoint_id in await parts.attacher.list_endpoint_devices():
+            if endpoint_id not in wanted:
+                logger.info("removing the interface of %s, which nobody owns", endpoint_id[:8])
+                await parts.attacher.unbind(endpoint_id)
+        view = parts.live.view
+        known = [*view.endpoints.values(), *view.fenced.values()]
+        orphans = [e.record for e in known if e.owner == view.local and e.endpoint_id not in wanted]
+        if orphans:
+            logger.info("withdrawing %d records of endpoints that are not here", len(orphans))
+            await parts.publisher.withdraw(*orphans)
+
+    async def _still_there(self, row: LocalEndpointRow) -> bool:
+        if netns_is(row):
+            return True
+        # The entry process may have ended while others live on in the namespace.
+        path = await trio.to_thread.run_sync(_path_of_namespace, (row.netns_dev, row.netns_inode))
+        if path is None:
+            return False
+        async with self.endpoints.steps.held(row) as now:
+            if now is not None and sandbox_of(now) == sandbox_of(row):
+                self.endpoints.steps.leave_netns_name(now)
+                await self._save(replace(now, netns_path=path))
+        return True
+
+    async def _resume(self, row: LocalEndpointRow) -> None:
+        """Answer queries in its sandbox, and see that others know it."""
+        parts = self.parts
+        async with self.endpoints.steps.held(row) as now:
+            if now is None:
+                return
+            with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
+                await parts.resolvers.ensure_listening(sandbox_of(now), fd, behind_runtime=now.behind_runtime)
+            self.endpoints.steps.refresh_resolv_conf(now)
+            await parts.participation.take_part(now.network_id)
+            await self._tell(now)
+            self._unresumed.discard(row.endpoint_id)
+
+    async def _retell(self, row: LocalEndpointRow) -> None:
+        """What could not be told when it came about: such as a link that an endpoint has through its sandbox."""
+        async with self.endpoints.steps.held(row) as now:
+            if now is not None and now.stage is Stage.PUBLISHED:
+                await self._tell(now)
+
+    async def _tell(self, row: LocalEndpointRow) -> None:
+        record = self.endpoints.steps.record(row)
+        if not is_told(self.parts.live.view, record):
+            await self.parts.publisher.put(record)
+
+    async def _save(self, row: LocalEndpointRow) -> None:
+        await self.parts.journal.save_endpoint(row)
+        self.parts.live.set_row(row)
+
+
+async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> bool:
+    """Do it; a full disk, a kernel that refuses or a resolver that is away must not end the agent. False then."""
+    try:
+        await step()
+    except (NetagentError, OSError) as error:
+        _limited.warning(what, f"cannot {what} yet: {error}")
+        return False
+    return True
+
+
+def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:
+    """True when others have our record, even one that lost its address to somebody else."""
+    return endpoint_id in view.endpoints or any(
+        e.endpoint_id == endpoint_id and e.owner == view.local for e in view.fenced.values()
+    )
+
+
+def _path_of_namespace(identity: tuple[int, int]) -> str | None:
+    """`/proc/PID/ns/net` of some process in the namespace; None when there is none."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            path = folder / "ns" / "net"
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) == identity:
+                return str(path)
+    return None

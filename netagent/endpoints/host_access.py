@@ -1,0 +1,100 @@
+"""Keeps an address of this host's own in every network made with `--host-access`.
+
+The address is taken like an endpoint's, from space that this host owns, and told in a record of its own; from that
+follow the bridge's address here and the way to it on other hosts. A host takes part in such a network whether or not
+it has containers there: else it could not reach those of others.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from netagent.errors import NetagentError
+from netagent.ipam.allocator import Allocator
+from netagent.log import Limited
+from netagent.membership.participation import Participation
+from netagent.model.ids import NetworkId
+from netagent.model.records import HostAddressRecord
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import NetworkView, RegistryView
+
+RETRY_S: Final = 1.0
+"""After a network whose space has not come here yet, or a disk that is full."""
+
+logger = logging.getLogger("netagent.endpoints.host_access")
+_limited = Limited(logger)
+
+
+@dataclass(slots=True, kw_only=True)
+class HostAccess:
+    """One task: `run`. `mac_in` gives the MAC of this host's bridge in a network."""
+
+    live: StateStore
+    participation: Participation
+    allocator: Allocator
+    undecided: Callable[[], Collection[NetworkId]]
+    """Networks that are just being made here, and may yet give way."""
+    mac_in: Callable[[NetworkView], str]
+    is_closed: Callable[[], bool]
+    """Whether this host is leaving: then it takes nothing any more."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        revision = 0
+        while True:
+            is_done = await self._put_in_order()
+            with trio.move_on_after(math.inf if is_done else RETRY_S):
+                revision = await self.live.wait_newer(revision)
+
+    async def withdraw_all(self) -> None:
+        """Give every address back, before this host leaves, while `is_closed`."""
+        for record in self.live.view.own_host_addresses:
+            await self.allocator.release_host(record)
+
+    async def _put_in_order(self) -> bool:
+        """Whether nothing is left to do."""
+        is_done = True
+        for step in (self._take_missing, self._drop_superfluous):
+            try:
+                is_done = await step() and is_done
+            except NetagentError as error:
+                is_done = False
+                _limited.warning("host", f"cannot have an address of this host's own yet: {error}")
+        return is_done
+
+    async def _take_missing(self) -> bool:
+        lacking = list(_lacking(self.live.view)) if not self.is_closed() else []
+        for network in lacking:
+            network_id = network.network_id
+            if network_id in self.undecided() or not self.allocator.free_count(network_id)[0]:
+                continue
+            await self.participation.take_part(network_id)
+            offset = await self.allocator.hold(network_id)
+            await self.allocator.keep_for_host(HostAddressRecord(network_id, offset, self.mac_in(network)))
+            logger.info("this host has an address of its own in network %s", network.unique_name)
+        return not list(_lacking(self.live.view)) or self.is_closed()
+
+    async def _drop_superfluous(self) -> bool:
+        view = self.live.view
+        for record in view.own_host_addresses:
+            if record.network_id not in view.networks:
+                await self.allocator.release_host(record)
+        return True
+
+
+def _lacking(view: RegistryView) -> list[NetworkView]:
+    if view.local in view.forgotten:
+        return []
+    return [
+        network
+        for network in view.networks.values()
+        if network.record.host_access
+        and network.holds_vni
+        and view.local not in view.host_addresses(network.network_id)
+    ]

@@ -1,0 +1,249 @@
+"""Keeps every endpoint's interface as attach left it, on both sides, whoever changes it.
+
+What happens inside a sandbox is told by news from its namespace (netagent.datapath.endpoint.guest_watch), what
+happens to the host's end by the reconciler; settings are read now and then; one look sees what was done before the
+news were open, and a slow timer what none of them tells. Each leads to a look at the endpoints of that sandbox, and
+what is ours is put right. What can't be put right is shown with its reason, and tried again with growing pauses.
+
+While an attach or a detach works in a sandbox, nobody else does: a look waits for it, and then finds what it left.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TypeAlias
+
+import trio
+
+from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.endpoint.guest_watch import GuestNews
+from netagent.datapath.host.sysctls import Setting, ipv6_settings
+from netagent.datapath.reconcile.drift import Drift
+from netagent.endpoints.context import EndpointContext, netns_is
+from netagent.errors import NetagentError
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.log import Limited
+from netagent.model.ids import EndpointId
+from netagent.periodic import Turns, beat_within
+from netagent.registry.local_rows import LocalRows
+from netagent.registry.state_store import StateStore
+from netagent.slices import Pieces, piece_by_piece
+
+SETTLE_S = 0.05
+"""From the first piece of news to the look: changes come in bursts."""
+PAUSE_S = 0.25
+"""Between two looks into one sandbox, however much its own programs change there."""
+VERIFY_S = 30.0
+"""Between looks when nothing is told, should a piece of news ever be missing."""
+VERIFIED_PER_S = 0.2
+"""Of these looks, in all sandboxes together: from seven on each has its turn later."""
+UNHEARD_S = 1.0
+"""To the first look into a new sandbox: of what was done there before its news were open nobody is told. It's put
+right within two seconds all the same, and who comes and goes at once need not be looked at."""
+SETTINGS_S = 1.5
+"""Between readings of the settings under /proc/sys, which change without a word. With a look what is altered is put
+right within two seconds. With more sandboxes than one reading is of (netagent.periodic) it takes as many readings
+as all of them take: 15 s with 1,000."""
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
+"""Pauses before what could not be put right is tried again: those of the reconciler."""
+
+WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
+"""`Reconciler.wait_absent_changed`."""
+Identity: TypeAlias = tuple[int, int]
+
+logger = logging.getLogger("netagent.endpoints.interfaces")
+_limited = Limited(logger, period_s=10.0)
+
+
+class Interfaces:
+    """`run` looks after all endpoints that are published."""
+
+    def __init__(self, live: StateStore, attacher: Attacher, steps: EndpointContext, drift: Drift) -> None:
+        self._live = live
+        self._attacher = attacher
+        self._steps = steps
+        self._drift = drift
+        self._sandboxes: dict[Identity, _Sandbox] = {}
+        self._troubles: dict[EndpointId, str] = {}
+        self._turns: Turns[Identity] = Turns()
+
+    async def run(self, wait_absent_changed: WaitAbsentChanged) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._heed_absent, wait_absent_changed)
+            nursery.start_soon(self._heed_settings)
+            rows: LocalRows | None = None
+            revision = 0
+            while True:
+                if self._live.rows is not rows:
+                    before, rows = rows, self._live.rows
+                    # What an attach has just made needs no look at once; what an earlier agent made does.
+                    self._follow(nursery, rows, before, look=before is None)
+                revision = await self._live.wait_newer(revision)
+
+    @property
+    def troubles(self) -> dict[EndpointId, str]:
+        """Endpoints whose interface can't be put right, and why."""
+        return dict(self._troubles)
+
+    def _follow(
+        self, nursery: trio.Nursery, rows: LocalRows, before: LocalRows | None, *, look: bool
+    ) -> None:
+        touched = rows.touched_since(before) if before is not None else None
+        if touched is None:
+            found = {(row.netns_dev, row.netns_inode) for row in rows.values()} | self._sandboxes.keys()
+            self._troubles = {one: why for one, why in self._troubles.items() if one in rows}
+        else:
+            versions = (known.get(one) for one in touched for known in (rows, before) if known is not None)
+            found = {(row.netns_dev, row.netns_inode) for row in versions if row is not None}
+            for gone in touched - rows.keys():
+                self._troubles.pop(gone, None)
+        for identity in found:
+            is_wanted = any(row.stage is Stage.PUBLISHED for row in rows.in_namespace(identity))
+            sandbox = self._sandboxes.get(identity)
+            if sandbox is not None:
+                sandbox.settings.clear()
+            if is_wanted and sandbox is None:
+                sandbox = self._sandboxes[identity] = _Sandbox()
+                if look:
+                    sandbox.look.set()
+                nursery.start_soon(self._keep, identity, sandbox)
+            elif sandbox is not None and not is_wanted:
+                self._sandboxes.pop(identity).scope.cancel()
+
+    async def _heed_absent(self, wait_absent_changed: WaitAbsentChanged) -> None:
+        """As long as some are absent they are looked at again: one that went once more before the kernel was read is
+        no news."""
+        absent: frozenset[EndpointId] = frozenset()
+        pause_s = RETRY_MIN_S
+        while True:
+            with trio.move_on_after(pause_s if absent else math.inf):
+                absent, pause_s = await wait_absent_changed(absent), RETRY_MIN_S / 2
+            for endpoint_id in absent:
+                row = self._live.rows.get(endpoint_id)
+                sandbox = self._sandboxes.get((row.netns_dev, row.netns_inode)) if row else None
+                if sandbox is not None:
+                    sandbox.look.set()
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _heed_settings(self) -> None:
+        while True:
+            await trio.sleep_until(beat_within(trio.current_time(), SETTINGS_S))
+            await piece_by_piece(self._reading_settings())
+
+    def _reading_settings(self) -> Pieces[None]:
+        for identity in self._turns.take(self._sandboxes.keys()):
+            yield
+            sandbox = self._sandboxes.get(identity)
+            if sandbox is None or sandbox.news is None:
+                continue
+            if not sandbox.settings:
+                sandbox.settings.update(self._settings_of(identity))
+            for endpoint_id, wanted in sandbox.settings.items():
+                # One in trouble is looked at again with growing pauses.
+                if endpoint_id not in self._troubles and sandbox.news.are_altered(wanted):
+                    sandbox.look.set()
+                    self._turns.hurry()
+
+    def _settings_of(self, identity: Identity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
+        for row in self._rows_of(identity):
+            network = self._live.view.networks.get(row.network_id)  # of which nothing changes later
+            if network is not None and row.stage is Stage.PUBLISHED:
+                yield row.endpoint_id, ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
+
+    async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
+        """One sandbox, as long as it has endpoints. Its news hold the namespace in being no longer than that."""
+        with sandbox.scope:
+            news = await self._open_news(identity)
+            while news is None:
+                await trio.sleep(RETRY_MAX_S)  # the namespace is going, and with it the endpoint
+                news = await self._open_news(identity)
+            with closing(news), sandbox.hearing(news):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sandbox.pass_on, news)
+                    await self._look_again_and_again(identity, sandbox, news)
+
+    async def _open_news(self, identity: Identity) -> GuestNews | None:
+        for row in self._rows_of(identity):
+            try:
+                return await self._attacher.open_news(row.netns_path, identity)
+            except (NetagentError, OSError) as error:
+                _limited.warning(row.netns_path, f"cannot watch {row.netns_path}: {error}")
+        return None
+
+    async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: GuestNews) -> None:
+        retry_s, look_within_s = RETRY_MIN_S, UNHEARD_S
+        while True:
+            with trio.move_on_after(look_within_s):
+                await sandbox.look.wait()
+                await trio.sleep(SETTLE_S)
+            sandbox.look = trio.Event()
+            news.clear()
+            if await self._look(identity):
+                retry_s, look_within_s = RETRY_MIN_S, max(VERIFY_S, len(self._sandboxes) / VERIFIED_PER_S)
+            else:
+                retry_s, look_within_s = min(2 * retry_s, RETRY_MAX_S), retry_s
+            await trio.sleep(PAUSE_S)
+
+    async def _look(self, identity: Identity) -> bool:
+        """At all endpoints of a sandbox; False when one could not be put right."""
+        is_well = True
+        for row in self._rows_of(identity):
+            try:
+                await self._mend(row)
+                self._troubles.pop(row.endpoint_id, None)
+            except (NetagentError, OSError) as error:
+                if self._live.rows.get(row.endpoint_id) is not None and netns_is(row):
+                    is_well = False
+                    self._troubles[row.endpoint_id] = str(error)
+                    _limited.warning(row.endpoint_id, f"the interface of {row.name}: {error}")
+        return is_well
+
+    async def _mend(self, row: LocalEndpointRow) -> None:
+        async with self._steps.held(row) as now:
+            network = self._live.view.networks.get(row.network_id)
+            if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
+                return
+            damages = await self._attacher.mend(
+                self._steps.endpoint(now), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+            for sentence in self._drift.note(damages):
+                _limited.warning(
+                    f"{row.endpoint_id} {sentence}",
+                    f"somebody else changed the interface of {now.name}; put right: {sentence}",
+                )
+
+    def _rows_of(self, identity: Identity) -> list[LocalEndpointRow]:
+        return self._live.rows.in_namespace(identity)
+
+
+class _Sandbox:
+    """A namespace that is looked after."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.look = trio.Event()
+        """Set when there is a reason to look."""
+        self.news: GuestNews | None = None
+        """While they are open."""
+        self.settings: dict[EndpointId, Sequence[Setting]] = {}
+        """Of its endpoints, as they must be; empty: to be found anew."""
+
+    @contextmanager
+    def hearing(self, news: GuestNews) -> Iterator[None]:
+        """For the length of a block."""
+        self.news = news
+        try:
+            yield
+        finally:
+            self.news = None
+
+    async def pass_on(self, news: GuestNews) -> None:
+        """Each piece of news is a reason."""
+        while True:
+            await news.wait()
+            self.look.set()
+            await trio.sleep(PAUSE_S)

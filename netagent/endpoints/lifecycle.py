@@ -1,0 +1,382 @@
+"""The use-cases attach, detach, link and change: their order, and how each step is undone.
+
+    attach   reserve an address (journalled) -> tell others the way to it, and no name yet
+             -> bind the interface -> resolver in the sandbox -> publish the record
+    detach   take the names back, everywhere -> let requests end
+             -> withdraw the record -> resolver -> interface -> address
+
+An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
+before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
+middle of a detach is taken up again by the janitor (netagent.endpoints.garbage_collector). A runtime that moves the
+interface itself attaches in stages (netagent.endpoints.two_phase).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from typing import Any
+
+from netagent.datapath.endpoint import netns
+from netagent.endpoints import targets
+from netagent.endpoints.context import EndpointContext, EndpointParts, as_async, closed, drawn_id, netns_is
+from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
+from netagent.endpoints.fencing import unfence
+from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
+from netagent.endpoints.published_ports import refuse_if_listening, refuse_unreachable
+from netagent.endpoints.rollback import Rollback, all_or_nothing
+from netagent.endpoints.two_phase import TwoPhaseAttach
+from netagent.endpoints.validation import (
+    asked_offset,
+    existing_endpoint,
+    new_row,
+    record_of,
+    refuse_alias_in_use,
+    refuse_mac_in_use,
+    repeated,
+    sandbox_of,
+    without_names,
+)
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId
+from netagent.model.publication import Publication
+from netagent.model.records import Health, Link, Port
+from netagent.model.request import AttachRequest
+from netagent.registry.view import NetworkView
+
+logger = logging.getLogger("netagent.endpoints.lifecycle")
+
+
+class Endpoints:
+    """Attach, detach, link, change. One at a time in a sandbox, any number beside each other."""
+
+    def __init__(self, parts: EndpointParts) -> None:
+        self.steps = EndpointContext(parts)
+        self.staged = TwoPhaseAttach(self.steps)
+        self._parts = parts
+        self._live = parts.live
+        self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
+        """Finds out whether an endpoint is still there, and withdraws it if not: the janitor's."""
+
+    def closed(self) -> AbstractContextManager[None]:
+        """Attach nothing for the length of a block that ends the membership, and again if it fails."""
+        return closed(self.steps)
+
+    # -- attach ----------------------------------------------------------------------------------------------
+
+    async def attach(
+        self,
+        request: AttachRequest,
+        *,
+        origin: str = "",
+        target: targets.Target | None = None,
+        holds_ports: bool = False,
+        health: Health = Health.UNKNOWN,
+    ) -> tuple[LocalEndpointRow, bool]:
+        """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left.
+
+        A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
+        endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
+        `holds_ports`: it sees by itself that nobody else listens at the ports to be published, and may do so itself.
+        `health`: of a new endpoint.
+        """
+        self.steps.refuse_if_closed(request.target)
+        target = target or await targets.resolve(request.target, self._parts.runtimes)
+        network = network_called(self._live.view, request.network)
+        await self._sweep_rivals(request, network, request.name or target.default_name)
+        with netns.opened_netns(target.path) as fd:
+            identity = netns.netns_identity(fd)
+            async with self.steps.origin_lock(origin), self.steps.sandbox_lock(identity):
+                name = request.name or self.steps.name_in(identity) or target.default_name
+                if not name:
+                    raise InputError(
+                        f"{request.target} gives no name for the endpoint",
+                        thing=request.target,
+                        hint="add --name NAME",
+                    )
+                wanted = dataclasses.replace(
+                    new_row(drawn_id(), request, network, name, origin),
+                    netns_path=target.path,
+                    netns_dev=identity[0],
+                    netns_inode=identity[1],
+                    boot_id=self._parts.boot_id,
+                    behind_runtime=target.behind_runtime,
+                    health=health,
+                )
+                if origin:
+                    known = self.steps.with_origin(origin)
+                    if known is not None:
+                        return repeated(known, wanted), False
+                    wanted = dataclasses.replace(wanted, name=self.steps.free_name(wanted, name))
+                existing = existing_endpoint(self._live.rows.mates_of(wanted), wanted, request)
+                if existing is not None:
+                    return existing, False
+                for link in request.links:
+                    refuse_alias_in_use(self._live.rows.mates_of(wanted), sandbox_of(wanted), link)
+                refuse_unreachable(wanted.publish, network)
+                if not holds_ports:
+                    await refuse_if_listening(wanted.publish)
+                with self._claimed_name(wanted), self._claimed_ports(wanted, wanted.publish):
+                    return await self._attach_new(wanted, request, fd), True
+
+    async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
+        """A container that was started again is not refused what the one before it had: nobody has told us of its
+        end yet, and the janitor comes once a second. Before any lock is held: this takes those of the others."""
+        rows = self._live.rows
+        rivals = rows.called(network.network_id, name)
+        rivals += [
+            row for row in rows.publishing() if any(a.meets(b) for a in row.publish for b in request.publish)
+        ]
+        if request.addresses or request.mac:
+            rivals += [
+                row
+                for row in rows.in_network(network.network_id).values()
+                if row.mac == request.mac or not set(request.addresses).isdisjoint(row.addresses)
+            ]
+        for row in {row.endpoint_id: row for row in rivals}.values():
+            if not netns_is(row):
+                await self.look_after(row)
+
+    async def _attach_new(self, row: LocalEndpointRow, request: AttachRequest, fd: int) -> LocalEndpointRow:
+        parts, steps = self._parts, self.steps
+        await parts.participation.take_part(row.network_id)
+        steps.refuse_if_closed(row.target)  # it may have taken seconds
+        offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
+        refuse_mac_in_use(self._live.view, self._live.rows.in_network(row.network_id).values(), row, offset)
+        async with all_or_nothing() as undo:
+            row = await parts.allocator.reserve(row, offset)
+            undo.push("address", lambda: parts.allocator.release(row))
+            # Containers that spoke with the address before still have its MAC, and answer the first packet as soon as
+            # it comes: their bridges must know by then where that MAC is now.
+            undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
+            await parts.publisher.put(without_names(steps.record(row)))
+            row = dataclasses.replace(row, ifname=await self._bind(row, undo))
+            await steps.open_resolver(row, fd, undo)
+            undo.push("resolv.conf", lambda: as_async(lambda: steps.refresh_resolv_conf(row, gone=True)))
+            steps.refresh_resolv_conf(row)
+            row = await steps.publish(row)
+        await steps.settle()
+        logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
+        return row
+
+    async def _bind(self, row: LocalEndpointRow, undo: Rollback) -> str:
+        """The name that the interface has got."""
+        parts, network = self._parts, self.steps.network(row.network_id)
+        self._live.set_row(row)
+        undo.push("row", lambda: as_async(lambda: self._live.drop_row(row.endpoint_id)))
+        await self.steps.wait_built(network)
+        undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
+        try:
+            ifname = await parts.attacher.bind(
+                self.steps.endpoint(row), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+        except FailedError:
+            self.steps.network(
+                row.network_id
+            )  # if it was removed, and the bridge with it, that is what to say
+            raise
+        if not netns_is(row):
+            raise RefusedError(
+                f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
+            )
+        return ifname
+
+    # -- detach ----------------------------------------------------------------------------------------------
+
+    async def detach(self, text: str, drain_s: float | None = None) -> LocalEndpointRow:
+        """By id or name. InputError when several fit, RefusedError when it is another host's.
+
+        With `drain_s`, clients that remember its address get that time; without, only connections that are open get
+        a moment. What is only noted, because this host was forgotten, is noted no longer.
+        """
+        fenced = fenced_called(self._live, text)
+        if fenced is not None:
+            await unfence(self._live, self._parts.journal, [fenced.endpoint_id])
+            return fenced
+        row = local_endpoint_called(self._live, text)
+        try:
+            await self._retreat(row, drain_s)
+            await self.remove(row)
+        except NetagentError:
+            await self._come_back(row)
+            raise
+        return row
+
+    async def _retreat(self, row: LocalEndpointRow, drain_s: float | None) -> None:
+        """Lead nobody to the endpoint any more, and let what is under way end. It works all the while."""
+        async with self.steps.held(row) as now:
+            if now is None or now.stage is not Stage.PUBLISHED:
+                return
+            before = self.steps.record(now)
+            self.steps.retreating.add(now.endpoint_id)
+            if self.steps.record(now) != before:
+                with suppress(NetagentError):  # a full disk: what follows makes room
+                    await self._parts.publisher.put(self.steps.record(now))
+        await self._parts.retreat.wait_endpoint_hidden(now)
+        at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
+        await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
+
+    async def _come_back(self, row: LocalEndpointRow) -> None:
+        """It could not be detached after all; unless its end has begun, it has names again."""
+        self.steps.retreating.discard(row.endpoint_id)
+        async with self.steps.held(row) as now:
+            if now is not None and now.stage is Stage.PUBLISHED:
+                self.steps.untold.add(now.endpoint_id)
+                with suppress(NetagentError):
+                    await self._parts.publisher.put(self.steps.record(now))
+
+    async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
+        """What a runtime calls so, at whatever stage it is; None when there is no such endpoint."""
+        async with self.steps.origin_lock(origin):
+            row = self.steps.with_origin(origin)  # an attach that was at work is over
+        if row is not None:
+            await self.remove(row)
+        return row
+
+    async def remove(self, row: LocalEndpointRow) -> None:
+        """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
+        await self.steps.remove(row)
+
+    async def remove_all(self) -> int:
+        """Take everything down, what an attach was just making too, while `closed`; the number of endpoints."""
+        count = 0
+        while rows := list(self._live.rows.values()):
+            for row in rows:
+                await self.remove(row)
+            count += len(rows)
+        return count
+
+    def with_origin(self, origin: str) -> LocalEndpointRow | None:
+        """The endpoint that a runtime calls so."""
+        return self.steps.with_origin(origin)
+
+    def gateways_of(self, row: LocalEndpointRow) -> tuple[str, ...]:
+        """Through which its sandbox reaches everything else, if by this endpoint; without prefix length."""
+        return self.steps.endpoint(row).gateways
+
+    # -- change ----------------------------------------------------------------------------------------------
+
+    async def link(self, text: str, link: Link) -> LocalEndpointRow:
+        """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
+        async with self._called(text) as row:
+            refuse_alias_in_use(self._live.rows.mates_of(row), sandbox_of(row), link)
+            if link in row.links:
+                return row
+            return await self._set_links(row, (*row.links, link))
+
+    async def unlink(self, text: str, link: Link) -> LocalEndpointRow:
+        """The reverse; NotFoundError when there is no such link."""
+        async with self._called(text) as row:
+            if link not in row.links:
+                text = link.service if link.alias == link.service else f"{link.service}:{link.alias}"
+                raise NotFoundError(f"{row.name} has no link {text}", thing=row.name)
+            return await self._set_links(row, tuple(known for known in row.links if known != link))
+
+    async def publish(self, text: str, publication: Publication) -> LocalEndpointRow:
+        """Ports of this host lead to the endpoint from now on; the same again changes nothing."""
+        async with self._called(text) as row:
+            if publication in row.publish:
+                return row
+            refuse_unreachable([publication], self.steps.network(row.network_id))
+            if any(known.meets(publication) for known in row.publish):
+                raise RefusedError(
+                    f"port {publication.host_text}/{publication.protocol} of this host leads to {row.name} otherwise",
+                    code="port-in-use",
+                    thing=publication.text,
+                    hint=f"`netagent unpublish {row.name} PORT` first",
+                )
+            await refuse_if_listening([publication])
+            with self._claimed_ports(row, (publication,)):
+                published = tuple(sorted((*row.publish, publication)))
+                changed = await self.steps.save(dataclasses.replace(row, publish=published))
+        await self.steps.settle()
+        return changed
+
+    async def unpublish(self, text: str, publication: Publication) -> LocalEndpointRow:
+        """The reverse; what is not published is as it should be."""
+        async with self._called(text) as row:
+            if publication not in row.publish:
+                return row
+            left = tuple(known for known in row.publish if known != publication)
+            changed = await self.steps.save(dataclasses.replace(row, publish=left))
+        await self.steps.settle()
+        return changed
+
+    async def change(
+        self,
+        endpoint_id: EndpointId,
+        *,
+        name: str | None = None,
+        service: str | None = None,
+        aliases: tuple[str, ...] | None = None,
+        ports: tuple[Port, ...] | None = None,
+        labels: tuple[tuple[str, str], ...] | None = None,
+        links: tuple[Link, ...] | None = None,
+        health: Health | None = None,
+    ) -> LocalEndpointRow | None:
+        """What a runtime learns of an endpoint later: only what is given changes. None when it is gone."""
+        row = self._live.rows.get(endpoint_id)
+        if row is None:
+            return None
+        async with self.steps.held(row) as now:
+            if now is None:
+                return None
+            given: dict[str, Any] = {
+                "service": service,
+                "aliases": None if aliases is None else tuple(sorted(set(aliases))),
+                "ports": ports,
+                "labels": labels,
+                "links": links,
+                "health": health,
+                "name": self.steps.free_name(now, name) if name else None,
+            }
+            changed = dataclasses.replace(
+                now, **{k: value for k, value in given.items() if value is not None}
+            )
+            if changed == now:
+                return now
+            return await self._save(now, changed)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _called(self, text: str) -> AsyncIterator[LocalEndpointRow]:
+        async with self.steps.held(local_endpoint_called(self._live, text)) as row:
+            # Gone while we waited: say so in the same words as for one that never was.
+            yield row if row is not None else local_endpoint_called(self._live, text)
+
+    def _claimed_name(self, row: LocalEndpointRow) -> AbstractContextManager[None]:
+        if self.steps.is_name_taken(row.network_id, row.name):
+            raise RefusedError(
+                f"the name {row.name!r} is used on this host in that network already",
+                code="name-in-use",
+                thing=row.name,
+                hint="take another --name; give both the same --service to answer together",
+            )
+        return self.steps.names_in_work.held((row.network_id, row.name))
+
+    def _claimed_ports(
+        self, row: LocalEndpointRow, wanted: tuple[Publication, ...]
+    ) -> AbstractContextManager[None]:
+        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), row)
+
+    async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
+        row = await self._save(row, dataclasses.replace(row, links=links))
+        await self.steps.settle()
+        return row
+
+    async def _save(self, row: LocalEndpointRow, changed: LocalEndpointRow) -> LocalEndpointRow:
+        # Told first: what could not be told is still a change when it is tried again.
+        if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(row):
+            await self._parts.publisher.put(self.steps.record(changed))
+        changed = await self.steps.save(changed)
+        if changed.links != row.links:
+            await self.steps.retell_mates(changed)
+        return changed
+
+
+async def _leave_it(_row: LocalEndpointRow) -> None:
+    """Nobody looks after endpoints."""

@@ -1,0 +1,216 @@
+"""Attaching in stages, for a runtime that moves the interface itself (Docker's plug-in protocol).
+
+    hold      an address, for somebody who does not say yet for whom          in memory
+    reserve   the endpoint: its address, its origin                           journalled; no namespace yet
+    plug      its interface, with both ends in the host's namespace; others learn the way to it, and no name yet
+    enter     the runtime has moved it: resolver, names, record               published
+    unplug    back to reserved: name first, then the interface
+    (Endpoints.detach_origin ends it, at whatever stage it is)
+
+Each stage lives on its own, with a deadline: a runtime that dies between two calls leaves nothing behind for long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import trio
+
+from netagent.datapath.endpoint import netns
+from netagent.endpoints.context import EndpointContext, drawn_id
+from netagent.endpoints.find import network_called
+from netagent.endpoints.rollback import all_or_nothing
+from netagent.endpoints.validation import asked_offset, new_row, offset_in, refuse_mac_in_use, without_names
+from netagent.errors import FailedError, NotFoundError
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.request import AttachRequest
+from netagent.model.subnet import addresses_of
+from netagent.projection.datapath_input import local_endpoint
+
+HOLD_S = 300.0
+"""For the runtime's next call. Two hundred containers started at once on two cores wait minutes for their turn; an
+address that nobody comes back for costs nobody anything for as long."""
+ENTER_S = 10.0
+"""For the interface to be moved once its namespace is there: libnetwork takes some 10 ms."""
+ENTER_POLL_S = 0.005
+
+logger = logging.getLogger("netagent.endpoints.two_phase")
+
+
+class TwoPhaseAttach:
+    """One call a stage. Those about one origin wait for each other; others go on beside them."""
+
+    def __init__(self, steps: EndpointContext) -> None:
+        self._steps = steps
+        self._parts = steps.parts
+        self._live = steps.live
+        self._held: dict[tuple[NetworkId, int], float] = {}
+        self._waiting: dict[EndpointId, float] = {}
+
+    async def hold(self, network_id: NetworkId, addresses: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """One address of each family at one place, these if given. RefusedError `address-in-use`, `subnet-full`, …"""
+        self._steps.refuse_if_closed(network_id)
+        await self._parts.participation.take_part(network_id)
+        self._steps.refuse_if_closed(network_id)  # it may have taken seconds
+        network = self._steps.network(network_id)
+        offset = await self._parts.allocator.hold(
+            network_id, asked_offset(self._live.view, addresses, network)
+        )
+        self._held[network_id, offset] = trio.current_time() + HOLD_S
+        return addresses_of(network.record.subnets, offset)
+
+    async def drop(self, network_id: NetworkId, address: str) -> None:
+        """Hold it no longer. Nothing happens when it is not held, also because an endpoint has it by now."""
+        network = self._live.view.networks.get(network_id)
+        if network is not None:
+            self._let_go((network_id, offset_in(network, address)))
+
+    async def reserve(self, request: AttachRequest, *, origin: str) -> LocalEndpointRow:
+        """An endpoint at the held address (any, if none is given). The same origin again is the same endpoint."""
+        self._steps.refuse_if_closed(request.target)
+        async with self._steps.origin_lock(origin):
+            known = self._steps.with_origin(origin)
+            if known is not None:
+                return known
+            network = network_called(self._live.view, request.network)
+            endpoint_id = drawn_id()
+            row = new_row(endpoint_id, request, network, request.name or endpoint_id[:12], origin)
+            places = {offset_in(network, address) for address in request.addresses}
+            asked = next(iter(places), None)
+            refuse_mac_in_use(
+                self._live.view, self._live.rows.in_network(row.network_id).values(), row, asked
+            )
+            if len(places) != 1 or (network.network_id, *places) not in self._held:
+                held = await self.hold(network.network_id, request.addresses)
+                places = {offset_in(network, held[0])}
+            (offset,) = places
+            del self._held[network.network_id, offset]
+            row = await self._parts.allocator.keep(row, offset)
+            self._live.set_row(row)
+            self._wait_for(row)
+            return row
+
+    async def plug(self, origin: str) -> str:
+        """The name of the interface that the runtime is to move."""
+        async with self._steps.origin_lock(origin):
+            row = self._called(origin)
+            network = self._steps.network(row.network_id)
+            await self._steps.wait_built(network)
+            self._wait_for(row)
+            ifname = await self._parts.attacher.plug(
+                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+            )
+            await self._parts.publisher.put(without_names(self._steps.record(row)))
+            return ifname
+
+    async def enter(
+        self, origin: str, netns_path: str, *, name: str, behind_runtime: bool, **fields: Any
+    ) -> LocalEndpointRow:
+        """The container's namespace is there: answer names in it and tell the others. `fields`: of the row.
+
+        When it fails, the endpoint is reserved as before, and may be tried again.
+        """
+        with netns.opened_netns(netns_path) as fd:
+            identity = netns.netns_identity(fd)
+            async with self._steps.origin_lock(origin), self._steps.sandbox_lock(identity):
+                reserved = self._called(origin)
+                if reserved.stage is Stage.PUBLISHED:
+                    return reserved
+                self._wait_for(reserved)  # whoever tries has not given it up
+                row = dataclasses.replace(
+                    reserved,
+                    name=self._steps.free_name(reserved, name),
+                    netns_path=netns_path,
+                    netns_dev=identity[0],
+                    netns_inode=identity[1],
+                    boot_id=self._parts.boot_id,
+                    behind_runtime=behind_runtime,
+                    **{"service": name, **fields},
+                )
+                async with all_or_nothing() as undo:
+                    undo.push("row", lambda: self._steps.save(reserved))
+                    # First the resolver: the container's first program may ask before its interface is dressed.
+                    self._live.set_row(row)
+                    await self._steps.open_resolver(row, fd, undo)
+                    row = await self._dress(row)
+                    row = await self._steps.publish(row)
+                self._waiting.pop(row.endpoint_id, None)
+        await self._steps.settle()
+        logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
+        return row
+
+    async def unplug(self, origin: str) -> None:
+        """The container leaves its network; its endpoint stays reserved for the runtime's last word."""
+        row = self._steps.with_origin(origin)
+        if row is None:
+            return
+        async with self._steps.held(row) as now:
+            if now is None:
+                return
+            row = await self._steps.take_down(now)
+            row = dataclasses.replace(row, netns_path="", netns_dev=0, netns_inode=0, ifname="")
+            await self._steps.save(row)
+            self._steps.half_removed.discard(row.endpoint_id)
+            self._wait_for(row)
+
+    def adopt(self, row: LocalEndpointRow) -> bool:
+        """After a start: True when the row is one that a runtime may still come back for."""
+        if not row.origin or row.netns_inode or row.stage is not Stage.RESERVED:
+            return False
+        self._wait_for(row)
+        return True
+
+    async def sweep(self) -> None:
+        """Take down what nobody came back for."""
+        now = trio.current_time()
+        for place, until in list(self._held.items()):
+            if until < now:
+                self._let_go(place)
+        for endpoint_id, until in list(self._waiting.items()):
+            row = self._live.rows.get(endpoint_id)
+            if row is None or row.stage is Stage.PUBLISHED:
+                del self._waiting[endpoint_id]
+            elif until < now:
+                logger.warning("%s was begun and never finished by its runtime: removed", row.target)
+                await self._steps.remove(row)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _called(self, origin: str) -> LocalEndpointRow:
+        row = self._steps.with_origin(origin)
+        if row is None:
+            raise NotFoundError(
+                f"there is no endpoint {origin}",
+                code="no-such-endpoint",
+                thing=origin,
+                hint="start the container again",
+            )
+        return row
+
+    async def _dress(self, row: LocalEndpointRow) -> LocalEndpointRow:
+        """Once the interface has been moved: what the runtime leaves to us (routes, IPv6), and its name in there."""
+        network = self._steps.network(row.network_id)
+        endpoint = self._steps.endpoint(row)
+        with trio.move_on_after(ENTER_S) as scope:
+            while not await self._parts.attacher.has_entered(endpoint):
+                await trio.sleep(ENTER_POLL_S)
+        if scope.cancelled_caught:
+            raise FailedError(
+                f"{row.target} did not get its interface within {ENTER_S:.0f} s",
+                code="bind-failed",
+                thing=row.target,
+            )
+        ifname = await self._parts.attacher.bind(
+            endpoint, vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+        )
+        return dataclasses.replace(row, ifname=ifname)
+
+    def _wait_for(self, row: LocalEndpointRow) -> None:
+        self._waiting[row.endpoint_id] = trio.current_time() + HOLD_S
+
+    def _let_go(self, place: tuple[NetworkId, int]) -> None:
+        if self._held.pop(place, None) is not None:
+            self._parts.allocator.let_go(*place)

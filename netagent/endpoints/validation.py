@@ -1,0 +1,284 @@
+"""What an attach may ask for, and who it clashes with; what an endpoint looks like at first, and to others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from netagent.endpoints.find import host_called
+from netagent.errors import RefusedError
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
+from netagent.model.records import EndpointRecord, Health, Link, Policy
+from netagent.model.request import AttachRequest
+from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
+from netagent.model.subnet import offset_of, parse_subnet
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netgossip.types import Version
+
+
+def sandbox_of(row: LocalEndpointRow) -> SandboxId:
+    """The sandbox an endpoint is in."""
+    return sandbox_id(row.boot_id, row.netns_inode)
+
+
+def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
+    """From this host's endpoints in the order of their attaching. `internal` networks give no way out."""
+    by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
+    for row in (row for row in rows if row.netns_inode):
+        by_sandbox.setdefault(sandbox_of(row), []).append(row)
+    return {
+        one: Sandbox(
+            sandbox_id=one,
+            networks=tuple(dict.fromkeys(row.network_id for row in members)),
+            links=tuple(dict.fromkeys(link for row in members for link in row.links)),
+            forward=any(row.network_id not in internal for row in members),
+        )
+        for one, members in by_sandbox.items()
+    }
+
+
+def has_default_route(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]
+) -> bool:
+    """Whether a sandbox's default route leads by this endpoint: the first, in the order of their attaching, whose
+    network is not internal. A runtime that puts its own resolver into the sandbox puts a default route there too."""
+    if not row.netns_inode or row.behind_runtime:
+        return False
+    mates = [one for one in rows if sandbox_of(one) == sandbox_of(row) and one.network_id not in internal]
+    return bool(mates) and mates[0].endpoint_id == row.endpoint_id
+
+
+def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
+    """What other hosts learn of an endpoint; `links` as by `links_told`."""
+    return EndpointRecord(
+        endpoint_id=row.endpoint_id,
+        network_id=row.network_id,
+        name=row.name,
+        service=row.service,
+        addresses=row.addresses,
+        mac=row.mac,
+        aliases=row.aliases,
+        ports=row.ports,
+        labels=row.labels,
+        health=row.health,
+        links=links,
+    )
+
+
+def links_told(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
+) -> tuple[str, ...]:
+    """Whom the sandbox of a row is linked to in the row's network, for those who have to let it pass: nobody, where
+    all may be reached. A link's service without its network is one of each network that the sandbox is in."""
+    if network is None or network.record.policy is not Policy.LINKS:
+        return ()
+    mates = [row, *(other for other in rows if row.netns_inode and sandbox_of(other) == sandbox_of(row))]
+    found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
+    return tuple(sorted(found - {""}))
+
+
+def _place_in(service: str, network: str, domain: str) -> str:
+    """`SERVICE` or `NAME.HOST` below the network's name; empty for what lies below another's."""
+    labels = service.removesuffix(f".{domain}").split(".")
+    if len(labels) == 1:
+        return service
+    return ".".join(labels[:-1]) if labels[-1] == network and len(labels) <= 3 else ""
+
+
+def without_names(record: EndpointRecord) -> EndpointRecord:
+    """The same without names: unhealthy ones are hidden, the way to them is not.
+
+    For an endpoint that is just coming: what its container sends first must find its way back; if other hosts hear of
+    it only by then, their containers ask for its MAC in vain, and again a second later. And for one that is about to
+    go: requests under way must come to their end.
+    """
+    return dataclasses.replace(record, health=Health.UNHEALTHY)
+
+
+_OPTIONS: Final = {
+    "--name": "name",
+    "--service": "service",
+    "--alias": "aliases",
+    "--expose": "ports",
+    "--label": "labels",
+    "--publish": "publish",
+}
+"""Option -> what it says of an endpoint. Who leaves it away gets the default, which is not what another one gave."""
+
+
+def existing_endpoint(
+    rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, request: AttachRequest
+) -> LocalEndpointRow | None:
+    """The endpoint that the request would make, if it is there. RefusedError when it is there otherwise."""
+    for row in rows:
+        if row.network_id != wanted.network_id or sandbox_of(row) != sandbox_of(wanted):
+            continue
+        others = _other_options(row, wanted, request)
+        if not others and row.stage is Stage.PUBLISHED:
+            return row
+        otherwise = f", with another {' and '.join(others)}" if others else ""
+        raise RefusedError(
+            f"{request.target} is in network {request.network} already, as {row.name} "
+            f"({', '.join(row.addresses)}){otherwise}",
+            code="already-attached",
+            thing=request.target,
+            hint=f"`netagent detach {row.name}` first",
+        )
+    return None
+
+
+def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: AttachRequest) -> list[str]:
+    """Options of `attach` by which an endpoint would come out otherwise than it is."""
+    others = [option for option, one in _OPTIONS.items() if getattr(row, one) != getattr(wanted, one)]
+    if not set(wanted.links) <= set(row.links):
+        others.append("--link")
+    if not set(request.addresses) <= set(row.addresses):
+        others.append("--ip")
+    if request.ifname not in {"", row.ifname}:
+        others.append("--ifname")
+    if request.mac not in {"", row.mac}:
+        others.append("--mac")
+    return others
+
+
+def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpointRow:
+    """The endpoint that a runtime's same call has made before. RefusedError when it is elsewhere, or half removed."""
+    if (known.network_id, sandbox_of(known), known.stage) == (
+        wanted.network_id,
+        sandbox_of(wanted),
+        Stage.PUBLISHED,
+    ):
+        return known
+    raise RefusedError(
+        f"{wanted.target} was attached before, as {known.name}, and has not been detached",
+        code="already-attached",
+        thing=wanted.target,
+        hint=f"`netagent detach {known.name}` first",
+    )
+
+
+def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, link: Link) -> None:
+    """RefusedError when the alias means another service in the sandbox: there it can have one meaning only."""
+    for row in rows:
+        for known in row.links:
+            if sandbox_of(row) == sandbox and known.alias == link.alias and known != link:
+                raise RefusedError(
+                    f"in the sandbox of {row.name} {link.alias!r} means {known.service} already",
+                    code="alias-in-use",
+                    thing=link.alias,
+                    hint=f"`netagent unlink {row.name} {known.service}:{known.alias}` first",
+                )
+
+
+def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: NetworkView) -> int | None:
+    """The place in the subnets that is asked for; None when none is. RefusedError if it can't be had."""
+    if not addresses:
+        return None
+    found: set[int] = set()
+    for address in addresses:
+        holder = view.endpoint_by_address(address, network.network_id)
+        if holder is not None:
+            host = host_called(view, holder.owner)
+            raise RefusedError(
+                f"the address {address} belongs to {holder.record.name} on host {host}",
+                code="address-in-use",
+                thing=address,
+                hint="take another --ip, or none",
+            )
+        found.add(offset_in(network, address))
+    if len(found) > 1:
+        raise RefusedError(
+            f"{' and '.join(addresses)} are not the same place in their subnets",
+            code="bad-address",
+            thing=addresses[0],
+            hint="give one of them; the other follows from it",
+        )
+    return found.pop()
+
+
+def refuse_mac_in_use(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, offset: int | None
+) -> None:
+    """RefusedError when an endpoint of the network has the MAC that was asked for, or one at another address than
+    `offset` would get it. Nothing is asked for when the row has none."""
+    if not wanted.mac:
+        return
+    known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(wanted.network_id).values()]
+    known += [(row.name, row.mac, view.local) for row in rows if row.network_id == wanted.network_id]
+    for name, mac, owner in known:
+        if mac == wanted.mac:
+            raise _mac_in_use(mac, f"{name} on host {host_called(view, owner)}")
+    network_id, is_own = (
+        wanted.network_id,
+        offset is not None and wanted.mac == mac_of(wanted.network_id, offset),
+    )
+    if is_derived_mac(network_id, wanted.mac) and not is_own:
+        raise _mac_in_use(wanted.mac, "an address of this network")
+
+
+def _mac_in_use(mac: str, whose: str) -> RefusedError:
+    hint = "take another --mac, or none"
+    return RefusedError(f"the MAC {mac} belongs to {whose}", code="mac-in-use", thing=mac, hint=hint)
+
+
+def offset_in(network: NetworkView, address: str) -> int:
+    """Which place in the network's subnets an address is."""
+    for subnet in network.record.subnets:
+        parsed = parse_subnet(subnet)
+        try:
+            offset = int(parsed.network_address.__class__(address)) - int(parsed.network_address)
+        except ValueError:
+            continue
+        if 0 <= offset < 2**32 and offset_of((subnet,), (address,)) == offset:
+            return offset
+    raise RefusedError(
+        f"{address} is no address that network {network.unique_name} ({', '.join(network.record.subnets)}) gives out",
+        code="bad-address",
+        thing=address,
+        hint="take one inside, but not the first two or the last",
+    )
+
+
+def new_row(
+    endpoint_id: EndpointId, request: AttachRequest, network: NetworkView, name: str, origin: str
+) -> LocalEndpointRow:
+    """What is known of an endpoint before it has an address or a namespace."""
+    return LocalEndpointRow(
+        endpoint_id=endpoint_id,
+        network_id=network.network_id,
+        name=name,
+        service=request.service or name,
+        mac=request.mac,
+        target=request.target,
+        ifname=request.ifname,
+        links=request.links,
+        aliases=tuple(sorted(set(request.aliases))),
+        ports=request.ports,
+        labels=request.labels,
+        publish=request.publish,
+        origin=origin,
+    )
+
+
+def is_told(view: RegistryView, record: EndpointRecord) -> bool:
+    """True when others have this very record; one whose detaching was interrupted has lost its names in theirs."""
+    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
+    return any(e.record == record and e.owner == view.local for e in known)
+
+
+def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
+    """A fenced row as an endpoint that can be shown; no record says so any more."""
+    return EndpointView(record_of(row), local, Version(0, 0))
+
+
+def fenced_by(fenced: Mapping[EndpointId, LocalEndpointRow], row: LocalEndpointRow) -> list[EndpointId]:
+    """The notes that an endpoint replaces: of its sandbox, or its name, in its network."""
+    sandbox = (row.netns_dev, row.netns_inode)
+    return [
+        key
+        for key, known in fenced.items()
+        if known.network_id == row.network_id
+        and ((known.netns_dev, known.netns_inode) == sandbox or known.name == row.name)
+    ]

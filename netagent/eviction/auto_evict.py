@@ -1,0 +1,87 @@
+"""Forgets by itself hosts that have been silent for long, so that machines which come and go leave nothing.
+
+Every host watches, because any may become the one that acts: the live host with the smallest id. It needs another
+live host that acknowledges: one that is cut off alone would otherwise forget everybody else. A host that said itself
+that it leaves has handed its space on, and is forgotten soon.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from netagent.errors import NetagentError
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
+from netagent.journal.journal import Journal
+from netagent.log import Limited
+from netagent.model.ids import HostId
+from netagent.periodic import beat_within
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import AgentState
+
+LOOK_S = 2.0
+"""Between looks at who is due; a host that is heard for less than that in a week of silence may be missed."""
+SAVE_S = 60.0
+"""Between notes of what was counted: what a restart of the watcher costs the count at most."""
+LEFT_S = 600.0
+"""How long a host that left is shown as such."""
+RETRY_S = 30.0
+"""After a forgetting that was refused."""
+
+logger = logging.getLogger("netagent.eviction.auto_evict")
+_limited = Limited(logger)
+
+
+@dataclass(slots=True, kw_only=True)
+class AutoEviction:
+    """Watches until cancelled."""
+
+    live: StateStore
+    journal: Journal
+    forgetting: Eviction
+    silence: Downtime
+    forget_after_s: Callable[[], float]
+    """0: never."""
+
+    async def run(self) -> None:
+        """Look, note, forget."""
+        saved_at = acted_at = float("-inf")
+        while True:
+            now = trio.current_time()
+            self.silence.note(self.live.view, now)
+            if now - saved_at >= SAVE_S:
+                saved_at = now
+                self.journal.note_silences(self.silence.counted(now))
+            due = self.due(now)
+            if due and now - acted_at >= RETRY_S:
+                try:
+                    await self.forgetting.forget_these(due)
+                except NetagentError as error:
+                    acted_at = now
+                    _limited.warning("forget", f"cannot forget hosts that are gone yet: {error}")
+            after_s = self.forget_after_s()
+            pause_s = min(LOOK_S, after_s / 4) if after_s else LOOK_S
+            await trio.sleep_until(beat_within(trio.current_time(), pause_s))
+
+    def due(self, now: float) -> set[HostId]:
+        """Whom this host has to forget now."""
+        view, after_s = self.live.view, self.forget_after_s()
+        living = [host_id for host_id, host in view.hosts.items() if host.agent is AgentState.ALIVE]
+        if not after_s or view.local in view.forgotten or min(living, default=view.local) != view.local:
+            return set()
+        found = set()
+        against = view.goodbyes.get(view.local, frozenset())  # our word on them would not count
+        for host_id, host in view.hosts.items():
+            if host_id in against:
+                continue
+            silent_s = self.silence.silent_s(host_id, now)
+            if host.agent is AgentState.LEFT:
+                if silent_s >= min(after_s, LEFT_S):
+                    found.add(host_id)
+            elif silent_s >= after_s and set(living) - {view.local}:
+                found.add(host_id)
+        return found

@@ -1,0 +1,90 @@
+"""Of hosts that are forgotten nothing is kept: not as members, not their logs, not on disk.
+
+What remains is one small record in the log of whoever forgot them, which fences their identity for ever. A forgotten
+host that comes back is a member like any other until it goes, so that it hears of its fate, and of a cut that made
+two sides forget each other both sides hear; meanwhile the view lets nothing count that it writes. One that turns out
+to live, because its forgetting was contested, is asked for anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from netagent.journal.journal import Journal
+from netagent.model.ids import HostId
+from netagent.registry.state_store import StateStore
+from netgossip.types import Member, MemberState, NodeId, Scope
+
+
+class CleanupNode(Protocol):
+    """The part of GossipNode that is used here."""
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """What the membership holds of a node."""
+
+    def forget(self, node_id: NodeId, now: float) -> None:
+        """Keep nothing of a member that is not live."""
+
+    def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
+        """Scopes in which a log of the node is held."""
+
+    def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
+        """Forget its logs."""
+
+    def readmit_owner(self, node_id: NodeId) -> None:
+        """Let them come back."""
+
+
+class Cleanup:
+    """Follows the view."""
+
+    def __init__(
+        self, live: StateStore, node: CleanupNode, journal: Journal, flush: Callable[[], object]
+    ) -> None:
+        self._live = live
+        self._flush = flush
+        self._node = node
+        self._journal = journal
+        self._buried: set[HostId] = set()
+        self._seen: tuple[object, object] = (None, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        revision = 0
+        while True:
+            revision = await self._live.wait_newer(revision)
+            self.look()
+            self._flush()
+
+    def look(self) -> None:
+        """Bury whom the view has forgotten since. Costs nothing while neither that nor the membership changes."""
+        view = self._live.view
+        seen = (view.forgotten, view.remembered)
+        if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
+            return
+        self._seen = seen
+        forgotten = set(view.forgotten) - {view.local}
+        for host_id in self._buried - forgotten:
+            self._node.readmit_owner(host_id)
+        back = {host_id for host_id in view.remembered if host_id in self._buried}
+        self._buried &= forgotten
+        for host_id in sorted((forgotten - self._buried) | (back & forgotten)):
+            if not self._is_live(host_id):
+                self._bury(host_id)
+
+    def _is_live(self, host_id: HostId) -> bool:
+        member = self._node.member(host_id)
+        return member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
+
+    def _bury(self, host_id: HostId) -> None:
+        now = trio.current_time()
+        for scope in self._node.scopes_of(host_id):
+            self._journal.note_replica_dropped(scope, host_id)
+        self._node.drop_owner(host_id, None, now)
+        self._node.forget(host_id, now)
+        self._journal.note_member_gone(host_id)
+        self._live.set_view(self._live.view.without_host(host_id))
+        self._buried.add(host_id)

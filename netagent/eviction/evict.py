@@ -1,0 +1,357 @@
+"""The use-case forget: a host is gone for good, this host takes over what it owned, and its identity is fenced.
+
+    intend    publish that we are about to, and wait until every live host has acknowledged: from then on nobody takes
+              anything of what it wrote for his own any more
+    catch up  wait until we hold whatever a live host holds: so we know of every part of its space that it had handed
+              on, and of every network that it had made, also if only one host has heard of it
+    agree     of several that intend the same at once the smallest id goes on, the others take their word back
+    forget    one change: that it is gone, grants of its space to ourselves, and what else it leaves (registry.estate)
+
+Whatever fails before the last step leaves nothing behind. Nobody is asked for a vote: an operator, or seven days of
+silence, knows; and what is not known (a live host that did not acknowledge may hold some of its space) is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.succession import goodbyes_to
+from netagent.ipam.allocator import Allocator
+from netagent.membership.participation import RecordPublisher
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import AgentState, HostView
+from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
+
+SETTLE_S = 5.0
+"""Time for every live host to acknowledge: what an attach waits for peers, and above the time in which a dead host is
+suspected and declared dead."""
+POLL_S = 0.01
+TOGETHER_S = 15.0
+"""Hosts that fell silent so close to each other may have handed space on among them of which nobody who lives has
+heard. Further apart, the one that lived on has told: what a host writes is everywhere within a second, and a death is
+noticed within some."""
+
+logger = logging.getLogger("netagent.eviction.evict")
+
+
+class EvictionNode(Protocol):
+    """The part of GossipNode that is used here."""
+
+    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
+
+    def catch_up(self, scope: Scope, now: float) -> None:
+        """Begin to find out what live peers know of the scope and we do not."""
+
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
+        """Live peers that may know more than we do."""
+
+    def caught_up(self, scope: Scope) -> None:
+        """Nobody asks `ahead` any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What became of it."""
+
+    hosts: tuple[HostView, ...]
+    """As they were known before."""
+    address_count: int
+    """Addresses that this host took over, in all networks."""
+    unheard: tuple[str, ...]
+    """Live hosts that did not acknowledge, and were not waited for."""
+
+
+@dataclass(slots=True)
+class Eviction:
+    """One run at a time on a host."""
+
+    live: StateStore
+    publisher: RecordPublisher
+    node: EvictionNode
+    allocator: Allocator
+    silence: Downtime
+    flush: Callable[[], object]
+    """Sends what the node wants sent."""
+    in_work: set[HostId] = field(default_factory=set)
+    """Hosts about which an intention is ours and pursued: nobody else takes it back."""
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+
+    async def forget(self, names: Sequence[str], *, dead_for_s: float, force: bool) -> Evicted:
+        """Forget the hosts called so, or without names all that have been silent for `dead_for_s`.
+
+        NotFoundError for an unknown one; RefusedError for one that lives, that was not silent for so long, or when
+        live hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then."""
+        async with self._turn:
+            hosts = [self._called(name) for name in dict.fromkeys(names)]
+            if not names:
+                hosts = self.silent_for(dead_for_s)
+            for host in hosts:
+                self._refuse_if_here(host, dead_for_s, force=force)
+            self._refuse_if_not_alone(hosts, force=force)
+            return await self._forget(hosts, force=force)
+
+    async def forget_these(self, hosts: Collection[HostId]) -> Evicted:
+        """The same without a user: for hosts whose time is over, but for those that fell silent together with one
+        whose time is not. RefusedError as above."""
+        async with self._turn:
+            known = self.live.view.hosts
+            gone = {one for one in hosts if one in known}
+            while held := {one for one in gone if self._together(one, gone)}:
+                gone -= held
+            return await self._forget([known[one] for one in sorted(gone)], force=False)
+
+    def silent_for(self, silent_s: float) -> list[HostView]:
+        """Hosts whose agent and kernel have both been silent for at least so long, or that left so long ago."""
+        now = trio.current_time()
+        hosts = [host for host_id, host in self.live.view.hosts.items() if host_id != self.live.view.local]
+        return [
+            host
+            for host in hosts
+            if self.silence.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
+        ]
+
+    # -- who ---------------------------------------------------------------------------------------------------
+
+    def _called(self, name: str) -> HostView:
+        view = self.live.view
+        found = view.host_named(name) or view.hosts.get(HostId(name))
+        if found is None and len(name) >= 6:
+            matches = [host for host_id, host in view.hosts.items() if host_id.startswith(name)]
+            found = matches[0] if len(matches) == 1 else None
+        if found is None:
+            raise NotFoundError(
+                f"there is no host {name!r}", code="no-such-host", thing=name, hint="see `netagent members`"
+            )
+        return found
+
+    def _refuse_if_here(self, host: HostView, dead_for_s: float, *, force: bool) -> None:
+        name = host.unique_name
+        if host.host_id == self.live.view.local:
+            raise InputError(
+                f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
+            )
+        if host.host_id in self.live.view.goodbyes.get(self.live.view.local, ()):
+            raise RefusedError(
+                f"{name} says itself that this host is gone for good: neither's word counts",
+                code="contested",
+                thing=name,
+                hint="forget it on another host; where there is none, let one join, forget it there, and let that "
+                "one leave",
+            )
+        silent_s = self.silence.silent_s(host.host_id, trio.current_time())
+        if silent_s < dead_for_s:
+            raise RefusedError(
+                f"this host has heard nothing of {name} for {silent_s:.0f} s, not for {dead_for_s:.0f} s",
+                code="not-silent-for-long",
+                thing=name,
+                hint="wait, or leave --dead-for away",
+            )
+        if force:
+            return
+        if host.is_live:
+            raise RefusedError(
+                f"the agent of {name} is {host.agent.value}: its containers would lose their "
+                f"addresses while they run",
+                code="host-lives",
+                thing=name,
+                hint="type `netagent leave` there; or add --force, which fences it",
+            )
+        if host.answers and not host.is_gone and host.agent is not AgentState.LEFT:
+            raise RefusedError(
+                f"the agent of {name} is away but its kernel answers: its containers go on, and "
+                f"others would get their "
+                "addresses",
+                code="host-lives",
+                thing=name,
+                hint="start the agent there; or power it off first; or add --force",
+            )
+
+    def _refuse_if_not_alone(self, hosts: Sequence[HostView], *, force: bool) -> None:
+        gone = {host.host_id for host in hosts}
+        for host in hosts if not force else ():
+            name = host.unique_name
+            silent = self._silent_together(host.host_id, gone)
+            others = silent or self._undecided(host.host_id, gone)
+            if others:
+                names = sorted(map(self._name, others))
+                shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                raise RefusedError(
+                    f"{shown} fell silent together with {name}, and may hold addresses of it that nobody else has "
+                    "heard of"
+                    if silent
+                    else f"{name} was about to forget {shown} when it went away, and may have taken over addresses "
+                    "and networks without anybody having heard of it",
+                    code="not-alone",
+                    thing=host.unique_name,
+                    hint="forget them all in one command; or bring the others back first; or add --force, which "
+                    "risks one address on two containers",
+                )
+
+    def _together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Hosts without which it can't be forgotten, and that are not in `gone`."""
+        return self._silent_together(host_id, gone) | self._undecided(host_id, gone)
+
+    def _undecided(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Dead hosts that it intended to forget: its last word, which nobody heard, may be that it did. Its heir
+        would not have what it took over, and whoever heard of that later would count neither's records."""
+        view = self.live.view
+        return {
+            other
+            for other, host in view.hosts.items()
+            if other not in gone and not host.is_live and host_id in view.about_to_forget(other)
+        }
+
+    def _silent_together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
+        """Hosts that fell silent with it, may return, and are not in `gone`."""
+        now = trio.current_time()
+        silent_s = self.silence.silent_s(host_id, now)
+        others = {
+            other: self.silence.silent_s(other, now)
+            for other, host in self.live.view.hosts.items()
+            if other not in gone and not host.is_live and host.agent is not AgentState.LEFT
+        }
+        return {other for other, its_s in others.items() if its_s > 0 and abs(its_s - silent_s) <= TOGETHER_S}
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    async def _forget(self, hosts: Sequence[HostView], *, force: bool) -> Evicted:
+        gone = {host.host_id for host in hosts}
+        if not gone:
+            return Evicted((), 0, ())
+        await self._intend(gone)
+        try:
+            unheard = await self._settle(gone, force=force)
+            ours = await self._agree(gone, force=force)
+            count = await self._take_over(ours)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._take_back(gone)
+            raise
+        finally:
+            self.in_work.clear()
+        if gone - ours:
+            await self._take_back(gone - ours)
+        names = ", ".join(f"{host.unique_name} ({host.host_id[:8]})" for host in hosts)
+        logger.info("forgot %s; took over %d addresses", names, count)
+        return Evicted(tuple(hosts), count, unheard)
+
+    async def _intend(self, gone: set[HostId]) -> None:
+        self.in_work |= gone
+        await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
+
+    async def _settle(self, gone: set[HostId], *, force: bool) -> tuple[str, ...]:
+        """Names of live hosts that did not acknowledge, or tell what they know; RefusedError for any, without
+        `force`."""
+        with trio.move_on_after(SETTLE_S):
+            while self._unheard(gone):
+                await trio.sleep(POLL_S)
+        lacking = self._unheard(gone)
+        if not lacking or force:
+            lacking |= await self._catch_up(gone | lacking)
+        names = sorted(map(self._name, lacking))
+        if names and not force:
+            raise RefusedError(
+                f"{', '.join(names)} did not acknowledge within {SETTLE_S:.0f} s, and may hold "
+                f"addresses of a host that "
+                "is to be forgotten",
+                code="not-acknowledged",
+                thing=names[0],
+                hint="try again; forget what is gone as well; or add --force, which risks one "
+                "address on two containers",
+            )
+        return tuple(names)
+
+    def _unheard(self, gone: Collection[HostId]) -> set[HostId]:
+        return set(map(HostId, self.node.unacknowledged(CLUSTER_SCOPE))).difference(gone)
+
+    async def _catch_up(self, without: Collection[HostId]) -> set[HostId]:
+        """Hold all that the live hosts hold, but for some that are not waited for; those that did not tell."""
+        self.node.catch_up(CLUSTER_SCOPE, trio.current_time())
+        self.flush()
+        try:
+            with trio.move_on_after(SETTLE_S):
+                while self.node.ahead(CLUSTER_SCOPE) - set(without):
+                    await trio.sleep(POLL_S)
+            return set(map(HostId, self.node.ahead(CLUSTER_SCOPE))).difference(without)
+        finally:
+            self.node.caught_up(CLUSTER_SCOPE)
+
+    async def _agree(self, gone: set[HostId], *, force: bool) -> set[HostId]:
+        """Those that are ours to forget; for the others somebody else has. RefusedError when it can't be told."""
+        ours, undecided = set(gone), set(gone)
+        with trio.move_on_after(SETTLE_S):
+            while True:
+                undecided = set()
+                for host in gone:
+                    rivals = self._rivals(host, gone, force=force)
+                    if host in self.live.view.forgotten:
+                        ours.discard(host)
+                    elif any(rival < self.live.view.local for rival in rivals):
+                        if host in ours:
+                            ours.discard(host)
+                            await self._take_back({host})
+                        undecided.add(host)
+                    elif rivals:
+                        undecided.add(host)  # they take it back, or were first
+                    elif host not in ours:
+                        undecided.add(host)  # the rival gave up
+                if not undecided:
+                    return ours
+                await trio.sleep(POLL_S)
+        raise self._contended(undecided, gone)
+
+    def _rivals(self, host: HostId, gone: Collection[HostId], *, force: bool) -> set[HostId]:
+        """Who intends the same. Also one that is away: its last word may be that it did, and nobody have heard it.
+        With `force` only those that live."""
+        view = self.live.view
+        others = view.about_to_forget(host) - {view.local, *gone}
+        return {one for one in others if not force or (one in view.hosts and view.hosts[one].is_live)}
+
+    def _contended(self, undecided: Collection[HostId], gone: Collection[HostId]) -> RefusedError:
+        names = ", ".join(sorted(self._name(host) for host in undecided))
+        rivals = {one for host in undecided for one in self._rivals(host, gone, force=False)}
+        live = {one for one in rivals if one in self.live.view.hosts and self.live.view.hosts[one].is_live}
+        if live or not rivals:
+            text = f"another host is about to forget {names}, and did not end in {SETTLE_S:.0f} s"
+            return RefusedError(text, code="contended", thing=names, hint="try again")
+        away = ", ".join(sorted(self._name(host) for host in rivals))
+        return RefusedError(
+            f"{away} was about to forget {names} when it went away, and may have taken over its addresses",
+            code="contended",
+            thing=names,
+            hint=f"start its agent, or forget {away} as well; or add --force, which risks one address on two "
+            "containers",
+        )
+
+    async def _take_over(self, gone: set[HostId]) -> int:
+        """One change, from this moment on."""
+        if not gone:
+            return 0
+        grants, count = self.allocator.holdings.inherit(gone)
+        try:
+            await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
+        except BaseException:
+            self.allocator.holdings.disinherit(grants)
+            raise
+        return count
+
+    async def _take_back(self, gone: Collection[HostId]) -> None:
+        own = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
+        intended = [
+            one for one in own if isinstance(one, ForgetRecord) and not one.settled and one.disputed is None
+        ]
+        await self.publisher.withdraw(*(one for one in intended if one.host_id in gone))
+
+    def _name(self, host_id: HostId) -> str:
+        host = self.live.view.hosts.get(host_id)
+        return host_id[:8] if host is None else host.unique_name

@@ -1,0 +1,84 @@
+"""What hosts that are gone for good leave to their heir, beside address space. Pure.
+
+Once a host is forgotten nothing that it wrote counts, and its logs are dropped everywhere. What the cluster goes on
+to need of them the heir therefore repeats as its own, in the same change in which it says that they are gone:
+networks, removals, its words on hosts that went before, and grants that their receivers have not repeated yet. Its
+attachments and endpoints end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Final
+
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord, GrantRecord, NetworkRecord, Record, RemovalRecord
+from netagent.registry.record_codec import key_of
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE
+
+MOST_REVISIONS: Final = 1 << 24
+"""A network outlives fewer hosts. A revision above it is a lie of one that no longer counts once it is gone, and none
+could be above it."""
+
+
+def goodbyes_to(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
+    """All that this host has to write to forget `gone` and to go on in their place, but for grants of their space."""
+    records: dict[bytes, Record] = {}
+    for host in sorted(gone):
+        goodbye = ForgetRecord(host, settled=True)
+        records[key_of(goodbye)[1]] = goodbye
+    own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
+    for host in sorted(gone):
+        for record in _kept(view, host, gone):
+            key = key_of(record)[1]
+            if key not in own:
+                records.setdefault(key, record)
+    return list(records.values())
+
+
+def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterator[Record]:
+    for record in view.records_of(host, CLUSTER_SCOPE):
+        match record:
+            case NetworkRecord():
+                network = view.networks.get(record.network_id)
+                if network is not None and network.owner == host:
+                    yield replace(record, revision=min(record.revision, MOST_REVISIONS) + 1)
+            case RemovalRecord():
+                yield record
+            case ForgetRecord(settled=True):
+                # Not of hosts that are there, or were a moment ago: what it said of them did not count, because they
+                # said the same of it.
+                if record.host_id != view.local and record.host_id not in view.hosts:
+                    yield record
+            case GrantRecord() if record.to not in gone:
+                if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
+                    yield record
+
+
+def amended_goodbyes(
+    view: RegistryView, in_work: Collection[HostId]
+) -> tuple[list[ForgetRecord], list[ForgetRecord]]:
+    """Words of this host on others that it has to change, and to take back.
+
+    Taken back are intentions that nobody pursues any more, and, once two hosts say it of each other, what this one
+    said of hosts that live (netagent.registry.conflict_rules). What another said of this host meanwhile is disputed
+    instead: both may do so at once, and whatever of it is heard first, none is alone with a word against it."""
+    own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
+    against = view.goodbyes.get(view.local, frozenset())
+    said = [one.host_id for one in own if one.settled]
+    is_contested = any(one in against or view.is_disputed(view.local, one) for one in said)
+    living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()
+    change = []
+    for host_id in living.intersection(said) & against:
+        version = view.version_of(host_id, ForgetRecord(view.local, settled=True))
+        if version is not None:
+            change.append(ForgetRecord(host_id, disputed=(version.epoch, version.sequence)))
+    take_back = [one for one in own if one.settled and one.host_id in living - against]
+    for one in own:
+        if one.disputed is not None and one.host_id not in view.hosts:
+            take_back.append(one)  # it is gone, and its word with it
+        elif not one.settled and one.disputed is None and one.host_id not in in_work:
+            take_back.append(one)
+    return change, take_back

@@ -1,0 +1,26 @@
+"""What an integration needs of the agent: the cluster this host is in, when it is in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from netagent.endpoints.lifecycle import Endpoints
+from netagent.endpoints.networks import Networks
+from netagent.registry.state_store import StateStore
+from netagent.state_dir import ClusterKeys
+
+
+class ClusterAccess(Protocol):
+    """A host's life in a cluster (netagent.daemon.cluster)."""
+
+    live: StateStore
+    endpoints: Endpoints
+    networks: Networks
+    keys: ClusterKeys
+    egress_interfaces: Callable[[], frozenset[str]]
+    """The devices by which packets of containers leave this host."""
+
+
+Membership: TypeAlias = Callable[[], ClusterAccess]
+"""Gives it; RefusedError `no-cluster` while the host is in none. Ask each time: a host may leave and join another."""

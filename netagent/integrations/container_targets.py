@@ -1,0 +1,180 @@
+"""Containers of this host by the name that somebody else gave them: whoever gave it is asked, by its own command.
+
+What comes back is always a process, and its network namespace is what gets attached. A pid may be used again by
+another process, but a namespace is held by what it is: attaching writes down its inode, and once the path means
+another one the endpoint goes (netagent.endpoints.garbage_collector).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from netagent.endpoints.targets import Target, netns_of_pid
+from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
+from netagent.model.ids import nearest_name
+from netagent.model.number import MAX_PID, whole_number
+
+ASK_S = 5.0
+"""For a command to answer. systemctl and podman take 10 and 60 ms; beyond seconds what they ask hangs."""
+
+MAX_COMPLAINT = 200
+"""Characters of what a program complains of that are shown."""
+
+_NOTHING_OF_THAT_NAME = re.compile(
+    r"no such (container|object)|no machine '|no container with", re.IGNORECASE
+)
+"""What docker, podman and machinectl complain of then; anything else keeps them from telling, also that there is no
+such file as a daemon's socket, or that its unit was not found."""
+
+
+class HostTargets:
+    """The RuntimeTargets of this host (netagent.endpoints.targets)."""
+
+    async def docker(self, name: str) -> Target:
+        """A running Docker container."""
+        hint = "see `docker ps`"
+        pid = await _inspected("docker", name, hint)
+        return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
+
+    async def podman(self, name: str) -> Target:
+        """A running container of rootful Podman."""
+        hint = "see `sudo podman ps`; containers of rootless Podman can be attached with pid:PID only"
+        pid = await _inspected("podman", name, hint)
+        return _target("podman", name, pid, hint=f"`podman start {name}` first")
+
+    async def unit(self, name: str) -> Target:
+        """The main process of a systemd unit that has a namespace of its own."""
+        said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
+        shown = _properties(said.output)
+        if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
+            raise said.no_answer or NotFoundError(
+                f"systemd has no unit {name!r}",
+                code="no-such-unit",
+                thing=name,
+                hint="see `systemctl list-units`",
+            )
+        hint = f"`systemctl start {name}` first; only a unit with a main process, a service, can be attached"
+        return _own(
+            _target("unit", name, _pid(shown.get("MainPID", "")), hint=hint),
+            "give the unit PrivateNetwork=yes, or NetworkNamespacePath= of a named namespace, and restart it",
+        )
+
+    async def machine(self, name: str) -> Target:
+        """A machine that systemd-machined knows."""
+        said = await _run("machinectl", "show", "--property=Leader", "--", name)
+        if said.status:
+            raise said.no_answer or NotFoundError(
+                f"systemd knows no machine {name!r}",
+                code="no-such-machine",
+                thing=name,
+                hint="see `machinectl list`",
+            )
+        return _own(
+            _target("machine", name, _pid(_properties(said.output).get("Leader", "")), hint="start it first"),
+            "start it with --private-network or --network-veth",
+        )
+
+
+async def _inspected(program: str, name: str, hint: str) -> int:
+    said = await _run(program, "container", "inspect", "--format", "{{.State.Pid}}", "--", name)
+    if said.status:
+        raise said.no_answer or NotFoundError(
+            f"{program} knows no container {name!r}", code="no-such-container", thing=name, hint=hint
+        )
+    return _pid(said.output)
+
+
+def _target(kind: str, name: str, pid: int, *, hint: str, behind_runtime: bool = False) -> Target:
+    if not pid:
+        raise RefusedError(
+            f"the {_WORDS[kind]} {name!r} does not run", code="not-running", thing=name, hint=hint
+        )
+    default_name = nearest_name(name.removesuffix(".service") if kind == "unit" else name)
+    return Target(f"{kind}:{name}", netns_of_pid(pid), default_name, behind_runtime=behind_runtime)
+
+
+_WORDS = {
+    "docker": "Docker container",
+    "podman": "Podman container",
+    "unit": "unit",
+    "machine": "machine",
+}
+
+
+def _own(target: Target, hint: str) -> Target:
+    """Refuse the host's own namespace, with the setting that gives another one."""
+    try:
+        shared = Path(target.path).samefile(Path("/proc/self/ns/net"))
+    except OSError:
+        shared = False  # it has just ended: opening the path will tell
+    if shared:
+        raise RefusedError(
+            f"{target.text} is in the host's own network namespace",
+            code="host-namespace",
+            thing=target.text,
+            hint=hint,
+        )
+    return target
+
+
+def _properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _pid(text: str) -> int:
+    return whole_number(text.strip(), 0, MAX_PID) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class _CommandAnswer:
+    """What a program said."""
+
+    program: str
+    status: int
+    output: str
+    complaint: str
+    """The first line on standard error."""
+
+    @property
+    def no_answer(self) -> NetagentError | None:
+        """Why it could not tell, as when its daemon does not run; None when it told that there is none."""
+        if not self.complaint or _NOTHING_OF_THAT_NAME.search(self.complaint):
+            return None
+        return FailedError(
+            f"{self.program} can't tell: {self.complaint}",
+            code="runtime-silent",
+            thing=self.program,
+            hint=f"see whether what `{self.program}` asks runs, then try again",
+        )
+
+
+async def _run(*command: str) -> _CommandAnswer:
+    """RefusedError when there is no such program, FailedError when it doesn't end."""
+    if any("\0" in word or not word.isprintable() for word in command):
+        raise InputError(f"{command[-1]!r} is no name", thing=command[-1], hint="write it as it is shown")
+    try:
+        with trio.move_on_after(ASK_S):
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            complaint = (
+                done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_COMPLAINT].rstrip(".")
+            )
+            return _CommandAnswer(
+                command[0], done.returncode, done.stdout.decode("utf-8", "replace"), complaint
+            )
+    except OSError as error:
+        raise RefusedError(
+            f"{command[0]} can't be run: {error.strerror}",
+            code="no-runtime",
+            thing=command[0],
+            hint="install it, or attach the process with pid:PID",
+        ) from None
+    raise FailedError(
+        f"{command[0]} did not answer within {ASK_S:.0f} s",
+        code="timeout",
+        thing=command[0],
+        hint="see its own log",
+    )

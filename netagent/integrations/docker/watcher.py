@@ -1,0 +1,476 @@
+"""Names, health and ends of containers, from Docker's API: events wake, the state that is then read decides.
+
+Events are never believed further than "look at this container". What is read is applied as a whole, so a lost,
+doubled or late event costs time only, and after each reconnect all containers are looked at.
+
+    a container's first program ends      its names go at once, whether or not dockerd lives (pidfd)
+    Docker does not tell of a container   it has no names at first, as it may have a health check; then it has them
+    dockerd is away, no pidfd             a namespace without a process is a container that has ended
+    Docker has an endpoint no more        and we have: detached (asked after each end of a container, and at connect)
+
+An endpoint that is reserved but not in its container is left to Staged's deadline: Docker lists it a moment after it
+has told us.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import trio
+
+from netagent.errors import NetagentError, RefusedError
+from netagent.integrations.cluster_access import ClusterAccess, Membership
+from netagent.integrations.docker import container as facts
+from netagent.integrations.docker.container import DockerContainer, DockerNetwork, Interface
+from netagent.integrations.docker.engine import Engine, EngineError
+from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
+from netagent.integrations.docker.protocol import origin_of
+from netagent.integrations.labels import has_ours, without_image
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.log import Limited
+from netagent.model.ids import EndpointId
+from netagent.model.records import Health
+
+RECONNECT_S = 0.5
+LOOK_S = 0.5
+"""How often processes are looked for while Docker is away, and the membership for a change."""
+NOT_READ_S = 10.0
+"""So long does a container have no names because it may have a health check, while Docker does not tell: it answers
+about a container once it has started it, which takes seconds where volumes are slow."""
+SWEEP_APART_S = 0.3
+"""Two hundred containers that end together are swept a few times, not two hundred."""
+INSPECTORS = 16
+"""Containers inspected at once. Inspecting one that is being started waits for the start."""
+MAX_CONTAINERS = 10_000
+MAX_IMAGES = 256
+"""Whose labels are remembered."""
+ORIGIN_PREFIX = "docker:"
+_FILTERS = {
+    "type": ["container", "network"],
+    "event": ["create", "start", "rename", "health_status", "die", "destroy", "connect", "disconnect"],
+}
+
+logger = logging.getLogger("netagent.integrations.docker")
+_limited = Limited(logger)
+_Identity = tuple[int, int]
+_Life = tuple[EndpointId, int]
+"""An endpoint in one namespace, by inode: in the next one Docker may have more to tell."""
+
+
+class DockerWatcher:
+    """Keeps our rows as Docker's containers are."""
+
+    def __init__(
+        self, engine: Engine, membership: Membership, arrivals: NetnsWaiter, driver: str, labels: str
+    ) -> None:
+        """`driver`: what Docker calls our plug-in. `labels`: which of ours count, `container`, `all` or `off`."""
+        self._labels = labels
+        self._engine = engine
+        self._membership = membership
+        self._arrivals = arrivals
+        self._driver = driver
+        self._networks: dict[str, DockerNetwork] = {}
+        self._containers: dict[str, DockerContainer] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
+        """Labels of ours that images have, by the image's id: an image of one id never changes."""
+        self._dirty: dict[str, None] = {}
+        self._in_work: set[str] = set()
+        """Containers that are being inspected: one at a time, or an older answer could come after a newer one."""
+        self._wake = trio.Event()
+        self._look_wanted = trio.Event()
+        self._sweep_wanted = trio.Event()
+        self._watched: dict[_Identity, int] = {}
+        """Namespace -> the process that is watched for it."""
+        self._unread_since: dict[_Life, float] = {}
+        """Published endpoints without names of which Docker has told nothing, on trio's clock."""
+        self._lives_read: set[_Life] = set()
+        """Published endpoints of which Docker has told."""
+        self._nursery: trio.Nursery
+        self.networks_changed = trio.Event()
+        """Set, and replaced, when Docker's networks may have changed."""
+        self.connected = False
+        self.troubles: dict[str, str] = {}
+        """What people should know, by what it is about: a sentence a line."""
+
+    # -- for the others ------------------------------------------------------------------------------------------
+
+    def known(self, container_id: str, name: str) -> DockerContainer | None:
+        """What has been read of a container, by id or else by name."""
+        found = self._containers.get(container_id)
+        if found is None and not container_id:
+            found = next((one for one in self._containers.values() if one.name == name), None)
+        return found
+
+    def look_at(self, container_id: str) -> None:
+        """Read the container again."""
+        if len(self._dirty) < MAX_CONTAINERS:
+            self._dirty[container_id] = None
+        self._wake_inspectors()
+
+    def _wake_inspectors(self) -> None:
+        self._wake.set()
+        self._wake = trio.Event()
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            for _ in range(INSPECTORS):
+                self._nursery.start_soon(self._inspect_dirty)
+            for task in (
+                self._look_when_wanted,
+                self._sweep_when_wanted,
+                self._look_for_processes,
+                self._look_for_unread,
+                self._notice_membership,
+            ):
+                self._nursery.start_soon(task)
+            while True:
+                try:
+                    await self._follow()
+                except NetagentError as error:
+                    self.troubles["docker"] = f"containers are not followed: {error}"
+                    _limited.warning("docker", self.troubles["docker"])
+                self.connected = False
+                await trio.sleep(RECONNECT_S)
+
+    async def _follow(self) -> None:
+        async with self._engine.events(_FILTERS) as events:
+            self.connected = True
+            self.troubles.pop("docker", None)
+            self._look_wanted.set()
+            while True:
+                for event in await events.read():
+                    self._note_untrusted(event)
+
+    def _note_untrusted(self, event: Mapping[str, Any]) -> None:
+        kind, action, actor = event.get("Type"), event.get("Action"), event.get("Actor")
+        if not isinstance(action, str) or not isinstance(actor, dict):
+            return
+        attributes = actor.get("Attributes")
+        if kind == "container":
+            about = actor.get("ID")
+        else:
+            about = attributes.get("container") if isinstance(attributes, dict) else None
+        if facts.is_id(about):
+            self.look_at(about)
+        if action in {"die", "destroy", "disconnect"}:
+            self._sweep_wanted.set()
+        if kind == "network" and action in {"create", "destroy"}:
+            self._look_wanted.set()
+
+    async def _look_when_wanted(self) -> None:
+        """One look after the other: an older list must not come after a newer one."""
+        while True:
+            await self._look_wanted.wait()
+            self._look_wanted = trio.Event()
+            try:
+                await self._look_at_all()
+            except NetagentError as error:
+                _limited.warning("list", f"cannot list Docker's containers: {error}")
+                await trio.sleep(RECONNECT_S)
+                if self.connected:
+                    self._look_wanted.set()
+
+    async def _look_at_all(self) -> None:
+        """Networks, and every container that is in one of ours."""
+        filters = json.dumps({"driver": [self._driver]})
+        listed = facts.networks_untrusted(await self._engine.get("/networks", filters=filters))
+        # Before the containers are listed: who comes later is inspected by its events, and has to find its network.
+        self._networks = {network.docker_id: network for network in listed}
+        everybody = await self._engine.get("/containers/json", all="1")
+        in_networks = facts.container_ids_untrusted(everybody)
+        names = {name for network in listed for name in (network.name, network.docker_id)}
+        ours = {container_id for container_id, networks in in_networks if names & set(networks)}
+        self._containers = {known: one for known, one in self._containers.items() if known in ours}
+        self.troubles = {about: text for about, text in self.troubles.items() if about in ours}
+        for container_id in ours:
+            self.look_at(container_id)
+        self._sweep_wanted.set()
+        self.networks_changed.set()
+        self.networks_changed = trio.Event()
+
+    async def _notice_membership(self) -> None:
+        """A cluster that was entered later has to hear of the containers that are there."""
+        last: ClusterAccess | None = None
+        while True:
+            member = self._member()
+            if member is not last and self.connected:
+                last = member
+                self._look_wanted.set()
+            await trio.sleep(LOOK_S)
+
+    # -- one container -------------------------------------------------------------------------------------------
+
+    async def _inspect_dirty(self) -> None:
+        while True:
+            container_id = next((one for one in self._dirty if one not in self._in_work), None)
+            if container_id is None:
+                await self._wake.wait()
+                continue
+            del self._dirty[container_id]
+            self._in_work.add(container_id)
+            try:
+                await self._inspect(container_id)
+            except (NetagentError, OSError) as error:
+                _limited.warning(
+                    container_id, f"cannot follow the container {container_id[:12]} yet: {error}"
+                )
+                await trio.sleep(RECONNECT_S)
+                if self.connected:
+                    self.look_at(container_id)
+            finally:
+                self._in_work.discard(container_id)
+                if container_id in self._dirty:
+                    self._wake_inspectors()
+
+    async def _inspect(self, container_id: str) -> None:
+        try:
+            container = await self._read(container_id)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            self._containers.pop(container_id, None)
+            self.troubles.pop(container_id, None)
+            self._sweep_wanted.set()
+            return
+        await self._apply(container)
+
+    async def _read(self, container_id: str) -> DockerContainer:
+        """The container, without those labels of ours that only its image has. EngineError, InputError."""
+        container = facts.container_untrusted(
+            await self._engine.get(f"/containers/{quote(container_id)}/json")
+        )
+        if self._labels == "off":
+            return dataclasses.replace(container, labels=without_image(container.labels, container.labels))
+        if self._labels == "all" or not has_ours(container.labels):
+            return container
+        image = self._image_labels.get(container.image)
+        if image is None:
+            image = await self._read_image(container.image)
+            if len(self._image_labels) >= MAX_IMAGES:
+                self._image_labels.clear()
+            self._image_labels[container.image] = image
+        return dataclasses.replace(container, labels=without_image(container.labels, image))
+
+    async def _read_image(self, image: str) -> Mapping[str, str]:
+        try:
+            read = facts.image_labels_untrusted(await self._engine.get(f"/images/{quote(image)}/json"))
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            return {}  # an image can't be removed under a container; one that was forced away says nothing
+        return {key: value for key, value in read.items() if has_ours([key])}
+
+    async def _apply(self, container: DockerContainer) -> None:
+        places = [(n, one) for n in self._networks.values() if (one := container.interface_in(n)) is not None]
+        if not places:
+            self._containers.pop(container.container_id, None)
+            self.troubles.pop(container.container_id, None)
+            return
+        if len(self._containers) < MAX_CONTAINERS:
+            self._containers[container.container_id] = container
+        member = self._member()
+        said = [] if member is None else await self._tell(member, container, places)
+        self.troubles.pop(container.container_id, None)
+        if said:
+            self.troubles[container.container_id] = "\n".join(dict.fromkeys(said))
+
+    async def _tell(
+        self, member: ClusterAccess, container: DockerContainer, places: list[tuple[DockerNetwork, Interface]]
+    ) -> list[str]:
+        """Bring the container's rows to what was read; one sentence for each thing that can't be followed."""
+        said: list[str] = []
+        for network, interface in places:
+            fields, flaws = facts.fields_of(container, interface)
+            said += flaws
+            row = member.endpoints.with_origin(origin_of(interface.endpoint))
+            if not container.running or not interface.endpoint:
+                continue
+            if row is None:
+                said.append(_unknown(container, interface))
+            elif row.stage is Stage.PUBLISHED:
+                # Before it is told: what _show_unread has begun until now is done first, and it begins nothing more.
+                self._lives_read.add(_life_of(row))
+                try:
+                    await member.endpoints.change(row.endpoint_id, **facts.as_change(fields))
+                except (NetagentError, OSError):
+                    self._lives_read.discard(_life_of(row))
+                    raise
+                self._watch(container, row)
+            elif container.sandbox_key and not self._arrivals.is_expected(interface.endpoint):
+                # The agent was restarted after Join.
+                self._arrivals.expect(
+                    AwaitedNamespace(
+                        endpoint=interface.endpoint,
+                        docker_network=network.docker_id,
+                        sandbox_key=container.sandbox_key,
+                    )
+                )
+        return said
+
+    async def _look_for_unread(self) -> None:
+        """A Docker whose API fails must not keep a container without names for good: its plug-in may work all the
+        same, and most containers have no check."""
+        while True:
+            await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            rows = {_life_of(row): row for row in self._rows()}
+            self._lives_read &= rows.keys()
+            unread = {life for life, row in rows.items() if row.health is Health.STARTING} - self._lives_read
+            self._unread_since = {life: self._unread_since.get(life, now) for life in unread}
+            for life, since in self._unread_since.items():
+                if now > since + NOT_READ_S:
+                    await self._show_unread(rows[life])
+
+    async def _show_unread(self, row: LocalEndpointRow) -> None:
+        member = self._member()
+        if member is None or _life_of(row) in self._lives_read:  # it was read while another one was shown
+            return
+        try:
+            await member.endpoints.change(row.endpoint_id, health=Health.UNKNOWN)
+        except (NetagentError, OSError) as error:
+            _limited.warning(row.origin, f"cannot give {row.name} its names yet: {error}")
+        else:
+            logger.warning("%s has its names, though Docker does not tell whether it is healthy", row.name)
+
+    # -- the end of containers -------------------------------------------------------------------------------------
+
+    def _watch(self, container: DockerContainer, row: LocalEndpointRow) -> None:
+        identity = (row.netns_dev, row.netns_inode)
+        if container.pid and self._watched.get(identity) != container.pid:
+            self._watched[identity] = container.pid
+            self._nursery.start_soon(self._wait_for_end, container.pid, identity)
+
+    async def _wait_for_end(self, pid: int, identity: _Identity) -> None:
+        """Until the process ends; then nobody is in its namespace whom a name should lead to."""
+        try:
+            seen = await _process_ended(pid, identity)
+        finally:
+            if self._watched.get(identity) == pid:
+                del self._watched[identity]
+        if seen:
+            await self._take_down(identity, "its first process has ended")
+        elif identity not in await _namespaces_in_use():
+            # Docker names a process that is gone: it is still at work on the container's end.
+            await self._take_down(identity, "no process is left in it")
+
+    async def _look_for_processes(self) -> None:
+        """While Docker is away: containers whose end nobody tells of."""
+        while True:
+            await trio.sleep(LOOK_S)
+            unwatched = {(r.netns_dev, r.netns_inode) for r in self._rows()} - self._watched.keys()
+            if self.connected or not unwatched:
+                continue
+            for identity in unwatched - await _namespaces_in_use():
+                await self._take_down(identity, "no process is left in it")
+
+    async def _take_down(self, identity: _Identity, why: str) -> None:
+        member = self._member()
+        for row in self._rows():
+            if member is not None and (row.netns_dev, row.netns_inode) == identity:
+                logger.info("withdrawing %s (%s): %s", row.name, row.target, why)
+                try:
+                    await member.endpoints.staged.unplug(row.origin)
+                except (NetagentError, OSError) as error:
+                    _limited.warning(row.origin, f"cannot withdraw {row.name} yet: {error}")
+
+    async def _sweep_when_wanted(self) -> None:
+        while True:
+            await self._sweep_wanted.wait()
+            self._sweep_wanted = trio.Event()
+            try:
+                await self._sweep()
+            except (NetagentError, OSError) as error:
+                _limited.warning("sweep", f"cannot compare endpoints with Docker's: {error}")
+                if self.connected:
+                    self._sweep_wanted.set()
+            await trio.sleep(SWEEP_APART_S)
+
+    async def _sweep(self) -> None:
+        """Detach what Docker has no more."""
+        rows = list(self._rows())  # before Docker is asked: what comes later is not judged by an older answer
+        if not rows:
+            return
+        filters = json.dumps({"driver": [self._driver]})
+        present: set[str] = set()
+        for network in facts.networks_untrusted(await self._engine.get("/networks", filters=filters)):
+            present |= (await self.endpoints_of(network.docker_id)).endpoints.keys()
+        member = self._member()
+        gone = [row for row in rows if row.origin.removeprefix(ORIGIN_PREFIX) not in present]
+        for row in gone:
+            if member is not None and await member.endpoints.detach_origin(row.origin) is not None:
+                logger.info("withdrew %s (%s): Docker has it no more", row.name, row.target)
+
+    async def endpoints_of(self, docker_network: str) -> DockerNetwork:
+        """One network with its endpoints; an empty one when it is gone. EngineError, InputError."""
+        try:
+            return facts.network_untrusted(await self._engine.get(f"/networks/{quote(docker_network)}"))
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            return DockerNetwork(docker_id=docker_network, name="", driver="")
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _member(self) -> ClusterAccess | None:
+        try:
+            return self._membership()
+        except RefusedError:
+            return None
+
+    def _rows(self) -> Iterable[LocalEndpointRow]:
+        """Docker's endpoints that are in their containers."""
+        member = self._member()
+        rows = [] if member is None else list(member.live.rows.values())
+        return [row for row in rows if row.origin.startswith(ORIGIN_PREFIX) and row.stage is Stage.PUBLISHED]
+
+
+def _life_of(row: LocalEndpointRow) -> _Life:
+    return row.endpoint_id, row.netns_inode
+
+
+def _unknown(container: DockerContainer, interface: Interface) -> str:
+    where = f"container {container.name} is in Docker's network {interface.network}"
+    return f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"
+
+
+async def _process_ended(pid: int, identity: _Identity) -> bool:
+    """Wait for it; False at once when there is no such process in the namespace."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if _namespace_of(str(pid)) != identity:
+            return False  # the number is another process's by now
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _namespace_of(pid: str) -> _Identity | None:
+    try:
+        status = Path("/proc", pid, "ns", "net").stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+async def _namespaces_in_use() -> set[_Identity]:
+    """Of all processes that we may look at. In a thread: a host may have ten thousand of them."""
+    return await trio.to_thread.run_sync(_read_namespaces_in_use)
+
+
+def _read_namespaces_in_use() -> set[_Identity]:
+    found = (_namespace_of(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+    return {identity for identity in found if identity is not None}

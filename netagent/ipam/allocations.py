@@ -1,0 +1,186 @@
+"""What this host holds, in all networks, as of this instant.
+
+Nothing that others granted to this host is used before it is confirmed: repeated in this host's own log. What is
+given away is not ours from the moment on in which that is decided, long before it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import trio
+
+from netagent.errors import NotFoundError, RefusedError
+from netagent.ipam.allocation import Allocation
+from netagent.ipam.space import inherit
+from netagent.journal.journal import Journal
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import GrantRecord
+from netagent.model.subnet import addresses_of
+from netagent.registry.publish import Publisher
+from netagent.registry.view import RegistryView
+from netagent.registry.views import short_id
+
+
+class Allocations:
+    """One `Allocation` for each network that somebody asked for.
+
+    `view` gives the current view; `rows` are the journal's endpoints at start: their addresses are in use.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: Callable[[], RegistryView],
+        journal: Journal,
+        publisher: Publisher,
+        rows: Iterable[LocalEndpointRow],
+        clock: Callable[[], float],
+    ) -> None:
+        self._view = view
+        self._journal = journal
+        self._publisher = publisher
+        self._clock = clock
+        self._known: dict[NetworkId, Allocation] = {}
+        self._confirming = trio.Lock()
+        self._used: dict[NetworkId, list[int]] = {}
+        for row in rows:
+            self._used.setdefault(row.network_id, []).append(row.offset)
+        for own in view().own_host_addresses:
+            self._used.setdefault(own.network_id, []).append(own.offset)
+        self._cooling: dict[NetworkId, list[int]] = {}
+        for network_id, offset in journal.load_cooling():
+            self._cooling.setdefault(network_id, []).append(offset)
+
+    def __getitem__(self, network_id: NetworkId) -> Allocation:
+        """As of now. NotFoundError for an unknown network."""
+        view = self._view()
+        network = view.networks.get(network_id)
+        if network is None:
+            raise unknown(network_id)
+        holding = self._known.get(network_id)
+        if holding is None:
+            used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
+            holding = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
+            self._known[network_id] = holding
+        holding.refresh(view)
+        for offset in holding.pool.warm(self._clock()):
+            self._journal.note_warm(network_id, offset)
+        return holding
+
+    def unmark(self, network_id: NetworkId, offset: int) -> None:
+        """An offset that was taken and never used is free at once; nothing is left to do when the network is gone."""
+        if network_id in self._known:
+            self._known[network_id].pool.unmark(offset)
+
+    def forget_removed(self) -> list[NetworkId]:
+        """Keep nothing of networks that were removed; these are they. Costs nothing when there are none."""
+        view = self._view()
+        removed = [n for n in dict.fromkeys((*self._known, *self._cooling)) if view.is_removed(n)]
+        for network_id in removed:
+            self._known.pop(network_id, None)
+            self._cooling.pop(network_id, None)
+            self._journal.note_network_gone(network_id)
+        return removed
+
+    # -- what comes --------------------------------------------------------------------------------------------
+
+    async def confirm(self, network_id: NetworkId) -> None:
+        """Repeat in our own log what others granted to us, but not what a host gave that is about to be forgotten:
+        somebody is taking over all that it owns. Nothing of it is used before. Costs nothing when that is done.
+        Raises DiskFullError, JournalError, NotFoundError."""
+        if self._confirmable(self[network_id]):
+            async with self._confirming:
+                holding = self[network_id]
+                grants = self._confirmable(holding)
+                if grants:
+                    await self._publisher.put(*grants)
+                for grant in grants:
+                    holding.add(self._view().local, grant)
+
+    def _confirmable(self, holding: Allocation) -> list[GrantRecord]:
+        unconfirmed = holding.unconfirmed.items()
+        return [grant for grant, givers in unconfirmed if not all(map(self.is_gone, givers))]
+
+    def inherit(self, gone: Collection[HostId]) -> tuple[list[GrantRecord], int]:
+        """Grants to this host of all that the hosts in `gone` own, in all networks, and how many addresses that are.
+        They count from this moment, so that nothing is given away by an older hop; publish them at once, or
+        `disinherit`."""
+        grants, count = [], 0
+        for network_id in self._view().networks:
+            holding = self[network_id]
+            count += sum(number for host, number in holding.sure.usable_counts().items() if host in gone)
+            for grant in inherit(network_id, holding.sure, holding.local, gone):
+                holding.add(holding.local, grant)
+                grants.append(grant)
+        return grants, count
+
+    def disinherit(self, grants: Iterable[GrantRecord]) -> None:
+        """They could not be published."""
+        for grant in grants:
+            if grant.network_id in self._known:
+                self._known[grant.network_id].discard(self._view().local, grant)
+
+    # -- what goes ---------------------------------------------------------------------------------------------
+
+    async def give(self, holding: Allocation, grants: Sequence[GrantRecord]) -> None:
+        """Not ours from this moment, and published before this returns. If it can't be written, ours again."""
+        local = self._view().local
+        for grant in grants:
+            holding.add(local, grant)
+        try:
+            await self._publisher.put(*grants)
+        except BaseException:
+            for grant in grants:
+                holding.discard(local, grant)
+            raise
+
+    # -- what others have --------------------------------------------------------------------------------------
+
+    def is_foreign(self, holding: Allocation, offset: int) -> bool:
+        """Another host's endpoint, or another host itself, has it: after a cut that outlasted a forgetting, one may
+        live in space that is ours by now."""
+        local = self._view().local
+        return bool(self.claimants(holding, offset) - {local}) or self.host_at(holding, offset) not in {
+            None,
+            local,
+        }
+
+    def claimants(self, holding: Allocation, offset: int) -> frozenset[HostId]:
+        """Hosts whose endpoints have this address."""
+        return self._view().claimants(holding.network_id, address_at(holding, offset))
+
+    def host_at(self, holding: Allocation, offset: int) -> HostId | None:
+        """Who has this address itself, as hosts have in a network made with `--host-access`; another than this one
+        first."""
+        view = self._view()
+        hosts = view.host_addresses(holding.network_id)
+        found = (host for host, one in hosts.items() if one.offset == offset)
+        return min(found, key=lambda host: (host == view.local, host), default=None)
+
+    def is_gone(self, host: HostId) -> bool:
+        """The host is forgotten, or about to be: somebody is taking over all that it owns."""
+        view = self._view()
+        return host in view.forgotten or bool(view.about_to_forget(host))
+
+    def host_name(self, host_id: HostId) -> str:
+        """For people."""
+        host = self._view().hosts.get(host_id)
+        return short_id(host_id) if host is None else host.unique_name
+
+
+def address_at(holding: Allocation, offset: int) -> str:
+    """The first address of an offset, for people and for the view's index."""
+    return addresses_of(holding.subnets, offset)[0]
+
+
+def unknown(network_id: NetworkId) -> NotFoundError:
+    """There is no such network, or no more."""
+    return NotFoundError(f"there is no network {short_id(network_id)}", thing=network_id)
+
+
+def in_use(holding: Allocation, offset: int, why: str) -> RefusedError:
+    """Somebody has this address."""
+    address = address_at(holding, offset)
+    return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)

@@ -1,0 +1,62 @@
+"""A host's stock of address space: there before anybody needs it, and handed on when the host goes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+
+from netagent.errors import NetagentError, NotFoundError
+from netagent.ipam.grants import Grants
+from netagent.ipam.space_requests import SpaceRequests
+from netagent.model.ids import HostId
+from netagent.periodic import beat_within
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import AgentState, RegistryView
+
+TOP_UP_S = 5.0
+HAND_ON_TRIES = 4
+"""Each lasts until all live hosts have heard of it."""
+
+
+async def keep_stocked(live: StateStore, asking: SpaceRequests) -> None:
+    """Own some of every network's space, and more before it is used up. Until cancelled."""
+    while True:
+        for network_id in live.view.networks:
+            with suppress(NetagentError):  # removed in between, or the disk is full
+                await asking.top_up(network_id)
+        await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
+
+
+async def hand_on(live: StateStore, giving: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
+    """Give all of it to one of the live hosts, if there are any: best to one that stays.
+
+    Two hosts that leave at once may choose each other before either has heard that the other goes. So once all have
+    heard, what has come meanwhile is handed on as well, and then only to a host that stays. What this does not
+    catch is an heir that ends its leaving while we write down one grant. It owns the space until it is forgotten.
+    """
+    for number in range(HAND_ON_TRIES):
+        # Between two that leave it would go to and fro.
+        is_given = await _hand_on_once(live, giving, may_go=number == 0)
+        if number > 0 and not is_given:
+            return
+        await wait_heard()
+
+
+async def _hand_on_once(live: StateStore, giving: Grants, *, may_go: bool) -> bool:
+    given = []
+    for network_id in live.view.networks:
+        # Chosen anew for each: the one before took a write to disk, and its heir may go by now.
+        successor = _heir(live.view, may_go=may_go)
+        if successor is not None:
+            with suppress(NotFoundError):  # removed in between
+                given.append(await giving.surrender(network_id, successor))
+    return any(given)
+
+
+def _heir(view: RegistryView, *, may_go: bool) -> HostId | None:
+    """The first of the live hosts, and of those that do not go if there are any; one that does, only if it may."""
+    alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local]
+    staying = [host_id for host_id in alive if not view.is_host_hidden(host_id)]
+    return min(staying or (alive if may_go else []), default=None)

@@ -1,0 +1,304 @@
+"""What this host must not forget: one SQLite file, `state.db`.
+
+Three kinds of memory, by what losing them costs:
+
+* **own records, endpoints, cooling addresses**: written before they take effect, by `await`ed calls
+  that return when the disk has them. After a crash at any instant each of these calls has happened or not.
+* **counters**: the boot epoch is raised by opening the file, the incarnation is noted; neither ever falls.
+* **other hosts' logs, members**: a cache, written a second behind (netagent.journal.write_behind).
+
+SQLite does the hard part (write-ahead log, full synchronous: a commit is on disk when it returns). One thread
+writes (netagent.journal.writer), the event loop never waits for a disk. Statements come from
+netagent.journal.statements, so that several facts which belong together go into one `transaction`.
+
+Rejected: one file per fact with rename (no transaction over two of them, 10,000 inodes); own append-only log (SQLite
+is one, tested better than ours would be, and any shell can read it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from netagent.errors import RefusedError
+from netagent.journal import statements
+from netagent.journal.rows import LocalEndpointRow, endpoint_from_json
+from netagent.journal.statements import Family, Statement
+from netagent.journal.write_behind import WriteBehind
+from netagent.journal.writer import DiskFullError, JournalError, Writer, translate
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, NodeId, Scope, Version
+
+__all__ = ["DiskFullError", "Journal", "JournalError"]
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA journal_size_limit = 4194304",
+)
+
+
+class Journal:
+    """The open file. `open` and the `load_*` calls read the disk and block; call them while starting.
+
+    Every `async` call returns when its fact is on disk, and raises DiskFullError or JournalError when it is not;
+    it can't be cancelled halfway. `note_*` calls return at once.
+    """
+
+    def __init__(
+        self, path: Path, lock_fd: int, reader: sqlite3.Connection, writing: sqlite3.Connection
+    ) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+        self._reader = reader
+        self._behind = WriteBehind()
+        (self.boot_epoch,) = reader.execute("SELECT value FROM counter WHERE name = 'boot_epoch'").fetchone()
+        self._writer = Writer(path, writing, self._behind)
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open or create the file, and raise the boot epoch. Raises RefusedError if another agent has it open,
+        JournalError (which names the file) if it is damaged or of a later release, DiskFullError."""
+        lock_fd = _lock(path)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, lock_fd)
+            try:
+                writing = undo.enter_context(contextlib.closing(_connect(path)))
+                _prepare(writing, path)
+                reader = undo.enter_context(contextlib.closing(_connect(path)))
+                journal = cls(path, lock_fd, reader, writing)
+            except sqlite3.Error as error:
+                raise translate(error, path) from error
+            except OSError as error:
+                raise JournalError(
+                    f"cannot open the journal {path}: {error.strerror}",
+                    thing=str(path),
+                    hint="mend the file system, or restore the file from a backup",
+                ) from error
+            undo.pop_all()
+            return journal
+
+    def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        self._writer.close()
+        self._reader.close()
+        os.close(self._lock_fd)
+
+    async def transaction(self, statements: Sequence[Statement], *, grows: bool = False) -> list[int]:
+        """All of `statements` or none; gives the number of rows that each changed. `grows` marks what is refused
+        early on a nearly full disk, so that room is left for deleting."""
+        return await self._writer.write(statements, grows=grows)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for more, as of this moment."""
+        return self._writer.has_room()
+
+    def require_owner(self, owner: NodeId) -> None:
+        """Raises JournalError if the file is another host's, mixed up when it was restored: its endpoints are not
+        ours, and ours, which run here, would be taken for left-overs."""
+        others = self._read("SELECT owner FROM own_log WHERE owner != ? LIMIT 1", owner)
+        if others:
+            raise JournalError(
+                f"{self.path}: the journal is of the host {others[0][0][:8]}, the identity beside it of {owner[:8]}",
+                thing=str(self.path),
+                hint="restore both from one backup; or move the journal away and attach this host's containers anew",
+            )
+
+    # -- own records -------------------------------------------------------------------------------------------
+
+    async def append_own(
+        self, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
+    ) -> None:
+        """What this host is about to tell others."""
+        await self.transaction(statements.append_entries("own", entries, collected))
+
+    async def replace_own_log(self, log: Log) -> None:
+        """Our own log of one scope as it is now, under a raised epoch."""
+        await self.transaction(statements.replace_log("own", log))
+
+    async def drop_own_log(self, scope: Scope, owner: NodeId) -> None:
+        """Without our own log of a scope."""
+        await self.transaction(statements.drop_log("own", scope, owner))
+
+    def load_own_logs(self) -> list[Log]:
+        """Our own logs, tombstones included."""
+        return self._load_logs("own")
+
+    # -- endpoints and addresses -------------------------------------------------------------------------------
+
+    async def save_endpoint(self, row: LocalEndpointRow) -> None:
+        """A new row, or a row's new state. RefusedError (`taken`) if another row has the address."""
+        await self.transaction(statements.save_endpoint(row), grows=True)
+
+    async def delete_endpoint(self, endpoint_id: EndpointId) -> None:
+        """Without the row; nothing happens if there is none."""
+        await self.transaction([statements.delete_endpoint(endpoint_id)])
+
+    def load_endpoints(self) -> list[LocalEndpointRow]:
+        """In the order in which they were attached: it is the order of networks within a sandbox."""
+        rows = self._read("SELECT row FROM endpoint ORDER BY attach_order")
+        try:
+            return [endpoint_from_json(text) for (text,) in rows]
+        except ValueError as error:
+            raise JournalError(
+                f"{self.path}: the journal is damaged ({error})", thing=str(self.path)
+            ) from error
+
+    def load_cooling(self) -> list[tuple[NetworkId, int]]:
+        """Offsets that were freed not long ago, with their networks."""
+        return [(NetworkId(one), offset) for one, offset in self._read("SELECT * FROM cooling ORDER BY 1, 2")]
+
+    def note_warm(self, network_id: NetworkId, offset: int) -> None:
+        """An address has cooled down."""
+        self._note(("cooling", network_id, offset), statements.uncool(network_id, offset))
+
+    def note_network_gone(self, network_id: NetworkId) -> None:
+        """None of its addresses will be used again."""
+        self._note(("cooling", network_id), statements.uncool_all(network_id))
+
+    # -- the cache ---------------------------------------------------------------------------------------------
+
+    def note_replica(self, event: EntriesChanged) -> None:
+        """Another host's log went on."""
+        self._behind.note_log(event)
+        self._writer.note_behind()
+
+    def note_replica_dropped(self, scope: Scope, owner: NodeId) -> None:
+        """Another host's log is no longer held."""
+        self._behind.note_dropped(scope, owner)
+        self._writer.note_behind()
+
+    def load_replicas(self) -> list[Log]:
+        """Other hosts' logs, as far as they had been written."""
+        return self._load_logs("replica")
+
+    def note_member(self, member: Member) -> None:
+        """A node as the membership sees it now."""
+        self._note(
+            ("member", member.node_id),
+            statements.save_member(member),
+            statements.forget_departure(member.node_id),
+        )
+
+    def note_member_gone(self, node_id: NodeId) -> None:
+        """A node that the membership forgot."""
+        self._note(("member", node_id), *statements.delete_member(node_id))
+
+    def load_members(self) -> list[Member]:
+        """The nodes to dial first after a restart, by id."""
+        sql = "SELECT node_id, host, port, state, incarnation, meta, vsn FROM member ORDER BY 1"
+        return [
+            Member(node_id, (host, port), MemberState(state), incarnation, meta, vsn)
+            for node_id, host, port, state, incarnation, meta, vsn in self._read(sql)
+        ]
+
+    def load_departed(self) -> list[tuple[NodeId, int]]:
+        """Nodes that the membership forgot, and the last incarnation of each."""
+        sql = "SELECT substr(name, ?), value FROM counter WHERE name LIKE ? ORDER BY 1"
+        found = self._read(sql, len(statements.DEPARTED) + 1, statements.DEPARTED + "%")
+        return [(str(node_id), int(incarnation)) for node_id, incarnation in found]
+
+    def note_silences(self, silences: Mapping[HostId, float]) -> None:
+        """For how long other hosts have been silent: all of it at once."""
+        self._note("silences", *statements.save_silences(silences))
+
+    def load_silences(self) -> dict[HostId, float]:
+        """As last noted."""
+        return {HostId(host): float(silent_s) for host, silent_s in self._read("SELECT * FROM silence")}
+
+    def load_fenced(self) -> list[LocalEndpointRow]:
+        """Endpoints of a former identity of this host."""
+        return [endpoint_from_json(text) for (text,) in self._read("SELECT row FROM fenced ORDER BY 1")]
+
+    def note_incarnation(self, incarnation: int) -> None:
+        """Our own incarnation in the membership. A crash may lose the last second of it; peers then correct us."""
+        self._note("incarnation", statements.raise_counter("incarnation", incarnation))
+
+    def load_incarnation(self) -> int:
+        """The highest that was noted."""
+        ((value,),) = self._read("SELECT value FROM counter WHERE name = 'incarnation'")
+        return int(value)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for `status` and metrics."""
+        return {"journal_behind_failures": self._writer.behind_failures}
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _note(self, key: Hashable, *statements: Statement) -> None:
+        self._behind.note_latest(key, statements)
+        self._writer.note_behind()
+
+    def _read(self, sql: str, *parameters: statements.Value) -> list[tuple[Any, ...]]:
+        try:
+            return self._reader.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def _load_logs(self, family: Family) -> list[Log]:
+        entries: dict[tuple[Scope, NodeId], dict[bytes, Entry]] = {}
+        columns = "scope, owner, key, value, epoch, sequence"
+        for scope, owner, key, value, epoch, sequence in self._read(f"SELECT {columns} FROM {family}_entry"):
+            entry = Entry(scope, owner, key, value, Version(epoch, sequence))
+            entries.setdefault((scope, owner), {})[key] = entry
+        logs = self._read(
+            f"SELECT scope, owner, epoch, head, collected FROM {family}_log ORDER BY scope, owner"
+        )
+        return [
+            Log(scope, owner, epoch, head, collected, entries.get((scope, owner), {}))
+            for scope, owner, epoch, head, collected in logs
+        ]
+
+
+def _lock(path: Path) -> int:
+    """One agent at a time: a lock that the kernel drops with the process. A file of its own, because SQLite's own
+    locks are lost when any descriptor of the database is closed."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(f"{lock_path}: {error.strerror}", thing=str(path)) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise RefusedError(f"{path}: another agent has it open", code="running", thing=str(path)) from None
+    return fd
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """No implicit transactions. The thread check is off because the writer's connection is made here and then
+    handed to its thread for good."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the mode, before SQLite makes it
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Settings, tables, and the raised boot epoch."""
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > statements.SCHEMA_VERSION:
+        raise JournalError(f"{path}: written by a later release (version {found})", thing=str(path))
+    if found < statements.SCHEMA_VERSION:
+        steps = [statements.SCHEMA] if found == 0 else []
+        steps += [statements.STEPS[version] for version in range(max(found, 1), statements.SCHEMA_VERSION)]
+        version = f"PRAGMA user_version = {statements.SCHEMA_VERSION};"
+        connection.executescript(f"BEGIN IMMEDIATE; {''.join(steps)} {version} COMMIT;")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise translate(_damaged(verdict), path)
+    connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'boot_epoch'")
+
+
+def _damaged(verdict: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(verdict)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

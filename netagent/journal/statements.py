@@ -1,0 +1,236 @@
+"""What the journal can be told, as SQL statements that several callers' changes may share one transaction.
+
+Pure: each function gives statements, `Journal.transaction` runs them. Two families of tables have the same shape:
+`own_*` for the records this host writes, `replica_*` for other hosts' (a cache, so that a restarted agent knows its
+network before it has heard from anybody).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from netagent.journal.rows import LocalEndpointRow, endpoint_to_json
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netgossip.types import Entry, Log, Member, NodeId, Scope
+
+Family: TypeAlias = Literal["own", "replica"]
+Value: TypeAlias = str | bytes | int | float | None
+
+
+class Statement(NamedTuple):
+    """One SQL statement with its parameters."""
+
+    sql: str
+    parameters: tuple[Value, ...] = ()
+
+
+SCHEMA_VERSION: Final = 2
+"""`PRAGMA user_version`. A release that changes tables raises it and adds the step that gets there."""
+
+_LOG_TABLES = """
+CREATE TABLE {0}_log (
+    scope BLOB NOT NULL, owner TEXT NOT NULL,
+    epoch INTEGER NOT NULL, head INTEGER NOT NULL, collected INTEGER NOT NULL,
+    PRIMARY KEY (scope, owner)
+) WITHOUT ROWID;
+CREATE TABLE {0}_entry (
+    scope BLOB NOT NULL, owner TEXT NOT NULL, key BLOB NOT NULL,
+    value BLOB, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    PRIMARY KEY (scope, owner, key)
+) WITHOUT ROWID;
+"""
+
+DEPARTED: Final = "departed "
+"""Begins the name of a counter that is the last incarnation of a node which the membership forgot."""
+MAX_DEPARTED: Final = 4096
+"""Rows of such counters. The recordings that they are for are of hosts that a cluster really had."""
+
+SCHEMA: Final = (
+    _LOG_TABLES.format("own")
+    + _LOG_TABLES.format("replica")
+    + """
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter VALUES ('boot_epoch', 0), ('incarnation', 0);
+CREATE TABLE member (
+    node_id TEXT PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL,
+    state INTEGER NOT NULL, incarnation INTEGER NOT NULL, meta BLOB NOT NULL, vsn BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE endpoint (
+    attach_order INTEGER PRIMARY KEY AUTOINCREMENT,
+    endpoint_id TEXT NOT NULL UNIQUE, network_id TEXT NOT NULL, address_offset INTEGER NOT NULL,
+    row TEXT NOT NULL,
+    UNIQUE (network_id, address_offset)
+);
+CREATE TABLE cooling (
+    network_id TEXT NOT NULL, address_offset INTEGER NOT NULL,
+    PRIMARY KEY (network_id, address_offset)
+) WITHOUT ROWID;
+"""
+)
+
+
+STEPS: Final = {
+    1: """
+CREATE TABLE silence (host_id TEXT PRIMARY KEY, silent_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE fenced (endpoint_id TEXT PRIMARY KEY, row TEXT NOT NULL);
+""",
+}
+"""By version, what leads to the next one. A new file takes all steps too."""
+
+
+def append_entries(
+    family: Family, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
+) -> list[Statement]:
+    """Entries put over those of the same key; the log's head follows. `collected` names tombstones that may go."""
+    statements, logs = [], set()
+    for entry in entries:
+        statements += [_raise_head(family, entry), put_entry(family, entry)]
+        logs.add((entry.scope, entry.owner))
+    for scope, owner in logs:
+        if collected and collected.get(scope):
+            statements += collect(family, scope, owner, collected[scope])
+    return statements
+
+
+def _raise_head(family: Family, entry: Entry) -> Statement:
+    return Statement(
+        f"INSERT INTO {family}_log VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
+        " head = CASE WHEN excluded.epoch > epoch THEN excluded.head ELSE max(head, excluded.head) END,"
+        " epoch = max(epoch, excluded.epoch)",
+        (entry.scope, entry.owner, entry.version.epoch, entry.version.sequence),
+    )
+
+
+def put_entry(family: Family, entry: Entry) -> Statement:
+    """An entry put over one of the same key; the log's head is the caller's to move."""
+    return Statement(
+        f"INSERT OR REPLACE INTO {family}_entry VALUES (?, ?, ?, ?, ?, ?)",
+        (entry.scope, entry.owner, entry.key, entry.value, entry.version.epoch, entry.version.sequence),
+    )
+
+
+def collect(family: Family, scope: Scope, owner: NodeId, collected: int) -> list[Statement]:
+    """Drop tombstones up to `collected`."""
+    where = (scope, owner, collected)
+    return [
+        Statement(
+            f"UPDATE {family}_log SET collected = max(collected, ?3) WHERE scope = ?1 AND owner = ?2", where
+        ),
+        Statement(
+            f"DELETE FROM {family}_entry WHERE scope = ? AND owner = ? AND value IS NULL AND sequence <= ?",
+            where,
+        ),
+    ]
+
+
+def set_log(family: Family, log: Log) -> Statement:
+    """A log's head as it is, entries untouched."""
+    return Statement(
+        f"INSERT OR REPLACE INTO {family}_log VALUES (?, ?, ?, ?, ?)",
+        (log.scope, log.owner, log.epoch, log.head, log.collected),
+    )
+
+
+def replace_log(family: Family, log: Log) -> list[Statement]:
+    """The whole log anew."""
+    return [
+        *drop_log(family, log.scope, log.owner),
+        set_log(family, log),
+        *(put_entry(family, entry) for entry in log.entries.values()),
+    ]
+
+
+def drop_log(family: Family, scope: Scope, owner: NodeId) -> list[Statement]:
+    """Without a log."""
+    return [
+        Statement(f"DELETE FROM {family}_entry WHERE scope = ? AND owner = ?", (scope, owner)),
+        Statement(f"DELETE FROM {family}_log WHERE scope = ? AND owner = ?", (scope, owner)),
+    ]
+
+
+def raise_counter(name: Literal["incarnation", "boot_epoch"], value: int) -> Statement:
+    """Counters never fall."""
+    return Statement("UPDATE counter SET value = max(value, ?) WHERE name = ?", (value, name))
+
+
+def save_member(member: Member) -> Statement:
+    """A node worth dialling after a restart."""
+    host, port = member.address
+    state = (member.state.value, member.incarnation, member.meta, member.vsn)
+    return Statement(
+        "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?, ?)", (member.node_id, host, port, *state)
+    )
+
+
+def delete_member(node_id: NodeId) -> list[Statement]:
+    """A node not worth dialling any more. Of it stays at which incarnation it departed, as long as there is room:
+    among the counters, where a release that does not know of it reads over it."""
+    return [
+        Statement(
+            "INSERT OR REPLACE INTO counter SELECT ? || node_id, incarnation FROM member WHERE node_id = ? "
+            "AND (SELECT count(*) FROM counter) < ?",
+            (DEPARTED, node_id, MAX_DEPARTED),
+        ),
+        Statement("DELETE FROM member WHERE node_id = ?", (node_id,)),
+    ]
+
+
+def forget_departure(node_id: NodeId) -> Statement:
+    """The node is a member again."""
+    return Statement("DELETE FROM counter WHERE name = ? || ?", (DEPARTED, node_id))
+
+
+def save_endpoint(row: LocalEndpointRow) -> list[Statement]:
+    """A new row, or a new state of it; it keeps its place in the order of attaching. Its address no longer cools."""
+    return [
+        uncool(row.network_id, row.offset),
+        Statement(
+            "INSERT INTO endpoint (endpoint_id, network_id, address_offset, row) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (endpoint_id) DO UPDATE SET network_id = excluded.network_id,"
+            " address_offset = excluded.address_offset, row = excluded.row",
+            (row.endpoint_id, row.network_id, row.offset, endpoint_to_json(row)),
+        ),
+    ]
+
+
+def delete_endpoint(endpoint_id: EndpointId) -> Statement:
+    """Without the row."""
+    return Statement("DELETE FROM endpoint WHERE endpoint_id = ?", (endpoint_id,))
+
+
+def cool(network_id: NetworkId, offset: int) -> Statement:
+    """An address that was just freed. No time: after a restart it cools from the start, which needs no clock."""
+    return Statement("INSERT OR IGNORE INTO cooling VALUES (?, ?)", (network_id, offset))
+
+
+def uncool(network_id: NetworkId, offset: int) -> Statement:
+    """An address that may be used again."""
+    return Statement("DELETE FROM cooling WHERE network_id = ? AND address_offset = ?", (network_id, offset))
+
+
+def uncool_all(network_id: NetworkId) -> Statement:
+    """All addresses of a network that was removed."""
+    return Statement("DELETE FROM cooling WHERE network_id = ?", (network_id,))
+
+
+def save_silences(silences: Mapping[HostId, float]) -> list[Statement]:
+    """For how long other hosts have been silent: all that is known, in the place of what was."""
+    rows = [Statement("INSERT INTO silence VALUES (?, ?)", (host, s)) for host, s in silences.items()]
+    return [Statement("DELETE FROM silence"), *rows]
+
+
+def fence(row: LocalEndpointRow) -> Statement:
+    """An endpoint that this host had under an identity that was forgotten."""
+    return Statement("INSERT OR REPLACE INTO fenced VALUES (?, ?)", (row.endpoint_id, endpoint_to_json(row)))
+
+
+def unfence(endpoint_id: EndpointId) -> Statement:
+    """It was attached anew, given up, or its container is gone."""
+    return Statement("DELETE FROM fenced WHERE endpoint_id = ?", (endpoint_id,))
+
+
+def start_anew() -> list[Statement]:
+    """Without anything that the former identity wrote or knew, but for whom to dial and what is fenced."""
+    tables = ("own_log", "own_entry", "replica_log", "replica_entry", "endpoint", "cooling", "silence")
+    return [Statement(f"DELETE FROM {table}") for table in tables]

@@ -1,0 +1,393 @@
+"""What the gossip reports, sorted: into the view, the journal, and to those who wait for it.
+
+Called by the gossip's driver with the events of one step, on the event loop, and never blocks. Records and members
+become the next view at once; whoever wants to act on them reads it.
+
+Only many endpoints of others at once (the first sync of a network, a host that was long away) wait and are taken in
+PIECE_ENTRIES at a time (event_intake.py), so that the event loop does not stand still for thousands of them. Those
+of a network that is left are taken out in the same way. What tells that they are all there, or asks for what they
+say, waits behind them. A delta that is taken in so is seen in its owner's order, as if it had come in several; of a
+log that replaces another, what is no longer in it goes first. What this host said itself, and the cluster's own
+scope, never wait: who wrote or caught up reads it in the view at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from netagent.journal.journal import Journal
+from netagent.log import Limited
+from netagent.membership.held_evictions import HeldEvictions
+from netagent.membership.participation import Participation
+from netagent.model.ids import HostId, NetworkId
+from netagent.registry.host_keys import without_false_hosts
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netagent.rpc.client import RpcClient
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    EntriesChanged,
+    Entry,
+    Event,
+    IdentityConflict,
+    IdentityContested,
+    Log,
+    Member,
+    MemberChanged,
+    MemberReaped,
+    MemberState,
+    NodeId,
+    OwnLogRaised,
+    RequestReceived,
+    ResponseReceived,
+    Scope,
+    ScopeSynced,
+    UnknownSourceHeard,
+    Version,
+)
+
+MAX_STRANGERS = 64
+STRANGER_KEPT_S: Final = 300.0
+"""The gossip tells of one that goes on every two minutes at least, however seldom that one dials (60 s)."""
+PIECE_ENTRIES: Final = 40
+"""Taken into the view in one go: some 1.5 ms. The pieces of names, of the kernel and of others may come in the same
+round of the event loop."""
+MAX_CONTESTED: Final = 64
+CONTESTED_KEPT_S: Final = 150.0
+"""Gossip tells of such a machine once a minute, after a full exchange with it or with one that believes it."""
+MAX_WAITING: Final = 50_000
+"""Entries that wait for the view: five first syncs of 10,000 endpoints. The records themselves are the gossip's."""
+logger = logging.getLogger("netagent.gossip")
+
+
+@dataclass(slots=True)
+class HeardOutside:
+    """What was heard from outside the cluster, for `status`."""
+
+    strangers: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By IP address why its packets are refused, and when that was told; the latest MAX_STRANGERS."""
+    clash: str = ""
+    """Address of another machine that uses our identity."""
+    contested: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By another host's id the address of a second machine that uses it, and when that was told; the latest
+    MAX_CONTESTED."""
+    unusable: int = 0
+    """Events that could not be used because of a fault of ours."""
+    false_hosts: int = 0
+    """Host records refused because their key is not the host's."""
+
+    def recent_contested(self, now: float) -> dict[str, str]:
+        """Address of the second machine by host id, as long as it is told again and again."""
+        since = now - CONTESTED_KEPT_S
+        return {host: address for host, (address, told_at) in self.contested.items() if told_at >= since}
+
+    def recent_strangers(self, now: float) -> dict[str, str]:
+        """Reason by IP address, of those that have not been silent since."""
+        since = now - STRANGER_KEPT_S
+        return {host: reason for host, (reason, told_at) in self.strangers.items() if told_at >= since}
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A scope that this host has left. What others wrote there is still in the view."""
+
+    scope: Scope
+
+
+class EventQueue:
+    """One for each run of the cluster. `on_taken` hears of all events once the view has them; `is_held` tells whether
+    the gossip still holds an owner's log of a scope."""
+
+    def __init__(
+        self,
+        *,
+        live: StateStore,
+        journal: Journal,
+        participation: Participation,
+        asking: RpcClient,
+        on_request: Callable[[RequestReceived], None],
+        on_raised: Callable[[OwnLogRaised], None],
+        on_taken: Callable[[tuple[Event, ...]], None],
+        is_held: Callable[[Scope, NodeId], bool],
+        is_for_answers: Callable[[Scope], bool] = lambda _scope: False,
+        clock: Callable[[], float],
+    ) -> None:
+        self._live = live
+        self._journal = journal
+        self._participation = participation
+        self._asking = asking
+        self._on_request = on_request
+        self._on_raised = on_raised
+        self._on_taken = on_taken
+        self._is_held = is_held
+        self._is_for_answers = is_for_answers
+        self._clock = clock
+        self._waiting: deque[Event | _Left] = deque()
+        self._waiting_entries = 0
+        self._begun = 0
+        """Entries of the oldest that are in the view already."""
+        self._limited = Limited(logger)
+        self.heard = HeardOutside()
+        self.words = HeldEvictions(live.view.local)
+        self.synced = False
+        """Whether scope 0 is known to be complete."""
+
+    def handle(self, events: tuple[Event, ...]) -> None:
+        """The events of one step; those that need not wait make one new view, so that nobody sees half of them."""
+        at_once: list[Event] = []
+        room = PIECE_ENTRIES
+        for event in events:
+            if isinstance(event, EntriesChanged):
+                if self._is_for_answers(event.scope) and event.owner != self._live.view.local:
+                    continue  # membership/remote_networks.py reads it from the gossip
+                if not self._noted(event):
+                    continue
+                room -= len(event.entries)
+            if self._must_wait(event, room):
+                self._waiting.append(event)
+                self._waiting_entries += _size(event)
+            else:
+                at_once.append(event)
+        self._take_in(at_once)
+        while self._waiting_entries > MAX_WAITING:
+            self.take_piece()
+
+    @property
+    def is_behind(self) -> bool:
+        """True while something waits: call `take_piece` until it is not so, and let others run in between."""
+        return bool(self._waiting)
+
+    def take_piece(self) -> None:
+        """The oldest of what waits, at most PIECE_ENTRIES entries of it, leads to one new view."""
+        if self._waiting and isinstance(self._waiting[0], _Left):
+            self._take_out(self._waiting[0].scope)
+            return
+        piece: list[Event] = []
+        room = PIECE_ENTRIES
+        while self._waiting and room > 0:
+            event = self._waiting[0]
+            if isinstance(event, _Left):
+                break
+            if isinstance(event, EntriesChanged):
+                if event.replaced and piece:
+                    break  # it is compared with the view that the piece leads to
+                piece += self._cut(event, room)
+            else:
+                self._pop()
+                piece.append(event)
+            room = PIECE_ENTRIES - sum(map(_size, piece))
+        self._take_in(piece)
+
+    def _take_out(self, scope: Scope) -> None:
+        """A piece of what others wrote in a scope that was left."""
+        view = self._live.view.without_some(scope, PIECE_ENTRIES)
+        if view is self._live.view:
+            self._pop()
+        self._live.set_view(view)
+
+    def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
+        """At most `room` more entries of the oldest event, the rest of which waits on; none when it is not wanted."""
+        if not self._is_held(event.scope, event.owner):
+            self._pop()  # the owner was forgotten since
+            return []
+        if event.replaced:
+            event = self._as_delta(event)
+            self._waiting_entries += _size(event) - _size(self._waiting[0])
+            self._waiting[0] = event
+        end = self._begun + room
+        piece = replace(event, entries=event.entries[self._begun : end])
+        if end < len(event.entries):
+            self._begun = end
+        else:
+            self._pop()
+        return [piece]
+
+    def _pop(self) -> None:
+        self._waiting_entries -= _size(self._waiting.popleft())
+        self._begun = 0
+
+    def forget_scope(self, scope: Scope) -> None:
+        """This host has left a network: neither what waits of its records counts, nor that they were complete. Those
+        in the view go piece by piece, and before anything that is heard of it anew; our own go at once."""
+        kept = [
+            one
+            for one in self._waiting
+            if not (isinstance(one, EntriesChanged | ScopeSynced) and one.scope == scope)
+        ]
+        if not kept or kept[0] is not self._waiting[0]:
+            self._begun = 0
+        self._waiting = deque([*kept, _Left(scope)])
+        self._waiting_entries = sum(map(_size, kept))
+        self._live.set_view(self._live.view.without_own_log(scope))
+
+    def _must_wait(self, event: Event, room: int) -> bool:
+        match event:
+            case EntriesChanged(scope=scope, owner=owner):
+                is_others = scope != CLUSTER_SCOPE and owner != self._live.view.local
+                return is_others and (room < 0 or bool(self._waiting))
+            case ScopeSynced():
+                return bool(self._waiting)
+            case RequestReceived() | ResponseReceived():
+                return self._waiting_entries > 0
+            case _:
+                return False
+
+    def _as_delta(self, event: EntriesChanged) -> EntriesChanged:
+        """A whole log as what it changes in the one that the view has. It can be cut anywhere."""
+        held = self._live.view.keys_of(HostId(event.owner), event.scope)
+        version = Version(event.epoch, event.head)
+        gone = [
+            Entry(event.scope, event.owner, key, None, version)
+            for key in sorted(held.difference(entry.key for entry in event.entries))
+        ]
+        return replace(event, entries=(*gone, *event.entries), replaced=False)
+
+    def _take_in(self, events: list[Event]) -> None:
+        view = self._live.view
+        for event in events:
+            try:
+                view = self._handle(view, event)
+            except Exception as error:
+                self._note_unusable(event, error)
+        self._live.set_view(view)
+        self._on_taken(tuple(events))
+
+    def _note_unusable(self, event: Event, error: Exception) -> None:
+        # One record that trips us must not end the agent, nor, since it is in the journal by then, keep it from
+        # starting again. What the record said is not used.
+        self.heard.unusable += 1
+        logger.error("an event of the gossip could not be used: %s", type(event).__name__, exc_info=error)
+
+    def _noted(self, event: EntriesChanged) -> bool:
+        """Once, and whole, however it is cut for the view: a log on disk must not end in the middle."""
+        try:
+            if event.owner != self._live.view.local:
+                self._journal.note_replica(event)
+        except Exception as error:
+            self._note_unusable(event, error)
+            return False
+        return True
+
+    def _handle(self, view: RegistryView, event: Event) -> RegistryView:
+        match event:
+            case EntriesChanged():
+                return view.with_entries(self._believed(event))
+            case MemberChanged(member=member):
+                return self._with_member(view, member)
+            case MemberReaped(node_id=node_id):
+                self._journal.note_member_gone(node_id)
+                self.words.note_gone(HostId(node_id))
+                return view.without_member(HostId(node_id))
+            case _:
+                self._handle_other(event)
+                return view
+
+    def _believed(self, event: EntriesChanged) -> EntriesChanged:
+        believed = without_false_hosts(event)
+        if believed is not event:
+            self.heard.false_hosts += 1
+            self._limited.warning(
+                event.owner, f"the record of host {event.owner[:8]} has a key that is not its own"
+            )
+        held = len(self.words.waiting)
+        sifted = self.words.sift(believed, self._clock())
+        if len(self.words.waiting) > held:
+            self._limited.warning(
+                event.owner,
+                f"host {event.owner[:8]} says that a host which lives is gone for good: it counts in some minutes",
+            )
+        return sifted
+
+    def look_at_words(self) -> None:
+        """Let words count that have waited long enough (held_evictions.py)."""
+        view = self._live.view
+        for event in self.words.take_due(view.forgotten, self._clock()):
+            view = view.with_entries(event)
+        if view is not self._live.view:
+            self._live.set_view(view)
+
+    def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
+        self.words.note_member(member, self._clock())
+        known = view.hosts.get(HostId(member.node_id))
+        before = known.agent.value if known else "unknown"
+        if known is None or before != member.state.name.lower():
+            name = known.name if known else member.node_id[:8]
+            logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
+        if member.state is MemberState.ALIVE:
+            self.heard.strangers.pop(member.address[0], None)  # it has joined since
+            if member.node_id != view.local and member.address[0] == self.heard.clash:
+                self.heard.clash = ""  # it has an identity of its own since
+            for host_id, (address, _) in tuple(self.heard.contested.items()):
+                if address == member.address[0] and host_id != member.node_id:
+                    del self.heard.contested[host_id]
+        if member.node_id != view.local:
+            self._journal.note_member(member)
+        return view.with_member(member)
+
+    def _handle_other(self, event: Event) -> None:
+        match event:
+            case ScopeSynced(scope=scope):
+                if scope == CLUSTER_SCOPE:
+                    self.synced = True
+                    self.words.note_synced(self._clock())
+                else:
+                    self._participation.note_synced(NetworkId(scope.hex()))
+            case ResponseReceived():
+                self._asking.note_response(event)
+            case RequestReceived():
+                self._on_request(event)
+            case OwnLogRaised():
+                # Two copies write the same logs, and each raises its own again and again: the clone is what to mend.
+                level = logging.DEBUG if self.heard.clash else logging.WARNING
+                logger.log(
+                    level,
+                    "peers hold a newer past of ours in scope %s: going on above it",
+                    event.scope.hex()[:8],
+                )
+                self._on_raised(event)
+            case UnknownSourceHeard(source=source, reason=reason):
+                self.heard.strangers.pop(source[0], None)
+                if len(self.heard.strangers) >= MAX_STRANGERS:
+                    self.heard.strangers.pop(next(iter(self.heard.strangers)))
+                self.heard.strangers[source[0]] = reason, self._clock()
+                self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
+            case IdentityConflict(address=address):
+                self.heard.clash = address[0]
+                self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
+            case IdentityContested(node_id=node_id, held=held, other=other):
+                self.heard.contested.pop(node_id, None)
+                if len(self.heard.contested) >= MAX_CONTESTED:
+                    self.heard.contested.pop(next(iter(self.heard.contested)))
+                self.heard.contested[node_id] = other[0], self._clock()
+                self._limited.warning(
+                    node_id, f"machines at {held[0]} and {other[0]} use one identity ({node_id[:8]})"
+                )
+
+
+def _size(event: Event | _Left) -> int:
+    """What an event counts while it waits."""
+    match event:
+        case EntriesChanged(entries=entries):
+            return max(len(entries), 1)
+        case _Left():
+            return 0
+        case _:
+            return 1
+
+
+def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) -> RegistryView:
+    """The view of a start: what the journal remembers of ourselves and of the others."""
+    view = RegistryView(local)
+    for log in logs:
+        entries = tuple(log.entries.values())
+        event = EntriesChanged(
+            log.scope, log.owner, log.epoch, log.head, log.collected, entries, replaced=True
+        )
+        view = view.with_entries(without_false_hosts(event))
+    for member in members:
+        view = view.with_member(member)
+    return view

@@ -1,0 +1,149 @@
+"""A word that a host is gone for good, about a host that lives: it does not count at once.
+
+Such a word takes all addresses and names from the host, and has the host itself begin anew: no other record does as
+much. An orderly forgetting is of a host that is dead: whoever hears of it then, or when its writer or the host comes
+back from where it was away, believes it. A word that comes while both its writer and the host have been in touch with
+us for CALM_S was forced by an operator (`netagent forget --force`), or is a lie. It waits for HOLD_S, `status` warns
+of it, and meanwhile the writer can take it back, or the host say the same of the writer: then neither counts
+(netagent.registry.conflict_rules). If the host falls silent before, it counts. Our own words never wait.
+
+What waits is in the journal. So after a start of the agent it counts, as one that came while we were away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord
+from netagent.registry.record_codec import RecordError, decode_untrusted, key_of
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
+
+CALM_S: Final = 600.0
+"""After a cut or a start, what happened meanwhile is heard within this, by far."""
+SILENT_S: Final = 10.0
+"""A host that the membership takes for gone for less has not been away: one false word does that, and the host
+refutes it within a second or two."""
+HOLD_S: Final = 300.0
+"""Time for an operator to contest it."""
+MAX_HELD: Final = 1024
+"""A further one counts at once: a liar that writes so many has taken the cluster already."""
+
+_LIVE: Final = (MemberState.ALIVE, MemberState.SUSPECT)
+_Place = tuple[HostId, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEviction:
+    """`host` is said to be gone for good by `writer`; it counts from `due_at` on."""
+
+    writer: HostId
+    host: HostId
+    due_at: float
+    entry: Entry
+
+
+class HeldEvictions:
+    """Those that wait, and since when who has been in touch. `now` is the monotonic clock's."""
+
+    def __init__(self, local: HostId) -> None:
+        self._local = local
+        self._live_since: dict[HostId, float] = {}
+        self._gone_since: dict[HostId, float] = {}
+        """Of those that were live; they stay in `_live_since` until it is certain."""
+        self._held: dict[_Place, HeldEviction] = {}
+
+    @property
+    def waiting(self) -> tuple[HeldEviction, ...]:
+        """Those that do not count yet."""
+        return tuple(self._held.values())
+
+    def note_member(self, member: Member, now: float) -> None:
+        """What the membership says of a host. Of this one: nothing until `note_synced`."""
+        if member.node_id == self._local:
+            return
+        host_id = HostId(member.node_id)
+        if member.state in _LIVE:
+            self._drop_silent(now)
+            self._gone_since.pop(host_id, None)
+            self._live_since.setdefault(host_id, now)
+        elif host_id in self._live_since:
+            self._gone_since.setdefault(host_id, now)
+
+    def note_gone(self, host_id: HostId) -> None:
+        """The membership has forgotten the host."""
+        self._live_since.pop(host_id, None)
+        self._gone_since.pop(host_id, None)
+
+    def _drop_silent(self, now: float) -> None:
+        for host_id in [one for one, since in self._gone_since.items() if now >= since + SILENT_S]:
+            self.note_gone(host_id)
+
+    def note_synced(self, now: float) -> None:
+        """This host knows from now on what the others know."""
+        self._live_since.setdefault(self._local, now)
+
+    def sift(self, event: EntriesChanged, now: float) -> EntriesChanged:
+        """The event without the words that wait; what it takes back or says otherwise waits no longer."""
+        if event.scope != CLUSTER_SCOPE or event.owner == self._local:
+            return event
+        writer = HostId(event.owner)
+        if event.replaced:
+            for place in [place for place in self._held if place[0] == writer]:
+                del self._held[place]
+        kept = tuple(entry for entry in event.entries if not self._must_wait(writer, entry, now))
+        return event if len(kept) == len(event.entries) else replace(event, entries=kept)
+
+    def _must_wait(self, writer: HostId, entry: Entry, now: float) -> bool:
+        if entry.key[:1] != b"f":
+            return False
+        self._held.pop((writer, entry.key), None)
+        host = _said_gone(entry)
+        if host is None or len(self._held) >= MAX_HELD:
+            return False
+        self._drop_silent(now)
+        calm_since = now - CALM_S
+        if any(self._live_since.get(one, now) > calm_since for one in (writer, host)):
+            return False
+        self._held[writer, entry.key] = HeldEviction(writer, host, now + HOLD_S, entry)
+        return True
+
+    def take_due(self, forgotten: Iterable[HostId], now: float) -> list[EntriesChanged]:
+        """The words that count from now on. Those whose writer is in `forgotten` never will."""
+        self._drop_silent(now)
+        gone = frozenset(forgotten)
+        said = {(word.writer, word.host) for word in self._held.values()}
+        due = []
+        for place, word in list(self._held.items()):
+            if word.writer in gone:
+                del self._held[place]
+            elif (
+                word.due_at <= now
+                or word.host not in self._live_since
+                or (word.host, word.writer) in said  # both at once, or the first would count alone meanwhile
+            ):
+                del self._held[place]
+                version, entry = word.entry.version, word.entry
+                due.append(
+                    EntriesChanged(
+                        entry.scope, word.writer, version.epoch, version.sequence, 0, (entry,), replaced=False
+                    )
+                )
+        return due
+
+
+def _said_gone(entry: Entry) -> HostId | None:
+    """The host that an entry says to be gone for good; None: it says something else."""
+    if entry.value is None:
+        return None
+    try:
+        record = decode_untrusted(entry.value)
+    except RecordError:
+        return None
+    if not isinstance(record, ForgetRecord) or not record.settled:
+        return None
+    # Under another key the registry refuses it. If it waited all the same, one writer could take all places with
+    # words about one host, and the next word would count at once.
+    return record.host_id if key_of(record) == (entry.scope, entry.key) else None

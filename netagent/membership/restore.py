@@ -1,0 +1,60 @@
+"""What the journal remembers, as a start needs it: before the first word of anybody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netagent.journal.journal import Journal
+from netagent.journal.rows import LocalEndpointRow
+from netagent.membership.event_queue import first_view
+from netagent.membership.participation import own_networks
+from netagent.model.ids import HostId
+from netagent.registry.record_codec import scope_of
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE, Log, Member, NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredState:
+    """A life of this host begins with it."""
+
+    own_logs: list[Log]
+    replicas: list[Log]
+    """Other hosts' logs, in networks that this host is in."""
+    members: list[Member]
+    """The others."""
+    departed: list[tuple[NodeId, int]]
+    """Those that the membership had forgotten, each with its last incarnation."""
+    rows: list[LocalEndpointRow]
+    """This host's endpoints, in the order of their attaching."""
+    fenced: list[LocalEndpointRow]
+    """Those that it had when it was forgotten."""
+    view: RegistryView
+    """What follows from the logs and the members."""
+
+
+def recall(journal: Journal, local: HostId) -> RestoredState:
+    """Reads all of it. JournalError when the journal is another host's."""
+    own_logs, replicas = _load_logs(journal, local)
+    members = [m for m in journal.load_members() if m.node_id != local]
+    return RestoredState(
+        own_logs=own_logs,
+        replicas=replicas,
+        members=members,
+        departed=journal.load_departed(),
+        rows=journal.load_endpoints(),
+        fenced=journal.load_fenced(),
+        view=first_view(local, [*own_logs, *replicas], members),
+    )
+
+
+def _load_logs(journal: Journal, local: HostId) -> tuple[list[Log], list[Log]]:
+    """Ours, and the others'. Without those of networks that this host has left, should a crash have kept them on
+    disk: nobody would tell us how they go on, and what they say would be shown for ever."""
+    journal.require_owner(local)
+    own, replicas = journal.load_own_logs(), journal.load_replicas()
+    scopes = {CLUSTER_SCOPE, *map(scope_of, own_networks(first_view(local, own, ())))}
+    for log in replicas:
+        if log.scope not in scopes:
+            journal.note_replica_dropped(log.scope, log.owner)
+    return own, [log for log in replicas if log.scope in scopes]

@@ -1,1 +1,0 @@
-"""Names: what each container may look up, and the process that answers."""

@@ -1,0 +1,147 @@
+"""From what is known to what holds: kernel first, names after it, each time anything changes.
+
+One task gives the reconciler, and the firewall's guard, the state that follows from the latest registry and the
+latest local endpoints. Another takes what is known at one moment, waits until its state is in the kernel, and only
+then tells the resolver the names of that same moment. So an answer names no endpoint before its path exists. A
+kernel that refuses or hangs holds names back by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down
+with it. Nor does a resolver that is away hold the kernel back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+import trio
+
+from netagent.datapath.host.forwarding import Forwarding
+from netagent.datapath.reconcile.reconciler import Reconciler
+from netagent.datapath.state import DesiredChange, KernelState
+from netagent.firewall.guard import Guard
+from netagent.firewall.inputs import FirewallInput
+from netagent.registry.state_store import Snapshot, StateStore
+from netagent.slices import Pieces, piece_by_piece
+
+PROGRAM_GRACE_S = 2.0
+CLEAR_S = 2.0
+"""Deleting some hundred devices takes the kernel half a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionSteps:
+    """What the loop does, as functions of what is known at one moment."""
+
+    desired: Callable[[Snapshot], Pieces[DesiredChange]]
+    guarded: Callable[[Snapshot], FirewallInput]
+    routed: Callable[[Snapshot], Collection[str]]
+    publish_names: Callable[[Snapshot], Awaitable[None]]
+    probe: Callable[[Snapshot], None]
+
+
+class Projection:
+    """Runs the loop, and lets others wait for it."""
+
+    def __init__(
+        self,
+        live: StateStore,
+        reconciler: Reconciler,
+        guard: Guard,
+        forwarding: Forwarding,
+        steps: ProjectionSteps,
+    ) -> None:
+        self._live = live
+        self._reconciler = reconciler
+        self._guard = guard
+        self._forwarding = forwarding
+        self._steps = steps
+        self._given = 0
+        self._followed = 0
+        self._progress = trio.Event()
+        self._running = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Until cancelled or cleared."""
+        with self._running:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._lead_kernel)
+                nursery.start_soon(self._lead_routing)
+                nursery.start_soon(self._lead_names)
+
+    async def clear(self) -> None:
+        """End, and take everything of ours out of the kernel: this host leaves for good."""
+        self._running.cancel()
+        last = self._live.revision + 1
+        self._reconciler.set_desired(DesiredChange(KernelState()), last)
+        with trio.move_on_after(CLEAR_S):
+            await self._reconciler.wait_programmed(last)
+        self._forwarding.set_desired((), last)
+        with trio.move_on_after(CLEAR_S):
+            await self._forwarding.wait_tried(last)
+        self._guard.set_desired(None, last)
+        with trio.move_on_after(CLEAR_S):
+            await self._guard.wait_tried(last)
+
+    async def _lead_kernel(self) -> None:
+        while True:
+            known = self._live.now
+            wanted = await piece_by_piece(self._steps.desired(known))
+            self._reconciler.set_desired(wanted, known.revision)
+            self._guard.set_desired(self._steps.guarded(known), known.revision)
+            self._steps.probe(known)
+            self._given = known.revision
+            self._note_progress()
+            await self._live.wait_newer(known.revision)
+
+    async def _lead_routing(self) -> None:
+        """The switches of the bridges are there once the bridges are."""
+        while True:
+            known = self._live.now
+            await self._reconciler.wait_programmed(known.revision)
+            self._forwarding.set_desired(self._steps.routed(known), known.revision)
+            await self._live.wait_newer(known.revision)
+
+    async def _lead_names(self) -> None:
+        while True:
+            known = self._live.now
+            with trio.move_on_after(PROGRAM_GRACE_S):
+                await self.wait_programmed(known.revision)
+            await self._steps.publish_names(known)
+            self._followed = known.revision
+            self._note_progress()
+            await self._live.wait_newer(known.revision)
+
+    async def wait_programmed(self, revision: int) -> None:
+        """Until the kernel state of `revision` or a later one has been tried."""
+        while self._given < revision:
+            await self._progress.wait()
+        await self._reconciler.wait_programmed(revision)
+        await self._guard.wait_tried(revision)
+        await self._forwarding.wait_tried(revision)
+
+    async def wait_guarded(self, revision: int) -> str:
+        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing. At once when there
+        is to be none any more."""
+        while self._given < revision and not self._running.cancel_called:
+            await self._progress.wait()
+        if not self._running.cancel_called:
+            await self._guard.wait_tried(revision)
+        return self._guard.trouble
+
+    async def wait_followed(self, revision: int) -> None:
+        """Until kernel and names are those of `revision` or a later one."""
+        while self._followed < revision:
+            await self._progress.wait()
+
+    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+        """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
+        while self._given < revision:
+            await self._progress.wait()
+        await self._reconciler.wait_standing(devices, revision)
+
+    def trouble_with(self, device: str) -> str | None:
+        """Why the kernel refused something about this device."""
+        return self._reconciler.trouble_with(device)
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()

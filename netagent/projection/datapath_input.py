@@ -1,0 +1,210 @@
+"""What the registry and this host's endpoints mean for the kernel: the datapath's inputs. Pure.
+
+Neighbours and forwarding entries follow the record alone. A host that is silent keeps its entries, so that nobody is
+cut off by an agent's or a link's trouble; they go when the owner deletes the record, leaves, or is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import replace
+
+from netagent.datapath.host.probe_device import probe_address, probe_mac, probe_vni
+from netagent.datapath.host.uplink import is_one_family
+from netagent.datapath.reconcile.desired import (
+    LocalEndpoint,
+    NetworkInput,
+    ProbeInput,
+    ProbePeer,
+    RemoteEndpoint,
+)
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.records import HostAddressRecord
+from netagent.model.subnet import addresses_of, offset_count, prefix_length
+from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
+from netagent.slices import Pieces
+
+
+def network_inputs(
+    view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str
+) -> Pieces[list[NetworkInput]]:
+    """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints that
+    can be reached from its address `underlay`."""
+    by_network = rows_by_network(rows)
+    wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
+    inputs: list[NetworkInput] = []
+    for network in networks_here(view, wanted):
+        own = by_network.get(network.network_id, [])
+        inputs.append((yield from _network_input(view, network, own, underlay)))
+    return inputs
+
+
+def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
+    """The networks that this host takes part in itself, or by its endpoints."""
+    return networks_taken_part(view, {row.network_id for row in rows})
+
+
+def networks_taken_part(view: RegistryView, inhabited: Set[NetworkId]) -> set[NetworkId]:
+    """`networks_wanted` for who knows the networks of this host's endpoints."""
+    hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
+    return hosted | inhabited
+
+
+def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:
+    """This host's endpoints, sorted into their networks."""
+    found: dict[NetworkId, list[LocalEndpointRow]] = {}
+    for row in rows:
+        found.setdefault(row.network_id, []).append(row)
+    return found
+
+
+def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[NetworkView]:
+    """Those of the networks that are to be built, by id.
+
+    One whose VNI is another one's must not be: its packets would reach the other one's containers.
+    """
+    found = (view.networks.get(network_id) for network_id in sorted(network_ids))
+    return [network for network in found if network is not None and network.holds_vni]
+
+
+def _network_input(
+    view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow], underlay: str
+) -> Pieces[NetworkInput]:
+    remotes: list[RemoteEndpoint] = []
+    endpoints = view.endpoints_in(network.network_id)
+    for endpoint_id in sorted(endpoints):
+        endpoint = endpoints[endpoint_id]
+        way = way_to(view, endpoint.owner, underlay)
+        if way is not None:
+            remotes.append(remote_endpoint(endpoint, way))
+        yield
+    hosts = (
+        remote_host(network, host_id, one, way)
+        for host_id, one in sorted(view.host_addresses(network.network_id).items())
+        if (way := way_to(view, host_id, underlay)) is not None
+    )
+    return replace(
+        bare_network(view, network),
+        # Also those that are being attached: an interface that is there before its row says so is not a leftover.
+        locals=tuple(local_endpoint(row, network) for row in sorted(rows, key=lambda row: row.endpoint_id)),
+        remotes=(*remotes, *hosts),
+    )
+
+
+def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:
+    """The network without its endpoints."""
+    return NetworkInput(
+        network_id=network.network_id,
+        vni=network.record.vni,
+        mtu_bytes=network.record.mtu_bytes,
+        multicast=network.record.multicast,
+        gateways=(*network.record.gateways, *own_cidrs(view, network)),
+    )
+
+
+def own_cidrs(view: RegistryView, network: NetworkView) -> tuple[str, ...]:
+    """What this host has itself in a network made with `--host-access`, with prefix lengths."""
+    own = view.host_addresses(network.network_id).get(view.local)
+    addresses = addresses_inside(network, own) if own is not None else ()
+    return tuple(
+        f"{address}/{subnet.rpartition('/')[2]}"
+        for address, subnet in zip(addresses, network.record.subnets, strict=False)
+    )
+
+
+def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
+    """The row as the datapath wants it."""
+    return LocalEndpoint(
+        endpoint_id=row.endpoint_id,
+        network_id=row.network_id,
+        mac=row.mac,
+        addresses=tuple(f"{one}/{prefix_length(network.record.subnets, one)}" for one in row.addresses),
+        netns_path=row.netns_path,
+        netns_identity=(row.netns_dev, row.netns_inode),
+        ifname=row.ifname,
+        multicast=network.record.multicast,
+    )
+
+
+def way_to(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
+    """The underlay address of another host that we send containers' packets to; None: we send it none.
+
+    One that is reached by the other family than our own `underlay` can be at no tunnel's other end: the kernel would
+    refuse its entries for ever.
+    """
+    if view.local in view.forgotten:
+        return (
+            None  # our containers have addresses that others may have by now: until they end, they are alone
+        )
+    host = view.hosts.get(host_id)
+    if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
+        return None
+    return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
+
+
+def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
+    """An endpoint of the host at `way`."""
+    return RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, way)
+
+
+def remote_host(network: NetworkView, host_id: HostId, own: HostAddressRecord, way: str) -> RemoteEndpoint:
+    """Another host itself, reached at `way`."""
+    return RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), way)
+
+
+def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:
+    """What the record gives its host in the network; nothing for a place that the network has not got."""
+    subnets = network.record.subnets
+    return addresses_of(subnets, own.offset) if own.offset < offset_count(subnets) else ()
+
+
+def probe_input(
+    view: RegistryView, cluster_id: ClusterId, underlay_mtu_bytes: int, underlay: str
+) -> ProbeInput:
+    """This host's place on the probe network."""
+    overhead = 70 if ":" in underlay else 50
+    peers = [
+        ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, host.record.underlay)
+        for host_id, host in sorted(view.hosts.items())
+        if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
+        if is_one_family(host.record.underlay, underlay)  # as in way_to
+    ]
+    return ProbeInput(
+        vni=probe_vni(cluster_id),
+        address=probe_address(cluster_id, view.local),
+        mac=probe_mac(view.local),
+        mtu_bytes=max(1280, underlay_mtu_bytes - overhead, *_shared_mtus(view).values()),
+        peers=tuple(peers),
+    )
+
+
+def path_targets(view: RegistryView) -> dict[HostId, tuple[str, int]]:
+    """For each other host that is in a network with this one: its probe address, and the largest packet to pass."""
+    return {
+        host_id: (host.record.probe_address, mtu_bytes)
+        for host_id, mtu_bytes in _shared_mtus(view).items()
+        if (host := view.hosts.get(host_id)) is not None
+        and host.record is not None
+        and host.agent is not AgentState.LEFT
+    }
+
+
+def _shared_mtus(view: RegistryView) -> dict[HostId, int]:
+    """The largest MTU of the networks that each other host takes part in together with this one."""
+    found: dict[HostId, int] = {}
+    for network_id, network in view.networks.items():
+        hosts = view.attachments(network_id)
+        if view.local in hosts:
+            for host_id in hosts - {view.local}:
+                found[host_id] = max(found.get(host_id, 0), network.record.mtu_bytes)
+    return found
+
+
+def probe_targets(view: RegistryView) -> dict[HostId, tuple[str, bool]]:
+    """For each other host its probe address, and whether its agent is in doubt."""
+    return {
+        host_id: (host.record.probe_address, host.agent is not AgentState.ALIVE)
+        for host_id, host in view.hosts.items()
+        if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
+    }

@@ -1,0 +1,294 @@
+"""The kernel state that follows from what is known, kept up to date step by step. Pure.
+
+A cluster changes endpoint by endpoint, and the state of ten thousand takes half a second to make. So a
+`DesiredStateBuilder` remembers what it has made of which endpoint and host, and does again what was touched since
+(RegistryView says where to look). It makes everything anew when that is not known any more, or when something
+changed that everything depends on. What comes out is always what netagent.datapath.reconcile.desired makes from
+scratch; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
+
+from netagent.datapath.host.probe_device import ProbePeer, peer_entries, probe_mac, probe_state
+from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.reconcile.desired import (
+    NetworkInput,
+    flood_entries,
+    local_entries,
+    network_addresses,
+    network_devices,
+    remote_entries,
+    veth_device,
+)
+from netagent.datapath.reconcile.entry_owners import Claimant, EntryOwners
+from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, assigned
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.projection.datapath_input import (
+    bare_network,
+    local_endpoint,
+    networks_here,
+    networks_taken_part,
+    probe_input,
+    remote_endpoint,
+    remote_host,
+    way_to,
+)
+from netagent.registry.changelog import ChangedKeys
+from netagent.registry.state_store import Snapshot
+from netagent.registry.view import NetworkView, RegistryView
+from netagent.slices import Pieces
+
+# Of two that ask for one entry the one of the higher rank has it, then the one with the higher id.
+_REMOTE, _HOST, _LOCAL, _PROBE = range(4)
+
+_ENTRIES_A_PIECE: Final = 256
+
+
+@dataclass(slots=True)
+class _Built:
+    """A network that has devices here, and on which host each of its other endpoints is."""
+
+    network: NetworkView
+    bare: NetworkInput
+    owners: dict[EndpointId, HostId] = field(default_factory=dict)
+    by_owner: dict[HostId, set[EndpointId]] = field(default_factory=dict)
+    locals: set[EndpointId] = field(default_factory=set)
+    hosts: frozenset[HostId] = frozenset()
+    """Other hosts that have an address of their own in it."""
+    devices: dict[str, Device] = field(default_factory=dict)
+
+    def move(self, endpoint_id: EndpointId, owner: HostId | None) -> set[HostId]:
+        """Note where the endpoint is from now on, None: nowhere. The hosts that it came to or left."""
+        before = self.owners.pop(endpoint_id, None)
+        if before is not None:
+            self.by_owner[before].discard(endpoint_id)
+            if not self.by_owner[before]:
+                del self.by_owner[before]
+        if owner is not None:
+            self.owners[endpoint_id] = owner
+            self.by_owner.setdefault(owner, set()).add(endpoint_id)
+        return {host for host in (before, owner) if host is not None and before != owner}
+
+    def claimant(self, rank: int, identifier: str) -> Claimant:
+        """One who asks for something in this network."""
+        return rank, identifier, self.bare.network_id
+
+
+class DesiredStateBuilder:
+    """Makes the desired states of successive moments of one agent's life."""
+
+    def __init__(self, cluster_id: ClusterId, *, vxlan_port: int) -> None:
+        self._cluster_id = cluster_id
+        self._vxlan_port = vxlan_port
+        self._seen: tuple[Snapshot, Underlay] | None = None
+        """What all below was made of; None: of nothing, or not to the end."""
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._ledger = EntryOwners()
+        self._built: dict[NetworkId, _Built] = {}
+        self._ways: dict[HostId, str] = {}
+        self._peers: dict[HostId, ProbePeer] = {}
+        self._probe = KernelState()
+        self._state = KernelState()
+
+    def make(self, known: Snapshot, underlay: Underlay) -> Pieces[DesiredChange]:
+        """The state that follows from `known` for a host that is reached at `underlay`.
+
+        If it is not run to its end, the next one begins anew.
+        """
+        seen, self._seen = self._seen, None
+        touched = _touched_since(seen, known, underlay)
+        if seen is None or touched is None:
+            self._begin_anew()
+            yield from self._follow_hosts(known.view, known.view.hosts, underlay)
+            yield from self._follow_networks(known, underlay)
+            self._follow_probe(known.view, underlay)
+            self._gather_devices()
+        else:
+            before = seen[0]
+            yield from self._follow_hosts(known.view, touched.hosts, underlay)
+            has_other_networks = known.view.networks is not before.view.networks
+            has_other_devices = has_other_networks or known.rows.networks is not before.rows.networks
+            if has_other_devices:
+                yield from self._follow_networks(known, underlay)
+            veths: dict[str, Device | None] = {}
+            for endpoint_id in known.rows.touched_since(before.rows) or ():
+                veths |= self._follow_local(known.rows.get(endpoint_id), before.rows.get(endpoint_id))
+            is_probe_concerned = has_other_networks or known.view.hosts is not before.view.hosts
+            if is_probe_concerned or known.view.participants is not before.view.participants:
+                self._follow_probe(known.view, underlay)
+                has_other_devices = True
+            for network_id, endpoint_id in touched.endpoints:
+                if network_id in self._built:
+                    self._follow_endpoint(known.view, self._built[network_id], endpoint_id)
+                yield
+            if has_other_devices:
+                self._gather_devices()
+            elif veths:
+                self._state = replace(self._state, devices=assigned(self._state.devices, veths))
+        entries = yield from self._take_entries()
+        self._seen = known, underlay
+        return DesiredChange(self._state, None if touched is None else entries)
+
+    # -- hosts -------------------------------------------------------------------------------------------------
+
+    def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId], underlay: Underlay) -> Pieces[None]:
+        for host_id in hosts:
+            way = way_to(view, host_id, underlay.address)
+            if way == self._ways.get(host_id):
+                continue
+            if way is None:
+                del self._ways[host_id]
+            else:
+                self._ways[host_id] = way
+            for built in self._built.values():
+                for endpoint_id in tuple(built.by_owner.get(host_id, ())):
+                    self._follow_endpoint(view, built, endpoint_id)
+                    yield
+                self._follow_flood(built, host_id)
+                self._follow_host_inside(view, built, host_id)
+
+    def _follow_probe(self, view: RegistryView, underlay: Underlay) -> None:
+        probe = probe_input(view, self._cluster_id, underlay.mtu_bytes, underlay.address)
+        peers = {peer.host_id: peer for peer in probe.peers}
+        for host_id in self._peers.keys() | peers.keys():
+            peer = peers.get(host_id)
+            self._ledger.put((_PROBE, host_id, ""), {} if peer is None else peer_entries(probe, peer))
+        self._peers = peers
+        self._probe = probe_state(
+            replace(probe, peers=()),
+            underlay=underlay.address,
+            vxlan_port=self._vxlan_port,
+            cluster_id=self._cluster_id,
+        )
+
+    # -- networks and endpoints --------------------------------------------------------------------------------
+
+    def _follow_networks(self, known: Snapshot, underlay: Underlay) -> Pieces[None]:
+        here = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
+        wanted = {network.network_id: network for network in here}
+        for network_id, built in tuple(self._built.items()):
+            if wanted.get(network_id) != built.network:
+                yield from self._clear(built)
+        for network_id, network in wanted.items():
+            if network_id not in self._built:
+                built = self._built[network_id] = _Built(network, bare_network(known.view, network))
+                for host_id in known.view.host_addresses(network_id):
+                    self._follow_host_inside(known.view, built, host_id)
+                for endpoint_id in known.view.endpoints_in(network_id):
+                    self._follow_endpoint(known.view, self._built[network_id], endpoint_id)
+                    yield
+                own = network_devices(
+                    built.bare,
+                    probe_mac(known.view.local),
+                    underlay=underlay.address,
+                    vxlan_port=self._vxlan_port,
+                    cluster_id=self._cluster_id,
+                )
+                built.devices.update((device.name, device) for device in own)
+                for row in known.rows.in_network(network_id).values():
+                    self._follow_local(row, None)
+                    yield
+
+    def _clear(self, built: _Built) -> Pieces[None]:
+        for endpoint_id in built.owners:
+            self._ledger.put(built.claimant(_REMOTE, endpoint_id), {})
+            yield
+        for host_id in built.by_owner:
+            self._ledger.put(built.claimant(_REMOTE, host_id), {})
+        for host_id in built.hosts:
+            self._ledger.put(built.claimant(_HOST, host_id), {})
+        for endpoint_id in built.locals:
+            self._ledger.put(built.claimant(_LOCAL, endpoint_id), {})
+        del self._built[built.bare.network_id]
+
+    def _follow_local(
+        self, row: LocalEndpointRow | None, before: LocalEndpointRow | None
+    ) -> dict[str, Device | None]:
+        """One endpoint of this host as it is, and as it was; None: not there. Its device; None: wanted no more."""
+        devices: dict[str, Device | None] = {}
+        for known in (before, row):
+            built = self._built.get(known.network_id) if known is not None else None
+            if known is None or built is None:
+                continue
+            is_here = known is row
+            endpoint = local_endpoint(known, built.network)
+            entries = local_entries(built.bare, endpoint) if is_here else {}
+            self._ledger.put(built.claimant(_LOCAL, known.endpoint_id), entries)
+            device = veth_device(built.bare, endpoint)
+            if is_here:
+                built.locals.add(known.endpoint_id)
+                built.devices[device.name] = devices[device.name] = device
+            else:
+                built.locals.discard(known.endpoint_id)
+                built.devices.pop(device.name, None)
+                devices[device.name] = None
+        return devices
+
+    def _follow_endpoint(self, view: RegistryView, built: _Built, endpoint_id: EndpointId) -> None:
+        endpoint = view.endpoints_in(built.bare.network_id).get(endpoint_id)
+        owner = endpoint.owner if endpoint is not None and endpoint.owner != view.local else None
+        way = self._ways.get(owner) if owner is not None else None
+        entries: Mapping[EntryKey, str] = {}
+        if endpoint is not None and way is not None:
+            entries = remote_entries(built.bare, remote_endpoint(endpoint, way))
+        self._ledger.put(built.claimant(_REMOTE, endpoint_id), entries)
+        for host_id in built.move(endpoint_id, owner):
+            self._follow_flood(built, host_id)
+
+    def _follow_flood(self, built: _Built, host_id: HostId) -> None:
+        way = self._ways.get(host_id) if host_id in built.by_owner else None
+        entries = flood_entries(built.bare, way) if way is not None else {}
+        self._ledger.put(built.claimant(_REMOTE, host_id), entries)
+
+    def _follow_host_inside(self, view: RegistryView, built: _Built, host_id: HostId) -> None:
+        """The way to another host's own address in the network. Of a host whose record came or went everything is
+        made anew (`_touched_since`)."""
+        own, way = view.host_addresses(built.bare.network_id).get(host_id), self._ways.get(host_id)
+        entries: Mapping[EntryKey, str] = {}
+        if own is not None and way is not None:
+            entries = remote_entries(built.bare, remote_host(built.network, host_id, own, way))
+            entries = {**entries, **flood_entries(built.bare, way)}
+        self._ledger.put(built.claimant(_HOST, host_id), entries)
+        built.hosts |= {host_id}
+
+    # -- the outcome -------------------------------------------------------------------------------------------
+
+    def _gather_devices(self) -> None:
+        devices: dict[str, Device] = {}
+        for built in self._built.values():
+            devices.update(built.devices)
+        own = (network_addresses(built.bare) for built in self._built.values())
+        self._state = replace(
+            self._state,
+            devices={**devices, **self._probe.devices},
+            addresses=self._probe.addresses.union(*own),
+        )
+
+    def _take_entries(self) -> Pieces[set[EntryKey]]:
+        touched = self._ledger.take_touched()
+        rest = iter(touched)
+        while piece := {key: self._ledger.value(key) for key in islice(rest, _ENTRIES_A_PIECE)}:
+            self._state = self._state.with_entries(piece)
+            yield
+        return touched
+
+
+def _touched_since(
+    seen: tuple[Snapshot, Underlay] | None, known: Snapshot, underlay: Underlay
+) -> ChangedKeys | None:
+    """None: begin anew."""
+    if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
+        return None
+    if known.rows.touched_since(seen[0].rows) is None:
+        return None
+    if seen[0].view.hosts_inside is not known.view.hosts_inside:
+        return None  # once for each host and network that is made for it
+    return known.view.touched_since(seen[0].view)

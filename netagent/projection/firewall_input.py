@@ -1,0 +1,238 @@
+"""What the registry and this host's endpoints mean for the firewall: its inputs. Pure.
+
+As everything that the kernel is told, it follows the records alone: a member that is silent stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import is_
+from typing import Final, TypeVar, cast
+
+from netagent.datapath.host.forwarding import IPV4, IPV6
+from netagent.datapath.host.probe_device import probe_mac
+from netagent.datapath.reconcile.desired import device_mac
+from netagent.firewall.inputs import (
+    DEFAULT_AGENT_PORTS,
+    FirewallInput,
+    GuardedEndpoint,
+    GuardedNetwork,
+    PortForward,
+)
+from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.model.publication import ANYWHERE
+from netagent.model.records import Policy
+from netagent.projection.datapath_input import own_cidrs
+from netagent.projection.link_policy import ways
+from netagent.registry.view import AgentState, NetworkView, RegistryView
+
+T = TypeVar("T")
+
+
+class InputCache:
+    """Parts of the input that was made last, and the objects that they were made of. As long as these are the same
+    objects, so is the part: a view shares with the one before whatever did not change."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[tuple[object, ...], object]] = {}
+        self.members = _Members()
+        self._endpoints: dict[EndpointId, tuple[LocalEndpointRow, NetworkView | None, GuardedEndpoint]] = {}
+
+    def endpoints(
+        self, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
+    ) -> tuple[GuardedEndpoint, ...]:
+        """One by one, as far as a row or its network is another object."""
+        known, self._endpoints = self._endpoints, {}
+        for row in rows:
+            network, one = networks.get(row.network_id), known.get(row.endpoint_id)
+            if one is None or one[0] is not row or one[1] is not network:
+                one = row, network, _endpoint(row, network)
+            self._endpoints[row.endpoint_id] = one
+        return tuple(one for _, _, one in self._endpoints.values())
+
+    def __call__(self, part: str, of: tuple[object, ...], make: Callable[[], T]) -> T:
+        """The part, made anew if one of these objects is another one."""
+        known = self._parts.get(part)
+        if known is not None and len(known[0]) == len(of) and all(map(is_, known[0], of)):
+            return cast("T", known[1])
+        made = make()
+        self._parts[part] = of, made
+        return made
+
+
+_NOTHING_LENT: Final[Mapping[str, frozenset[str]]] = {IPV4: frozenset(), IPV6: frozenset()}
+
+
+def firewall_input(
+    view: RegistryView,
+    rows: Iterable[LocalEndpointRow],
+    *,
+    vxlan_port: int,
+    agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
+    limits: Mapping[HostId, int],
+    lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
+    leading_out: Collection[EndpointId] = (),
+    kept: InputCache | None = None,
+) -> FirewallInput:
+    """The networks that this host has devices of, its endpoints, and whom it may hear.
+
+    `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
+    `lent`: devices by family (netagent.datapath.host.forwarding). `leading_out`: endpoints by which their sandboxes
+    reach what is not in our networks. `kept`: of the call before, whose `rows` were the same object if they were
+    the same; then only what has changed is made anew.
+    """
+    kept = kept or InputCache()
+    seed = probe_mac(view.local)
+    places = (rows, view.networks, view.hosts_inside)
+    networks = kept("networks here", places, lambda: _networks_here(view, rows))
+    restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
+    inside = [view.endpoints_in(one.network_id) for one in restricted]
+    requests, answers = kept(
+        "ways",
+        (rows, networks, view.forgotten, *inside),
+        lambda: ways(view, rows if restricted else (), networks),
+    )
+    return FirewallInput(
+        vxlan_port=vxlan_port,
+        agent_ports=agent_ports,
+        # Also those that are being attached: what comes out of an interface is judged from its first packet.
+        endpoints=kept(
+            "endpoints",
+            (rows, networks),
+            lambda: kept.endpoints(rows, networks),
+        ),
+        networks=kept(
+            "networks",
+            (networks, view.hosts_inside),
+            lambda: tuple(_network(view, network, seed) for network in networks.values()),
+        ),
+        members=kept.members.of(view),
+        subnets=kept("subnets", (view.networks,), lambda: _subnets(view)),
+        lent4=lent[IPV4],
+        lent6=lent[IPV6],
+        clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
+        requests=requests,
+        answers=answers,
+        port_forwards=kept(
+            "port_forwards",
+            (rows, networks, *sorted(leading_out)),
+            lambda: tuple(
+                port_forward
+                for row in rows
+                if row.network_id in networks
+                for port_forward in doors_of(row, leading_out)
+            ),
+        ),
+    )
+
+
+def _networks_here(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, NetworkView]:
+    hosted = {one for one in view.networks if view.local in view.host_addresses(one)}
+    known = [
+        view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows} | hosted)
+    ]
+    return {network.network_id: network for network in known if network is not None and network.holds_vni}
+
+
+def _subnets(view: RegistryView) -> tuple[str, ...]:
+    return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
+
+
+def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
+    """Published ports, one by one, of an endpoint that is whole: who comes in before would find nobody."""
+    if row.stage is not Stage.PUBLISHED:
+        return
+    for one in row.publish:
+        for address in filter(one.serves, row.addresses):
+            for number in range(one.count):
+                yield PortForward(
+                    protocol=one.protocol,
+                    host_port=one.host_port + number,
+                    container=address,
+                    port=one.port + number,
+                    address="" if one.address in ANYWHERE else one.address,
+                    is_beside=row.endpoint_id not in leading_out,
+                )
+
+
+def _endpoint(row: LocalEndpointRow, network: NetworkView | None) -> GuardedEndpoint:
+    bridge = bridge_name(network.record.vni) if network is not None else ""
+    veth = veth_name(row.endpoint_id)
+    return GuardedEndpoint(veth=veth, mac=row.mac, addresses=row.addresses, bridge=bridge)
+
+
+class _Members:
+    """The addresses that other hosts' VXLAN packets come from, followed from view to view."""
+
+    def __init__(self) -> None:
+        self._seen: RegistryView | None = None
+        self._addresses: dict[HostId, str] = {}
+        self._members: frozenset[str] = frozenset()
+
+    def of(self, view: RegistryView) -> frozenset[str]:
+        """Of the hosts that we send some to; the same object again as long as they are the same."""
+        seen, self._seen = self._seen, view
+        touched = view.touched_since(seen) if seen is not None else None
+        before = self._addresses
+        if touched is None:
+            found = ((host_id, _tunnel_end(view, host_id)) for host_id in view.hosts)
+            self._addresses = {host_id: address for host_id, address in found if address}
+        else:
+            changed = {host_id: _tunnel_end(view, host_id) for host_id in touched.hosts}
+            changed = {host_id: one for host_id, one in changed.items() if before.get(host_id, "") != one}
+            if changed:
+                self._addresses = {host_id: one for host_id, one in {**before, **changed}.items() if one}
+        if self._addresses is not before:
+            self._members = frozenset(self._addresses.values())
+        return self._members
+
+
+def _tunnel_end(view: RegistryView, host_id: HostId) -> str:
+    """Empty: we send it none."""
+    host = view.hosts.get(host_id)
+    if host is None or host.record is None or host_id == view.local or host.agent is AgentState.LEFT:
+        return ""
+    return host.record.underlay
+
+
+def _clamps(
+    view: RegistryView, network: NetworkView, limits: Mapping[HostId, int]
+) -> Iterator[tuple[tuple[str, str], int]]:
+    """The endpoints behind paths that carry less than the network's MTU."""
+    mtu_bytes = network.record.mtu_bytes
+    device = vxlan_name(network.record.vni)
+    for host_id, size in limits.items():
+        said = view.endpoints_said(host_id, network.network_id) if size < mtu_bytes else ()
+        for endpoint in map(view.endpoints_in(network.network_id).get, said):
+            if endpoint is not None and endpoint.owner == host_id:
+                yield (device, endpoint.record.mac), size
+
+
+def limits_of(view: RegistryView, clamps: Mapping[tuple[str, str], int]) -> dict[HostId, int]:
+    """What clamps that were found in the kernel say of paths: the inverse of `_clamps`. Until a new agent has tried
+    the paths itself, it goes on with what the last one knew."""
+    limits: dict[HostId, int] = {}
+    devices = {device for device, _ in clamps}
+    for network_id, network in view.networks.items():
+        device = vxlan_name(network.record.vni)
+        if device not in devices:
+            continue
+        for endpoint in view.endpoints_in(network_id).values():
+            size_bytes = clamps.get((device, endpoint.record.mac))
+            if size_bytes is not None and endpoint.owner != view.local:
+                limits[endpoint.owner] = size_bytes
+    return limits
+
+
+def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetwork:
+    bridge = bridge_name(network.record.vni)
+    return GuardedNetwork(
+        bridge=bridge,
+        bridge_mac=device_mac(bridge, seed),
+        tunnel=vxlan_name(network.record.vni),
+        restricted=network.record.policy is Policy.LINKS,
+        multicast=network.record.multicast,
+        has_way_out=not network.record.internal,
+        host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),
+    )

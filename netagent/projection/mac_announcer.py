@@ -1,0 +1,115 @@
+"""Tells this host's containers when an address that they may have talked to has another MAC now.
+
+A container keeps the MAC of whom it talked to for half a minute or longer, whatever the bridge would answer if it
+asked. Nearly always that is right: the MAC follows from the address, so a container that gets the address of another
+has its MAC as well. Not so where somebody chose the MAC. Then each host tells its own containers, over the host's end
+of each one's interface; nothing goes out to the network, where every host has learned it by the record.
+
+Looked at is what the gossip says has changed, so a change of one endpoint costs the work of one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.datapath.endpoint.gratuitous_arp import announcement
+from netagent.journal.rows import Stage
+from netagent.model.ids import EndpointId, veth_name
+from netagent.model.records import EndpointRecord
+from netagent.projection.custom_macs import ChosenMacs
+from netagent.registry.record_codec import endpoint_of_key
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netagent.slices import Pieces, piece_by_piece
+from netgossip.types import EntriesChanged, Event
+
+GRACE_S: Final = 2.0
+"""For the way to the new MAC to be in the kernel, before anybody is sent there."""
+
+Send: TypeAlias = Callable[[str, bytes], None]
+"""A frame into the container behind a host's interface."""
+
+
+class Announcer:
+    """`note` all events of the gossip, after the registry has them; `run` beside it."""
+
+    def __init__(
+        self, live: StateStore, wait_programmed: Callable[[int], Awaitable[None]], send: Send
+    ) -> None:
+        self._live = live
+        self._wait_programmed = wait_programmed
+        self._send = send
+        self._chosen = ChosenMacs()
+        self._changed: set[EndpointId] = set()
+        self._news = trio.Event()
+        self._learn_all(live.view)
+
+    def note(self, events: tuple[Event, ...]) -> None:
+        """Remember which endpoints are new or different."""
+        for event in events:
+            if isinstance(event, EntriesChanged):
+                found = (endpoint_of_key(entry.key) for entry in event.entries if entry.value is not None)
+                self._changed.update(endpoint_id for endpoint_id in found if endpoint_id is not None)
+        if self._changed:
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            changed, self._changed = self._changed, set()
+            view = self._live.view
+            self._chosen.keep_only(view.networks)
+            to_tell = await piece_by_piece(self._learning(view, changed))
+            if to_tell:
+                with trio.move_on_after(GRACE_S):
+                    await self._wait_programmed(self._live.revision)
+            for record, addresses in to_tell:
+                self._tell(record, addresses)
+                await trio.lowlevel.checkpoint()
+
+    def _learning(
+        self, view: RegistryView, changed: Iterable[EndpointId]
+    ) -> Pieces[list[tuple[EndpointRecord, list[str]]]]:
+        """Endpoints with those of their addresses that have another MAC now."""
+        to_tell = []
+        for endpoint_id in changed:
+            yield
+            endpoint = view.endpoints.get(endpoint_id)
+            if endpoint is not None and (addresses := self._chosen.learn(endpoint.record)):
+                to_tell.append((endpoint.record, addresses))
+        return to_tell
+
+    def _tell(self, record: EndpointRecord, addresses: list[str]) -> None:
+        frames = [announcement(address, record.mac) for address in addresses]
+        for row in self._live.rows.values():
+            is_other = row.network_id == record.network_id and row.endpoint_id != record.endpoint_id
+            if is_other and row.stage is Stage.PUBLISHED:
+                for frame in frames:
+                    self._send(veth_name(row.endpoint_id), frame)
+
+    def _learn_all(self, view: RegistryView) -> None:
+        """What was there before this agent came is nothing to tell."""
+        for endpoint in view.endpoints.values():
+            self._chosen.learn(endpoint.record)
+
+
+def open_socket() -> socket.socket:
+    """Sends Ethernet frames by any interface of the calling thread's namespace, and receives none."""
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+
+
+def sending(sock: socket.socket) -> Send:
+    """By that socket. A container that is about to go needs to be told nothing."""
+
+    def send(interface: str, frame: bytes) -> None:
+        with suppress(OSError):
+            sock.sendto(frame, (interface, 0))
+
+    return send

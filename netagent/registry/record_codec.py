@@ -1,0 +1,315 @@
+"""Records as bytes: msgpack arrays `[kind, version, …]`.
+
+Two releases of netagent live in one cluster while it is upgraded. So positions are only ever appended, never moved
+or reused; a reader ignores positions it does not know, and keeps a record of an unknown kind as it is. Neither is
+lost on the way: netgossip relays the writer's bytes, never our reading of them.
+
+Identifiers, addresses and MACs are packed (16, 4 or 16, and 6 bytes). A record either passes every check here, or
+it is refused whole: whoever reads a `Record` need not check again. What only other records can tell (does the
+address lie in its network?) is the view's to judge.
+
+Keys, unique within (scope, owner):
+
+    h                      the host itself          r + network id             removal
+    n + network id         network                  a + network id             attachment
+    g + network id + first (4) + hop (4)  grant     e + endpoint id            endpoint
+    f + host id            forget                   o + network id             host address
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgpack
+
+from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import (
+    AttachmentRecord,
+    EndpointRecord,
+    ForgetRecord,
+    GrantRecord,
+    Health,
+    HostAddressRecord,
+    HostRecord,
+    NetworkRecord,
+    Policy,
+    Port,
+    Record,
+    RemovalRecord,
+)
+from netagent.registry.record_fields import (
+    RecordError,
+    RecordFields,
+    pack_address,
+    pack_cidr,
+    pack_id,
+    pack_mac,
+)
+from netgossip.types import CLUSTER_SCOPE, Scope
+
+__all__ = ["MAX_RECORD_BYTES", "RecordError", "Unknown", "decode_untrusted", "encode", "key_of", "scope_of"]
+
+MAX_RECORD_BYTES: Final = 32 * 1024
+"""Room for 1,024 routes or for all labels Docker Compose sets, and little enough that 10,000 of them can't exhaust
+a host by being stored twice."""
+
+_VERSION: Final = 1
+HOST_KEY: Final = b"h"
+_HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A record of a kind that a later release brought: kept, relayed, never interpreted."""
+
+    kind: int
+    data: bytes
+
+
+def scope_of(network_id: NetworkId) -> Scope:
+    """The scope of a network's endpoints."""
+    return bytes.fromhex(network_id)
+
+
+def key_of(record: Record) -> tuple[Scope, bytes]:
+    """Under which scope and key the writer replicates the record."""
+    match record:
+        case HostRecord():
+            return CLUSTER_SCOPE, HOST_KEY
+        case NetworkRecord():
+            return CLUSTER_SCOPE, b"n" + pack_id(record.network_id)
+        case RemovalRecord():
+            return CLUSTER_SCOPE, b"r" + pack_id(record.network_id)
+        case AttachmentRecord():
+            return CLUSTER_SCOPE, b"a" + pack_id(record.network_id)
+        case GrantRecord():
+            where = record.first.to_bytes(4, "big") + record.hop.to_bytes(4, "big")
+            return CLUSTER_SCOPE, b"g" + pack_id(record.network_id) + where
+        case HostAddressRecord():
+            return CLUSTER_SCOPE, b"o" + pack_id(record.network_id)
+        case EndpointRecord():
+            return scope_of(record.network_id), b"e" + pack_id(record.endpoint_id)
+        case ForgetRecord():
+            return CLUSTER_SCOPE, b"f" + pack_id(record.host_id)
+
+
+def endpoint_of_key(key: bytes) -> EndpointId | None:
+    """Whose record an entry with this key would be; None when it is no endpoint's."""
+    return EndpointId(key[1:].hex()) if key[:1] == b"e" else None
+
+
+def encode(record: Record) -> bytes:
+    """The record's bytes. Raises RecordError if it breaks a rule that readers hold it to: nothing leaves this host
+    that other hosts would refuse."""
+    kind, fields = _fields_of(record)
+    data: bytes = msgpack.packb([kind, _VERSION, *fields])
+    if decode_untrusted(data) != record:
+        raise RecordError(
+            "the record does not survive encoding: lists must be sorted, addresses in short form"
+        )
+    return data
+
+
+def decode_untrusted(data: bytes) -> Record | Unknown:
+    """The record in `data`. Raises RecordError, and nothing else, for bytes that are no valid record."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise RecordError(f"{len(data)} bytes, the limit is {MAX_RECORD_BYTES}")
+    try:
+        items = msgpack.unpackb(data, use_list=True, strict_map_key=True)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise RecordError(f"not msgpack: {type(error).__name__}") from None
+    if not isinstance(items, list):
+        raise RecordError("not an array")
+    fields = RecordFields(items)
+    kind = fields.integer("kind", 0, 2**32 - 1)
+    fields.integer("version", 1, 2**32 - 1)
+    read = _READERS.get(kind)
+    return Unknown(kind, data) if read is None else read(fields)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def _fields_of(record: Record) -> tuple[int, list[object]]:
+    match record:
+        case HostRecord():
+            return _HOST, _host_fields(record)
+        case NetworkRecord():
+            return _NETWORK, _network_fields(record)
+        case RemovalRecord():
+            return _REMOVAL, [pack_id(record.network_id)]
+        case AttachmentRecord():
+            return _ATTACHMENT, [pack_id(record.network_id)]
+        case GrantRecord():
+            where = [record.first, record.last, pack_id(record.to), record.hop]
+            return _GRANT, [pack_id(record.network_id), *where]
+        case HostAddressRecord():
+            return _HOST_ADDRESS, [pack_id(record.network_id), record.offset, pack_mac(record.mac)]
+        case EndpointRecord():
+            return _ENDPOINT, _endpoint_fields(record)
+        case ForgetRecord():
+            return _FORGET, [pack_id(record.host_id), record.settled, list(record.disputed or ())]
+
+
+def _host_fields(record: HostRecord) -> list[object]:
+    return [
+        record.name,
+        record.public_key,
+        pack_address(record.underlay),
+        record.vxlan_port,
+        pack_address(record.probe_address),
+        pack_mac(record.probe_mac),
+        record.zone,
+        record.agent_version,
+        record.going_down,
+        [pack_cidr(route) for route in record.routes],
+    ]
+
+
+def _network_fields(record: NetworkRecord) -> list[object]:
+    return [
+        pack_id(record.network_id),
+        record.name,
+        record.vni,
+        [pack_cidr(subnet) for subnet in record.subnets],
+        record.mtu_bytes,
+        record.internal,
+        record.policy.value,
+        record.multicast,
+        record.host_access,
+        record.revision,
+    ]
+
+
+def _endpoint_fields(record: EndpointRecord) -> list[object]:
+    return [
+        pack_id(record.endpoint_id),
+        pack_id(record.network_id),
+        record.name,
+        record.service,
+        [pack_address(address) for address in record.addresses],
+        pack_mac(record.mac),
+        list(record.aliases),
+        [[port.name, port.number, port.protocol] for port in record.ports],
+        [[key, value] for key, value in record.labels],
+        # A release that does not know STARTING must keep its names away from it as well.
+        (Health.UNHEALTHY if record.health is Health.STARTING else record.health).value,
+        list(record.links),
+        record.health is Health.STARTING,
+    ]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def _read_host(fields: RecordFields) -> HostRecord:
+    return HostRecord(
+        name=fields.name("name"),
+        public_key=fields.octets("public_key", 32),
+        underlay=fields.underlay("underlay"),
+        vxlan_port=fields.integer("vxlan_port", 1, 65535),
+        probe_address=fields.address("probe_address", version=6),
+        probe_mac=fields.mac("probe_mac"),
+        zone=fields.text("zone", max_chars=63),
+        agent_version=fields.text("agent_version", max_chars=63),
+        going_down=fields.boolean("going_down"),
+        routes=fields.sorted_items("routes", 1024, RecordFields.route),
+    )
+
+
+def _read_network(fields: RecordFields) -> NetworkRecord:
+    record = NetworkRecord(
+        network_id=NetworkId(fields.identifier("network_id")),
+        name=fields.network_name("name"),
+        vni=fields.integer("vni", 1, (1 << 24) - 1),
+        subnets=fields.subnets("subnets"),
+        mtu_bytes=fields.integer("mtu_bytes", MIN_MTU_BYTES, MAX_MTU_BYTES),
+        internal=fields.boolean("internal"),
+        policy=fields.choice("policy", Policy),
+        multicast=fields.boolean("multicast"),
+        host_access=fields.boolean("host_access"),
+        revision=fields.integer("revision", 0, 2**32 - 1),
+    )
+    if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
+        raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
+    if record.policy is Policy.LINKS and (record.multicast or record.host_access):
+        raise RecordError("policy: links excludes multicast and host_access")
+    return record
+
+
+def _read_grant(fields: RecordFields) -> GrantRecord:
+    record = GrantRecord(
+        network_id=NetworkId(fields.identifier("network_id")),
+        first=fields.integer("first", 0, 2**32 - 1),
+        last=fields.integer("last", 0, 2**32 - 1),
+        to=HostId(fields.identifier("to")),
+        hop=fields.integer("hop", 1, 2**32 - 1),
+    )
+    if record.first > record.last:
+        raise RecordError("grant: first is above last")
+    return record
+
+
+def _read_endpoint(fields: RecordFields) -> EndpointRecord:
+    record = EndpointRecord(
+        endpoint_id=EndpointId(fields.identifier("endpoint_id")),
+        network_id=NetworkId(fields.identifier("network_id")),
+        name=fields.name("name"),
+        service=fields.name("service"),
+        addresses=fields.items("addresses", 2, RecordFields.address),
+        mac=fields.mac("mac"),
+        aliases=fields.items("aliases", 64, RecordFields.name),
+        ports=fields.items("ports", 256, _read_port),
+        labels=fields.sorted_items("labels", 256, _read_label),
+        health=fields.choice("health", Health),
+        links=fields.sorted_items("links", 256, RecordFields.dotted_name) if fields.has_more() else (),
+    )
+    is_starting = fields.boolean("starting") if fields.has_more() else False
+    return dataclasses.replace(record, health=Health.STARTING) if is_starting else record
+
+
+def _read_host_address(fields: RecordFields) -> HostAddressRecord:
+    return HostAddressRecord(
+        network_id=NetworkId(fields.identifier("network_id")),
+        offset=fields.integer("offset", 2, 2**32 - 1),
+        mac=fields.mac("mac"),
+    )
+
+
+def _read_forget(fields: RecordFields) -> ForgetRecord:
+    host_id = HostId(fields.identifier("host_id"))
+    settled = fields.boolean("settled") if fields.has_more() else False
+    version = fields.items("disputed", 2, _read_count) if fields.has_more() else ()
+    if len(version) == 1:
+        raise RecordError("disputed: half a version")
+    return ForgetRecord(host_id, settled, (version[0], version[1]) if version else None)
+
+
+def _read_count(fields: RecordFields, what: str) -> int:
+    return fields.integer(what, 0, 2**63 - 1)
+
+
+def _read_port(fields: RecordFields, what: str) -> Port:
+    inner = fields.array(what, 3)
+    return Port(inner.name(what), inner.integer(what, 1, 65535), inner.word(what, ("tcp", "udp", "sctp")))
+
+
+def _read_label(fields: RecordFields, what: str) -> tuple[str, str]:
+    inner = fields.array(what, 2)
+    return inner.text(what, max_chars=255), inner.text(what, max_chars=4096, multiline=True)
+
+
+_READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
+    _HOST: _read_host,
+    _NETWORK: _read_network,
+    _REMOVAL: lambda fields: RemovalRecord(NetworkId(fields.identifier("network_id"))),
+    _ATTACHMENT: lambda fields: AttachmentRecord(NetworkId(fields.identifier("network_id"))),
+    _GRANT: _read_grant,
+    _ENDPOINT: _read_endpoint,
+    _FORGET: _read_forget,
+    _HOST_ADDRESS: _read_host_address,
+}

@@ -1,0 +1,192 @@
+"""The values that a view is made of: what this host holds to be true of hosts, networks and endpoints.
+
+They join what the owner says (the record) with what we see ourselves (does its agent answer, does its kernel
+answer), and keep the two apart, because they fail apart.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import EndpointRecord, HostRecord, NetworkRecord
+from netgossip.types import Member, MemberState, Version
+
+
+class AgentState(enum.Enum):
+    """What the membership says of a host's agent. It says nothing about the host's containers."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+    UNKNOWN = "unknown"
+    """We hold records of the host, but the membership has not named it (just restarted, or long reaped)."""
+
+
+_AGENT_STATES = {
+    MemberState.ALIVE: AgentState.ALIVE,
+    MemberState.SUSPECT: AgentState.SUSPECT,
+    MemberState.DEAD: AgentState.DEAD,
+    MemberState.LEFT: AgentState.LEFT,
+}
+
+
+def short_id(identifier: str) -> str:
+    """The first eight digits: enough for people, never for programs."""
+    return identifier[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """A host as seen from here."""
+
+    host_id: HostId
+    record: HostRecord | None = None
+    """None until the owner's record arrives; the membership may be faster."""
+    member: Member | None = None
+    answers: bool | None = None
+    """Does its kernel answer on the probe network? None: not asked yet."""
+    agreed_silent: bool = False
+    """Several hosts agree that its kernel is silent (netagent.probes.liveness_votes)."""
+    unique_name: str = ""
+    """`<name>`, or `<name>-<4 hex>` when a host with a smaller id has the same name."""
+    is_unreached: bool = False
+    """This host gets no answer from it by the overlay, for long enough to lead no name there that has another replica
+    (netagent.probes.reach)."""
+
+    @property
+    def agent(self) -> AgentState:
+        """What the membership says."""
+        return AgentState.UNKNOWN if self.member is None else _AGENT_STATES[self.member.state]
+
+    @property
+    def is_gone(self) -> bool:
+        """True when agent and kernel are away: the agent is declared dead and the kernel does not answer us, or the
+        agent is still suspected and several hosts agree that the kernel answers none of them."""
+        if self.agent is AgentState.DEAD:
+            return self.answers is False or self.agreed_silent
+        return self.agent is AgentState.SUSPECT and self.agreed_silent
+
+    @property
+    def is_live(self) -> bool:
+        """True while its agent answers, or may still."""
+        return self.agent in (AgentState.ALIVE, AgentState.SUSPECT)
+
+    @property
+    def address(self) -> str:
+        """That it is reached at: of its record, or the membership's while there is none; "" when neither is known."""
+        if self.record is not None:
+            return self.record.underlay
+        return "" if self.member is None else self.member.address[0]
+
+    @property
+    def name(self) -> str:
+        """The name the host gave itself, or its short id while that is not known."""
+        return short_id(self.host_id) if self.record is None else self.record.name
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkView:
+    """A network that is in force: not removed, and not one that yielded to another of the same name."""
+
+    record: NetworkRecord
+    owner: HostId
+    """Who wrote the revision that is in force."""
+    creator: HostId | None
+    """Who wrote revision 0 and so holds the whole address space at hop 0; None while that record is unknown."""
+    holds_name: bool = True
+    """False when a network with a smaller id has the same name and both are in use."""
+    holds_vni: bool = True
+    """False when a network with a smaller id has the same VNI: this one must not be built in the kernel."""
+
+    @property
+    def network_id(self) -> NetworkId:
+        """The identity; the name is a label."""
+        return self.record.network_id
+
+    @property
+    def name(self) -> str:
+        """The label as created."""
+        return self.record.name
+
+    @property
+    def unique_name(self) -> str:
+        """What to show and type: `<name>`, or `<name>-<4 hex>` for the one that lost the name."""
+        return self.name if self.holds_name else f"{self.name}-{self.network_id[:4]}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """An endpoint and the host that owns it."""
+
+    record: EndpointRecord
+    owner: HostId
+    version: Version
+
+    @property
+    def endpoint_id(self) -> EndpointId:
+        """The identity."""
+        return self.record.endpoint_id
+
+    @property
+    def network_id(self) -> NetworkId:
+        """The network it is in."""
+        return self.record.network_id
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """All endpoints of one service in one network, visible or not, sorted by endpoint id."""
+
+    network_id: NetworkId
+    name: str
+    endpoints: tuple[EndpointView, ...]
+
+
+class ConflictKind(enum.Enum):
+    """What two records both claim."""
+
+    HOST_NAME = "host-name"
+    NETWORK_NAME = "network-name"
+    VNI = "vni"
+    SUBNET = "subnet"
+    ADDRESS = "address"
+    MAC = "mac"
+    OUTSIDE = "address-outside-network"
+    ENDPOINT_ID = "endpoint-id"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Conflict:
+    """Two records that can't both hold. Decided in the same way on every host, and shown until it is solved."""
+
+    kind: str
+    """A ConflictKind's value."""
+    loser: str
+    """Id of the host, network or endpoint that yields."""
+    holder: str
+    """Id of the one that keeps what both claim; empty when nobody does (an address outside its network)."""
+    text: str
+    """One sentence for people."""
+
+    @property
+    def cure(self) -> str:
+        """What somebody can do about it."""
+        return _CURES[ConflictKind(self.kind)]
+
+
+_ANEW = "on its host `netagent detach` it and attach it again"
+_CURES = {
+    # A machine that was installed anew has its old name, and its old self is still known.
+    ConflictKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them and "
+    "restart its agent",
+    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
+    ConflictKind.VNI: "`netagent network rm` it, and create it anew",
+    ConflictKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
+    ConflictKind.ADDRESS: _ANEW,
+    ConflictKind.MAC: _ANEW,
+    ConflictKind.OUTSIDE: _ANEW,
+    ConflictKind.ENDPOINT_ID: _ANEW,
+}

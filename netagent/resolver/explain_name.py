@@ -1,0 +1,358 @@
+"""What a sandbox would be told about a name, and why: for `netagent lookup`. Pure.
+
+The answer is not a second opinion: it comes out of the same source over the same table that the resolver process has,
+asked in the order in which a stub resolver goes through its search list. Only the reason is made here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from netagent.model.ids import NetworkId
+from netagent.model.records import Health
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.registry.view import EndpointView, RegistryView
+from netagent.resolver.name_table import EndpointRow
+from netagent.resolver.scope import Scope
+from netagent.resolver.zone import every_row, host_label
+from netagent.resolver.zone_source import ZoneSource
+from netagent.slices import Pieces, at_once
+from netdns import constants, special
+from netdns.name import from_text, is_within, labels, to_text
+from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
+
+TYPES: Final[Mapping[str, int]] = {
+    "A": constants.A,
+    "AAAA": constants.AAAA,
+    "PTR": constants.PTR,
+    "SRV": constants.SRV,
+    "SOA": constants.SOA,
+    "TXT": constants.TXT,
+    "NS": constants.NS,
+    "CNAME": constants.CNAME,
+}
+"""Types that can be asked for; of the last three no name of ours has records."""
+
+FORWARDED: Final = "FORWARDED"
+"""The status of a name that others answer."""
+MAX_COMPARED: Final = 500
+"""Names among which one is looked for that was perhaps meant: some 5 ms."""
+
+HOST_VIEW: Final = SandboxId("")
+"""In place of a sandbox: all networks this host takes part in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRecord:
+    """One record of an answer."""
+
+    name: str
+    rtype: str
+    ttl_s: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameExplanation:
+    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers or Docker's would be asked."""
+
+    name: str
+    """Fully qualified, with the last dot, as the search list found it."""
+    rtype: str
+    status: str
+    records: tuple[ExplainedRecord, ...]
+    reason: str
+    """One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NameQuestion:
+    """What was asked for."""
+
+    rtype: str
+    address: str
+    """In place of a name; empty otherwise."""
+    others: tuple[str, ...]
+    """Types of address that the name has, where it has none of `rtype`."""
+
+
+def explaining(
+    view: RegistryView,
+    sandboxes: Mapping[SandboxId, Sandbox],
+    *,
+    domain: str,
+    name: str,
+    rtype: str,
+    sandbox_id: SandboxId = HOST_VIEW,
+    beyond: Sequence[NetworkId] = (),
+    behind_runtime: bool = False,
+) -> Pieces[NameExplanation]:
+    """Answer as the sandbox's resolver would, in front of Docker's or not. An address as `name` asks for its PTR.
+    `beyond`: networks that HOST_VIEW is to have behind those of this host.
+
+    In pieces, as there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a sandbox
+    that is not there, netdns's UsageError for what can't be a domain name.
+    """
+    number = TYPES[rtype]
+    sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view, beyond)
+    source = ZoneSource()
+    for change in every_row(view, [sandbox], domain):
+        source.apply([change])
+        yield
+    scope = source.scope(sandbox.sandbox_id)
+    address = _address_in(name)
+    if address:
+        name, rtype, number = ipaddress.ip_address(address).reverse_pointer + ".", "PTR", constants.PTR
+    asked = [
+        (one, _ask(source, one, number, sandbox, behind_runtime=behind_runtime))
+        for one in _search(name, scope)
+    ]
+    final, answer = _best(asked)
+    others = [
+        text
+        for text in ("A", "AAAA")
+        if isinstance(answer, NoData)
+        and isinstance(_ask(source, final, TYPES[text], sandbox, behind_runtime=behind_runtime), Found)
+    ]
+    label, _ = _label_meant(scope, final)
+    hidden = yield from _left_out(view, scope, address or label.decode("ascii", "replace"))
+    return NameExplanation(
+        name=to_text(final),
+        rtype=rtype,
+        status=_status(answer, forwarded=sandbox.forward or behind_runtime),
+        records=tuple(_records(final, answer)),
+        reason=_reason(
+            scope,
+            final,
+            answer,
+            _NameQuestion(rtype, address, tuple(others)),
+            hidden,
+            behind_runtime=behind_runtime,
+        ),
+    )
+
+
+def explain(
+    view: RegistryView,
+    sandboxes: Mapping[SandboxId, Sandbox],
+    *,
+    domain: str,
+    name: str,
+    rtype: str,
+    sandbox_id: SandboxId = HOST_VIEW,
+    behind_runtime: bool = False,
+) -> NameExplanation:
+    """The same, for whoever can wait."""
+    return at_once(
+        explaining(
+            view,
+            sandboxes,
+            domain=domain,
+            name=name,
+            rtype=rtype,
+            sandbox_id=sandbox_id,
+            behind_runtime=behind_runtime,
+        )
+    )
+
+
+def _host_sandbox(view: RegistryView, beyond: Sequence[NetworkId]) -> Sandbox:
+    own = [one for one in view.networks.values() if view.local in view.attachments(one.network_id)]
+    own.sort(key=lambda network: (network.unique_name, network.network_id))
+    networks = dict.fromkeys((*(network.network_id for network in own), *beyond))
+    return Sandbox(sandbox_id=SandboxId("host"), networks=tuple(networks))
+
+
+def _address_in(name: str) -> str:
+    """The address in its short form; empty where the name is none."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return ""
+
+
+def _search(name: str, scope: Scope) -> list[Name]:
+    """Return what a stub with `ndots:1` asks, in order. A name with a last dot is asked as it is."""
+    plain = from_text(name).lower()
+    if name.endswith("."):
+        return [plain]
+    domain = b"".join(bytes([len(label)]) + label for label in scope.domain) + b"\x00"
+    suffixes = [bytes([len(one.label)]) + one.label + domain for one in scope.networks] + [domain]
+    searched = [plain[:-1] + suffix for suffix in suffixes]
+    searched = [one for one in searched if len(one) <= 255]
+    return [plain, *searched] if len(labels(plain)) > 1 else [*searched, plain]
+
+
+def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind_runtime: bool) -> Answer:
+    answer = special.lookup_before(name, rtype)
+    if isinstance(answer, NotOurs):
+        answer = source.lookup(name, rtype, sandbox.sandbox_id)
+    if isinstance(answer, NotOurs) and not behind_runtime:
+        return special.lookup_after(name, rtype) if answer.zone is None else NoSuchName(answer.zone)
+    return answer
+
+
+def _best(asked: Sequence[tuple[Name, Answer]]) -> tuple[Name, Answer]:
+    """Return the first that has records, else exists, else is somebody else's, else the first that was asked."""
+    for kind in (Found, NoData, NotOurs):
+        for name, answer in asked:
+            if isinstance(answer, kind):
+                return name, answer
+    return asked[0]
+
+
+def _status(answer: Answer, *, forwarded: bool) -> str:
+    match answer:
+        case Found() | NoData():
+            return "NOERROR"
+        case NoSuchName():
+            return "NXDOMAIN"
+        case NotOurs():
+            return FORWARDED if forwarded else "REFUSED"
+
+
+def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:
+    if not isinstance(answer, Found):
+        return
+    rtype = next((text for text, number in TYPES.items() if number == answer.rrset.rtype), "")
+    for data in answer.rrset.rdatas[: answer.rrset.count]:
+        yield ExplainedRecord(to_text(name), rtype, answer.rrset.ttl_s, _data_text(answer.rrset, data))
+
+
+def _data_text(rrset: RRset, data: bytes) -> str:
+    match rrset.rtype:
+        case constants.A | constants.AAAA:
+            return str(ipaddress.ip_address(data))
+        case constants.PTR:
+            return to_text(data)
+        case constants.SRV:
+            priority, weight, port = struct.unpack_from("!HHH", data)
+            return f"{priority} {weight} {port} {to_text(data[6:])}"
+        case _:
+            return data.hex()
+
+
+def _reason(
+    scope: Scope,
+    name: Name,
+    answer: Answer,
+    asked: _NameQuestion,
+    hidden: Sequence[str],
+    *,
+    behind_runtime: bool,
+) -> str:
+    if isinstance(answer, NotOurs) and not behind_runtime:
+        if scope.sandbox.forward:
+            return "the name is not ours; the host's name servers are asked"
+        return "the name is not ours, and all networks of this container are internal"
+    label, via = _label_meant(scope, name)
+    parts: list[str] = []
+    if via:
+        parts.append(via)
+    match answer:
+        case Found(rrset):
+            parts.append(_found_text(scope, label, name))
+            if rrset.count < len(rrset.rdatas):
+                parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
+        case NoData():
+            parts.append(f"the name exists, without records of type {asked.rtype}")
+            if asked.others:
+                parts.append(f"ask for {' or '.join(asked.others)}")
+        case NoSuchName():
+            parts.append(_missing_text(scope, label, asked.address))
+            if scope.is_like_ours(labels(name)):
+                top = labels(name)[-1].decode("ascii", "replace")
+                parts.append(f"names of this form that end in .{top} are not asked for outside")
+        case NotOurs():
+            parts.append("the name is not ours; Docker's own resolver in the container is asked")
+    if hidden:
+        parts.append("left out: " + ", ".join(hidden))
+    return "; ".join(parts)
+
+
+def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
+    """Return the label that stands for a service or endpoint in the name, and the link that led to it, in words."""
+    parts = [label for label in labels(name) if label[:1] != b"_"]
+    label = parts[0] if parts else b""
+    if label not in scope.aliases:
+        return label, ""
+    target = scope.aliases[label]
+    return target[0], f"{label.decode()} is this container's link to {b'.'.join(target).decode()}"
+
+
+def _found_text(scope: Scope, label: bytes, name: Name) -> str:
+    domain = from_text(b".".join(scope.domain).decode())
+    for index in scope.networks:
+        rows = index.members(label)
+        if rows and (not is_within(name, domain) or index.label in labels(name) or label in scope.aliases):
+            led = [row for row in rows if not row.is_behind]
+            found = f"found in network {index.label.decode()}: {_where(led or rows)}"
+            if not led:
+                return f"{found}; {_UNREACHED}, but the name has nothing else"
+            behind = [row for row in rows if row.is_behind]
+            return f"{found}; not to {_where(behind)}: {_UNREACHED}" if behind else found
+    return "found"
+
+
+_UNREACHED: Final = "this host gets no answer from there by the overlay"
+
+
+def _where(rows: Sequence[EndpointRow]) -> str:
+    where = sorted(f"{row.name} on {row.host_label}" for row in rows)
+    return ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
+
+
+def _missing_text(scope: Scope, label: bytes, address: str) -> str:
+    networks = [index.label.decode() for index in scope.networks]
+    if not networks:
+        return "this host takes part in no network"
+    if address:
+        return f"nothing visible has the address {address} in {', '.join(networks)}"
+    text = label.decode("ascii", "replace")
+    known = sorted(set(islice((one for index in scope.networks for one in index.labels()), MAX_COMPARED)))
+    close = difflib.get_close_matches(text, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"nothing visible is called {text} in {', '.join(networks)}{hint}"
+
+
+def _left_out(view: RegistryView, scope: Scope, text: str) -> Pieces[list[str]]:
+    """Return the endpoints that have this name or address and are hidden, each with the cause."""
+    found: set[str] = set()
+    for endpoint in _endpoints(view, scope):
+        yield
+        record = endpoint.record
+        called = (record.name, record.service, *record.aliases, *record.addresses)
+        if text in called and not view.is_visible(endpoint):
+            host = view.hosts.get(endpoint.owner)
+            where = host_label(host) if host is not None else endpoint.owner[:8]
+            found.add(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")
+    return sorted(found)[:10]
+
+
+def _endpoints(view: RegistryView, scope: Scope) -> Iterable[EndpointView]:
+    for network_id in scope.sandbox.networks:
+        yield from view.endpoints_in(network_id).values()
+        yield from (one for one in view.fenced.values() if one.network_id == network_id)
+
+
+def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
+    host = view.hosts.get(endpoint.owner)
+    if any(one == endpoint for one in view.fenced.values()):
+        return "fenced: another record has its address"
+    if view.is_host_hidden(endpoint.owner):
+        if host is not None and host.record is not None and host.record.going_down:
+            return "its host goes down"
+        if host is not None and host.answers is False:
+            return "its host's agent is dead and its kernel does not answer"
+        return "its host has left"
+    if endpoint.record.health is Health.STARTING:
+        return "its health check has not succeeded yet"
+    if endpoint.record.health is Health.UNHEALTHY:
+        return "unhealthy"
+    return "its network is not in force"

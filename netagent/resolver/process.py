@@ -1,0 +1,342 @@
+"""The resolver process: answers the containers' queries, whatever becomes of the agent.
+
+    python -m netagent.resolver.process --run-dir /run/netagent [--detach]
+
+It is a process of its own because 5 ms of Python elsewhere in a process show as 5 ms in the 99th percentile of every
+answer, and because names must go on while the agent is away or replaced. It takes its table and its sockets from the
+agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and takes the next one. It ends on SIGTERM only.
+
+Where the resolver of a container runtime holds 127.0.0.11, it stands in front of that one: it holds the rule that
+leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
+sandbox, for all names that are not ours (docs/design/0009). What leads 127.0.0.11 port 53 to our sockets is another
+matter: that comes and goes with them (docs/design/0025).
+
+Of the rights that it starts with it keeps almost none (netagent.resolver.capabilities).
+
+In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
+frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
+takes.
+
+`<run dir>/resolver.lock` is held locked for life: there is one such process for a run directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import functools
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from netagent.datapath.endpoint import netns
+from netagent.datapath.endpoint.dns_redirect import end_lead, end_redirect, open_exempt, open_redirect
+from netagent.model.sandbox import SandboxId
+from netagent.resolver import capabilities
+from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
+from netagent.resolver.daemonize import LOCKED_STATUS, Ready, become_daemon
+from netagent.resolver.host_servers import DNS_PORT, ServersFile
+from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
+from netagent.resolver.session import Effect, ServedTable, Session
+from netdns.exchange import open_here
+from netdns.resolver import Resolver
+from netdns.server import Server
+from netdns.servers import UpstreamServer as Upstream
+
+LOCK_NAME: Final = "resolver.lock"
+LOG_NAME: Final = "resolver.log"
+
+_RESOLV_CONF_PERIOD_S: Final = 2.0
+"""How often it is looked at without a query: the log tells then of a change."""
+
+_MAX_CONNECTIONS: Final = 8
+"""One agent, its successor, and somebody who counts."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class ResolverProcess:
+    """Joins netdns's server, the table, and the control socket. `release` is what it says it is."""
+
+    def __init__(self, listener: socket.socket, *, release: str, resolv_conf: Path) -> None:
+        self._release = release
+        self._answering = ServedTable()
+        self._resolver = Resolver(
+            source=self._answering.source,
+            rng=random.SystemRandom(),
+            now=time.monotonic(),
+            is_inside=self._answering.source.is_inside,
+        )
+        self._server = Server(
+            self._resolver,
+            open_socket=self._open_upstream_socket,
+            before_answers=self._follow_upstreams,
+        )
+        self._listener = trio.socket.from_stdlib_socket(listener)
+        self._upstreams = ServersFile(resolv_conf, time.monotonic)
+        self._sockets: dict[SandboxId, SocketPair] = {}
+        self._redirects: dict[SandboxId, socket.socket] = {}
+        self._forwarding: dict[SandboxId, bool] = {}
+        self._bound: dict[SandboxId, SocketPair] = {}
+        """Handed to an agent of an earlier release, and to be kept until it has ended us."""
+        self._connections = 0
+        self._agent: trio.CancelScope | None = None
+        self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._server.run)
+            nursery.start_soon(self._watch_upstreams)
+            while True:
+                connection, _ = await self._listener.accept()
+                if self._connections >= _MAX_CONNECTIONS:
+                    connection.close()
+                    continue
+                nursery.start_soon(self._serve, SocketChannel(connection))
+
+    async def _serve(self, channel: SocketChannel) -> None:
+        self._connections += 1
+        session = Session(self._answering, self._release)
+        try:
+            with channel, trio.CancelScope() as scope:
+                while (message := await channel.receive()) is not None:
+                    payload, pair = message
+                    effect = session.handle_request_untrusted(payload, has_sockets=pair is not None)
+                    if effect.keep is not None and pair is not None:
+                        effect = self._keep(effect, effect.keep, pair, session)
+                    elif pair is not None:
+                        pair.close()
+                    await self._carry_out(effect, channel, scope)
+        except OSError as error:
+            _log.warning("a connection on the control socket failed: %s", error)
+        finally:
+            self._connections -= 1
+
+    def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
+        """Keep the sockets, and have queries come to them; returns what is left to do."""
+        sandbox_id = listen.sandbox_id
+        before = self._sockets.get(sandbox_id)
+        if not listen.behind_runtime:
+            self._end_redirect(sandbox_id)
+        elif sandbox_id not in self._redirects:  # one that is there goes on: without it the runtime answers
+            try:
+                self._redirects[sandbox_id] = _beside(pair, open_redirect)
+            except OSError as error:
+                pair.close()
+                return session.give_back(
+                    listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
+                )
+        self._sockets[sandbox_id] = pair
+        if before is None:
+            return effect
+        if sandbox_id in self._server.clients():
+            # What came to the old sockets is answered by them, though new queries come to the new ones already.
+            self._server.replace_listener(sandbox_id, pair.udp, pair.tcp)
+            if before.lead is not None:
+                close_aside(before.lead)
+        else:
+            before.close()
+        # Who is asked for what is not ours is another question now.
+        if sandbox_id in self._forwarding:
+            self._set_upstreams(sandbox_id, forward=self._forwarding[sandbox_id])
+        return effect
+
+    async def _carry_out(self, effect: Effect, channel: SocketChannel, scope: trio.CancelScope) -> None:
+        self._counters["control_messages"] += 1
+        self._counters["control_refused"] += effect.refused
+        if effect.is_agent:
+            self._counters["agents"] += 1
+            if self._agent is not None and self._agent is not scope:
+                self._agent.cancel()
+            self._agent = scope
+        if effect.close is not None:
+            self._drop(effect.close)
+        self._update_listeners()
+        for reply in effect.replies:
+            await channel.send(reply, self._sockets_for(effect))
+        if effect.count is not None:
+            await channel.send(reply_bytes(Statistics(effect.count, self._statistics())))
+
+    def _sockets_for(self, effect: Effect) -> SocketPair | None:
+        sandbox_id = effect.sockets_of
+        if sandbox_id is None:
+            return None
+        pair = self._sockets[sandbox_id]
+        if pair.lead is None or not effect.bound:
+            return pair
+        # The agent of an earlier release is about to end us, and with us the last copy of the lead.
+        if sandbox_id not in self._bound:
+            try:
+                self._bound[sandbox_id] = SocketPair(*_beside(pair, netns.bound_resolver_sockets))
+            except OSError as error:
+                _log.warning("an earlier release can't answer in sandbox %s: %s", sandbox_id, error)
+        return self._bound.get(sandbox_id, pair)
+
+    def _drop(self, sandbox_id: SandboxId) -> None:
+        self._server.remove_listener(sandbox_id)
+        self._forwarding.pop(sandbox_id, None)
+        self._end_redirect(sandbox_id)
+        bound = self._bound.pop(sandbox_id, None)
+        if bound is not None:
+            bound.close()
+        pair = self._sockets.pop(sandbox_id, None)
+        if pair is not None:
+            if pair.lead is not None:
+                with capabilities.raised():
+                    end_lead(pair.lead)
+            pair.close()
+
+    def _end_redirect(self, sandbox_id: SandboxId) -> None:
+        redirect = self._redirects.pop(sandbox_id, None)
+        if redirect is not None:
+            with capabilities.raised():
+                end_redirect(redirect)
+            close_aside(redirect)
+
+    def _update_listeners(self) -> None:
+        """Answer for all that are ready, as their rows say."""
+        ready = self._answering.ready()
+        for sandbox_id in ready.keys() - self._forwarding.keys():
+            pair = self._sockets[sandbox_id]
+            self._server.add_listener(sandbox_id, pair.udp, pair.tcp)
+        # One whose row is gone keeps its sockets until they are closed, and sees nothing of the world meanwhile.
+        for sandbox_id in self._forwarding.keys() | ready.keys():
+            forward = sandbox_id in ready and ready[sandbox_id].forward
+            if self._forwarding.get(sandbox_id) is not forward:
+                self._set_upstreams(sandbox_id, forward=forward)
+
+    def _set_upstreams(self, sandbox_id: SandboxId, *, forward: bool) -> None:
+        near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
+        # The runtime knows addresses of its containers on our networks, and not which of them are hidden.
+        veiled = functools.partial(self._answering.source.claims, sandbox_id)
+        self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near, veiled=veiled)
+        self._forwarding[sandbox_id] = forward
+
+    def _open_upstream_socket(self, server: Upstream, kind: socket.SocketKind) -> socket.socket:
+        """The host's servers are asked from here, a runtime's resolver from inside its sandbox."""
+        if server.near is None:
+            return open_here(server, kind)
+        pair = self._sockets.get(SandboxId(str(server.near)))
+        if pair is None:
+            raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
+        return _beside(pair, lambda: open_exempt(kind))
+
+    def _follow_upstreams(self) -> None:
+        servers = self._upstreams.news()
+        if servers is not None:
+            self._resolver.set_default_upstreams([(server, DNS_PORT) for server in servers])
+            _log.info("upstream servers: %s", ", ".join(servers) or "none")
+
+    async def _watch_upstreams(self) -> None:
+        while True:
+            self._follow_upstreams()
+            await trio.sleep(_RESOLV_CONF_PERIOD_S)
+
+    def _statistics(self) -> dict[str, int]:
+        own = {
+            "rows": len(self._answering.source.rows),
+            "sandboxes": len(self._sockets),
+            "redirects": len(self._redirects),
+            **self._counters,
+        }
+        return {**self._server.statistics(), **own}
+
+
+def _beside(pair: SocketPair, fn: Callable[[], T]) -> T:
+    """Call `fn` in the sandbox that the sockets are in, with the rights that this takes. OSError."""
+    with capabilities.raised():
+        return netns.call_beside(pair.udp, fn)
+
+
+async def _serve_until_told(process: ResolverProcess) -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            nursery.start_soon(process.run)
+            async for _ in signals:
+                _log.info("SIGTERM: ending")
+                break
+        nursery.cancel_scope.cancel()
+
+
+def _take_lock(path: Path) -> int:
+    """Return the locked file, to be kept open for life. Raises BlockingIOError when another process holds it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise BlockingIOError(error.errno, f"{path} is held by a resolver process") from None
+    return lock
+
+
+def _give_up(ready: Ready | None, status: int, message: str) -> int:
+    if ready is not None:
+        ready.fail(status, message)
+    sys.stderr.write(f"{message}\n")
+    return status
+
+
+def _open_control_socket(path: Path) -> socket.socket:
+    """Only whoever holds the lock comes here, so what lies at the path is a dead process's."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(_MAX_CONNECTIONS)
+    return listener
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the process. Returns LOCKED_STATUS when there is one already."""
+    parser = argparse.ArgumentParser(prog="netagent-resolver", description="Answers containers' DNS queries.")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--release", default="", help="an agent of another release replaces this process")
+    parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"))
+    parser.add_argument("--detach", action="store_true", help="go to the background once ready")
+    options = parser.parse_args(arguments)
+    ready: Ready | None = None
+    if options.detach:
+        ready = become_daemon(options.run_dir / LOG_NAME)
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        lock = _take_lock(options.run_dir / LOCK_NAME)
+        listener = _open_control_socket(options.run_dir / SOCKET_NAME)
+    except OSError as error:
+        locked = isinstance(error, BlockingIOError)
+        return _give_up(ready, LOCKED_STATUS if locked else 1, str(error.strerror or error))
+    try:
+        capabilities.keep_few()
+    except OSError as error:
+        _log.warning("more rights are left than are needed: %s", error.strerror)
+    process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
+    if ready is not None:
+        ready.succeed()
+    _log.info("release %r answers, process %d", options.release, os.getpid())
+    gc.collect()
+    gc.freeze()
+    trio.run(_serve_until_told, process)
+    (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
+    os.close(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Rows of the table as msgpack arrays `[kind, identifier, field…]`; without fields: there is no such row any more.
+
+Positions are only ever appended, and more of them than we know are ignored. The checks here are those that the
+answers rely on (a label is a label, an address is one), not the registry's rules, which were applied before.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+from netagent.model.ids import EndpointId, NetworkId, is_name
+from netagent.model.records import Link, Port
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.resolver.name_table import (
+    Change,
+    EndpointRow,
+    HostRow,
+    Key,
+    NetworkRow,
+    Row,
+    RowKind,
+    SettingsRow,
+    Subnet,
+)
+
+MAX_ITEMS: Final = 4096
+"""Of any array."""
+
+_MAX_TEXT: Final = 512
+_MAX_DOMAIN: Final = 253
+"""Characters of the longest name that DNS can say (RFC 1035 3.1): the source makes octets of the domain."""
+
+
+def fields_of(change: Change) -> list[Any]:
+    """Return the array that says this change."""
+    (kind, identifier), row = change
+    head = [int(kind), identifier]
+    match row:
+        case None:
+            return head
+        case SettingsRow():
+            return [*head, row.domain]
+        case HostRow():
+            return [*head, row.label, row.address]
+        case NetworkRow():
+            subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
+            return [*head, row.label, subnets, row.given]
+        case Sandbox():
+            links = [[link.service, link.alias] for link in row.links]
+            return [*head, list(row.networks), links, row.forward]
+        case EndpointRow():
+            ports = [[port.name, port.number, port.protocol] for port in row.ports]
+            names = [row.name, row.host_label, row.service, list(row.aliases)]
+            return [*head, row.network_id, *names, list(row.addresses), ports, row.is_behind]
+
+
+def read_change_untrusted(value: Any) -> Change:
+    """Read one array. Raises ValueError or TypeError."""
+    kind_number, identifier, *fields = read_array(value)
+    kind = RowKind(read_integer(kind_number))
+    key: Key = (kind, read_text(identifier))
+    return key, _row(kind, key[1], fields) if fields else None
+
+
+def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
+    match kind, fields:
+        case RowKind.SETTINGS, [domain, *_]:
+            return SettingsRow(_domain(domain))
+        case RowKind.HOST, [label, address, *_]:
+            return HostRow(_name(label), _address(address))
+        case RowKind.NETWORK, [
+            label,
+            subnets,
+            *given,
+        ]:  # without the last from an agent of the release before
+            known = tuple(_subnet(subnet) for subnet in read_array(subnets))
+            return NetworkRow(_name(label), known, _name(given[0]) if given and given[0] else "")
+        case RowKind.SANDBOX, [networks, links, forward, *_]:
+            return Sandbox(
+                sandbox_id=SandboxId(identifier),
+                networks=tuple(NetworkId(read_text(network)) for network in read_array(networks)),
+                links=tuple(_link(link) for link in read_array(links)),
+                forward=forward is True,
+            )
+        case RowKind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *behind]:
+            return EndpointRow(
+                endpoint_id=EndpointId(identifier),
+                network_id=NetworkId(read_text(network)),
+                name=_name(name),
+                host_label=_name(host),
+                service=_name(service),
+                aliases=tuple(_name(alias) for alias in read_array(aliases)),
+                addresses=tuple(_address(address) for address in read_array(addresses)),
+                ports=tuple(_port(port) for port in read_array(ports)),
+                is_behind=bool(behind) and behind[0] is True,  # nothing of it from the release before
+            )
+        case _:
+            raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
+
+
+def _link(value: Any) -> Link:
+    service, alias, *_ = read_array(value)
+    return Link(_domain(service), _name(alias))
+
+
+def _port(value: Any) -> Port:
+    name, number, protocol, *_ = read_array(value)
+    if not 0 < read_integer(number) < 65536:
+        _refuse(f"port {number}")
+    return Port(_name(name), number, _name(protocol))
+
+
+def _subnet(value: Any) -> Subnet:
+    base, prefix_bits, *_ = read_array(value)
+    if not 0 <= read_integer(prefix_bits) <= 8 * len(_address(base)):
+        _refuse(f"prefix of {prefix_bits} bits")
+    return Subnet(base, prefix_bits)
+
+
+def _address(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) not in (4, 16):
+        _refuse("an address has 4 or 16 octets")
+    return value
+
+
+def _domain(value: Any) -> str:
+    text = read_text(value)
+    if len(text) > _MAX_DOMAIN or not all(is_name(label) for label in text.split(".")):
+        _refuse(f"{text!r} is no domain name in our spelling")
+    return text
+
+
+def _name(value: Any) -> str:
+    text = read_text(value)
+    if not is_name(text):
+        _refuse(f"{text!r} is no name")
+    return text
+
+
+def read_text(value: Any) -> str:
+    """Return a text of at most 512 characters. Raises ValueError."""
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        _refuse("a text was expected")
+    return value
+
+
+def read_integer(value: Any) -> int:
+    """Return a whole number. Raises ValueError."""
+    if type(value) is not int:
+        _refuse("a whole number was expected")
+    return value
+
+
+def read_array(value: Any) -> list[Any]:
+    """Return an array of bounded length. Raises ValueError."""
+    if not isinstance(value, list) or len(value) > MAX_ITEMS:
+        _refuse(f"an array of at most {MAX_ITEMS} items was expected")
+    return value
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise ValueError(reason)

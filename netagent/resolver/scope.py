@@ -1,0 +1,213 @@
+"""Which name means what, for one sandbox. Names are tuples of lower-case labels, the leftmost first.
+
+Below `<domain>`:
+
+    <service | name | alias>.<network>   its endpoints (index.py says which)
+    <name>.<host>.<network>              one endpoint
+    <host>.node                          a host's underlay address
+    _<port>._<protocol>.<any of these>   SRV for a port that is exposed by name
+
+A network that lost its name, because two parts of the cluster were joined that each had one, is called
+`<name>-<4 hex>`; in its own sandboxes it answers to the name as well, unless they are in the other, too.
+
+Without the domain, two forms are ours as well, because people type them:
+
+    <label>                  an alias of this sandbox's links, else the first of its networks, in attach order, that
+                             has the label; never a mixture of two networks
+    <label>.<network>        of a network that the sandbox is in, and with one more label for a host
+    <label>.node
+
+The latter two are ours although top-level domains are called `dev` and `app` as well: `db.dev` must not lead to a
+stranger while our `db` is away. That holds for types that lead to an address, and for these forms only: `pkg.go.dev`
+is asked for outside, and so is `go.dev DS`, which a validating resolver in the sandbox needs for it.
+
+A stub resolver asks for a single label with the search list first: `db` leaves it as `db.<first network>.<domain>`.
+A link's alias therefore also stands at that name, in that sandbox alone; otherwise a service of the same name would
+win over the alias. An alias whose service has nobody does not exist, and never falls through to something else of
+the same name: a client of `database` must not end up at a stranger because the database is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
+
+from netagent.model.ids import NODE_LABEL
+from netagent.model.records import Port
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.resolver.index import NetworkIndex
+from netagent.resolver.name_table import EndpointRow, HostRow
+
+Labels: TypeAlias = tuple[bytes, ...]
+
+NOBODY: Final = Sandbox(sandbox_id=SandboxId(""), forward=False)
+"""A client that is no sandbox of ours: it is in no network."""
+
+_NODE: Final = NODE_LABEL.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A name that exists. When it has nothing of its own, there are only names below it."""
+
+    rows: tuple[EndpointRow, ...] = ()
+    """Endpoints whose addresses it has."""
+    host_addresses: tuple[bytes, ...] = ()
+    services: tuple[tuple[EndpointRow, Port], ...] = ()
+    """Ports that its SRV records point to."""
+    index: NetworkIndex | None = None
+    """The network in which it was found."""
+    alias: bool = False
+    """Whether a link of the sandbox led here."""
+
+    def addresses(self, size: int) -> tuple[bytes, ...]:
+        """Return the different addresses of 4 or of 16 octets: of endpoints that this host reaches, and if there are
+        none, of the others. Clients put what they are given in an order of their own (RFC 6724), so an address at
+        the end of an answer would be the first for some."""
+        reached = [row for row in self.rows if not row.is_behind]
+        found = [address for row in reached for address in row.addresses if len(address) == size]
+        if not found:
+            found = [address for row in self.rows for address in row.addresses if len(address) == size]
+        found += [address for address in self.host_addresses if len(address) == size]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has no records at all."""
+        return not (self.rows or self.host_addresses or self.services)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """All that one sandbox may see. Built for one question; the parts are the source's own tables."""
+
+    sandbox: Sandbox
+    networks: Sequence[NetworkIndex]
+    """Those of the sandbox that are known by name, in attach order."""
+    hosts: Mapping[bytes, Mapping[str, HostRow]]
+    domain: Labels
+
+    @cached_property
+    def aliases(self) -> Mapping[bytes, Labels]:
+        """What each link alias stands for; of two links with one alias the first counts."""
+        links = reversed(self.sandbox.links)
+        return {link.alias.encode(): tuple(link.service.encode().split(b".")) for link in links}
+
+    def below_domain(self, labels: Labels) -> Node | None:
+        """Resolve what is left of a name when the domain is taken off. None: no such name."""
+        base, service = _split_service(labels)
+        node = self._base(base)
+        return _with_service(node, service)
+
+    def bare(self, labels: Labels) -> Node | None:
+        """Resolve a name that does not end in the domain. None: no such name, or not ours."""
+        base, service = _split_service(labels)
+        if len(base) == 1:
+            node = self._alias(base[0]) if base[0] in self.aliases else self._in_first_network(base[0])
+        elif len(base) > 1:
+            node = self._base(base)
+        else:
+            node = None
+        node = _with_service(node, service)
+        return None if node is None or (node.is_bare and not service) else node
+
+    def is_alias(self, labels: Labels) -> bool:
+        """Whether a name without the domain is a link's alias, and so nobody else's though its service be away."""
+        base, _ = _split_service(labels)
+        return len(base) == 1 and base[0] in self.aliases
+
+    def is_like_ours(self, labels: Labels) -> bool:
+        """Whether a name without the domain has a form that is ours, whether or not it exists."""
+        match _split_service(labels)[0]:
+            case (_, top):
+                return top == _NODE or self._network(top) is not None
+            case (_, host, top):
+                return host in self.hosts and self._network(top) is not None
+        return False
+
+    def _base(self, labels: Labels) -> Node | None:
+        if not labels:
+            return Node()
+        *rest, top = labels
+        if top == _NODE:
+            return self._host(rest)
+        index = self._network(top)
+        if index is None:
+            return None
+        if len(rest) == 1 and index is self.networks[0] and rest[0] in self.aliases:
+            return self._alias(rest[0])
+        return _in_network(index, rest)
+
+    def _network(self, label: bytes) -> NetworkIndex | None:
+        """The network of this sandbox that is called so, or was by its maker: where a network of another part of the
+        cluster has taken the name, those inside go on as before. Who is in both means the one that has the name."""
+        named = (one for one in self.networks if one.label == label)
+        given = (one for one in self.networks if one.given == label)
+        return next(named, None) or next(given, None)
+
+    def _alias(self, alias: bytes) -> Node | None:
+        target = self.aliases[alias]
+        if target[-len(self.domain) :] == self.domain:
+            target = target[: -len(self.domain)]
+        node = self._in_first_network(target[0]) if len(target) == 1 else self._plain(target)
+        if node is None or node.is_bare:
+            return None
+        return Node(node.rows, node.host_addresses, node.services, node.index, alias=True)
+
+    def _plain(self, labels: Labels) -> Node | None:
+        """Resolve without aliases, so that a link to `db.app` under the alias `db` does not mean itself."""
+        if labels and labels[-1] == _NODE:
+            return self._host(labels[:-1])
+        index = self._network(labels[-1]) if labels else None
+        return None if index is None else _in_network(index, labels[:-1])
+
+    def _in_first_network(self, label: bytes) -> Node | None:
+        for index in self.networks:
+            rows = index.members(label)
+            if rows:
+                return Node(rows, index=index)
+        return None
+
+    def _host(self, labels: Sequence[bytes]) -> Node | None:
+        if not labels:
+            return Node()
+        rows = self.hosts.get(labels[0]) if len(labels) == 1 else None
+        return Node(host_addresses=tuple(rows[one].address for one in sorted(rows))) if rows else None
+
+
+def _in_network(index: NetworkIndex, labels: Sequence[bytes]) -> Node | None:
+    match labels:
+        case []:
+            return Node(index=index)
+        case [label]:
+            rows = index.members(label)
+            return Node(rows, index=index) if rows or index.has_host(label) else None
+        case [label, host_label]:
+            rows = index.on_host(label, host_label)
+            return Node(rows, index=index) if rows else None
+        case _:
+            return None
+
+
+def _split_service(labels: Labels) -> tuple[Labels, Labels]:
+    """Take the leading labels with an underscore off: no name of ours begins with one."""
+    count = 0
+    while count < min(2, len(labels)) and labels[count][:1] == b"_":
+        count += 1
+    return labels[count:], labels[:count]
+
+
+def _with_service(node: Node | None, service: Labels) -> Node | None:
+    """Narrow a node down to `_port._protocol` or `_protocol` below it."""
+    if node is None or not service:
+        return node
+    protocol = service[-1][1:]
+    ports = [(row, port) for row in node.rows for port in row.ports if port.protocol.encode() == protocol]
+    if len(service) == 2:
+        name = service[0][1:]
+        ports = [(row, port) for row, port in ports if port.name.encode() == name]
+    if not ports:
+        return None
+    return Node(services=tuple(ports) if len(service) == 2 else (), index=node.index, alias=node.alias)

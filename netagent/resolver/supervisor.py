@@ -1,0 +1,329 @@
+"""The agent's side of the resolver process: start it, adopt it, replace it, and keep it told.
+
+The process is found by its socket. If nobody answers there, one is started, detached, so that it outlives us; if one
+answers, it is adopted with all that it holds. `run` does this for ever; ending it (the agent stops) closes the
+connection and leaves the process alone. Only `stop` ends the process.
+
+Everything that others ask of it is kept as a level in the Feed, so commands may come at any time and in any order,
+also while there is no process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from netagent.datapath.endpoint.dns_redirect import end_lead
+from netagent.errors import FailedError
+from netagent.model.sandbox import SandboxId
+from netagent.periodic import beat_within
+from netagent.resolver.channel import SocketChannel, SocketPair, connect
+from netagent.resolver.feed import Feed
+from netagent.resolver.host_servers import read_servers
+from netagent.resolver.launch import end_process, kill_process, start_process
+from netagent.resolver.name_table import Key, Table
+from netagent.resolver.protocol import SOCKET_NAME, ProtocolError
+
+PATIENCE_S: Final = 2.0
+"""How long a command waits for the process."""
+
+START_PATIENCE_S: Final = 4.0
+"""The same where nothing can go on without it. A start takes about 0.3 s of processor time, which a busy host may
+not have for seconds; an attach answers within five."""
+
+_SIGN_OF_LIFE_S: Final = 10.0
+"""How often the process is asked for its counters, and how long it may take. It never works for longer than some
+milliseconds at a stretch, so one that is silent for this long hangs, and is ended and replaced."""
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 10.0
+_STEADY_S: Final = 30.0
+"""A process that lived this long had no trouble starting: the next one is started without a pause."""
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Owns the connection, the agent's copies of all sockets, and the process's life.
+
+    `release` is this program's version; a running process of another release is replaced, after its sockets were
+    taken over. `run` may be called once.
+    """
+
+    def __init__(self, run_dir: Path, *, release: str, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
+        self._run_dir = run_dir
+        self._release = release
+        self._resolv_conf = resolv_conf
+        self._feed = Feed(release)
+        self._sockets: dict[SandboxId, SocketPair] = {}
+        self._process_id: int | None = None
+        self._starts = 0
+        self._trouble = ""
+        self._news = trio.Event()
+        self._to_send = trio.Event()
+        self._begun = False
+        self._running = trio.CancelScope()
+        self._ended = trio.Event()
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    def publish_nowait(self, table: Table, touched: Collection[Key] | None = None) -> int:
+        """Want this table answered from; it must not change any more. Returns its revision. It differs from the one
+        before at `touched` keys alone; None: anywhere."""
+        revision = self._feed.set_table(table, touched)
+        self._to_send.set()
+        return revision
+
+    async def publish(self, table: Table, touched: Collection[Key] | None = None) -> bool:
+        """The same, and wait until it is, at most PATIENCE_S. False: it will be later."""
+        revision = self.publish_nowait(table, touched)
+        return await self._wait(lambda: self._feed.settled_revision >= revision)
+
+    async def add_sandbox(
+        self,
+        sandbox_id: SandboxId,
+        udp: socket.socket,
+        tcp: socket.socket,
+        lead: socket.socket | None = None,
+        *,
+        behind_runtime: bool = False,
+    ) -> None:
+        """Have queries on these sockets answered on behalf of the sandbox. They are ours from here on; so is `lead`,
+        by which port 53 leads to them, if they do not have it themselves.
+
+        Other sockets of the sandbox, if there are any, are answered on until these are, and for some seconds more.
+
+        With `behind_runtime` the resolver of a container runtime holds the address in there: the process leads
+        queries to us for as long as it lives, and asks that resolver for what is not ours.
+
+        Answers begin when the sandbox has a row in a published table; until then the kernel keeps the queries.
+        Raises FailedError if the process can't be told in START_PATIENCE_S, or will not have them; then the sockets
+        are closed and forgotten.
+        """
+        self._forget_sockets(sandbox_id)
+        self._sockets[sandbox_id] = SocketPair(udp, tcp, lead)
+        self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
+        self._to_send.set()
+        try:
+            told = await self._wait(
+                lambda: self._feed.is_served(sandbox_id) or sandbox_id in self._feed.refused,
+                START_PATIENCE_S,
+            )
+        except trio.Cancelled:
+            self._take_back(sandbox_id)
+            raise
+        refusal = self._feed.refused.get(sandbox_id)
+        if told and refusal is None:
+            return
+        self._take_back(sandbox_id)
+        reason = refusal or self._trouble or f"it did not answer in {START_PATIENCE_S:g} s"
+        raise FailedError(
+            f"the resolver process did not take the sockets of sandbox {sandbox_id}: {reason}",
+            code="resolver-unreachable",
+            thing=sandbox_id,
+        )
+
+    async def put_before_runtime(self, sandbox_id: SandboxId) -> None:
+        """Make a known sandbox one with a runtime's resolver in it. Raises as `add_sandbox` does."""
+        pair = self._sockets.get(sandbox_id)
+        if pair is not None and not self._feed.is_behind_runtime(sandbox_id):
+            await self.add_sandbox(sandbox_id, *pair.copy(), behind_runtime=True)
+
+    def sockets(self) -> Mapping[SandboxId, SocketPair]:
+        """Our copies of all sockets: they are ours to close, and may be, at the next await."""
+        return self._sockets
+
+    def is_behind_runtime(self, sandbox_id: SandboxId) -> bool:
+        """Whether a runtime's resolver is known to be in there."""
+        return self._feed.is_behind_runtime(sandbox_id)
+
+    async def remove_sandbox(self, sandbox_id: SandboxId) -> None:
+        """Have the sandbox's sockets closed on both sides. One that is not known: nothing happens."""
+        self._take_back(sandbox_id)
+        await self._wait(lambda: self._feed.is_gone(sandbox_id))
+
+    async def known_sandboxes(self) -> frozenset[SandboxId]:
+        """Return the sandboxes whose sockets are held, those included that a former agent added.
+
+        Waits until a process is there and has told of its own; raises FailedError after START_PATIENCE_S.
+        """
+        if not await self._wait(lambda: self._feed.is_talking, START_PATIENCE_S):
+            reason = self._trouble or "it does not answer"
+            raise FailedError(f"the resolver process can't be reached: {reason}", code="resolver-unreachable")
+        return self._feed.sandbox_ids
+
+    async def statistics(self) -> dict[str, int]:
+        """Return the process's counters; the last known ones if it does not answer in time."""
+        before = self._feed.counted
+        self._feed.count()
+        self._to_send.set()
+        await self._wait(lambda: self._feed.counted > before)
+        return dict(self._feed.statistics)
+
+    def name_servers(self) -> tuple[str, ...]:
+        """The host's own, which the resolver process asks for names outside the cluster; none where the file that
+        names them can't be read."""
+        return read_servers(self._resolv_conf) or ()
+
+    def status(self) -> dict[str, object]:
+        """Return what is to be shown: `running`, `process_id`, `starts` (by this agent), `sandboxes`, `trouble`."""
+        return {
+            "running": self._feed.is_talking,
+            "process_id": self._process_id,
+            "starts": self._starts,
+            "sandboxes": len(self._sockets),
+            "trouble": self._trouble,
+        }
+
+    async def stop(self) -> None:
+        """End the process, if there is one, and with it all answers. `run` has returned before this does."""
+        self._running.cancel()
+        if self._begun:
+            await self._ended.wait()
+        with contextlib.suppress(OSError):
+            with SocketChannel(await connect(self._run_dir / SOCKET_NAME)) as channel:
+                process_id = channel.peer_process
+            await end_process(process_id)
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a process running and told, until cancelled or stopped. The process lives on."""
+        self._begun = True
+        try:
+            with self._running:
+                await self._keep_going()
+        finally:
+            self._lose_connection()
+            for sandbox_id in tuple(self._sockets):
+                self._forget_sockets(sandbox_id)
+            self._ended.set()
+
+    async def _keep_going(self) -> None:
+        pause_s = 0.0
+        while True:
+            began = trio.current_time()
+            try:
+                channel = await self._reach()
+            except OSError as error:
+                self._trouble = str(error)
+            else:
+                self._trouble = await self._talk(channel)
+            _log.warning("resolver process: %s", self._trouble)
+            if trio.current_time() - began > _STEADY_S:
+                pause_s = 0.0
+            await trio.sleep(pause_s)
+            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    async def _reach(self) -> SocketChannel:
+        """Connect to the process that runs, else to a new one."""
+        path = self._run_dir / SOCKET_NAME
+        try:
+            return SocketChannel(await connect(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._starts += 1
+            await start_process(self._run_dir, release=self._release, resolv_conf=self._resolv_conf)
+            return SocketChannel(await connect(path))
+
+    async def _talk(self, channel: SocketChannel) -> str:
+        """Talk until there is nobody to talk to; return the reason."""
+        with channel:
+            process_id = self._process_id = channel.peer_process
+            self._trouble = ""
+            self._feed.connected()
+            self._to_send.set()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, channel)
+                nursery.start_soon(self._watch, process_id)
+                reason = await self._receive(channel)
+                nursery.cancel_scope.cancel()
+        if self._feed.must_replace:
+            reason = f"process {process_id} is of another release and was replaced"
+            await end_process(process_id)
+        self._lose_connection()
+        return reason
+
+    async def _receive(self, channel: SocketChannel) -> str:
+        while True:
+            try:
+                message = await channel.receive()
+            except OSError as error:
+                return f"the connection failed: {error}"
+            if message is None:
+                return "it ended, or serves another agent"
+            payload, pair = message
+            try:
+                taken = self._feed.handle_reply_untrusted(payload, has_sockets=pair is not None)
+            except ProtocolError as error:
+                _close(pair)
+                return str(error)
+            if taken is not None and pair is not None:
+                self._sockets[taken] = pair
+            else:
+                _close(pair)
+            for refused in self._feed.refused:
+                self._forget_sockets(refused)
+            self._to_send.set()
+            self._announce()
+            if self._feed.must_replace:
+                return ""
+
+    async def _send(self, channel: SocketChannel) -> None:
+        try:
+            while True:
+                self._to_send = trio.Event()
+                for outgoing in self._feed.drain():
+                    of = outgoing.sockets_of
+                    await channel.send(outgoing.payload, None if of is None else self._sockets.get(of))
+                await self._to_send.wait()
+        except OSError:
+            return  # whoever receives learns it too, and decides
+
+    async def _watch(self, process_id: int) -> None:
+        while True:
+            before = self._feed.replies
+            self._feed.count()
+            self._to_send.set()
+            await trio.sleep_until(beat_within(trio.current_time(), _SIGN_OF_LIFE_S))
+            if self._feed.replies == before:
+                _log.warning("resolver process %d is silent for %g s: ending it", process_id, _SIGN_OF_LIFE_S)
+                kill_process(process_id)
+                return
+
+    def _lose_connection(self) -> None:
+        self._feed.disconnected()
+        self._process_id = None
+        self._announce()
+
+    def _take_back(self, sandbox_id: SandboxId) -> None:
+        self._feed.remove_sandbox(sandbox_id)
+        self._to_send.set()
+        # At once, not with the last copy: the next attach may make its own before that is closed.
+        pair = self._sockets.get(sandbox_id)
+        if pair is not None and pair.lead is not None:
+            end_lead(pair.lead)
+        self._forget_sockets(sandbox_id)
+
+    def _forget_sockets(self, sandbox_id: SandboxId) -> None:
+        _close(self._sockets.pop(sandbox_id, None))
+
+    def _announce(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _wait(self, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+        with trio.move_on_after(patience_s):
+            while not condition():
+                await self._news.wait()
+        return condition()
+
+
+def _close(pair: SocketPair | None) -> None:
+    if pair is not None:
+        pair.close()

@@ -1,0 +1,212 @@
+"""From the registry's view to the table the resolver process answers from. Pure, apart from a memory of what it made.
+
+Only what this host's sandboxes may ask for goes into the table: the networks they are in, with their visible
+endpoints, and the hosts. `every_row` derives it from scratch. `ZoneBuilder` remembers the table that it made last and
+derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
+however many there are. A test compares the two.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from immutables import Map
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
+from netagent.resolver.name_table import (
+    SETTINGS_KEY,
+    Change,
+    EndpointRow,
+    HostRow,
+    Key,
+    NetworkRow,
+    Row,
+    RowKind,
+    SettingsRow,
+    Subnet,
+    Table,
+)
+from netagent.slices import Pieces
+
+_MAX_LABEL = 63
+
+
+def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Iterator[Change]:
+    """The whole table for these sandboxes, key by key; None: that has no row."""
+    boxes = tuple(sandboxes)
+    networks = _networks_of(view, boxes)
+    yield SETTINGS_KEY, SettingsRow(domain)
+    for box in boxes:
+        yield (RowKind.SANDBOX, box.sandbox_id), box
+    for host_id in view.hosts:
+        yield (RowKind.HOST, host_id), _host_row(view, host_id)
+    for network in networks.values():
+        yield (RowKind.NETWORK, network.network_id), _network_row(network)
+        for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
+            yield (RowKind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
+
+
+def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
+    """All rows for these sandboxes, for whoever asks once."""
+    return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTable:
+    """A table, and where it can differ from the one that the same maker made before."""
+
+    table: Table
+    touched: Set[Key] | None
+    """None: anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a table was made of."""
+
+    view: RegistryView
+    sandboxes: Mapping[SandboxId, Sandbox]
+    networks: Mapping[NetworkId, NetworkView]
+    """Those that the sandboxes are in."""
+
+
+class ZoneBuilder:
+    """Makes tables from successive views of one registry."""
+
+    def __init__(self, domain: str) -> None:
+        self._domain = domain
+        self._seen: _Seen | None = None
+        """What `_rows` were made of; None: of nothing, or not to the end."""
+        self._rows: Map[Key, Row] = Map()
+        self._touched: set[Key] = set()
+
+    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[BuiltTable]:
+        """The table for these sandboxes. They must not change any more; the same object again is the least work.
+
+        If it is not run to its end, the next one begins anew.
+        """
+        seen, self._seen = self._seen, None
+        touched = view.touched_since(seen.view) if seen is not None else None
+        if seen is None or touched is None:
+            self._rows = Map()
+            for key, row in every_row(view, sandboxes.values(), self._domain):
+                self._put(key, row)
+                yield
+            self._touched.clear()
+            self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+            return BuiltTable(self._rows, None)
+        now = _Seen(view, sandboxes, seen.networks)
+        if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks:
+            now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+            yield from self._follow_sandboxes(seen, now)
+        for host_id in touched.hosts:
+            yield from self._follow_host(seen.view, now, host_id)
+        for _, endpoint_id in touched.endpoints:
+            self._follow_endpoint(now, endpoint_id)
+            yield
+        self._seen = now
+        keys, self._touched = self._touched, set()
+        return BuiltTable(self._rows, keys)
+
+    def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
+        """What they are and which networks they are in. All rows of a network come and go with its first and its last
+        sandbox."""
+        for sandbox_id, box in seen.sandboxes.items():
+            if now.sandboxes.get(sandbox_id) is not box:
+                self._put((RowKind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
+        for sandbox_id, box in now.sandboxes.items():
+            if sandbox_id not in seen.sandboxes:
+                self._put((RowKind.SANDBOX, sandbox_id), box)
+        for network_id in seen.networks.keys() | now.networks.keys():
+            before, network = seen.networks.get(network_id), now.networks.get(network_id)
+            self._put((RowKind.NETWORK, network_id), _network_row(network) if network is not None else None)
+            if (before is None) != (network is None):
+                holder = seen.view if network is None else now.view
+                for endpoint_id in holder.endpoints_in(network_id):
+                    self._follow_endpoint(now, endpoint_id)
+                    yield
+
+    def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Pieces[None]:
+        self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
+        if _standing(before, host_id) == _standing(now.view, host_id):
+            return
+        for network_id in now.networks:
+            for endpoint_id in now.view.endpoints_said(host_id, network_id):
+                self._follow_endpoint(now, endpoint_id)
+                yield
+
+    def _follow_endpoint(self, now: _Seen, endpoint_id: EndpointId) -> None:
+        endpoint = now.view.endpoints.get(endpoint_id)
+        is_asked_for = endpoint is not None and endpoint.network_id in now.networks
+        row = _endpoint_row(now.view, endpoint) if endpoint is not None and is_asked_for else None
+        self._put((RowKind.ENDPOINT, endpoint_id), row)
+
+    def _put(self, key: Key, row: Row | None) -> None:
+        if self._rows.get(key) == row:
+            return
+        self._rows = self._rows.set(key, row) if row is not None else self._rows.delete(key)
+        self._touched.add(key)
+
+
+def _networks_of(view: RegistryView, sandboxes: Iterable[Sandbox]) -> dict[NetworkId, NetworkView]:
+    wanted = {network_id for box in sandboxes for network_id in box.networks}
+    return {network_id: view.networks[network_id] for network_id in wanted if network_id in view.networks}
+
+
+def host_label(host: HostView) -> str:
+    """Return the label of the host's names: its unique name, cut in the middle where a label would be too long."""
+    return _label(host.unique_name or host.name)
+
+
+def _label(name: str) -> str:
+    # Only `<name>-<4 hex>` can be too long; the digits are what makes it unique.
+    return name if len(name) <= _MAX_LABEL else name[: _MAX_LABEL - 5] + name[-5:]
+
+
+def _label_of(view: RegistryView, host_id: HostId) -> str:
+    return host_label(view.hosts.get(host_id) or HostView(host_id))
+
+
+def _standing(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
+    """All of a host that the rows of its endpoints depend on: its label, and whether it is unreached; None: they are
+    hidden with it."""
+    if view.is_host_hidden(host_id):
+        return None
+    return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached
+
+
+def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
+    host = view.hosts.get(host_id)
+    if host is None or host.record is None or view.is_host_hidden(host_id):
+        return None
+    return HostRow(host_label(host), ipaddress.ip_address(host.record.underlay).packed)
+
+
+def _network_row(network: NetworkView) -> NetworkRow:
+    subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
+    return NetworkRow(
+        _label(network.unique_name),
+        tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
+        "" if network.holds_name else network.name,
+    )
+
+
+def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:
+    if not view.is_visible(endpoint):
+        return None
+    record = endpoint.record
+    return EndpointRow(
+        endpoint_id=record.endpoint_id,
+        network_id=record.network_id,
+        name=record.name,
+        host_label=_label_of(view, endpoint.owner),
+        service=record.service,
+        aliases=record.aliases,
+        addresses=tuple(ipaddress.ip_address(address).packed for address in record.addresses),
+        ports=record.ports,
+        is_behind=view.is_behind(endpoint),
+    )

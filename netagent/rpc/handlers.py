@@ -1,0 +1,68 @@
+"""Questions of other agents, each given to the room that knows the answer (kinds in netagent.rpc.messages)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from netagent.model.ids import EndpointId, HostId
+from netagent.probes.liveness import LivenessReport
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netagent.rpc import messages
+
+FOLLOW_S = 2.0
+"""How long a question after names is kept open. The resolver follows a record within milliseconds; a kernel that
+hangs holds names back for 2 s."""
+
+
+class Follows(Protocol):
+    """The part of netagent.projection.controller.Projection that is used here."""
+
+    async def wait_followed(self, revision: int) -> None:
+        """Until kernel and names are those of `revision` or a later one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcHandlers:
+    """Answers one question at a time, any number beside each other."""
+
+    live: StateStore
+    projection: Follows
+    space: Callable[[HostId, bytes], Awaitable[bytes]]
+    testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[LivenessReport, ...]]]
+    find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
+
+    async def answer(self, peer: HostId, payload: bytes) -> bytes:
+        """The answer's bytes. Raises an InputError for bytes that are no question."""
+        match messages.kind_of(payload):
+            case messages.WITHDRAWN:
+                return await self._withdrawn(messages.parse_withdrawn_untrusted(payload, peer))
+            case messages.SILENT:
+                words = await self.testify(messages.parse_silent_untrusted(payload))
+                return messages.encode_testimony(words)
+            case messages.DROPS:
+                found = await self.find_drops(messages.parse_drops_untrusted(payload))
+                return messages.encode_sentences(found)
+            case _:
+                return await self.space(peer, payload)
+
+    async def _withdrawn(self, asked: messages.IsWithdrawn) -> bytes:
+        """True as soon as this host's resolver has left the thing out; False when that takes too long."""
+        with trio.move_on_after(FOLLOW_S) as scope:
+            revision = self.live.revision
+            while not is_withdrawn(self.live.view, asked):
+                revision = await self.live.wait_newer(revision)
+            await self.projection.wait_followed(revision)
+        return messages.encode_answer(messages.WITHDRAWN, answer=not scope.cancelled_caught)
+
+
+def is_withdrawn(view: RegistryView, asked: messages.IsWithdrawn) -> bool:
+    """True when no name of this view leads to the thing."""
+    if not asked.endpoint_id:
+        return view.is_host_hidden(HostId(asked.host_id))
+    endpoint = view.endpoints.get(EndpointId(asked.endpoint_id))
+    return endpoint is None or endpoint.owner != asked.host_id or not view.is_visible(endpoint)

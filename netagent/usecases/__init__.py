@@ -1,1 +1,0 @@
-"""What users can have done: attach, detach and link endpoints, create and remove networks; and who cleans up."""

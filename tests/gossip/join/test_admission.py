@@ -1,0 +1,161 @@
+"""Joining: both halves of the conversation against each other, and against liars."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netgossip.errors import WireError
+from netgossip.join.admission import Credentials, Invitations, NewcomerConversation
+from netgossip.join.identity import Identity
+from netgossip.join.invitation import TOKEN_PREFIX, Token, parse_token_untrusted
+from netgossip.join.wire import Refusal
+
+ADDRESSES = (("192.0.2.1", 7957), ("2001:db8::1", 7957))
+CREDENTIALS = Credentials("ab" * 16, "mesh", "mesh.internal", (b"k" * 16, b"o" * 32), (("192.0.2.1", 7956),))
+
+
+class World:
+    def __init__(self, seed: int = 1) -> None:
+        self.random_bytes = random.Random(seed).randbytes
+        self.inviter = Identity(self.random_bytes(32))
+        self.newcomer = Identity(self.random_bytes(32))
+        self.admitted: list[tuple[str, str]] = []
+        self.invitations = Invitations(
+            self.inviter,
+            self.random_bytes,
+            lambda: CREDENTIALS,
+            lambda node, name: self.admitted.append((node, name)),
+        )
+
+    def invite(self, **options: int) -> Token:
+        return self.invitations.create(ADDRESSES, 0.0, **{"ttl_s": 60, "uses": 1, **options})
+
+    def redeem(
+        self,
+        token: Token,
+        *,
+        who: Identity | None = None,
+        now: float = 1.0,
+        cut: int = 10**6,
+        name: str = "h2",
+    ) -> object:
+        newcomer = NewcomerConversation(token, who or self.newcomer, name, self.random_bytes)
+        inviter = self.invitations.converse(1, ("192.0.2.9", 5))
+        to_inviter, closed = newcomer.open(), False
+        while to_inviter and not closed:
+            to_newcomer = b""
+            for i in range(0, len(to_inviter), cut):
+                part, closed = inviter.receive(to_inviter[i : i + cut], now)
+                to_newcomer += part
+            to_inviter = b"".join(
+                newcomer.receive(to_newcomer[i : i + cut]) for i in range(0, len(to_newcomer), cut)
+            )
+        return newcomer.result
+
+
+def test_a_newcomers_name_has_no_control_characters() -> None:
+    world = World()
+    assert world.redeem(world.invite(), name="h2\n\x1b[2J\u202eroot\0") == CREDENTIALS
+    assert world.admitted == [(world.newcomer.node_id, "h2[2Jroot")]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10**6])
+def test_a_newcomer_receives_the_credentials_whatever_the_segmentation(cut: int) -> None:
+    world = World()
+    assert world.redeem(world.invite(), cut=cut) == CREDENTIALS
+    assert world.admitted == [(world.newcomer.node_id, "h2")]
+
+
+def test_an_invitation_is_redeemed_once_but_the_same_newcomer_may_ask_again() -> None:
+    world = World()
+    token = world.invite()
+    assert world.redeem(token) == CREDENTIALS
+    assert world.redeem(token) == CREDENTIALS
+    other = world.redeem(token, who=Identity(b"x" * 32))
+    assert isinstance(other, Refusal)
+    assert "redeemed already" in other.reason
+
+
+def test_uses_are_counted() -> None:
+    world = World()
+    token = world.invite(uses=2)
+    results = [world.redeem(token, who=Identity(bytes([i]) * 32)) for i in (1, 2, 3)]
+    assert [isinstance(r, Credentials) for r in results] == [True, True, False]
+
+
+def test_an_expired_invitation_is_refused_with_the_reason() -> None:
+    world = World()
+    result = world.redeem(world.invite(ttl_s=5), now=5.0)
+    assert isinstance(result, Refusal)
+    assert "expired" in result.reason
+
+
+def test_a_wrong_secret_opens_nothing_and_takes_the_invitation_from_nobody() -> None:
+    world = World()
+    token = world.invite()
+    wrong = dataclasses.replace(token, secret=bytes(16))
+    for _ in range(10):
+        result = world.redeem(wrong)
+        assert isinstance(result, Refusal)
+        assert "secret" in result.reason
+    assert world.admitted == []
+    assert world.redeem(token) == CREDENTIALS
+
+
+def test_an_inviter_that_changed_clusters_lets_nobody_into_the_other_one() -> None:
+    world = World()
+    token = dataclasses.replace(world.invite(), cluster_id="cd" * 16)
+    result = world.redeem(token)
+    assert isinstance(result, Refusal)
+    assert "another cluster" in result.reason
+
+
+def test_a_newcomer_tells_an_impostor_from_the_inviter() -> None:
+    world, impostor = World(1), World(2)
+    token = world.invite()
+    theirs = impostor.invite()
+    stolen = dataclasses.replace(token, invitation_id=theirs.invitation_id, secret=theirs.secret)
+    result = impostor.redeem(stolen)
+    assert isinstance(result, Refusal)
+    assert "not the member" in result.reason
+
+
+def test_a_token_survives_its_text_and_hides_its_secret_from_logs() -> None:
+    token = World().invite()
+    assert parse_token_untrusted("  " + token.render() + "\n") == token
+    assert token.secret.hex() not in repr(token)
+    assert repr(token.secret) not in repr(token)
+
+
+@given(st.binary(max_size=300), st.integers(0, 2000))
+def test_garbage_in_a_conversation_is_a_wire_error_or_a_refusal(junk: bytes, position: int) -> None:
+    world = World()
+    inviter = world.invitations.converse(1, ("192.0.2.9", 5))
+    hello = NewcomerConversation(world.invite(), world.newcomer, "h2", world.random_bytes).open()
+    with contextlib.suppress(WireError):
+        inviter.receive(hello[:position] + junk + hello[position:], 1.0)
+    newcomer = NewcomerConversation(world.invite(), world.newcomer, "h2", world.random_bytes)
+    with contextlib.suppress(WireError):
+        newcomer.receive(junk)
+    assert world.admitted == []
+
+
+@pytest.mark.parametrize("kept", range(len(TOKEN_PREFIX), 150, 7))
+def test_a_token_cut_short_is_called_damaged(kept: int) -> None:
+    with pytest.raises(WireError, match="copy it whole"):
+        parse_token_untrusted(World().invite().render()[:kept])
+
+
+@given(
+    st.text(max_size=200)
+    | st.text(alphabet="abcdefXYZ019-_=", max_size=200).map(lambda t: "netagent-join-1." + t)
+)
+def test_no_text_but_a_token_is_a_token(text: str) -> None:
+    with pytest.raises(WireError):
+        parse_token_untrusted(text)

@@ -1,0 +1,132 @@
+"""The newcomer's side of joining over real sockets: what is said when the member is away, rude or slow."""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+import trio.testing
+
+from netgossip.join import driver
+from netgossip.join.admission import Credentials, Invitations
+from netgossip.join.driver import EntryError, redeem
+from netgossip.join.identity import Identity
+
+CREDENTIALS = Credentials("c1" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
+MEMBER, NEWCOMER = Identity(b"m" * 32), Identity(b"n" * 32)
+
+
+@asynccontextmanager
+async def member(serve):
+    """A listener on loopback that treats each connection by `serve`; gives its address."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield listener.socket.getsockname()[:2]
+        nursery.cancel_scope.cancel()
+
+
+class Inviter:
+    def __init__(self, **options):
+        self.admitted = []
+        self.invitations = Invitations(
+            MEMBER, os.urandom, lambda: CREDENTIALS, lambda *newcomer: self.admitted.append(newcomer)
+        )
+        given = {"ttl_s": 60.0, "uses": 1} | options
+        self.token = self.invitations.create((("192.0.2.1", 7957),), trio.current_time(), **given)
+
+    async def serve(self, stream):
+        conversation = self.invitations.converse(1, ("127.0.0.1", 1))
+        async for data in stream:
+            for number in range(len(data)):  # byte by byte: cuts mean nothing
+                reply, done = conversation.receive(data[number : number + 1], trio.current_time())
+                if reply:
+                    await stream.send_all(reply)
+                if done:
+                    await stream.aclose()
+                    return
+
+
+async def join(address, token, identity=NEWCOMER):
+    return await redeem(address, token, identity, "h2")
+
+
+def run(test):
+    @functools.wraps(test)
+    def function():
+        trio.run(test)
+
+    return function
+
+
+@run
+async def test_a_token_is_redeemed():
+    inviter = Inviter()
+    async with member(inviter.serve) as address:
+        assert await join(address, inviter.token) == CREDENTIALS
+        assert inviter.admitted == [(NEWCOMER.node_id, "h2")]
+        assert await join(address, inviter.token) == CREDENTIALS, "the same newcomer may ask again"
+        with pytest.raises(EntryError) as caught:
+            await join(address, inviter.token, Identity(b"x" * 32))
+        assert caught.value.final, "no other address would help"
+
+
+@run
+async def test_nobody_there_is_said_and_not_final():
+    inviter = Inviter()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listener.socket.getsockname()[:2]
+    await listener.aclose()
+    with pytest.raises(EntryError, match=r"^Connection refused$") as caught:
+        await join(address, inviter.token)
+    assert not caught.value.final
+
+
+@pytest.mark.parametrize(
+    "speech", [b"", b"SSH-2.0-OpenSSH\r\n" * 9000, os.urandom(64)], ids=["mute", "ssh", "random"]
+)
+def test_a_stranger_at_that_port_is_refused_by_reason(speech):
+    async def serve(stream):
+        await stream.receive_some(1)
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(speech)
+        await stream.aclose()
+
+    async def main():
+        inviter = Inviter()
+        async with member(serve) as address:
+            words = "hung up|does not speak our protocol|connection broke|Connection reset"
+            with pytest.raises(EntryError, match=f"^[a-z ]*({words})[a-z ]*$") as caught:
+                await join(address, inviter.token)
+            assert not caught.value.final
+
+    trio.run(main)
+
+
+def test_a_member_that_stays_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(driver, "CONVERSATION_S", 0.2)
+
+    async def main():
+        inviter = Inviter()
+
+        async def stay(stream):
+            await trio.sleep_forever()
+
+        async with member(stay) as address:
+            with pytest.raises(EntryError, match="did not answer within"):
+                await join(address, inviter.token)
+
+    trio.run(main)
+
+
+@run
+async def test_another_host_at_that_address_gets_nothing_out_of_us():
+    inviter, other = Inviter(), Inviter()
+    other.invitations._identity = Identity(b"o" * 32)
+    async with member(other.serve) as address:
+        with pytest.raises(EntryError):
+            await join(address, inviter.token)
+    assert other.admitted == []

@@ -1,0 +1,495 @@
+"""What `status` and `lookup` tell, from parts that are pretended."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import trio
+from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.virtual import virtual
+
+from netagent.commands.lookup import look_up
+from netagent.commands.status import STATISTICS_S, status_of
+from netagent.doctor.checks.finding import Finding
+from netagent.doctor.facts.agent_ports import PortState
+from netagent.doctor.facts.name_servers import NameServerReply
+from netagent.errors import InputError, NotFoundError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.membership.event_queue import STRANGER_KEPT_S, HeardOutside
+from netagent.model.records import AttachmentRecord, Link
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netgossip.join.discovery import DiscoveredPeer
+from netgossip.types import Member, MemberState
+
+KEYS = SimpleNamespace(cluster_id="c1" * 16, cluster="mesh", domain="mesh.internal")
+
+
+class Names:
+    def __init__(self):
+        self.delay_s = 0.0
+        self.trouble = ""
+        self.servers = ()
+
+    def name_servers(self):
+        return self.servers
+
+    async def statistics(self):
+        await trio.sleep(self.delay_s)
+        return {"queries": 7, "refused_malformed": 2}
+
+    def status(self):
+        return {"running": not self.trouble, "trouble": self.trouble}
+
+
+class Foreign:
+    """Other people's rules."""
+
+    def __init__(self):
+        self.found = []
+        self.ports = []
+        self.asked = []
+
+    async def in_the_way(self, *, is_routing, is_apart, is_bridging=True):
+        self.asked.append((is_routing, is_apart))
+        return list(self.found)
+
+    async def at_ports(self, use):
+        return list(self.ports)
+
+    async def at_bridges(self):
+        return []
+
+
+@pytest.fixture(autouse=True)
+def tried(monkeypatch):
+    """What dead agents' ports come to, by host; no packet is sent."""
+    states = {}
+
+    async def try_hosts(addresses, ports, patience_s=0.5):
+        return {name: states.get(name, (PortState.SILENT,) * 2) for name in addresses}
+
+    monkeypatch.setattr("netagent.commands.status.try_hosts", try_hosts)
+    return states
+
+
+def agent_of(
+    cluster=None, *neighbours, problem="", troubles=(), address="", former=(), config="", waiting=()
+):
+    return SimpleNamespace(
+        config_problem=config,
+        former_ids=former,
+        waiting_keys=waiting,
+        identity=SimpleNamespace(node_id=H1),
+        config=SimpleNamespace(name="h1", zone="", mdns=True),
+        underlay=SimpleNamespace(address="192.0.2.1"),
+        uplinks=SimpleNamespace(problem=address),
+        started_at=trio.current_time() - 5,
+        cluster=cluster,
+        runtimes=SimpleNamespace(troubles=lambda: troubles),
+        foreign_rules=Foreign(),
+        neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
+    )
+
+
+def cluster_of():
+    view = RegistryView(H1).with_member(Member(H1, ("192.0.2.1", 7956), MemberState.ALIVE, 1))
+    writer = Writer(H1)
+    for record in (host("h1"), network(), AttachmentRecord(N1), endpoint()):
+        view = view.with_entries(writer.put(record))
+    row = LocalEndpointRow(
+        endpoint_id=endpoint().endpoint_id,
+        network_id=N1,
+        name="web1",
+        service="web",
+        boot_id="b" * 32,
+        netns_inode=7,
+        links=(Link("web", "shop"),),
+    )
+    datapath = SimpleNamespace(failures=0, looks=0, looked_at=0.0, drift={}, dirty=())
+    return SimpleNamespace(
+        live=StateStore(view, {row.endpoint_id: row}),
+        keys=KEYS,
+        kernel=SimpleNamespace(
+            reconciler=SimpleNamespace(status=lambda: datapath),
+            guard=SimpleNamespace(
+                status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
+            ),
+            bridge_nf_bypass=SimpleNamespace(trouble="", is_tagging=True),
+        ),
+        following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
+        interfaces=SimpleNamespace(troubles={}),
+        datapath=datapath,
+        underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
+        config=SimpleNamespace(
+            vxlan_port=4799, gossip_port=7956, record_port=7957, state_dir="/var/lib/netagent"
+        ),
+        allocator=SimpleNamespace(space=lambda network_id: SimpleNamespace(count=4096)),
+        journal=SimpleNamespace(has_room=True),
+        probing=SimpleNamespace(
+            prober=SimpleNamespace(
+                rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
+            )
+        ),
+        gossip=SimpleNamespace(
+            node=SimpleNamespace(
+                statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
+            ),
+            event_queue=SimpleNamespace(heard=HeardOutside(), words=SimpleNamespace(waiting=())),
+        ),
+    )
+
+
+def neighbour(number, cluster="", cluster_id=""):
+    address = (f"192.0.2.{number}", 7956)
+    return DiscoveredPeer(f"{number:032x}", f"h{number}", cluster, cluster_id, address, address)
+
+
+def codes(status):
+    return [notice["code"] for notice in status["warnings"]]
+
+
+@virtual
+async def test_an_address_that_is_gone_is_shown():
+    status = await status_of(agent_of(address="this host has no address that others could reach"))
+    assert [one["code"] for one in status["warnings"]].count("address") == 1
+    assert all(one["message"] and one["cure"] for one in status["warnings"])
+
+
+@virtual
+async def test_a_configuration_that_was_refused_is_shown():
+    problem = "netagent.toml has the unknown key 'seed'; did you mean 'seeds'?"
+    for cluster in (None, cluster_of()):
+        status = await status_of(agent_of(cluster, config=problem))
+        (notice,) = (one for one in status["warnings"] if one["code"] == "config")
+        assert problem in notice["message"]
+        assert "SIGHUP" in notice["cure"]
+
+
+@virtual
+async def test_what_stands_in_the_way_of_containers_is_named():
+    cluster = cluster_of()
+    agent = agent_of(cluster)
+    agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
+    cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
+    status = await status_of(agent)
+    cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_tagging = (
+        "no such luck",
+        False,
+    )
+    told = codes(await status_of(agent))
+    assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(told)
+    assert "bridge-netfilter" in told
+    assert agent.foreign_rules.asked == [(True, True), (True, False)]
+    cluster.live.drop_row(endpoint().endpoint_id)
+    assert "foreign-firewall" not in codes(await status_of(agent)), "there are none that it could stop"
+
+
+@virtual
+async def test_a_full_disk_is_told_before_somebody_is_refused():
+    cluster = cluster_of()
+    cluster.journal.has_room = False
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert notice["code"] == "disk-full"
+    assert "/var/lib/netagent is full" in notice["message"]
+
+
+@virtual
+async def test_in_no_cluster_it_says_what_to_type():
+    status = await status_of(agent_of())
+    assert status["cluster"] is None
+    (notice,) = status["warnings"]
+    assert notice["code"] == "no-cluster"
+    assert "netagent init" in notice["cure"]
+    status = await status_of(agent_of(None, neighbour(2, "mesh", "c1" * 16), problem="no multicast"))
+    assert codes(status) == ["cluster-heard", "mdns"]
+    assert "netagent join ADDRESS" in status["warnings"][1]["cure"]
+    assert "the cluster mesh is on this link" in status["warnings"][0]["message"]
+    assert status["heard"] == [{"name": "h2", "address": "192.0.2.2", "cluster": "mesh", "how": "mdns"}]
+
+
+@virtual
+async def test_a_host_that_does_not_listen_says_that_it_hears_nobody():
+    agent = agent_of()
+    agent.config.mdns = False
+    status = await status_of(agent)
+    assert codes(status) == ["no-cluster", "mdns"]
+    assert "is off here" in status["warnings"][1]["message"]
+    assert "netagent join ADDRESS" in status["warnings"][1]["cure"]
+
+
+@virtual
+async def test_each_cluster_that_is_heard_is_named():
+    status = await status_of(
+        agent_of(None, neighbour(2, "red", "d2" * 16), neighbour(3, "mesh", "c1" * 16), neighbour(4))
+    )
+    (notice,) = status["warnings"]
+    assert "clusters are (mesh, red) on this link" in notice["message"]
+    assert "netagent invite" in notice["cure"]
+
+
+@virtual
+async def test_keys_that_wait_for_a_restart_are_shown():
+    for cluster in (None, cluster_of()):
+        status = await status_of(agent_of(cluster, waiting=["gossip_port", "zone"]))
+        (waits,) = (one for one in status["warnings"] if one["code"] == "config-waits")
+        assert "gossip_port, zone" in waits["message"]
+        assert "restart" in waits["cure"]
+
+
+@virtual
+async def test_a_member_in_good_order_has_no_warnings():
+    cluster = cluster_of()
+    status = await status_of(agent_of(cluster, neighbour(2, "mesh", KEYS.cluster_id)))
+    assert status["warnings"] == []
+    assert status["heard"] == [], "members of our cluster are no news"
+    assert (status["members"], status["networks"]) == ({"alive": 1}, ["app"])
+    assert status["endpoints"] == {"local": 1, "total": 1, "hidden": 0}
+    assert status["dns"] == {"running": True, "sandboxes": 1, "queries": 7}
+    assert status["refused"] == {
+        "gossip_refused_label": 3,
+        "dns_refused_malformed": 2,
+        "packets_spoofed": 2,
+    }
+    assert status["drift"]["checked_s"] is None
+
+
+@virtual
+async def test_everything_that_is_wrong_is_named_with_a_cure():
+    cluster = cluster_of()
+    live, peer = cluster.live, Writer(H2)
+    for record in (host("h2", routes=("10.1.0.0/16",)), endpoint(9, offset=2)):
+        live.set_view(live.view.with_entries(peer.put(record)))
+    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+    cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
+    cluster.following.supervisor.trouble = "it died"
+    now = trio.current_time()
+    cluster.gossip.event_queue.heard.strangers |= {
+        "198.51.100.1": ("other-label", now),
+        "198.51.100.2": ("wrong-key", now - STRANGER_KEPT_S - 1),
+    }
+    cluster.gossip.event_queue.heard.clash = "192.0.2.77"
+    status = await status_of(agent_of(cluster))
+    wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "overlap", "agent-dead"]
+    assert codes(status) == wrong, "both addresses clash"
+    assert all(notice["cure"] for notice in status["warnings"])
+    assert [one["address"] for one in status["heard"]] == ["198.51.100.1"], "the other has long been silent"
+    overlap, dead = status["warnings"][-2:]
+    assert "not known yet" in dead["message"], "nobody has asked its kernel"
+    assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
+
+
+@virtual
+async def test_members_and_paths_are_counted_with_those_first_that_are_well():
+    cluster = cluster_of()
+    live = cluster.live
+    for number, state in ((2, MemberState.LEFT), (3, MemberState.DEAD), (4, MemberState.ALIVE)):
+        peer = Writer(f"{number}" * 32)
+        live.set_view(live.view.with_entries(peer.put(host(f"h{number}", underlay=f"192.0.2.{number}"))))
+        live.set_view(live.view.with_member(Member(peer.owner, (f"192.0.2.{number}", 7956), state, 1)))
+    status = await status_of(agent_of(cluster))
+    assert list(status["members"].items()) == [("alive", 2), ("dead", 1), ("left", 1)]
+    assert status["paths"] == {"unknown": 2}, "to one that has left there is none"
+
+
+@virtual
+async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
+    cluster = cluster_of()
+    (notice,) = (await status_of(agent_of(cluster, former=["ab" * 16])))["warnings"]
+    assert notice["code"] == "forgotten"
+    assert "(abababab)" in notice["message"]
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_fenced({str(n): dataclasses.replace(row, name=f"web{n}") for n in range(7)})
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert "web0, web1, web2, web3, web4 and 2 more lost their addresses" in notice["message"]
+    assert "netagent attach" in notice["cure"]
+    cluster.live.set_fenced({"1": dataclasses.replace(row, name="web1")})
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert notice["message"].endswith(": web1 lost its address and is fenced")
+
+
+@pytest.mark.parametrize(("answers", "words"), [(True, "containers there go on"), (False, "silent as well")])
+@virtual
+async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
+    cluster = cluster_of()
+    view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
+    view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
+    cluster.live.set_view(view.with_host_answer(H3, answers))
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert words in notice["message"]
+
+
+@virtual
+async def test_a_resolver_that_hangs_does_not_hang_status():
+    cluster = cluster_of()
+    cluster.following.supervisor.delay_s = 1000.0
+    status = await status_of(agent_of(cluster))
+    assert trio.current_time() == pytest.approx(STATISTICS_S)
+    assert status["dns"]["queries"] == 0
+
+
+@virtual
+async def test_a_lookup_answers_as_the_resolver_would():
+    cluster = cluster_of()
+    found = await look_up(cluster, "web.app", "A", "")
+    assert (found["status"], [one["data"] for one in found["answers"]]) == ("NOERROR", ["10.1.0.2"])
+    assert found["asked_for"] == ""
+    found = await look_up(cluster, "shop", "AAAA", "web1")
+    assert [one["data"] for one in found["answers"]] == ["fd00:1::2"], "a link of that sandbox"
+    assert found["asked_for"] == endpoint().endpoint_id
+    assert (await look_up(cluster, "nobody", "A", ""))["status"] == "NXDOMAIN"
+
+
+@virtual
+async def test_a_lookup_of_nonsense_is_refused():
+    cluster = cluster_of()
+    with pytest.raises(InputError, match=r"'HINFO'.*take one of A"):
+        await look_up(cluster, "web", "HINFO", "")
+    with pytest.raises(InputError, match="no domain name"):
+        await look_up(cluster, "a..b", "A", "")
+    with pytest.raises(NotFoundError, match="no endpoint 'nobody'"):
+        await look_up(cluster, "web", "A", "nobody")
+
+
+@virtual
+async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and_lookup():
+    cluster, writer = cluster_of(), Writer(H2)
+    for number, project in ((5, "shop"), (6, "blog")):
+        one = endpoint(number, offset=number, service=f"{project}-db-1", aliases=("db",))
+        labelled = dataclasses.replace(one, labels=(("netagent.compose-project", project),))
+        cluster.live.set_view(cluster.live.view.with_entries(writer.put(labelled)))
+    status = await status_of(agent_of(cluster))
+    (notice,) = (one for one in status["warnings"] if one["code"] == "shared-name")
+    for part in ("name db in network app", "project blog on", "project shop on"):
+        assert part in notice["message"]
+    assert "network of its own" in notice["cure"]
+    for name in ("db", "db.app", "db.app.mesh.internal."):
+        assert (await look_up(cluster, name, "A", "web1"))["warnings"] == [notice], name
+    assert "warnings" not in await look_up(cluster, "web", "A", "web1")
+
+
+@virtual
+async def test_a_container_is_asked_from_by_what_its_runtime_calls_it():
+    cluster = cluster_of()
+    (row,) = cluster.live.rows.values()
+    labels = (("netagent.container-id", "c" * 64), ("netagent.original-name", "Web_1"))
+    cluster.live.set_row(dataclasses.replace(row, labels=labels))
+    for asker in ("c" * 64, "c" * 12, "Web_1"):
+        assert (await look_up(cluster, "web", "A", asker))["asked_for"] == row.endpoint_id
+
+
+@virtual
+async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
+    troubles = ("Docker has a network app of its own; remove it", "Podman is silent")
+    status = await status_of(agent_of(troubles=troubles))
+    assert [(n["message"], n["cure"]) for n in status["warnings"] if n["code"] == "runtime"] == [
+        ("Docker has a network app of its own", "remove it"),
+        ("Podman is silent", "see the agent's log"),
+    ]
+
+
+@virtual
+async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
+    cluster = cluster_of()
+    live, peer = cluster.live, Writer(H2)
+    for record in (host("h2", underlay="192.0.2.2"),):
+        live.set_view(live.view.with_entries(peer.put(record)))
+    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+
+    async def dead():
+        status = await status_of(agent_of(cluster))
+        (notice,) = (one for one in status["warnings"] if one["code"] == "agent-dead")
+        return notice
+
+    tried["h2"] = (PortState.SILENT, PortState.OPEN)
+    notice = await dead()
+    assert "the agent of h2 runs" in notice["message"]
+    assert "TCP port 7956 does not answer and TCP port 7957 accepts connections" in notice["message"]
+    assert "pass between 192.0.2.1 and 192.0.2.2; TCP port 7956 is missing" in notice["cure"]
+    tried["h2"] = (PortState.OPEN, PortState.OPEN)
+    assert "UDP port 7956 is missing" in (await dead())["cure"]
+    tried["h2"] = (PortState.CLOSED, PortState.CLOSED)
+    notice = await dead()
+    assert "does not run" in notice["message"]
+    assert notice["cure"] == "start the agent there"
+    tried["h2"] = (PortState.SILENT, PortState.SILENT)
+    assert "does not answer at TCP ports 7956 and 7957" in (await dead())["message"]
+
+
+@virtual
+async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
+    cluster = cluster_of()
+    answers = [
+        NameServerReply("192.0.2.53", None, "no answer"),
+        NameServerReply("192.0.2.54", 0.6, status="NOERROR"),
+    ]
+
+    async def ask(servers):
+        assert servers == ("192.0.2.53", "192.0.2.54")
+        return tuple(answers)
+
+    monkeypatch.setattr("netagent.commands.status.ask_servers", ask)
+    cluster.following.supervisor.servers = ("192.0.2.53", "192.0.2.54")
+    status = await status_of(agent_of(cluster))
+    dead, slow = (one for one in status["warnings"] if one["code"].startswith("upstream"))
+    assert (dead["code"], slow["code"]) == ("upstream-dead", "upstream-slow")
+    assert "192.0.2.53 does not answer (no answer): look-ups" in dead["message"]
+    assert "192.0.2.54 took 0.6 s" in slow["message"]
+    answers.pop()
+    status = await status_of(agent_of(cluster))
+    (dead,) = (one for one in status["warnings"] if one["code"].startswith("upstream"))
+    assert "do not resolve" in dead["message"]
+    cluster.live = StateStore(cluster.live.view, {})
+    codes = [
+        {one["code"] for one in status["warnings"]}
+        for status in (
+            await status_of(agent_of(cluster)),
+            await status_of(agent_of(cluster), is_thorough=True),
+        )
+    ]
+    assert "upstream-dead" not in codes[0], "no container asks it"
+    assert "upstream-dead" in codes[1], "as the doctor looks"
+
+
+@virtual
+async def test_a_full_network_is_named():
+    cluster = cluster_of()
+    cluster.allocator.space = lambda network_id: SimpleNamespace(count=8)
+    assert "network-full" not in codes(await status_of(agent_of(cluster)))
+    writer, live = Writer(H2), cluster.live
+    for number in range(2, 7):
+        live.set_view(live.view.with_entries(writer.put(endpoint(number, offset=number))))
+    status = await status_of(agent_of(cluster))
+    (notice,) = (one for one in status["warnings"] if one["code"] == "network-full")
+    assert "of its 5 addresses" in notice["message"]
+    assert "--subnet" in notice["cure"]
+
+
+@virtual
+async def test_a_rule_at_our_ports_is_named_where_no_container_is():
+    cluster = cluster_of()
+    for endpoint_id in list(cluster.live.rows):
+        cluster.live.drop_row(endpoint_id)
+    agent = agent_of(cluster)
+    agent.foreign_rules.ports = [
+        Finding("chain f", "a rule drops membership (udp 7956)", "nft delete rule f")
+    ]
+    assert "foreign-firewall" in codes(await status_of(agent))
+
+
+@virtual
+async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(tried):
+    cluster = cluster_of()
+    view = cluster.live.view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
+    cluster.live = StateStore(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
+    tried["h2"] = (PortState.OPEN, PortState.SILENT)
+    assert "agent-port" not in {one["code"] for one in (await status_of(agent_of(cluster)))["warnings"]}
+    status = await status_of(agent_of(cluster), is_thorough=True)
+    (told,) = (one for one in status["warnings"] if one["code"] == "agent-port")
+    assert told["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
+    assert told["cure"] == "let UDP and TCP ports 7956 and 7957 pass between 192.0.2.1 and 192.0.2.2"
+    tried["h2"] = (PortState.OPEN, PortState.OPEN)
+    status = await status_of(agent_of(cluster), is_thorough=True)
+    assert "agent-port" not in {one["code"] for one in status["warnings"]}

@@ -1,0 +1,346 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.control import request_parsing
+from netagent.errors import InputError
+from netagent.model.publication import Publication
+from netagent.model.records import Link, Policy, Port
+
+ATTACH = {"target": "netns:web1", "network": "app"}
+
+
+def test_a_full_attach_request() -> None:
+    parsed = request_parsing.attach_untrusted(
+        {
+            **ATTACH,
+            "name": "web1",
+            "service": "web",
+            "aliases": ["www"],
+            "links": [{"service": "db", "alias": "database"}, {"service": "cache.infra"}],
+            "ports": [{"name": "http", "number": 80}, {"number": 53, "protocol": "udp"}],
+            "publish": ["8080:80/tcp"],
+            "labels": {"b": "2", "a": "1"},
+            "ip": ["FD00::0001", "10.0.0.9"],
+            "mac": "02-AA-bb-00-00-01",
+            "ifname": "eth7",
+        }
+    )
+    assert parsed.links == (Link("db", "database"), Link("cache.infra", "cache"))
+    assert parsed.ports == (Port("http", 80), Port("53", 53, "udp"))
+    assert parsed.labels == (("a", "1"), ("b", "2"))
+    assert parsed.addresses == ("10.0.0.9", "fd00::1")
+    assert (parsed.mac, parsed.ifname, parsed.publish) == (
+        "02:aa:bb:00:00:01",
+        "eth7",
+        (Publication(8080, 80),),
+    )
+
+
+def test_what_is_not_given_is_empty() -> None:
+    parsed = request_parsing.attach_untrusted({**ATTACH, "mac": None, "links": None})
+    assert (parsed.name, parsed.service, parsed.aliases, parsed.addresses, parsed.mac) == ("", "", (), (), "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"target": "web1"}, "write netns:NAME"),
+        ({"target": "netns:a/b"}, "does not name"),
+        ({"target": "pid:0"}, "pid:PID"),
+        ({"target": 5}, "target is not a text"),
+        ({"network": ""}, "network is missing"),
+        ({"name": "Web"}, "did you mean 'web'"),
+        ({"name": "-x"}, "cannot be a name"),
+        ({"netwrok": "app"}, "did you mean 'network'"),
+        ({"zzz": 1}, "known are"),
+        ({"aliases": "www"}, "not a list"),
+        ({"aliases": ["a"] * 65}, "--alias is given 65 times; give it at most 64 times"),
+        ({"aliases": [""]}, "--alias has an empty text"),
+        ({"links": [{"alias": "x"}]}, "service is missing"),
+        ({"links": [{"service": "a..b"}]}, "not a service's name"),
+        ({"links": ["db"]}, "not a list of objects"),
+        ({"ports": [{"number": 0}]}, "a port's number cannot be 0; give a whole number from 1 to 65535"),
+        ({"ports": [{"number": 1}] * 65}, "--expose is given 65 times"),
+        ({"labels": {str(number): "x" for number in range(65)}}, "--label is given 65 times"),
+        ({"ip": [""]}, "--ip has an empty text"),
+        ({"ifname": "a\x1b"}, "--ifname is not a text of at most"),
+        ({"ports": [{"name": "http"}]}, "no number"),
+        ({"ports": [{"number": True}]}, "from 1 to 65535"),
+        ({"ports": [{"number": 1, "protocol": "tpc"}]}, "use tcp"),
+        ({"labels": ["a=b"]}, "not an object"),
+        ({"labels": {"": "x"}}, "label"),
+        ({"labels": {"a": 1}}, "not a text"),
+        ({"ip": ["10.0.0.1/24"]}, "prefix length"),
+        ({"ip": ["10.0.0.1", "10.0.0.2"]}, "second IPv4"),
+        ({"mac": "03:00:00:00:00:01"}, "MAC address"),
+        ({"mac": "00:00:00:00:00:00"}, "MAC address"),
+        ({"ifname": "a" * 16}, "name of an interface"),
+        ({"ifname": "lo"}, "name of an interface"),
+        ({"ifname": "a b"}, "name of an interface"),
+        ({"name": "a\x1b"}, "printable"),
+        ({"network": "x" * 5000}, "at most 4096"),
+    ],
+)
+def test_attach_refuses(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        request_parsing.attach_untrusted({**ATTACH, **change})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["netns:a b", "docker:", "unit:", "host:x", "", "./x", "netns:"])
+def test_targets_that_are_none(target: str) -> None:
+    with pytest.raises(InputError):
+        request_parsing.target_of(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["netns:web1", "/proc/1/ns/net", "pid:1", "docker:web", "podman:w_1", "unit:a.service", "machine:m1"],
+)
+def test_targets(target: str) -> None:
+    assert request_parsing.target_of(target) == target
+
+
+def test_a_network_request() -> None:
+    parsed = request_parsing.network_untrusted(
+        {
+            "name": "db",
+            "subnets": ["fd01::/64", "10.170.0.0/24"],
+            "mtu_bytes": 1400,
+            "internal": True,
+            "policy": "links",
+        }
+    )
+    assert parsed.subnets == ("10.170.0.0/24", "fd01::/64")
+    assert (parsed.mtu_bytes, parsed.internal, parsed.policy, parsed.multicast) == (
+        1400,
+        True,
+        Policy.LINKS,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": ""}, "cannot be the name"),
+        ({"name": "node"}, "names the hosts"),
+        ({"name": "a.b"}, "cannot be"),
+        ({"subnets": ["10.0.0.5/24"]}, "did you mean 10.0.0.0/24"),
+        ({"subnets": ["x"]}, "not a subnet"),
+        ({"subnets": ["10.0.0.0/31"]}, "no usable size"),
+        ({"subnets": ["0.0.0.0/0"]}, "no usable size"),
+        ({"subnets": ["fd00::/120"]}, "no usable size"),
+        ({"subnets": ["10.0.0.0/24", "10.1.0.0/24"]}, "second IPv4"),
+        ({"subnets": ["127.0.0.0/8"]}, "not for hosts"),
+        ({"subnets": ["224.0.0.0/8"]}, "not for hosts"),
+        ({"subnets": ["fe80::/64"]}, "not for hosts"),
+        ({"mtu_bytes": 100}, "--mtu cannot be 100; give a whole number from 576 to 65535"),
+        ({"subnets": ["x"] * 65}, "--subnet is given 65 times"),
+        ({"internal": "yes"}, "true nor false"),
+        ({"policy": "closed"}, "open or links"),
+    ],
+)
+def test_network_refuses(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        request_parsing.network_untrusted({"name": "db", **change})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"ttl_s": 0}, "give --ttl 1s to 30d"),
+        ({"ttl_s": float("nan")}, "--ttl"),
+        ({"ttl_s": 1e9}, "--ttl"),
+        ({"ttl_s": "1h"}, "--ttl"),
+        ({"ttl_s": True}, "--ttl"),
+        ({"uses": 0}, "--uses cannot be 0"),
+        ({"uses": 1001}, "from 1 to 1000"),
+    ],
+)
+def test_invite_refuses(value: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        request_parsing.invite_untrusted(value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"mtu_bytes": 1},
+        {"subnets": [""]},
+        {"subnets": ["x\n"]},
+        {"uses": 0},
+        {"ttl_s": 0},
+        {"aliases": [""]},
+        {"links": [{"service": "x\n"}]},
+        {"ports": [{"number": 0}]},
+    ],
+    ids=str,
+)
+def test_no_error_speaks_in_words_that_only_the_api_knows(value: dict[str, Any]) -> None:
+    said = []
+    for parse, base in (
+        (request_parsing.network_untrusted, {"name": "app"}),
+        (request_parsing.attach_untrusted, ATTACH),
+        (request_parsing.invite_untrusted, {}),
+    ):
+        try:
+            parse({**base, **value})
+        except InputError as error:
+            if "there is no field" not in error.message:
+                said.append(str(error))
+    assert len(said) == 1
+    assert not [word for word in ("mtu_bytes", "subnets", "ttl_s", "aliases", "ports") if word in said[0]]
+
+
+def test_invite_and_join() -> None:
+    assert request_parsing.invite_untrusted({}) == (3600.0, 1)
+    assert request_parsing.invite_untrusted({"ttl_s": 60, "uses": 5}) == (60.0, 5)
+    assert request_parsing.join_untrusted(
+        {"addresses": ["h1:7957", "[fd00::1]:7957"], "token": " t\u0020"}
+    ) == (
+        ("h1:7957", "[fd00::1]:7957"),
+        "t",
+    )
+    for bad in ({"token": ""}, {"token": "t", "addresses": ["h1:x"]}, {"token": "t", "addresses": ["a b"]}):
+        with pytest.raises(InputError):
+            request_parsing.join_untrusted(bad)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b'{"a":' * 100_000])
+def test_bodies_that_are_no_object(body: bytes) -> None:
+    with pytest.raises(InputError):
+        request_parsing.object_untrusted(body)
+
+
+def test_no_body_is_an_empty_object() -> None:
+    assert request_parsing.object_untrusted(b" \n") == {}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    [
+        "target",
+        "network",
+        "name",
+        "service",
+        "aliases",
+        "links",
+        "ports",
+        "publish",
+        "labels",
+        "ip",
+        "mac",
+        "ifname",
+        "subnets",
+        "mtu_bytes",
+        "internal",
+        "policy",
+        "multicast",
+        "host_access",
+        "ttl_s",
+        "uses",
+        "addresses",
+        "token",
+        "cluster",
+        "alias",
+        "number",
+    ]
+)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.dictionaries(FIELDS, JSON, max_size=5).map(lambda value: json.dumps(value).encode())
+)
+def test_whatever_comes_is_a_request_or_an_input_error(body: bytes) -> None:
+    try:
+        value = request_parsing.object_untrusted(body)
+    except InputError:
+        return
+    for parse in (
+        request_parsing.attach_untrusted,
+        request_parsing.network_untrusted,
+        request_parsing.link_untrusted,
+        request_parsing.filter_untrusted,
+        request_parsing.invite_untrusted,
+        request_parsing.join_untrusted,
+        request_parsing.cluster_untrusted,
+    ):
+        try:
+            parse(value)
+        except InputError as error:
+            assert str(error)  # noqa: PT017 - most examples are refused, some are not
+
+
+@pytest.mark.parametrize(
+    ("text", "publication", "again"),
+    [
+        ("8080:80", Publication(8080, 80), "8080:80/tcp"),
+        ("53:5353/UDP", Publication(53, 5353, "udp"), "53:5353/udp"),
+        ("192.0.2.1:8080-8089:80-89/tcp", Publication(8080, 80, "tcp", 10, "192.0.2.1"), None),
+        (
+            "[2001:DB8:0::1]:1-3:1-3/udp",
+            Publication(1, 1, "udp", 3, "2001:db8::1"),
+            "[2001:db8::1]:1-3:1-3/udp",
+        ),
+        ("0.0.0.0:8080:80/tcp", Publication(8080, 80, address="0.0.0.0"), None),
+        ("[::0]:8080:80", Publication(8080, 80, address="::"), "[::]:8080:80/tcp"),
+        (
+            "127.0.0.1:65535:65535",
+            Publication(65535, 65535, address="127.0.0.1"),
+            "127.0.0.1:65535:65535/tcp",
+        ),
+    ],
+)
+def test_a_published_port_is_read_and_written(text, publication, again):
+    assert request_parsing.publication_untrusted({"port": text}) == publication
+    assert publication.text == (again or text)
+    assert request_parsing.publication_untrusted({"port": publication.text}) == publication
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("80", "does not say a port"),
+        ("x:80", "does not say a port"),
+        ("8080:80/icmp", "cannot be published"),
+        ("8080:80/sctp", "cannot be published"),
+        ("8080-8082:80-81", "not of one length"),
+        ("8080:80-81", "not of one length"),
+        ("8082-8080:82-80", "not of one length"),
+        ("0:80", "no port"),
+        ("65530-65536:1-7", "no port"),
+        ("1-2000:1-2000", "2000 ports at once"),
+        ("999.0.0.1:8080:80", "is no address"),
+        ("[::1]:8080:80", "nothing can be published at ::1"),
+    ],
+)
+def test_a_published_port_that_can_t_be(text, complaint):
+    with pytest.raises(InputError, match=complaint):
+        request_parsing.publication_untrusted({"port": text})
+
+
+def test_one_port_of_the_host_is_published_once():
+    with pytest.raises(
+        InputError, match=r"8080:80/tcp and 8000-8099:8000-8099/tcp share a port|share a port"
+    ):
+        request_parsing.publications_untrusted(["8080:80", "8000-8099:8000-8099"])
+    assert (
+        len(
+            request_parsing.publications_untrusted(
+                ["8080:80", "8080:80/udp", "192.0.2.1:81:81", "192.0.2.2:81:81"]
+            )
+        )
+        == 4
+    )

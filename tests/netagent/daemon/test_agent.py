@@ -1,0 +1,233 @@
+"""The agent's states and what a change that fails between them leaves behind. The cluster itself is pretended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import trio
+from fakes.virtual import at_end, virtual
+
+from netagent import config
+from netagent.daemon import agent as module
+from netagent.daemon import join
+from netagent.daemon.agent import Agent
+from netagent.datapath.host.uplink import Underlay, Uplinks
+from netagent.errors import FailedError, InputError, RefusedError
+from netgossip.join.admission import Credentials
+from netgossip.join.invitation import Token
+
+FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
+TOKEN = Token("mesh", "d2" * 16, (("192.0.2.1", 7957), ("192.0.2.2", 7957)), b"f" * 32, b"i" * 16, b"s" * 16)
+
+
+FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0", 1500)
+
+
+class Pretended(Agent):
+    """Enters a cluster by noting it, or fails as `trouble` says."""
+
+    trouble = None
+    underlay = FOUR
+    uplinks = SimpleNamespace(uplinks=Uplinks((FOUR,)))
+
+    async def _enter(self, keys, seeds=()):
+        await trio.lowlevel.checkpoint()
+        if self.trouble is not None:
+            raise self.trouble
+        self.cluster = SimpleNamespace(keys=keys, seeds=seeds)
+
+
+@pytest.fixture
+def load(tmp_path):
+    folders = {"state_dir": str(tmp_path / "state"), "run_dir": str(tmp_path / "run")}
+    return lambda: config.load(None, folders, {})
+
+
+def agent(load):
+    made = Pretended(load)
+    at_end(made._state.close)
+    return made
+
+
+@virtual
+async def test_two_agents_do_not_share_a_host(load):
+    agent(load)
+    with pytest.raises(RefusedError, match="another agent runs on this host already"):
+        Pretended(load)
+
+
+@virtual
+async def test_init_starts_a_cluster_once(load):
+    one = agent(load)
+    with pytest.raises(RefusedError, match=r"belongs to no cluster.*netagent init") as caught:
+        one.member()
+    assert caught.value.exit_status == 4
+    assert await one.init("mesh")
+    assert one._state.cluster_keys() == one.cluster.keys
+    assert one.cluster.keys.domain == "mesh.internal"
+    assert not await one.init("mesh")
+    assert not await one.init("")
+    with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
+        await one.init("other")
+
+
+@virtual
+async def test_several_inits_at_once_are_one(load):
+    one, outcomes = agent(load), []
+
+    async def init():
+        outcomes.append(await one.init("mesh"))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(init)
+    assert sorted(outcomes) == [False, False, True]
+
+
+@virtual
+async def test_an_init_that_fails_leaves_nothing_that_a_later_start_would_find(load):
+    one = agent(load)
+    identity = one.identity.node_id
+    one.trouble = FailedError("port 7956 is in use")
+    with pytest.raises(FailedError, match="7956"):
+        await one.init("mesh")
+    assert one._state.cluster_keys() is None
+    assert one._state.identity(b"x" * 32).node_id == identity
+    one.trouble = None
+    assert await one.init("mesh")
+
+
+class Immovable:
+    """A cluster that this host enters, whose ports at the address that it has by then are taken."""
+
+    def __init__(self, _config, keys, **_):
+        self.keys, self.underlay, self.ended = keys, FOUR, False
+
+    def set_seeds(self, seeds):
+        pass
+
+    async def run(self, task_status):
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended = True
+
+    async def move(self, underlay):
+        raise FailedError("port 7956 is in use")
+
+
+@virtual
+async def test_a_host_whose_address_changes_while_it_enters_and_can_t_follow_is_in_no_cluster(
+    load, monkeypatch
+):
+    entered = []
+    monkeypatch.setattr(module, "Cluster", lambda *a, **k: entered.append(Immovable(*a, **k)) or entered[-1])
+    one = Agent(load)
+    at_end(one._state.close)
+    one.underlay = SIX
+    async with trio.open_nursery() as one._nursery:
+        with pytest.raises(FailedError, match="7956"):
+            await one.init("mesh")
+        assert entered[0].ended
+        assert one.cluster is None
+        assert one._state.cluster_keys() is None
+        one._nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_entering_a_cluster_does_not_take_over_another_ones_journal(load):
+    one = agent(load)
+    one._state.journal_file.write_text("left by a crash in the middle of a leave")
+    await one.init("mesh")
+    assert not one._state.journal_file.exists()
+
+
+def let_in(monkeypatch):
+    """Whoever is asked lets this host in."""
+    asked = []
+
+    async def redeem(address, token, identity, name):
+        await trio.lowlevel.checkpoint()
+        asked.append(address[0])
+        return FOUND
+
+    monkeypatch.setattr(join, "redeem", redeem)
+    return asked
+
+
+@virtual
+async def test_join_enters_the_cluster_that_lets_it_in_once(load, monkeypatch):
+    one = agent(load)
+    asked = let_in(monkeypatch)
+    through = await one.join(["192.0.2.3"], TOKEN)
+    assert asked == [through], "the first that answers; the others are not asked any more"
+    assert through in {"192.0.2.3", *(host for host, _ in TOKEN.addresses)}
+    assert one.cluster.seeds == FOUND.members
+    assert one._state.cluster_keys().cluster_id == FOUND.cluster_id
+    assert await one.join([], TOKEN) == "", "a member already: nobody is asked"
+    with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
+        await one.join([], replace(TOKEN, cluster_id="e3" * 16))
+    assert len(asked) == 1
+
+
+@virtual
+async def test_a_join_that_is_refused_leaves_nothing(load):
+    one = agent(load)
+    one.underlay = SIX
+    one.uplinks = SimpleNamespace(uplinks=Uplinks((SIX,)))
+    with pytest.raises(RefusedError, match="one family of addresses"):
+        await one.join([], TOKEN)
+    assert one._state.cluster_keys() is None
+    assert one.underlay == SIX
+
+
+@virtual
+async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_before(load, monkeypatch):
+    one = agent(load)
+    let_in(monkeypatch)
+    one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX)))
+    one.trouble = FailedError("the disk is full")
+    six = replace(TOKEN, addresses=(("2001:db8::1", 7957),))
+    with pytest.raises(FailedError):
+        await one.join([], six)
+    assert one.underlay == FOUR
+    one.trouble = None
+    assert await one.join([], six) == "2001:db8::1"
+    assert one.underlay == SIX
+
+
+@virtual
+async def test_a_configuration_that_is_refused_changes_nothing_and_is_told_until_it_is_corrected(load):
+    one = agent(load)
+    before = one.config
+    one._load_config = refuse
+    one._reload()
+    assert (one.config, one.config_problem) == (before, "no such key; correct it")
+    changed = {"seeds": ("192.0.2.7",), "zone": "rack7"}
+    one._load_config = lambda: config.replaced(before, changed)
+    one._reload()
+    assert (one.config.seeds, one.config_problem) == (("192.0.2.7",), "")
+    assert (one.config.zone, one.waiting_keys) == ("", ["zone"]), "this one needs a restart"
+    one._load_config = refuse
+    one._reload()
+    assert one.waiting_keys == ["zone"]
+    one._load_config = lambda: before
+    one._reload()
+    assert (one.config, one.waiting_keys) == (before, [])
+
+
+def refuse():
+    raise InputError("no such key", hint="correct it")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@virtual
+async def test_the_plugins_socket_is_taken_only_where_docker_is_served(load, enabled):
+    taken = []
+    supervision = SimpleNamespace(take_socket=taken.append)
+    made = Agent(lambda: config.replaced(load(), {"docker_enabled": enabled}), supervision)
+    at_end(made._state.close)
+    assert taken == ["docker"] * enabled  # else the service manager's log says that nobody serves it

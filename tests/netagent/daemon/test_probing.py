@@ -1,0 +1,94 @@
+"""What the prober is told follows hosts and networks, and costs nothing while endpoints come and go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import trio
+import trio.testing
+from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
+
+from netagent.daemon.probing import ProbeResults
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import ClusterId
+from netagent.model.records import AttachmentRecord
+from netagent.probes.reach import STEADY_S
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+
+NOTHING = Path("/nonexistent/unreached.json")
+
+
+def test_who_is_not_reached_outlives_the_agent(tmp_path):
+    """The next one has asked nobody yet when it tells the resolver what to answer."""
+    notes = tmp_path / "unreached.json"
+    view = RegistryView(H1).with_entries(Writer(H2).put(host("h2")))
+    offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
+
+    def made():
+        live = StateStore(view, {})
+        probing = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=notes
+        )
+        return live, probing
+
+    async def main():
+        live, probing = made()
+        assert live.view.unreached == frozenset()
+        probing._note_answer(H2, answers=False)
+        assert live.view.unreached == {H2}
+        live, probing = made()
+        assert live.view.unreached == {H2}
+        assert live.view.hosts[H2].answers is None, "which hides no name of a host whose agent is dead"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probing._watch_reach)
+            probing._note_answer(H2, answers=True)
+            await trio.sleep(STEADY_S - 0.1)
+            assert live.view.unreached == {H2}
+            await trio.sleep(0.2)
+            assert live.view.unreached == frozenset()
+            nursery.cancel_scope.cancel()
+        assert made()[0].view.unreached == frozenset()
+        for wrong in ("", "[", "{}", "7", '["not known", 7, null]', "[" * 100_000):
+            notes.write_text(wrong)
+            assert made()[0].view.unreached == frozenset()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
+    ours, theirs = Writer(H1), Writer(H2)
+    told = Counter()
+    devices = []
+
+    async def main():
+        live = StateStore(RegistryView(H1), {})
+        offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=devices.append)
+        probing = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING
+        )
+        for name in ("set_peers", "set_paths"):
+            setattr(probing.prober, name, lambda targets, name=name: told.update({name: 1}) or targets)
+
+        def follows():
+            before = told.total()
+            probing.follow(live.now)
+            return told.total() - before
+
+        def heard(writer, record):
+            live.set_view(live.view.with_entries(writer.put(record)))
+            return follows()
+
+        assert heard(ours, host("h1")) == 2
+        assert heard(theirs, host("h2")) == 2
+        assert heard(theirs, network()) == 2
+        assert heard(theirs, AttachmentRecord(N1)) == 2
+        assert heard(theirs, endpoint()) == 0
+        assert heard(theirs, endpoint(2, offset=3)) == 0
+        live.set_row(LocalEndpointRow(endpoint_id="e" * 32, network_id=N1, name="web", service="web"))
+        assert follows() == 2
+        assert devices[-1] == ["nx-" + str(network().vni)]
+
+    trio.run(main, clock=trio.testing.MockClock())

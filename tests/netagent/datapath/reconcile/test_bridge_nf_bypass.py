@@ -1,0 +1,106 @@
+"""When a tag is of use, and how many ports a look is at. What it does is for tests/kernel/test_tagging.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from netagent.datapath.host.bpf import ProgramTag, Side
+from netagent.datapath.reconcile import bridge_nf_bypass
+from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass, is_wanted
+from netagent.datapath.reconcile.drift import Drift
+from netagent.periodic import MOST_A_LOOK
+
+CALL4, CALL6, TAGGED_TOO = (
+    "bridge-nf-call-iptables",
+    "bridge-nf-call-ip6tables",
+    "bridge-nf-filter-vlan-tagged",
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, False),  # the kernel has no bridge netfilter, or it is not loaded
+        ({CALL4: 0, CALL6: 0, TAGGED_TOO: 0}, False),
+        ({CALL4: 1, CALL6: 0, TAGGED_TOO: 0}, True),
+        ({CALL4: 0, CALL6: 1}, True),
+        ({CALL4: 1, CALL6: 1, TAGGED_TOO: 1}, False),
+    ],
+)
+def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only(
+    tmp_path, settings, expected
+):
+    for name, value in settings.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    assert is_wanted(tmp_path) is expected
+
+
+class Ports:
+    """In the place of netagent.datapath.host.bpf: what stands at which port, and how often anybody asked."""
+
+    def __init__(self, count):
+        self.at = {(index, side): {} for index in range(1, count + 1) for side in Side}
+        self.asked = 0
+        self.names = {}
+
+    def load(self, name, instructions):
+        number = len(self.names) + 1
+        self.names[number] = ProgramTag(name, bytes(8))
+        return _Loaded(number, self.names[number])
+
+    def programs_at(self, index, side):
+        self.asked += 1
+        return list(self.at[index, side])
+
+    def mark_of(self, number):
+        return self.names.get(number)
+
+    def attach(self, index, side, program):
+        self.at[index, side][program.number] = None
+
+    def detach(self, index, side, number):
+        del self.at[index, side][number]
+
+
+@dataclass
+class _Loaded:
+    number: int
+    mark: ProgramTag
+
+
+@pytest.fixture
+def thousand(monkeypatch):
+    """A tagger with a thousand ports, all of which have both programs."""
+    ports = Ports(1000)
+    for name in ("load", "programs_at", "mark_of", "attach", "detach"):
+        monkeypatch.setattr(bridge_nf_bypass.bpf, name, getattr(ports, name))
+    monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
+    bridge_nf_bypass = BridgeNfBypass(Drift())
+    bridge_nf_bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
+    bridge_nf_bypass.look()
+    assert all(ports.at.values())
+    return ports, bridge_nf_bypass
+
+
+def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(thousand):
+    ports, bridge_nf_bypass = thousand
+    for _ in range(20):
+        ports.asked = 0
+        bridge_nf_bypass.look()
+        assert ports.asked == 2 * MOST_A_LOOK
+
+
+def test_what_was_taken_from_a_port_is_back_after_a_round_and_from_all_after_the_next_look(thousand):
+    ports, bridge_nf_bypass = thousand
+    ports.at[777, Side.INGRESS].clear()
+    for _ in range(1000 // MOST_A_LOOK):
+        bridge_nf_bypass.look()
+    assert ports.at[777, Side.INGRESS]
+    bridge_nf_bypass.look()
+    for taken in ports.at.values():
+        taken.clear()
+    bridge_nf_bypass.look()
+    bridge_nf_bypass.look()
+    assert all(ports.at.values())

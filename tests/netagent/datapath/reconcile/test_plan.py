@@ -1,0 +1,318 @@
+"""The plan's properties, over any two states, against the model of the kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.datapath.reconcile.ip_commands import render
+from netagent.datapath.reconcile.operations import (
+    AddFlood,
+    CreateDevice,
+    DeleteAddress,
+    DeleteDevice,
+    DeleteFlood,
+    DeleteMaster,
+    DeleteNeighbour,
+    DeleteSelf,
+    RenameDevice,
+    SetDevice,
+    SetMaster,
+    SetNeighbour,
+    SetSelf,
+    after,
+    device_of,
+)
+from netagent.datapath.reconcile.plan import plan, plan_within, reachable
+from netagent.datapath.state import (
+    CONTAINER_PORT,
+    FLOODED_TUNNEL_PORT,
+    TUNNEL_PORT,
+    Device,
+    EntryKey,
+    KernelState,
+    LinkKind,
+    PortFlags,
+    Table,
+    Tunnel,
+)
+
+TABLES: tuple[Table, ...] = ("neighbour", "master", "self", "flood")
+
+# A small world, so that two states often speak of the same things.
+BRIDGES, TUNNELS, VETHS = ("na-1", "na-2"), ("nx-1", "nx-2"), ("nv1", "nv2")
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03")
+ADDRESSES = ("10.0.0.1", "10.0.0.2", "fd00::1")
+UNDERLAYS = ("192.0.2.1", "192.0.2.2", "2001:db8::1")
+
+
+@st.composite
+def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
+    """Any state that a kernel can hold; a desired one has its ports in bridges and everything up."""
+    bridges = draw(st.sets(st.sampled_from(BRIDGES)))
+    devices = {name: _bridge(draw, name, is_desired=is_desired) for name in bridges}
+    for name in draw(st.sets(st.sampled_from(TUNNELS))) | draw(st.sets(st.sampled_from(VETHS))):
+        devices[name] = _port(draw, name, sorted(bridges), is_desired=is_desired)
+    ports = {name: device.master for name, device in devices.items() if device.master}
+    tunnels = [name for name, device in devices.items() if device.kind is LinkKind.VXLAN]
+    masters = {}
+    for port, bridge in ports.items():
+        for mac in draw(st.sets(st.sampled_from(MACS))):
+            masters[bridge, mac] = port
+    pairs = (
+        st.sets(st.tuples(st.sampled_from(sorted(devices)), st.sampled_from(ADDRESSES)))
+        if devices
+        else st.just(set())
+    )
+    addresses = frozenset((name, f"{address}/24") for name, address in draw(pairs))
+    is_lost = not is_desired and addresses
+    state = KernelState(
+        devices=devices,
+        addresses=addresses,
+        unrouted=draw(st.frozensets(st.sampled_from(sorted(addresses)))) if is_lost else frozenset(),
+        neighbours={key: draw(st.sampled_from(MACS)) for key in draw(pairs)},
+        masters=masters,
+        selves={
+            (name, mac): draw(st.sampled_from(UNDERLAYS))
+            for name in tunnels
+            for mac in draw(st.sets(st.sampled_from(MACS)))
+        },
+        floods={
+            (name, underlay): "" for name in tunnels for underlay in draw(st.sets(st.sampled_from(UNDERLAYS)))
+        },
+    )
+    astray = draw(st.sets(st.sampled_from(sorted(devices)))) if devices and not is_desired else ()
+    return after(state, [RenameDevice(name, f"x{name}") for name in astray])
+
+
+def _bridge(draw: st.DrawFn, name: str, *, is_desired: bool) -> Device:
+    return Device(
+        name=name,
+        kind=LinkKind.BRIDGE,
+        alias=f"netagent network {name[-1]}" if is_desired or draw(st.booleans()) else "netagent else",
+        mtu_bytes=draw(st.sampled_from([1400, 1450])),
+        mac=draw(st.sampled_from(MACS)),
+        mcast_snooping=draw(st.booleans()),
+        noarp=not is_desired and draw(st.booleans()),
+        up=draw(st.booleans()),
+    )
+
+
+def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -> Device:
+    master = draw(st.sampled_from([*bridges, None]))
+    is_tunnel = name in TUNNELS
+    tunnel = Tunnel(
+        vni=draw(st.sampled_from([1, 2])),
+        port=draw(st.sampled_from([4799, 4800])),
+        local=draw(st.sampled_from(UNDERLAYS)),
+        learning=draw(st.booleans()),
+        dont_fragment=draw(st.booleans()),
+        ttl=draw(st.sampled_from([0, 1])),
+    )
+    flags: PortFlags = draw(st.sampled_from([TUNNEL_PORT, FLOODED_TUNNEL_PORT, CONTAINER_PORT]))
+    return Device(
+        name=name,
+        kind=LinkKind.VXLAN if is_tunnel else LinkKind.VETH,
+        alias=f"netagent {'network' if is_tunnel else 'endpoint'} {name[-1]}",
+        mtu_bytes=1400,
+        mac=MACS[0] if is_tunnel else None,
+        master=master,
+        port=flags if master else None,
+        tunnel=tunnel if is_tunnel else None,
+        up=is_desired or draw(st.booleans()),
+    )
+
+
+def with_names_back(desired: KernelState, observed: KernelState) -> KernelState:
+    """`observed` once devices of ours that were renamed have their names again."""
+    return after(observed, [o for o in plan(desired, observed) if isinstance(o, RenameDevice)])
+
+
+DESIRED = kernel_states(is_desired=True)
+OBSERVED = kernel_states()
+
+
+def without_spare_veths(state: KernelState, desired: KernelState) -> KernelState:
+    """`state` less the veths that `desired` does not have: a plan leaves these where they are."""
+    spare = {n for n, d in state.devices.items() if d.kind is LinkKind.VETH and n not in desired.devices}
+    return replace(state, devices={n: d for n, d in state.devices.items() if n not in spare})
+
+
+@given(DESIRED)
+def test_nothing_to_do_when_they_agree(desired: KernelState) -> None:
+    assert plan(desired, desired) == []
+
+
+@given(DESIRED, OBSERVED)
+def test_the_plan_leads_to_the_desired_state(desired: KernelState, observed: KernelState) -> None:
+    reached = after(observed, plan(desired, observed))
+    assert without_spare_veths(reached, desired) == reachable(desired, with_names_back(desired, observed))
+    assert plan(desired, reached) == []
+
+
+@given(DESIRED, OBSERVED)
+def test_veths_are_neither_made_nor_deleted(desired: KernelState, observed: KernelState) -> None:
+    operations = plan(desired, observed)
+    assert not {device_of(o) for o in operations if isinstance(o, CreateDevice | DeleteDevice)} & set(VETHS)
+
+
+@given(DESIRED, OBSERVED)
+def test_additions_come_before_removals(desired: KernelState, observed: KernelState) -> None:
+    removals = DeleteMaster | DeleteSelf | DeleteFlood | DeleteNeighbour | DeleteAddress
+    operations = plan(desired, observed)
+    while operations and isinstance(operations[0], RenameDevice | DeleteDevice):
+        operations.pop(0)  # what stands in the way of the same name
+    is_removal = [isinstance(operation, removals | DeleteDevice) for operation in operations]
+    assert is_removal == sorted(is_removal)
+
+
+@given(DESIRED, OBSERVED)
+def test_no_prefix_leaves_two_paths_or_a_path_of_neither_state(
+    desired: KernelState, observed: KernelState
+) -> None:
+    """At every step an address leads where one of the two states leads it, and only there."""
+    observed = with_names_back(desired, observed)
+    desired = reachable(desired, observed)
+    operations = plan(desired, observed)
+    for length in range(len(operations) + 1):
+        between = after(observed, operations[:length])
+        for table in ("neighbours", "masters", "selves"):
+            for key, value in getattr(between, table).items():
+                assert value in {getattr(desired, table).get(key), getattr(observed, table).get(key)}
+
+
+@given(DESIRED)
+def test_arp_is_answered_only_once_the_way_is_laid(desired: KernelState) -> None:
+    operations = plan(desired, KernelState())
+    order = [SetSelf, SetMaster, SetNeighbour]
+    kinds = [order.index(type(o)) for o in operations if type(o) in order]
+    assert kinds == sorted(kinds)
+    removals = [
+        type(o)
+        for o in plan(KernelState(devices=desired.devices), desired)
+        if not isinstance(o, DeleteAddress | DeleteFlood)
+    ]
+    order = [DeleteNeighbour, DeleteMaster, DeleteSelf]
+    assert removals == sorted(removals, key=order.index)
+
+
+@given(DESIRED, OBSERVED)
+def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observed: KernelState) -> None:
+    """Where a stream of multicast runs, hosts that come and go beside it cost it nothing."""
+    operations = plan(desired, observed)
+    removed = {(o.device, o.underlay) for o in operations if isinstance(o, DeleteFlood)}
+    added = {(o.device, o.underlay) for o in operations if isinstance(o, AddFlood)}
+    assert not removed & ({*desired.floods} | added)
+    rebuilt = {device_of(o) for o in operations if isinstance(o, DeleteDevice)}
+    assert {key for key in added & {*observed.floods} if key[0] not in rebuilt} == set()
+
+
+def entry_keys(*states: KernelState) -> set[EntryKey]:
+    return {(table, place) for table in TABLES for state in states for place in state.table(table)}
+
+
+@given(DESIRED, OBSERVED, st.sets(st.sampled_from([*BRIDGES, *TUNNELS, *VETHS])))
+def test_a_plan_for_the_entries_that_differ_is_the_plan(
+    desired: KernelState, observed: KernelState, missing: set[str]
+) -> None:
+    """Where devices agree, but for veths that are not there yet."""
+    devices = {n: d for n, d in desired.devices.items() if d.kind is not LinkKind.VETH or n not in missing}
+    standing = replace(observed, devices=devices, addresses=desired.addresses, unrouted=frozenset())
+    on_nothing: dict[EntryKey, None] = {
+        key: None
+        for key in entry_keys(standing)
+        if key[1][0] not in devices or (key[0] == "master" and standing.entry(key) not in devices)
+    }
+    standing = standing.with_entries(on_nothing)
+    keys = entry_keys(desired, standing)
+    differing = {key for key in keys if desired.entry(key) != standing.entry(key)}
+    whole = plan(desired, standing)
+    for asked in (keys, differing):
+        for is_settled in (True, False):
+            within = plan_within(desired, standing, asked, are_devices_settled=is_settled)
+            assert within is not None
+            assert Counter(within) == Counter(whole)
+            order = [type(operation) for operation in whole]
+            assert [type(operation) for operation in within] == order
+    assert plan_within(desired, standing, ()) == []
+
+
+@given(DESIRED, OBSERVED)
+def test_a_plan_for_some_entries_never_leaves_a_device_wrong(
+    desired: KernelState, observed: KernelState
+) -> None:
+    """It is refused, or does all that there is to do."""
+    within = plan_within(desired, observed, entry_keys(desired, observed))
+    if within is not None:
+        assert plan(desired, after(observed, within)) == []
+
+
+@given(DESIRED, OBSERVED)
+def test_every_operation_can_be_shown(desired: KernelState, observed: KernelState) -> None:
+    for operation in plan(desired, observed):
+        assert render(operation).startswith(("ip ", "bridge "))
+
+
+def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
+    tunnel = Tunnel(vni=1, port=4799, local="192.0.2.1")
+    bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
+    old = Device(
+        name="nx-1",
+        kind=LinkKind.VXLAN,
+        alias="netagent a",
+        mtu_bytes=1400,
+        mac=MACS[0],
+        tunnel=tunnel,
+        master="na-1",
+        port=TUNNEL_PORT,
+    )
+    new = replace(old, tunnel=replace(tunnel, port=4800))
+    entries = {"masters": {("na-1", MACS[1]): "nx-1"}, "selves": {("nx-1", MACS[1]): "192.0.2.2"}}
+    before = KernelState(devices={"na-1": bridge, "nx-1": old}, **entries)
+    wanted = KernelState(devices={"na-1": bridge, "nx-1": new}, **entries)
+    assert plan(wanted, before) == [
+        DeleteDevice("nx-1"),
+        CreateDevice(new),
+        SetDevice(new, ("master", "port", "up")),
+        SetSelf("nx-1", MACS[1], "192.0.2.2"),
+        SetMaster("na-1", MACS[1], "nx-1"),
+    ]
+    moved = replace(old, tunnel=replace(tunnel, local="192.0.2.9"))
+    assert plan(KernelState(devices={"na-1": bridge, "nx-1": moved}, **entries), before) == [
+        SetDevice(moved, ("tunnel",))
+    ]
+
+
+def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
+    tunnel = Tunnel(vni=1, port=4799, local="2001:db8::1")
+    old = Device(
+        name="nx-1", kind=LinkKind.VXLAN, alias="netagent a", mtu_bytes=1400, mac=MACS[0], tunnel=tunnel
+    )
+    new = replace(old, tunnel=replace(tunnel, local="2001:db8::9"))
+    entries = {"selves": {("nx-1", MACS[1]): "2001:db8::2"}}
+    before, wanted = (KernelState(devices={"nx-1": one}, **entries) for one in (old, new))
+    assert plan(wanted, before) == [
+        DeleteDevice("nx-1"),
+        CreateDevice(new),
+        SetDevice(new, ("up",)),
+        SetSelf("nx-1", MACS[1], "2001:db8::2"),
+    ]
+    assert plan_within(wanted, before, [("self", ("nx-1", MACS[1]))]) is None
+
+
+def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
+    """Turning it costs all its neighbours, also those that nobody asked about."""
+    bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
+    entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
+    wanted = KernelState(devices={"na-1": bridge}, **entries)
+    before = KernelState(devices={"na-1": replace(bridge, noarp=True)}, **entries)
+    assert plan_within(wanted, before, [("neighbour", ("na-1", ADDRESSES[0]))]) is None
+    assert after(before, plan(wanted, before)) == wanted
+
+
+def test_the_world_is_in_canonical_text() -> None:
+    assert all(str(ip_address(address)) == address for address in (*ADDRESSES, *UNDERLAYS))

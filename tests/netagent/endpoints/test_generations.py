@@ -1,0 +1,224 @@
+"""Hosts that come and are killed for good, generation after generation, and nobody types anything.
+
+Real registry, allocator, forgetting, vigil, burial and upkeep on every host, under virtual time. Whoever forgets is
+killed itself a little later: the ids are drawn, so the smallest one that lives is somebody else every time.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost, Fabric
+from fakes.registry import event as event_of
+from fakes.registry import host as host_record
+from fakes.virtual import virtual
+
+from netagent.daemon.own_records import OwnRecords
+from netagent.errors import FailedError
+from netagent.eviction.auto_evict import RETRY_S, AutoEviction
+from netagent.eviction.cleanup import Cleanup
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.records import ForgetRecord
+from netagent.model.request import NetworkRequest
+from netagent.registry.record_codec import encode
+from netgossip.types import CLUSTER_SCOPE, Entry, MemberState
+
+TOP_UP_S = 5.0
+SUBNET = "10.1.0.0/22"
+USABLE = 1024 - 3
+FORGET_AFTER_S = 60.0
+
+
+class Generations:
+    """Those that live, on a fabric that they enter and leave."""
+
+    def __init__(self, nursery, forget_after_s):
+        self.nursery, self.forget_after_s = nursery, forget_after_s
+        self.fabric = Fabric(nursery, 0)
+        self.living = self.fabric.hosts
+        self.lives = {}
+        self.numbers = list(range(1, 10_000))
+        self.fabric.rng.shuffle(self.numbers)
+        self.count = 0
+
+    async def come(self):
+        """One more host: it hears what those who live know, they hear of it, and its agent works."""
+        one = AgentHost(self.numbers.pop(), self.fabric)
+        one.name = f"h{one.host_id[-4:]}"
+        one.allocator.asking._ask = functools.partial(self.ask, one)
+        one.node.is_waited_for = lambda peer: any(other.host_id == peer for other in self.living)
+        if self.living:
+            for copy in copies(self.living[0]):
+                one.hear(copy)
+        for other in self.living:
+            one.hear(whole(other))
+            one.node.acknowledged[other.host_id] = other.node.acknowledged[one.host_id] = 0
+            one.meet(other.host_id)
+            other.meet(one.host_id)
+            one.node.received[other.host_id] = other.node.head()
+        one.meet(one.host_id)
+        self.living.append(one)
+        one.silence = Downtime({})
+        one.forgetting = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+        scope = trio.CancelScope()
+        self.lives[one.host_id] = scope
+        self.nursery.start_soon(self.live, one, scope)
+        await one.publisher.put(host_record(one.name))
+        return one
+
+    async def live(self, one, scope):
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.upkeep_of(one).run)
+                nursery.start_soon(Cleanup(one.live, Undertaker(), Undertaker(), one.flush).run)
+                nursery.start_soon(self.vigil_of(one).run)
+                while True:
+                    for network_id in one.live.view.networks:
+                        await one.allocator.asking.top_up(network_id)
+                    await trio.sleep(TOP_UP_S)
+
+    def upkeep_of(self, one):
+        return OwnRecords(
+            live=one.live,
+            publisher=one.publisher,
+            allocator=one.allocator,
+            undecided=lambda: one.networks.in_work,
+            pursued=lambda: one.forgetting.in_work,
+        )
+
+    def vigil_of(self, one):
+        return AutoEviction(
+            live=one.live,
+            journal=one.journal,
+            forgetting=one.forgetting,
+            silence=one.silence,
+            forget_after_s=lambda: self.forget_after_s,
+        )
+
+    async def ask(self, asking, host_id, payload):
+        await trio.sleep(self.fabric.latency_s())
+        for other in self.living:
+            if other.host_id == host_id:
+                return await other.allocator.giving.answer_request(asking.host_id, payload)
+        return await trio.sleep_forever()
+
+    def kill(self, *gone):
+        for one in gone:
+            self.living.remove(one)
+            self.lives.pop(one.host_id).cancel()
+        for other in self.living:
+            for one in gone:
+                other.meet(one.host_id, MemberState.DEAD)
+
+    async def attach(self, one):
+        self.count += 1
+        (network_id,) = one.live.view.networks
+        row = LocalEndpointRow(
+            endpoint_id=f"{self.count:032x}", network_id=network_id, name=f"c{self.count}", service="web"
+        )
+        return await one.allocator.reserve(row)
+
+
+def whole(other):
+    """All that a host has written for everybody."""
+    log = other.node.logs.get(CLUSTER_SCOPE)
+    entries = log.entries.values() if log else ()
+    return event_of(other.host_id, *entries, replaced=True, scope=CLUSTER_SCOPE)
+
+
+def copies(other):
+    """What it holds of others, the dead among them."""
+    for (scope, owner), log in other.live.view._store.records.items():
+        if scope == CLUSTER_SCOPE and owner != other.host_id:
+            entries = (
+                Entry(scope, owner, key, encode(held.record), held.version) for key, held in log.items()
+            )
+            yield event_of(owner, *entries, replaced=True, scope=scope)
+
+
+class Undertaker:
+    """The node and the journal of somebody who buries; the view is what is looked at here."""
+
+    def member(self, node_id):
+        return None
+
+    def scopes_of(self, node_id):
+        return frozenset()
+
+    def drop_owner(self, node_id, scopes, now):
+        pass
+
+    def forget(self, node_id, now):
+        pass
+
+    def readmit_owner(self, node_id):
+        raise AssertionError("nobody returns")
+
+    def note_member_gone(self, node_id):
+        pass
+
+
+@virtual
+async def check_generations(killed, at_once, forget_after_s=FORGET_AFTER_S):
+    """So many hosts come, each with a container, and are killed, but for the last two; then one more comes."""
+    with trio.fail_after(1_000_000):
+        async with trio.open_nursery() as nursery:
+            world = Generations(nursery, forget_after_s)
+            await world.come()
+            first = await world.come()
+            made, _ = await first.networks.create(NetworkRequest(name="app", subnets=(SUBNET,)))
+            gone = set()
+            while len(gone) < killed:
+                for _ in range(min(at_once, killed - len(gone))):
+                    await world.attach(await world.come())
+                    await trio.sleep(1)
+                dying = world.living[: min(at_once, killed - len(gone))]
+                world.kill(*dying)
+                gone |= {one.host_id for one in dying}
+                await trio.sleep(FORGET_AFTER_S + RETRY_S)
+            last = await world.come()
+            await world.attach(last)
+            check_what_is_left(world, made.network_id, gone)
+            nursery.cancel_scope.cancel()
+
+
+def check_what_is_left(world, network_id, gone):
+    """Those who live own everything, each address once, and of the dead there is a note each."""
+    assert len(world.living) == 3
+    owners = {}
+    for one in world.living:
+        view = one.live.view
+        view.check_invariants()
+        assert set(view.hosts) == {other.host_id for other in world.living}
+        assert set(view.forgotten) == gone
+        assert {owner for _, owner in view._store.records} <= {other.host_id for other in world.living}
+        one.allocator.free_count(network_id)
+        for held in one.allocator.holdings[network_id].pool.owned:
+            for offset in range(held.first, held.last + 1):
+                assert owners.setdefault(offset, one.name) == one.name
+    assert len([offset for offset in owners if 2 <= offset <= 1022]) == USABLE
+    written = [
+        record for one in world.living for record in one.live.view.records_of(one.host_id, CLUSTER_SCOPE)
+    ]
+    assert sum(isinstance(record, ForgetRecord) for record in written) == len(gone)
+    assert len(written) < len(gone) + 100, "the rest is of those who live"
+    sizes = sum(len(encode(record)) for record in written if isinstance(record, ForgetRecord))
+    assert sizes == 23 * len(gone), "what is left of a host is 23 bytes"
+
+
+def test_a_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more():
+    check_generations(100, 20)
+
+
+def test_where_nobody_is_forgotten_the_dead_keep_the_room():
+    with pytest.RaisesGroup(pytest.RaisesExc(FailedError, match="no free address"), flatten_subgroups=True):
+        check_generations(100, 20, forget_after_s=0)
+
+
+@pytest.mark.long
+def test_five_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more():
+    check_generations(500, 25)

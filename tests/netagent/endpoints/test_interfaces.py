@@ -1,0 +1,203 @@
+"""When endpoints' interfaces are looked at, and what becomes of those that can't be put right."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import N1, host, network
+from fakes.virtual import virtual
+
+from netagent import periodic
+from netagent.datapath.reconcile.drift import Damage, DamageKind
+from netagent.endpoints.interfaces import RETRY_MAX_S, SETTINGS_S, UNHEARD_S, VERIFY_S
+from netagent.errors import FailedError, RefusedError
+from netagent.model.request import AttachRequest
+
+
+class Looks:
+    """`Reconciler.wait_absent_changed`, told by the test what the kernel lacks."""
+
+    def __init__(self):
+        self.absent = frozenset()
+        self.changed = trio.Event()
+
+    def see(self, *endpoint_ids):
+        self.absent = frozenset(endpoint_ids)
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def wait(self, known):
+        while self.absent == known:
+            await self.changed.wait()
+        return self.absent
+
+
+@contextlib.asynccontextmanager
+async def kept(namespaces, *names):
+    """A host with these containers, whose interfaces are looked after; what the reconciler sees; the endpoints."""
+    one, looks = AgentHost(), Looks()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.interfaces.run, looks.wait)
+        await trio.sleep(1)
+        rows = [await attached(one, namespaces, name) for name in names]
+        await trio.sleep(UNHEARD_S + 1)
+        one.steps.done.clear()
+        yield one, looks, rows
+        nursery.cancel_scope.cancel()
+
+
+async def attached(one, namespaces, name):
+    namespaces.make(name)
+    row, _ = await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
+    return row
+
+
+def news_of(one, row):
+    return one.attacher.news[row.netns_dev, row.netns_inode]
+
+
+@virtual
+async def test_at_rest_only_a_slow_timer_looks(namespaces):
+    async with kept(namespaces, "web", "db") as (one, _looks, _rows):
+        await trio.sleep(VERIFY_S * 3 + 2)
+        assert one.steps.done == ["mend"] * 2 * 3
+
+
+@virtual
+async def test_a_new_sandbox_is_looked_into_once_as_nobody_told_of_its_first_moment(namespaces):
+    async with kept(namespaces) as (one, _looks, _rows):
+        await attached(one, namespaces, "web")
+        one.steps.done.clear()
+        await trio.sleep(UNHEARD_S - 0.1)
+        assert "mend" not in one.steps.done
+        one.attacher.damages.append(Damage(DamageKind.ADDRESS_DELETED, "eth0"))
+        await trio.sleep(VERIFY_S / 2)
+        assert one.steps.done.count("mend") == 1
+        assert one.drift.kinds == {"address-deleted": 1}
+
+
+@virtual
+async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespaces):
+    async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
+        one.attacher.damages.append(Damage(DamageKind.MTU_CHANGED, "eth0"))
+        news_of(one, web).tell()
+        await trio.sleep(0.1)
+        assert one.steps.done == ["mend"]
+        assert one.drift.kinds == {"mtu-changed": 1}
+
+
+@virtual
+async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(namespaces):
+    async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
+        news_of(one, web).alterations = 1
+        await trio.sleep(SETTINGS_S + 0.1)
+        assert one.steps.done == ["mend"]
+
+
+@virtual
+async def test_settings_of_many_are_read_in_turn_and_of_all_after_one_that_was_altered(
+    namespaces, monkeypatch
+):
+    monkeypatch.setattr(periodic, "MOST_A_LOOK", 2)
+    async with kept(namespaces, *"abcdefg") as (one, _looks, rows):
+        read = []
+        for row in rows:
+            news = news_of(one, row)
+            monkeypatch.setattr(news, "are_altered", noting(read, news.are_altered, row.name))
+        await trio.sleep(4 * SETTINGS_S)
+        assert len(read) <= 4 * 2
+        assert set(read) == set("abcdefg")
+        for row in rows:
+            news_of(one, row).alterations = 1
+        await trio.sleep(2 * SETTINGS_S + 0.1)
+        assert one.steps.done.count("mend") == len(rows)
+
+
+def noting(read, are_altered, name):
+    def asked(wanted):
+        read.append(name)
+        return are_altered(wanted)
+
+    return asked
+
+
+@virtual
+async def test_a_sandbox_that_changes_all_the_time_is_looked_at_now_and_then(namespaces):
+    async with kept(namespaces, "web") as (one, _looks, (web,)):
+        for _ in range(1000):
+            news_of(one, web).tell()
+            await trio.sleep(0.01)
+        assert 10 <= len(one.steps.done) <= 45
+
+
+@virtual
+async def test_a_deleted_interface_is_made_anew(namespaces):
+    async with kept(namespaces, "web") as (one, looks, (web,)):
+        one.attacher.devices.clear()
+        looks.see(web.endpoint_id)
+        await trio.sleep(0.1)
+        assert one.attacher.devices == {web.endpoint_id: "eth0"}
+        assert one.drift.kinds == {"device-deleted": 1}
+
+
+@virtual
+async def test_what_an_earlier_agent_made_is_looked_at_once_at_the_start(namespaces):
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    await attached(one, namespaces, "web")
+    one.restart()
+    one.steps.done.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.interfaces.run, Looks().wait)
+        await trio.sleep(VERIFY_S - 1)
+        assert one.steps.done == ["news", "mend"]
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_nothing_is_made_for_what_is_gone_or_going(namespaces):
+    async with kept(namespaces, "web", "other") as (one, looks, (web, other)):
+        looks.see("0" * 32, web.endpoint_id)
+        await one.endpoints.remove(web)
+        await trio.sleep(1)
+        namespaces.remove("other")
+        one.attacher.devices.clear()
+        looks.see(other.endpoint_id)
+        await trio.sleep(60)
+        assert one.attacher.devices == {}
+        assert one.interfaces.troubles == {}
+        await one.endpoints.remove(other)
+        await trio.sleep(1)
+        assert one.traces() == {}, "no news is open any more"
+
+
+@pytest.mark.parametrize(
+    "fault", [FailedError("no"), OSError(1, "no"), RefusedError("no", code="interface-taken")]
+)
+@virtual
+async def test_what_can_not_be_put_right_is_shown_and_tried_again_with_growing_pauses(
+    namespaces, monkeypatch, fault
+):
+    async with kept(namespaces, "web") as (one, _looks, (web,)):
+        begun, tried_at = trio.current_time(), []
+
+        async def mend(*_args, **_kwargs):
+            tried_at.append(trio.current_time() - begun)
+            raise fault
+
+        with monkeypatch.context() as patched:
+            patched.setattr(one.attacher, "mend", mend)
+            news_of(one, web).tell()
+            news_of(one, web).alterations = 100  # no reason to try more often
+            await trio.sleep(30)
+            assert "no" in one.interfaces.troubles[web.endpoint_id]
+        assert tried_at[0] < 0.1
+        assert tried_at[1] - tried_at[0] < 1.0
+        assert 5 <= len(tried_at) <= 9
+        news_of(one, web).alterations = 0
+        await trio.sleep(RETRY_MAX_S + 1)
+        assert one.interfaces.troubles == {}

@@ -1,0 +1,114 @@
+"""How a new network gets its subnets, and what it may not overlap."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.endpoints.network_defaults import (
+    NetworkConstraints,
+    conflict,
+    differences,
+    plan_network,
+    shortcoming,
+    ula_prefix,
+)
+from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.model.ids import ClusterId, NetworkId
+from netagent.model.records import HostRecord, NetworkRecord, Policy
+from netagent.model.request import NetworkRequest
+
+ID = NetworkId("12345678" * 4)
+
+
+def host(name: str, *routes: str, underlay: str = "192.0.2.1") -> HostRecord:
+    return HostRecord(name, b"k" * 32, underlay, 4799, "fd00::1", "02:00:00:00:00:01", routes=routes)
+
+
+def around(
+    *hosts: HostRecord, networks: tuple[NetworkRecord, ...] = (), **changes: object
+) -> NetworkConstraints:
+    plain = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), networks, hosts, "192.0.2.1", 1500)
+    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_a_network_without_wishes_gets_a_slice_of_the_pool_and_a_ula() -> None:
+    record = plan_network(NetworkRequest(name="app"), ID, around())
+    four, six = (ipaddress.ip_network(text) for text in record.subnets)
+    assert (four.version, four.prefixlen, six.version, six.prefixlen) == (4, 20, 6, 64)
+    assert four.subnet_of(ipaddress.ip_network("10.160.0.0/12"))  # type: ignore[arg-type]
+    assert six.subnet_of(ula_prefix(ClusterId("ab" * 16)))  # type: ignore[arg-type]
+    assert record.mtu_bytes == 1450
+    assert 2**23 <= record.vni < 2**24
+
+
+def test_an_ipv6_underlay_leaves_twenty_bytes_less() -> None:
+    assert plan_network(NetworkRequest(name="app"), ID, around(underlay="2001:db8::1")).mtu_bytes == 1430
+
+
+def test_a_small_mtu_means_ipv4_only() -> None:
+    record = plan_network(NetworkRequest(name="app", mtu_bytes=1000), ID, around())
+    assert [ipaddress.ip_network(text).version for text in record.subnets] == [4]
+    message, cure = shortcoming(record) or ("", "")
+    assert message == "network app has no IPv6, which needs 1280 bytes: its MTU is 1000"
+    assert "--mtu 1280" in cure
+
+
+def test_a_small_underlay_means_ipv4_only_too() -> None:
+    record = plan_network(NetworkRequest(name="app"), ID, around(underlay_mtu_bytes=1329))
+    assert [ipaddress.ip_network(text).version for text in record.subnets] == [4]
+    assert shortcoming(record) is not None
+    record = plan_network(NetworkRequest(name="app"), ID, around(underlay_mtu_bytes=1330))
+    assert [ipaddress.ip_network(text).version for text in record.subnets] == [4, 6]
+    assert shortcoming(record) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (NetworkRequest(name="app", subnets=("10.5.0.0/16",)), ["10.5.0.0/16", "route 10.0.0.0/9", "h2"]),
+        (NetworkRequest(name="app", subnets=("192.0.2.0/24",)), ["192.0.2.0/24", "192.0.2.1", "h1"]),
+        (NetworkRequest(name="node"), ["'node'"]),
+        (NetworkRequest(name="Has.Dots"), ["'Has.Dots'"]),
+        (NetworkRequest(name="app", mtu_bytes=100), ["100 bytes"]),
+        (NetworkRequest(name="app", subnets=("172.16.0.0/31",)), ["172.16.0.0/31", "to 30"]),
+        (NetworkRequest(name="app", subnets=("224.1.0.0/16",)), ["multicast"]),
+        (NetworkRequest(name="app", mtu_bytes=1000, subnets=("fd01::/64",)), ["too small for IPv6"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(request_: NetworkRequest, words: list[str]) -> None:
+    with pytest.raises(NetagentError) as caught:
+        plan_network(request_, ID, around(host("h1"), host("h2", "10.0.0.0/9", underlay="192.0.2.2")))
+    assert isinstance(caught.value, InputError | RefusedError)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_full_pool_says_so() -> None:
+    with pytest.raises(RefusedError, match="no subnet is free"):
+        plan_network(NetworkRequest(name="app"), ID, around(host("h1", "10.160.0.0/12")))
+
+
+@given(st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=20, unique=True))
+def test_networks_made_one_after_the_other_never_overlap(numbers: list[int]) -> None:
+    networks: tuple[NetworkRecord, ...] = ()
+    for number in numbers:
+        made = plan_network(
+            NetworkRequest(name="app"), NetworkId(f"{number:032x}"), around(networks=networks)
+        )
+        assert not any(
+            conflict(ipaddress.ip_network(text), around(networks=networks)) for text in made.subnets
+        )
+        networks += (made,)
+
+
+def test_creating_again_compares_what_was_asked_for() -> None:
+    record = plan_network(NetworkRequest(name="app", mtu_bytes=1400), ID, around())
+    assert differences(NetworkRequest(name="app"), record) == []
+    assert differences(NetworkRequest(name="app", mtu_bytes=1400, subnets=record.subnets), record) == []
+    assert differences(NetworkRequest(name="app", mtu_bytes=1300), record) == ["its MTU is 1400 bytes"]
+    assert len(differences(NetworkRequest(name="app", internal=True, policy=Policy.LINKS), record)) == 2

@@ -1,0 +1,243 @@
+"""Attaching in stages: each can fail, be repeated, or be the last that a runtime ever asks for."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import N1, host, network
+from fakes.virtual import virtual
+
+from netagent.endpoints.two_phase import ENTER_S, HOLD_S
+from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
+from netagent.journal.journal import DiskFullError
+from netagent.journal.rows import Stage
+from netagent.model.records import Health
+from netagent.model.request import AttachRequest
+
+ORIGIN = "docker:e1"
+
+
+async def started(namespaces, *names):
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    one.steps.done.clear()
+    namespaces.make(*names)
+    return one
+
+
+def request(**fields):
+    return AttachRequest(target="docker:web", network=N1, **fields)
+
+
+async def reserved(one, origin=ORIGIN):
+    return await one.endpoints.staged.reserve(request(), origin=origin)
+
+
+async def entered(one, namespaces, origin=ORIGIN, name="web", netns="web"):
+    staged = one.endpoints.staged
+    await reserved(one, origin)
+    await staged.plug(origin)
+    return await staged.enter(origin, str(namespaces.folder / netns), name=name, behind_runtime=True)
+
+
+def is_free(one, count=253):
+    return one.allocator.free_count(N1) == (count, 253)
+
+
+@virtual
+async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
+    one = await started(namespaces, "web")
+    staged = one.endpoints.staged
+    held = await staged.hold(N1)
+    assert one.journal.load_endpoints() == []
+    row = await staged.reserve(request(addresses=held), origin=ORIGIN)
+    assert (row.addresses, row.stage) == (held, Stage.RESERVED)
+    assert one.journal.load_endpoints() == [row]
+    assert one.own_endpoints() == set()
+    assert await staged.plug(ORIGIN) == f"nc{row.endpoint_id[:8]}"
+    assert one.own_endpoints() == {row.endpoint_id}, "others know the way to it"
+    assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id]), "and no name"
+    row = await staged.enter(ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True)
+    assert (row.name, row.service, row.stage, row.behind_runtime) == ("web", "web", Stage.PUBLISHED, True)
+    assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
+    assert one.resolvers.sandboxes
+    await staged.unplug(ORIGIN)
+    assert one.own_endpoints() == set()
+    assert not one.attacher.devices
+    assert not one.resolvers.sandboxes
+    await one.endpoints.detach_origin(ORIGIN)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_every_stage_may_be_asked_for_twice(namespaces):
+    one = await started(namespaces, "web")
+    staged = one.endpoints.staged
+    assert await reserved(one) == await reserved(one)
+    assert await staged.plug(ORIGIN) == await staged.plug(ORIGIN)
+    path = str(namespaces.folder / "web")
+    row = await staged.enter(ORIGIN, path, name="web", behind_runtime=True)
+    assert await staged.enter(ORIGIN, path, name="web", behind_runtime=True) == row
+    await staged.unplug(ORIGIN)
+    await staged.unplug(ORIGIN)
+    assert await one.endpoints.detach_origin(ORIGIN) is not None
+    assert await one.endpoints.detach_origin(ORIGIN) is None
+    await staged.unplug(ORIGIN)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_held_address_is_nobody_elses_and_dropping_gives_it_back(namespaces):
+    one = await started(namespaces)
+    staged = one.endpoints.staged
+    held = await staged.hold(N1, ("10.1.0.77",))
+    assert held == ("10.1.0.77", "fd00:1::4d")
+    with pytest.raises(RefusedError) as error:
+        await staged.hold(N1, ("10.1.0.77",))
+    assert error.value.code == "address-in-use"
+    await staged.drop(N1, "fd00:1::4d")
+    await staged.drop(N1, "10.1.0.77")
+    assert is_free(one)
+    assert await staged.hold(N1, ("10.1.0.77",)) == held
+
+
+@virtual
+async def test_dropping_the_address_of_an_endpoint_changes_nothing(namespaces):
+    one = await started(namespaces)
+    row = await reserved(one)
+    await one.endpoints.staged.drop(N1, row.addresses[0])
+    assert one.journal.load_endpoints() == [row]
+    assert is_free(one, 252)
+
+
+@virtual
+async def test_what_nobody_comes_back_for_is_removed_after_its_time(namespaces):
+    one = await started(namespaces, "web")
+    staged = one.endpoints.staged
+    await staged.hold(N1)
+    await reserved(one)
+    await trio.sleep(HOLD_S - 1)
+    await staged.plug(ORIGIN)  # a sign of life
+    await trio.sleep(2)
+    await staged.sweep()
+    assert is_free(one, 252)
+    await trio.sleep(HOLD_S)
+    await staged.sweep()
+    assert one.traces() == {}
+    kept = await entered(one, namespaces)
+    await trio.sleep(2 * HOLD_S)
+    await staged.sweep()
+    assert list(one.live.rows.values()) == [kept]
+
+
+@virtual
+async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finishes_it(namespaces):
+    one = await started(namespaces, "web")
+    row = await reserved(one)
+    one.restart()
+    await one.garbage_collector.recover()
+    assert one.journal.load_endpoints() == [row]
+    await one.endpoints.staged.plug(ORIGIN)
+    assert (
+        await one.endpoints.staged.enter(
+            ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True
+        )
+    ).name
+
+
+@virtual
+async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namespaces):
+    one = await started(namespaces, "web")
+    one.attacher.has_moved = False
+    before = trio.current_time()
+    with pytest.raises(FailedError) as error:
+        await entered(one, namespaces)
+    assert "docker:web did not get its interface" in str(error.value)
+    assert trio.current_time() - before == pytest.approx(ENTER_S, abs=0.1)
+    (row,) = one.live.rows.values()
+    assert (row.stage, row.netns_inode) == (Stage.RESERVED, 0)
+    assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
+    assert not one.resolvers.sandboxes
+
+
+@pytest.mark.parametrize("position", range(9))
+@virtual
+async def test_a_stage_that_fails_anywhere_can_be_ended(namespaces, position):
+    one = await started(namespaces, "web")
+    one.steps.fault = (position, DiskFullError("/var: the disk is full"))
+    with pytest.raises(NetagentError):
+        await entered(one, namespaces)
+    assert not any(map(one.live.view.is_visible, one.live.view.endpoints.values()))
+    await one.endpoints.detach_origin(ORIGIN)
+    assert one.traces() == {}
+
+
+@virtual
+async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_start(namespaces):
+    one = await started(namespaces, "web")
+    before = await reserved(one)
+    row = await entered(one, namespaces)
+    await one.journal.save_endpoint(before)
+    one.restart()
+    assert one.own_endpoints() == {row.endpoint_id}
+    await one.garbage_collector.recover()
+    assert one.own_endpoints() == set()
+    # The runtime's container lives: it is entered again, and told again.
+    again = await entered(one, namespaces)
+    assert again == row
+    assert one.own_endpoints() == {row.endpoint_id}
+
+
+@virtual
+async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces):
+    one = await started(namespaces, "web", "other")
+    await entered(one, namespaces)
+    row = await entered(one, namespaces, "docker:e2", netns="other")
+    assert (row.name, row.service) == (f"web-{row.endpoint_id[:4]}", "web")
+
+
+@virtual
+async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces):
+    one = await started(namespaces, "web")
+    row = await entered(one, namespaces)
+    one.steps.done.clear()
+    change = one.endpoints.change
+    assert await change(row.endpoint_id, health=Health.UNKNOWN) == row
+    assert one.steps.done == []
+    changed = await change(row.endpoint_id, health=Health.UNHEALTHY, aliases=("shop",), name="front")
+    record = one.live.view.endpoints[row.endpoint_id].record
+    assert (record.health, record.aliases, record.name) == (Health.UNHEALTHY, ("shop",), "front")
+    assert one.journal.load_endpoints() == [changed]
+    await one.endpoints.detach_origin(ORIGIN)
+    assert await change(row.endpoint_id, health=Health.HEALTHY) is None
+
+
+@pytest.mark.parametrize("position", range(2))
+@virtual
+async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(namespaces, position):
+    one = await started(namespaces, "web")
+    row = await entered(one, namespaces)
+    one.steps.done.clear()
+    one.steps.fault = (position, DiskFullError("/var: the disk is full"))
+    with pytest.raises(DiskFullError):
+        await one.endpoints.change(row.endpoint_id, health=Health.UNHEALTHY)
+    assert one.live.rows[row.endpoint_id].health is Health.UNKNOWN
+    await one.endpoints.change(row.endpoint_id, health=Health.UNHEALTHY)
+    assert one.live.view.endpoints[row.endpoint_id].record.health is Health.UNHEALTHY
+    assert one.journal.load_endpoints() == [one.live.rows[row.endpoint_id]]
+
+
+@virtual
+async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(namespaces):
+    one = await started(namespaces, *(f"c{n}" for n in range(20)))
+    with pytest.raises(NotFoundError) as error:
+        await one.endpoints.staged.plug("docker:nobody")
+    assert error.value.code == "no-such-endpoint"
+    async with trio.open_nursery() as nursery:
+        for n in range(20):
+            nursery.start_soon(entered, one, namespaces, f"docker:e{n}", f"c{n}", f"c{n}")
+    rows = list(one.live.rows.values())
+    assert len({address for row in rows for address in row.addresses}) == 40
+    assert {row.stage for row in rows} == {Stage.PUBLISHED}
+    assert not len(one.endpoints.steps.locks)

@@ -1,0 +1,419 @@
+"""Forgetting hosts that are gone for good, on hosts that hear each other with a latency."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fakes.agent_host import Fabric
+from fakes.virtual import virtual
+
+from netagent.daemon.own_records import OwnRecords
+from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.eviction.auto_evict import LEFT_S, AutoEviction
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
+from netagent.model.request import NetworkRequest
+from netgossip.types import CLUSTER_SCOPE, MemberState
+
+APP = NetworkRequest(name="app", subnets=("10.1.0.0/24",))
+
+
+class Cluster:
+    """Hosts with everything that forgetting needs, and their upkeep at work."""
+
+    def __init__(self, nursery, size):
+        self.fabric = Fabric(nursery, size)
+        self.hosts = self.fabric.hosts
+        self.alive = {one.host_id for one in self.hosts}
+        for one in self.hosts:
+            one.silence = Downtime({})
+            one.forgetting = Eviction(
+                one.live, one.publisher, one.node, one.allocator, one.silence, one.flush
+            )
+            upkeep = OwnRecords(
+                live=one.live,
+                publisher=one.publisher,
+                allocator=one.allocator,
+                undecided=lambda one=one: one.networks.in_work,
+                pursued=lambda one=one: one.forgetting.in_work,
+            )
+            one.node.is_waited_for = lambda peer, one=one: (
+                peer in one.live.view.hosts and one.live.view.hosts[peer].is_live
+            )
+            nursery.start_soon(upkeep.run)
+
+    def kill(self, *gone):
+        """Everybody else sees that their agents and kernels are silent."""
+        self.alive -= {one.host_id for one in gone}
+        for one in self.hosts:
+            if one.host_id not in self.alive:
+                continue
+            for other in gone:
+                one.meet(other.host_id, MemberState.DEAD)
+                one.live.set_view(one.live.view.with_host_answer(other.host_id, answers=False))
+                one.silence.note(one.live.view, trio.current_time())
+
+    async def calm(self):
+        while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts if one.host_id in self.alive):
+            await trio.sleep(0.01)
+        await trio.sleep(0.1)
+
+    def owners(self, network_id):
+        """Who believes to own how many addresses; nobody believes what another does."""
+        believed = {}
+        for one in self.hosts:
+            if one.host_id in self.alive:
+                one.allocator.free_count(network_id)
+                for held in one.allocator.holdings[network_id].pool.owned:
+                    for offset in range(held.first, held.last + 1):
+                        assert believed.setdefault(offset, one.name) == one.name
+        return {one.name: list(believed.values()).count(one.name) for one in self.hosts}
+
+
+def on_hosts(size):
+    """Run a test with a cluster of so many hosts, under virtual time."""
+
+    def decorate(test):
+        @virtual
+        async def run():
+            with trio.fail_after(80_000):
+                async with trio.open_nursery() as nursery:
+                    cluster = Cluster(nursery, size)
+                    await cluster.fabric.tell_hosts()
+                    await test(cluster)
+                    nursery.cancel_scope.cancel()
+
+        run.__name__ = test.__name__
+        return run
+
+    return decorate
+
+
+def goodbyes(host):
+    own = host.live.view.records_of(host.host_id, CLUSTER_SCOPE)
+    return {(one.host_id, one.settled) for one in own if isinstance(one, ForgetRecord)}
+
+
+@on_hosts(4)
+async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
+    h1, h2, h3, _ = cluster.hosts
+    made, _ = await h3.networks.create(APP)  # the creator itself is to go
+    await cluster.calm()
+    before = cluster.owners(made.network_id)
+    cluster.kill(h3)
+    done = await h2.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    await cluster.calm()
+    assert [host.host_id for host in done.hosts] == [h3.host_id]
+    after = cluster.owners(made.network_id)
+    assert after["h2"] == before["h2"] + before["h3"]
+    assert sum(after.values()) == sum(before.values())
+    assert done.address_count >= before["h3"] - 3
+    for one in (h1, h2, cluster.hosts[3]):
+        view = one.live.view
+        assert h3.host_id not in view.hosts
+        assert view.is_host_hidden(h3.host_id)
+        assert view.network_named("app").owner == h2.host_id
+        view.check_invariants()
+
+
+@on_hosts(3)
+async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
+    h1, _, h3 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    await cluster.calm()
+    cluster.kill(h3)
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    await cluster.calm()
+    own = [grant for writer, grant in h1.live.view.grants(made.network_id) if writer == h1.host_id]
+    assert {grant.to for grant in own} == {h1.host_id, cluster.hosts[1].host_id}
+    assert len(own) == 2, "the grant to h3 says nothing any more"
+
+
+@on_hosts(3)
+async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster):
+    h1, _, h3 = cluster.hosts
+    cluster.kill(h3)
+    view = h1.live.view.with_host_answer(h3.host_id, answers=True)
+    h1.live.set_view(view.with_silent(frozenset({h3.host_id})))
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    assert h3.host_id in h1.live.view.forgotten
+
+
+@on_hosts(3)
+async def test_who_lives_is_not_forgotten(cluster):
+    h1, h2, h3 = cluster.hosts
+    with pytest.raises(RefusedError, match="agent of h2 is alive"):
+        await h1.forgetting.forget(["h2"], dead_for_s=0, force=False)
+    cluster.kill(h3)
+    h1.live.set_view(h1.live.view.with_host_answer(h3.host_id, answers=True))
+    with pytest.raises(RefusedError, match="its kernel answers"):
+        await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    with pytest.raises(InputError, match="is this host"):
+        await h1.forgetting.forget(["h1"], dead_for_s=0, force=True)
+    with pytest.raises(NotFoundError, match="no host 'h9'"):
+        await h1.forgetting.forget(["h9"], dead_for_s=0, force=False)
+    assert not h1.live.view.forgotten
+    assert not goodbyes(h1)
+    await h1.forgetting.forget(["h2"], dead_for_s=0, force=True)
+    await cluster.calm()
+    assert h2.host_id in h2.live.view.forgotten, "it learns of it"
+    assert h2.live.view.hosts[h2.host_id].record, "and still sees what it has to end"
+
+
+@on_hosts(3)
+async def test_only_who_was_silent_for_long_enough(cluster):
+    h1, h2, h3 = cluster.hosts
+    cluster.kill(h3)
+    await trio.sleep(3600)
+    with pytest.raises(RefusedError, match="nothing of h3 for 3600 s, not for 7200 s"):
+        await h1.forgetting.forget(["h3"], dead_for_s=7200, force=True)
+    cluster.kill(h2)
+    done = await h1.forgetting.forget([], dead_for_s=3000, force=False)
+    assert [host.host_id for host in done.hosts] == [h3.host_id], "without names: all that were"
+    assert not (await h1.forgetting.forget([], dead_for_s=3000, force=False)).hosts
+
+
+@on_hosts(4)
+async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
+    h1, h2, h3, h4 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    await cluster.calm()
+    cluster.kill(h4)
+    h3.hear = lambda event: None
+    h1.node.acknowledged[h3.host_id] = 0
+    carry = cluster.fabric._carry
+
+    async def without_h3(sender, target, event, at):
+        if target is not h3:
+            await carry(sender, target, event, at)
+
+    cluster.fabric._carry = without_h3
+    with pytest.raises(RefusedError, match="h3 did not acknowledge within 5 s"):
+        await h1.forgetting.forget(["h4"], dead_for_s=0, force=False)
+    await trio.sleep(1)
+    assert not h2.live.view.forgotten
+    assert not goodbyes(h1)
+    done = await h1.forgetting.forget(["h4"], dead_for_s=0, force=True)
+    assert done.unheard == ("h3",)
+    assert h4.host_id in h1.live.view.forgotten
+    cluster.alive.discard(h3.host_id)
+    assert cluster.owners(made.network_id)["h1"] > 100
+
+
+@on_hosts(5)
+async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
+    made, _ = await cluster.hosts[0].networks.create(APP)
+    await cluster.calm()
+    before = cluster.owners(made.network_id)
+    cluster.kill(cluster.hosts[4])
+    heirs = cluster.hosts[1:4]
+    async with trio.open_nursery() as nursery:
+        for one in reversed(heirs):
+            nursery.start_soon(lambda one=one: one.forgetting.forget(["h5"], dead_for_s=0, force=False))
+    await cluster.calm()
+    words = {one.name: goodbyes(one) for one in cluster.hosts[:4]}
+    settled = [name for name, said in words.items() if (cluster.hosts[4].host_id, True) in said]
+    assert settled == ["h2"]
+    assert all(is_settled for said in words.values() for _, is_settled in said), "the others took theirs back"
+    after = cluster.owners(made.network_id)
+    assert after["h2"] == before["h2"] + before["h5"]
+
+
+@on_hosts(4)
+async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(cluster):
+    h1, h2, h3, h4 = cluster.hosts
+    made, _ = await h4.networks.create(APP)
+    old, _ = await h4.networks.create(NetworkRequest(name="old"))
+    await h4.networks.remove("old", force=True)
+    await cluster.calm()
+    before = sum(cluster.owners(made.network_id).values())
+    for gone, successor in ((h4, h3), (h3, h2)):
+        cluster.kill(gone)
+        await successor.forgetting.forget([gone.name], dead_for_s=0, force=False)
+        await cluster.calm()
+    for one in (h1, h2):
+        view = one.live.view
+        assert set(view.forgotten) == {h3.host_id, h4.host_id}
+        assert view.is_removed(old.network_id)
+        assert view.network_named("app").network_id == made.network_id
+        # Everything holds when all that the two wrote is dropped.
+        bare = view.without_host(h3.host_id).without_host(h4.host_id)
+        assert set(bare.forgotten) == {h3.host_id, h4.host_id}
+        assert bare.is_removed(old.network_id)
+        assert bare.network_named("app").record.revision == 2
+        one.live.set_view(bare)
+    assert sum(cluster.owners(made.network_id).values()) == before
+    assert RemovalRecord(old.network_id) in h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE)
+
+
+@on_hosts(3)
+async def test_a_network_whose_only_hosts_are_forgotten_can_be_removed(cluster):
+    h1, _, h3 = cluster.hosts
+    made, _ = await h3.networks.create(APP)
+    await h3.publisher.put(AttachmentRecord(made.network_id))
+    await cluster.calm()
+    cluster.kill(h3)
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    assert not h1.live.view.attachments(made.network_id)
+    await h1.networks.remove("app", force=False)
+    assert h1.live.view.is_removed(made.network_id)
+
+
+def auto_eviction(host, after_s):
+    return AutoEviction(
+        live=host.live,
+        journal=host.journal,
+        forgetting=host.forgetting,
+        silence=host.silence,
+        forget_after_s=lambda: after_s,
+    )
+
+
+@on_hosts(4)
+async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
+    *rest, h4 = cluster.hosts
+    async with trio.open_nursery() as nursery:
+        for one in rest:
+            nursery.start_soon(auto_eviction(one, 1000).run)
+        cluster.kill(h4)
+        await trio.sleep(990)
+        assert not rest[0].live.view.forgotten
+        await trio.sleep(20)
+        assert set(rest[2].live.view.forgotten) == {h4.host_id}
+        assert set(rest[2].live.view.forgotten[h4.host_id]) == {rest[0].host_id}
+        nursery.cancel_scope.cancel()
+
+
+@on_hosts(2)
+async def test_one_that_is_alone_forgets_only_who_left(cluster):
+    h1, h2 = cluster.hosts
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(auto_eviction(h1, 1000).run)
+        cluster.kill(h2)
+        await trio.sleep(5000)
+        assert not h1.live.view.forgotten, "perhaps it is we who are cut off"
+        h1.meet(h2.host_id, MemberState.LEFT)
+        await trio.sleep(LEFT_S + 10)
+        assert set(h1.live.view.forgotten) == {h2.host_id}
+        nursery.cancel_scope.cancel()
+
+
+@on_hosts(3)
+async def test_never_means_never(cluster):
+    h1, h2, h3 = cluster.hosts
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(auto_eviction(h1, 0).run)
+        cluster.kill(h3)
+        h1.meet(h2.host_id, MemberState.ALIVE)
+        await trio.sleep(70_000)
+        assert not h1.live.view.forgotten
+        nursery.cancel_scope.cancel()
+
+
+@on_hosts(3)
+async def test_addresses_that_were_inherited_are_handed_out(cluster):
+    h1, h2, h3 = cluster.hosts
+    made, _ = await h1.networks.create(NetworkRequest(name="app", subnets=("10.1.0.0/28",)))
+    await cluster.calm()
+    cluster.kill(h2, h3)
+    await h1.forgetting.forget(["h2", "h3"], dead_for_s=0, force=False)
+    taken = set()
+    for number in range(13):
+        row = LocalEndpointRow(
+            endpoint_id=f"{number:032x}", network_id=made.network_id, name="web", service="web"
+        )
+        taken.add((await h1.allocator.reserve(row)).offset)
+    assert taken == set(range(2, 15))
+
+
+@on_hosts(3)
+async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gone(cluster):
+    h1, h2, h3 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    await cluster.calm()
+    before = cluster.owners(made.network_id)
+    carry, told = cluster.fabric._carry, {one: len(one.node.heard) for one in (h1, h2)}
+
+    async def cut(sender, target, event, at):
+        """Nothing arrives."""
+
+    cluster.fabric._carry = cut
+    for one, other in ((h1, h2), (h2, h1)):
+        for gone in (other, h3):
+            one.meet(gone.host_id, MemberState.DEAD)
+            one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
+        await one.forgetting.forget([other.name], dead_for_s=0, force=True)
+    # The cut ends; h2 tells what it said, and is gone for good before it hears a word.
+    cluster.fabric._carry = carry
+    h1.meet(h3.host_id, MemberState.ALIVE)
+    for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
+        for said in sender.node.heard[told[sender] :]:
+            for one in hearers:
+                one.hear(said)
+                one.node.received[sender.host_id] = sender.node.head()
+    cluster.kill(h2)
+    await trio.sleep(1)
+    for one in (h1, h3):
+        assert not one.live.view.forgotten, "neither word counts"
+    with pytest.raises(RefusedError, match="on another host; where there is none, let one join") as refused:
+        await h1.forgetting.forget(["h2"], dead_for_s=0, force=True)
+    assert refused.value.code == "contested"
+    await h3.forgetting.forget(["h2"], dead_for_s=0, force=False)
+    await trio.sleep(1)
+    for one in (h1, h3):
+        assert set(one.live.view.forgotten) == {h2.host_id}
+    assert sum(cluster.owners(made.network_id).values()) == sum(before.values()), (
+        "all of the space is somebody's"
+    )
+
+
+@on_hosts(5)
+async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
+    """What one of them had handed to another may be known to nobody else."""
+    h1, _, h3, h4, h5 = cluster.hosts
+    cluster.kill(h5)
+    await trio.sleep(60)
+    cluster.kill(h3, h4)
+    await trio.sleep(60)
+    for names in (["h3"], ["h4"], ["h4", "h5"]):
+        with pytest.raises(
+            RefusedError, match=r"h[34] fell silent together with h[34], and may hold"
+        ) as refused:
+            await h1.forgetting.forget(names, dead_for_s=0, force=False)
+        assert refused.value.code == "not-alone"
+    assert not goodbyes(h1)
+    assert not (await h1.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.forgetting.forget_these({h3.host_id, h5.host_id})
+    assert [host.host_id for host in done.hosts] == [h5.host_id], "who died alone is not held up"
+    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
+
+
+@on_hosts(4)
+async def test_an_heir_is_forgotten_with_whom_it_was_about_to_forget(cluster):
+    """It may have gone on, with nobody having heard of that."""
+    h1, h2, h3, h4 = cluster.hosts
+    cluster.kill(h4)
+    await trio.sleep(60)
+    await h3.forgetting._intend({h4.host_id})
+    await trio.sleep(60)
+    assert h1.live.view.about_to_forget(h4.host_id) == {h3.host_id}
+    cluster.kill(h3)
+    await trio.sleep(60)
+    with pytest.raises(RefusedError, match="h3 was about to forget h4 when it went away") as refused:
+        await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    assert refused.value.code == "not-alone"
+    assert not (await h2.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
+
+
+@on_hosts(4)
+async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
+    h1, _, h3, h4 = cluster.hosts
+    cluster.kill(h3, h4)
+    await trio.sleep(60)
+    await h1.forgetting.forget(["h3"], dead_for_s=0, force=True)
+    assert set(h1.live.view.forgotten) == {h3.host_id}

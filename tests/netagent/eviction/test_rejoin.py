@@ -1,0 +1,34 @@
+"""A host learns that the cluster has forgotten it."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+from fakes.registry import H1, H2, Writer
+from fakes.virtual import virtual
+
+from netagent.eviction.rejoin import wait_forgotten
+from netagent.model.records import ForgetRecord
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+
+
+@virtual
+async def test_it_waits_until_it_is_forgotten_or_its_life_has_ended():
+    for is_end in (False, True):
+        live, ended, found = StateStore(RegistryView(H1), {}), trio.Event(), []
+
+        async def wait(live=live, ended=ended, found=found):
+            found.append(await wait_forgotten(live, ended))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            live.set_view(live.view)
+            await trio.testing.wait_all_tasks_blocked()
+            assert found == []
+            if is_end:
+                ended.set()
+            else:
+                live.set_view(live.view.with_entries(Writer(H2).put(ForgetRecord(H1, settled=True))))
+        assert found == [not is_end]

@@ -1,0 +1,533 @@
+"""What Podman does not tell: labels, health, and ends without a teardown. /proc is pretended by files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plugging
+from fakes.virtual import virtual
+
+from netagent.integrations.podman import netns_processes
+from netagent.integrations.podman.plugin import NetavarkPlugin
+from netagent.integrations.podman.report import PodmanContainer
+from netagent.integrations.podman.watcher import (
+    ASK_AGAIN_S,
+    LOOK_S,
+    NOT_READ_S,
+    RECHECK_S,
+    STARTING_S,
+    UNSTARTED_S,
+    PodmanWatcher,
+)
+from netagent.model.records import Health, Port
+
+WITHDRAWN_S = 2.0
+"""What is promised."""
+
+
+def count_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Proc:
+    """Processes as /proc shows them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        (folder / "meminfo").touch()
+
+    def start(self, pid, namespace, cmdline="sleep"):
+        """In the namespace with this file; pid 7 is any other process of the host."""
+        (self.folder / str(pid) / "ns").mkdir(parents=True)
+        os.link(namespace, self.folder / str(pid) / "ns" / "net")
+        (self.folder / str(pid) / "cmdline").write_text(cmdline)
+
+    def end(self, pid):
+        shutil.rmtree(self.folder / str(pid))
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    made = Proc(tmp_path / "proc")
+    monkeypatch.setattr(netns_processes, "PROC", made.folder)
+    (tmp_path / "systemd").mkdir()
+    monkeypatch.setattr(netns_processes, "SYSTEMD", tmp_path / "systemd")
+    # Virtual time would run on while a thread works.
+    monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
+    return made
+
+
+async def _at_once(function, *arguments):
+    await trio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
+class Followed:
+    """One host with a follower at work."""
+
+    def __init__(self, one, podman, follower):
+        self.one, self.podman, self.follower = one, podman, follower
+
+    async def set_up(self, namespace="ns1", **fields):
+        call = netavark_call("setup", self.one.path(namespace), **plugging(**fields))
+        assert (await NetavarkPlugin(lambda: self.one).answer(call)).exit_status == 0
+
+    @property
+    def rows(self):
+        return list(self.one.live.rows.values())
+
+    async def until(self, condition, within_s=WITHDRAWN_S):
+        """How long it took, in s."""
+        began = trio.current_time()
+        with trio.fail_after(within_s):
+            while not condition():
+                await trio.sleep(0.05)
+        return trio.current_time() - began
+
+
+async def following(nursery, namespaces, *names):
+    one, podman = await PodmanHost.started(namespaces, "host", *names), FakePodman()
+    follower = PodmanWatcher(podman, lambda: one)
+    nursery.start_soon(follower.run)
+    return Followed(one, podman, follower)
+
+
+def container(container_id=C1, pid=100, **fields):
+    return PodmanContainer(
+        container_id=container_id,
+        name="web",
+        pid=pid,
+        **{"labels": {}, "networks": ("app",), "is_checked_by_itself": True, **fields},
+    )
+
+
+def write_health(path, status, at_s):
+    path.write_text(json.dumps({"Status": status, "FailingStreak": 0, "Log": []}))
+    os.utime(path, (at_s, at_s))
+
+
+@virtual
+async def test_labels_are_followed_as_soon_as_the_container_runs(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        labels = {
+            "netagent.service": "shop",
+            "netagent.expose": "http=80/tcp",
+            "team": "a",
+            "io.podman.x": "y",
+        }
+        this.podman.container_list[C1] = container(labels=labels)
+        await this.set_up()
+        await this.until(lambda: this.rows[0].service == "shop")
+        assert this.rows[0].ports == (Port("http", 80),)
+        assert this.rows[0].labels == (("netagent.container-id", C1), ("team", "a"))
+        await trio.sleep(60)
+        assert this.podman.asked == [("inspect", C1)]
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_seconds(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(7, this.one.path("host"))
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(10)
+        assert len(this.rows) == 1
+        proc.end(100)
+        await this.until(lambda: not this.rows)
+        assert not this.one.traces()
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_looks_in_quick_succession_withdraw_nobody(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(1.1)
+        proc.end(100)
+        for _ in range(10):
+            await this.follower.look(this.one)
+        assert len(this.rows) == 1
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("who", ["ns1", "host"])
+@virtual
+async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(namespaces, proc, who):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(1)
+        proc.end(100)
+        proc.start(
+            101, this.one.path(who), f"podman\0container\0cleanup\0{C1}" if who == "host" else "redis-server"
+        )
+        await trio.sleep(10)
+        assert len(this.rows) == 1
+        # It was started again: the new process is learnt, and its end is seen as well.
+        proc.start(102, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(pid=102)
+        proc.end(101)
+        await trio.sleep(ASK_AGAIN_S + 1)
+        assert len(this.rows) == 1
+        asked = len(this.podman.asked)
+        await trio.sleep(60)
+        assert len(this.podman.asked) == asked
+        proc.end(102)
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_one_whose_cleanup_died_is_withdrawn_though_podman_knows_of_its_end(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(UNSTARTED_S)
+        this.podman.container_list[C1] = container(pid=0)
+        proc.start(101, this.one.path("host"), f"podman\0container\0cleanup\0{C1}")
+        proc.end(100)
+        await trio.sleep(10)  # Podman has said meanwhile that nothing runs
+        assert len(this.rows) == 1
+        proc.end(101)
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_old_one(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        await trio.sleep(1)
+        proc.end(100)
+        this.podman.container_list[C1] = container(pid=0)  # set up, but it takes its time to start
+        await this.set_up("ns2")
+        await trio.sleep(8)
+        assert [row.netns_path for row in this.rows] == [this.one.path("ns2")]
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(namespaces, proc):
+    one, podman = await PodmanHost.started(namespaces, "host", "ns1", "ns2"), FakePodman()
+    follower = PodmanWatcher(podman, lambda: one)
+    this = Followed(one, podman, follower)
+    proc.start(100, one.path("ns1"))
+    await this.set_up("ns1")
+    await follower.look(one)
+    follower._followed[C1].container = container(pid=100)
+    proc.end(100)
+    await this.set_up("ns2")
+    for _ in range(3):
+        await follower.look(one)
+        await trio.sleep(1)
+    assert [row.netns_path for row in this.rows] == [one.path("ns2")]
+
+
+@virtual
+async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(namespaces, proc, monkeypatch):
+    """Podman is asked about several at once, and waits for the lock of each."""
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        answer, started = this.podman.containers, trio.Event()
+
+        async def late(ids):
+            found = await answer(ids)
+            await trio.sleep(1)
+            return found
+
+        async def once_started(ids):
+            await started.wait()
+            return await answer(ids)
+
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(pid=100)
+        monkeypatch.setattr(this.podman, "containers", late)
+        await this.set_up("ns1")
+        await trio.sleep(0.5)
+        monkeypatch.setattr(this.podman, "containers", once_started)
+        proc.end(100)
+        await this.set_up("ns2")
+        await trio.sleep(2)  # nobody is in the namespace yet
+        proc.start(200, this.one.path("ns2"))
+        this.podman.container_list[C1] = container(pid=200, labels={"netagent.service": "shop"})
+        started.set()
+        await this.until(lambda: [row.service for row in this.rows] == ["shop"])
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_it(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        proc.start(100, this.one.path("ns1"))
+        await this.set_up()
+        await this.set_up("ns2", container_id=C2, name="db")
+        await trio.sleep(STARTING_S - 1)
+        assert len(this.rows) == 2
+        await trio.sleep(5)
+        assert [row.name for row in this.rows] == ["web"]
+        proc.end(100)
+        await this.until(lambda: not this.rows)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_path):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        await trio.sleep(2)
+        assert this.rows[0].health is Health.STARTING, "Podman has not written the log yet"
+        for at_s, health in enumerate((Health.STARTING, Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY), 1):
+            write_health(log, health.value, at_s)
+            await this.until(lambda health=health: this.rows[0].health is health, LOOK_S + 0.1)
+        log.write_text('{"Status": "unhea')  # Podman is writing
+        await trio.sleep(2)
+        assert this.rows[0].health is Health.HEALTHY
+        log.unlink()
+        await this.until(lambda: this.rows[0].health is Health.UNKNOWN)
+        nursery.cancel_scope.cancel()
+
+
+def shown(this):
+    """Whether names lead to it."""
+    (row,) = this.rows
+    view = this.one.live.view
+    return view.is_visible(view.endpoints[row.endpoint_id])
+
+
+@virtual
+async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(namespaces, proc, tmp_path):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1", "ns2")
+        seen = []
+
+        async def watch():
+            revision = 0
+            while True:
+                revision = await this.one.live.wait_newer(revision)
+                seen.extend(shown(this) for _ in this.rows[:1] if this.one.live.view.endpoints)
+
+        nursery.start_soon(watch)
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        await trio.sleep(2)
+        write_health(log, "starting", 1)
+        await trio.sleep(60)
+        assert True not in seen
+        write_health(log, "healthy", 2)
+        await this.until(lambda: shown(this))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("cause", ["no interval", "no systemd"])
+@virtual
+async def test_a_check_that_nobody_runs_keeps_no_names_back(namespaces, proc, tmp_path, monkeypatch, cause):
+    log = tmp_path / "healthcheck.log"
+    if cause == "no systemd":
+        monkeypatch.setattr(netns_processes, "SYSTEMD", tmp_path / "nothing")
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        is_checked = cause != "no interval"
+        this.podman.container_list[C1] = container(health_logs=(str(log),), is_checked_by_itself=is_checked)
+        write_health(log, "starting", 1)
+        await this.set_up()
+        await this.until(lambda: shown(this))
+        write_health(log, "unhealthy", 2)
+        await this.until(lambda: not shown(this))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_so(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container()
+        await this.set_up()
+        assert await this.until(lambda: shown(this)) <= LOOK_S + 0.1
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_podman_that_does_not_answer_keeps_names_back_for_a_bounded_time(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.refusals[C1] = "Podman is silent"
+        await this.set_up()
+        assert not shown(this)
+        assert await this.until(lambda: shown(this), 5.0) <= NOT_READ_S + 2 * LOOK_S
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_restarted_agent_makes_no_unhealthy_container_well(namespaces, proc, tmp_path):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        write_health(log, "unhealthy", 1)
+        await this.until(lambda: this.rows[0].health is Health.UNHEALTHY)
+        this.podman.refusals[C1] = "Podman is silent"
+        nursery.start_soon(PodmanWatcher(this.podman, lambda: this.one).run)
+        await trio.sleep(5)
+        assert this.rows[0].health is Health.UNHEALTHY
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@virtual
+async def test_a_health_log_that_is_none_stops_nobody(namespaces, proc, tmp_path, make):
+    log = tmp_path / "healthcheck.log"
+    make(log)  # in a folder of a user's choice, such as /tmp, anybody may have made one
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(health_logs=(str(log),))
+        await this.set_up()
+        await trio.sleep(2)
+        opened = count_descriptors()
+        await trio.sleep(STARTING_S)
+        assert this.rows[0].health is Health.UNKNOWN
+        assert count_descriptors() == opened
+        shutil.rmtree(log) if log.is_dir() else log.unlink()
+        write_health(log, "healthy", 1)
+        await this.until(lambda: this.rows[0].health is Health.HEALTHY)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_pod_is_as_well_as_its_containers_also_those_that_come_later(namespaces, proc, tmp_path):
+    log, folder = tmp_path / "healthcheck.log", tmp_path / "overlay-containers"
+    folder.mkdir()
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list = {
+            C1: container(pod="d" * 64, folder=str(folder)),
+            C2: container(C2, 0, health_logs=(str(log),)),
+            C3: container(C3, 0),
+        }
+        this.podman.pods["d" * 64] = [C1]
+        await this.set_up()
+        await trio.sleep(5)
+        write_health(log, "unhealthy", 1)
+        this.podman.pods["d" * 64] = [C1, C2, C3]
+        (folder / C2).mkdir()
+        await this.until(lambda: this.rows[0].health is Health.UNHEALTHY)
+        this.podman.pods["d" * 64] = [C1, C3]
+        os.utime(folder, (1, 1))
+        await this.until(lambda: this.rows[0].health is Health.UNKNOWN)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_ports_that_nobody_publishes_are_a_trouble_until_podmans_network_does(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(published=("8080:80/tcp",))
+        await this.set_up()
+        await this.until(lambda: this.follower.troubles)
+        assert "podman network connect podman web" in this.follower.troubles[0]
+        this.podman.container_list[C1] = container(published=("8080:80/tcp",), networks=("app", "podman"))
+        await trio.sleep(40)
+        assert this.follower.troubles == ()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "text", ["search app.mesh.internal\noptions ndots:1\n", "search app.mesh.internal", ""]
+)
+@virtual
+async def test_a_resolv_conf_without_any_server_gets_ours_again(namespaces, proc, tmp_path, text):
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 10.0.0.1\n")
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(resolv_conf=str(conf))
+        await this.set_up()
+        await trio.sleep(5)
+        assert conf.read_text() == "nameserver 10.0.0.1\n"
+        inode = conf.stat().st_ino
+        conf.write_text(text)
+        os.utime(conf, (1, 1))
+        await trio.sleep(2 * LOOK_S + 0.1)
+        assert "nameserver 127.0.0.11" in conf.read_text().splitlines()
+        assert conf.read_text().startswith(text)
+        assert conf.stat().st_ino == inode
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(namespaces, proc):
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        this.podman.refusals = {C1: "`podman container inspect` did not end within 10 s"}
+        await this.set_up()
+        await trio.sleep(30)
+        assert len(this.rows) == 1
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(labels={"netagent.service": "shop"})
+        this.podman.refusals.clear()
+        await this.until(lambda: this.rows[0].service == "shop", ASK_AGAIN_S + 1)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_labels_that_can_not_be_told_from_the_images_are_learnt_later_and_all_else_at_once(
+    namespaces, proc, tmp_path
+):
+    log = tmp_path / "healthcheck.log"
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(flaw="the image is locked", health_logs=(str(log),))
+        write_health(log, "healthy", 1)
+        await this.set_up()
+        await this.until(lambda: this.rows[0].health is Health.HEALTHY)
+        before = this.rows[0].service
+        asked = len(this.podman.asked)
+        await trio.sleep(300)
+        assert 300 / RECHECK_S <= len(this.podman.asked) - asked <= 300 / RECHECK_S + 6, "less and less often"
+        assert this.rows[0].service == before
+        this.podman.container_list[C1] = container(
+            labels={"netagent.service": "shop"}, health_logs=(str(log),)
+        )
+        await this.until(lambda: this.rows[0].service == "shop", RECHECK_S + 1)
+        asked = len(this.podman.asked)
+        await trio.sleep(300)
+        assert len(this.podman.asked) == asked
+        nursery.cancel_scope.cancel()

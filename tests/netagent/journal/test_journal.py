@@ -1,0 +1,403 @@
+"""The journal: what it keeps, refuses and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import stat
+import time
+
+import pytest
+import trio
+import trio.testing
+
+from netagent.errors import RefusedError
+from netagent.journal import statements
+from netagent.journal.journal import DiskFullError, Journal, JournalError
+from netagent.journal.rows import LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
+from netagent.journal.statements import MAX_DEPARTED, Statement
+from netagent.model.publication import Publication
+from netagent.model.records import Link, Port
+from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
+
+OWN, OTHER = "a" * 32, "b" * 32
+SCOPE = bytes(range(16))
+
+
+def entry(key, sequence, value=b"v", *, owner=OWN, scope=SCOPE, epoch=1):
+    return Entry(scope, owner, key, value, Version(epoch, sequence))
+
+
+def row(number=1, **fields):
+    base = {"endpoint_id": f"{number:032x}", "network_id": "c" * 32, "name": f"web{number}", "service": "web"}
+    return LocalEndpointRow(**(base | {"offset": number} | fields))
+
+
+FULL_ROW = row(
+    addresses=("10.0.0.2", "fd00::2"),
+    mac="02:00:00:00:00:01",
+    target="netns:web1",
+    netns_path="/run/netns/web1",
+    netns_dev=4,
+    netns_inode=4026532000,
+    boot_id="boot",
+    ifname="eth0",
+    stage=Stage.PUBLISHED,
+    links=(Link("db", "database"),),
+    aliases=("www",),
+    ports=(Port("http", 80),),
+    labels=(("a", "b"),),
+    publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def reopen(path):
+    """A journal that `reopen()` closes and opens again, as a restart of the agent does."""
+    opened = []
+
+    def close():
+        while opened:
+            opened.pop().close()
+
+    def again():
+        close()
+        opened.append(Journal.open(path))
+        return opened[0]
+
+    again.close = close
+    yield again
+    close()
+
+
+def run(function, *args):
+    return trio.run(function, *args)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in 10 s"
+        time.sleep(0.02)
+
+
+def test_the_boot_epoch_rises_with_every_opening(reopen):
+    assert [reopen().boot_epoch for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
+    path = tmp_path / "state.db"
+    path.mkdir()
+    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; mend"):
+        Journal.open(path)
+    path.rmdir()
+    Journal.open(path).close()  # the lock was let go
+
+
+def test_own_entries_come_back_with_heads_and_tombstones(reopen):
+    run(reopen().append_own, [entry(b"k", 1), entry(b"l", 2), entry(b"k", 3, None)])
+    (log,) = reopen().load_own_logs()
+    assert (log.scope, log.owner, log.epoch, log.head, log.collected) == (SCOPE, OWN, 1, 3, 0)
+    assert log.entries == {b"k": entry(b"k", 3, None), b"l": entry(b"l", 2)}
+
+
+def test_a_journal_of_another_host_is_refused(reopen):
+    journal = reopen()
+    journal.require_owner(OTHER)  # an empty one is anybody's
+    trio.run(journal.append_own, [entry(b"one", 1)])
+    journal.require_owner(OWN)
+    with pytest.raises(JournalError, match=f"of the host {OWN[:8]}, the identity beside it of {OTHER[:8]}"):
+        journal.require_owner(OTHER)
+
+
+def test_collected_tombstones_leave_the_disk(reopen):
+    journal = reopen()
+    run(journal.append_own, [entry(b"k", 1), entry(b"l", 2, None)])
+    run(journal.append_own, [entry(b"m", 3)], {SCOPE: 2})
+    (log,) = reopen().load_own_logs()
+    assert (log.head, log.collected, set(log.entries)) == (3, 2, {b"k", b"m"})
+
+
+def test_heads_never_fall_and_a_new_epoch_counts_anew(reopen):
+    journal = reopen()
+    run(journal.append_own, [entry(b"k", 5)])
+    run(journal.append_own, [entry(b"l", 4)])
+    assert journal.load_own_logs()[0].head == 5
+    run(journal.append_own, [entry(b"k", 2, epoch=2)])
+    assert (journal.load_own_logs()[0].epoch, journal.load_own_logs()[0].head) == (2, 2)
+
+
+def test_an_own_log_can_be_replaced_and_dropped(reopen):
+    journal = reopen()
+    run(journal.append_own, [entry(b"k", 5), entry(b"l", 6)])
+    log = Log(SCOPE, OWN, 2, 1, 0, {b"k": entry(b"k", 1, epoch=2)})
+    run(journal.replace_own_log, log)
+    assert reopen().load_own_logs() == [log]
+    run(reopen().drop_own_log, SCOPE, OWN)
+    assert reopen().load_own_logs() == []
+
+
+def test_endpoints_come_back_in_the_order_of_attaching(reopen):
+    async def attach(journal):
+        for one in (FULL_ROW, row(3), row(2)):
+            await journal.save_endpoint(one)
+        await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Stage.RESERVED))
+        await journal.delete_endpoint(row(3).endpoint_id)
+
+    run(attach, reopen())
+    assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Stage.RESERVED), row(2)]
+
+
+def test_two_endpoints_never_have_one_address(reopen):
+    journal = reopen()
+    run(journal.save_endpoint, row(1))
+    with pytest.raises(RefusedError) as refused:
+        run(journal.save_endpoint, row(2, offset=1))
+    assert refused.value.code == "taken"
+    assert journal.load_endpoints() == [row(1)]
+
+
+def test_rows_of_a_later_release_lose_only_what_is_new():
+    text = endpoint_to_json(FULL_ROW).replace('"mac"', '"colour":"red","mac"')
+    assert endpoint_from_json(text) == FULL_ROW
+    with pytest.raises(ValueError, match="not an endpoint row"):
+        endpoint_from_json("[]")
+
+
+def test_a_row_of_the_release_before_published_ports_has_none(reopen):
+    journal = reopen()
+    run(journal.save_endpoint, row(1))
+    fields = json.loads(endpoint_to_json(row(1)))
+    del fields["publish"]
+    run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
+    [found] = reopen().load_endpoints()
+    assert found == row(1)
+    assert found.publish == ()
+
+
+def test_cooling_addresses(reopen):
+    network = "c" * 32
+
+    async def detach(journal):
+        await journal.transaction(
+            [statements.cool(network, 5), statements.cool(network, 6), statements.cool(network, 7)]
+        )
+        await journal.save_endpoint(row(1, offset=6))
+
+    journal = reopen()
+    run(detach, journal)
+    journal.note_warm(network, 7)
+    journal = reopen()
+    assert journal.load_cooling() == [(network, 5)]
+    journal.note_network_gone(network)
+    assert reopen().load_cooling() == []
+
+
+def test_members_and_incarnation(reopen):
+    one = Member(OTHER, ("192.0.2.2", 7956), MemberState.DEAD, 7, b"meta")
+    gone = Member(OWN, ("192.0.2.1", 7956), MemberState.ALIVE, 1)
+    journal = reopen()
+    journal.note_member(gone)
+    journal.note_member(one)
+    journal.note_member_gone(OWN)
+    journal.note_incarnation(9)
+    journal = reopen()
+    assert journal.load_members() == [one]
+    assert journal.load_incarnation() == 9
+    journal.note_incarnation(4)
+    assert reopen().load_incarnation() == 9
+
+
+def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_back(reopen):
+    one = Member(OTHER, ("192.0.2.2", 7956), MemberState.LEFT, 7, b"meta")
+    journal = reopen()
+    journal.note_member(one)
+    journal = reopen()
+    journal.note_member_gone(OTHER)
+    journal = reopen()
+    assert (journal.load_members(), journal.load_departed()) == ([], [(OTHER, 7)])
+    journal.note_member_gone(OTHER)
+    journal = reopen()
+    assert journal.load_departed() == [(OTHER, 7)], "told twice"
+    journal.note_member(one)
+    journal = reopen()
+    assert (journal.load_members(), journal.load_departed()) == ([one], [])
+    assert journal.load_incarnation() == 0
+
+
+def test_departures_that_are_kept_are_bounded(reopen):
+    journal = reopen()
+    gone = [f"{number:032x}" for number in range(MAX_DEPARTED + 10)]
+    for node_id in gone:
+        journal.note_member(Member(node_id, ("192.0.2.2", 7956), MemberState.LEFT, 7))
+    journal = reopen()
+    for node_id in gone:
+        journal.note_member_gone(node_id)
+    journal = reopen()
+    assert MAX_DEPARTED - 10 < len(journal.load_departed()) <= MAX_DEPARTED
+    assert journal.load_members() == []
+
+
+def changed(*entries, head, collected=0, replaced=False, epoch=1):
+    return EntriesChanged(SCOPE, OTHER, epoch, head, collected, entries, replaced=replaced)
+
+
+def test_replicas_are_written_behind_and_follow_deltas(reopen):
+    journal = reopen()
+    journal.note_replica(changed(entry(b"k", 1, owner=OTHER), entry(b"l", 2, owner=OTHER), head=2))
+    journal.note_replica(changed(entry(b"k", 3, None, owner=OTHER), head=3))
+    (log,) = reopen().load_replicas()
+    assert (log.head, set(log.entries)) == (3, {b"k", b"l"})
+    journal = reopen()
+    journal.note_replica(changed(entry(b"m", 4, owner=OTHER), head=4, collected=3))
+    (log,) = reopen().load_replicas()
+    assert (log.head, log.collected, set(log.entries)) == (4, 3, {b"l", b"m"})
+    journal = reopen()
+    journal.note_replica(changed(entry(b"z", 1, owner=OTHER, epoch=2), head=1, replaced=True, epoch=2))
+    (log,) = reopen().load_replicas()
+    assert (log.epoch, log.head, set(log.entries)) == (2, 1, {b"z"})
+    assert reopen().load_own_logs() == []
+    reopen().note_replica_dropped(SCOPE, OTHER)
+    assert reopen().load_replicas() == []
+
+
+def test_replicas_reach_the_disk_without_closing(reopen):
+    journal = reopen()
+    journal.note_replica(changed(entry(b"k", 1, owner=OTHER), head=1))
+    wait_until(journal.load_replicas)
+
+
+def test_many_callers_share_commits_and_fail_alone(reopen):
+    journal = reopen()
+    refused = []
+
+    async def save(number):
+        try:
+            await journal.save_endpoint(row(number, offset=1 if number == 7 else number))
+        except RefusedError:
+            refused.append(number)
+
+    async def all_at_once():
+        await journal.save_endpoint(row(1))
+        async with trio.open_nursery() as nursery:
+            for number in range(2, 60):
+                nursery.start_soon(save, number)
+
+    run(all_at_once)
+    assert refused == [7]
+    assert len(reopen().load_endpoints()) == 58
+
+
+def test_a_transaction_is_all_or_nothing(reopen):
+    journal = reopen()
+    run(journal.save_endpoint, row(1))
+    both = [*statements.append_entries("own", [entry(b"k", 1)]), *statements.save_endpoint(row(2, offset=1))]
+    with pytest.raises(RefusedError):
+        run(journal.transaction, both)
+    assert journal.load_own_logs() == []
+
+
+def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen):
+    journal = reopen()
+    with pytest.raises(JournalError):
+        run(journal.append_own, [entry(b"k", 2**70)])
+    journal.note_replica(changed(entry(b"k", 2**70, owner=OTHER), head=2**70))
+    wait_until(lambda: journal.statistics()["journal_behind_failures"])
+    run(journal.append_own, [entry(b"k", 1)])
+    assert [log.head for log in reopen().load_own_logs()] == [1]
+    assert reopen().load_replicas() == []
+
+
+def test_whoever_is_cancelled_while_writing_still_learns_the_outcome(reopen):
+    journal = reopen()
+
+    async def cancelled():
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def save():
+                    await journal.save_endpoint(row(1))
+                    outcomes.append("saved")
+
+                nursery.start_soon(save)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+    outcomes = []
+    run(cancelled)
+    assert bool(outcomes) == bool(journal.load_endpoints())
+
+
+def test_after_closing_writing_is_refused(reopen):
+    journal = reopen()
+    reopen()
+    with pytest.raises(JournalError, match="closed"):
+        run(journal.append_own, [entry(b"k", 1)])
+
+
+def test_only_one_agent_at_a_time(path, reopen):
+    reopen()
+    with pytest.raises(RefusedError, match="another agent"):
+        Journal.open(path)
+
+
+def test_the_file_is_private(path, reopen):
+    reopen()
+    assert {stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all" * 400, b"SQLite format 3\0" + b"\xff" * 8000])
+def test_a_damaged_file_is_named(path, damage):
+    path.write_bytes(damage)
+    with pytest.raises(JournalError, match=r"state\.db.*damaged"):
+        Journal.open(path)
+    assert path.read_bytes() == damage
+    with pytest.raises(JournalError):
+        Journal.open(path)  # the lock was let go
+
+
+def test_a_damaged_page_is_noticed_when_opening(path, reopen):
+    journal = reopen()
+    run(journal.append_own, [entry(b"%d" % number, number + 1, bytes(500)) for number in range(200)])
+    reopen.close()
+    data = bytearray(path.read_bytes())
+    for page in range(8192, len(data), 4096):
+        data[page : page + 200] = b"\x55" * 200
+    path.write_bytes(data)
+    with pytest.raises(JournalError, match=r"state\.db"):
+        Journal.open(path)
+
+
+def test_a_later_releases_file_is_refused(path, reopen):
+    reopen()
+    reopen.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(JournalError, match="later release"):
+        Journal.open(path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(JournalError, match="No such file"):
+        Journal.open(tmp_path / "missing" / "state.db")
+
+
+def test_a_full_database_refuses_and_recovers(path, reopen):
+    journal = reopen()
+    writing = journal._writer._connection
+    (pages,) = writing.execute("PRAGMA page_count").fetchone()
+    writing.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFullError) as full:
+        run(journal.append_own, [entry(b"%d" % number, number + 1, bytes(4000)) for number in range(10)])
+    assert full.value.exit_status == 4
+    assert journal.load_own_logs() == []
+    writing.execute("PRAGMA max_page_count = 100000")
+    run(journal.append_own, [entry(b"k", 1, bytes(4000))])
+    assert journal.load_own_logs()[0].head == 1

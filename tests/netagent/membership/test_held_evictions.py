@@ -1,0 +1,157 @@
+"""What one record says of a host that lives does not count at once; what an orderly forgetting says does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fakes.registry import H1, H2, H3, Writer, entry, event, host
+
+from netagent.membership.held_evictions import CALM_S, HOLD_S, MAX_HELD, SILENT_S, HeldEvictions
+from netagent.model.records import ForgetRecord
+from netagent.registry.view import RegistryView
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, MemberState
+
+START = 100.0
+CALM = START + CALM_S
+
+
+class Host:
+    """H1, which has been in touch with H2 and H3 since START."""
+
+    def __init__(self) -> None:
+        self.words = HeldEvictions(H1)
+        self.view = RegistryView(H1)
+        self.writers = {one: Writer(one) for one in (H1, H2, H3)}
+        self.words.note_synced(START)
+        for one in (H2, H3):
+            self.member(one, MemberState.ALIVE, START)
+
+    def member(self, host_id: str, state: MemberState, now: float) -> None:
+        self.words.note_member(Member(host_id, ("192.0.2.9", 7956), state, 1), now)
+
+    def hear(self, change: EntriesChanged, now: float) -> None:
+        self.view = self.view.with_entries(self.words.sift(change, now))
+
+    def look(self, now: float) -> None:
+        for one in self.words.take_due(self.view.forgotten, now):
+            self.view = self.view.with_entries(one)
+
+    def says(self, writer: str, of: str) -> EntriesChanged:
+        return self.writers[writer].put(ForgetRecord(of, settled=True))
+
+
+@pytest.mark.parametrize("target", [H1, H2], ids=["this host", "another"])
+def test_a_word_on_a_host_that_lives_waits(target: str) -> None:
+    one = Host()
+    one.hear(one.says(H3, target), CALM)
+    one.look(CALM + HOLD_S - 1)
+    assert not one.view.forgotten
+    assert [(word.writer, word.host) for word in one.words.waiting] == [(H3, target)]
+    one.look(CALM + HOLD_S)
+    assert dict(one.view.forgotten) == {target: frozenset({H3})}
+    assert not one.words.waiting
+
+
+def test_it_counts_when_the_host_falls_silent() -> None:
+    one = Host()
+    one.hear(one.says(H3, H2), CALM)
+    one.member(H2, MemberState.DEAD, CALM + 5)
+    one.look(CALM + 5 + SILENT_S)
+    assert H2 in one.view.forgotten
+
+
+@pytest.mark.parametrize("state", [MemberState.DEAD, MemberState.LEFT])
+def test_a_false_word_that_the_host_is_dead_does_not_end_the_wait(state: MemberState) -> None:
+    """It takes one datagram, and the host refutes it."""
+    one = Host()
+    one.member(H2, state, CALM)
+    one.member(H2, MemberState.ALIVE, CALM + 1)
+    one.hear(one.says(H3, H2), CALM + 2)
+    one.member(H2, state, CALM + 60)
+    one.look(CALM + 61)
+    one.member(H2, MemberState.ALIVE, CALM + 62)
+    one.look(CALM + HOLD_S)
+    assert not one.view.forgotten
+    assert [word.host for word in one.words.waiting] == [H2]
+
+
+def test_words_under_keys_of_others_take_no_places() -> None:
+    words = HeldEvictions(H1)
+    words.note_synced(START)
+    for host_id in (H2, H3):
+        words.note_member(Member(host_id, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
+    good = Writer(H3).put(ForgetRecord(H2, settled=True))
+    entries = tuple(replace(good.entries[0], key=b"f" + bytes([n, 0])) for n in range(100))
+    words.sift(replace(good, entries=entries), CALM)
+    assert not words.waiting
+
+
+def test_it_can_be_taken_back_or_replaced() -> None:
+    one = Host()
+    one.hear(one.says(H3, H2), CALM)
+    one.hear(one.writers[H3].delete(ForgetRecord(H2, settled=True)), CALM + 1)
+    one.hear(one.says(H3, H2), CALM + 2)
+    one.hear(event(H3, entry(H3, host("h3"), 9), replaced=True, scope=CLUSTER_SCOPE), CALM + 3)
+    one.look(CALM + 2 * HOLD_S)
+    assert not one.view.forgotten
+    assert not one.words.waiting
+
+
+def test_who_says_the_same_of_the_writer_contests_it() -> None:
+    """On the third host, to which both live: neither word counts in the end."""
+    one = Host()
+    one.hear(one.says(H3, H2), CALM)
+    one.hear(one.says(H2, H3), CALM + 60)
+    for now in (CALM + 61, CALM + HOLD_S, CALM + HOLD_S + 60):
+        one.look(now)
+        assert not one.view.forgotten
+    assert set(one.view.goodbyes) == {H2, H3}
+    assert not one.view.forgotten
+
+
+def test_a_liar_that_is_forgotten_meanwhile_is_not_heard() -> None:
+    one = Host()
+    one.hear(one.says(H3, H2), CALM)
+    one.view = one.view.with_entries(one.says(H1, H3))
+    one.look(CALM + HOLD_S)
+    assert dict(one.view.forgotten) == {H3: frozenset({H1})}
+
+
+def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
+    """A host that returns must learn at once that others have its addresses, and so must who was away with it."""
+    for away in (H1, H2, H3):
+        one = Host()
+        if away == H1:
+            one.words = HeldEvictions(H1)
+            one.words.note_synced(CALM - 5)
+            one.member(H2, MemberState.ALIVE, START)
+            one.member(H3, MemberState.ALIVE, START)
+        else:
+            one.member(away, MemberState.DEAD, START + 10)
+            one.member(away, MemberState.ALIVE, CALM - 5)
+        target = H1 if away != H2 else H2
+        one.hear(one.says(H3, target), CALM)
+        assert target in one.view.forgotten, away
+
+
+def test_our_own_word_intentions_and_disputes_never_wait() -> None:
+    one = Host()
+    one.hear(one.says(H1, H3), CALM)
+    assert H3 in one.view.forgotten
+    one.hear(one.writers[H2].put(ForgetRecord(H1)), CALM)
+    assert one.view.about_to_forget(H1) == {H2}
+    assert not one.words.waiting
+
+
+def test_what_waits_is_bounded() -> None:
+    words = HeldEvictions(H1)
+    words.note_synced(START)
+    words.note_member(Member(H2, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
+    targets = [f"{number:032x}" for number in range(100, 100 + MAX_HELD + 5)]
+    for target in targets:
+        words.note_member(Member(target, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
+    writer = Writer(H2)
+    passed = [words.sift(writer.put(ForgetRecord(target, settled=True)), CALM).entries for target in targets]
+    assert sum(map(bool, passed)) == 5
+    assert len(words.waiting) == MAX_HELD

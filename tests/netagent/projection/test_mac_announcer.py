@@ -1,0 +1,149 @@
+"""Whom this host tells that an address has another MAC, and whom it need not tell anything."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+from fakes.agent_host import BOOT
+from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+from fakes.virtual import virtual
+
+from netagent.datapath.endpoint.gratuitous_arp import announcement
+from netagent.endpoints.validation import new_row
+from netagent.journal.rows import Stage
+from netagent.model.ids import EndpointId, mac_of, veth_name
+from netagent.model.request import AttachRequest
+from netagent.projection.custom_macs import ChosenMacs
+from netagent.projection.mac_announcer import GRACE_S, Announcer
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+
+CHOSEN, OTHER = "02:cc:00:00:00:01", "02:cc:00:00:00:02"
+USUAL = mac_of(N1, 2)
+
+
+class World:
+    """A host with one container in N1 and one in N2, and another host whose records arrive."""
+
+    def __init__(self):
+        self.far = Writer(H2)
+        view = RegistryView(H1)
+        for record in (host("h2"), network(N1, "app"), network(N2, "back", subnets=("10.2.0.0/24",))):
+            view = view.with_entries(self.far.put(record))
+        rows = {}
+        for number, network_id in enumerate((N1, N2), 1):
+            endpoint_id = EndpointId(f"{number:08x}" * 4)
+            request = AttachRequest(target="netns:x", network=network_id)
+            row = new_row(endpoint_id, request, view.networks[network_id], f"mine{number}", "")
+            rows[endpoint_id] = dataclasses.replace(row, stage=Stage.PUBLISHED, boot_id=BOOT)
+        self.mine = {network_id: veth_name(i) for network_id, i in zip((N1, N2), rows, strict=True)}
+        self.live = StateStore(view, rows)
+        self.sent = []
+        self.programmed_s = 0.01
+        self.announcer = self.make()
+
+    def make(self):
+        return Announcer(self.live, self.wait_programmed, lambda *sent: self.sent.append(sent))
+
+    async def wait_programmed(self, revision):
+        assert revision == self.live.revision
+        await trio.sleep(self.programmed_s)
+
+    async def hear(self, event):
+        self.live.set_view(self.live.view.with_entries(event))
+        self.announcer.note((event,))
+        await trio.sleep(GRACE_S + 1)
+        sent, self.sent = self.sent, []
+        return sent
+
+    def told(self, record, network_id=N1):
+        return [(self.mine[network_id], announcement(address, record.mac)) for address in record.addresses]
+
+
+@pytest.fixture
+def run(request):
+    """The test's body, beside an announcer at work."""
+
+    def decorated(body):
+        @virtual
+        async def main():
+            world = World()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.announcer.run)
+                await body(world)
+                nursery.cancel_scope.cancel()
+
+        main()
+
+    return decorated
+
+
+def test_a_mac_that_follows_from_its_address_is_nobody_told(run):
+    @run
+    async def body(world):
+        one, again = endpoint(1, mac=USUAL), endpoint(2, mac=USUAL)
+        assert await world.hear(world.far.put(one)) == []
+        assert await world.hear(world.far.delete(one)) == []
+        assert await world.hear(world.far.put(again)) == []
+
+
+def test_whoever_chose_a_mac_is_told_of_in_its_network_only(run):
+    @run
+    async def body(world):
+        one = endpoint(1, mac=CHOSEN)
+        assert await world.hear(world.far.put(one)) == world.told(one)
+        assert await world.hear(world.far.put(dataclasses.replace(one, service="other"))) == []
+        other = endpoint(3, N2, addresses=("10.2.0.9",), mac=CHOSEN)
+        assert await world.hear(world.far.put(other)) == world.told(other, N2)
+
+
+@pytest.mark.parametrize("mac", [USUAL, OTHER], ids=["the usual one", "another chosen one"])
+def test_after_a_chosen_mac_the_next_is_told_whatever_it_is(run, mac):
+    @run
+    async def body(world):
+        one, after = endpoint(1, mac=CHOSEN), endpoint(2, mac=mac)
+        await world.hear(world.far.put(one))
+        assert await world.hear(world.far.delete(one)) == []
+        assert await world.hear(world.far.put(after)) == world.told(after)
+
+
+def test_what_an_agent_finds_at_its_start_is_no_news_but_remembered(run):
+    @run
+    async def body(world):
+        one, after = endpoint(1, mac=CHOSEN), endpoint(2, mac=USUAL)
+        await world.hear(world.far.put(one))
+        world.announcer = world.make()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.announcer.run)
+            assert await world.hear(world.far.put(dataclasses.replace(one, service="other"))) == []
+            await world.hear(world.far.delete(one))
+            assert await world.hear(world.far.put(after)) == world.told(after)
+            nursery.cancel_scope.cancel()
+
+
+def test_a_kernel_that_hangs_delays_it_for_a_bounded_time(run):
+    @run
+    async def body(world):
+        world.programmed_s = 1000.0
+        one = endpoint(1, mac=CHOSEN)
+        assert await world.hear(world.far.put(one)) == world.told(one)
+
+
+def test_an_endpoint_is_not_told_of_itself(run):
+    @run
+    async def body(world):
+        (mine, *_) = world.live.rows
+        record = dataclasses.replace(endpoint(1, mac=CHOSEN), endpoint_id=mine)
+        assert await world.hear(Writer(H1).put(record)) == []
+
+
+def test_a_network_that_is_gone_is_forgotten():
+    chosen, one = ChosenMacs(), endpoint(1, mac=CHOSEN)
+    assert chosen.learn(one) == list(one.addresses)
+    assert chosen.learn(one) == []
+    chosen.keep_only([N1])
+    assert chosen.learn(one) == []
+    chosen.keep_only([N2])
+    assert chosen.learn(one) == list(one.addresses)

@@ -1,0 +1,278 @@
+"""Records as bytes: round trips, tolerance for later releases, and refusal of everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import ipaddress
+
+import msgpack
+import pytest
+from fakes.registry import endpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.config import load
+from netagent.control.request_parsing import network_untrusted
+from netagent.endpoints.network_defaults import NetworkConstraints, plan_network
+from netagent.errors import InputError
+from netagent.model.allowed import is_particular, underlay_flaw
+from netagent.model.records import (
+    AttachmentRecord,
+    EndpointRecord,
+    ForgetRecord,
+    GrantRecord,
+    Health,
+    HostAddressRecord,
+    HostRecord,
+    NetworkRecord,
+    Policy,
+    Port,
+    RemovalRecord,
+)
+from netagent.model.request import NetworkRequest
+from netagent.registry.record_codec import (
+    MAX_RECORD_BYTES,
+    RecordError,
+    Unknown,
+    decode_untrusted,
+    encode,
+    key_of,
+)
+from netgossip.types import CLUSTER_SCOPE
+
+AROUND = NetworkConstraints("ab" * 16, ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
+
+ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
+names = st.from_regex(r"\A[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z").filter(lambda name: name != "node")
+v4 = st.ip_addresses(v=4).map(str)
+v6 = st.ip_addresses(v=6).map(str)
+macs = (
+    st.binary(min_size=6, max_size=6)
+    .map(lambda b: bytes([b[0] & 0xFE | 2]) + b[1:])
+    .map(lambda b: b.hex(":"))
+)
+texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=63)
+labels = st.dictionaries(texts, texts, max_size=5).map(lambda pairs: tuple(sorted(pairs.items())))
+cidrs = v4.map(lambda a: f"{a}/32").filter(lambda text: is_particular(ipaddress.ip_network(text)))
+routes = st.sets(cidrs, max_size=5).map(lambda found: tuple(sorted(found)))
+offsets = st.integers(0, 2**20)
+
+hosts = st.builds(
+    HostRecord,
+    name=names,
+    public_key=st.binary(min_size=32, max_size=32),
+    underlay=(v4 | v6).filter(lambda text: not underlay_flaw(text)),
+    vxlan_port=st.integers(1, 65535),
+    probe_address=v6,
+    probe_mac=macs,
+    zone=texts,
+    agent_version=texts,
+    going_down=st.booleans(),
+    routes=routes,
+)
+networks = st.builds(
+    NetworkRecord,
+    network_id=ids,
+    name=names,
+    vni=st.integers(1, 2**24 - 1),
+    subnets=st.sampled_from(
+        [("10.1.0.0/20",), ("10.2.0.0/24", "fd00::/64"), ("fd00:1::/64",), ("10.0.0.0/30",)]
+    ),
+    mtu_bytes=st.integers(1280, 65465),
+    internal=st.booleans(),
+    policy=st.sampled_from(Policy),
+    multicast=st.booleans(),
+    host_access=st.booleans(),
+    revision=st.integers(0, 2**32 - 1),
+).filter(lambda one: one.policy is Policy.OPEN or not (one.multicast or one.host_access))
+grants = st.builds(
+    lambda network_id, first, size, to, hop: GrantRecord(network_id, first, first + size, to, hop),
+    ids,
+    offsets,
+    offsets,
+    ids,
+    st.integers(1, 1000),
+)
+host_addresses = st.builds(HostAddressRecord, ids, st.integers(2, 2**32 - 1), macs)
+ports = st.builds(Port, names, st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"]))
+endpoints = st.builds(
+    EndpointRecord,
+    endpoint_id=ids,
+    network_id=ids,
+    name=names,
+    service=names,
+    addresses=st.lists(v4 | v6, max_size=2).map(tuple),
+    mac=macs,
+    aliases=st.lists(names, max_size=4).map(tuple),
+    ports=st.lists(ports, max_size=4).map(tuple),
+    labels=labels,
+    health=st.sampled_from(Health),
+    links=st.sets(names | st.tuples(names, names).map(".".join), max_size=4).map(sorted).map(tuple),
+)
+records = st.one_of(
+    hosts,
+    networks,
+    grants,
+    host_addresses,
+    endpoints,
+    st.builds(RemovalRecord, ids),
+    st.builds(AttachmentRecord, ids),
+    st.builds(
+        ForgetRecord,
+        ids,
+        settled=st.booleans(),
+        disputed=st.none() | st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    ),
+)
+
+HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))
+NETWORK = NetworkRecord("ab" * 16, "app", 9_000_000, ("10.1.0.0/20", "fd00::/64"), 1450)
+ENDPOINT = EndpointRecord("cd" * 16, "ab" * 16, "web1", "web", ("10.1.0.2",), "02:ab:00:00:00:02")
+
+
+@given(records)
+def test_a_record_comes_back_as_it_was(record):
+    assert decode_untrusted(encode(record)) == record
+
+
+@given(records)
+def test_positions_of_a_later_release_are_ignored(record):
+    items = msgpack.unpackb(encode(record))
+    items[1] = 7
+    assert decode_untrusted(msgpack.packb([*items, "new", {"more": 1}])) == record
+
+
+def test_a_kind_of_a_later_release_is_kept_as_bytes():
+    data = msgpack.packb([99, 1, {"anything": [1, 2]}])
+    assert decode_untrusted(data) == Unknown(99, data)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_give_a_record_or_one_error(data):
+    with contextlib.suppress(RecordError):
+        decode_untrusted(data)
+
+
+@given(records, st.data())
+def test_damaged_records_give_a_record_or_one_error(record, data):
+    encoded = bytearray(encode(record))
+    for _ in range(data.draw(st.integers(1, 4))):
+        encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(RecordError):
+        decode_untrusted(bytes(encoded[: data.draw(st.integers(0, len(encoded)))]))
+
+
+def test_oversized_and_deeply_nested_values_are_refused():
+    with pytest.raises(RecordError, match="limit"):
+        decode_untrusted(bytes(MAX_RECORD_BYTES + 1))
+    with pytest.raises(RecordError):
+        decode_untrusted(b"\x91" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("record", "changes", "message"),
+    [
+        (HOST, {"name": "UPPER"}, "name"),
+        (HOST, {"public_key": b"short"}, "public_key"),
+        (HOST, {"probe_address": "10.0.0.1"}, "IPv6"),
+        (HOST, {"probe_mac": "01:00:5e:00:00:01"}, "unicast"),
+        (HOST, {"probe_mac": "00:00:00:00:00:00"}, "unicast"),
+        (HOST, {"vxlan_port": 0}, "vxlan_port"),
+        (HOST, {"zone": "a\x1b[2Jb"}, "shown"),
+        (HOST, {"routes": ("10.1.0.0/16", "10.0.0.0/16")}, "sorted"),
+        (HOST, {"routes": ("10.0.0.1/8",)}, "host bits"),
+        (NETWORK, {"name": "node"}, "reserved"),
+        (NETWORK, {"subnets": ()}, "subnets"),
+        (NETWORK, {"subnets": ("10.0.0.0/31",)}, "no usable size"),
+        (NETWORK, {"subnets": ("10.0.0.0/20", "fd00::/120")}, "no usable size"),
+        (NETWORK, {"mtu_bytes": 1279}, "too small for IPv6"),
+        (NETWORK, {"policy": Policy.LINKS, "multicast": True}, "excludes"),
+        (NETWORK, {"policy": Policy.LINKS, "host_access": True}, "excludes"),
+        (NETWORK, {"mtu_bytes": 65500}, "mtu"),
+        (NETWORK, {"subnets": ("fd00::/64", "10.0.0.0/20")}, "IPv4 first"),
+        (NETWORK, {"mtu_bytes": 100}, "mtu"),
+        (NETWORK, {"network_id": "xyz"}, "identifier"),
+        (ENDPOINT, {"addresses": ("10.0.0.1", "fd00::1", "fd00::2")}, "addresses"),
+        (ENDPOINT, {"ports": (Port("web", 70000),)}, "ports"),
+        (ENDPOINT, {"ports": (Port("web", 80, "icmp"),)}, "ports"),
+        (ENDPOINT, {"aliases": ("bad name",)}, "aliases"),
+        (ENDPOINT, {"labels": (("b", ""), ("a", ""))}, "sorted"),
+        (ENDPOINT, {"addresses": ("FD00::1",)}, "short form"),
+        (GrantRecord("ab" * 16, 5, 9, "cd" * 16, 1), {"first": 10}, "above"),
+        (GrantRecord("ab" * 16, 5, 9, "cd" * 16, 1), {"hop": 0}, "hop"),
+    ],
+)
+def test_what_others_would_refuse_does_not_leave_this_host(record, changes, message):
+    with pytest.raises(RecordError, match=message):
+        encode(dataclasses.replace(record, **changes))
+
+
+NO_SUBNETS = (
+    *("0.0.0.0/0", "0.0.0.0/8", "127.0.0.0/8", "127.1.0.0/16", "126.0.0.0/7", "224.0.0.0/4", "239.1.0.0/16"),
+    *(
+        "169.254.0.0/16",
+        "255.255.255.0/24",
+        "::/0",
+        "::/64",
+        "fe80::/64",
+        "ff05::/64",
+        "::ffff:0:0/96",
+        "ff00::/8",
+    ),
+)
+
+
+@pytest.mark.parametrize("subnet", NO_SUBNETS)
+def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
+    """One such record of a liar used to cut all containers of all hosts off from outside."""
+    with pytest.raises(InputError):
+        network_untrusted({"name": "app", "subnets": [subnet]})
+    with pytest.raises(InputError):
+        plan_network(NetworkRequest(name="app", subnets=(subnet,)), "ab" * 16, AROUND)
+    with pytest.raises(RecordError):
+        encode(dataclasses.replace(NETWORK, subnets=(subnet,)))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255"),
+        *("::", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1"),
+    ],
+)
+def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address):
+    with pytest.raises(RecordError, match="underlay"):
+        encode(dataclasses.replace(HOST, underlay=address))
+    if address not in ("0.0.0.0", "::"):
+        with pytest.raises(InputError, match="advertise"):
+            load(flags={"advertise": address}, environment={}, file=None)
+
+
+@pytest.mark.parametrize(
+    "route", ["0.0.0.0/0", "128.0.0.0/1", "127.0.0.0/8", "224.0.0.0/4", "::/0", "fe80::/64"]
+)
+def test_a_host_has_no_routes_that_would_refuse_every_network(route):
+    with pytest.raises(RecordError, match="particular"):
+        encode(dataclasses.replace(HOST, routes=(route,)))
+
+
+def test_keys():
+    network = bytes.fromhex("ab" * 16)
+    assert key_of(HOST) == (CLUSTER_SCOPE, b"h")
+    assert key_of(NETWORK) == (CLUSTER_SCOPE, b"n" + network)
+    assert key_of(RemovalRecord("ab" * 16)) == (CLUSTER_SCOPE, b"r" + network)
+    assert key_of(AttachmentRecord("ab" * 16)) == (CLUSTER_SCOPE, b"a" + network)
+    assert key_of(HostAddressRecord("ab" * 16, 5, "06:00:00:00:00:01")) == (CLUSTER_SCOPE, b"o" + network)
+    assert key_of(ENDPOINT) == (network, b"e" + bytes.fromhex("cd" * 16))
+    assert key_of(ForgetRecord("cd" * 16)) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
+    grant = GrantRecord("ab" * 16, 0x102, 0x1FF, "cd" * 16, 3)
+    assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
+
+
+def test_a_release_that_does_not_know_starting_reads_it_as_unhealthy():
+    record = endpoint(health=Health.STARTING)
+    assert decode_untrusted(encode(record)) == record
+    items = msgpack.unpackb(encode(record))
+    assert decode_untrusted(msgpack.packb(items[:-1])).health is Health.UNHEALTHY
+    assert decode_untrusted(msgpack.packb(msgpack.unpackb(encode(endpoint()))[:-1])) == endpoint()

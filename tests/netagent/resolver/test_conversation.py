@@ -1,0 +1,245 @@
+"""Agent and resolver process, both without I/O, with cuts, restarts and delays wherever Hypothesis wants them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from fakes import names
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from netagent.resolver import protocol
+from netagent.resolver.feed import Feed
+from netagent.resolver.protocol import ProtocolError, reply_bytes
+from netagent.resolver.session import ServedTable, Session
+
+IDS = st.sampled_from(("s1", "s2", "s3"))
+
+
+def table_of(numbers):
+    return names.world() | dict(names.endpoint(100 + one, f"n{one}", f"10.160.2.{one}") for one in numbers)
+
+
+class Conversation(RuleBasedStateMachine):
+    """Sockets are sets of ids on each side: `agent` and `process` hold copies of one and the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.feed = Feed("r1")
+        self.agent_sockets = set()
+        self.answering = ServedTable()
+        self.session = None
+        self.to_process, self.to_agent = deque(), deque()
+        self.table = None
+        self.wanted = {}  # and whether behind a runtime
+
+    # --- the network between them ---
+
+    @precondition(lambda self: self.session is None)
+    @rule()
+    def connect(self):
+        self.session = Session(self.answering, "r1")
+        self.feed.connected()
+        self.collect()
+
+    @precondition(lambda self: self.session is not None)
+    @rule()
+    def cut(self):
+        self.session = None
+        self.to_process.clear()
+        self.to_agent.clear()
+        self.feed.disconnected()
+
+    def collect(self):
+        if self.session is not None:
+            self.to_process.extend(self.feed.drain())
+
+    @precondition(lambda self: self.to_process)
+    @rule()
+    def process_reads(self):
+        outgoing = self.to_process.popleft()
+        sockets = outgoing.sockets_of in self.agent_sockets
+        effect = self.session.handle_request_untrusted(outgoing.payload, has_sockets=sockets)
+        assert not effect.refused or outgoing.sockets_of is not None
+        for payload in effect.replies:
+            self.to_agent.append((payload, effect.sockets_of is not None))
+
+    @precondition(lambda self: self.to_agent)
+    @rule()
+    def agent_reads(self):
+        payload, sockets = self.to_agent.popleft()
+        taken = self.feed.handle_reply_untrusted(payload, has_sockets=sockets)
+        if taken is not None:
+            self.agent_sockets.add(taken)
+            self.wanted[taken] = self.answering.held[taken]
+        self.collect()
+
+    # --- what happens to them ---
+
+    @rule(numbers=st.sets(st.integers(1, 5)), is_step=st.booleans())
+    def publish(self, numbers, *, is_step):
+        before, self.table = self.table or {}, table_of(numbers)
+        keys = {*before, *self.table}
+        touched = {key for key in keys if before.get(key) != self.table.get(key)} if is_step else None
+        self.feed.set_table(self.table, touched)
+        self.collect()
+
+    @rule(one=IDS, behind_runtime=st.booleans())
+    def add(self, one, behind_runtime):
+        self.agent_sockets.add(one)
+        self.wanted[one] = behind_runtime
+        self.feed.add_sandbox(one, behind_runtime=behind_runtime)
+        self.collect()
+
+    @rule(one=IDS)
+    def remove(self, one):
+        self.feed.remove_sandbox(one)
+        self.agent_sockets.discard(one)
+        self.wanted.pop(one, None)
+        self.collect()
+
+    @rule()
+    def new_agent(self):
+        if self.session is not None:
+            self.cut()
+        self.feed = Feed("r1")
+        self.agent_sockets.clear()
+        self.wanted = dict(self.answering.held)
+        self.table = None
+
+    @rule()
+    def new_process(self):
+        if self.session is not None:
+            self.cut()
+        self.answering = ServedTable()
+        self.wanted = {one: self.wanted[one] for one in self.agent_sockets}
+
+    # --- what must hold ---
+
+    @rule()
+    def all_is_delivered(self):
+        if self.session is None:
+            self.connect()
+        for _ in range(1000):
+            if self.to_process:
+                self.process_reads()
+            elif self.to_agent:
+                self.agent_reads()
+            else:
+                break
+        assert not self.to_process
+        assert self.feed.is_talking
+        assert self.answering.held == self.wanted
+        assert self.wanted.keys() == self.agent_sockets == self.feed.sandbox_ids
+        assert all(self.feed.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
+        assert all(self.feed.is_served(one) for one in self.wanted)
+        if self.table is not None:
+            assert dict(self.answering.source.rows) == self.table
+            assert self.answering.complete
+
+    @invariant()
+    def a_new_agent_takes_nothing_away(self):
+        if self.answering.complete:
+            assert set(names.world()) <= set(self.answering.source.rows), (
+                "what was always there was gone meanwhile"
+            )
+
+
+Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_conversation = Conversation.TestCase
+
+
+def test_a_table_that_breaks_off_removes_nothing():
+    answering = ServedTable()
+    session = Session(answering, "r")
+    for request in (
+        protocol.AgentHello(1, 1, "r"),
+        protocol.Begin(2),
+        protocol.Rows(3, tuple(names.world().items())),
+    ):
+        session.handle_request_untrusted(protocol.request_bytes(request), has_sockets=False)
+    assert not answering.complete
+    session.handle_request_untrusted(protocol.request_bytes(protocol.Commit(4)), has_sockets=False)
+    assert answering.complete
+    before = dict(answering.source.rows)
+    session = Session(answering, "r")
+    for request in (protocol.AgentHello(1, 1, "r"), protocol.Begin(2), protocol.Rows(3, (names.settings(),))):
+        session.handle_request_untrusted(protocol.request_bytes(request), has_sockets=False)
+    assert dict(answering.source.rows) == before
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [protocol.Done(99), protocol.Done(1), protocol.Refused(1, "no"), protocol.FetchedSockets(1, "s"), None],
+)
+def test_replies_that_make_no_sense_end_the_conversation(reply):
+    feed = Feed("r")
+    feed.connected()
+    with pytest.raises(ProtocolError):
+        feed.handle_reply_untrusted(b"junk" if reply is None else reply_bytes(reply), has_sockets=False)
+
+
+def test_sockets_that_are_refused_are_not_offered_again():
+    feed = Feed("r")
+    feed.connected()
+    feed.handle_reply_untrusted(
+        reply_bytes(protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
+    )
+    feed.drain()
+    feed.add_sandbox("s")
+    (listen,) = feed.drain()
+    sequence = protocol.parse_request_untrusted(listen.payload).sequence
+    feed.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
+    assert feed.refused == {"s": "bad"}
+    assert feed.sandbox_ids == frozenset()
+    assert list(feed.drain()) == []
+
+
+def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
+    feed = Feed("new")
+    feed.set_table(names.world())
+    feed.connected()
+    feed.drain()
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "old", False, ("s",))
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    (fetch,) = feed.drain()
+    asked = protocol.parse_request_untrusted(fetch.payload)
+    assert isinstance(asked, protocol.FetchSockets)
+    assert not feed.must_replace
+    taken = feed.handle_reply_untrusted(
+        reply_bytes(protocol.FetchedSockets(asked.sequence, "s")), has_sockets=True
+    )
+    assert taken == "s"
+    assert feed.must_replace
+    assert list(feed.drain()) == []
+
+
+def rows_of(outgoing):
+    """The rows that are sent, and the number of their COMMIT."""
+    requests = [protocol.parse_request_untrusted(one.payload) for one in outgoing]
+    rows = [change for one in requests if isinstance(one, protocol.Rows) for change in one.changes]
+    return dict(rows), requests[-1].sequence
+
+
+def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at():
+    feed = Feed("r")
+    feed.connected()
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    feed.drain()
+    keys = [next(iter(table_of({one}).keys() - names.world().keys())) for one in (1, 2, 3)]
+    feed.set_table(names.world())
+    whole, sequence = rows_of(feed.drain())
+    assert whole == names.world()
+    feed.set_table(table_of({1}), keys[:1])
+    feed.set_table(table_of({1, 2}), keys[1:2])
+    assert list(feed.drain()) == []
+    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    rows, sequence = rows_of(feed.drain())
+    assert rows.keys() == set(keys[:2])
+    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    feed.set_table(table_of({3}), keys[2:])  # the first two are gone, which is not said
+    rows, _ = rows_of(feed.drain())
+    assert rows.keys() == {keys[2]}

@@ -1,0 +1,117 @@
+"""The host's resolv.conf: what is read from it, and how soon a change is seen."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from netagent.resolver.host_servers import ServersFile, parse_servers_untrusted
+from netagent.resolver.process import ResolverProcess
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("nameserver 192.0.2.1\nnameserver 192.0.2.2\n", ("192.0.2.1", "192.0.2.2")),
+        ("nameserver 192.0.2.2\nnameserver 192.0.2.1\n", ("192.0.2.2", "192.0.2.1")),
+        ("# nameserver 192.0.2.9\n;x\nnameserver 192.0.2.1 # first\r\n", ("192.0.2.1",)),
+        ("nameserver fe80::1%eth0\nnameserver localhost\nnameserver\n", ("fe80::1%eth0",)),
+        ("nameserver 192.0.2.1\nnameserver 192.0.2.1\n", ("192.0.2.1",)),
+        ("".join(f"nameserver 192.0.2.{number}\n" for number in range(20)), 8),
+        ("", ()),
+    ],
+)
+def test_servers_in_their_order(text, servers):
+    found = parse_servers_untrusted(text)
+    assert len(found) == servers if isinstance(servers, int) else found == servers
+
+
+class Follower:
+    def __init__(self, path):
+        self.now = 0.0
+        self.file = ServersFile(path, lambda: self.now)
+
+    def later(self):
+        """What is new at the next look."""
+        self.now += 2 * ServersFile.LOOK_AGAIN_S
+        return self.file.news()
+
+
+def rename(path, text):
+    new = path.with_name("new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def truncate(path, text):
+    path.write_text(text)
+
+
+def other_link(path, text):
+    target = path.with_name(f"target-{len(list(path.parent.iterdir()))}")
+    target.write_text(text)
+    link = path.with_name("link")
+    link.symlink_to(target)
+    link.rename(path)
+
+
+def behind_link(path, text):
+    """What systemd-resolved does: the link stays, the file behind it is replaced."""
+    target = path.with_name("behind")
+    rename(target, text)
+    if not path.is_symlink():
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+
+@pytest.mark.parametrize("write", [rename, truncate, other_link, behind_link])
+def test_a_change_is_seen_at_the_next_look(tmp_path, write):
+    path = tmp_path / "resolv.conf"
+    follower = Follower(path)
+    assert follower.later() is None
+    for digit in (1, 2, 3):  # of one length, and perhaps of one time
+        write(path, f"nameserver 192.0.2.{digit}\n")
+        assert follower.later() == (f"192.0.2.{digit}",)
+        assert follower.later() is None
+    write(path, "options timeout:1\nnameserver 192.0.2.3\n")
+    assert follower.later() is None, "the same servers are no news"
+
+
+def test_a_file_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_path):
+    path = tmp_path / "resolv.conf"
+    truncate(path, "nameserver 192.0.2.1\n")
+    follower = Follower(path)
+    assert follower.later() == ("192.0.2.1",)
+    path.unlink()
+    assert follower.later() is None
+    truncate(path, "nameserver 192.0.2.2\n")
+    assert follower.later() == ("192.0.2.2",)
+
+
+def test_many_queries_cost_one_look_in_a_while(tmp_path):
+    path = tmp_path / "resolv.conf"
+    truncate(path, "nameserver 192.0.2.1\n")
+    follower = Follower(path)
+    assert follower.later() == ("192.0.2.1",)
+    truncate(path, "nameserver 192.0.2.2\n")
+    assert [follower.file.news() for _ in range(100)] == [None] * 100
+    assert follower.later() == ("192.0.2.2",)
+
+
+def test_the_process_looks_before_it_answers(tmp_path):
+    path = tmp_path / "resolv.conf"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        process = ResolverProcess(listener, release="test", resolv_conf=path)
+        process._upstreams.LOOK_AGAIN_S = 0
+        for digit in (1, 2):
+            rename(path, f"nameserver 192.0.2.{digit}\n")
+            process._server._before_answers()
+            assert [one.address for one in process._resolver._default_servers] == [f"192.0.2.{digit}"]
+
+
+def test_a_file_without_end_is_read_to_a_bound(tmp_path):
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n" + "#" * 2**20 + "\nnameserver 192.0.2.2\n")
+    assert Follower(path).later() == ("192.0.2.1",)
+    assert path.stat().st_size > 2**20

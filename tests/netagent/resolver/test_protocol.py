@@ -1,0 +1,190 @@
+"""Messages as bytes, and bytes that are none."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgpack
+import pytest
+from fakes import names
+from fakes.work import instructions_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.resolver import protocol
+from netagent.resolver.name_table import RowKind
+from netagent.resolver.protocol import (
+    MAX_MESSAGE_BYTES,
+    ProtocolError,
+    parse_reply_untrusted,
+    parse_request_untrusted,
+)
+from netagent.resolver.row import fields_of, read_change_untrusted
+
+REQUESTS = [
+    protocol.AgentHello(1, protocol.VERSION, "1.2"),
+    protocol.Begin(2),
+    protocol.Rows(3, tuple(names.world().items())),
+    protocol.Rows(3, ((names.settings()[0], None),)),
+    protocol.Commit(4),
+    protocol.Listen(5, "abc-1"),
+    protocol.Listen(5, "abc-1", behind_runtime=True),
+    protocol.Close(6, "abc-1"),
+    protocol.FetchSockets(7, "abc-1"),
+    protocol.Count(8),
+]
+REPLIES = [
+    protocol.ProcessWelcome(1, protocol.VERSION, "1.2", True, ("a-1", "b-2")),
+    protocol.Done(2),
+    protocol.Refused(3, "because"),
+    protocol.FetchedSockets(4, "abc-1"),
+    protocol.FetchedSockets(4, "abc-1", behind_runtime=True),
+    protocol.Statistics(5, {"queries": 12}),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=repr)
+def test_requests_come_back(request_):
+    assert parse_request_untrusted(protocol.request_bytes(request_)) == request_
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=repr)
+def test_replies_come_back(reply):
+    assert parse_reply_untrusted(protocol.reply_bytes(reply)) == reply
+
+
+@pytest.mark.parametrize(
+    "message", [*map(protocol.request_bytes, REQUESTS), *map(protocol.reply_bytes, REPLIES)]
+)
+def test_more_fields_than_known_are_ignored(message):
+    longer = msgpack.packb([*msgpack.unpackb(message), "new", 17])
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            known = parse(message)
+        except ProtocolError:
+            continue
+        assert parse(longer) == known
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_refused(data):
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            parse(data)
+        except ProtocolError:
+            continue
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-1, 9), st.text(max_size=4), st.binary(max_size=17)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=9), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=30,
+)
+
+
+@given(st.integers(0, 9), VALUES)
+def test_any_values_are_a_message_or_refused(kind, value):
+    data = msgpack.packb([kind, 1, *(value if isinstance(value, list) else [value])])
+    for parse in (parse_request_untrusted, parse_reply_untrusted):
+        try:
+            parse(data)
+        except ProtocolError:
+            continue
+
+
+@given(st.integers(0, 6), st.lists(VALUES, max_size=8))
+def test_any_rows_are_rows_or_refused(kind, fields):
+    try:
+        parse_request_untrusted(msgpack.packb([3, 1, [[kind, "id", *fields]]]))
+    except ProtocolError:
+        return
+
+
+@pytest.mark.parametrize(("more", "is_behind"), [([], False), ([False], False), ([True, 7], True)])
+def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(more, is_behind):
+    array = [5, "e", "a" * 32, "web", "h1", "web", [], [b"abcd"], [["http", 80, "tcp"]], *more]
+    (_, row) = read_change_untrusted(array)
+    assert row.is_behind is is_behind
+    assert fields_of(((RowKind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [2, "h", "Not A Label", b"abcd"],
+        [2, "h", "h1", b"abcde"],
+        [3, "n", "app", [[b"abcd", 33]]],
+        [3, "n", "app-1234", [], "Not A Label"],
+        [4, "c", [], [["db..x", "db"]], True],
+        [5, "e", "n", "web", "h1", "web", [], [], [["http", 0, "tcp"]]],
+        [5, "e", "n", "web", "h1", "web", [], [], [["http", True, "tcp"]]],
+        [1, "", "mesh..internal"],
+        [1, "", ".".join(["a" * 63] * 4)],
+        [9, "x", 1],
+    ],
+)
+def test_rows_that_would_lie_are_refused(row):
+    with pytest.raises(ProtocolError):
+        parse_request_untrusted(msgpack.packb([3, 1, [row]]))
+
+
+def test_messages_are_cut_to_size():
+    rows = dict(
+        names.endpoint(i % 250, f"name-{i}", "10.0.0.1", aliases=("a" * 63,) * 20) for i in range(3000)
+    )
+    rows = {(key[0], f"{i}"): row for i, (key, row) in enumerate(rows.items())}
+    many = {(key[0], f"{i}-{key[1]}"): row for i in range(40) for key, row in rows.items()}
+    messages = list(protocol.rows_messages(1, many.items()))
+    assert len(messages) > 2
+    assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
+
+
+def test_a_message_too_long_is_refused_unread():
+    with pytest.raises(ProtocolError, match="bytes"):
+        parse_request_untrusted(msgpack.packb([2, 1, b"x" * MAX_MESSAGE_BYTES]))
+
+
+WORST_PAYLOADS = {
+    "small rows": [3, 1, [[2, "", "a", b"abcd"]] * 2900],
+    "rows that are removed": [3, 1, [[5, f"{n:x}"] for n in range(4096)]],
+    "one row of many labels": [3, 1, [[1, "", ".".join("a" * 120)]] * 120],
+    "links": [3, 1, [[4, "c", [], [["a.a.a.a.a.a", "a"]] * 2000, True]]],
+    "addresses": [3, 1, [[5, "e", "n", "a", "a", "a", [], [b"abcd"] * 4096, []]]],
+    "aliases": [3, 1, [[5, "e", "n", "a", "a", "a", ["a"] * 4096, [], []]]],
+    "ports": [3, 1, [[5, "e", "n", "a", "a", "a", [], [], [["a", 1, "a"]] * 4096]]],
+    "subnets": [3, 1, [[3, "n", "a", [[b"abcd", 8]] * 4000]]],
+    "sandboxes of a resolver": [1, 1, 1, "r", True, ["a"] * 4096],
+    "counters": [5, 1, {f"{n:x}": n % 100 for n in range(5000)}],
+    "empty arrays": [3, 1, [[]] * 4096],
+}
+
+
+@pytest.mark.parametrize("case", [*WORST_PAYLOADS, "nested", "lengths that are not there", "integers"])
+def test_a_message_costs_what_its_octets_cost(case):
+    """Instructions, counted; what runs below them is msgpack's C, which reads each octet once and takes no length on
+    its word."""
+    raw = {
+        "nested": b"\x91" * MAX_MESSAGE_BYTES,
+        "lengths that are not there": b"\xdd\xff\xff\xff\xff" * (MAX_MESSAGE_BYTES // 5),
+        "integers": b"\xdc\x7f\xf0" + b"\x01" * (MAX_MESSAGE_BYTES - 16),
+    }
+    payload = raw[case] if case in raw else msgpack.packb(WORST_PAYLOADS[case])
+    assert 4000 < len(payload) <= MAX_MESSAGE_BYTES
+
+    def parse(read) -> None:
+        with contextlib.suppress(ProtocolError):
+            read(payload)
+
+    for read in (parse_request_untrusted, parse_reply_untrusted):
+        instructions_of(parse, read, most=1000 + 40 * len(payload))
+
+
+def test_many_sandboxes_need_several_welcomes():
+    ids = [f"{i:08x}-{i}" for i in range(1201)]
+    found = list(protocol.welcomes(9, "r", ids))
+    assert [one.more for one in found] == [True, True, False]
+    assert sum((one.sandbox_ids for one in found), ()) == tuple(sorted(ids))
+    assert max(len(protocol.reply_bytes(one)) for one in found) <= MAX_MESSAGE_BYTES
+    assert len(list(protocol.welcomes(9, "r", []))) == 1

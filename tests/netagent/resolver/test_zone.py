@@ -1,0 +1,226 @@
+"""From the registry's view to rows, and `lookup` on top of both."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.names import ask, source_of
+from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
+
+from netagent.model.records import AttachmentRecord, Health, Link
+from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
+from netagent.registry.view import RegistryView
+from netagent.resolver.explain_name import explain
+from netagent.resolver.name_table import RowKind
+from netagent.resolver.zone import ZoneBuilder, whole_table
+from netagent.slices import at_once
+from netgossip.types import Member, MemberState
+
+C = Sandbox(sandbox_id=SandboxId("c"), networks=(N1,), links=(Link("web", "site"),))
+
+
+class World:
+    """A registry that is written to, and a maker that has seen each state of it."""
+
+    def __init__(self):
+        self.view = RegistryView(H1)
+        self.writers = {one: Writer(one) for one in (H1, H2, H3)}
+        self.maker = ZoneBuilder("mesh.internal")
+        for number, one in enumerate((H1, H2, H3), start=1):
+            self.put(one, host(f"h{number}", underlay=f"192.0.2.{number}"))
+        self.put(H1, network(), network(N2, "back", subnets=("10.2.0.0/24",)), AttachmentRecord(N1))
+        self.put(H2, endpoint(1, offset=11))
+        self.put(
+            H3, endpoint(2, offset=12), endpoint(3, N2, addresses=("10.2.0.9",), name="db", service="db")
+        )
+
+    def put(self, owner, *records):
+        for record in records:
+            self.view = self.view.with_entries(self.writers[owner].put(record))
+
+    def member(self, owner, state):
+        self.view = self.view.with_member(Member(owner, ("192.0.2.1", 7956), state, 1))
+
+    def table(self, *sandboxes):
+        boxes = {one.sandbox_id: one for one in sandboxes or (C,)}
+        made = at_once(self.maker.making(self.view, boxes)).table
+        assert dict(made) == whole_table(self.view, boxes.values(), "mesh.internal")
+        return made
+
+    def ask(self, name, rtype="A"):
+        return ask(source_of(self.table()), name, rtype)
+
+    def explain(self, name, rtype="A", sandbox=C.sandbox_id, **options):
+        asker = SandboxId(sandbox)
+        return explain(
+            self.view, {"c": C}, domain="mesh.internal", name=name, rtype=rtype, sandbox_id=asker, **options
+        )
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_a_sandbox_has_an_id_that_tells_boots_apart():
+    assert sandbox_id("0123abcd-9f00-1111-2222-333344445555", 4026532000) == "0123abcd-4026532000"
+
+
+def test_the_table_holds_what_its_sandboxes_may_ask(world):
+    kinds = [key[0] for key in world.table()]
+    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2]
+    both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
+    assert len(world.table(C, both)) == len(world.table()) + 3
+    assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(RowKind.ENDPOINT) == 0
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+
+
+def test_containers_go_on_with_the_name_that_their_network_lost(world):
+    inside = Sandbox(sandbox_id=SandboxId("c"), networks=(N3,))
+    # Of another part of the cluster, in use there, and with the larger id.
+    world.put(H3, network(N3, subnets=("10.3.0.0/24",)), AttachmentRecord(N3))
+    world.put(H3, endpoint(4, N3, addresses=("10.3.0.9",)))
+    lost = f"app-{N3[:4]}"
+    assert world.view.networks[N3].unique_name == lost
+    for sandboxes, expected in (((inside,), ["10.3.0.9"]), ((C,), ["10.1.0.11", "10.1.0.12"])):
+        source = source_of(world.table(*sandboxes))
+        assert ask(source, "web.app.mesh.internal") == expected
+    assert ask(source_of(world.table(inside)), f"web.{lost}.mesh.internal") == ["10.3.0.9"]
+
+
+def test_rows_that_did_not_change_are_the_same_objects(world):
+    before = world.table()
+    world.put(H2, endpoint(4, offset=14))
+    after = world.table()
+    assert len(after) == len(before) + 1
+    assert all(after[key] is before[key] for key in before if key[0] in (RowKind.ENDPOINT, RowKind.SANDBOX))
+
+
+def test_what_is_hidden_has_no_row(world):
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
+    assert world.ask("web") == ["10.1.0.12"]
+    world.put(H2, endpoint(1, offset=11))
+    world.member(H3, MemberState.DEAD)
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"], "a dead agent hides nothing"
+    world.view = world.view.with_host_answer(H3, answers=False)
+    assert world.ask("web") == ["10.1.0.11"]
+    assert world.ask("h3.node.mesh.internal").startswith("nxdomain")
+    world.view = world.view.with_host_answer(H3, answers=True)
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+    world.put(H3, host("h3", going_down=True))
+    assert world.ask("web") == ["10.1.0.11"]
+
+
+def test_two_hosts_with_one_name_have_two_labels(world):
+    world.put(H3, host("h2", underlay="192.0.2.3"))
+    label = f"h2-{H3[:4]}"
+    assert world.ask("h2.node.mesh.internal") == ["192.0.2.2"]
+    assert world.ask(f"{label}.node.mesh.internal") == ["192.0.2.3"]
+    assert world.ask("12.0.1.10.in-addr.arpa", "PTR") == [f"web2.{label}.app.mesh.internal."]
+
+
+def test_a_long_name_twice_still_fits_a_label(world):
+    long = "h" * 63
+    world.put(H2, host(long))
+    world.put(H3, host(long, underlay="192.0.2.3"))
+    assert world.ask(f"{'h' * 58}-{H3[:4]}.node.mesh.internal") == ["192.0.2.3"]
+
+
+# --- lookup -------------------------------------------------------------------------------------------------------
+
+
+def data(explanation):
+    return [one.data for one in explanation.records]
+
+
+def test_the_search_list_is_followed(world):
+    found = world.explain("web")
+    assert found.name == "web.app.mesh.internal."
+    assert (found.status, data(found)) == ("NOERROR", ["10.1.0.11", "10.1.0.12"])
+    assert "web1 on h2" in found.reason
+    assert world.explain("web.app").name == "web.app."
+    assert world.explain("h2.node").records[0].data == "192.0.2.2"
+    assert world.explain("web.app.mesh.internal.", "AAAA").records[0].rtype == "AAAA"
+
+
+def test_a_link_is_named(world):
+    found = world.explain("site")
+    assert data(found) == ["10.1.0.11", "10.1.0.12"]
+    assert "site is this container's link to web" in found.reason
+
+
+def test_the_host_sees_the_networks_it_takes_part_in(world):
+    assert data(world.explain("web", sandbox="")) == ["10.1.0.11", "10.1.0.12"]
+    assert world.explain("db", sandbox="").status == "NXDOMAIN"
+
+
+def test_an_address_asks_for_its_name(world):
+    found = world.explain("10.1.0.12")
+    assert (found.rtype, data(found)) == ("PTR", ["web2.h3.app.mesh.internal."])
+
+
+def test_reasons_for_no(world):
+    missing = world.explain("wep")
+    assert (missing.status, missing.records) == ("NXDOMAIN", ())
+    assert "did you mean web?" in missing.reason
+    assert world.explain("web", "TXT").status == "NOERROR"
+    assert "without records of type TXT; ask for A" in world.explain("web", "TXT").reason
+    assert world.explain("example.com").status == "FORWARDED"
+    assert world.explain("localhost").status == "NOERROR"
+    with pytest.raises(KeyError):
+        world.explain("web", "WKS")
+    with pytest.raises(KeyError):
+        world.explain("web", sandbox="nobody")
+
+
+def test_what_was_left_out_is_said(world):
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
+    world.member(H3, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H3, answers=False)
+    found = world.explain("web")
+    assert found.status == "NXDOMAIN"
+    assert "web1 on h2 (unhealthy)" in found.reason
+    assert "web2 on h3 (its host's agent is dead and its kernel does not answer)" in found.reason
+    backwards = world.explain("10.1.0.12")
+    assert backwards.status == "NXDOMAIN"
+    assert backwards.reason == (
+        "nothing visible has the address 10.1.0.12 in app; "
+        "left out: web2 on h3 (its host's agent is dead and its kernel does not answer)"
+    )
+    docker_asked = world.explain("web", behind_runtime=True)
+    assert docker_asked.status == "FORWARDED"
+    assert "Docker's own resolver" in docker_asked.reason
+    assert "web1 on h2 (unhealthy)" in docker_asked.reason
+
+
+def test_in_front_of_dockers_resolver_other_names_are_its(world):
+    for name in ("cache", "example.com", "172.18.0.9"):
+        assert world.explain(name, behind_runtime=True).status == "FORWARDED"
+    assert world.explain("web", behind_runtime=True).status == "NOERROR"
+    assert world.explain("cache.app.mesh.internal.", behind_runtime=True).status == "NXDOMAIN"
+    assert world.explain("localhost", behind_runtime=True).status == "NOERROR"
+
+
+def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(world):
+    world.put(H2, endpoint(4, offset=14, name="one", service="one"))
+
+    def web():
+        return world.ask("web.app.mesh.internal"), world.ask("web.app.mesh.internal", "AAAA")
+
+    both = (["10.1.0.11", "10.1.0.12"], ["fd00:1::b", "fd00:1::c"])
+    assert web() == both
+    world.view = world.view.with_unreached(frozenset({H3}))
+    assert web() == (["10.1.0.11"], ["fd00:1::b"])
+    assert world.ask("web2.h3.app.mesh.internal") == ["10.1.0.12"], "a name of one endpoint leads there"
+    assert world.ask("12.0.1.10.in-addr.arpa", "PTR") != []
+    found = world.explain("web")
+    assert [record.data for record in found.records] == ["10.1.0.11"]
+    assert "web1 on h2; not to web2 on h3: this host gets no answer from there by the overlay" in found.reason
+    world.view = world.view.with_unreached(frozenset({H2, H3}))
+    assert web() == both, "never to nothing"
+    assert "but the name has nothing else" in world.explain("web").reason
+    assert world.ask("one.app.mesh.internal") == ["10.1.0.14"]
+    world.member(H3, MemberState.DEAD)
+    world.view = world.view.with_host_answer(H3, False)
+    assert web() == (["10.1.0.11"], ["fd00:1::b"]), "who is gone is hidden, as ever"
+    world.view = world.view.with_unreached(frozenset())
+    assert web() == (["10.1.0.11"], ["fd00:1::b"])
