@@ -41,6 +41,11 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab mypy -p netlab
 	@MYPYPATH=netns-lab:benchmarks mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
+	@mypy docs/generate.py
+
+.PHONY: docs
+docs: .venv/.development ## write what the documents list of the code
+	@.venv/bin/python docs/generate.py
 
 .PHONY: test
 test: setup lint ## all but the long tests, each run the same as far as it only computes

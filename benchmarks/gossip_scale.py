@@ -380,7 +380,7 @@ def _clocked(host: SimHost) -> list[float]:
     """Counts the processor time of a host's node."""
     spent = [0.0]
     node = host.running
-    for name in ("handle_datagram", "handle_stream_data", "handle_deadline", "take_piece", "drain"):
+    for name in ("handle_datagram", "handle_stream_data", "handle_deadline", "run_step", "drain"):
         setattr(node, name, _timed(getattr(node, name), spent))
     return spent
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -330,34 +331,15 @@ def test_the_socket_is_where_the_documents_say() -> None:
 # -- ARCHITECTURE.md -----------------------------------------------------------------------------------------------
 
 
-def files_named(text: str) -> set[str]:
-    """The modules that a tree's rows name: `a/b.py` `c.py` share the folder `a/`."""
-    found = set()
-    for row in rows(text):
-        folder = ""
-        for name in re.findall(r"`([^`]+)`", row[0]):
-            if "/" in name:
-                folder = name.rpartition("/")[0] + "/"
-            found.add(name if "/" in name else folder + name)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("heading", "folder"),
-    [
-        ("### gossip/netgossip: who is alive, and what does each of them say?", "gossip/netgossip"),
-        ("### dns/netdns: a resolver", "dns/netdns"),
-        ("### netagent: the product", "netagent"),
-    ],
-)
-def test_the_tree_has_every_file(heading: str, folder: str) -> None:
-    named = files_named(section("ARCHITECTURE.md", heading))
-    missing = {name for name in named if not (ROOT / folder / name).exists()}
-    assert missing == set()
-    folders = tuple(name for name in named if name.endswith("/"))
-    there = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.py")}
-    unnamed = {name for name in there if not name.endswith("__init__.py") and not name.startswith(folders)}
-    assert unnamed == named - set(folders)
+def test_what_is_generated_is_current() -> None:
+    """`make docs` writes it."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for path, text in generate.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"run `make docs`: {path.relative_to(ROOT)}"
 
 
 def test_other_files_that_the_architecture_names_exist() -> None:

@@ -48,7 +48,7 @@ Run = Callable[[CommandContext], int]
 
 def agent(session: CommandContext) -> int:
     """Become the daemon. The only command that loads it."""
-    from netagent.daemon.agent import main
+    from netagent.main import main
 
     return main(session.arguments)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 
 from netagent.cli import arguments, client_commands, doctor_command, install_commands
@@ -41,6 +42,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def whole_grammar() -> Parser:
     """All commands with all their arguments, for completion and manual pages."""
     return _root(None)
+
+
+def _print_completion(session: client_commands.CommandContext) -> int:
+    """Print the completion script of a shell."""
+    import shtab
+
+    sys.stdout.write(shtab.complete(whole_grammar(), shell=session.arguments.shell))
+    return client_commands.DONE
 
 
 def _root(said: frozenset[str] | None) -> Parser:
@@ -271,7 +280,7 @@ def _this_host(add: Adder) -> None:
     )
     add(
         "completion",
-        install_commands.completion,
+        _print_completion,
         lambda p: p.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish"),
         says="Print the completion script of a shell.",
         examples="netagent completion bash > ~/.local/share/bash-completion/completions/netagent",

@@ -1,11 +1,10 @@
-"""Commands that ask no agent but change this host or print something for it: install, uninstall, completion.
+"""Commands that ask no agent but change this host: install, uninstall.
 
 Everything they need is imported when they run: the other commands must not pay for it.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from netagent.cli.client_commands import DONE, CommandContext
@@ -44,16 +43,6 @@ def uninstall(session: CommandContext) -> int:
     if part.name == "docker" and installer.is_host:
         _remove_rules()
     return _show(session, part.name, changes, ran, advice)
-
-
-def completion(session: CommandContext) -> int:
-    """Print the completion script of a shell."""
-    import shtab
-
-    from netagent.cli.grammar import whole_grammar
-
-    sys.stdout.write(shtab.complete(whole_grammar(), shell=session.arguments.shell))
-    return DONE
 
 
 def _remove_rules() -> None:

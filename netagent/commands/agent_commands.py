@@ -11,7 +11,7 @@ import datetime as dt
 import platform
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -28,6 +28,8 @@ from netagent.commands.space_use import space_use
 from netagent.commands.status import status_of
 from netagent.control import schema
 from netagent.control.present import LocalFacts, Presenter, ProbeView
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.cluster_checks import ALONE_CHECKS, CLUSTER_CHECKS, StatusWarning
 from netagent.doctor.checks.finding import examine
 from netagent.doctor.explain import WhyReport
@@ -48,11 +50,6 @@ from netagent.registry.view import AgentState, EndpointView, NetworkView, Regist
 from netagent.slices import Pieces, piece_by_piece
 from netgossip.errors import WireError
 from netgossip.join.invitation import parse_token_untrusted
-
-if TYPE_CHECKING:
-    from netagent.daemon.agent import Agent
-    from netagent.daemon.cluster import Cluster
-
 
 T = TypeVar("T")
 S = TypeVar("S")

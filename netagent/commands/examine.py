@@ -12,11 +12,13 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from netagent.commands.explain_facts import situation_of
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
 from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.reconcile.observe import Observation, observe
@@ -54,10 +56,6 @@ from netagent.registry.state_store import Snapshot
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.zone_source import ZoneSource
 from netagent.slices import Pieces, piece_by_piece
-
-if TYPE_CHECKING:
-    from netagent.daemon.agent import Agent
-    from netagent.daemon.cluster import Cluster
 
 SETTLE_S: Final = 2.0
 VISITS_S: Final = 5.0

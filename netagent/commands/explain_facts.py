@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import trio
 
+from netagent.daemon.cluster import Cluster
 from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.reconcile.observe import observe
@@ -27,9 +27,6 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.slices import piece_by_piece
-
-if TYPE_CHECKING:
-    from netagent.daemon.cluster import Cluster
 
 SETTLE_S = 2.0
 """How long the kernel and the resolver may take to follow what was known when the question came."""

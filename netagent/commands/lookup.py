@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from netagent.commands.inspect import is_called
 from netagent.commands.missing_networks import not_known
 from netagent.commands.name_notices import name_notices
 from netagent.control import schema
 from netagent.control.present import Presenter
+from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.endpoints.find import local_endpoint_called
 from netagent.endpoints.validation import sandbox_of, sandboxes
@@ -26,9 +27,6 @@ from netagent.slices import Pieces, piece_by_piece
 from netdns import rebinding
 from netdns.errors import DnsError
 from netdns.name import from_text
-
-if TYPE_CHECKING:
-    from netagent.daemon.cluster import Cluster
 
 _DECIDED: Final = {"NOERROR", "NXDOMAIN"}
 _MAX_MEANT: Final = 3

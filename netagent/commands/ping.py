@@ -6,13 +6,13 @@ import contextlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from netagent.commands.explain_facts import gather
 from netagent.commands.lookup import look_up
 from netagent.commands.missing_networks import not_known
 from netagent.control import schema
 from netagent.control.present import Presenter
+from netagent.daemon.cluster import Cluster
 from netagent.doctor import explain
 from netagent.doctor.checks.echo_checks import SMALL_BYTES, Hop, PacketCounts, hop_of, judge
 from netagent.doctor.checks.expected_objects import host_text
@@ -33,9 +33,6 @@ from netagent.model.records import Policy
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView
 from netagent.rpc import messages
-
-if TYPE_CHECKING:
-    from netagent.daemon.cluster import Cluster
 
 MAX_ADDRESSES = 8
 """Of a service with many replicas the first are asked."""

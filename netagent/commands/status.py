@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,6 +15,8 @@ from netagent.commands.name_notices import name_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control import schema
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.expected_objects import addresses_of_others
 from netagent.doctor.checks.foreign_rules import PortUse
 from netagent.doctor.facts.agent_ports import (
@@ -33,10 +34,6 @@ from netagent.probes.quality import Quality
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import AgentState, RegistryView
 from netagent.slices import Pieces, piece_by_piece
-
-if TYPE_CHECKING:
-    from netagent.daemon.agent import Agent
-    from netagent.daemon.cluster import Cluster
 
 DATA_PLANE = "not encrypted"
 STATISTICS_S = 0.5

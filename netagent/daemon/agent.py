@@ -1,4 +1,4 @@
-"""The daemon: one agent a host. Puts the rooms together, starts and stops them, and follows signals.
+"""The daemon, one per host: builds the parts of an agent, starts and stops them, and follows signals.
 
     no cluster      API, mDNS; waits for `init` or `join`, unless a key ring lies there already
     member          the same, and a Cluster (netagent.daemon.cluster)
@@ -9,21 +9,19 @@ second signal stops at once. SIGHUP reads the configuration again. Only `leave` 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import trio
 
 from netagent import config as configuration
 from netagent import log
-from netagent.commands.agent_commands import AgentCommands
 from netagent.config import Config
+from netagent.control.agent_service import AgentService
 from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.daemon.cluster import Cluster
@@ -39,7 +37,7 @@ from netagent.datapath.host.uplink import LocalAddresses, Underlay, egress_inter
 from netagent.doctor.checks.rule_match import Packet
 from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
-from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.errors import NetagentError, RefusedError
 from netagent.eviction.rejoin import begin_anew, wait_forgotten
 from netagent.integrations.container_targets import HostTargets
 from netagent.membership.host_record import version_of_others
@@ -90,8 +88,8 @@ class Agent:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until a signal says stop."""
+    async def run(self, commands: AgentService) -> None:
+        """Until a signal says stop. `commands` answers the API."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with trio.open_nursery() as self._nursery:
@@ -115,7 +113,7 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(AgentCommands(self), self.runtimes.routes)
+                    app = build_app(commands, self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
@@ -367,35 +365,3 @@ class Agent:
             thing=self.cluster.keys.cluster,
             hint="`netagent leave` first, which detaches its containers",
         )
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run until a signal; the exit status."""
-    file = Path(arguments.config) if arguments.config else None
-
-    def load() -> Config:
-        return configuration.load(file, arguments.flags, os.environ)
-
-    log.configure(load().log_level)
-    for sentence in configuration.unknown_variables(os.environ):
-        logger.warning("%s", sentence)
-    supervision = ServiceManager(os.environ)
-    try:
-        trio.run(_run, load, supervision)
-    except BaseExceptionGroup as group:
-        known, others = group.split(NetagentError)
-        if known is not None and others is None:
-            raise _first(known) from None
-        # The kernel and the resolver go on; whoever supervises the agent starts it again.
-        logger.critical("the agent fails unexpectedly", exc_info=group)
-        return FailedError.exit_status
-    return 0
-
-
-async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
-    await Agent(load, supervision).run()
-
-
-def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

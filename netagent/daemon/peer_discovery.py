@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
+from netagent.config import Config
+from netagent.daemon.cluster import Cluster
 from netagent.datapath.host.underlay import require_devices
-from netagent.datapath.host.uplink import addresses_of
+from netagent.datapath.host.underlay_watch import UnderlayWatch
+from netagent.datapath.host.uplink import Underlay, addresses_of
 from netagent.membership.seeds import UnknownHostError, look_up
 from netagent.model.allowed import underlay_flaw
 from netagent.model.ids import HostId
 from netgossip.join.discovery import DiscoveredPeer, Discovery
+from netgossip.join.identity import Identity
 from netgossip.types import Address, NodeId
-
-if TYPE_CHECKING:
-    from netagent.daemon.agent import Agent
 
 RESOLVE_S = 10.0
 """Between look-ups of seeds given by name: an address may change, a name server may come back."""
@@ -70,6 +71,21 @@ def _can_be_a_host(address: Address) -> bool:
     return not underlay_flaw(address[0]) and address[1] >= FIRST_PORT
 
 
+class LocalHost(Protocol):
+    """What is read of this host: the agent, which imports this module."""
+
+    @property
+    def config(self) -> Config: ...  # noqa: D102
+    @property
+    def identity(self) -> Identity: ...  # noqa: D102
+    @property
+    def underlay(self) -> Underlay: ...  # noqa: D102
+    @property
+    def uplinks(self) -> UnderlayWatch: ...  # noqa: D102
+    @property
+    def cluster(self) -> Cluster | None: ...  # noqa: D102
+
+
 class PeerDiscovery:
     """Runs beside the agent in all its states."""
 
@@ -99,60 +115,60 @@ class PeerDiscovery:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def run(self, agent: Agent) -> None:
+    async def run(self, host: LocalHost) -> None:
         """Until cancelled. InputError when a device of `interfaces` is not there."""
-        if agent.config.mdns:
-            require_devices(agent.uplinks.uplinks, agent.config.interfaces)
+        if host.config.mdns:
+            require_devices(host.uplinks.uplinks, host.config.interfaces)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._offer_seeds, agent)
-            if agent.config.mdns:
-                nursery.start_soon(self._announce, agent)
+            nursery.start_soon(self._offer_seeds, host)
+            if host.config.mdns:
+                nursery.start_soon(self._announce, host)
 
-    async def _announce(self, agent: Agent) -> None:
+    async def _announce(self, host: LocalHost) -> None:
         """Announce what we are; anew when we enter or leave a cluster, and when an address changes."""
         links: tuple[str, ...] = ()
         while True:
-            links = self._links(agent) or links  # devices without any address now may get one back
-            said = (self._me(agent), links)
+            links = self._links(host) or links  # devices without any address now may get one back
+            said = (self._me(host), links)
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._discovery.run, *said)
-                    while (self._me(agent), self._links(agent) or links) == said:
+                    while (self._me(host), self._links(host) or links) == said:
                         await self._changed.wait()
                     scope.cancel()
 
-    def _links(self, agent: Agent) -> tuple[str, ...]:
+    def _links(self, host: LocalHost) -> tuple[str, ...]:
         """Addresses of the devices on which mDNS is spoken; none: on that of the advertised address."""
-        return tuple(addresses_of(agent.uplinks.uplinks, agent.config.interfaces).values())
+        return tuple(addresses_of(host.uplinks.uplinks, host.config.interfaces).values())
 
-    def _me(self, agent: Agent) -> DiscoveredPeer:
-        keys = agent.cluster.keys if agent.cluster else None
+    def _me(self, host: LocalHost) -> DiscoveredPeer:
+        keys = host.cluster.keys if host.cluster else None
         return DiscoveredPeer(
-            node_id=agent.identity.node_id,
-            name=agent.config.name,
+            node_id=host.identity.node_id,
+            name=host.config.name,
             cluster=keys.cluster if keys else "",
             cluster_id=keys.cluster_id if keys else "",
-            gossip=(agent.underlay.address, agent.config.gossip_port),
-            record=(agent.underlay.address, agent.config.record_port),
+            gossip=(host.underlay.address, host.config.gossip_port),
+            record=(host.underlay.address, host.config.record_port),
         )
 
-    async def _offer_seeds(self, agent: Agent) -> None:
+    async def _offer_seeds(self, host: LocalHost) -> None:
         """Give the gossip every address that may lead to our cluster."""
         while True:
             changed = self._changed
-            cluster = agent.cluster
+            cluster = host.cluster
             if cluster is not None:
                 found = [
                     address
                     for text in self._seeds
-                    for address in await _resolved(text, agent.config.gossip_port)
+                    for address in await _resolved(text, host.config.gossip_port)
                 ]
                 hosts = cluster.live.view.hosts
                 ours = [n for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
-                live = {n.node_id for n in ours if (host := hosts.get(HostId(n.node_id))) and host.is_live}
+                live = {n.node_id for n in ours if (known := hosts.get(HostId(n.node_id))) and known.is_live}
                 found += self._heard_seeds.wanted(ours, live, trio.current_time())
-                own = (agent.underlay.address, agent.config.gossip_port)
-                if agent.cluster is cluster:
+                own = (host.underlay.address, host.config.gossip_port)
+                if host.cluster is cluster:
                     cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])
             with trio.move_on_after(RESOLVE_S):
                 await changed.wait()

@@ -180,8 +180,8 @@ class Conflict:
 _ANEW = "on its host `netagent detach` it and attach it again"
 _CURES = {
     # A machine that was installed anew has its old name, and its old self is still known.
-    ConflictKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them and "
-    "restart its agent",
+    ConflictKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them "
+    "and restart its agent",
     ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
     ConflictKind.VNI: "`netagent network rm` it, and create it anew",
     ConflictKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",

@@ -2,5 +2,5 @@
 
 Read `messages` (the values and how they are written), `parse` (the untrusted reader), then `sealing` (the label and
 AES-GCM around each message). `lzw` decompresses, `meta` is our envelope around a member's meta.
-Imports `netgossip.types` and `netgossip.errors` only.
+Imports the modules at the top of netgossip only.
 """

@@ -1,0 +1,53 @@
+"""The process `netagent agent`: composition root of the daemon and of the commands that it answers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import trio
+
+from netagent import config as configuration
+from netagent import log
+from netagent.commands.agent_commands import AgentCommands
+from netagent.config import Config
+from netagent.daemon.agent import Agent, LoadConfig
+from netagent.daemon.systemd import ServiceManager
+from netagent.errors import FailedError, NetagentError
+
+logger = logging.getLogger("netagent")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run until a signal; the exit status."""
+    file = Path(arguments.config) if arguments.config else None
+
+    def load() -> Config:
+        return configuration.load(file, arguments.flags, os.environ)
+
+    log.configure(load().log_level)
+    for sentence in configuration.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
+    supervision = ServiceManager(os.environ)
+    try:
+        trio.run(_run, load, supervision)
+    except BaseExceptionGroup as group:
+        known, others = group.split(NetagentError)
+        if known is not None and others is None:
+            raise _first(known) from None
+        # The kernel and the resolver go on; whoever supervises the agent starts it again.
+        logger.critical("the agent fails unexpectedly", exc_info=group)
+        return FailedError.exit_status
+    return 0
+
+
+async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
+    agent = Agent(load, supervision)
+    await agent.run(AgentCommands(agent))
+
+
+def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,247 @@
+"""Which files decide and which perform, held by reading the code.
+
+A file *decides* (no clock, no socket, no trio, no chance of its own) unless PERFORMS names it. So a new file is one
+that decides, until it is added here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+from source_tree import MODULES, imports, tree_of
+
+PERFORMS = {
+    # netgossip
+    "netgossip.join.discovery",  # mDNS
+    "netgossip.driver",  # sockets and the timer
+    "netgossip.task_runner",
+    "netgossip.send_buffer",
+    "netgossip.join.driver",  # dials the inviter
+    "netgossip.sockets",
+    # netdns
+    "netdns.connection",
+    "netdns.exchange",
+    "netdns.server",
+    "netdns.testing",  # an upstream server that misbehaves; a test's tool, but a server
+    # the agent as a whole
+    "netagent.commands.agent_commands",
+    "netagent.daemon.agent",
+    "netagent.daemon.memory",
+    "netagent.main",
+    "netagent.config",  # reads files
+    "netagent.slices",  # lets others run between two pieces of what a pure function does
+    "netagent.log",
+    "netagent.state_dir",
+    "netagent.daemon.systemd",
+    # command line
+    "netagent.cli.client_commands",
+    "netagent.cli.doctor_command",  # asks whether this is root
+    "netagent.cli.install_commands",
+    "netagent.cli.main",
+    "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
+    "netagent.cli.render",  # asks for the terminal's width
+    "netagent.install.installer",
+    # API
+    "netagent.control.api",
+    "netagent.control.streaming",
+    "netagent.control.client",
+    "netagent.commands.lookup",  # lets others run while it makes a table
+    "netagent.commands.ping",
+    "netagent.control.server",
+    "netagent.control.agent_service",  # the seam: its methods are awaited
+    "netagent.commands.status",
+    "netagent.control.watch",
+    # other tools
+    "netagent.integrations.cni.plugin",
+    "netagent.integrations.cni.netns_check",
+    "netagent.integrations.podman.command",
+    "netagent.integrations.podman.watcher",
+    "netagent.integrations.podman.netns_processes",
+    "netagent.integrations.podman.integration",
+    "netagent.integrations.podman.mirror",
+    "netagent.integrations.podman.plugin",
+    "netagent.integrations.idempotency",
+    "netagent.integrations.shim",
+    "netagent.daemon.runtimes",
+    "netagent.integrations.shim_call",
+    "netagent.integrations.container_targets",
+    # what is wrong
+    "netagent.doctor.facts.agent_ports",
+    "netagent.cli.offline_doctor",
+    "netagent.doctor.facts.resolver_query",
+    "netagent.commands.examine",
+    "netagent.commands.explain_facts",
+    "netagent.doctor.facts.foreign_rules_reader",
+    "netagent.doctor.facts.host_facts",
+    "netagent.doctor.facts.name_servers",
+    "netagent.doctor.facts.ping_probe",
+    "netagent.doctor.facts.netns_inspect",
+    # kernel
+    "netagent.datapath.reconcile.apply",
+    "netagent.datapath.endpoint.attach",
+    "netagent.datapath.endpoint.veth_binding",
+    "netagent.datapath.host.bpf",
+    "netagent.datapath.endpoint.tcp_connections",
+    "netagent.datapath.host.conntrack",
+    "netagent.datapath.netlink.device",  # a codec, but it is pyroute2's
+    "netagent.datapath.host.forwarding",
+    "netagent.datapath.endpoint.guest_watch",
+    "netagent.datapath.netlink.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.host.port_owner",  # reads /proc/net
+    "netagent.datapath.netlink.route_socket",
+    "netagent.datapath.endpoint.netns",
+    "netagent.datapath.reconcile.observe",
+    "netagent.datapath.host.offload",
+    "netagent.datapath.endpoint.veth_pair",
+    "netagent.datapath.endpoint.wait_link_up",
+    "netagent.datapath.reconcile.reconciler",
+    "netagent.datapath.reconcile.schedule",
+    "netagent.datapath.endpoint.link_delete",
+    "netagent.datapath.host.sysctls",  # /proc/sys
+    "netagent.datapath.reconcile.bridge_nf_bypass",
+    "netagent.datapath.netlink.nftables",
+    "netagent.datapath.endpoint.dns_redirect",
+    "netagent.datapath.host.underlay",
+    "netagent.datapath.host.underlay_watch",
+    "netagent.firewall.driver",
+    "netagent.firewall.source_nat",
+    "netagent.firewall.guard",
+    "netagent.probes.echo",
+    # what is known, and who knows it
+    "netagent.ipam.allocator",
+    "netagent.ipam.space_requests",
+    "netagent.ipam.grants",
+    "netagent.ipam.allocations",
+    "netagent.ipam.prefetch",
+    "netagent.journal.write_behind",  # a lock: filled by the event loop, emptied by the writer's thread
+    "netagent.journal.journal",
+    "netagent.registry.state_store",
+    "netagent.registry.publish",
+    "netagent.journal.reader",
+    "netagent.journal.writer",
+    # names
+    "netagent.resolver.capabilities",
+    "netagent.resolver.channel",
+    "netagent.resolver.daemonize",
+    "netagent.resolver.launch",
+    "netagent.resolver.process",
+    "netagent.resolver.supervisor",
+    "netagent.resolver.host_servers",  # reads resolv.conf
+    # container runtimes
+    "netagent.integrations.docker.docker_user_chain",
+    "netagent.integrations.docker.netns_waiter",
+    "netagent.integrations.docker.engine",
+    "netagent.integrations.docker.watcher",
+    "netagent.integrations.docker.integration",
+    "netagent.integrations.docker.mirror",
+    "netagent.integrations.docker.plugin",
+    # a host's life in a cluster, and what users have done
+    "netagent.rpc.handlers",
+    "netagent.rpc.client",
+    "netagent.eviction.cleanup",
+    "netagent.daemon.cluster",
+    "netagent.daemon.leave",
+    "netagent.daemon.controllers",
+    "netagent.membership.gossip",
+    "netagent.daemon.host_kernel",
+    "netagent.membership.event_intake",  # lets others run between two pieces
+    "netagent.daemon.join",
+    "netagent.daemon.journal_recovery",
+    "netagent.daemon.peer_discovery",
+    "netagent.membership.host_record",
+    "netagent.membership.participation",
+    "netagent.daemon.probing",
+    "netagent.eviction.rejoin",
+    "netagent.membership.remote_networks",
+    "netagent.daemon.withdraw",
+    "netagent.membership.seeds",
+    "netagent.eviction.liveness_quorum",
+    "netagent.projection.mac_announcer",
+    "netagent.projection.controller",
+    "netagent.projection.resolver_sockets",
+    "netagent.endpoints.locks",  # locks
+    "netagent.endpoints.drain",
+    "netagent.endpoints.lifecycle",
+    "netagent.endpoints.fencing",
+    "netagent.eviction.evict",
+    "netagent.endpoints.host_access",
+    "netagent.endpoints.interfaces",
+    "netagent.endpoints.garbage_collector",
+    "netagent.endpoints.networks",
+    "netagent.daemon.own_records",
+    "netagent.endpoints.published_ports",  # looks who listens at a port
+    "netagent.endpoints.resolv_conf",
+    "netagent.endpoints.two_phase",
+    "netagent.endpoints.context",
+    "netagent.endpoints.targets",
+    "netagent.endpoints.rollback",
+    "netagent.eviction.auto_evict",
+}
+
+PERFORMING_MODULES = {
+    "anyio", "asyncio", "ctypes", "fcntl", "hypercorn", "multiprocessing", "os", "pathlib", "pyroute2", "queue",
+    "random", "secrets", "select", "selectors", "signal", "socket", "sqlite3", "subprocess", "threading", "time",
+    "trio", "zeroconf",
+}  # fmt: skip
+PURE_NAMES = {
+    "random": {"Random"},  # as the type of the generator that a machine is given
+    "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},  # numbers and spelling
+    "pathlib": {"Path"},  # as a name; that a pure file opens nothing is held by its calls
+}
+FILE_CALLS = {
+    "exists",
+    "is_file",
+    "iterdir",
+    "open",
+    "read_bytes",
+    "read_text",
+    "stat",
+    "unlink",
+    "write_text",
+}
+
+
+def test_everything_that_performs_exists_and_performs() -> None:
+    assert MODULES.keys() >= PERFORMS
+    assert {module for module in PERFORMS if not list(performing(module))} == set()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - PERFORMS))
+def test_what_decides_does_not_perform(module: str) -> None:
+    assert list(performing(module)) == []
+
+
+def performing(module: str) -> Iterator[str]:
+    """What in the file is more than deciding, with its line."""
+    for name in imports(module):
+        root = name.partition(".")[0]
+        if root in PERFORMING_MODULES and root not in PURE_NAMES:
+            yield f"imports {name}"
+    for node in ast.walk(tree_of(module)):
+        for what in deeds(node, opens_files=touches_a_path(module)):
+            yield f"line {getattr(node, 'lineno', 0)}: {what}"
+
+
+def deeds(node: ast.AST, *, opens_files: bool) -> Iterator[str]:
+    """What this one node does that a deciding file must not."""
+    match node:
+        case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncWith() | ast.AsyncFor():
+            yield "awaits"
+        case ast.Attribute(value=ast.Name(id=("dt" | "datetime")), attr=("datetime" | "now")):
+            yield "reads the wall clock"
+        case ast.Attribute(value=ast.Name(id=name), attr=attr) if attr not in PURE_NAMES.get(name, {attr}):
+            yield f"{name}.{attr}"
+        case ast.ImportFrom(module=str(name), names=aliases):
+            yield from (
+                alias.name for alias in aliases if alias.name not in PURE_NAMES.get(name, {alias.name})
+            )
+        case ast.Call(func=ast.Name(id=("open" | "print" | "input") as name)):
+            yield f"{name}()"
+        case ast.Call(func=ast.Attribute(attr=name)) if opens_files and name in FILE_CALLS:
+            yield f"{name}()"
+
+
+def touches_a_path(module: str) -> bool:
+    return "pathlib" in imports(module)
