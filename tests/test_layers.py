@@ -97,7 +97,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netgossip.codec": {"netgossip.errors", "netgossip.slices", "netgossip.types"},
     "netgossip.join": {"netgossip.codec", "netgossip.errors", "netgossip.types"},
     "netgossip.membership": {
-        "netgossip.codec", "netgossip.config", "netgossip.errors", "netgossip.slices", "netgossip.statistics",
+        "netgossip.codec", "netgossip.config", "netgossip.errors", "netgossip.slices", "netgossip.membership.swim",
         "netgossip.stream_slots", "netgossip.types",
     },
     "netgossip.records": {
@@ -121,9 +121,8 @@ KNOWS = {
     "shtab": {"netagent.cli.grammar"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
-        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.registry.index",
-        "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view",
-        "netagent.resolver.zone",
+        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.registry.local_rows",
+        "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",

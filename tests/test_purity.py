@@ -16,11 +16,10 @@ PERFORMS = {
     # netgossip
     "netgossip.join.discovery",  # mDNS
     "netgossip.driver",  # sockets and the timer
-    "netgossip.task_runner",
-    "netgossip.send_buffer",
     "netgossip.join.driver",  # dials the inviter
     "netgossip.sockets",
     # netdns
+    "netdns.batch",  # recvmmsg(2) and sendmmsg(2)
     "netdns.connection",
     "netdns.exchange",
     "netdns.server",
@@ -95,7 +94,6 @@ PERFORMS = {
     "netagent.datapath.reconcile.observe",
     "netagent.datapath.host.offload",
     "netagent.datapath.endpoint.veth_pair",
-    "netagent.datapath.endpoint.wait_link_up",
     "netagent.datapath.reconcile.reconciler",
     "netagent.datapath.reconcile.schedule",
     "netagent.datapath.endpoint.link_delete",
@@ -146,7 +144,7 @@ PERFORMS = {
     "netagent.daemon.controllers",
     "netagent.membership.gossip",
     "netagent.daemon.host_kernel",
-    "netagent.membership.event_intake",  # lets others run between two pieces
+    # lets others run between two pieces
     "netagent.daemon.join",
     "netagent.daemon.journal_recovery",
     "netagent.daemon.peer_discovery",

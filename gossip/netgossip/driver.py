@@ -1,7 +1,7 @@
 """trio around a GossipNode: four sockets, one timer, a task for each stream. No decision is made here.
 
 The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. What is
-too long for one input goes on in pieces (task_runner.py), and until it is done no stream brings more. The
+too long for one input goes on in pieces, and until it is done no stream brings more. The
 application's callback for events may command the node; what that causes is flushed in the same call.
 
 A datagram that the kernel has no room for is dropped and counted: the machine repeats what matters.
@@ -11,17 +11,92 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from netgossip.node import GossipNode
-from netgossip.send_buffer import SendBuffer
 from netgossip.sockets import NodeSockets, dial, open_sockets
-from netgossip.task_runner import TaskRunner
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
+
+PIECE_S: Final = 0.001
+"""How long it goes on in one go. What the application makes of the outcome takes longer than that."""
+
+
+class Steppable(Protocol):
+    """A machine that may be behind."""
+
+    @property
+    def has_pending_work(self) -> bool:
+        """True while `run_step` has something to do."""
+
+    def run_step(self) -> None:
+        """Do a millisecond of it."""
+
+
+class TaskRunner:
+    """`note` after every input; `run` beside that. All that takes long has one `turn`."""
+
+    def __init__(self, node: Steppable, turn: trio.Lock) -> None:
+        self._node = node
+        self._came = trio.Event()
+        self._done = trio.Event()
+        self.turn = turn
+
+    def note(self) -> None:
+        """The node may be behind now."""
+        if self._node.has_pending_work:
+            self._came.set()
+
+    async def wait_done(self) -> None:
+        """Until the node is not behind: who brings it more of what takes long should wait for that."""
+        while self._node.has_pending_work:
+            await self._done.wait()
+
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Until cancelled; `flush` carries out what a piece led to."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            while self._node.has_pending_work:
+                async with self.turn:
+                    began = time.perf_counter()
+                    self._node.run_step()
+                    while self._node.has_pending_work and time.perf_counter() - began < PIECE_S:
+                        self._node.run_step()
+                    flush()
+            self._done.set()
+            self._done = trio.Event()
+
+
+class SendBuffer:
+    """Bytes on their way out. `scope` is of everything that is done for the stream."""
+
+    __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")
+
+    def __init__(self) -> None:
+        self.queue: deque[bytes] = deque()
+        self.queued_bytes = 0
+        self.closing = False
+        self.wake = trio.Event()
+        self.scope = trio.CancelScope()
+
+    async def write(self, transport: trio.SocketStream, both: trio.CancelScope) -> None:
+        """Send what is queued, also what comes later; once it is all and we are closing, end `both` directions."""
+        while True:
+            while self.queue:
+                data = self.queue.popleft()
+                await transport.send_all(data)
+                self.queued_bytes -= len(data)
+            if self.closing:
+                both.cancel()
+                return
+            await self.wake.wait()
+            self.wake = trio.Event()
+
 
 __all__ = ["Driver", "NodeSockets", "open_sockets"]
 

@@ -4,7 +4,7 @@ Called by the gossip's driver with the events of one step, on the event loop, an
 become the next view at once; whoever wants to act on them reads it.
 
 Only many endpoints of others at once (the first sync of a network, a host that was long away) wait and are taken in
-PIECE_ENTRIES at a time (event_intake.py), so that the event loop does not stand still for thousands of them. Those
+PIECE_ENTRIES at a time (gossip.py), so that the event loop does not stand still for thousands of them. Those
 of a network that is left are taken out in the same way. What tells that they are all there, or asks for what they
 say, waits behind them. A delta that is taken in so is seen in its owner's order, as if it had come in several; of a
 log that replaces another, what is no longer in it goes first. What this host said itself, and the cluster's own

@@ -3,6 +3,8 @@
 The gossip's node and its driver, made from what the journal remembers and under its raised counters, with what
 stands on them: records that are published, networks that are taken part in, questions, invitations. What the gossip
 reports goes to the inbox.
+
+The task beside the inbox: what waits there is taken in, or out, piece by piece, and others run in between.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import trio
 from netagent.config import Config
 from netagent.errors import FailedError
 from netagent.journal.journal import DiskFullError, Journal, JournalError
-from netagent.membership.event_intake import EventIntake
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
 from netagent.membership.remote_networks import RemoteNetworks
@@ -37,6 +38,38 @@ from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
 from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived, Scope
+
+
+class EventIntake:
+    """For the gossip's driver, one for each inbox."""
+
+    def __init__(self, event_queue: EventQueue) -> None:
+        self._inbox = event_queue
+        self._came = trio.Event()
+
+    def handle(self, events: tuple[Event, ...]) -> None:
+        """The events of one step; see Inbox."""
+        self._inbox.handle(events)
+        self._note()
+
+    def forget_scope(self, scope: Scope) -> None:
+        """This host has left a network; see Inbox."""
+        self._inbox.forget_scope(scope)
+        self._note()
+
+    def _note(self) -> None:
+        if self._inbox.is_behind:
+            self._came.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            while self._inbox.is_behind:
+                async with turn():
+                    self._inbox.take_piece()
+
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16

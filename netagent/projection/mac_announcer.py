@@ -6,12 +6,16 @@ has its MAC as well. Not so where somebody chose the MAC. Then each host tells i
 of each one's interface; nothing goes out to the network, where every host has learned it by the record.
 
 Looked at is what the gossip says has changed, so a change of one endpoint costs the work of one.
+
+Addresses whose MAC is, or was, not the one that follows from them: somebody chose it. Pure.
+
+Of these a container may know an earlier MAC. Of all others it knows the right one, whoever has had the address.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -19,14 +23,35 @@ import trio
 
 from netagent.datapath.endpoint.gratuitous_arp import announcement
 from netagent.journal.rows import Stage
-from netagent.model.ids import EndpointId, veth_name
+from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, veth_name
 from netagent.model.records import EndpointRecord
-from netagent.projection.custom_macs import ChosenMacs
 from netagent.registry.record_codec import endpoint_of_key
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netagent.slices import Pieces, piece_by_piece
 from netgossip.types import EntriesChanged, Event
+
+
+class ChosenMacs:
+    """The latest MAC of each such address, as long as its network is there."""
+
+    def __init__(self) -> None:
+        self._macs: dict[NetworkId, dict[str, str]] = {}
+
+    def learn(self, record: EndpointRecord) -> list[str]:
+        """Those of the record's addresses that a container may know by another MAC than the record's."""
+        before = record.mac if is_derived_mac(record.network_id, record.mac) else ""
+        known = self._macs.get(record.network_id, {})
+        different = [address for address in record.addresses if known.get(address, before) != record.mac]
+        if different:
+            self._macs.setdefault(record.network_id, {}).update(dict.fromkeys(different, record.mac))
+        return different
+
+    def keep_only(self, network_ids: Collection[NetworkId]) -> None:
+        """Forget all other networks."""
+        for gone in [known for known in self._macs if known not in network_ids]:
+            del self._macs[gone]
+
 
 GRACE_S: Final = 2.0
 """For the way to the new MAC to be in the kernel, before anybody is sent there."""

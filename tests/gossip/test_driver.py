@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from netgossip import task_runner
+from netgossip import driver
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import READ_BYTES, Driver, open_sockets
@@ -154,7 +154,7 @@ class Puts(trio.abc.Instrument):
 
 
 def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_runner, "PIECE_S", 0.0)
+    monkeypatch.setattr(driver, "PIECE_S", 0.0)
 
     async def main() -> None:
         one = Host(1)
@@ -188,7 +188,7 @@ def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
 
     async def main() -> None:
         node = Behind()
-        work = task_runner.TaskRunner(node, trio.Lock())
+        work = driver.TaskRunner(node, trio.Lock())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work.run, lambda: None)
             await trio.testing.wait_all_tasks_blocked()

@@ -179,7 +179,7 @@ async def wait_until(condition: Callable[[], object], what: str, bound_s: float 
 def await_passing(namespace: Namespace, device: str, *addresses: str) -> None:
     """Until the link takes packets, and the namespace answers for its addresses of IPv6: the kernel sees to both in
     tasks of its own after the last command, and till then drops what comes
-    (netagent.datapath.endpoint.wait_link_up)."""
+    (netagent.datapath.endpoint.veth_binding)."""
     lines = [(f"ip link show dev {device}", "state UP")]
     lines += [(f"ip -6 route get {address}", f"local {address} ") for address in addresses if ":" in address]
     end = time.monotonic() + 10.0

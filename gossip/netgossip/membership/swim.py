@@ -10,6 +10,10 @@ Five activities run side by side, each with its own timer:
     address_changes.py
 
 and every activity answers to the same table of beliefs (members.py, state_updates.py).
+
+Who spoke to us without belonging to the cluster: counted always, told the application once a minute a source.
+
+All that the membership counts, so that each counter is shown from the start.
 """
 
 from __future__ import annotations
@@ -49,10 +53,42 @@ from netgossip.membership.reconnect import Reconnect
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import GossipStream, Purpose, StreamTable
 from netgossip.membership.timers import Timers
-from netgossip.membership.unknown_sources import UnknownSources
 from netgossip.slices import Pieces, WorkQueue
-from netgossip.statistics import COUNTERS
 from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
+
+_PROBING: Final = ("probes", "probes_failed", "late_acks", "lags")
+_STREAMS: Final = ("push_pulls", "streams_failed", "peer_errors", "user_messages")
+_CLAIMS: Final = ("suspicions", "deaths_declared", "refutations", "accusations", "identity_clashes")
+_REFUSED: Final = (
+    *("no_label", "other_label", "wrong_key", "not_encrypted", "malformed", "not_for_us", "unknown_accuser"),
+    *("incarnation", "departed", "version", "address", "full", "busy", "relay", "unexpected"),
+)
+
+COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for reason in _REFUSED))
+
+
+PAUSE_S: Final = 60.0
+SOURCES_LIMIT: Final = 1024
+"""Sources are unproven addresses: whoever forges them gets counted and no more once the table is full."""
+
+
+class UnknownSources:
+    """Remembers which source was told of when."""
+
+    def __init__(self) -> None:
+        self._told_at: dict[str, float] = {}
+
+    def is_news(self, host: str, now: float) -> bool:
+        """True when the application should hear of `host` now."""
+        if (told_at := self._told_at.get(host)) is not None and now < told_at + PAUSE_S:
+            return False
+        if host not in self._told_at and len(self._told_at) >= SOURCES_LIMIT:
+            self._told_at = {h: at for h, at in self._told_at.items() if now < at + PAUSE_S}
+            if len(self._told_at) >= SOURCES_LIMIT:
+                return False
+        self._told_at[host] = now
+        return True
+
 
 _REAP_INTERVAL_S: Final = 60.0
 SHORT_BYTES: Final = 16 * 1024

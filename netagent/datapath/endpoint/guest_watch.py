@@ -1,7 +1,7 @@
 """Inside a container's namespace: is its end of the pair as we left it? And news, when anything there changes.
 
 Only what is ours must be there: whatever else a container gives itself stays. What must be there is told by the very
-requests that make it (netagent.datapath.endpoint.guest_config), so that the two can't differ.
+requests that make it (netagent.datapath.endpoint.veth_binding), so that the two can't differ.
 
 News come by one socket for each sandbox, made in its namespace: at rest they cost nothing, and a look of a
 millisecond follows only what changed. Settings, of which no news come, are read beside. A namespace lives as long as

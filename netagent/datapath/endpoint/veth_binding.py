@@ -1,14 +1,26 @@
-"""One endpoint's pair made or finished, from whatever is there: the container's end is born in its namespace."""
+"""One endpoint's pair made or finished, from whatever is there: the container's end is born in its namespace.
+
+What a container's interface is to have: addresses and routes, as the requests that make them.
+
+Until a new interface passes packets: what a container sends in its first moment must not be lost.
+
+All requests are done when these lines run, and two things are still to come, each by a task of the kernel's own:
+
+    a carrier     makes the link operational (RFC 2863): its queue is started, the bridge's port forwards
+    an address    of IPv6 is put among the host's own, whether or not duplicates are looked for
+
+Until then what is sent, or comes in answer, is dropped without a word. Both take about a millisecond.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from netagent.datapath.endpoint.guest_config import address_requests, route_requests
 from netagent.datapath.endpoint.guest_watch import DesiredGuest, GuestNamespace, damages_inside, inside_alias
 from netagent.datapath.endpoint.veth_pair import (
     all_links,
@@ -20,24 +32,110 @@ from netagent.datapath.endpoint.veth_pair import (
     raise_if_full,
     turn_ipv6_off,
 )
-from netagent.datapath.endpoint.wait_link_up import wait_ready
 from netagent.datapath.host.sysctls import Setting, Settings, ipv6_settings
 from netagent.datapath.netlink.link import (
     LinkMessage,
     VethPair,
     create_veth,
+    decode_link,
     delete_link_index,
     label_link,
+    link_named,
     rename_link,
+    set_address,
     set_link,
     set_link_down,
 )
-from netagent.datapath.netlink.route_socket import Netlink
+from netagent.datapath.netlink.route import (
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    default_body,
+    is_local,
+    on_link_body,
+    request_body_to,
+)
+from netagent.datapath.netlink.route_socket import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkRequest,
+)
 from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.drift import Damage, DamageKind
 from netagent.datapath.state import LinkKind, endpoint_alias
 from netagent.errors import RefusedError
 from netagent.model.ids import veth_name
+
+_LIMIT_S, _LOOK_S = 1.0, 0.001
+"""The first look mostly finds it so: recent kernels see to a link when somebody asks for it. Others delay what comes
+within a second of the last change of links."""
+
+
+async def wait_ready(ends: Iterable[tuple[Netlink, str]], inside: Netlink, addresses: Iterable[str]) -> None:
+    """Until both ends of a pair (where to ask for it, its name) and its IPv6 `addresses` do their work.
+
+    Returns as well when one does not: somebody has set it down or taken it away in the same moment, which the
+    reconciler sees to. OSError as Netlink.find.
+    """
+    with trio.move_on_after(_LIMIT_S):
+        for netlink, name in ends:
+            while (found := await netlink.find(link_named(name))) and not decode_link(
+                found.body
+            ).is_operational:
+                await trio.sleep(_LOOK_S)
+        for address in addresses:
+            question = NetlinkRequest(RTM_GETROUTE, 0, request_body_to(address))
+            while not await _is_own(inside, question):
+                await trio.sleep(_LOOK_S)
+
+
+async def _is_own(netlink: Netlink, question: NetlinkRequest) -> bool:
+    try:
+        found = await netlink.find(question)
+    except OSError:  # unreachable
+        return False
+    return found is not None and is_local(found.body)
+
+
+_IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
+
+
+def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
+    """IPv4 without its subnet, which goes on a route of its own.
+
+    Inside one subnet glibc's getaddrinfo(3) sorts IPv4 addresses by the longest common prefix with the client's
+    (RFC 6724 rule 9): every client would stick to one replica of a service, whatever the order of the answer.
+    """
+    requests = [set_address(index, cidr) for cidr in endpoint.addresses if ":" in cidr]
+    for one in _interfaces(endpoint):
+        everybody = str(one.network.broadcast_address) if endpoint.multicast else None
+        requests.append(set_address(index, f"{one.ip}/32", everybody))
+    return requests
+
+
+def route_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
+    """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
+    that names no interface goes by the routes. IPv6's the kernel derives from the address. Last, the way out."""
+    everybody = _IPV4_EVERYBODY if endpoint.multicast else ()
+    routes = [
+        # Appended, never replaced: a route of somebody else's to the same place stays.
+        NetlinkRequest(
+            RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip))
+        )
+        for one in _interfaces(endpoint)
+        for destination in (str(one.network), *everybody)
+    ]
+    # Never appended: of two IPv6 routes that makes one, with half of the traffic for each.
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return routes + [
+        NetlinkRequest(RTM_NEWROUTE, flags, default_body(gateway, index)) for gateway in endpoint.gateways
+    ]
+
+
+def _interfaces(endpoint: LocalEndpoint) -> list[ipaddress.IPv4Interface]:
+    return [ipaddress.IPv4Interface(cidr) for cidr in endpoint.addresses if ":" not in cidr]
+
 
 _UNDO_LIMIT_S = 5.0
 """Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""

@@ -101,7 +101,7 @@ class LinkMessage:
     has_carrier: bool
     """Of a veth: both ends are up."""
     is_operational: bool
-    """Packets pass, as netagent.datapath.endpoint.wait_link_up says."""
+    """Packets pass, as netagent.datapath.endpoint.veth_binding says."""
     master: int | None
     peer: int | None
     """Of a veth: the other end's index, in whatever namespace that is."""

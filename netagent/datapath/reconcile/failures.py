@@ -2,6 +2,8 @@
 
 A device may have gone since the kernel was read, as with a container that ends; what failed for want of it vanishes
 by itself. So the next pass looks first, and only what fails again is a failure, shown and told.
+
+Why the kernel refused something, with the name of what is in the way. Pure.
 """
 
 from __future__ import annotations
@@ -9,11 +11,21 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
 
 from netagent.datapath.reconcile.apply import Failure
 from netagent.datapath.reconcile.ip_commands import render
-from netagent.datapath.reconcile.operations import EntryOperation, device_of, entry_after
+from netagent.datapath.reconcile.observe import Observation
+from netagent.datapath.reconcile.operations import (
+    CreateDevice,
+    EntryOperation,
+    RenameDevice,
+    SetDevice,
+    SetRoute,
+    device_of,
+    entry_after,
+)
 from netagent.datapath.state import EntryKey
 
 _log = logging.getLogger(__name__)
@@ -79,3 +91,24 @@ def _tell(failures: Sequence[Failure]) -> None:
 def _entry_of(failure: Failure) -> EntryKey | None:
     operation = failure.operation
     return entry_after(operation)[0] if isinstance(operation, EntryOperation) else None
+
+
+def explained(failure: Failure, seen: Observation) -> Failure:
+    """The kernel's `File exists` and `Address in use` with the name of what is in the way."""
+    operation = failure.operation
+    if isinstance(operation, SetDevice) and failure.errno == errno.EADDRINUSE and operation.device.tunnel:
+        port = operation.device.tunnel.port
+        return replace(failure, reason=f"UDP port {port} is used by another program or device")
+    if isinstance(operation, SetRoute) and failure.errno == errno.EEXIST:
+        subnet = ip_interface(operation.cidr).network
+        return replace(failure, reason=f"a route to {subnet} exists that is not ours")
+    if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
+        return failure
+    name = device_of(operation)
+    if name in seen.strangers:
+        return replace(failure, reason=f"a device named {name} exists that is not ours")
+    tunnel = operation.device.tunnel if isinstance(operation, CreateDevice) else None
+    if tunnel is not None and tunnel.vni in seen.foreign_tunnels:
+        holder = seen.foreign_tunnels[tunnel.vni]
+        return replace(failure, reason=f"VNI {tunnel.vni} is used by {holder}, which is not ours")
+    return failure

@@ -33,7 +33,7 @@ from netagent.datapath.reconcile.drift import (
     guest_keys,
     may_cost_entries,
 )
-from netagent.datapath.reconcile.failures import Failures, RetryPlan
+from netagent.datapath.reconcile.failures import Failures, RetryPlan, explained
 from netagent.datapath.reconcile.observe import (
     Extent,
     LinkNews,
@@ -48,7 +48,6 @@ from netagent.datapath.reconcile.observe import (
 )
 from netagent.datapath.reconcile.operations import Operation, device_of, doing, takes_ipv6
 from netagent.datapath.reconcile.plan import planning, planning_within
-from netagent.datapath.reconcile.refusal import explained
 from netagent.datapath.reconcile.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
 from netagent.log import Limited

@@ -10,8 +10,8 @@ import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
 
 from netagent.membership import event_queue as module
-from netagent.membership.event_intake import EventIntake
 from netagent.membership.event_queue import PIECE_ENTRIES, EventQueue
+from netagent.membership.gossip import EventIntake
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView

@@ -15,8 +15,7 @@ from netagent.endpoints.validation import new_row
 from netagent.journal.rows import Stage
 from netagent.model.ids import EndpointId, mac_of, veth_name
 from netagent.model.request import AttachRequest
-from netagent.projection.custom_macs import ChosenMacs
-from netagent.projection.mac_announcer import GRACE_S, Announcer
+from netagent.projection.mac_announcer import GRACE_S, Announcer, ChosenMacs
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 

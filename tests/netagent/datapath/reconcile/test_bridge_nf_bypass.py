@@ -77,11 +77,11 @@ def thousand(monkeypatch):
     for name in ("load", "programs_at", "mark_of", "attach", "detach"):
         monkeypatch.setattr(bridge_nf_bypass.bpf, name, getattr(ports, name))
     monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
-    bridge_nf_bypass = BridgeNfBypass(Drift())
-    bridge_nf_bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
-    bridge_nf_bypass.look()
+    bypass = BridgeNfBypass(Drift())
+    bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
+    bypass.look()
     assert all(ports.at.values())
-    return ports, bridge_nf_bypass
+    return ports, bypass
 
 
 def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(thousand):
