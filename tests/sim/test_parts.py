@@ -7,11 +7,10 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from netgossip.testing_host import PIECE_S
 
 from netgossip.config import GossipConfig
 from netgossip.records.parts import Assembly
-from netgossip.testing import SimCluster, SimHost
+from netgossip.testing import PIECE_S, SimCluster, SimHost
 from netgossip.types import CLUSTER_SCOPE
 
 RECORDS = 32
