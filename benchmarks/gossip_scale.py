@@ -107,15 +107,15 @@ class Peers:
     def meet(self) -> None:
         """As after a long time together: all have proven their starts, and hold all that the owner has said."""
         owner = self.owner
-        owner._exchange.synced(CLUSTER_SCOPE)
+        owner._anti_entropy.synced(CLUSTER_SCOPE)
         for address, node_id in self.by_address.items():
             owner.set_peer(node_id, address, 0.0, live=True)
-            owner._carriage._greetings.forget(node_id)
-            session = owner._carriage._opener._sessions[node_id]
+            owner._transport._handshakes.forget(node_id)
+            session = owner._transport._opener._sessions[node_id]
             session.epoch, session.window = 1, ReplayWindow(0)
-            owner._carriage._peers[node_id].cutter.limit_bytes = self.assembles
-            owner._exchange.answered(CLUSTER_SCOPE, node_id)
-        owner._exchange._scopes.clear()
+            owner._transport._peers[node_id].cutter.limit_bytes = self.assembles
+            owner._anti_entropy.answered(CLUSTER_SCOPE, node_id)
+        owner._anti_entropy._scopes.clear()
         self.commit((b"first", b"1"))
         self.run_until_quiet()
         self.deltas = self.entries = self.streams = self.datagrams = 0
@@ -257,7 +257,7 @@ class SocketNode:
             now=trio.current_time(),
             seeds=seeds,
         )
-        self.node._replication._carriage._assembles = assembles
+        self.node._replication._transport._assembles = assembles
         self.driver = Driver(
             self.node,
             gossip_udp=self.sockets.gossip_udp,
@@ -348,12 +348,12 @@ def _together(count: int) -> SimCluster:
         host.disk.members, host.disk.logs = dict(members), dict(logs)
         cluster.restart(host.name)
         node = host.running
-        node._swim._claims.unconfirmed.clear()
-        exchange = node._replication._exchange
+        node._swim._state_updates.unconfirmed.clear()
+        exchange = node._replication._anti_entropy
         exchange.synced(CLUSTER_SCOPE)
         for one in members:
             exchange.answered(CLUSTER_SCOPE, one)
-        node._replication._carriage._greetings._waiting.clear()
+        node._replication._transport._handshakes._waiting.clear()
     cluster.run_for(1.0)
     return cluster
 

@@ -146,7 +146,7 @@ class Driver:
         """Ends at the node's next deadline."""
         self._planned_at = 0.0
         self._flushing = False
-        self._labour = TaskRunner(node, trio.Lock() if turn is None else turn)
+        self._task_runner = TaskRunner(node, trio.Lock() if turn is None else turn)
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -156,7 +156,7 @@ class Driver:
                 self._nursery = nursery
                 nursery.start_soon(self._listen, self._sockets, self._listening, nursery)
                 nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._labour.run, self.flush_nowait)
+                nursery.start_soon(self._task_runner.run, self.flush_nowait)
                 self.flush_nowait()
         finally:
             self._nursery = None
@@ -205,7 +205,7 @@ class Driver:
         finally:
             self._flushing = False
         self._set_timer()
-        self._labour.note()
+        self._task_runner.note()
 
     def _send(self, udp: socket.socket, payload: bytes, destination: Address) -> None:
         try:
@@ -322,10 +322,10 @@ class Driver:
                 return str(broken.__cause__ or broken)
             if not data:
                 return None
-            async with self._labour.turn:  # all peers send a newcomer what they hold, at the same time
+            async with self._task_runner.turn:  # all peers send a newcomer what they hold, at the same time
                 self._node.handle_stream_data(stream_id, data, self._clock())
                 self.flush_nowait()
-            await self._labour.wait_done()
+            await self._task_runner.wait_done()
 
     def _end(self, stream_id: StreamId, error: str | None) -> None:
         """Forget a stream, and tell the machine unless it asked for it."""

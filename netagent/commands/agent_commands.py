@@ -118,7 +118,7 @@ class AgentCommands:
     async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
         """Take over what hosts that are gone for good owned."""
         present = self._presenter()
-        done = await self._cluster().forgetting.forget(hosts, dead_for_s=dead_for_s, force=force)
+        done = await self._cluster().eviction.forget(hosts, dead_for_s=dead_for_s, force=force)
         return {
             "hosts": [present.gone(host) for host in done.hosts],
             "addresses": done.address_count,

@@ -252,12 +252,12 @@ class Agent:
                 token,
                 identity=self.identity,
                 name=self.config.name,
-                local_addresses=self._standpoint,
+                local_addresses=self._local_addresses,
             )
             await self._follow(admission)
             return admission.member
 
-    def _standpoint(self) -> LocalAddresses:
+    def _local_addresses(self) -> LocalAddresses:
         return LocalAddresses(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
 
     async def _follow(self, admission: Admission) -> None:

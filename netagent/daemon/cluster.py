@@ -157,7 +157,7 @@ class Cluster:
             egress_interfaces=self.egress_interfaces,
             probe=self.probing.follow,
         )
-        self._retreat = Withdrawal(self.live, self.following.projection, ask)
+        self._withdrawal = Withdrawal(self.live, self.following.projection, ask)
         self._answering = RpcHandlers(
             live=self.live,
             projection=self.following.projection,
@@ -178,13 +178,13 @@ class Cluster:
             attacher=self.kernel.attacher,
             resolvers=self.following.resolvers,
             projection=self.following.projection,
-            retreat=self._retreat,
+            withdrawal=self._withdrawal,
             runtimes=runtimes,
             domain=self.keys.domain,
             boot_id=boot,
         )
         self.endpoints = Endpoints(parts)
-        self._janitor = GarbageCollector(parts, self.endpoints)
+        self._garbage_collector = GarbageCollector(parts, self.endpoints)
         steps = self.endpoints.steps
         self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
         self.networks = Networks(
@@ -193,7 +193,7 @@ class Cluster:
             gossip.node,
             gossip.participation,
             surroundings=self._surroundings,
-            sweep=self._janitor.sweep,
+            sweep=self._garbage_collector.sweep,
         )
         self._host_access = HostAccess(
             live=self.live,
@@ -208,13 +208,13 @@ class Cluster:
         """What is said of hosts: of this one, and of those that are gone."""
         gossip = self.gossip
         silence = Downtime(self.journal.load_silences())
-        self.forgetting = Eviction(
+        self.eviction = Eviction(
             self.live, gossip.publisher, gossip.node, self.allocator, silence, gossip.flush
         )
-        self._vigil = AutoEviction(
+        self._auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
-            forgetting=self.forgetting,
+            eviction=self.eviction,
             silence=silence,
             forget_after_s=lambda: self.config.forget_after_s,
         )
@@ -224,7 +224,7 @@ class Cluster:
             publisher=gossip.publisher,
             allocator=self.allocator,
             undecided=lambda: self.networks.in_work,
-            pursued=lambda: self.forgetting.in_work,
+            pursued=lambda: self.eviction.in_work,
         )
         self._own_host = HostRecordKeeper(
             live=self.live,
@@ -249,7 +249,7 @@ class Cluster:
             endpoints=self.endpoints,
             host_access=self._host_access,
             own_host=self._own_host,
-            retreat=self._retreat,
+            withdrawal=self._withdrawal,
         )
 
     def _was_away(self, boot: str) -> bool:
@@ -273,16 +273,16 @@ class Cluster:
                 self.gossip.participation.resume()
                 with trio.move_on_after(FIRST_SYNC_S):
                     await self.gossip.wait_synced()
-                await self._janitor.recover()
+                await self._garbage_collector.recover()
                 await self._tell_of_this_host(self._own_host.arrive)
                 for task in (
-                    self._janitor.run,
+                    self._garbage_collector.run,
                     self._own_host.run,
                     partial(keep_stocked, self.live, self.allocator.asking),
                     self._own_records.run,
                     self._host_access.run,
                     self._burial.run,
-                    self._vigil.run,
+                    self._auto_eviction.run,
                     partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed),
                 ):
                     nursery.start_soon(task)

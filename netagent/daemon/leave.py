@@ -34,14 +34,14 @@ class Leave:
     endpoints: Endpoints
     host_access: HostAccess
     own_host: HostRecordKeeper
-    retreat: Withdrawal
+    withdrawal: Withdrawal
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
         async with self.allocator.asking.closed():  # to the end: what came later would go with us
             with self.endpoints.closed():
                 async with self.own_host.going_down():
-                    await self._retreat(drain_s)
+                    await self._withdrawal(drain_s)
                     detached = await self.endpoints.remove_all()
                     await self.host_access.withdraw_all()
                     await self.gossip.participation.withdraw_all()
@@ -64,15 +64,15 @@ class Leave:
         The number of live hosts that know of it.
         """
         async with self.own_host.going_down():
-            await self._retreat(drain_s)
+            await self._withdrawal(drain_s)
             lacking = await self.gossip.wait_heard()
-        return len(self.retreat.others() - lacking)
+        return len(self.withdrawal.others() - lacking)
 
-    async def _retreat(self, drain_s: float) -> None:
+    async def _withdrawal(self, drain_s: float) -> None:
         """Until nobody is led here any more and those who were have done. At once when nobody can be."""
         rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
-        if rows and self.retreat.others():
-            await self.retreat.wait_host_hidden()
+        if rows and self.withdrawal.others():
+            await self.withdrawal.wait_host_hidden()
             await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
 
     async def _end(self) -> None:

@@ -60,7 +60,7 @@ class OwnRecords:
         for network_id in view.networks:
             grants = view.grant_map(network_id)
             if self._seen.get(network_id) is not grants:
-                await self.allocator.holdings.confirm(network_id)
+                await self.allocator.allocations.confirm(network_id)
                 covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
             seen[network_id] = grants
         changed, taken_back = amended_goodbyes(view, self.pursued())

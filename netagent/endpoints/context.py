@@ -105,7 +105,7 @@ class EndpointParts:
     attacher: Attacher
     resolvers: SandboxResolvers
     projection: ProjectionBarrier
-    retreat: NameWithdrawal
+    withdrawal: NameWithdrawal
     runtimes: targets.RuntimeTargets
     domain: str
     boot_id: str

@@ -198,14 +198,14 @@ class Endpoints:
             return fenced
         row = local_endpoint_called(self._live, text)
         try:
-            await self._retreat(row, drain_s)
+            await self._withdrawal(row, drain_s)
             await self.remove(row)
         except NetagentError:
             await self._come_back(row)
             raise
         return row
 
-    async def _retreat(self, row: LocalEndpointRow, drain_s: float | None) -> None:
+    async def _withdrawal(self, row: LocalEndpointRow, drain_s: float | None) -> None:
         """Lead nobody to the endpoint any more, and let what is under way end. It works all the while."""
         async with self.steps.held(row) as now:
             if now is None or now.stage is not Stage.PUBLISHED:
@@ -215,7 +215,7 @@ class Endpoints:
             if self.steps.record(now) != before:
                 with suppress(NetagentError):  # a full disk: what follows makes room
                     await self._parts.publisher.put(self.steps.record(now))
-        await self._parts.retreat.wait_endpoint_hidden(now)
+        await self._parts.withdrawal.wait_endpoint_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
         await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
 

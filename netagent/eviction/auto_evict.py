@@ -42,7 +42,7 @@ class AutoEviction:
 
     live: StateStore
     journal: Journal
-    forgetting: Eviction
+    eviction: Eviction
     silence: Downtime
     forget_after_s: Callable[[], float]
     """0: never."""
@@ -59,7 +59,7 @@ class AutoEviction:
             due = self.due(now)
             if due and now - acted_at >= RETRY_S:
                 try:
-                    await self.forgetting.forget_these(due)
+                    await self.eviction.forget_these(due)
                 except NetagentError as error:
                     acted_at = now
                     _limited.warning("forget", f"cannot forget hosts that are gone yet: {error}")

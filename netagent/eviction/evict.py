@@ -337,11 +337,11 @@ class Eviction:
         """One change, from this moment on."""
         if not gone:
             return 0
-        grants, count = self.allocator.holdings.inherit(gone)
+        grants, count = self.allocator.allocations.inherit(gone)
         try:
             await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
         except BaseException:
-            self.allocator.holdings.disinherit(grants)
+            self.allocator.allocations.disinherit(grants)
             raise
         return count
 

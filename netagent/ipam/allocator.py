@@ -51,9 +51,11 @@ class Allocator:
         self._journal = journal
         self._publisher = publisher
         self._clock = clock
-        self.holdings = Allocations(view=view, journal=journal, publisher=publisher, rows=rows, clock=clock)
-        self.asking = SpaceRequests(self.holdings, view=view, ask=ask, clock=clock)
-        self.giving = Grants(self.holdings, view=view)
+        self.allocations = Allocations(
+            view=view, journal=journal, publisher=publisher, rows=rows, clock=clock
+        )
+        self.asking = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
+        self.giving = Grants(self.allocations, view=view)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
@@ -69,8 +71,8 @@ class Allocator:
         Raises NoError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
         `address-in-use` or `subnet-full`; FailedError `space-unreachable` when peers that might have space do not
         answer."""
-        await self.holdings.confirm(network_id)
-        holding = self.holdings[network_id]
+        await self.allocations.confirm(network_id)
+        holding = self.allocations[network_id]
         if offset is None:
             offset = await self._choose(holding)
         else:
@@ -82,13 +84,13 @@ class Allocator:
 
     def let_go(self, network_id: NetworkId, offset: int) -> None:
         """The reverse of `hold`, for an offset that was never used: it does not cool."""
-        self.holdings.unmark(network_id, offset)
+        self.allocations.unmark(network_id, offset)
 
     async def keep(self, row: LocalEndpointRow, offset: int) -> LocalEndpointRow:
         """Write down who has a held offset: the row complete, as RESERVED.
 
         Raises DiskFullError, JournalError, NoError; the offset is free then."""
-        holding = self.holdings[row.network_id]
+        holding = self.allocations[row.network_id]
         complete = dataclasses.replace(
             row,
             offset=offset,
@@ -111,7 +113,7 @@ class Allocator:
             changes.append(statements.cool(row.network_id, row.offset))
         await self._journal.transaction(changes)
         if row.network_id in self._view().networks:
-            self.holdings[row.network_id].pool.release(row.offset, self._clock())
+            self.allocations[row.network_id].pool.release(row.offset, self._clock())
         elif self._view().is_removed(row.network_id):
             self._journal.note_network_gone(row.network_id)  # removed while we wrote: nothing else would
 
@@ -130,24 +132,24 @@ class Allocator:
         also = [statements.cool(record.network_id, record.offset)] if is_there else []
         await self._publisher.change(withdraw=[record], also=also)
         if record.network_id in self._view().networks:
-            self.holdings[record.network_id].pool.release(record.offset, self._clock())
+            self.allocations[record.network_id].pool.release(record.offset, self._clock())
 
     def forget_removed(self) -> None:
         """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""
-        self.asking.forget(self.holdings.forget_removed())
+        self.asking.forget(self.allocations.forget_removed())
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""
-        pool = self.holdings[network_id].pool
+        pool = self.allocations[network_id].pool
         return pool.available_count(), pool.usable_total()
 
     def space(self, network_id: NetworkId) -> AddressSpace:
         """Who owns which part of a network, as this host knows it now."""
-        return self.holdings[network_id].space
+        return self.allocations[network_id].space
 
     def cooling_count(self, network_id: NetworkId) -> int:
         """How many of the offsets an endpoint could get are still cooling."""
-        return self.holdings[network_id].pool.cooling_count()
+        return self.allocations[network_id].pool.cooling_count()
 
     # -- choosing ----------------------------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Allocator:
     def _next_offset(self, holding: Allocation) -> int | None:
         """The pool's choice, but nothing that somebody elsewhere has."""
         passed = []
-        while (offset := holding.pool.choose()) is not None and self.holdings.is_foreign(holding, offset):
+        while (offset := holding.pool.choose()) is not None and self.allocations.is_foreign(holding, offset):
             passed.append(offset)
         for one in passed:
             holding.pool.unmark(one)
@@ -171,23 +173,23 @@ class Allocator:
     async def _claim(self, holding: Allocation, offset: int) -> None:
         if is_reserved(offset, holding.count) or offset < 0:
             raise InputError(f"offset {offset} of network {holding.name} is not for endpoints")
-        if not holding.pool.owns(offset) and self.holdings.host_at(holding, offset) is None:
+        if not holding.pool.owns(offset) and self.allocations.host_at(holding, offset) is None:
             await self.asking.fetch_one(holding, offset)
-        host = self.holdings.host_at(holding, offset)
+        host = self.allocations.host_at(holding, offset)
         if host is not None:
-            whose = "this host" if host == self._view().local else f"host {self.holdings.host_name(host)}"
+            whose = "this host" if host == self._view().local else f"host {self.allocations.host_name(host)}"
             raise in_use(holding, offset, f"{whose} has it itself, as the network has --host-access")
         if holding.pool.is_used(offset):
             raise in_use(holding, offset, "an endpoint of this host has it")
-        if self.holdings.is_foreign(holding, offset):
-            name = self.holdings.host_name(min(self.holdings.claimants(holding, offset)))
+        if self.allocations.is_foreign(holding, offset):
+            name = self.allocations.host_name(min(self.allocations.claimants(holding, offset)))
             raise in_use(holding, offset, f"an endpoint of host {name} has it")
         holding.pool.mark_used(offset)
 
     def _no_space(self, holding: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
         name, usable = holding.name, holding.pool.usable_total()
         here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
-        asked = ", ".join(f"{self.holdings.host_name(host)}: {text}" for host, text in said.items())
+        asked = ", ".join(f"{self.allocations.host_name(host)}: {text}" for host, text in said.items())
         text = f"network {name} has no free address: {here}, "
         text += f"asked {asked}" if asked else "no other host owns any"
         owners = {host for host, _ in holding.free_shares(self._view())}

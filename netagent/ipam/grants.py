@@ -23,26 +23,26 @@ from netagent.registry.view import RegistryView
 class Grants:
     """What this host gives of what it holds."""
 
-    def __init__(self, holdings: Allocations, *, view: Callable[[], RegistryView]) -> None:
-        self._holdings = holdings
+    def __init__(self, allocations: Allocations, *, view: Callable[[], RegistryView]) -> None:
+        self._allocations = allocations
         self._view = view
 
     async def answer_request(self, peer: HostId, payload: bytes) -> bytes:
         """The answer to another host's question. A grant in it is on disk and published. Raises RequestError for
         bytes that are no question; never for want of space."""
         request = parse_request_untrusted(payload)
-        if request.network_id not in self._view().networks or self._holdings.is_gone(peer):
+        if request.network_id not in self._view().networks or self._allocations.is_gone(peer):
             return NoSpace(0, 0).encode()  # what its heir has not heard of would be lost with it
         # Else what is confirmed already is all that there is to give.
         with contextlib.suppress(NetagentError):
-            await self._holdings.confirm(request.network_id)
+            await self._allocations.confirm(request.network_id)
         if request.network_id not in self._view().networks:
             return NoSpace(0, 0).encode()
-        holding = self._holdings[request.network_id]
+        holding = self._allocations[request.network_id]
         grant = self._grant_for(holding, peer, request)
         if grant is None:
             return NoSpace(holding.pool.available_count(), holding.pool.usable_total()).encode()
-        await self._holdings.give(holding, [grant])
+        await self._allocations.give(holding, [grant])
         return encode_granted(grant)
 
     def _grant_for(self, holding: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
@@ -50,7 +50,7 @@ class Grants:
         if request.offset is not None:
             if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
                 return None
-            if self._holdings.is_foreign(holding, request.offset):
+            if self._allocations.is_foreign(holding, request.offset):
                 return None
             return grant_one(holding.network_id, peer, pool.owned, request.offset)
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
@@ -65,10 +65,10 @@ class Grants:
     async def surrender(self, network_id: NetworkId, successor: HostId) -> bool:
         """Hand on all that this host owns in a network, before it leaves; False when that is nothing. It must have no
         endpoint there."""
-        await self._holdings.confirm(network_id)
-        holding = self._holdings[network_id]
+        await self._allocations.confirm(network_id)
+        holding = self._allocations[network_id]
         owned = holding.pool.owned
         grants = [GrantRecord(network_id, one.first, one.last, successor, one.hop + 1) for one in owned]
         if grants:
-            await self._holdings.give(holding, grants)
+            await self._allocations.give(holding, grants)
         return bool(grants)

@@ -48,14 +48,14 @@ async def _hand_on_once(live: StateStore, giving: Grants, *, may_go: bool) -> bo
     given = []
     for network_id in live.view.networks:
         # Chosen anew for each: the one before took a write to disk, and its heir may go by now.
-        successor = _heir(live.view, may_go=may_go)
+        successor = _successor(live.view, may_go=may_go)
         if successor is not None:
             with suppress(NotFoundError):  # removed in between
                 given.append(await giving.surrender(network_id, successor))
     return any(given)
 
 
-def _heir(view: RegistryView, *, may_go: bool) -> HostId | None:
+def _successor(view: RegistryView, *, may_go: bool) -> HostId | None:
     """The first of the live hosts, and of those that do not go if there are any; one that does, only if it may."""
     alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local]
     staying = [host_id for host_id in alive if not view.is_host_hidden(host_id)]

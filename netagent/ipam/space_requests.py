@@ -48,13 +48,13 @@ class SpaceRequests:
 
     def __init__(
         self,
-        holdings: Allocations,
+        allocations: Allocations,
         *,
         view: Callable[[], RegistryView],
         ask: Ask,
         clock: Callable[[], float],
     ) -> None:
-        self._holdings = holdings
+        self._allocations = allocations
         self._view = view
         self._ask = ask
         self._clock = clock
@@ -88,8 +88,8 @@ class SpaceRequests:
     async def top_up(self, network_id: NetworkId) -> bool:
         """Ask for space ahead of need: when none is owned, or a quarter of it is free. True when some came. Call it
         after an attach and when a network appears; it never raises for want of space."""
-        await self._holdings.confirm(network_id)
-        holding = self._holdings[network_id]
+        await self._allocations.confirm(network_id)
+        holding = self._allocations[network_id]
         pool = holding.pool
         if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
             return False
@@ -128,7 +128,7 @@ class SpaceRequests:
         said = await self._ask_one(holding, owner, SpaceRequest(holding.network_id, offset, is_urgent=True))
         if holding.pool.owns(offset):
             return
-        name = self._holdings.host_name(owner)
+        name = self._allocations.host_name(owner)
         if said == SILENT:
             why = "which does not answer"
         elif not said:  # granted, and no longer ours: somebody asked us for it while we wrote it down
@@ -188,14 +188,14 @@ class SpaceRequests:
             return f"{answer.available} of {answer.usable} free"
         if answer.network_id != holding.network_id or answer.to != self._view().local:
             return f"{WRONG} (a grant for somebody else)"
-        if self._holdings.is_gone(host):
+        if self._allocations.is_gone(host):
             return SILENT  # somebody is taking over all that it owns
         holding.add(host, answer)
         if not holding.space.owns(self._view().local, answer.first, answer.last):
             holding.discard(host, answer)
             return f"{WRONG} (a grant of what it does not own)"
         try:
-            await self._holdings.confirm(holding.network_id)
+            await self._allocations.confirm(holding.network_id)
         except BaseException:
             holding.discard(host, answer)
             raise

@@ -44,21 +44,21 @@ class EventIntake:
     """For the gossip's driver, one for each inbox."""
 
     def __init__(self, event_queue: EventQueue) -> None:
-        self._inbox = event_queue
+        self._event_queue = event_queue
         self._came = trio.Event()
 
     def handle(self, events: tuple[Event, ...]) -> None:
         """The events of one step; see Inbox."""
-        self._inbox.handle(events)
+        self._event_queue.handle(events)
         self._note()
 
     def forget_scope(self, scope: Scope) -> None:
         """This host has left a network; see Inbox."""
-        self._inbox.forget_scope(scope)
+        self._event_queue.forget_scope(scope)
         self._note()
 
     def _note(self) -> None:
-        if self._inbox.is_behind:
+        if self._event_queue.is_behind:
             self._came.set()
 
     async def run(self) -> None:
@@ -66,9 +66,9 @@ class EventIntake:
         while True:
             await self._came.wait()
             self._came = trio.Event()
-            while self._inbox.is_behind:
+            while self._event_queue.is_behind:
                 async with turn():
-                    self._inbox.take_piece()
+                    self._event_queue.take_piece()
 
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
@@ -155,7 +155,7 @@ class Gossip:
             is_for_answers=self.remote_networks.holds,
             clock=trio.current_time,
         )
-        self._intake = EventIntake(self.event_queue)
+        self._event_intake = EventIntake(self.event_queue)
 
     def _node(self, keys: ClusterKeys, journal: Journal, remembered: RestoredState) -> GossipNode:
         """As it was when the journal was written last, and above all that it said then."""
@@ -181,7 +181,7 @@ class Gossip:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._intake.run)
+            self._nursery.start_soon(self._event_intake.run)
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
@@ -255,13 +255,13 @@ class Gossip:
         return self.participation.has_entered(network_id)
 
     def _forget_replicas(self, scope: Scope) -> None:
-        self._intake.forget_scope(scope)
+        self._event_intake.forget_scope(scope)
         for log in self.node.logs(scope):
             if log.owner != self._local:
                 self._journal.note_replica_dropped(scope, log.owner)
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
-        self._intake.handle(events)
+        self._event_intake.handle(events)
         # A refutation raises it, and the next start must begin above.
         if self.node.incarnation != self._incarnation:
             self._incarnation = self.node.incarnation

@@ -91,7 +91,7 @@ class DesiredStateBuilder:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._ledger = EntryOwners()
+        self._entry_owners = EntryOwners()
         self._built: dict[NetworkId, _Built] = {}
         self._ways: dict[HostId, str] = {}
         self._peers: dict[HostId, ProbePeer] = {}
@@ -160,7 +160,7 @@ class DesiredStateBuilder:
         peers = {peer.host_id: peer for peer in probe.peers}
         for host_id in self._peers.keys() | peers.keys():
             peer = peers.get(host_id)
-            self._ledger.put((_PROBE, host_id, ""), {} if peer is None else peer_entries(probe, peer))
+            self._entry_owners.put((_PROBE, host_id, ""), {} if peer is None else peer_entries(probe, peer))
         self._peers = peers
         self._probe = probe_state(
             replace(probe, peers=()),
@@ -199,14 +199,14 @@ class DesiredStateBuilder:
 
     def _clear(self, built: _Built) -> Pieces[None]:
         for endpoint_id in built.owners:
-            self._ledger.put(built.claimant(_REMOTE, endpoint_id), {})
+            self._entry_owners.put(built.claimant(_REMOTE, endpoint_id), {})
             yield
         for host_id in built.by_owner:
-            self._ledger.put(built.claimant(_REMOTE, host_id), {})
+            self._entry_owners.put(built.claimant(_REMOTE, host_id), {})
         for host_id in built.hosts:
-            self._ledger.put(built.claimant(_HOST, host_id), {})
+            self._entry_owners.put(built.claimant(_HOST, host_id), {})
         for endpoint_id in built.locals:
-            self._ledger.put(built.claimant(_LOCAL, endpoint_id), {})
+            self._entry_owners.put(built.claimant(_LOCAL, endpoint_id), {})
         del self._built[built.bare.network_id]
 
     def _follow_local(
@@ -221,7 +221,7 @@ class DesiredStateBuilder:
             is_here = known is row
             endpoint = local_endpoint(known, built.network)
             entries = local_entries(built.bare, endpoint) if is_here else {}
-            self._ledger.put(built.claimant(_LOCAL, known.endpoint_id), entries)
+            self._entry_owners.put(built.claimant(_LOCAL, known.endpoint_id), entries)
             device = veth_device(built.bare, endpoint)
             if is_here:
                 built.locals.add(known.endpoint_id)
@@ -239,14 +239,14 @@ class DesiredStateBuilder:
         entries: Mapping[EntryKey, str] = {}
         if endpoint is not None and way is not None:
             entries = remote_entries(built.bare, remote_endpoint(endpoint, way))
-        self._ledger.put(built.claimant(_REMOTE, endpoint_id), entries)
+        self._entry_owners.put(built.claimant(_REMOTE, endpoint_id), entries)
         for host_id in built.move(endpoint_id, owner):
             self._follow_flood(built, host_id)
 
     def _follow_flood(self, built: _Built, host_id: HostId) -> None:
         way = self._ways.get(host_id) if host_id in built.by_owner else None
         entries = flood_entries(built.bare, way) if way is not None else {}
-        self._ledger.put(built.claimant(_REMOTE, host_id), entries)
+        self._entry_owners.put(built.claimant(_REMOTE, host_id), entries)
 
     def _follow_host_inside(self, view: RegistryView, built: _Built, host_id: HostId) -> None:
         """The way to another host's own address in the network. Of a host whose record came or went everything is
@@ -256,7 +256,7 @@ class DesiredStateBuilder:
         if own is not None and way is not None:
             entries = remote_entries(built.bare, remote_host(built.network, host_id, own, way))
             entries = {**entries, **flood_entries(built.bare, way)}
-        self._ledger.put(built.claimant(_HOST, host_id), entries)
+        self._entry_owners.put(built.claimant(_HOST, host_id), entries)
         built.hosts |= {host_id}
 
     # -- the outcome -------------------------------------------------------------------------------------------
@@ -273,9 +273,9 @@ class DesiredStateBuilder:
         )
 
     def _take_entries(self) -> Pieces[set[EntryKey]]:
-        touched = self._ledger.take_touched()
+        touched = self._entry_owners.take_touched()
         rest = iter(touched)
-        while piece := {key: self._ledger.value(key) for key in islice(rest, _ENTRIES_A_PIECE)}:
+        while piece := {key: self._entry_owners.value(key) for key in islice(rest, _ENTRIES_A_PIECE)}:
             self._state = self._state.with_entries(piece)
             yield
         return touched

@@ -162,7 +162,7 @@ def firewall_input(
                 port_forward
                 for row in rows
                 if row.network_id in networks
-                for port_forward in doors_of(row, leading_out)
+                for port_forward in port_forwards_of(row, leading_out)
             ),
         ),
     )
@@ -180,7 +180,7 @@ def _subnets(view: RegistryView) -> tuple[str, ...]:
     return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
 
 
-def doors_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
+def port_forwards_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
     """Published ports, one by one, of an endpoint that is whole: who comes in before would find nobody."""
     if row.stage is not Stage.PUBLISHED:
         return

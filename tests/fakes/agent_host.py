@@ -321,7 +321,7 @@ class AgentHost:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
-            retreat=FakeRetreat(self.steps),
+            withdrawal=FakeRetreat(self.steps),
             runtimes=FakeRuntimes(),
             domain="mesh.internal",
             boot_id=boot_id,

@@ -125,7 +125,7 @@ class Cluster:
             await one.publisher.put(host(one.name))
         self.settle()
         for one in self.hosts:
-            await one.allocator.holdings.confirm(N1)
+            await one.allocator.allocations.confirm(N1)
         self.settle()
 
     def settle(self):

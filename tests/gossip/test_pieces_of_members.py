@@ -215,7 +215,7 @@ def test_what_is_claimed_between_two_pieces_is_not_taken_back(counted: Counted) 
         nonlocal told
         if not told and len(b.members()) > 2:
             told = True
-            b._claims.merge((newer,), NOW, peer=address_of(9))
+            b._state_updates.merge((newer,), NOW, peer=address_of(9))
             b._settle(NOW)
 
     Exchanging(counted, a=a, b=b).run(between=broadcast)

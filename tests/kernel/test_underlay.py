@@ -99,14 +99,14 @@ def test_routes_of_others_are_reported_and_ours_are_not(wire: tuple[Namespace, N
 
 def test_a_move_is_noticed_and_a_renewed_lease_is_none(wire: tuple[Namespace, Namespace]) -> None:
     h1 = wire[0]
-    moves: list[str] = []
+    address_changes: list[str] = []
     failing = [FailedError("the port is taken"), None, None, None]
 
     async def move(underlay: Underlay) -> None:
         await trio.lowlevel.checkpoint()
         if (error := failing.pop(0)) is not None:
             raise error
-        moves.append(underlay.address)
+        address_changes.append(underlay.address)
 
     async def main() -> None:
         present = await find_underlay(None)
@@ -116,20 +116,20 @@ def test_a_move_is_noticed_and_a_renewed_lease_is_none(wire: tuple[Namespace, Na
             h1.run("ip addr del 192.0.2.1/24 dev wire")
             h1.run("ip addr add 192.0.2.1/24 dev wire")
             await trio.sleep(2 * SETTLE_S)
-            assert moves == []
+            assert address_changes == []
             h1.run("ip addr del 192.0.2.1/24 dev wire")
             h1.run("ip addr add 192.0.2.9/24 dev wire")
             with trio.fail_after(5.0):
                 while not watch.problem:
                     await trio.sleep(0.05)
                 assert "192.0.2.9, but the port is taken" in watch.problem
-                while moves != ["192.0.2.9"]:
+                while address_changes != ["192.0.2.9"]:
                     await trio.sleep(0.05)
                 while watch.problem:
                     await trio.sleep(0.05)
             h1.run("ip link set wire mtu 1400")
             with trio.fail_after(5.0):
-                while len(moves) < 2:
+                while len(address_changes) < 2:
                     await trio.sleep(0.05)
             h1.run("ip addr flush dev wire")
             with trio.fail_after(5.0):
@@ -138,16 +138,16 @@ def test_a_move_is_noticed_and_a_renewed_lease_is_none(wire: tuple[Namespace, Na
             nursery.cancel_scope.cancel()
 
     run_inside(h1, main)
-    assert moves == ["192.0.2.9", "192.0.2.9"]
+    assert address_changes == ["192.0.2.9", "192.0.2.9"]
 
 
 def test_a_lease_that_is_renewed_when_the_timer_looks_is_no_move(wire: tuple[Namespace, Namespace]) -> None:
     h1 = wire[0]
-    moves: list[str] = []
+    address_changes: list[str] = []
 
     async def move(underlay: Underlay) -> None:
         await trio.lowlevel.checkpoint()
-        moves.append(underlay.address)
+        address_changes.append(underlay.address)
 
     async def main() -> None:
         watch = UnderlayWatch(None, await find_underlay(None), move=move, note_look=lambda: None)
@@ -158,7 +158,7 @@ def test_a_lease_that_is_renewed_when_the_timer_looks_is_no_move(wire: tuple[Nam
             await trio.sleep(2 * SETTLE_S / 3)  # past the timer, and less than it takes to settle
             h1.run("ip addr add 192.0.2.1/24 dev wire")
             await trio.sleep(2 * LOOK_S)
-            assert moves == []
+            assert address_changes == []
             assert watch.problem == ""
             nursery.cancel_scope.cancel()
 

@@ -75,10 +75,10 @@ def _settle(node: GossipNode) -> None:
     They do not greet each other on the record channel either, as hosts of a cluster have; who asks a witness for the
     first time does so then, which costs a round trip more than it would. 300 hosts meeting at once take minutes here.
     """
-    node._swim._claims.unconfirmed.clear()
-    node._replication._exchange.synced(CLUSTER_SCOPE)
-    node._replication._exchange._comparisons.clear()
-    node._replication._carriage._greetings._waiting.clear()
+    node._swim._state_updates.unconfirmed.clear()
+    node._replication._anti_entropy.synced(CLUSTER_SCOPE)
+    node._replication._anti_entropy._comparisons.clear()
+    node._replication._transport._handshakes._waiting.clear()
 
 
 class Fleet:

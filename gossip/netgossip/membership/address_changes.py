@@ -49,29 +49,29 @@ class AddressChanges:
         self._table = table
         self._outgoing = outgoing
         self._counts = counts
-        self._moves: dict[NodeId, _AddressChange] = {}
+        self._address_changes: dict[NodeId, _AddressChange] = {}
         self._rivals: dict[NodeId, _Rival] = {}
 
     def __contains__(self, node_id: NodeId) -> bool:
-        return node_id in self._moves
+        return node_id in self._address_changes
 
     def note(self, claim: Alive, now: float) -> None:
         """A live member, it says, has another address."""
-        known = self._moves.get(claim.node)
+        known = self._address_changes.get(claim.node)
         if known is not None:
             if claim.incarnation > known.claim.incarnation:
                 known.claim = claim
-        elif len(self._moves) < MOVES_LIMIT:
-            self._moves[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
+        elif len(self._address_changes) < MOVES_LIMIT:
+            self._address_changes[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
 
     def drop(self, node_id: NodeId) -> None:
         """The member is dead, or known to be where it says."""
-        self._moves.pop(node_id, None)
+        self._address_changes.pop(node_id, None)
 
     def ask(self, next_sequence: Callable[[], int]) -> None:
         """Ping the old address of each, once."""
         own = self._table.own
-        for node_id, move in self._moves.items():
+        for node_id, move in self._address_changes.items():
             if move.sequence is None:
                 move.sequence = next_sequence()
                 ping = Ping(move.sequence, node_id, own.node_id, own.address)
@@ -80,9 +80,9 @@ class AddressChanges:
     def refuse(self, sequence: int, now: float) -> bool:
         """The old address answered the ping of `sequence`: who claims the new one is somebody else. False when it was
         no ping of ours."""
-        for node_id, move in self._moves.items():
+        for node_id, move in self._address_changes.items():
             if move.sequence == sequence:
-                del self._moves[node_id]
+                del self._address_changes[node_id]
                 self._counts["refused_address"] += 1
                 held = self._table.view[node_id]
                 self._note_rival(move.claim, held.address, now)
@@ -112,22 +112,22 @@ class AddressChanges:
 
     def take_due(self, now: float) -> list[Alive]:
         """The claims of those whose old address was silent."""
-        due = [node_id for node_id, move in self._moves.items() if now >= move.deadline]
-        return [self._moves.pop(node_id).claim for node_id in due]
+        due = [node_id for node_id, move in self._address_changes.items() if now >= move.deadline]
+        return [self._address_changes.pop(node_id).claim for node_id in due]
 
     def next_deadline(self) -> float:
         """When `take_due` has something to give."""
-        return min((move.deadline for move in self._moves.values()), default=float("inf"))
+        return min((move.deadline for move in self._address_changes.values()), default=float("inf"))
 
     def postpone(self, delay_s: float) -> None:
         """We were not listening for `delay_s`."""
-        for move in self._moves.values():
+        for move in self._address_changes.values():
             move.deadline += delay_s
 
     def check_invariants(self) -> None:
         """What waits is about live members, and bounded."""
-        assert all(is_live(self._table.view[node_id]) for node_id in self._moves)
-        assert max(len(self._moves), len(self._rivals)) <= MOVES_LIMIT
+        assert all(is_live(self._table.view[node_id]) for node_id in self._address_changes)
+        assert max(len(self._address_changes), len(self._rivals)) <= MOVES_LIMIT
 
 
 def alive(member: Member) -> Alive:

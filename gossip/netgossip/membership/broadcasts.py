@@ -25,14 +25,14 @@ class BroadcastQueue:
 
     def __init__(self, retransmit_mult: int) -> None:
         self._retransmit_mult = retransmit_mult
-        self._rumours: dict[str, tuple[int, bytes]] = {}
+        self._broadcasts: dict[str, tuple[int, bytes]] = {}
         self._by_sends: defaultdict[int, dict[str, None]] = defaultdict(dict)
 
     def __len__(self) -> int:
-        return len(self._rumours)
+        return len(self._broadcasts)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._rumours
+        return name in self._broadcasts
 
     def limit(self, members: int) -> int:
         """How often a rumour is sent in a cluster of `members`."""
@@ -42,12 +42,12 @@ class BroadcastQueue:
     def put(self, name: str, message: bytes) -> None:
         """Spread `message`; what was said about `name` before is dropped."""
         self.discard(name)
-        self._rumours[name] = (0, message)
+        self._broadcasts[name] = (0, message)
         self._by_sends[0][name] = None
 
     def discard(self, name: str) -> None:
         """No longer spread what is said about `name`."""
-        if (known := self._rumours.pop(name, None)) is not None:
+        if (known := self._broadcasts.pop(name, None)) is not None:
             del self._by_sends[known[0]][name]
 
     def take(
@@ -61,7 +61,7 @@ class BroadcastQueue:
         misfits = 0
         for sends in sorted(self._by_sends):
             for name in reversed(self._by_sends[sends]):
-                size = len(self._rumours[name][1]) + part_bytes
+                size = len(self._broadcasts[name][1]) + part_bytes
                 if len(chosen) >= count or misfits >= _MISFITS_LIMIT:
                     break
                 if size > space_bytes:
@@ -70,22 +70,22 @@ class BroadcastQueue:
                 chosen.append(name)
                 space_bytes -= size
         if not is_counted:
-            return [self._rumours[name][1] for name in chosen]
+            return [self._broadcasts[name][1] for name in chosen]
         return [self._sent(name, self.limit(members)) for name in chosen]
 
     def _sent(self, name: str, limit: int) -> bytes:
-        sends, message = self._rumours[name]
+        sends, message = self._broadcasts[name]
         del self._by_sends[sends][name]
         if not self._by_sends[sends]:
             del self._by_sends[sends]
         if sends + 1 >= limit:
-            del self._rumours[name]
+            del self._broadcasts[name]
         else:
-            self._rumours[name] = (sends + 1, message)
+            self._broadcasts[name] = (sends + 1, message)
             self._by_sends[sends + 1][name] = None
         return message
 
     def check_invariants(self) -> None:
         """Both indexes hold the same rumours."""
         indexed = {name: sends for sends, names in self._by_sends.items() for name in names}
-        assert indexed == {name: sends for name, (sends, _) in self._rumours.items()}
+        assert indexed == {name: sends for name, (sends, _) in self._broadcasts.items()}

@@ -33,7 +33,7 @@ class FailureDetector:
         config: GossipConfig,
         rng: random.Random,
         table: MemberTable,
-        claims: StateUpdates,
+        state_updates: StateUpdates,
         outgoing: Outgoing,
         streams: StreamTable,
         awareness: Awareness,
@@ -42,7 +42,7 @@ class FailureDetector:
         self._config = config
         self._rng = rng
         self._table = table
-        self._claims = claims
+        self._state_updates = state_updates
         self._outgoing = outgoing
         self._streams = streams
         self._awareness = awareness
@@ -59,7 +59,7 @@ class FailureDetector:
         self._outgoing.send(destination, Ack(ping.sequence))
         prober = None if ping.source is None else self._table.get(ping.source)
         if prober is not None and not is_live(prober):
-            self._claims.accuse(prober, destination, now)
+            self._state_updates.accuse(prober, destination, now)
 
     def handle_indirect_ping(self, request: IndirectPing, source: Address, now: float) -> None:
         """Ping somebody on behalf of another member."""
@@ -75,13 +75,13 @@ class FailureDetector:
         """A ping of ours is answered: a probe, one for somebody else, or the check of an address."""
         if (probe := self.prober.acked(sequence)) is not None:
             self._awareness.apply(-1)
-            self._claims.heard_from(probe.target)
+            self._state_updates.heard_from(probe.target)
             if not probe.escalated:
                 self.rtt_s[probe.target] = now - probe.sent_at
             self._end_stream(probe)
         elif (relay := self.prober.relays.pop(sequence, None)) is not None:
             self._outgoing.send(relay.requester, Ack(relay.requester_sequence))
-        elif not self._claims.moves.refuse(sequence, now):
+        elif not self._state_updates.address_changes.refuse(sequence, now):
             self._counts["late_acks"] += 1
 
     def _ping(self, sequence: int, node_id: NodeId) -> Ping:
@@ -90,7 +90,7 @@ class FailureDetector:
 
     def begin(self, now: float) -> None:
         """Probe the next member, unless a probe is in flight."""
-        if self.prober.current is not None or self._claims.is_leaving:
+        if self.prober.current is not None or self._state_updates.is_leaving:
             return
         get = self._table.get
         target_id = self.prober.order.take(
@@ -152,7 +152,7 @@ class FailureDetector:
         )
         self._awareness.apply(probe.health_delta())
         self._end_stream(probe)
-        self._claims.suspect(Suspect(target.node_id, target.incarnation, self._table.own_id), now)
+        self._state_updates.suspect(Suspect(target.node_id, target.incarnation, self._table.own_id), now)
 
     def _end_stream(self, probe: Probe) -> None:
         if probe.stream is not None:

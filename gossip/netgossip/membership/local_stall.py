@@ -21,13 +21,13 @@ class LocalStall:
         self,
         *,
         config: GossipConfig,
-        claims: StateUpdates,
+        state_updates: StateUpdates,
         prober: Prober,
         awareness: Awareness,
         counts: Counter[str],
     ) -> None:
         self._timeout_s = config.probe_timeout_s
-        self._claims = claims
+        self._state_updates = state_updates
         self._prober = prober
         self._awareness = awareness
         self._counts = counts
@@ -45,4 +45,4 @@ class LocalStall:
         self.note(late_s, now)
         if late_s > self._timeout_s:
             self._prober.postpone(late_s + self._timeout_s)
-            self._claims.postpone(late_s + self._timeout_s)
+            self._state_updates.postpone(late_s + self._timeout_s)

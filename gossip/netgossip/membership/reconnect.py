@@ -26,12 +26,12 @@ class Reconnect:
         config: GossipConfig,
         rng: random.Random,
         table: MemberTable,
-        claims: StateUpdates,
+        state_updates: StateUpdates,
         dial: Callable[[Address, float], None],
         seeds: Sequence[Address] = (),
     ) -> None:
         self._table = table
-        self._claims = claims
+        self._state_updates = state_updates
         self._dial = dial
         self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
         self._seeds = tuple(seeds)
@@ -44,9 +44,9 @@ class Reconnect:
 
     def dial_due(self, now: float) -> None:
         """Dial whom it is time to dial. After every input: who is missing may have changed."""
-        if self._claims.is_leaving:
+        if self._state_updates.is_leaving:
             return
-        looked_for = (self._table.revision, len(self._claims.unconfirmed), self._seeds)
+        looked_for = (self._table.revision, len(self._state_updates.unconfirmed), self._seeds)
         if looked_for != self._looked_for:
             self._looked_for = looked_for
             self._redial.want(self._wanted(), now)
@@ -59,10 +59,10 @@ class Reconnect:
 
     def next_deadline(self) -> float:
         """When `dial_due` has something to do."""
-        return float("inf") if self._claims.is_leaving else self._redial.next_deadline()
+        return float("inf") if self._state_updates.is_leaving else self._redial.next_deadline()
 
     def _wanted(self) -> Iterable[Address]:
-        unconfirmed = self._claims.unconfirmed
+        unconfirmed = self._state_updates.unconfirmed
         wanted = [*self._seeds]
         if unconfirmed:
             # In the table's order: a set's would be another one in each process.
@@ -73,5 +73,5 @@ class Reconnect:
         return itertools.islice(unreached, WANTED_LIMIT)
 
     def _is_reached(self, address: Address) -> bool:
-        unconfirmed = self._claims.unconfirmed
+        unconfirmed = self._state_updates.unconfirmed
         return any(is_live(m) and m.node_id not in unconfirmed for m in self._table.at(address))

@@ -58,8 +58,8 @@ class _AddressConflict:
 
 
 class StateUpdates:
-    """The beliefs about all members. `newcomers` is for the owner to look at after each call, `moves` to ask and to
-    answer."""
+    """The beliefs about all members. `newcomers` is for the owner to look at after each call, `address_changes` to
+    ask and to answer."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class StateUpdates:
         self._awareness = awareness
         self._counts = counts
         self.suspicions: dict[NodeId, Suspicion] = {}
-        self.moves = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
+        self.address_changes = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
         self.deceived: Address | None = None
         """The last member that told us a lie about us: for the owner to exchange all with."""
@@ -132,10 +132,10 @@ class StateUpdates:
             return
         if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is UpdateVerdict.TAKE:
             if claim.address != held.address and is_live(held):
-                self.moves.note(claim, now)
+                self.address_changes.note(claim, now)
                 return
             self._believe_alive(claim, now)
-            self.moves.tell_rival(claim, now)
+            self.address_changes.tell_rival(claim, now)
         elif not is_live(held):
             if source is not None:
                 self.accuse(held, claim.address, now)
@@ -170,7 +170,7 @@ class StateUpdates:
         verdict = judge(held, state, claim.incarnation)
         if verdict is UpdateVerdict.TAKE:
             self.suspicions.pop(claim.node, None)
-            self.moves.drop(claim.node)
+            self.address_changes.drop(claim.node)
             self.unconfirmed.discard(claim.node)
             self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
             self._spread(claim)
@@ -304,7 +304,7 @@ class StateUpdates:
             self._counts["deaths_declared"] += 1
             held = self._table.view[node_id]
             self.dead(Dead(node_id, held.incarnation, self._table.own_id), now)
-        for claim in self.moves.take_due(now):
+        for claim in self.address_changes.take_due(now):
             if (
                 judge(self._table.view[claim.node], MemberState.ALIVE, claim.incarnation)
                 is UpdateVerdict.TAKE
@@ -314,13 +314,13 @@ class StateUpdates:
     def next_deadline(self) -> float:
         """When a suspicion or a check of an address ends."""
         suspicions = (suspicion.deadline for suspicion in self.suspicions.values())
-        return min(self.moves.next_deadline(), min(suspicions, default=float("inf")))
+        return min(self.address_changes.next_deadline(), min(suspicions, default=float("inf")))
 
     def postpone(self, delay_s: float) -> None:
         """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
         for suspicion in self.suspicions.values():
             suspicion.postpone(delay_s)
-        self.moves.postpone(delay_s)
+        self.address_changes.postpone(delay_s)
 
     def reap(self, now: float) -> None:
         """Forget who has been dead or gone for long."""
@@ -423,7 +423,7 @@ class StateUpdates:
 
     def _believe_alive(self, claim: Alive, now: float) -> None:
         self.suspicions.pop(claim.node, None)
-        self.moves.drop(claim.node)
+        self.address_changes.drop(claim.node)
         self.heard_from(claim.node)
         self._hold(
             Member(claim.node, claim.address, MemberState.ALIVE, claim.incarnation, claim.meta, claim.vsn),
@@ -452,7 +452,7 @@ class StateUpdates:
         suspects = {m.node_id for m in self._table if m.state is MemberState.SUSPECT}
         assert suspects == set(self.suspicions)
         assert all(is_live(self._table.view[node_id]) for node_id in self.unconfirmed)
-        self.moves.check_invariants()
+        self.address_changes.check_invariants()
 
 
 def _speaks_ours(vsn: bytes) -> bool:

@@ -132,14 +132,14 @@ class Swim:
             config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
         )
         self._awareness = Awareness(config.awareness_max_multiplier)
-        self._claims = StateUpdates(
+        self._state_updates = StateUpdates(
             config=config,
             table=self._table,
             outgoing=self._outgoing,
             awareness=self._awareness,
             counts=self._counts,
         )
-        self._strangers = UnknownSources()
+        self._unknown_sources = UnknownSources()
         self._works = WorkQueue()
         self._now = now
         """The latest that we were told: what is done in pieces is done at the time of its last input."""
@@ -153,20 +153,20 @@ class Swim:
             is_member=self._table.is_members_host,
         )
         self._build_activities(rng, now, seeds)
-        self._claims.announce(now)
+        self._state_updates.announce(now)
         for member in remembered:
-            self._claims.remember(member, now)
+            self._state_updates.remember(member, now)
         for departed_id, last in departed:
-            self._claims.recall_departure(departed_id, last)
+            self._state_updates.recall_departure(departed_id, last)
         self._settle(now)
 
     def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:
         """What runs by time, around the beliefs that all of it shares."""
-        self._detector = FailureDetector(
+        self._failure_detector = FailureDetector(
             config=self._config,
             rng=rng,
             table=self._table,
-            claims=self._claims,
+            state_updates=self._state_updates,
             outgoing=self._outgoing,
             streams=self._streams,
             awareness=self._awareness,
@@ -178,23 +178,23 @@ class Swim:
             rng=rng,
             now=now,
             table=self._table,
-            claims=self._claims,
+            state_updates=self._state_updates,
             outgoing=self._outgoing,
             streams=self._streams,
             works=self._works,
         )
-        self._lateness = LocalStall(
+        self._local_stall = LocalStall(
             config=self._config,
-            claims=self._claims,
-            prober=self._detector.prober,
+            state_updates=self._state_updates,
+            prober=self._failure_detector.prober,
             awareness=self._awareness,
             counts=self._counts,
         )
-        self._absentees = Reconnect(
+        self._reconnect = Reconnect(
             config=self._config,
             rng=rng,
             table=self._table,
-            claims=self._claims,
+            state_updates=self._state_updates,
             dial=lambda address, now: self._rounds.dial(address, Purpose.JOIN, now),
             seeds=seeds,
         )
@@ -262,12 +262,12 @@ class Swim:
         """Do what is due. Calls that come early or repeatedly do nothing."""
         self._now = now
         # Of all timers the probe's is the one that is never set into the past.
-        self._lateness.make_up(now - self._probe_at, now)
-        self._detector.handle_deadline(now)
+        self._local_stall.make_up(now - self._probe_at, now)
+        self._failure_detector.handle_deadline(now)
         if now >= self._probe_at:
             self._probe_at = now + self._config.probe_interval_s
-            self._detector.begin(now)
-        self._claims.handle_deadline(now)
+            self._failure_detector.begin(now)
+        self._state_updates.handle_deadline(now)
         for stream in self._streams.expired(now):
             self._counts["streams_failed"] += 1
             self._close(stream, now)
@@ -294,12 +294,12 @@ class Swim:
         """When `handle_deadline` has something to do. Ask again after every input."""
         return min(
             self._probe_at,
-            self._detector.prober.next_deadline(),
-            self._claims.next_deadline(),
+            self._failure_detector.prober.next_deadline(),
+            self._state_updates.next_deadline(),
             self._streams.next_deadline(),
             self._rounds.next_deadline(),
             self._reap_at,
-            self._absentees.next_deadline(),
+            self._reconnect.next_deadline(),
             self._leave_by,
         )
 
@@ -311,40 +311,40 @@ class Swim:
 
     def set_meta(self, meta: bytes, now: float) -> None:
         """Tell everybody our new meta, at most 512 bytes."""
-        if check_meta(meta) != self._table.own.meta and not self._claims.is_leaving:
-            self._claims.announce(now, meta=meta)
+        if check_meta(meta) != self._table.own.meta and not self._state_updates.is_leaving:
+            self._state_updates.announce(now, meta=meta)
 
     def set_address(self, address: Address, now: float) -> None:
         """Tell everybody our new address."""
-        if address != self._table.own.address and not self._claims.is_leaving:
-            self._claims.announce(now, address=address)
+        if address != self._table.own.address and not self._state_updates.is_leaving:
+            self._state_updates.announce(now, address=address)
             self._rounds.exchange_soon(now)
             self._settle(now)
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
         """Dial these, for ever, while no live member has their address."""
-        self._absentees.set_seeds(seeds)
+        self._reconnect.set_seeds(seeds)
         self._settle(now)
 
     def leave(self, now: float) -> None:
         """Tell everybody that we leave for good. Then ask `has_left`; we answer meanwhile."""
-        if not self._claims.is_leaving:
-            self._claims.leave(now)
+        if not self._state_updates.is_leaving:
+            self._state_updates.leave(now)
             self._leave_by = now + self._config.leave_timeout_s
             self._rounds.hurry(now)
-            self._detector.abandon()
+            self._failure_detector.abandon()
 
     def has_left(self, now: float) -> bool:
         """True when enough members were told, when there is none, or when it took too long."""
-        if not self._claims.is_leaving:
+        if not self._state_updates.is_leaving:
             return False
         is_told = self._table.own_id not in self._outgoing.broadcasts
         return is_told or self._table.live == 0 or now >= self._leave_by
 
     def forget(self, node_id: NodeId, now: float) -> None:
         """Keep nothing of a member that is dead or has left; a live one stays. One that speaks again is welcome."""
-        self._claims.forget(node_id)
-        self._detector.reap()
+        self._state_updates.forget(node_id)
+        self._failure_detector.reap()
         self._rounds.reap()
         self._settle(now)
 
@@ -352,14 +352,14 @@ class Swim:
         """Ask this member next: somebody outside has a reason to think that it is not well. At once, unless a probe
         is in flight or the last one was such as well."""
         if node_id in self._table and node_id != self._table.own_id:
-            prober = self._detector.prober
+            prober = self._failure_detector.prober
             prober.order.prefer(node_id)
             if prober.current is None and not prober.order.was_preferred:
                 self._probe_at = min(self._probe_at, now)
 
     def note_lag(self, lag_s: float, now: float) -> None:
         """The event loop was late by `lag_s`: doubt ourselves."""
-        self._lateness.note(lag_s, now)
+        self._local_stall.note(lag_s, now)
 
     # What there is to see.
 
@@ -374,7 +374,7 @@ class Swim:
 
     def rtt_s(self, node_id: NodeId) -> float | None:
         """Round trip of the last ping that a member answered directly."""
-        return self._detector.rtt_s.get(node_id)
+        return self._failure_detector.rtt_s.get(node_id)
 
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start, refusals as `refused_<reason>`, and present figures."""
@@ -382,7 +382,7 @@ class Swim:
             **self._counts,
             "members": len(self._table),
             "members_live": self._table.live,
-            "suspected": len(self._claims.suspicions),
+            "suspected": len(self._state_updates.suspicions),
             "rumours_waiting": len(self._outgoing.broadcasts),
             "datagrams_dropped": self._outgoing.dropped,
             "streams_open": len(self._streams),
@@ -393,31 +393,31 @@ class Swim:
     def check_invariants(self) -> None:
         """Raise AssertionError when the machine contradicts itself."""
         self._table.check_invariants()
-        self._claims.check_invariants()
+        self._state_updates.check_invariants()
         self._outgoing.broadcasts.check_invariants()
-        self._detector.check_invariants()
+        self._failure_detector.check_invariants()
         self._streams.check_invariants()
-        assert not self._claims.newcomers
+        assert not self._state_updates.newcomers
 
     # Messages.
 
     def _handle_message(self, message: DatagramMessage, source: Address, now: float) -> None:
         match message:
             case Ping():
-                self._detector.handle_ping(message, source, now)
+                self._failure_detector.handle_ping(message, source, now)
                 self._rounds.note_pinged(message, now)
             case IndirectPing():
-                self._detector.handle_indirect_ping(message, source, now)
+                self._failure_detector.handle_indirect_ping(message, source, now)
             case Ack():
-                self._detector.handle_ack(message.sequence, now)
+                self._failure_detector.handle_ack(message.sequence, now)
             case Nack():
-                self._detector.prober.nacked(message.sequence, source)
+                self._failure_detector.prober.nacked(message.sequence, source)
             case Alive():
-                self._claims.alive(message, now, source=source)
+                self._state_updates.alive(message, now, source=source)
             case Suspect():
-                self._claims.suspect(message, now, source=source)
+                self._state_updates.suspect(message, now, source=source)
             case Dead():
-                self._claims.dead(message, now, source=source)
+                self._state_updates.dead(message, now, source=source)
             case UserMessage():
                 self._counts["user_messages"] += 1
 
@@ -443,13 +443,13 @@ class Swim:
                 if is_ours:
                     yield from self._rounds.telling(stream, join=message.join)
                 self._counts["push_pulls"] += 1
-                for _ in self._claims.merging(message.nodes, lambda: self._now, peer=stream.peer):
+                for _ in self._state_updates.merging(message.nodes, lambda: self._now, peer=stream.peer):
                     self._heed_claims(self._now)
                     yield
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
-                self._detector.handle_ack(message.sequence, self._now)
+                self._failure_detector.handle_ack(message.sequence, self._now)
             case UserMessage():
                 self._counts["user_messages"] += 1
             case ErrorReply():
@@ -460,7 +460,7 @@ class Swim:
     def _close(self, stream: GossipStream, now: float, *, is_broken: bool = False) -> None:
         self._streams.close(stream.stream_id, is_broken=is_broken)
         if stream.purpose is Purpose.JOIN:
-            self._absentees.ended(stream.peer, now)
+            self._reconnect.ended(stream.peer, now)
 
     # Housekeeping.
 
@@ -468,22 +468,22 @@ class Swim:
         """After every input: look at what the claims left to do, and at who is to be dialled. The latter costs in
         proportion to the members when some have changed, so it is left out between two pieces of a merge."""
         self._heed_claims(now)
-        self._absentees.dial_due(now)
+        self._reconnect.dial_due(now)
 
     def _heed_claims(self, now: float) -> None:
-        for node_id in self._claims.newcomers:
+        for node_id in self._state_updates.newcomers:
             if node_id != self._table.own_id:
-                self._detector.prober.order.add(node_id)
+                self._failure_detector.prober.order.add(node_id)
                 self._rounds.note_newcomer(node_id, now)
-        self._claims.newcomers.clear()
-        self._claims.moves.ask(self._detector.prober.next_sequence)
-        if self._claims.deceived is not None:
-            deceived, self._claims.deceived = self._claims.deceived, None
+        self._state_updates.newcomers.clear()
+        self._state_updates.address_changes.ask(self._failure_detector.prober.next_sequence)
+        if self._state_updates.deceived is not None:
+            deceived, self._state_updates.deceived = self._state_updates.deceived, None
             self._rounds.tell(deceived, now)
 
     def _reap(self, now: float) -> None:
-        self._claims.reap(now)
-        self._detector.reap()
+        self._state_updates.reap(now)
+        self._failure_detector.reap()
         self._rounds.reap()
 
     def _refuse(self, error: WireError, source: Address, now: float) -> None:
@@ -491,5 +491,5 @@ class Swim:
             self._counts["refused_malformed"] += 1
             return
         self._counts[f"refused_{error.reason.replace('-', '_')}"] += 1
-        if self._strangers.is_news(source[0], now):
+        if self._unknown_sources.is_news(source[0], now):
             self._outgoing.event(UnknownSourceHeard(source, error.reason))

@@ -38,7 +38,7 @@ class Timers:
         rng: random.Random,
         now: float,
         table: MemberTable,
-        claims: StateUpdates,
+        state_updates: StateUpdates,
         outgoing: Outgoing,
         streams: StreamTable,
         works: WorkQueue,
@@ -46,7 +46,7 @@ class Timers:
         self._config = config
         self._rng = rng
         self._table = table
-        self._claims = claims
+        self._state_updates = state_updates
         self._outgoing = outgoing
         self._streams = streams
         self._works = works
@@ -96,7 +96,7 @@ class Timers:
         as they can; and one of those who died of late, who may be alive and must hear what is said of them."""
         if not self._outgoing.broadcasts or now < self._gossip_at:
             return
-        live = self._table.live - (not self._claims.is_leaving)
+        live = self._table.live - (not self._state_updates.is_leaving)
         for _ in range(min(self._config.gossip_nodes, live)):
             target_id = self._order.take(self._live_others, self._is_live)
             if target_id is not None:
@@ -124,21 +124,25 @@ class Timers:
 
     def _exchange_with_random(self, now: float) -> None:
         peers = self._table.others(MemberState.ALIVE)
-        if peers and not self._claims.is_leaving:
+        if peers and not self._state_updates.is_leaving:
             self.dial(self._rng.choice(peers).address, Purpose.PUSH_PULL, now)
 
     def _reconnect_to_random(self, now: float) -> None:
         """Dial one of the dead, so often that each hears from about one member an interval whatever their number;
         three more are added to the odds so that small clusters heal at once."""
         dead = self._table.others(MemberState.DEAD)
-        if dead and not self._claims.is_leaving and self._rng.random() * self._table.live < len(dead) + 3:
+        if (
+            dead
+            and not self._state_updates.is_leaving
+            and self._rng.random() * self._table.live < len(dead) + 3
+        ):
             self.dial(self._rng.choice(dead).address, Purpose.PUSH_PULL, now)
 
     def note_pinged(self, ping: Ping, now: float) -> None:
         """Exchange all with a member that we don't know, or that pings us from another address than we hold, once a
         probe interval. It knows us, so nobody else will tell us of it: while one of us was away the other came or
         moved, and each may lack more of the other's news."""
-        if ping.source is None or ping.reply_to is None or self._claims.is_leaving:
+        if ping.source is None or ping.reply_to is None or self._state_updates.is_leaving:
             return
         member = self._table.get(ping.source)
         # The dead and those that left are accused (failure_detector.py); what they answer tells their address.
@@ -148,7 +152,7 @@ class Timers:
 
     def tell(self, address: Address, now: float) -> None:
         """Exchange all with a member that holds something wrong, once a probe interval."""
-        if now >= self._strayed_at and not self._claims.is_leaving:
+        if now >= self._strayed_at and not self._state_updates.is_leaving:
             self._strayed_at = now + self._config.probe_interval_s
             self.dial(address, Purpose.PUSH_PULL, now)
 

@@ -69,7 +69,7 @@ class Dissemination:
     def changed(self, scope: Scope, peers: Iterable[NodeId], now: float) -> None:
         """Our log of the scope has moved: tell these peers."""
         for peer in peers:
-            standing = self._standing(scope, peer)
+            standing = self._progress(scope, peer)
             standing.tries = 0
             self._plan(scope, peer, standing, now)
 
@@ -94,7 +94,7 @@ class Dissemination:
 
     def sent(self, peer: NodeId, scope: Scope, since: Version, to: Version, now: float) -> None:
         """A delta of our log went to `peer`."""
-        standing = self._standing(scope, peer)
+        standing = self._progress(scope, peer)
         standing.sent, standing.sent_at = (since, to), now
         if standing.tries <= 1:
             standing.began_at = now
@@ -106,7 +106,7 @@ class Dissemination:
 
     def handle_ack(self, peer: NodeId, ack: DeltaAck, ours: Version, now: float) -> bool:
         """Note what a peer holds. True when it lags and should be told more at once."""
-        standing = self._standing(ack.scope, peer)
+        standing = self._progress(ack.scope, peer)
         is_answer = standing.sent is not None and standing.sent[1] == ack.held
         # Which of several pushes an ack answers is not known. But of a peer behind a long path there would never be a
         # sample, and each change would go there several times: so the first may be too long, and later ones mend it.
@@ -124,7 +124,7 @@ class Dissemination:
         self, peer: NodeId, scope: Scope, *, held: Version | None = None, own: Version | None = None
     ) -> None:
         """A peer takes part in the scope and let us know what it holds of our log, or how far its own goes."""
-        standing = self._standing(scope, peer)
+        standing = self._progress(scope, peer)
         standing.holding = True
         if held is not None:
             standing.held = held
@@ -134,12 +134,12 @@ class Dissemination:
 
     def settled(self, peer: NodeId, scope: Scope) -> None:
         """The peer holds our head: nothing is due."""
-        self._standing(scope, peer).due_at = NEVER
+        self._progress(scope, peer).due_at = NEVER
 
     def note_absent(self, peer: NodeId, scope: Scope, *, own: Version) -> None:
         """The peer says that it takes no part in the scope, and how far its own log goes."""
         self.note(peer, scope, own=own)
-        standing = self._standing(scope, peer)
+        standing = self._progress(scope, peer)
         standing.holding, standing.due_at = False, NEVER
 
     def own_of(self, peer: NodeId, scope: Scope) -> Version:
@@ -204,7 +204,7 @@ class Dissemination:
         """Standings with a deadline."""
         return sum(s.due_at != NEVER for standings in self._standings.values() for s in standings.values())
 
-    def _standing(self, scope: Scope, peer: NodeId) -> _PeerProgress:
+    def _progress(self, scope: Scope, peer: NodeId) -> _PeerProgress:
         return self._standings.setdefault(scope, {}).setdefault(peer, _PeerProgress())
 
     def _plan(self, scope: Scope, peer: NodeId, standing: _PeerProgress, due_at: float) -> None:

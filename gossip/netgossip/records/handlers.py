@@ -90,11 +90,11 @@ class MessageHandlers:
         self._config = config
         self._node_id = node_id
         self._table = table
-        self._carriage = transport
+        self._transport = transport
         self._dissemination = dissemination
-        self._exchange = exchange
+        self._anti_entropy = exchange
         self._requests = requests
-        self._presence = presence
+        self._peers = presence
         self._events = events
         self._counts = counts
         self._works = works
@@ -107,12 +107,12 @@ class MessageHandlers:
 
     def handle(self, received: list[Received], now: float) -> None:
         """What came in one datagram."""
-        for peer in self._carriage.take_admitted():
+        for peer in self._transport.take_admitted():
             # A new start: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
-            if self._presence.is_live(peer):
+            if self._peers.is_live(peer):
                 for scope in self.scopes_between(peer):
-                    self._exchange.compare(scope, peer, now)
+                    self._anti_entropy.compare(scope, peer, now)
         if received:
             self._works.begin(self._handling(received, now))
 
@@ -123,14 +123,14 @@ class MessageHandlers:
 
     def _handling_stream(self, arrived: list[Arrived], now: float) -> Pieces[None]:
         for one in arrived:
-            received = yield from self._carriage.reading(one, now)
+            received = yield from self._transport.reading(one, now)
             yield from self._handling(received, now)
-            self._carriage.finish(one)
+            self._transport.finish(one)
             yield
 
     def _handling(self, received: list[Received], now: float) -> Pieces[None]:
         for item in received:
-            if not self._carriage.knows(item.sender):
+            if not self._transport.knows(item.sender):
                 return  # forgotten since
             match item.message:
                 case Delta():
@@ -166,21 +166,19 @@ class MessageHandlers:
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
-        if self._carriage.may_answer(item, now):
+        if self._transport.may_answer(item, now):
             self._answer_delta(sender, delta, result)
         if result in (Merge.APPLIED, Merge.KNOWN):
             held = self._table.version(delta.scope, delta.owner)
-            self._exchange.note_pulled(delta.scope, delta.owner, held, now)
+            self._anti_entropy.note_pulled(delta.scope, delta.owner, held, now)
         if result is Merge.APPLIED:
-            self._exchange.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
+            self._anti_entropy.reached(delta.scope, lambda owner: self._table.version(delta.scope, owner))
             self.look_for_synced(now)
             owner = delta.owner
-            if (
-                owner != sender
-                and self._presence.is_live(owner)
-                and not self._presence.is_in(owner, delta.scope)
-            ):
-                self._exchange.compare(delta.scope, owner, now)  # it may not know any more that it said so
+            if owner != sender and self._peers.is_live(owner) and not self._peers.is_in(owner, delta.scope):
+                self._anti_entropy.compare(
+                    delta.scope, owner, now
+                )  # it may not know any more that it said so
 
     def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)
@@ -190,13 +188,13 @@ class MessageHandlers:
             held = NO_VERSION
         if sender == delta.owner:
             holding = self._table.holds(delta.scope)
-            self._carriage.send(
+            self._transport.send(
                 sender, DeltaAck(delta.scope, holding, held, self._table.own_version(delta.scope))
             )
-            if self._table.concerns(delta.scope) and self._carriage.knows(sender):
+            if self._table.concerns(delta.scope) and self._transport.knows(sender):
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
-            self._carriage.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
+            self._transport.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
 
     def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Pieces[None]:
         # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
@@ -210,56 +208,56 @@ class MessageHandlers:
             self._dissemination.settled(sender, ack.scope)
         if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
             # Usually its own push is under way; compare only if it does not come.
-            self._exchange.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
+            self._anti_entropy.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
     def _taking_digest(self, item: Received, digest: Digest, now: float) -> Pieces[None]:
-        if not self._carriage.may_answer(item, now):
+        if not self._transport.may_answer(item, now):
             return
         sender, scope = item.sender, digest.scope
         if self._table.concerns(scope):
-            if self._dissemination.is_absent(sender, scope) and self._exchange.is_awaited(scope):
-                self._exchange.compare(scope, sender, now)  # it has entered since it said so
+            if self._dissemination.is_absent(sender, scope) and self._anti_entropy.is_awaited(scope):
+                self._anti_entropy.compare(scope, sender, now)  # it has entered since it said so
             self._dissemination.note(sender, scope)
         holding = self._table.holds(scope)
-        if self._exchange.pull_of(scope, now) is not None:
+        if self._anti_entropy.pull_of(scope, now) is not None:
             return  # it asks again; by then we may have what it has, and it need not send us its logs
         if holding and digest.fingerprint == self._table.fingerprint(scope):
-            self._carriage.send(sender, Same(scope, digest.fingerprint))
+            self._transport.send(sender, Same(scope, digest.fingerprint))
         else:
             rows = yield from self._table.listing(scope)
-            yield from self._carriage.sending(sender, Vector(scope, self._table.holds(scope), rows))
-            if self._exchange.is_awaited(scope) and self._exchange.ask_again(scope, sender):
+            yield from self._transport.sending(sender, Vector(scope, self._table.holds(scope), rows))
+            if self._anti_entropy.is_awaited(scope) and self._anti_entropy.ask_again(scope, sender):
                 # When we asked it, it may not have heard of us yet.
-                self._carriage.send(sender, Digest(scope, self._table.fingerprint(scope)))
+                self._transport.send(sender, Digest(scope, self._table.fingerprint(scope)))
 
     def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
         scope = same.scope
-        self._exchange.answered(scope, sender)
+        self._anti_entropy.answered(scope, sender)
         if not self._table.concerns(scope):
             return
         if same.fingerprint != self._table.fingerprint(scope):
             # We moved on meanwhile: pushes or the next round will show. What is waited for can't wait for them.
-            if self._exchange.is_awaited(scope):
-                self._exchange.compare(scope, sender, now)
+            if self._anti_entropy.is_awaited(scope):
+                self._anti_entropy.compare(scope, sender, now)
             return
         own, theirs = self._table.own_version(scope), self._table.version(scope, sender)
         self._dissemination.note(sender, scope, held=own, own=theirs)
         self._dissemination.settled(sender, scope)
-        self._exchange.confirm(scope, sender)
+        self._anti_entropy.confirm(scope, sender)
         self.look_for_synced(now)
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
         scope = vector.scope
-        is_repeated = self._exchange.is_repeated(scope, sender)
+        is_repeated = self._anti_entropy.is_repeated(scope, sender)
         before = self._table.fingerprint(scope)
         found = yield from self._comparing(sender, vector)
-        if not self._carriage.knows(sender):
+        if not self._transport.knows(sender):
             return  # forgotten since
         is_reminded = not vector.holding and self._remind(sender, scope, found.own)
         if is_reminded or 0 < found.news <= NEWS_IN_DATAGRAMS:
-            self._exchange.answered_with_news(scope, sender)
+            self._anti_entropy.answered_with_news(scope, sender)
         else:
-            self._exchange.answered(scope, sender)
+            self._anti_entropy.answered(scope, sender)
         if found.mine is not None:
             self._hear_of_own(sender, scope, found.mine.version, found.mine.digest, now)
         if not self._table.concerns(scope):
@@ -285,11 +283,11 @@ class MessageHandlers:
     def _expect(self, peer: NodeId, scope: Scope, targets: dict[NodeId, Version], *, has_moved: bool) -> None:
         """The peer confirms the scope once we hold these; `has_moved`: some may have come between two pieces."""
         if targets:
-            self._exchange.expect(scope, peer, targets)
+            self._anti_entropy.expect(scope, peer, targets)
             if has_moved:
-                self._exchange.reached(scope, lambda owner: self._table.version(scope, owner))
+                self._anti_entropy.reached(scope, lambda owner: self._table.version(scope, owner))
         else:
-            self._exchange.confirm(scope, peer)
+            self._anti_entropy.confirm(scope, peer)
 
     def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_LogDifference]:
         """One look at each log that either side holds."""
@@ -340,7 +338,7 @@ class MessageHandlers:
     def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Pieces[None]:
         """Have the peer send these logs from there on, but for those that another one is sending."""
         wanted = found.wanted
-        pull = self._exchange.pull_of(scope, now)
+        pull = self._anti_entropy.pull_of(scope, now)
         if pull is not None:
             wanted = {}
             for number, (owner, base) in enumerate(found.wanted.items(), 1):
@@ -349,9 +347,9 @@ class MessageHandlers:
                 if number % ROWS_A_PIECE == 0:
                     yield
         elif len(wanted) > LOGS_AT_ONCE:
-            self._exchange.begin_pull(scope, peer, found.targets, now)
+            self._anti_entropy.begin_pull(scope, peer, found.targets, now)
         if wanted:
-            yield from self._carriage.sending(peer, Fetch(scope, tuple(wanted.items())))
+            yield from self._transport.sending(peer, Fetch(scope, tuple(wanted.items())))
 
     def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
         """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
@@ -360,7 +358,7 @@ class MessageHandlers:
         if held <= own:
             return False
         ours = self._table.own_version(scope)
-        self._carriage.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours))
+        self._transport.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours))
         return True
 
     def _relaying(
@@ -377,7 +375,7 @@ class MessageHandlers:
         way, and the comparison is repeated if it is lost."""
         if len(lacked) <= LOGS_AT_ONCE:
             for owner, since in lacked:
-                if not (is_early and self._presence.is_live(owner)):
+                if not (is_early and self._peers.is_live(owner)):
                     yield from self._sending_delta(peer, scope, owner, since, now)
 
     def _hear_of_own(
@@ -388,7 +386,7 @@ class MessageHandlers:
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events
-            self._dissemination.changed(scope, self._presence.live_in(scope), now)
+            self._dissemination.changed(scope, self._peers.live_in(scope), now)
 
     # Sending
 
@@ -405,7 +403,7 @@ class MessageHandlers:
     def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
         try:
             for peer, scope, held in due:
-                if self._carriage.knows(peer) and self._table.concerns(scope):
+                if self._transport.knows(peer) and self._table.concerns(scope):
                     yield from self._pushing(peer, scope, held, now)
         finally:
             self._is_pushing = False
@@ -416,7 +414,7 @@ class MessageHandlers:
         if held is not None and held >= ours:
             self._dissemination.settled(peer, scope)
             return
-        if self._carriage.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
+        if self._transport.is_streaming(peer) and self._dissemination.has_sent(peer, scope, ours):
             return  # a stream takes longer than the wait for an ack
         since = held if held is not None else Version(ours.epoch, max(ours.sequence - 1, 0))
         yield from self._sending_delta(peer, scope, self._node_id, since, now)
@@ -425,12 +423,12 @@ class MessageHandlers:
         self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
     ) -> Pieces[None]:
         written = 1  # also a delta that comes to nothing costs: a peer may ask for thousands
-        if self._carriage.has_room(peer):  # what is under way first; the next comparison asks for the rest
+        if self._transport.has_room(peer):  # what is under way first; the next comparison asks for the rest
             delta = self._table.delta(scope, owner, since)
             if delta is not None:
                 if owner == self._node_id:
                     self._dissemination.sent(peer, scope, since, delta.version, now)
-                yield from self._carriage.sending(peer, delta)
+                yield from self._transport.sending(peer, delta)
                 self._counts["deltas_sent"] += 1
                 written = max(len(delta.entries), 1)
         self._written += written
@@ -442,7 +440,7 @@ class MessageHandlers:
 
     def shared_with(self, node_id: NodeId) -> list[Scope]:
         """Scopes of ours that the peer is in."""
-        return sorted(scope for scope in self._table.scopes() if self._presence.is_in(node_id, scope))
+        return sorted(scope for scope in self._table.scopes() if self._peers.is_in(node_id, scope))
 
     def scopes_between(self, node_id: NodeId) -> list[Scope]:
         """Those, and scopes of which we hold a log of the peer: it takes no part any more, or never knew that it did,
@@ -458,25 +456,25 @@ class MessageHandlers:
         now, self._look_at = self._look_at, None
         if now is None:
             return
-        for scope, entered_at, confirmed in self._exchange.unsynced():
+        for scope, entered_at, confirmed in self._anti_entropy.unsynced():
             if self._is_synced(scope, confirmed, is_patient=now < entered_at + self._config.alone_grace_s):
-                self._exchange.synced(scope)
+                self._anti_entropy.synced(scope)
                 self._events.append(ScopeSynced(scope))
 
     def _is_synced(self, scope: Scope, confirmed: frozenset[NodeId], *, is_patient: bool) -> bool:
-        members = self._presence.members_of(scope)
+        members = self._peers.members_of(scope)
         if members is None:
             return False
         if confirmed and not is_patient:
             return True
-        for peer in self._presence.live_in(scope):
+        for peer in self._peers.live_in(scope):
             if peer not in confirmed and not self._is_out(peer, scope):
                 return False
         if confirmed or not is_patient:
             return True
         if scope == CLUSTER_SCOPE:
             return bool(members) or not self._expect_peers
-        return all(map(self._presence.knows, members))
+        return all(map(self._peers.knows, members))
 
     def _is_out(self, peer: NodeId, scope: Scope) -> bool:
         """The peer takes no part, and we hold what it left there."""

@@ -25,7 +25,7 @@ LOG_BYTES: Final = 2048
 class RecordLog:
     """Mutable. A changed key moves to the end of `entries`, so the order of the dict is that of the sequences."""
 
-    __slots__ = ("_graves", "_hash_key", "collected", "digest", "entries", "epoch", "head", "size_bytes")
+    __slots__ = ("_hash_key", "_tombstones", "collected", "digest", "entries", "epoch", "head", "size_bytes")
 
     def __init__(self, epoch: int, hash_key: bytes) -> None:
         self._hash_key = hash_key
@@ -35,7 +35,7 @@ class RecordLog:
         self.digest = 0
         self.size_bytes = 0
         self.entries: dict[bytes, Entry] = {}
-        self._graves: dict[bytes, int] = {}
+        self._tombstones: dict[bytes, int] = {}
         """Sequences of the tombstones by key, in order: so dropping them costs nothing for each live entry."""
 
     @classmethod
@@ -54,7 +54,7 @@ class RecordLog:
         log.head, log.collected = self.head, self.collected
         log.digest, log.size_bytes = self.digest, self.size_bytes
         log.entries = self.entries.copy()
-        log._graves = self._graves.copy()
+        log._tombstones = self._tombstones.copy()
         return log
 
     @property
@@ -83,9 +83,9 @@ class RecordLog:
         self.digest, self.size_bytes = self.digest_after((entry,))
         self.entries.pop(entry.key, None)
         self.entries[entry.key] = entry
-        self._graves.pop(entry.key, None)
+        self._tombstones.pop(entry.key, None)
         if entry.value is None:
-            self._graves[entry.key] = entry.version.sequence
+            self._tombstones[entry.key] = entry.version.sequence
 
     def putting(self, entries: Sequence[Entry]) -> Pieces[None]:
         """Put many, in pieces."""
@@ -113,8 +113,8 @@ class RecordLog:
         """Drop the tombstones up to `collected`."""
         self.collected = collected
         # Before any is removed: a dict whose first items were removed looks past each of them again.
-        for key in [*itertools.takewhile(lambda key: self._graves[key] <= collected, self._graves)]:
-            del self._graves[key]
+        for key in [*itertools.takewhile(lambda key: self._tombstones[key] <= collected, self._tombstones)]:
+            del self._tombstones[key]
             self.size_bytes -= _size_bytes(self.entries.pop(key))
 
     def _hash(self, entry: Entry | None) -> int:
@@ -130,7 +130,7 @@ class RecordLog:
         assert order == sorted(set(order)), "entries are in order of sequence"
         assert max(order, default=0) <= self.head
         tombstones = {k: e.version.sequence for k, e in self.entries.items() if e.value is None}
-        assert list(self._graves.items()) == list(tombstones.items())
+        assert list(self._tombstones.items()) == list(tombstones.items())
         assert self.collected <= self.head
         assert self.digest == sum(map(self._hash, self.entries.values())) % MODULUS
         assert self.size_bytes == sum(map(_size_bytes, self.entries.values()))

@@ -82,7 +82,7 @@ class Replication:
             replicas=replicas,
         )
         self._works = WorkQueue()
-        self._carriage = RecordTransport(
+        self._transport = RecordTransport(
             config=config,
             node_id=node_id,
             boot_epoch=boot_epoch,
@@ -94,26 +94,26 @@ class Replication:
             works=self._works,
         )
         self._dissemination = Dissemination(config=config)
-        self._exchange = AntiEntropy(config=config, rng=rng)
-        self._requests = Requests(rng=rng, send=self._carriage.send)
-        self._presence = Peers(node_id)
+        self._anti_entropy = AntiEntropy(config=config, rng=rng)
+        self._requests = Requests(rng=rng, send=self._transport.send)
+        self._peers = Peers(node_id)
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
-        self._reception = MessageHandlers(
+        self._handlers = MessageHandlers(
             config=config,
             node_id=node_id,
             table=self._table,
-            transport=self._carriage,
+            transport=self._transport,
             dissemination=self._dissemination,
-            exchange=self._exchange,
+            exchange=self._anti_entropy,
             requests=self._requests,
-            presence=self._presence,
+            presence=self._peers,
             events=self._events,
             counts=self._counts,
             works=self._works,
             expect_peers=expect_peers,
         )
-        self._exchange.enter(CLUSTER_SCOPE, now)
+        self._anti_entropy.enter(CLUSTER_SCOPE, now)
         self._table.hold(CLUSTER_SCOPE)
 
     # Inputs
@@ -121,28 +121,30 @@ class Replication:
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
         """A UDP payload. `source` is not believed: peers are known by their keys."""
         del source
-        self._reception.handle(self._carriage.handle_datagram(payload, now), now)
+        self._handlers.handle(self._transport.handle_datagram(payload, now), now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
         """Somebody dialled us."""
-        self._carriage.accept_stream(stream_id, peer, now)
+        self._transport.accept_stream(stream_id, peer, now)
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
         """Bytes of a stream, in any cut."""
-        self._reception.handle_stream(self._carriage.handle_stream_data(stream_id, data, now), now)
+        self._handlers.handle_stream(self._transport.handle_stream_data(stream_id, data, now), now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
         """The peer half-closed, or the stream broke."""
-        self._carriage.handle_stream_end(stream_id, now, error)
+        self._transport.handle_stream_end(stream_id, now, error)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due; early and repeated calls do nothing."""
-        self._carriage.handle_deadline(now)
-        self._reception.push_due(now)
-        for peer, scope in self._exchange.take_due(now, self._presence.live_in, self._dissemination.resend_s):
-            self._carriage.send(peer, Digest(scope, self._table.fingerprint(scope)))
+        self._transport.handle_deadline(now)
+        self._handlers.push_due(now)
+        for peer, scope in self._anti_entropy.take_due(
+            now, self._peers.live_in, self._dissemination.resend_s
+        ):
+            self._transport.send(peer, Digest(scope, self._table.fingerprint(scope)))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
-        self._reception.look_for_synced(now)
+        self._handlers.look_for_synced(now)
 
     @property
     def has_pending_work(self) -> bool:
@@ -156,16 +158,16 @@ class Replication:
     def next_deadline(self) -> float:
         """When to call `handle_deadline`; ask again after every other call."""
         return min(
-            self._carriage.next_deadline(),
-            self._reception.next_push(),
-            self._exchange.next_deadline(),
+            self._transport.next_deadline(),
+            self._handlers.next_push(),
+            self._anti_entropy.next_deadline(),
             self._requests.next_deadline(),
         )
 
     def drain(self) -> NodeOutput:
         """Everything that the outside must do now."""
-        self._reception.conclude()
-        datagrams, streams = self._carriage.drain()
+        self._handlers.conclude()
+        datagrams, streams = self._transport.drain()
         events = self._events.copy()
         self._events.clear()
         return NodeOutput(tuple(datagrams), tuple(streams), tuple(events))
@@ -178,47 +180,47 @@ class Replication:
         """What the membership holds of a node. Address None: it is forgotten, or has no record port."""
         if node_id == self._node_id:
             return
-        has_moved = self._carriage.set_peer(node_id, address, now)
+        has_moved = self._transport.set_peer(node_id, address, now)
         if address is None:
-            if self._presence.forget_peer(node_id):
+            if self._peers.forget_peer(node_id):
                 self._dissemination.forget_peer(node_id)
-                self._exchange.forget_peer(node_id)
+                self._anti_entropy.forget_peer(node_id)
                 self._requests.forget_peer(node_id)
             return
-        was_live, was_suspect = self._presence.set_peer(node_id, live=live, suspect=suspect)
+        was_live, was_suspect = self._peers.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
-            self._carriage.greet(node_id, now)
+            self._transport.greet(node_id, now)
         if live and (has_moved or not was_live):
             # What was sent to it at an address that it has left is lost, and so is what it sent by one.
-            for scope in self._reception.scopes_between(node_id):
-                self._exchange.compare(scope, node_id, now)
+            for scope in self._handlers.scopes_between(node_id):
+                self._anti_entropy.compare(scope, node_id, now)
         if was_live and not live:
-            self._carriage.stop_handshake(node_id)
+            self._transport.stop_handshake(node_id)
             self._dissemination.reset_peer(node_id)
-            self._exchange.forget_peer(node_id)
+            self._anti_entropy.forget_peer(node_id)
         if (suspect and not was_suspect) or (was_live and not live):
             self._ask_for_last_words(node_id, now)
-        self._reception.look_for_synced(now)
+        self._handlers.look_for_synced(now)
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
         """Who takes part in a scope, the local node among them or not."""
         if scope == CLUSTER_SCOPE:
             raise GossipUsageError("the cluster's scope has all members")
-        came, went = self._presence.set_members(scope, node_ids)
+        came, went = self._peers.set_members(scope, node_ids)
         self._dissemination.forget_scope(scope, went)
         for node_id in came:
-            if scope in self._table.scopes() and self._presence.is_live(node_id):
-                self._exchange.compare(scope, node_id, now)
-        self._reception.look_for_synced(now)
+            if scope in self._table.scopes() and self._peers.is_live(node_id):
+                self._anti_entropy.compare(scope, node_id, now)
+        self._handlers.look_for_synced(now)
 
     def enter_scope(self, scope: Scope, now: float) -> None:
         """Hold others' logs of the scope from now on. ScopeSynced follows, once its members are set as well."""
         if not self._table.holds(scope):
             self._table.hold(scope)
-            self._exchange.enter(scope, now)
-            for node_id in self._presence.live_in(scope):
-                self._exchange.compare(scope, node_id, now)
-            self._reception.look_for_synced(now)
+            self._anti_entropy.enter(scope, now)
+            for node_id in self._peers.live_in(scope):
+                self._anti_entropy.compare(scope, node_id, now)
+            self._handlers.look_for_synced(now)
 
     def exit_scope(self, scope: Scope, now: float) -> None:
         """Forget others' logs of the scope; our own stays and is told as before."""
@@ -226,7 +228,7 @@ class Replication:
         if scope == CLUSTER_SCOPE:
             raise GossipUsageError("the cluster's scope can't be left")
         self._table.release(scope)
-        self._exchange.leave(scope)
+        self._anti_entropy.leave(scope)
 
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
         """Forget an owner's logs, in some scopes or all. Copies at others don't come back, newer versions do."""
@@ -253,8 +255,8 @@ class Replication:
         """
         for event in self._table.commit(entries, now):
             self._events.append(event)
-            self._dissemination.changed(event.scope, self._presence.live_in(event.scope), now)
-        self._reception.push_due(now)
+            self._dissemination.changed(event.scope, self._peers.live_in(event.scope), now)
+        self._handlers.push_due(now)
 
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
@@ -276,9 +278,9 @@ class Replication:
         if self._table.holds(scope):
             raise GossipUsageError(f"scope {scope.hex()} has not been left")
         self._table.drop_own(scope)
-        self._exchange.leave(scope)
+        self._anti_entropy.leave(scope)
         self._dissemination.drop_scope(scope)
-        self._presence.drop_scope(scope)
+        self._peers.drop_scope(scope)
 
     def head(self, scope: Scope) -> int:
         """Sequence of our last change in the scope."""
@@ -288,20 +290,20 @@ class Replication:
         """Live peers in scope that have not acknowledged our head, or whose own head we do not hold yet."""
         ours = self._table.own_version(scope)
         held_of: Callable[[NodeId], Version] = lambda owner: self._table.version(scope, owner)  # noqa: E731
-        return self._dissemination.lacking(scope, self._presence.live_in(scope), ours, held_of)
+        return self._dissemination.lacking(scope, self._peers.live_in(scope), ours, held_of)
 
     def catch_up(self, scope: Scope, now: float) -> None:
         """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
-        self._exchange.catch_up(scope, self._presence.live_in(scope), now)
+        self._anti_entropy.catch_up(scope, self._peers.live_in(scope), now)
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
         """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
-        confirmed = self._exchange.confirmed(scope)
-        return frozenset(peer for peer in self._presence.live_in(scope) if peer not in confirmed)
+        confirmed = self._anti_entropy.confirmed(scope)
+        return frozenset(peer for peer in self._peers.live_in(scope) if peer not in confirmed)
 
     def caught_up(self, scope: Scope) -> None:
         """Nobody asks `ahead` any more."""
-        self._exchange.caught_up(scope)
+        self._anti_entropy.caught_up(scope)
 
     def own_log(self, scope: Scope) -> Log | None:
         """A copy of our log, None if there was never a change."""
@@ -323,7 +325,7 @@ class Replication:
 
     def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
         """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises GossipUsageError."""
-        if not self._carriage.knows(peer):
+        if not self._transport.knows(peer):
             timeout_s = 0.0
         return self._requests.ask(peer, payload, now, timeout_s)
 
@@ -335,27 +337,27 @@ class Replication:
     # Who is where
 
     def _ask_for_last_words(self, node_id: NodeId, now: float) -> None:
-        for scope in self._reception.shared_with(node_id):
-            others = [peer for peer in self._presence.live_in(scope) if peer != node_id]
+        for scope in self._handlers.shared_with(node_id):
+            others = [peer for peer in self._peers.live_in(scope) if peer != node_id]
             for peer in self._rng.sample(others, min(LAST_WORDS_PEERS, len(others))):
-                self._exchange.compare(scope, peer, now)
+                self._anti_entropy.compare(scope, peer, now)
 
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start and present sizes."""
         return {
-            **self._carriage.counts,
+            **self._transport.counts,
             **self._counts,
             "scopes": len(self._table.scopes()),
             "pushes_pending": self._dissemination.pending(),
             "standings": len(self._dissemination),
-            "dropped_backlog": self._carriage.counts["dropped_backlog"],
+            "dropped_backlog": self._transport.counts["dropped_backlog"],
         }
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
         self._table.check_invariants()
-        self._carriage.check_invariants()
-        self._exchange.check_invariants()
-        known = self._presence.members_of(CLUSTER_SCOPE) or frozenset()
+        self._transport.check_invariants()
+        self._anti_entropy.check_invariants()
+        known = self._peers.members_of(CLUSTER_SCOPE) or frozenset()
         assert self._node_id not in known
-        assert all(map(self._carriage.knows, known))
+        assert all(map(self._transport.knows, known))

@@ -136,7 +136,7 @@ class RecordTransport:
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
         self._peers: dict[NodeId, _PeerChannel] = {}
-        self._greetings = Handshakes(rng)
+        self._handshakes = Handshakes(rng)
         self._unknown: dict[NodeId, int] = {}
         """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
         self._ready: dict[NodeId, None] = {}
@@ -175,7 +175,7 @@ class RecordTransport:
                 self._end_dialled(peer.stream)
             self._opener.forget(node_id)
             self._assembly.forget(node_id)
-            self._greetings.forget(node_id)
+            self._handshakes.forget(node_id)
             self._ready.pop(node_id, None)
         elif known is not None:
             known.address = address
@@ -196,11 +196,11 @@ class RecordTransport:
     def greet(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove this start of its, if it has not yet."""
         if node_id in self._peers and not self._opener.is_admitted(node_id):
-            self._greetings.begin(node_id, now)
+            self._handshakes.begin(node_id, now)
 
     def stop_handshake(self, node_id: NodeId) -> None:
         """The peer is not expected to answer: greet it no more."""
-        self._greetings.stop_handshake(node_id)
+        self._handshakes.stop_handshake(node_id)
 
     def knows(self, node_id: NodeId) -> bool:
         """True when there is an address for the peer."""
@@ -232,7 +232,7 @@ class RecordTransport:
 
     def may_answer(self, received: Received, now: float) -> bool:
         """Whether what a message asks for is answered; what is unproven is once a second for each peer."""
-        if received.fresh or self._greetings.may_answer(received.sender, now):
+        if received.fresh or self._handshakes.may_answer(received.sender, now):
             return True
         self.counts["unanswered"] += 1
         return False
@@ -279,12 +279,12 @@ class RecordTransport:
         for message in messages:
             match message:
                 case Hello(nonce):
-                    if fresh or self._greetings.may_answer(opened.sender, now, is_greeting=True):
+                    if fresh or self._handshakes.may_answer(opened.sender, now, is_greeting=True):
                         self.send(opened.sender, Welcome(nonce, self._assembles))
                     else:
                         self.counts["unanswered"] += 1
                 case Welcome(nonce, assembles):
-                    if self._greetings.is_answer(opened.sender, nonce):
+                    if self._handshakes.is_answer(opened.sender, nonce):
                         fresh = proven = True
                         self._peers[opened.sender].cutter.limit_bytes = assembles
                         if self._opener.admit(opened):
@@ -300,7 +300,7 @@ class RecordTransport:
                     self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
         if not self._opener.is_current(opened):
             # Another start than the one we know, or a recording of one: the peer itself will tell.
-            self._greetings.note_heard(opened.sender, now)
+            self._handshakes.note_heard(opened.sender, now)
         return received
 
     def _assemble(self, opened: Opened, part: Part, now: float) -> list[Message]:
@@ -358,7 +358,7 @@ class RecordTransport:
     def handle_deadline(self, now: float) -> None:
         """Greet again, and end streams that stand still."""
         self._now = now
-        for node_id, nonce in self._greetings.take_due(now):
+        for node_id, nonce in self._handshakes.take_due(now):
             self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
             self._ready[node_id] = None
         self._accepted.handle_deadline(now)
@@ -371,7 +371,7 @@ class RecordTransport:
         """When `handle_deadline` has something to do."""
         dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
         accepted = min(self._accepted.next_deadline(), self._assembly.next_deadline())
-        return min(self._greetings.next_deadline(), dialled, accepted)
+        return min(self._handshakes.next_deadline(), dialled, accepted)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""

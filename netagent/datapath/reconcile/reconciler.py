@@ -112,7 +112,7 @@ class Reconciler:
         self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
-        self._tagger = bridge_nf_bypass
+        self._bridge_nf_bypass = bridge_nf_bypass
         self._settings = settings
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
@@ -287,8 +287,8 @@ class Reconciler:
         self._programmed_generation = generation
         standing = self._belief.state.devices
         ported = standing, self._belief.names
-        if self._tagger is not None and not all(map(is_, ported, self._ported)):
-            self._tagger.set_ports(ports_of(self._belief))
+        if self._bridge_nf_bypass is not None and not all(map(is_, ported, self._ported)):
+            self._bridge_nf_bypass.set_ports(ports_of(self._belief))
             self._ported = ported
         compared = desired.devices, standing
         if not all(map(is_, compared, self._compared)):

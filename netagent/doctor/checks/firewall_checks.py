@@ -19,7 +19,7 @@ from netagent.firewall.publishing import elements
 from netagent.firewall.ruleset import Ruleset
 from netagent.firewall.text import TABLE, render
 from netagent.journal.rows import LocalEndpointRow
-from netagent.projection.firewall_input import doors_of
+from netagent.projection.firewall_input import port_forwards_of
 
 RESTORE = "netagent puts its tables back within two seconds; if not, `netagent status` says why"
 
@@ -61,7 +61,7 @@ def published_lines(
     """Whether the firewall leads the published ports of an endpoint of this host to it."""
     gone = {(kind, key) for kind, is_wanted, key in lacking if is_wanted}
     for one in row.publish:
-        port_forwards = doors_of(dataclasses.replace(row, publish=(one,)), ())
+        port_forwards = port_forwards_of(dataclasses.replace(row, publish=(one,)), ())
         wanted = [
             (kind, words)
             for kind, held in elements(port_forwards, ()).items()

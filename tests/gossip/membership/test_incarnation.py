@@ -89,16 +89,16 @@ def test_what_was_believed_at_the_end_of_the_range_is_refuted() -> None:
 def test_a_lie_to_a_newcomer_ends_with_the_members_own_word() -> None:
     """In its first full exchange a node believes whom it asks; the member itself says better at their first one."""
     machine = Machine()
-    claims = machine.swim._claims
+    state_updates = machine.swim._state_updates
     lie = Member(PEER, address_of(2), MemberState.DEAD, WORST)
-    claims.merge((lie, Member(THIRD, address_of(3), MemberState.ALIVE, 1)), NOW, peer=address_of(3))
+    state_updates.merge((lie, Member(THIRD, address_of(3), MemberState.ALIVE, 1)), NOW, peer=address_of(3))
     truth = Member(PEER, address_of(2), MemberState.ALIVE, 4)
     machine.hear(alive(2, 4))
-    claims.merge((truth,), NOW, peer=address_of(3))
+    state_updates.merge((truth,), NOW, peer=address_of(3))
     assert machine.state_of(PEER) is MemberState.DEAD, "others' word does not lower it"
-    claims.merge((truth,), NOW, peer=address_of(2))
+    state_updates.merge((truth,), NOW, peer=address_of(2))
     assert machine.swim.members()[PEER] == truth
-    claims.merge((lie,), NOW, peer=address_of(3))
+    state_updates.merge((lie,), NOW, peer=address_of(3))
     machine.run_until(NOW + 0.1)
     assert machine.swim.members()[PEER] == truth, "and the lie does not come back"
 
@@ -106,12 +106,12 @@ def test_a_lie_to_a_newcomer_ends_with_the_members_own_word() -> None:
 def test_who_was_away_for_a_year_believes_the_members_own_word() -> None:
     remembered = Member(PEER, address_of(2), MemberState.ALIVE, 5)
     machine = Machine(remembered=(remembered,))
-    claims = machine.swim._claims
+    state_updates = machine.swim._state_updates
     truth = replace(remembered, incarnation=5_000_000)
-    claims.merge((truth,), NOW, peer=address_of(3))
-    claims.merge((replace(truth, address=address_of(9)),), NOW, peer=address_of(9))
+    state_updates.merge((truth,), NOW, peer=address_of(3))
+    state_updates.merge((replace(truth, address=address_of(9)),), NOW, peer=address_of(9))
     assert machine.swim.members()[PEER] == remembered
-    claims.merge((truth,), NOW, peer=address_of(2))
+    state_updates.merge((truth,), NOW, peer=address_of(2))
     assert machine.swim.members()[PEER] == truth
     machine.hear(alive(2, 5_000_001))
     assert machine.swim.members()[PEER].incarnation == 5_000_001
@@ -185,8 +185,8 @@ def test_a_recording_does_not_bring_back_who_left_and_was_forgotten() -> None:
     assert machine.state_of(PEER) is MemberState.LEFT
     machine.swim.forget(PEER, machine.now)
     answers = [machine.hear(old, source=9) for _ in range(20)]
-    claims = machine.swim._claims
-    claims.merge((Member(PEER, old.address, MemberState.ALIVE, 3),), NOW, peer=address_of(9))
+    state_updates = machine.swim._state_updates
+    state_updates.merge((Member(PEER, old.address, MemberState.ALIVE, 3),), NOW, peer=address_of(9))
     assert machine.state_of(PEER) is None
     assert sum(Dead(PEER, 3, OWN) in said(answer, to=2) for answer in answers) == 1, "once an interval"
     machine.hear(alive(2, 4))

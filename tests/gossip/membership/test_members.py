@@ -33,10 +33,10 @@ def test_there_is_a_rule_for_everything() -> None:
 
 @given(CLAIMS, st.lists(CLAIMS, max_size=20))
 def test_belief_goes_down_only_with_a_newer_incarnation(
-    first: tuple[int, MemberState], claims: list[tuple[int, MemberState]]
+    first: tuple[int, MemberState], state_updates: list[tuple[int, MemberState]]
 ) -> None:
     held = Member("n", ADDRESS, first[1], first[0])
-    for incarnation, state in claims:
+    for incarnation, state in state_updates:
         after = apply(held, state, incarnation)
         assert (after.incarnation, after.state.value) >= (held.incarnation, held.state.value)
         held = after
@@ -44,16 +44,16 @@ def test_belief_goes_down_only_with_a_newer_incarnation(
 
 @given(st.sets(CLAIMS, min_size=1), st.data())
 def test_all_who_hear_all_claims_believe_the_highest(
-    claims: set[tuple[int, MemberState]], data: st.DataObject
+    state_updates: set[tuple[int, MemberState]], data: st.DataObject
 ) -> None:
     # Whatever is said of an incarnation, somebody first said that it was alive.
-    claims |= {(incarnation, MemberState.ALIVE) for incarnation, _ in claims}
-    orders = st.permutations(sorted(claims, key=lambda claim: (claim[0], claim[1].value)))
+    state_updates |= {(incarnation, MemberState.ALIVE) for incarnation, _ in state_updates}
+    orders = st.permutations(sorted(state_updates, key=lambda claim: (claim[0], claim[1].value)))
     held = Member("n", ADDRESS, MemberState.ALIVE, 0)
-    for _ in range(2 * len(claims)):
+    for _ in range(2 * len(state_updates)):
         for incarnation, state in data.draw(orders):
             held = apply(held, state, incarnation)
-        if (held.incarnation, held.state) == max(claims, key=lambda claim: (claim[0], claim[1].value)):
+        if (held.incarnation, held.state) == max(state_updates, key=lambda claim: (claim[0], claim[1].value)):
             return
     raise AssertionError(f"believes {held}")
 

@@ -34,13 +34,13 @@ class World:
     def __init__(self, *seeds: int) -> None:
         self.now = 100.0
         self.table = MemberTable(member(1))
-        self.claims: Any = Beliefs()
+        self.state_updates: Any = Beliefs()
         self.dialled: list[Address] = []
         self.reconnect = Reconnect(
             config=GossipConfig.lan(),
             rng=random.Random(1),
             table=self.table,
-            claims=self.claims,
+            state_updates=self.state_updates,
             dial=lambda one, _now: self.dialled.append(one),
             seeds=[address(one) for one in seeds],
         )
@@ -74,9 +74,9 @@ def test_a_seed_is_dialled_until_a_live_member_has_its_address() -> None:
 def test_who_is_only_remembered_is_dialled_until_somebody_tells_of_it() -> None:
     world = World()
     world.table.put(member(2), world.now)
-    world.claims.unconfirmed.add("n2")
+    world.state_updates.unconfirmed.add("n2")
     assert world.dials() == [address(2)]
-    world.claims.unconfirmed.clear()
+    world.state_updates.unconfirmed.clear()
     assert world.dials(60) == []
 
 
@@ -91,6 +91,6 @@ def test_the_dead_are_dialled_by_who_is_left_alone() -> None:
 
 def test_who_leaves_dials_nobody() -> None:
     world = World(2)
-    world.claims.is_leaving = True
+    world.state_updates.is_leaving = True
     assert world.dials(60) == []
     assert world.reconnect.next_deadline() == NEVER

@@ -144,12 +144,12 @@ def test_a_check_of_an_address_delays_no_death() -> None:
     machine = Machine()
     machine.hear(alive(2), alive(3))
     machine.hear(Suspect(PEER, 1, THIRD))
-    suspected_until = min(s.deadline for s in machine.swim._claims.suspicions.values())
+    suspected_until = min(s.deadline for s in machine.swim._state_updates.suspicions.values())
     machine.run_until(suspected_until - 0.1)
     machine.hear(alive(3, 2, address=address_of(4)))
-    claims = machine.swim._claims
-    assert id_of(3) in claims.moves
-    assert claims.next_deadline() == min(s.deadline for s in claims.suspicions.values())
+    state_updates = machine.swim._state_updates
+    assert id_of(3) in state_updates.address_changes
+    assert state_updates.next_deadline() == min(s.deadline for s in state_updates.suspicions.values())
 
 
 def test_a_new_address_is_believed_when_the_old_one_is_silent() -> None:
@@ -241,10 +241,12 @@ def test_a_host_that_starts_believes_at_once_who_died_while_it_was_away() -> Non
     """It suspected them anew, as if it had known better. Later the dead of others are suspects."""
     peers = [Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in (2, 3, 4)]
     machine = Machine(remembered=peers)
-    claims = machine.swim._claims
-    claims.merge((peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW, peer=address_of(9))
+    state_updates = machine.swim._state_updates
+    state_updates.merge(
+        (peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW, peer=address_of(9)
+    )
     assert machine.state_of(THIRD) is MemberState.DEAD
-    claims.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW, peer=address_of(9))
+    state_updates.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW, peer=address_of(9))
     assert machine.state_of(id_of(4)) is MemberState.SUSPECT
     machine.hear(alive(3, 2))
     assert machine.state_of(THIRD) is MemberState.ALIVE, "it may refute that as ever"
@@ -437,7 +439,7 @@ def test_random_claims_keep_the_invariants(data: st.DataObject) -> None:
     machine = Machine(config=GossipConfig.local())
     names = [id_of(n) for n in range(1, 7)]
     numbers = st.integers(0, 8)
-    claims = st.one_of(
+    state_updates = st.one_of(
         st.builds(alive, st.integers(1, 6), numbers),
         st.builds(lambda n, i: alive(n, i, address=address_of(n + 100)), st.integers(1, 6), numbers),
         st.builds(Suspect, st.sampled_from(names), numbers, st.sampled_from(names)),
@@ -446,7 +448,7 @@ def test_random_claims_keep_the_invariants(data: st.DataObject) -> None:
     )
     for _ in range(data.draw(st.integers(1, 30))):
         before = dict(machine.swim.members())
-        machine.hear(*data.draw(st.lists(claims, max_size=4)))
+        machine.hear(*data.draw(st.lists(state_updates, max_size=4)))
         machine.run_until(machine.now + data.draw(st.sampled_from([0.0, 0.1, 1.0, 10.0])))
         for node_id, member in before.items():
             after = machine.swim.members()[node_id]
@@ -501,14 +503,14 @@ def test_seeds_are_dialled_for_ever_with_a_growing_pause() -> None:
         for command in opened:
             dials.append(machine.now)
             machine.swim.handle_stream_end(command.stream_id, machine.now, "refused")
-        machine.now = machine.swim._absentees.next_deadline()
+        machine.now = machine.swim._reconnect.next_deadline()
         machine.swim.handle_deadline(machine.now)
     pauses = [after - before for before, after in itertools.pairwise(dials)]
     assert len(dials) >= 11
     assert 0.5 <= pauses[0] <= 1.0
     assert all(30 <= pause <= 60 for pause in pauses[6:])
     machine.swim.set_seeds((), machine.now)
-    assert machine.swim._absentees.next_deadline() == float("inf")
+    assert machine.swim._reconnect.next_deadline() == float("inf")
 
 
 def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
@@ -525,11 +527,11 @@ def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
     ]
     assert reaped == [PEER]
     # Another node remembers it longer; that does not bring it back, but for the first exchange of a life.
-    machine.swim._claims.merge((), machine.now, peer=address_of(9))
-    machine.swim._claims.merge(
+    machine.swim._state_updates.merge((), machine.now, peer=address_of(9))
+    machine.swim._state_updates.merge(
         (Member(THIRD, address_of(3), MemberState.LEFT, 1),), machine.now, peer=address_of(9)
     )
-    machine.swim._claims.merge(
+    machine.swim._state_updates.merge(
         (Member(PEER, address_of(2), MemberState.DEAD, 1),), machine.now, peer=address_of(9)
     )
     assert set(machine.swim.members()) == {OWN}
@@ -713,7 +715,7 @@ def test_packets_of_an_hour_ago_change_nothing() -> None:
 def test_a_push_pull_of_many_nodes_is_taken_in_one_go() -> None:
     machine = Machine()
     nodes = tuple(Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in range(2, 2000))
-    machine.swim._claims.merge(PushPull(join=True, nodes=nodes).nodes, machine.now, peer=address_of(9))
+    machine.swim._state_updates.merge(PushPull(join=True, nodes=nodes).nodes, machine.now, peer=address_of(9))
     machine.swim._settle(machine.now)
     assert len(machine.drain().events) == 1998
     assert len(machine.swim.members()) == 1999

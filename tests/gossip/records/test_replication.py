@@ -136,7 +136,7 @@ class Insider:
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
-        target._carriage.greet(self.node_id, 0.0)
+        target._transport.greet(self.node_id, 0.0)
         target.handle_deadline(0.0)
         for message in self.heard(target):
             if isinstance(message, Hello):

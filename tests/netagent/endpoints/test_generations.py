@@ -63,7 +63,7 @@ class Generations:
         one.meet(one.host_id)
         self.living.append(one)
         one.silence = Downtime({})
-        one.forgetting = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+        one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
         scope = trio.CancelScope()
         self.lives[one.host_id] = scope
         self.nursery.start_soon(self.live, one, scope)
@@ -87,14 +87,14 @@ class Generations:
             publisher=one.publisher,
             allocator=one.allocator,
             undecided=lambda: one.networks.in_work,
-            pursued=lambda: one.forgetting.in_work,
+            pursued=lambda: one.eviction.in_work,
         )
 
     def vigil_of(self, one):
         return AutoEviction(
             live=one.live,
             journal=one.journal,
-            forgetting=one.forgetting,
+            eviction=one.eviction,
             silence=one.silence,
             forget_after_s=lambda: self.forget_after_s,
         )
@@ -197,7 +197,7 @@ def check_what_is_left(world, network_id, gone):
         assert set(view.forgotten) == gone
         assert {owner for _, owner in view._store.records} <= {other.host_id for other in world.living}
         one.allocator.free_count(network_id)
-        for held in one.allocator.holdings[network_id].pool.owned:
+        for held in one.allocator.allocations[network_id].pool.owned:
             for offset in range(held.first, held.last + 1):
                 assert owners.setdefault(offset, one.name) == one.name
     assert len([offset for offset in owners if 2 <= offset <= 1022]) == USABLE

@@ -148,7 +148,7 @@ async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(name
         nursery.cancel_scope.cancel()
     assert one.traces() == {}, one.steps.done
     assert one.allocator.free_count(N1) == free
-    one.allocator.holdings[N1].pool.check_invariants()
+    one.allocator.allocations[N1].pool.check_invariants()
     row, created = await one.endpoints.attach(request())
     assert created
     assert row.stage is Stage.PUBLISHED

@@ -116,7 +116,7 @@ async def test_when_create_returns_every_live_host_owns_space_and_knows_it():
     async def test(hosts):
         made, _ = await hosts[0].networks.create(NetworkRequest(name="app"))
         for one in hosts:
-            await one.allocator.holdings.confirm(made.network_id)
+            await one.allocator.allocations.confirm(made.network_id)
             free, owned = one.allocator.free_count(made.network_id)
             assert free == owned > 0, one.name
 

@@ -29,15 +29,13 @@ class Cluster:
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
             one.silence = Downtime({})
-            one.forgetting = Eviction(
-                one.live, one.publisher, one.node, one.allocator, one.silence, one.flush
-            )
+            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
             upkeep = OwnRecords(
                 live=one.live,
                 publisher=one.publisher,
                 allocator=one.allocator,
                 undecided=lambda one=one: one.networks.in_work,
-                pursued=lambda one=one: one.forgetting.in_work,
+                pursued=lambda one=one: one.eviction.in_work,
             )
             one.node.is_waited_for = lambda peer, one=one: (
                 peer in one.live.view.hosts and one.live.view.hosts[peer].is_live
@@ -66,7 +64,7 @@ class Cluster:
         for one in self.hosts:
             if one.host_id in self.alive:
                 one.allocator.free_count(network_id)
-                for held in one.allocator.holdings[network_id].pool.owned:
+                for held in one.allocator.allocations[network_id].pool.owned:
                     for offset in range(held.first, held.last + 1):
                         assert believed.setdefault(offset, one.name) == one.name
         return {one.name: list(believed.values()).count(one.name) for one in self.hosts}
@@ -103,7 +101,7 @@ async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
     await cluster.calm()
     before = cluster.owners(made.network_id)
     cluster.kill(h3)
-    done = await h2.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    done = await h2.eviction.forget(["h3"], dead_for_s=0, force=False)
     await cluster.calm()
     assert [host.host_id for host in done.hosts] == [h3.host_id]
     after = cluster.owners(made.network_id)
@@ -124,7 +122,7 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
     cluster.kill(h3)
-    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     await cluster.calm()
     own = [grant for writer, grant in h1.live.view.grants(made.network_id) if writer == h1.host_id]
     assert {grant.to for grant in own} == {h1.host_id, cluster.hosts[1].host_id}
@@ -137,7 +135,7 @@ async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster)
     cluster.kill(h3)
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
     h1.live.set_view(view.with_silent(frozenset({h3.host_id})))
-    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     assert h3.host_id in h1.live.view.forgotten
 
 
@@ -145,18 +143,18 @@ async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster)
 async def test_who_lives_is_not_forgotten(cluster):
     h1, h2, h3 = cluster.hosts
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
-        await h1.forgetting.forget(["h2"], dead_for_s=0, force=False)
+        await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
     cluster.kill(h3)
     h1.live.set_view(h1.live.view.with_host_answer(h3.host_id, answers=True))
     with pytest.raises(RefusedError, match="its kernel answers"):
-        await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+        await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     with pytest.raises(InputError, match="is this host"):
-        await h1.forgetting.forget(["h1"], dead_for_s=0, force=True)
+        await h1.eviction.forget(["h1"], dead_for_s=0, force=True)
     with pytest.raises(NotFoundError, match="no host 'h9'"):
-        await h1.forgetting.forget(["h9"], dead_for_s=0, force=False)
+        await h1.eviction.forget(["h9"], dead_for_s=0, force=False)
     assert not h1.live.view.forgotten
     assert not goodbyes(h1)
-    await h1.forgetting.forget(["h2"], dead_for_s=0, force=True)
+    await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     await cluster.calm()
     assert h2.host_id in h2.live.view.forgotten, "it learns of it"
     assert h2.live.view.hosts[h2.host_id].record, "and still sees what it has to end"
@@ -168,11 +166,11 @@ async def test_only_who_was_silent_for_long_enough(cluster):
     cluster.kill(h3)
     await trio.sleep(3600)
     with pytest.raises(RefusedError, match="nothing of h3 for 3600 s, not for 7200 s"):
-        await h1.forgetting.forget(["h3"], dead_for_s=7200, force=True)
+        await h1.eviction.forget(["h3"], dead_for_s=7200, force=True)
     cluster.kill(h2)
-    done = await h1.forgetting.forget([], dead_for_s=3000, force=False)
+    done = await h1.eviction.forget([], dead_for_s=3000, force=False)
     assert [host.host_id for host in done.hosts] == [h3.host_id], "without names: all that were"
-    assert not (await h1.forgetting.forget([], dead_for_s=3000, force=False)).hosts
+    assert not (await h1.eviction.forget([], dead_for_s=3000, force=False)).hosts
 
 
 @on_hosts(4)
@@ -191,11 +189,11 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
 
     cluster.fabric._carry = without_h3
     with pytest.raises(RefusedError, match="h3 did not acknowledge within 5 s"):
-        await h1.forgetting.forget(["h4"], dead_for_s=0, force=False)
+        await h1.eviction.forget(["h4"], dead_for_s=0, force=False)
     await trio.sleep(1)
     assert not h2.live.view.forgotten
     assert not goodbyes(h1)
-    done = await h1.forgetting.forget(["h4"], dead_for_s=0, force=True)
+    done = await h1.eviction.forget(["h4"], dead_for_s=0, force=True)
     assert done.unheard == ("h3",)
     assert h4.host_id in h1.live.view.forgotten
     cluster.alive.discard(h3.host_id)
@@ -208,10 +206,10 @@ async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
     await cluster.calm()
     before = cluster.owners(made.network_id)
     cluster.kill(cluster.hosts[4])
-    heirs = cluster.hosts[1:4]
+    successors = cluster.hosts[1:4]
     async with trio.open_nursery() as nursery:
-        for one in reversed(heirs):
-            nursery.start_soon(lambda one=one: one.forgetting.forget(["h5"], dead_for_s=0, force=False))
+        for one in reversed(successors):
+            nursery.start_soon(lambda one=one: one.eviction.forget(["h5"], dead_for_s=0, force=False))
     await cluster.calm()
     words = {one.name: goodbyes(one) for one in cluster.hosts[:4]}
     settled = [name for name, said in words.items() if (cluster.hosts[4].host_id, True) in said]
@@ -231,7 +229,7 @@ async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(clust
     before = sum(cluster.owners(made.network_id).values())
     for gone, successor in ((h4, h3), (h3, h2)):
         cluster.kill(gone)
-        await successor.forgetting.forget([gone.name], dead_for_s=0, force=False)
+        await successor.eviction.forget([gone.name], dead_for_s=0, force=False)
         await cluster.calm()
     for one in (h1, h2):
         view = one.live.view
@@ -255,7 +253,7 @@ async def test_a_network_whose_only_hosts_are_forgotten_can_be_removed(cluster):
     await h3.publisher.put(AttachmentRecord(made.network_id))
     await cluster.calm()
     cluster.kill(h3)
-    await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+    await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     assert not h1.live.view.attachments(made.network_id)
     await h1.networks.remove("app", force=False)
     assert h1.live.view.is_removed(made.network_id)
@@ -265,7 +263,7 @@ def auto_eviction(host, after_s):
     return AutoEviction(
         live=host.live,
         journal=host.journal,
-        forgetting=host.forgetting,
+        eviction=host.eviction,
         silence=host.silence,
         forget_after_s=lambda: after_s,
     )
@@ -318,7 +316,7 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
     made, _ = await h1.networks.create(NetworkRequest(name="app", subnets=("10.1.0.0/28",)))
     await cluster.calm()
     cluster.kill(h2, h3)
-    await h1.forgetting.forget(["h2", "h3"], dead_for_s=0, force=False)
+    await h1.eviction.forget(["h2", "h3"], dead_for_s=0, force=False)
     taken = set()
     for number in range(13):
         row = LocalEndpointRow(
@@ -344,7 +342,7 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
         for gone in (other, h3):
             one.meet(gone.host_id, MemberState.DEAD)
             one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
-        await one.forgetting.forget([other.name], dead_for_s=0, force=True)
+        await one.eviction.forget([other.name], dead_for_s=0, force=True)
     # The cut ends; h2 tells what it said, and is gone for good before it hears a word.
     cluster.fabric._carry = carry
     h1.meet(h3.host_id, MemberState.ALIVE)
@@ -358,9 +356,9 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
     for one in (h1, h3):
         assert not one.live.view.forgotten, "neither word counts"
     with pytest.raises(RefusedError, match="on another host; where there is none, let one join") as refused:
-        await h1.forgetting.forget(["h2"], dead_for_s=0, force=True)
+        await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     assert refused.value.code == "contested"
-    await h3.forgetting.forget(["h2"], dead_for_s=0, force=False)
+    await h3.eviction.forget(["h2"], dead_for_s=0, force=False)
     await trio.sleep(1)
     for one in (h1, h3):
         assert set(one.live.view.forgotten) == {h2.host_id}
@@ -381,13 +379,13 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
         with pytest.raises(
             RefusedError, match=r"h[34] fell silent together with h[34], and may hold"
         ) as refused:
-            await h1.forgetting.forget(names, dead_for_s=0, force=False)
+            await h1.eviction.forget(names, dead_for_s=0, force=False)
         assert refused.value.code == "not-alone"
     assert not goodbyes(h1)
-    assert not (await h1.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
-    done = await h1.forgetting.forget_these({h3.host_id, h5.host_id})
+    assert not (await h1.eviction.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.eviction.forget_these({h3.host_id, h5.host_id})
     assert [host.host_id for host in done.hosts] == [h5.host_id], "who died alone is not held up"
-    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    done = await h1.eviction.forget(["h3", "h4"], dead_for_s=0, force=False)
     assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
 
 
@@ -397,16 +395,16 @@ async def test_an_heir_is_forgotten_with_whom_it_was_about_to_forget(cluster):
     h1, h2, h3, h4 = cluster.hosts
     cluster.kill(h4)
     await trio.sleep(60)
-    await h3.forgetting._intend({h4.host_id})
+    await h3.eviction._intend({h4.host_id})
     await trio.sleep(60)
     assert h1.live.view.about_to_forget(h4.host_id) == {h3.host_id}
     cluster.kill(h3)
     await trio.sleep(60)
     with pytest.raises(RefusedError, match="h3 was about to forget h4 when it went away") as refused:
-        await h1.forgetting.forget(["h3"], dead_for_s=0, force=False)
+        await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     assert refused.value.code == "not-alone"
-    assert not (await h2.forgetting.forget_these({h3.host_id})).hosts, "nor by itself"
-    done = await h1.forgetting.forget(["h3", "h4"], dead_for_s=0, force=False)
+    assert not (await h2.eviction.forget_these({h3.host_id})).hosts, "nor by itself"
+    done = await h1.eviction.forget(["h3", "h4"], dead_for_s=0, force=False)
     assert {host.host_id for host in done.hosts} == {h3.host_id, h4.host_id}
 
 
@@ -415,5 +413,5 @@ async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
     h1, _, h3, h4 = cluster.hosts
     cluster.kill(h3, h4)
     await trio.sleep(60)
-    await h1.forgetting.forget(["h3"], dead_for_s=0, force=True)
+    await h1.eviction.forget(["h3"], dead_for_s=0, force=True)
     assert set(h1.live.view.forgotten) == {h3.host_id}

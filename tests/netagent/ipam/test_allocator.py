@@ -177,8 +177,8 @@ async def test_nothing_is_kept_of_a_removed_network(make, restarts):
     cluster.settle()
     one.allocator.forget_removed()
     assert one.journal.load_cooling() == []
-    assert not one.allocator.holdings._known
-    assert not one.allocator.holdings._cooling
+    assert not one.allocator.allocations._known
+    assert not one.allocator.allocations._cooling
 
 
 @virtual
@@ -245,4 +245,4 @@ async def _churn(cluster, rng):
 
 def _space(one):
     one.allocator.free_count(N1)
-    return one.allocator.holdings[N1].space
+    return one.allocator.allocations[N1].space

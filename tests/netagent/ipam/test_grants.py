@@ -40,7 +40,7 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
     await two.allocator.giving.surrender(N1, three.host_id)
     cluster.settle()
     assert two.allocator.free_count(N1) == (0, 0)
-    await three.allocator.holdings.confirm(N1)
+    await three.allocator.allocations.confirm(N1)
     assert three.allocator.free_count(N1)[1] == before + given
     assert one.allocator.free_count(N1)[1] == 253 - before - given
 
@@ -94,7 +94,7 @@ async def _restore(cluster, rng):
                 backups[one] = one.backup()
             case "restore":
                 one.restore(backups[one])
-                await one.allocator.holdings.confirm(N1)
+                await one.allocator.allocations.confirm(N1)
                 # The janitor: attached since then loses its interface, detached since has none.
                 known = {row.endpoint_id: row for row in one.journal.load_endpoints()}
                 running = {e: place for e, place in running.items() if place[0] is not one or e in known}

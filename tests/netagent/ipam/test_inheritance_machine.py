@@ -70,7 +70,7 @@ class Host:
             rows=self.journal.load_endpoints(),
             clock=lambda: self.world.now,
         )
-        self.forgetting = Eviction(
+        self.eviction = Eviction(
             self.live, self.publisher, self.node, self.allocator, Downtime({}), lambda: None
         )
         self.upkeep = OwnRecords(
@@ -78,7 +78,7 @@ class Host:
             publisher=self.publisher,
             allocator=self.allocator,
             undecided=lambda: (),
-            pursued=lambda: self.forgetting.in_work,
+            pursued=lambda: self.eviction.in_work,
         )
         self.hear(self)
         for writer, numbers in before.items():
@@ -119,7 +119,7 @@ class Host:
     @property
     def owned(self):
         self.allocator.free_count(N1)
-        return self.allocator.holdings[N1].pool.owned
+        return self.allocator.allocations[N1].pool.owned
 
     @property
     def works(self):
@@ -278,8 +278,8 @@ class World(RuleBasedStateMachine):
                     await one.publisher.withdraw(found.record)
                 await one.allocator.release(row)
             gone = one.live.view.forgotten
-            heirs = [other.host_id for other in self.hosts if other.works and other is not one]
-            for successor in sorted(set(heirs).difference(gone))[:1]:
+            successors = [other.host_id for other in self.hosts if other.works and other is not one]
+            for successor in sorted(set(successors).difference(gone))[:1]:
                 await one.allocator.giving.surrender(N1, successor)
 
         self.run(go)
@@ -332,9 +332,9 @@ class InheritanceMachine(World):
     @rule(successor=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
     def forget(self, successor, some, is_calm, goes_on):
         """A host is about to forget some of those that do not run; or one that was goes on with it."""
-        heirs = [one for one in self.hosts if one.works and one.forgetting.in_work]
-        if heirs and goes_on:
-            self.go_on(heirs[successor % len(heirs)], is_calm=is_calm)
+        successors = [one for one in self.hosts if one.works and one.eviction.in_work]
+        if successors and goes_on:
+            self.go_on(successors[successor % len(successors)], is_calm=is_calm)
             return
         one = self.working(successor)
         dark = [other.host_id for other in self.hosts if not other.is_running]
@@ -346,8 +346,8 @@ class InheritanceMachine(World):
         view = one.live.view
         while more := {x for x in dark if view.about_to_forget(x) & gone} - gone - set(view.forgotten):
             gone |= more  # whom one of them was about to forget
-        if gone and not one.forgetting.in_work:
-            self.run(one.forgetting._intend, gone)
+        if gone and not one.eviction.in_work:
+            self.run(one.eviction._intend, gone)
             if is_calm:
                 self.go_on(one, is_calm=True)
 
@@ -360,17 +360,17 @@ class InheritanceMachine(World):
                     one.hear(self.by_id[writer], told)
 
         async def take_over():
-            forgetting, gone = one.forgetting, set(one.forgetting.in_work)
+            eviction, gone = one.eviction, set(one.eviction.in_work)
             try:
-                await forgetting._settle(gone, force=False)
-                ours = await forgetting._agree(gone, force=False)
-                await forgetting._take_over(ours)
+                await eviction._settle(gone, force=False)
+                ours = await eviction._agree(gone, force=False)
+                await eviction._take_over(ours)
                 if gone - ours:
-                    await forgetting._take_back(gone - ours)
+                    await eviction._take_back(gone - ours)
             except NetagentError:
-                await forgetting._take_back(gone)
+                await eviction._take_back(gone)
             finally:
-                forgetting.in_work.clear()
+                eviction.in_work.clear()
 
         self.run(take_over)
 
@@ -380,14 +380,14 @@ class InheritanceMachine(World):
         for _ in range(3):
             self.whoever_runs_hears_all()
             for one in self.hosts:
-                if one.works and not one.forgetting.in_work:
+                if one.works and not one.eviction.in_work:
                     self.run(one.upkeep.put_in_order)
         works = [one for one in self.hosts if one.works]
         for one in works:
             one.allocator.free_count(N1)
-            space = one.allocator.holdings[N1].space
+            space = one.allocator.allocations[N1].space
             space.check_invariants()
-            assert space.ranges == works[0].allocator.holdings[N1].space.ranges, "they disagree"
+            assert space.ranges == works[0].allocator.allocations[N1].space.ranges, "they disagree"
             others = [other for other in self.hosts if other.host_id not in one.live.view.forgotten]
             if all(map(one.knows_all_of, others)):  # or it lost in a crash what only the dead still know
                 assert sum(len(held) for held, _ in space.ranges) == COUNT, "some of it has no owner"
@@ -447,9 +447,9 @@ class CutMachine(World):
         gone = {one.host_id for one in self.hosts if one not in side} - set(successor.live.view.forgotten)
 
         async def take_over():
-            await successor.forgetting._intend(gone)
-            await successor.forgetting._take_over(gone)
-            successor.forgetting.in_work.clear()
+            await successor.eviction._intend(gone)
+            await successor.eviction._take_over(gone)
+            successor.eviction.in_work.clear()
 
         self.run(take_over)
         self.all_hear_all(side)
@@ -476,9 +476,9 @@ class CutMachine(World):
         here = [other for other in self.hosts if other.works]
 
         async def take_over():
-            await one.forgetting._intend({dead[gone % len(dead)]})
-            await one.forgetting._take_over({dead[gone % len(dead)]})
-            one.forgetting.in_work.clear()
+            await one.eviction._intend({dead[gone % len(dead)]})
+            await one.eviction._take_over({dead[gone % len(dead)]})
+            one.eviction.in_work.clear()
 
         self.run(take_over)
         self.all_hear_all(here)
@@ -549,7 +549,7 @@ def test_what_a_dying_host_gave_is_not_used_once_its_heir_has_asked_for_silence(
         machine.attach(taker.number, None, lost=True, reach=True)
         third.hear(giver)  # it alone knows of the grant, and has nothing to say of it
         machine.switch_power(giver.number, is_returning=False)
-        machine.run(successor.forgetting._intend, {giver.host_id})
+        machine.run(successor.eviction._intend, {giver.host_id})
         machine.go_on(successor, is_calm=True)
         assert giver.host_id in successor.live.view.forgotten
         taker.hear(
@@ -564,20 +564,20 @@ def test_an_heir_that_dies_with_its_word_half_told_is_in_the_way_until_it_is_for
     with by_hand(shared=5) as (machine, (gone, first, second, third, _)):
         machine.whoever_runs_hears_all()
         machine.switch_power(gone.number, is_returning=False)
-        machine.run(first.forgetting._intend, {gone.host_id})
+        machine.run(first.eviction._intend, {gone.host_id})
         machine.go_on(first, is_calm=True)
         machine.switch_power(
             0, is_returning=False
         )  # the smallest that works, before anybody heard that it went on
         assert not first.is_running
-        machine.run(second.forgetting._intend, {gone.host_id})
+        machine.run(second.eviction._intend, {gone.host_id})
         machine.go_on(second, is_calm=True)
         assert gone.host_id not in second.live.view.forgotten
         machine.switch_power(1, is_returning=True)
         assert first.is_running
         machine.never_two_owners()
         machine.switch_power(0, is_returning=False)
-        machine.run(third.forgetting._intend, {gone.host_id, first.host_id})
+        machine.run(third.eviction._intend, {gone.host_id, first.host_id})
         machine.go_on(third, is_calm=True)
         assert {gone.host_id, first.host_id} <= set(third.live.view.forgotten)
 
@@ -587,9 +587,9 @@ def test_two_sides_that_forgot_each_other_both_live_on():
         machine.whoever_runs_hears_all()
         left, right = hosts[:2], hosts[2:]
         for successor, gone in ((left[1], right), (right[0], left)):
-            machine.run(successor.forgetting._intend, {one.host_id for one in gone})
-            machine.run(successor.forgetting._take_over, {one.host_id for one in gone})
-            successor.forgetting.in_work.clear()
+            machine.run(successor.eviction._intend, {one.host_id for one in gone})
+            machine.run(successor.eviction._take_over, {one.host_id for one in gone})
+            successor.eviction.in_work.clear()
         for side in (left, right):
             for one in side:
                 for other in side:

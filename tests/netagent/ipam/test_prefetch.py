@@ -47,11 +47,11 @@ def live(*alive):
     return StateStore(view, {})
 
 
-@pytest.mark.parametrize(("alive", "heirs"), [((H1, H3, H2), {H2}), ((H1,), set())])
-def test_the_first_live_host_gets_all_of_it(alive, heirs):
+@pytest.mark.parametrize(("alive", "successors"), [((H1, H3, H2), {H2}), ((H1,), set())])
+def test_the_first_live_host_gets_all_of_it(alive, successors):
     space = Space()
     trio.run(hand_on, live(*alive), space, trio.lowlevel.checkpoint)
-    assert set(space.asked) == {(one, successor) for one in (GONE, N1) for successor in heirs}
+    assert set(space.asked) == {(one, successor) for one in (GONE, N1) for successor in successors}
 
 
 def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
@@ -100,7 +100,7 @@ def _who_leaves_at_once(cluster, leaving, rng):
         for one in cluster.hosts:
             assert (one.allocator.free_count(N1)[1] == 0) is (one in leaving)
         stay = [one for one in cluster.hosts if one not in leaving]
-        counts = stay[0].allocator.holdings[N1].space.usable_counts()
+        counts = stay[0].allocator.allocations[N1].space.usable_counts()
         assert sum(counts[one.host_id] for one in stay) == 253, "all of it"
 
     return scenario

@@ -154,10 +154,10 @@ def test_a_liar_that_took_everything_for_ever_can_be_forgotten():
     lie = (H3, grant(N1, 0, 15, H3, 2**32 - 1))
     taken = space_of(H1, 16, [*honest, lie])
     assert owners(taken) == "3" * 16
-    heirs = [(H2, one) for one in inherit(N1, taken, H2, {H3})]
-    for _, one in heirs:
+    successors = [(H2, one) for one in inherit(N1, taken, H2, {H3})]
+    for _, one in successors:
         assert decode_untrusted(encode(one)) == one
-    after = space_of(H1, 16, [*honest, *heirs])
+    after = space_of(H1, 16, [*honest, *successors])
     assert owners(after) == "2" * 16
     handed_on = split_for(N1, H1, after.owned_by(H2))
     assert decode_untrusted(encode(handed_on)) == handed_on

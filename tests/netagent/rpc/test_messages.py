@@ -177,15 +177,15 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
         await trio.sleep(within_s)
         return None
 
-    retreat = Withdrawal(one.live, Following(), asking)
-    assert await retreat.wait_host_hidden() == {ids[0]}
+    withdrawal = Withdrawal(one.live, Following(), asking)
+    assert await withdrawal.wait_host_hidden() == {ids[0]}
     assert sorted(asked) == [ids[0], ids[1], ids[3]]
     assert trio.current_time() == pytest.approx(HOST_S)
     asked.clear()
     row = LocalEndpointRow(
         endpoint_id=E1, network_id=N1, name="web", service="web", mac="", target="netns:web"
     )
-    await retreat.wait_endpoint_hidden(row)
+    await withdrawal.wait_endpoint_hidden(row)
     assert sorted(asked) == ids[:2], "those that take part in its network"
     assert trio.current_time() == pytest.approx(HOST_S + ENDPOINT_S)
 

@@ -25,7 +25,7 @@ from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6
 from netagent.firewall.ruleset import MEMBERS4, SENDERS, ruleset_of
 from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.publication import Publication
-from netagent.projection.firewall_input import doors_of
+from netagent.projection.firewall_input import port_forwards_of
 from netagent.registry.views import Conflict
 from netagent.slices import at_once
 
@@ -179,7 +179,7 @@ def test_a_published_port_is_there_when_all_its_elements_are():
         stage=Stage.PUBLISHED,
         publish=(Publication(53, 5353, "udp", 2), Publication(8080, 80, address="0.0.0.0")),
     )
-    rules = ruleset_of(FirewallInput(vxlan_port=4799, port_forwards=tuple(doors_of(row, ()))))
+    rules = ruleset_of(FirewallInput(vxlan_port=4799, port_forwards=tuple(port_forwards_of(row, ()))))
     lines = list(published_lines(row, rules, []))
     assert [(one.kind, one.thing, one.state) for one in lines] == [
         ("published port", "53-54:5353-5354/udp leads to web", State.PRESENT),
