@@ -355,6 +355,7 @@ def test_other_files_that_the_architecture_names_exist() -> None:
         "## In one picture",
         "## Seven rules",
         "## Three flows",
+        "## Making a network",
         "## Where to change what",
         "## Fail static",
         "## Invariants, and where they are checked",
