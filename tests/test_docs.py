@@ -30,7 +30,12 @@ from netagent.control.client import DEFAULT_SOCKET
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/netagent.example.toml"
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")],
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*/README.md"),
+        ROOT / "tests/SCENARIOS.md",
+    ],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
 BY_NAME = {path.relative_to(ROOT).as_posix(): path for path in DOCUMENTS}
@@ -346,10 +351,23 @@ def test_other_files_that_the_architecture_names_exist() -> None:
     text = text_of("ARCHITECTURE.md")
     for name in re.findall(r"\btests/[\w/.]+[\w/]", text):
         assert (ROOT / name).exists(), name
-    for heading in ("## The main path", "## Fail static", "## Invariants, and where they are checked"):
-        for name in re.findall(r"`([\w/]+\.py)`", section("ARCHITECTURE.md", heading)):
-            places = [ROOT / "netagent", ROOT / "gossip", ROOT / "dns", ROOT / "gossip/netgossip"]
-            assert any((place / name).exists() for place in places), name
+    headings = (
+        "## In one picture",
+        "## Seven rules",
+        "## Three flows",
+        "## Making a network",
+        "## Where to change what",
+        "## Fail static",
+        "## Invariants, and where they are checked",
+    )
+    for heading in headings:
+        part = section("ARCHITECTURE.md", heading)
+        for name in re.findall(r"(?<![\w/])((?:[a-z_]+/)+[a-z_]+\.py)", part) + re.findall(
+            r"`([\w/]+/)`", part
+        ):
+            if not name.startswith("tests/"):
+                places = [ROOT / "netagent", ROOT / "gossip", ROOT / "dns"]
+                assert any((place / name).exists() for place in places), name
 
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1}
@@ -379,3 +397,17 @@ def value_of(module: Any, name: str) -> object:
         return getattr(module, name)
     (owner,) = [kind for kind in vars(module).values() if name in getattr(kind, "__dataclass_fields__", {})]
     return owner.__dataclass_fields__[name].default
+
+
+# -- tests/SCENARIOS.md --------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_scenarios_is_that_of_the_tests() -> None:
+    """Each number with the files that use it, in the name of a test or in a docstring."""
+    used: dict[int, set[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for number in re.findall(r"\b(?:test_scenario_|Scenario )(\d+)", path.read_text(encoding="utf-8")):
+            used.setdefault(int(number), set()).add(path.relative_to(ROOT).as_posix())
+    listed = rows(text_of("tests/SCENARIOS.md"))
+    assert {int(number): set(re.findall(r"`([^`]+)`", files)) for number, _, files in listed} == used
+    assert [int(number) for number, _, _ in listed] == sorted(used), "in order, and each once"
