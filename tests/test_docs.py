@@ -291,18 +291,18 @@ def test_the_api_is_documented() -> None:
 
 
 def test_every_key_is_documented_as_it_is() -> None:
-    found = {row[0].strip("`"): row[1:] for row in rows(section_of_keys())}
+    found = {
+        row[0].strip("`"): row[1:] for row in rows(section("docs/reference/configuration.md", "## Keys"))
+    }
     assert list(found) == [key.name for key in config.KEYS]
     for key in config.KEYS:
-        default, effect, _ = found[key.name]
-        assert effect == ("at once" if key.reloads else "restart"), key.name
+        meaning, values, default, applied, ways = found[key.name]
+        assert meaning
+        assert values
+        assert applied == ("at once" if key.reloads else "restart"), key.name
+        assert ways == f"`{key.variable}`, `{key.flag}`"
         if key.default not in (None, "", ()):
             assert default == f"`{spelt(key.default)}`", key.name
-
-
-def section_of_keys() -> str:
-    text = text_of("docs/reference/configuration.md")
-    return text[text.index("| key |") : text.index("\n## Files")]
 
 
 def spelt(value: Any) -> str:
