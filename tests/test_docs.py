@@ -26,6 +26,7 @@ from netagent import config
 from netagent.cli import grammar
 from netagent.control.api import build_app
 from netagent.control.client import DEFAULT_SOCKET
+from netagent.registry.views import ConflictKind
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/netagent.example.toml"
@@ -285,6 +286,16 @@ def test_the_api_is_documented() -> None:
     for row in table:
         grammar_words = row[2].strip("`").removeprefix("netagent ")
         assert grammar_words in leaves(), row[2]
+
+
+def test_the_guide_says_what_to_do_about_each_warning() -> None:
+    """The codes of `status` and `doctor`, and of conflicts, all stand in the table that leads to a symptom."""
+    emitted = {kind.value for kind in ConflictKind} | {"upstream-dead", "upstream-slow"}
+    for source in sorted((ROOT / "netagent/commands").glob("*.py")):
+        emitted |= set(re.findall(r'"code": "([a-z-]+)"', source.read_text(encoding="utf-8")))
+    table = section("docs/how-to/troubleshooting.md", "## Warnings by their code")
+    listed = {code for row in rows(table) for code in re.findall(r"`([a-z-]+)`", row[0])}
+    assert listed == emitted
 
 
 # -- configuration -------------------------------------------------------------------------------------------------
