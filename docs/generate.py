@@ -1,38 +1,106 @@
-"""Writes what the documents list of the code: the folders in ARCHITECTURE.md, and every file in reference/modules.md.
+"""Generate the parts of the documents that list the code.
 
-`make docs` runs it, and a test holds that what it writes is there. The texts are the docstrings' first sentences.
+These are the folders in ARCHITECTURE.md, every file in reference/modules.md, and the keys in
+reference/configuration.md. The texts are the docstrings' first sentences and the help texts of netagent.config.KEYS.
+`make docs` runs this; a test checks that the documents are current.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from netagent import config_values as kind
+from netagent.config import KEYS, ConfigKey
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("gossip/netgossip", "dns/netdns", "netagent")
 BEGIN: Final = "<!-- folders: written by `make docs` -->"
 END: Final = "<!-- folders end -->"
+BEGIN_KEYS: Final = "<!-- keys: written by `make docs` -->"
+END_KEYS: Final = "<!-- keys end -->"
+VALUES: Final[dict[Callable[[Any], Any], str]] = {
+    kind.boolean: "`true` or `false`",
+    kind.domain: "a lower-case domain name of at most 200 characters",
+    kind.name: "one lower-case DNS label (a-z, 0-9, - and _; at most 63 characters)",
+    kind.optional_address: "an IPv4 or IPv6 address",
+    kind.optional_name: "one DNS label, as for `name`, or empty",
+    kind.optional_path: "an absolute path",
+    kind.path: "an absolute path",
+    kind.pools: "a list of IPv4 ranges, each a /20 or larger",
+    kind.seeds: "a list of `HOST`, `HOST:PORT` or `[IPV6]:PORT`",
+    kind.text: "text",
+    kind.texts: "a list of texts",
+}
+"""What each kind of value may be. Kinds with bounds or choices are not here: `_values` reads those from the code."""
+_DEFAULT_IN_HELP: Final = re.compile(r" \((default|without PORT): (.*)\)$")
+"""A default that is no constant stands at the end of a key's help text."""
 
 
 def main() -> None:
-    """Write both."""
+    """Write all generated parts."""
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[Path, str]:
-    """What the files should hold."""
-    architecture = ROOT / "ARCHITECTURE.md"
-    text = architecture.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
+    """Return the files with the text that they should hold."""
+    architecture, configuration = ROOT / "ARCHITECTURE.md", ROOT / "docs/reference/configuration.md"
     table = "\n".join(["| folder | holds |", "|---|---|", *(_folder_row(folder) for folder in folders())])
     return {
-        architecture: f"{before}{BEGIN}\n{table}\n{END}{after}",
+        architecture: _replaced(architecture, BEGIN, table, END),
+        configuration: _replaced(configuration, BEGIN_KEYS, "\n".join(_keys()), END_KEYS),
         ROOT / "docs/reference/modules.md": _modules(),
     }
+
+
+def _replaced(file: Path, begin: str, text: str, end: str) -> str:
+    """Return the file's text with `text` between the two markers."""
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+
+
+def _keys() -> Iterator[str]:
+    """The table of configuration keys, line by line."""
+    yield "| key | meaning and relations | values | default | applied | variable, option |"
+    yield "|---|---|---|---|---|---|"
+    for key in KEYS:
+        meaning, default = _meaning(key), _default(key)
+        applied = "at once" if key.reloads else "restart"
+        ways = f"`{key.variable}`, `{key.flag}`"
+        yield f"| `{key.name}` | {meaning} | {_values(key)} | {default} | {applied} | {ways} |"
+
+
+def _meaning(key: ConfigKey) -> str:
+    """The help text without a default at its end, with the names of other keys as code."""
+    text = _DEFAULT_IN_HELP.sub(lambda found: "" if found[1] == "default" else found[0], key.help)
+    others = "|".join(re.escape(key.name) for key in KEYS if "_" in key.name or "." in key.name)
+    return re.sub(rf"(?<![\w`])(?:{others}|advertise|seeds|mdns)(?![\w`])", r"`\g<0>`", text)
+
+
+def _default(key: ConfigKey) -> str:
+    found = _DEFAULT_IN_HELP.search(key.help)
+    if found is not None and found[1] == "default":
+        return found[2]
+    if key.default in (None, "", ()):
+        return "none"
+    if isinstance(key.default, bool):
+        return f"`{str(key.default).lower()}`"
+    return f"`{','.join(key.default) if isinstance(key.default, tuple) else key.default}`"
+
+
+def _values(key: ConfigKey) -> str:
+    """The range or the choices, which the parser of the key was made with; else what its kind says."""
+    bounds = inspect.getclosurevars(key.parse).nonlocals
+    if "choices" in bounds:
+        return ", ".join(f"`{choice}`" for choice in bounds["choices"])
+    if "low" in bounds:
+        return f"{bounds['low']} to {bounds['high']}"
+    return VALUES[key.parse]
 
 
 def folders() -> Iterator[Path]:

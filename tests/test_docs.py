@@ -26,6 +26,7 @@ from netagent import config
 from netagent.cli import grammar
 from netagent.control.api import build_app
 from netagent.control.client import DEFAULT_SOCKET
+from netagent.registry.views import ConflictKind
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/netagent.example.toml"
@@ -292,22 +293,32 @@ def test_the_api_is_documented() -> None:
         assert grammar_words in leaves(), row[2]
 
 
+def test_the_guide_says_what_to_do_about_each_warning() -> None:
+    """The codes of `status` and `doctor`, and of conflicts, all stand in the table that leads to a symptom."""
+    emitted = {kind.value for kind in ConflictKind} | {"upstream-dead", "upstream-slow"}
+    for source in sorted((ROOT / "netagent/commands").glob("*.py")):
+        emitted |= set(re.findall(r'"code": "([a-z-]+)"', source.read_text(encoding="utf-8")))
+    table = section("docs/how-to/troubleshooting.md", "## Warnings by their code")
+    listed = {code for row in rows(table) for code in re.findall(r"`([a-z-]+)`", row[0])}
+    assert listed == emitted
+
+
 # -- configuration -------------------------------------------------------------------------------------------------
 
 
 def test_every_key_is_documented_as_it_is() -> None:
-    found = {row[0].strip("`"): row[1:] for row in rows(section_of_keys())}
+    found = {
+        row[0].strip("`"): row[1:] for row in rows(section("docs/reference/configuration.md", "## Keys"))
+    }
     assert list(found) == [key.name for key in config.KEYS]
     for key in config.KEYS:
-        default, effect, _ = found[key.name]
-        assert effect == ("at once" if key.reloads else "restart"), key.name
+        meaning, values, default, applied, ways = found[key.name]
+        assert meaning
+        assert values
+        assert applied == ("at once" if key.reloads else "restart"), key.name
+        assert ways == f"`{key.variable}`, `{key.flag}`"
         if key.default not in (None, "", ()):
             assert default == f"`{spelt(key.default)}`", key.name
-
-
-def section_of_keys() -> str:
-    text = text_of("docs/reference/configuration.md")
-    return text[text.index("| key |") : text.index("\n## Files")]
 
 
 def spelt(value: Any) -> str:

@@ -10,7 +10,7 @@ and no matter of links. Both hosts of a pair judge alike, from the same records.
 TCP needs no memory, so that a connection outlives our tables being replaced, and a link that is taken away ends what
 it allowed, at once. For datagrams the rules note who asked whom, in a set that they fill themselves. The bridge's own
 connection tracking would do both, but not every kernel has it; the host's would put every bridged packet before the
-host's and Docker's own rules (docs/design/0014-links-are-judged-without-state.md).
+host's and Docker's own rules (docs/design/0014-stateless-link-policy.md).
 
 Whoever is refused is to know at once. The bridge can only drop, where the kernel does not have it reject. So the
 frame of a container of this host is marked and handed to the bridge's own device, where a chain of the netdev family

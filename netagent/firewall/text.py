@@ -30,7 +30,7 @@ dropped. Whoever may set a mark (CAP_NET_ADMIN, CAP_NET_RAW in the host's namesp
 well, where no rule of the host sees them.
 
 **Agents speak with agents.** A container would reach the agents of other hosts in the name of its own host, and use
-up what they keep for that. So none reaches their ports (docs/way-out.md).
+up what they keep for that. So none reaches their ports (docs/reference/internet-access.md).
 
 **Networks are apart.** Bridges have nothing in common, so what is left is the host's routing. A frame is for the host
 only by the MAC of the bridge: those to other MACs of the host, which the bridge hands up as well (the host's end of a
@@ -65,7 +65,7 @@ do the same; and it is enough that one of them knows.
 **The common packet meets few rules.** What a bridge of the host passes goes through the chains at its hooks, and a
 rule costs time also where it matches nothing. So there are only those that something on this host needs
 (ruleset.Need), and the first that a packet in its sender's own name meets lets it pass
-(docs/design/0022-a-packet-meets-few-rules.md).
+(docs/design/0022-only-needed-firewall-rules.md).
 
 The bridge table's chains stand before bridge netfilter (priority 0), where that is on: it takes packets out of the
 bridge's hooks, and brings them back behind all others of its own priority.

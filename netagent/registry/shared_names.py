@@ -25,7 +25,7 @@ from netagent.slices import Pieces
 _LOOKED_AT_IN_A_PIECE: Final = 64
 CURE: Final = (
     "give each project a network of its own (`netagent network create`), or name its services so that no other "
-    "project has them; see docs/runtimes/docker.md"
+    "project has them; see docs/how-to/runtimes/docker.md"
 )
 
 

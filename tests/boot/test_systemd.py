@@ -1,4 +1,4 @@
-"""The units, under a whole systemd: what README and docs/install.md promise of them.
+"""The units, under a whole systemd: what README and docs/how-to/install.md promise of them.
 
 h1 of the lab is a machine with systemd, which runs our units as `netagent install systemd` wrote them; h2 has an
 agent as the lab starts it, and looks at h1 from outside.

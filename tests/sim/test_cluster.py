@@ -30,7 +30,7 @@ from netgossip.types import (
 NET = bytes(range(16))
 SEEDS = (1, 2, 3)
 HEALED_S = 10.0
-"""What is promised (docs/operations.md): so long after packets pass again everybody knows everything."""
+"""The promise of docs/explanation/failures.md: so long after packets pass again every host has all records."""
 
 
 def started(seed: int, nodes: int, *, loss: float = 0.0, config: GossipConfig | None = None) -> SimCluster:

@@ -6,7 +6,7 @@ it was never meant to judge. No bridge can be exempt from it; but a frame with a
 `bridge-nf-filter-vlan-tagged` says otherwise. So two small programs stand at each port of our bridges: what comes in
 is given a tag of VLAN 0, which means "no VLAN" (IEEE 802.1Q), and what goes out loses it. The tag is a field beside
 the packet, not four bytes in it. Our bridges know no VLANs, so they do what they always do, and what they hand up to
-the host the kernel takes as untagged (docs/design/0021-bridged-packets-wear-a-tag.md).
+the host the kernel takes as untagged (docs/design/0021-bridge-netfilter-bypass.md).
 
 It costs a quarter of what bridge netfilter does. So it is done only while that is on, and undone when it is off.
 

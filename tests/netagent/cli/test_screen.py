@@ -56,7 +56,9 @@ def test_each_counter_of_the_firewall_has_words_and_is_documented() -> None:
     answer["refused"] = counters
     (line,) = [one for one in screen.status(answer) if one.startswith("refused:")]
     assert "packets_" not in line
-    documented = re.findall(r"^\| `(packets_\w+)` \|", Path("docs/way-out.md").read_text(), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `(packets_\w+)` \|", Path("docs/reference/internet-access.md").read_text(), re.MULTILINE
+    )
     assert sorted(documented) == sorted(counters)
 
 

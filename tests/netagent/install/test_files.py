@@ -142,7 +142,7 @@ def test_the_agent_alone_is_ended_and_the_resolver_finds_its_folder_again() -> N
 
 
 def test_nothing_that_breaks_the_agent_is_asked_for() -> None:
-    """docs/install.md has the reasons."""
+    """docs/how-to/install.md has the reasons."""
     service = unit(files.system_files(around(), Layout())[0].content)["Service"]
     assert {"ProtectKernelTunables", "ProcSubset"}.isdisjoint(service)
     assert service["RestrictNamespaces"] == "net mnt"

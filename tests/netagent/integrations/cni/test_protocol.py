@@ -202,7 +202,7 @@ def test_any_json_gives_an_order_or_an_input_error(verb: str, wild: dict[str, An
 
 
 def test_the_guides_configurations_are_understood() -> None:
-    guide = (Path(__file__).parents[4] / "docs/runtimes/cni.md").read_text()
+    guide = (Path(__file__).parents[4] / "docs/how-to/runtimes/cni.md").read_text()
     found = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)]
     found += [
         {**(one := json.loads(text)), "plugins": [one]} for text in re.findall(r"echo '(\{.*\})'", guide)
