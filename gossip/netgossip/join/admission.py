@@ -262,7 +262,7 @@ class NewcomerConversation:
         transcript = _transcript(self._hello, theirs, public_key)
         known = hmac.compare_digest(hashlib.sha256(public_key).digest(), self._token.fingerprint)
         if not known or not verify(public_key, signature, b"inviter" + transcript):
-            self.result = Refusal("the member that answers there did not create the invitation")
+            self.result = Refusal("another agent answers there, not the member that created the invitation")
             return b""
         self._secrets = _Secrets(_anti_entropy(self._key, theirs), self._token.secret, transcript)
         proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
