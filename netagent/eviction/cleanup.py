@@ -1,9 +1,9 @@
-"""Of hosts that are forgotten nothing is kept: not as members, not their logs, not on disk.
+"""Cleanup: delete the local state of evicted hosts, in the membership, their logs, and on disk.
 
-What remains is one small record in the log of whoever forgot them, which fences their identity for ever. A forgotten
-host that comes back is a member like any other until it goes, so that it hears of its fate, and of a cut that made
-two sides forget each other both sides hear; meanwhile the view lets nothing count that it writes. One that turns out
-to live, because its forgetting was contested, is asked for anew.
+What remains is one small record in the log of the host that evicted them, which fences their identity for ever. An
+evicted host that comes back is a member like any other until it goes, so that it learns of its eviction, and so that
+both sides learn of it when a partition made two sides evict each other; meanwhile the view ignores all that it
+writes. The logs of a host that turns out to live, because its eviction was contested, are requested again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class CleanupNode(Protocol):
         """What the membership holds of a node."""
 
     def forget(self, node_id: NodeId, now: float) -> None:
-        """Keep nothing of a member that is not live."""
+        """Remove a member that is not live."""
 
     def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
         """Scopes in which a log of the node is held."""
 
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Forget its logs."""
+        """Drop its logs."""
 
     def readmit_owner(self, node_id: NodeId) -> None:
         """Let them come back."""
@@ -52,7 +52,7 @@ class Cleanup:
         self._seen: tuple[object, object] = (None, None)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         revision = 0
         while True:
             revision = await self._live.wait_newer(revision)
@@ -60,7 +60,8 @@ class Cleanup:
             self._flush()
 
     def look(self) -> None:
-        """Bury whom the view has forgotten since. Costs nothing while neither that nor the membership changes."""
+        """Clean up after hosts evicted from the view since. Costs nothing while neither that nor the membership
+        changes."""
         view = self._live.view
         seen = (view.forgotten, view.remembered)
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:

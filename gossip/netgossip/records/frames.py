@@ -20,10 +20,10 @@ The same frame is a datagram's whole payload and, several in a row, a stream.
 - On streams (whose frames may come long after later datagrams) only messages count that may be repeated: deltas,
   digests, vectors, fetches. Their versions order them, not their arrival. The counters of a sender's streams rise
   from one stream to the next.
-- Before admission, in frames that were sealed before it, and in frames of a stream that was received once before, only
-  those count which also say nothing of the present: deltas and digests. They are answered once a second. An old vector
-  would confirm that a restarted node holds all there is, and one old fetch, replayed again and again, would make us
-  send whole logs.
+- Before admission, in frames that were sealed before it, and in frames of a stream that was received once before,
+  only those count which also say nothing of the present: deltas and digests. They are answered once a second. An old
+  vector would confirm that a restarted node holds all there is, and one old fetch, replayed again and again, would
+  make us send whole logs.
 
 Rejected: a handshake before the first byte (a round trip lost on each first contact; most messages don't need it),
 and a persisted table of every peer's last epoch (a file to write for each restart of each peer).

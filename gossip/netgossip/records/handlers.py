@@ -426,7 +426,7 @@ class MessageHandlers:
         self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
     ) -> Pieces[None]:
         written = 1  # a delta without entries counts as well: a peer may ask for thousands
-        if self._transport.has_room(peer):  # what is under way goes first; the next comparison brings the rest
+        if self._transport.has_room(peer):  # else: sent later, by the next comparison
             delta = self._table.delta(scope, owner, since)
             if delta is not None:
                 if owner == self._node_id:
