@@ -1,14 +1,14 @@
-"""A host's life as a member: everything that runs between entering a cluster and stopping or leaving.
+"""A host's run as a member: everything that runs between joining a cluster and stopping or leaving.
 
-Here the rooms are put together, and started and stopped in order:
+Composition root of the cluster's parts: builds and connects them, and starts and stops them in this order:
 
     journal            what we knew                       opened first, closed last
     gossip             members and records                from the journal's state, under its raised counters
     kernel             = records                          first state: the journal's; deletes nothing that matches
-    names              resolver process, fed after it     adopted when it lives
+    names              resolver process, fed after it     adopted when it is running
     endpoints          recovered, then open for use
 
-A stop ends the tasks and touches nothing else: the kernel and the resolver process go on with what they have. Only
+A stop ends the tasks and touches nothing else: the kernel and the resolver process continue with what they have. Only
 `leave` (netagent.daemon.leave) takes things down.
 """
 
@@ -64,13 +64,13 @@ from netgossip.join.identity import Identity
 from netgossip.types import Address, Event
 
 FIRST_SYNC_S = 2.0
-"""How long a start waits for scope 0 before it judges what its journal says."""
+"""How long a start waits for scope 0 before it acts on what its journal says."""
 
 logger = logging.getLogger("netagent.daemon.cluster")
 
 
 class Cluster:
-    """Make it, `run` it in a nursery, cancel the nursery to stop it."""
+    """Create it, `run` it in a nursery, cancel the nursery to stop it."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Cluster:
     # -- building --------------------------------------------------------------------------------------------
 
     def _build_exchange(self, identity: Identity, sockets: NodeSockets, remembered: RestoredState) -> None:
-        """With other hosts: what is said and heard, and who has which addresses."""
+        """Build the parts that talk to other hosts: gossip, and address allocation."""
         self.gossip = Gossip(
             self.config,
             self.keys,
@@ -136,7 +136,7 @@ class Cluster:
         )
 
     def _build_host(self, state: StateDir) -> None:
-        """What this host finds out, and what its kernel and names follow from."""
+        """Build the parts that observe this host, and those that keep its kernel and names."""
         ask = self.gossip.asking.ask
         self.probing = ProbeResults(
             self.live,
@@ -167,7 +167,7 @@ class Cluster:
         )
 
     def _build_endpoints(self, runtimes: RuntimeTargets, boot: str) -> None:
-        """What users do."""
+        """Build the parts that serve users."""
         gossip = self.gossip
         parts = EndpointParts(
             live=self.live,
@@ -205,7 +205,7 @@ class Cluster:
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:
-        """What is said of hosts: of this one, and of those that are gone."""
+        """Build the parts that keep records of hosts: of this one, and of those that are gone."""
         gossip = self.gossip
         silence = Downtime(self.journal.load_silences())
         self.eviction = Eviction(
@@ -253,7 +253,7 @@ class Cluster:
         )
 
     def _was_away(self, boot: str) -> bool:
-        """Whether names must not lead here before recovery: they did not when the last life ended, or they would lead
+        """True if names must not lead here before recovery: they did not when the last run ended, or they would lead
         to containers that ended with an earlier boot."""
         host = self.live.view.hosts.get(self._local)
         withdrawn = host is not None and host.record is not None and host.record.going_down
@@ -263,9 +263,10 @@ class Cluster:
     # -- running -----------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; `started` once endpoints can be attached."""
+        """Run until cancelled; `started` once endpoints can be attached."""
         with self._undo:
-            # Before the first word to others: that we live must not lead them to containers that are not there yet.
+            # Before the first message to others: the news that we are alive must not lead them to containers that are
+            # not there yet.
             await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
                 for task in (self.gossip.run, self.kernel.run, self.probing.run, self.following.run):
@@ -289,14 +290,15 @@ class Cluster:
                 task_status.started()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
-        """Gossip addresses to try for ever, beside those that the cluster introduced us to."""
+        """Set the gossip addresses to dial for ever, beside those that the cluster introduced us to."""
         self.gossip.set_seeds([*seeds, *self._introduced])
 
     async def move(self, underlay: Underlay) -> None:
-        """Be reached at another address. FailedError, with nothing changed, when our ports can't be had there.
+        """Change the address at which others reach us. FailedError, with nothing changed, when our ports can't be
+        opened there.
 
-        The record goes first to whoever can be reached: it is known by its key and not by where it comes from, and
-        moves the tunnels of all others. The membership believes in the move once the old address is silent.
+        The record goes first to the hosts that can be reached: it is known by its key and not by its source address,
+        and moves the tunnels of all others. The membership believes in the move once the old address is silent.
         """
         if underlay.address != self.underlay.address:
             sockets = None if self.config.bind else open_ports(self.config, underlay.address)
@@ -309,9 +311,9 @@ class Cluster:
         try:
             await step()
         except (OSError, NetagentError) as error:
-            logger.warning("cannot tell others of this host yet: %s", error)  # `run` goes on trying
+            logger.warning("cannot publish this host's record yet: %s", error)  # `run` keeps trying
 
-    # -- what the rooms ask for --------------------------------------------------------------------------------
+    # -- callbacks of the parts --------------------------------------------------------------------------------
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.following.announcer.note(events)
