@@ -126,8 +126,8 @@ def _of_other_family(token: Token, members: Sequence[str], own: LocalAddresses) 
         else f"give this host an IPv{theirs} address"
     )
     return RefusedError(
-        f"the cluster {token.cluster} uses IPv{theirs} ({', '.join(members)}), and this host by "
-        f"IPv{ours} ({own.present.address}): hosts of a cluster are reached by one family of addresses",
+        f"the cluster {token.cluster} uses IPv{theirs} ({', '.join(members)}), and this host "
+        f"IPv{ours} ({own.present.address}): all hosts of a cluster must use one family of addresses",
         code="underlay-family",
         thing=token.cluster,
         hint=f"{way}, or `advertise` IPv{ours} addresses on all members, then join again",

@@ -1,7 +1,7 @@
-"""Space for other hosts: what they are given when they ask, and all of it when this host goes.
+"""Grants of space to other hosts: a part of it on request, and all of it when this host leaves.
 
-A grant is on disk and published before the one who asked hears of it; what is in it is not ours from the moment on in
-which it is chosen (netagent.ipam.allocations).
+A grant is on disk and published before the requesting host gets it; the space is not ours from the moment in which it
+is chosen (netagent.ipam.allocations).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from netagent.registry.view import RegistryView
 
 
 class Grants:
-    """What this host gives of what it holds."""
+    """Grants parts of this host's allocations."""
 
     def __init__(self, allocations: Allocations, *, view: Callable[[], RegistryView]) -> None:
         self._allocations = allocations
         self._view = view
 
     async def answer_request(self, peer: HostId, payload: bytes) -> bytes:
-        """The answer to another host's question. A grant in it is on disk and published. Raises RequestError for
-        bytes that are no question; never for want of space."""
+        """Answer another host's request. A grant in the answer is on disk and published. Raises RequestError for
+        bytes that are not a request; never for lack of space."""
         request = parse_request_untrusted(payload)
         if request.network_id not in self._view().networks or self._allocations.is_gone(peer):
-            return NoSpace(0, 0).encode()  # what its heir has not heard of would be lost with it
-        # Else what is confirmed already is all that there is to give.
+            return NoSpace(0, 0).encode()  # what its successor does not know of would be lost with it
+        # If this fails, only space that is confirmed already can be given.
         with contextlib.suppress(NetagentError):
             await self._allocations.confirm(request.network_id)
         if request.network_id not in self._view().networks:
@@ -54,7 +54,8 @@ class Grants:
                 return None
             return grant_one(holding.network_id, peer, pool.owned, request.offset)
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
-            return None  # who gives ahead of need keeps above a quarter itself, or two hosts would trade for ever
+            # Ahead of need a host gives only while it keeps more than a quarter: or two hosts would trade for ever.
+            return None
         for with_cooling in (False, True):
             free = pool.free_ranges(with_cooling=with_cooling)
             grant = split_for(holding.network_id, peer, free)

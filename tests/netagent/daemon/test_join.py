@@ -71,7 +71,7 @@ async def test_silence_of_all_takes_as_long_as_that_of_one_and_is_said_once(monk
         await one.enter(*hosts)
     assert trio.current_time() - before == pytest.approx(10.0)
     said = "(192.0.2.1, 192.0.2.2, 192.0.2.3: did not answer within 10 s)"
-    assert caught.value.message == f"could not enter the cluster mesh {said}"
+    assert caught.value.message == f"could not join the cluster mesh {said}"
 
 
 @virtual
@@ -132,7 +132,7 @@ async def test_a_host_of_the_other_family_asks_nobody(monkeypatch, place, way):
     with pytest.raises(RefusedError) as caught:
         await one.enter("192.0.2.1", "192.0.2.2")
     assert caught.value.code == "underlay-family"
-    assert "IPv4 (192.0.2.1, 192.0.2.2), and this host by IPv6 (2001:db8::9)" in caught.value.message
+    assert "IPv4 (192.0.2.1, 192.0.2.2), and this host IPv6 (2001:db8::9)" in caught.value.message
     assert way in str(caught.value)
     assert one.asked == []
 
@@ -175,6 +175,6 @@ async def test_what_a_user_wrote_is_looked_up_and_has_our_record_port_by_default
 @virtual
 async def test_a_name_that_no_host_can_have_is_an_error_in_words():
     name = "ü" * 63  # in letters that DNS knows it is too long
-    with pytest.raises(FailedError, match=f"{name} is not known: it is no name") as caught:
+    with pytest.raises(FailedError, match=f"{name} is not known: it is not a valid host name") as caught:
         await addresses_given([name], 7957)
     assert caught.value.thing == name

@@ -76,17 +76,17 @@ def test_a_socket_without_a_name_is_unknown_and_one_that_nobody_takes_is_closed(
     with listening(tmp_path / "a") as api, listening(tmp_path / "d") as other:
         done = started("other", other, api)
     assert done.stdout == f"unknown {tmp_path}/a False\n"
-    assert "nobody serves the socket 'other'" in done.stderr
+    assert "no part of the agent uses the socket 'other'" in done.stderr
 
 
 def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent, listening(tmp_path / "d", socket.SOCK_DGRAM) as datagrams:
         assert "does not listen" in started("api", silent).stderr
-        assert "is no unix stream socket" in started("api", datagrams).stderr
+        assert "is not a unix stream socket" in started("api", datagrams).stderr
     with socket.create_server(("127.0.0.1", 0)) as tcp:
-        assert "is no unix stream socket" in started("api", tcp).stderr
+        assert "is not a unix stream socket" in started("api", tcp).stderr
     with listening(tmp_path / "a") as api:
-        assert "has the name of another" in started("api:api", api, api).stderr
+        assert "has the same name as another" in started("api:api", api, api).stderr
 
 
 @pytest.mark.parametrize(

@@ -101,12 +101,12 @@ async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make):
     cluster.settle()
     for asking, offset, whose in ((one, 2, "this host"), (two, 2, "host h1"), (one, 3, "host h2")):
         with pytest.raises(
-            RefusedError, match=f"10.1.0.{offset} is in use: {whose} has it itself"
+            RefusedError, match=f"10.1.0.{offset} is in use: it is the address of {whose} itself"
         ) as refused:
             await asking.attach(offset)
         assert refused.value.code == "address-in-use"
     three.is_up = two.is_up = one.is_up = False
-    with pytest.raises(RefusedError, match="host h1 has it itself"):
+    with pytest.raises(RefusedError, match="it is the address of host h1 itself"):
         await three.attach(2)
 
 

@@ -189,7 +189,7 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another one"),
+        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another address"),
         (b"", "which answered wrongly"),
     ],
 )

@@ -94,7 +94,7 @@ def test_the_boot_epoch_rises_with_every_opening(reopen):
 def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
     path = tmp_path / "state.db"
     path.mkdir()
-    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; mend"):
+    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; repair"):
         Journal.open(path)
     path.rmdir()
     Journal.open(path).close()  # the lock was let go

@@ -52,7 +52,7 @@ def test_two_projects_with_one_service_name_are_named_with_their_hosts():
     assert texts(view) == [
         (
             "the name db in network app is shared by compose project blog on h2, h3 and compose project shop on h1: "
-            "each is answered the other's addresses"
+            "clients of each also get the addresses of the other"
         )
     ]
 
