@@ -61,9 +61,9 @@ class GossipConfig:
     """Seeds and remembered members that were not reached yet are dialled for ever, with a pause that doubles between
     these two."""
     remember_failed_s: float = 72 * 3600.0
-    """A dead member is forgotten after this. Longer than a weekend."""
+    """A dead member is removed after this. Longer than a weekend."""
     remember_left_s: float = 24 * 3600.0
-    """A member that left is forgotten after this."""
+    """A member that left is removed after this."""
     leave_timeout_s: float = 3.0
     """A leaving node stays at most this long to tell the others. Two gossip rounds take 0.4 s."""
 

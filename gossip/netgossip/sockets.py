@@ -67,7 +67,7 @@ async def dial(destination: Address, own: NodeSockets) -> trio.SocketStream:
     """
     family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
     if family != own.gossip_udp.family:
-        raise OSError(errno.EAFNOSUPPORT, "it is reached by the other family of addresses")
+        raise OSError(errno.EAFNOSUPPORT, "its address is of the other IP version")
     dialled = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         source = own.gossip_udp.getsockname()[0]

@@ -404,7 +404,9 @@ class SimCluster:
         end = start + timeout_s
         while not condition():
             if not self._queue or self._queue[0][0] > end:
-                raise AssertionError(f"seed {self.seed}: not so within {timeout_s} s of virtual time")
+                raise AssertionError(
+                    f"seed {self.seed}: the condition did not hold within {timeout_s} s of virtual time"
+                )
             self._step()
         self.check_invariants()
         return self.now - start

@@ -109,7 +109,7 @@ def _not_admitted(
     text = f"could not join the cluster {token.cluster} ({tried or 'no address to try'})"
     ports = {port for _, port in members}
     if is_refused:
-        hint = "ask for a new invitation with `netagent invite` there"
+        hint = "create a new invitation there with `netagent invite`"
         return RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
     there = f" ({', '.join(map(str, sorted(ports)))})" if ports else ""
     hint = (

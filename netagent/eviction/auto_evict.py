@@ -75,7 +75,7 @@ class AutoEviction:
         if not after_s or view.local in view.forgotten or min(living, default=view.local) != view.local:
             return set()
         found = set()
-        against = view.goodbyes.get(view.local, frozenset())  # our word on them would not count
+        against = view.goodbyes.get(view.local, frozenset())  # our eviction of them would not count
         for host_id, host in view.hosts.items():
             if host_id in against:
                 continue

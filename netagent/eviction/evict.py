@@ -1,7 +1,7 @@
 """Evict: a host is gone for good, this host takes over what it owned, and its identity is fenced (`netagent forget`).
 
     intend    publish that we are about to, and wait until every live host has acknowledged: from then on no host
-              claims anything on the word of the gone host
+              uses space that the gone host grants it
     catch up  wait until we hold all that any live host holds: so we know of every part of its space that it had
               handed on, and of every network that it had created, also if only one host has heard of it
     agree     of several hosts that intend the same at once, the one with the smallest id continues, the others

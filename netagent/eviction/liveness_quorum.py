@@ -66,7 +66,7 @@ class LivenessQuorum:
 def look_into(
     inquiry: LivenessVotes, view: RegistryView, missing: Mapping[HostId, SilentHost], now: float
 ) -> None:
-    """Pass the known facts to the votes, and let them choose whom to ask."""
+    """Pass the known facts to the votes, and let them choose which hosts to ask."""
     away = (AgentState.SUSPECT, AgentState.DEAD)
     inquiry.set_situation(
         {

@@ -30,7 +30,7 @@ SILENT_S: Final = 10.0
 """For so long a host that did not answer is asked after the others: until it answers, or is known to be dead."""
 
 TOP_UP_BELOW: Final = 0.25
-"""Share of free offsets, down to which no more are requested ahead of need."""
+"""Share of free offsets at which more are requested ahead of need, or below."""
 
 TOP_UP_PAUSE_S: Final = 30.0
 """After no host could spare any: peers' detaches are slower than that."""

@@ -297,4 +297,4 @@ def open_ports(config: Config, host: str) -> NodeSockets:
 
 
 def _note_admitted(node_id: str, name: str) -> None:
-    logger.info("let %s (%s) into the cluster", name, node_id[:8])
+    logger.info("admitted %s (%s) to the cluster", name, node_id[:8])

@@ -117,7 +117,7 @@ class StoreBuilder:
         try:
             record = decode_untrusted(entry.value)
             if not isinstance(record, Unknown) and key_of(record) != (entry.scope, entry.key):
-                raise RecordError("lies under a key or in a scope that is not its own")
+                raise RecordError("is under a key or in a scope that does not belong to it")
         except RecordError as error:
             self._drop_record(where, entry.key)
             self.s.refused = put(self.s.refused, where, entry.key, error.message)

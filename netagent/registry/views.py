@@ -183,7 +183,7 @@ _CURES = {
     # A reinstalled machine has its old name, and the cluster still knows its former identity.
     ConflictKind.HOST_NAME: "`netagent forget` the host that is gone for good; or set another `name` on one of them "
     "and restart its agent",
-    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
+    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or keep both",
     ConflictKind.VNI: "`netagent network rm` it, and create it again",
     ConflictKind.SUBNET: "`netagent network rm` one of them, and create it again with another --subnet",
     ConflictKind.ADDRESS: _ANEW,

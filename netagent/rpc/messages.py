@@ -100,7 +100,7 @@ def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
     if what == _ENDPOINT:
         return IsWithdrawn(peer, identifier)
     if identifier != peer:
-        raise QuestionError("id: another host than the asker")
+        raise QuestionError("id: not the asking host's")
     return IsWithdrawn(peer)
 
 

@@ -194,7 +194,7 @@ class InviterConversation:
         if body is None:
             # Not counted against the invitation: its id is sent unencrypted, so an observer of one join could void it
             # for all later newcomers. 128 bits cannot be guessed.
-            return refusal_frame("the invitation's secret is not the one this member gave out")
+            return refusal_frame("the invitation's secret is not the one that this member created")
         fields = unpack_untrusted(body, "proof")
         try:
             public_key, name, signature = fields

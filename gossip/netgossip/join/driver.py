@@ -37,7 +37,9 @@ async def redeem(address: Address, token: Token, identity: Identity, name: str) 
     except (OSError, trio.BrokenResourceError) as error:
         raise EntryError(_reason(error), final=False) from None
     except WireError:
-        raise EntryError("what answers there does not speak our protocol", final=False) from None
+        raise EntryError(
+            "the program that answers there does not speak netagent's join protocol", final=False
+        ) from None
 
 
 def _reason(error: Exception) -> str:

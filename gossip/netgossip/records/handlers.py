@@ -131,7 +131,7 @@ class MessageHandlers:
     def _handling(self, received: list[Received], now: float) -> Pieces[None]:
         for item in received:
             if not self._transport.knows(item.sender):
-                return  # forgotten since
+                return  # removed since
             match item.message:
                 case Delta():
                     yield from self._taking_delta(item, item.message, now)
@@ -254,7 +254,7 @@ class MessageHandlers:
         before = self._table.fingerprint(scope)
         found = yield from self._comparing(sender, vector)
         if not self._transport.knows(sender):
-            return  # forgotten since
+            return  # removed since
         is_reminded = not vector.holding and self._remind(sender, scope, found.own)
         if is_reminded or 0 < found.news <= NEWS_IN_DATAGRAMS:
             self._anti_entropy.answered_with_news(scope, sender)

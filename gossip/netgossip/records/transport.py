@@ -275,7 +275,7 @@ class RecordTransport:
         parts = 0
         """More than one in a datagram would cause work that its length does not bound."""
         if opened.sender not in self._peers:
-            return received  # forgotten since
+            return received  # removed since
         for message in messages:
             match message:
                 case Hello(nonce):

@@ -98,7 +98,7 @@ def test_a_stranger_at_that_port_is_refused_by_reason(speech):
     async def main():
         inviter = Inviter()
         async with member(serve) as address:
-            words = "hung up|does not speak our protocol|connection broke|Connection reset"
+            words = "hung up|does not speak netagent's join protocol|connection broke|Connection reset"
             with pytest.raises(EntryError, match=f"^[a-z ]*({words})[a-z ]*$") as caught:
                 await join(address, inviter.token)
             assert not caught.value.final

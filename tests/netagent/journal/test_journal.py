@@ -112,7 +112,9 @@ def test_a_journal_of_another_host_is_refused(reopen):
     journal.require_owner(OTHER)  # an empty one is anybody's
     trio.run(journal.append_own, [entry(b"one", 1)])
     journal.require_owner(OWN)
-    with pytest.raises(JournalError, match=f"of the host {OWN[:8]}, the identity beside it of {OTHER[:8]}"):
+    with pytest.raises(
+        JournalError, match=f"belongs to host {OWN[:8]}, the identity beside it to {OTHER[:8]}"
+    ):
         journal.require_owner(OTHER)
 
 

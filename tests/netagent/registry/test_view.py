@@ -104,7 +104,7 @@ def test_a_record_in_a_foreign_place_is_refused(writers):
     good = entry(H1, endpoint(), 1)
     view = see(RegistryView(H2), event(H1, dataclasses.replace(good, scope=CLUSTER_SCOPE)))
     assert not view.endpoints
-    assert "not its own" in view.refused[0][2]
+    assert "does not belong to it" in view.refused[0][2]
 
 
 def test_records_of_a_later_release_are_no_error():
