@@ -24,7 +24,7 @@ from netgossip.node import GossipNode
 from netgossip.sockets import NodeSockets, dial, open_sockets
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
-PIECE_S: Final = 0.001
+SLICE_S: Final = 0.001
 """How long the task runner works before it lets others run. What the application does with the outcome takes
 longer."""
 
@@ -70,7 +70,7 @@ class TaskRunner:
                 async with self.turn:
                     began = time.perf_counter()
                     self._node.run_step()
-                    while self._node.has_pending_work and time.perf_counter() - began < PIECE_S:
+                    while self._node.has_pending_work and time.perf_counter() - began < SLICE_S:
                         self._node.run_step()
                     flush()
             self._done.set()

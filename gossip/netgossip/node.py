@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from netgossip.codec.meta import recalled, record_address, shown, wrap_meta
+from netgossip.codec.meta import record_address, restored, shown, wrap_meta
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.membership.swim import Swim
@@ -95,7 +95,7 @@ class GossipNode:
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
-            remembered=[recalled(member, record_port) for member in remembered],
+            remembered=[restored(member, record_port) for member in remembered],
             departed=departed,
             seeds=seeds,
         )
@@ -344,10 +344,10 @@ class GossipNode:
         """The scopes in which we have a log of our own."""
         return self._replication.own_scopes()
 
-    def is_told_of(self, scope: Scope) -> bool:
+    def is_only_reported(self, scope: Scope) -> bool:
         """True for a log of ours in which we never wrote: it exists only because a peer reported that it
         holds one."""
-        return self._replication.is_told_of(scope)
+        return self._replication.is_only_reported(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
         """Drop our own log of a scope that was left and that no node enters again. Raises GossipUsageError."""

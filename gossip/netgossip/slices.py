@@ -17,17 +17,17 @@ from typing import Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Pieces: TypeAlias = Generator[None, None, T]
+Slices: TypeAlias = Generator[None, None, T]
 
-ENTRIES_A_PIECE: Final = 256
+ENTRIES_PER_SLICE: Final = 256
 """Entries of a log that are read, merged or encoded in one slice: up to 1 ms."""
-ROWS_A_PIECE: Final = 512
+ROWS_PER_SLICE: Final = 512
 """Rows of a vector that are encoded, or compared with our logs, in one slice: up to 1 ms."""
-MEMBERS_A_PIECE: Final = 128
+MEMBERS_PER_SLICE: Final = 128
 """Members that are read, merged or encoded in one slice: up to 1 ms; 2 ms where all of them are new."""
 
 
-def at_once(pieces: Pieces[T]) -> T:
+def at_once(pieces: Slices[T]) -> T:
     """Run all slices now and return the result."""
     while True:
         try:
@@ -41,17 +41,17 @@ class WorkQueue:
     """The pending long works of one machine."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Pieces[None]] = deque()
+        self._waiting: deque[Slices[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def begin(self, work: Pieces[None]) -> None:
+    def begin(self, work: Slices[None]) -> None:
         """Run the first slice now, whatever waits, and queue the rest."""
         if self._goes_on(work):
             self._waiting.append(work)
 
-    def queue(self, work: Pieces[None]) -> None:
+    def queue(self, work: Slices[None]) -> None:
         """Begin this work once all that waits is done: now, if nothing waits."""
         if self._waiting:
             self._waiting.append(work)
@@ -64,7 +64,7 @@ class WorkQueue:
             self._waiting.popleft()
 
     @staticmethod
-    def _goes_on(work: Pieces[None]) -> bool:
+    def _goes_on(work: Slices[None]) -> bool:
         try:
             next(work)
         except StopIteration:

@@ -53,7 +53,7 @@ from netgossip.types import (
 )
 
 PORTS: Final = {Channel.GOSSIP: 7956, Channel.RECORD: 7957}
-PIECE_S: Final = 0.001
+SLICE_S: Final = 0.001
 """Virtual time between two slices of long work, in which other things happen."""
 PAUSED_S: Final = 0.1
 """Virtual time until a paused host is checked again."""
@@ -108,7 +108,7 @@ class SimHost:
         """Data that the kernel's sockets received while the process was paused."""
         self._unread_datagrams = 0
         self._cluster = cluster
-        self._lives = 0
+        self._starts = 0
         """Starts, also from a backup, which does not restore this count: each start has its own random numbers."""
         self._wake_at = float("inf")
         self._inputs = 0
@@ -158,7 +158,7 @@ class SimHost:
         """Start a new node from the disk."""
         cluster = self._cluster
         self._is_planned = False
-        self._lives += 1
+        self._starts += 1
         self.disk.boot_epoch += 1
         logs = self.disk.logs.values()
         self.node = GossipNode(
@@ -171,7 +171,7 @@ class SimHost:
             boot_epoch=self.disk.boot_epoch,
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
-            rng=random.Random(f"{cluster.seed} {self.name} {self._lives}"),
+            rng=random.Random(f"{cluster.seed} {self.name} {self._starts}"),
             now=cluster.now,
             remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
             seeds=self.seeds,
@@ -235,17 +235,17 @@ class SimHost:
             node.check_invariants()
         if node.has_pending_work and not self._is_planned:
             self._is_planned = True
-            cluster.at(cluster.now + PIECE_S, lambda: self._go_on(node))
+            cluster.at(cluster.now + SLICE_S, lambda: self._run_step(node))
         deadline = max(node.next_deadline(), cluster.now)
         if deadline != self._wake_at and deadline != float("inf"):
             self._wake_at = deadline
             cluster.at(deadline, lambda: self._wake(deadline, node))
 
-    def _go_on(self, node: GossipNode) -> None:
+    def _run_step(self, node: GossipNode) -> None:
         if self.node is not node:
             return  # a node started later has its own schedule
         if self.paused:
-            self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._go_on(node))
+            self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._run_step(node))
             return
         self._is_planned = False
         node.run_step()

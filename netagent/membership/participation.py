@@ -244,7 +244,7 @@ class Participation:
             if network_id in used:
                 continue
             is_over = view.is_removed(network_id)
-            if network_id not in view.networks and self._node.is_told_of(scope):
+            if network_id not in view.networks and self._node.is_only_reported(scope):
                 now = trio.current_time()
                 since = self._unknown_since[scope] = unknown_since.get(scope, now)
                 is_over |= now - since >= UNKNOWN_S

@@ -18,7 +18,7 @@ from netgossip.driver import READ_BYTES, Driver, open_sockets
 from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.records.record_log import RecordLog
-from netgossip.slices import ENTRIES_A_PIECE
+from netgossip.slices import ENTRIES_PER_SLICE
 from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0
@@ -154,7 +154,7 @@ class Puts(trio.abc.Instrument):
 
 
 def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "PIECE_S", 0.0)
+    monkeypatch.setattr(driver, "SLICE_S", 0.0)
 
     async def main() -> None:
         one = Host(1)
@@ -172,7 +172,7 @@ def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch)
             nursery.cancel_scope.cancel()
         (log,) = one.node.logs(CLUSTER_SCOPE)
         assert len(log.entries) == 4000
-        assert max(puts.sizes) <= ENTRIES_A_PIECE
+        assert max(puts.sizes) <= ENTRIES_PER_SLICE
 
     trio.run(main)
 

@@ -13,7 +13,7 @@ import pytest
 from netgossip.records.merge import Merge
 from netgossip.records.table import Table
 from netgossip.records.wire import NO_VERSION, Delta
-from netgossip.slices import Pieces
+from netgossip.slices import Slices
 from netgossip.types import EntriesChanged, NodeId, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
@@ -37,7 +37,7 @@ class World:
         self.outcomes = outcomes
         self.owners = {B: table(B), C: table(C)}
         self.piecewise, self.whole = table(A), table(A)
-        self.open: list[tuple[Pieces[tuple[Merge, EntriesChanged | None]], Delta, bool]] = []
+        self.open: list[tuple[Slices[tuple[Merge, EntriesChanged | None]], Delta, bool]] = []
         self.versions: dict[NodeId, list[Version]] = {B: [NO_VERSION], C: [NO_VERSION]}
         self.now = 0.0
 
@@ -105,8 +105,8 @@ class World:
 
 
 def test_in_pieces_is_as_at_once_when_the_last_piece_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netgossip.records.table.ENTRIES_A_PIECE", 1)
-    monkeypatch.setattr("netgossip.records.record_log.ENTRIES_A_PIECE", 1)
+    monkeypatch.setattr("netgossip.records.table.ENTRIES_PER_SLICE", 1)
+    monkeypatch.setattr("netgossip.records.record_log.ENTRIES_PER_SLICE", 1)
     outcomes: Counter[tuple[Merge, bool]] = Counter()
     for seed in range(SEEDS):
         world = World(seed, outcomes)

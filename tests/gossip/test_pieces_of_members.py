@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from netgossip.codec import parse
-from netgossip.codec.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
+from netgossip.codec.lzw import BYTES_PER_SLICE, decode_untrusted, decoding_untrusted
 from netgossip.codec.messages import VSN, encode_node, encode_push_pull
 from netgossip.codec.parse import parsing_stream_untrusted
 from netgossip.codec.sealing import Keyring
@@ -25,7 +25,7 @@ from netgossip.membership.swim import SHORT_BYTES, WORKS_LIMIT, Swim
 from netgossip.node import GossipNode
 from netgossip.records import handlers, table
 from netgossip.records.replication import Replication
-from netgossip.slices import MEMBERS_A_PIECE, ROWS_A_PIECE
+from netgossip.slices import MEMBERS_PER_SLICE, ROWS_PER_SLICE
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -182,9 +182,9 @@ def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
     total: Counter[str] = Counter()
     for go in exchanging.goes:
         total += go
-        assert all(count <= MEMBERS_A_PIECE for count in go.values()), go
+        assert all(count <= MEMBERS_PER_SLICE for count in go.values()), go
     assert min(total["_member"], total["_merge_one"], total["_hold"]) >= MANY
-    assert total["encode_node"] >= MANY - 2 * MEMBERS_A_PIECE, "some was written before we counted"
+    assert total["encode_node"] >= MANY - 2 * MEMBERS_PER_SLICE, "some was written before we counted"
     assert len(set(checks)) > 1, "others run while a part of the members is known"
     assert all(one.purpose is Purpose.JOIN for one in a._streams._streams.values()), (
         "to those who only are remembered"
@@ -197,11 +197,11 @@ def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
 def test_a_later_exchange_of_what_is_known_is_in_pieces_as_well(counted: Counted) -> None:
     a, b = swim(A, remembered=OTHERS), swim(B, remembered=OTHERS)
     exchanging = Exchanging(counted, a=a, b=b)
-    b._rounds.dial(address_of(A), Purpose.PUSH_PULL, NOW)
+    b._timers.dial(address_of(A), Purpose.PUSH_PULL, NOW)
     assert b.has_pending_work
     exchanging.run()
     assert a.statistics()["push_pulls"] == b.statistics()["push_pulls"] == 1
-    assert all(count <= MEMBERS_A_PIECE for go in exchanging.goes for count in go.values())
+    assert all(count <= MEMBERS_PER_SLICE for go in exchanging.goes for count in go.values())
     assert sum(go["_merge_one"] for go in exchanging.goes) >= 2 * MANY
 
 
@@ -238,7 +238,7 @@ def filled(swim_: Swim, stream_id: StreamId, peer: int, members: tuple[Member, .
 
 
 def test_exchanges_that_wait_are_bounded_and_short_ones_are_heeded_all_the_same() -> None:
-    some = OTHERS[: 4 * MEMBERS_A_PIECE]
+    some = OTHERS[: 4 * MEMBERS_PER_SLICE]
     a = swim(A)
     assert len(encode_push_pull([encode_node(one) for one in some], join=False)) > SHORT_BYTES
     for number in range(WORKS_LIMIT + 8):
@@ -272,7 +272,7 @@ def test_a_stream_that_breaks_while_it_is_read_leaves_nothing_and_counts_all_the
 def test_what_is_read_in_pieces_and_is_malformed_counts_for_nothing() -> None:
     body = encode_push_pull([encode_node(one) for one in OTHERS[:1000]], join=True) + b"x"
     pieces = parsing_stream_untrusted(body, limit_bytes=1 << 22, max_nodes=MANY)
-    for _ in range(1000 // MEMBERS_A_PIECE):
+    for _ in range(1000 // MEMBERS_PER_SLICE):
         next(pieces)
     with pytest.raises(WireError, match="wrong length"):
         next(pieces)
@@ -285,12 +285,12 @@ def test_compressed_bytes_are_read_in_pieces() -> None:
         bits |= code << 9 * number
     packed += bits.to_bytes((9 * (len(codes) + 1) + 7) // 8, "little")
     pieces = decoding_untrusted(bytes(packed), limit_bytes=1 << 20)
-    for _ in range(len(packed) // BYTES_A_PIECE):
+    for _ in range(len(packed) // BYTES_PER_SLICE):
         next(pieces)
     with pytest.raises(StopIteration) as end:
         next(pieces)
     assert end.value.value == decode_untrusted(bytes(packed), limit_bytes=1 << 20) == b"A" * 8000
-    assert len(packed) > BYTES_A_PIECE
+    assert len(packed) > BYTES_PER_SLICE
 
 
 def test_a_node_takes_pieces_of_members_and_of_records_by_turns() -> None:
@@ -406,10 +406,10 @@ def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
     for one in goes:
         most |= one
         total += one
-    assert most["Row"] <= ROWS_A_PIECE
-    assert most["_compare_one"] <= ROWS_A_PIECE
-    assert most["version"] <= 4 * ROWS_A_PIECE
-    assert most["delta"] <= ROWS_A_PIECE
+    assert most["Row"] <= ROWS_PER_SLICE
+    assert most["_compare_one"] <= ROWS_PER_SLICE
+    assert most["version"] <= 4 * ROWS_PER_SLICE
+    assert most["delta"] <= ROWS_PER_SLICE
     assert total["Row"] >= MANY
     assert total["_compare_one"] >= MANY - held
     assert total["version"] <= 20 * MANY, "as logs come, those that came before are not looked at again"
@@ -450,6 +450,6 @@ def test_members_are_told_of_as_they_come(counted: Counted) -> None:
 
     b.drain = noting  # type: ignore[method-assign]
     exchanging.run()
-    assert max(map(len, events)) <= MEMBERS_A_PIECE + 1
+    assert max(map(len, events)) <= MEMBERS_PER_SLICE + 1
     heard = [one for some in events for one in some]
     assert len(heard) == len(set(heard)) == MANY + 1

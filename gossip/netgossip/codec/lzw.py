@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import Final
 
 from netgossip.errors import WireError
-from netgossip.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 
 _CLEAR: Final = 256
 _END: Final = 257
 _MAX_WIDTH: Final = 12
-BYTES_A_PIECE: Final = 4096
+BYTES_PER_SLICE: Final = 4096
 """Bytes of input per slice: up to 1 ms."""
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
@@ -28,7 +28,7 @@ def decode_untrusted(data: bytes, *, limit_bytes: int) -> bytes:
     return at_once(decoding_untrusted(data, limit_bytes=limit_bytes))
 
 
-def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Pieces[bytes]:
+def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Slices[bytes]:
     """Decompress in slices; see `decode_untrusted`."""
     output = bytearray()
     table = list(_LITERALS)
@@ -36,7 +36,7 @@ def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Pieces[bytes]:
     previous = b""
     bits = held = 0
     for number, byte in enumerate(data, 1):
-        if number % BYTES_A_PIECE == 0:
+        if number % BYTES_PER_SLICE == 0:
             yield
         bits |= byte << held
         held += 8

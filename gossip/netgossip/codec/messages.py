@@ -130,7 +130,7 @@ class ErrorReply:
     text: str
 
 
-Rumour: TypeAlias = Alive | Suspect | Dead
+StateClaim: TypeAlias = Alive | Suspect | Dead
 DatagramMessage: TypeAlias = Ping | IndirectPing | Ack | Nack | Alive | Suspect | Dead | UserMessage
 StreamMessage: TypeAlias = Ping | Ack | PushPull | UserMessage | ErrorReply
 Message: TypeAlias = DatagramMessage | PushPull | ErrorReply

@@ -50,7 +50,7 @@ def shown(member: Member) -> Member:
         return member
 
 
-def recalled(member: Member, record_port: int) -> Member:
+def restored(member: Member, record_port: int) -> Member:
     """Return a member remembered from before our restart, with its shown meta put into our envelope again.
 
     Its record port was not persisted; ours is the best guess. With its incarnation lowered by one, its own statement

@@ -49,7 +49,7 @@ from netgossip.codec.messages import (
     UserMessage,
 )
 from netgossip.errors import WireError
-from netgossip.slices import MEMBERS_A_PIECE, Pieces, at_once
+from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
 from netgossip.types import Address, Member, MemberState
 
 _Fields: TypeAlias = dict[bytes, Any]
@@ -101,7 +101,7 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
     return budget_bytes
 
 
-def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Pieces[bytes]:
+def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Slices[bytes]:
     fields = _unpack_untrusted(data[1:], limit_bytes=len(data))
     if fields.get(b"Algo") != 0:
         raise WireError("unknown compression")
@@ -116,7 +116,7 @@ def parse_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> 
     return at_once(parsing_stream_untrusted(data, limit_bytes=limit_bytes, max_nodes=max_nodes))
 
 
-def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Pieces[StreamMessage]:
+def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Slices[StreamMessage]:
     """Parse a stream frame in slices; see `parse_stream_untrusted`."""
     if data[:1] == bytes((COMPRESS,)):
         data = yield from _decompressing_untrusted(data, limit_bytes)
@@ -181,7 +181,7 @@ def _checked_map(fields: Any) -> _Fields:
     return fields
 
 
-def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Pieces[PushPull]:
+def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Slices[PushPull]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(body), 1), **_unpack_options(META_LIMIT_BYTES))
     unpacker.feed(body)
     try:
@@ -192,7 +192,7 @@ def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Pieces[PushPull
         nodes = []
         for number in range(1, count + 1):
             nodes.append(_member(_checked_map(unpacker.unpack())))
-            if number % MEMBERS_A_PIECE == 0:
+            if number % MEMBERS_PER_SLICE == 0:
                 yield
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise WireError("a push/pull that is not msgpack") from error

@@ -184,7 +184,7 @@ class InviterConversation:
         key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         mine = key.public_key().public_bytes_raw()
         transcript = _transcript(frame, mine, self._identity.public_key)
-        self._secrets = _Secrets(_anti_entropy(key, theirs), secret, transcript)
+        self._secrets = _Secrets(_shared_secret(key, theirs), secret, transcript)
         body = [VERSION, mine, self._identity.public_key, self._identity.sign(b"inviter" + transcript)]
         return frame_of(msgpack.packb(body)), False
 
@@ -264,7 +264,7 @@ class NewcomerConversation:
         if not known or not verify(public_key, signature, b"inviter" + transcript):
             self.result = Refusal("another agent answers there, not the member that created the invitation")
             return b""
-        self._secrets = _Secrets(_anti_entropy(self._key, theirs), self._token.secret, transcript)
+        self._secrets = _Secrets(_shared_secret(self._key, theirs), self._token.secret, transcript)
         proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
         return frame_of(self._secrets.seal_to_inviter(msgpack.packb(proof)))
 
@@ -317,7 +317,7 @@ def _transcript(hello: bytes, inviter_ephemeral: bytes, inviter_public_key: byte
     return hashlib.sha256(hello + inviter_ephemeral + inviter_public_key).digest()
 
 
-def _anti_entropy(key: X25519PrivateKey, theirs: bytes) -> bytes:
+def _shared_secret(key: X25519PrivateKey, theirs: bytes) -> bytes:
     try:
         return key.exchange(X25519PublicKey.from_public_bytes(theirs))
     except ValueError:

@@ -18,9 +18,9 @@ from netgossip.membership.members import MemberTable, is_live
 from netgossip.membership.outgoing import Outgoing
 from netgossip.types import Address, IdentityContested, Member, NodeId
 
-MOVES_LIMIT: Final = 64
+ADDRESS_CHANGES_LIMIT: Final = 64
 """Address changes being checked at once; further ones wait for the next broadcast."""
-RIVAL_TOLD_S: Final = 60.0
+RIVAL_NOTIFIED_S: Final = 60.0
 """How long a refused machine gets what the member at the old address announces."""
 
 
@@ -61,7 +61,7 @@ class AddressChanges:
         if known is not None:
             if claim.incarnation > known.claim.incarnation:
                 known.claim = claim
-        elif len(self._address_changes) < MOVES_LIMIT:
+        elif len(self._address_changes) < ADDRESS_CHANGES_LIMIT:
             self._address_changes[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
 
     def drop(self, node_id: NodeId) -> None:
@@ -71,23 +71,23 @@ class AddressChanges:
     def ask(self, next_sequence: Callable[[], int]) -> None:
         """Ping the old address of each address change, once."""
         own = self._table.own
-        for node_id, move in self._address_changes.items():
-            if move.sequence is None:
-                move.sequence = next_sequence()
-                ping = Ping(move.sequence, node_id, own.node_id, own.address)
+        for node_id, change in self._address_changes.items():
+            if change.sequence is None:
+                change.sequence = next_sequence()
+                ping = Ping(change.sequence, node_id, own.node_id, own.address)
                 self._outgoing.send(self._table.view[node_id].address, ping)
 
     def refuse(self, sequence: int, now: float) -> bool:
         """Handle an answer from the old address: another machine claims the new one. False when `sequence` is not of
         such a ping."""
-        for node_id, move in self._address_changes.items():
-            if move.sequence == sequence:
+        for node_id, change in self._address_changes.items():
+            if change.sequence == sequence:
                 del self._address_changes[node_id]
                 self._counts["refused_address"] += 1
                 held = self._table.view[node_id]
-                self._note_rival(move.claim, held.address, now)
-                self._outgoing.send(held.address, move.claim)
-                self._outgoing.send(move.claim.address, alive(held), is_live=False)
+                self._note_rival(change.claim, held.address, now)
+                self._outgoing.send(held.address, change.claim)
+                self._outgoing.send(change.claim.address, alive(held), is_live=False)
                 return True
         return False
 
@@ -99,35 +99,35 @@ class AddressChanges:
             self._outgoing.send(rival.address, claim, is_live=False)
 
     def _note_rival(self, claim: Alive, held: Address, now: float) -> None:
-        """Remember a machine that uses a member's id, and report it once in RIVAL_TOLD_S."""
+        """Remember a machine that uses a member's id, and report it once in RIVAL_NOTIFIED_S."""
         self._rivals = {node_id: rival for node_id, rival in self._rivals.items() if now < rival.until}
         known = self._rivals.get(claim.node)
-        if known is None and len(self._rivals) >= MOVES_LIMIT:
+        if known is None and len(self._rivals) >= ADDRESS_CHANGES_LIMIT:
             return
         reported_at = known.reported_at if known is not None else float("-inf")
-        if now >= reported_at + RIVAL_TOLD_S:
+        if now >= reported_at + RIVAL_NOTIFIED_S:
             reported_at = now
             self._outgoing.event(IdentityContested(claim.node, held, claim.address))
-        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_TOLD_S, reported_at)
+        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_NOTIFIED_S, reported_at)
 
     def take_due(self, now: float) -> list[Alive]:
         """Return the claims of those whose old address was silent."""
-        due = [node_id for node_id, move in self._address_changes.items() if now >= move.deadline]
+        due = [node_id for node_id, change in self._address_changes.items() if now >= change.deadline]
         return [self._address_changes.pop(node_id).claim for node_id in due]
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        return min((move.deadline for move in self._address_changes.values()), default=float("inf"))
+        return min((change.deadline for change in self._address_changes.values()), default=float("inf"))
 
     def postpone(self, delay_s: float) -> None:
         """Give every check `delay_s` more, because we did not listen for that long."""
-        for move in self._address_changes.values():
-            move.deadline += delay_s
+        for change in self._address_changes.values():
+            change.deadline += delay_s
 
     def check_invariants(self) -> None:
         """Assert that all checks are about live members, and bounded."""
         assert all(is_live(self._table.view[node_id]) for node_id in self._address_changes)
-        assert max(len(self._address_changes), len(self._rivals)) <= MOVES_LIMIT
+        assert max(len(self._address_changes), len(self._rivals)) <= ADDRESS_CHANGES_LIMIT
 
 
 def alive(member: Member) -> Alive:

@@ -78,7 +78,7 @@ def is_far_below(incarnation: int, held: int) -> bool:
 @dataclass(slots=True)
 class _Departure:
     incarnation: int
-    told_at: float = float("-inf")
+    notified_at: float = float("-inf")
 
 
 class Departures:
@@ -105,9 +105,9 @@ class Departures:
     def may_tell(self, node_id: NodeId, now: float, pause_s: float) -> bool:
         """True at most once per `pause_s`: the caller may then tell the node at which incarnation it departed."""
         departure = self._departed.get(node_id)
-        if departure is None or now < departure.told_at + pause_s:
+        if departure is None or now < departure.notified_at + pause_s:
             return False
-        departure.told_at = now
+        departure.notified_at = now
         return True
 
     def forget(self, node_id: NodeId) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from netgossip.codec.messages import VSN, Alive, Dead, Rumour, Suspect, encode
+from netgossip.codec.messages import VSN, Alive, Dead, StateClaim, Suspect, encode
 from netgossip.config import GossipConfig
 from netgossip.membership.address_changes import AddressChanges, alive
 from netgossip.membership.awareness import Awareness
@@ -31,7 +31,7 @@ from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Depart
 from netgossip.membership.members import MemberTable, UpdateVerdict, is_live, judge
 from netgossip.membership.outgoing import Outgoing
 from netgossip.membership.suspicion import Suspicion
-from netgossip.slices import MEMBERS_A_PIECE, Pieces, at_once
+from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
 from netgossip.types import (
     Address,
     IdentityConflict,
@@ -42,12 +42,12 @@ from netgossip.types import (
     NodeId,
 )
 
-CLASH_PAUSE_S: Final = 60.0
+CONFLICT_PAUSE_S: Final = 60.0
 """Between two reports of a machine that uses our id."""
-CLASH_ANSWERS: Final = 4
+CONFLICT_ANSWERS: Final = 4
 """Refutations of such a machine per pause: so often each of the two hears of the other, although an incarnation
 raised for another reason looks like an answer. Without a limit they would outbid each other for ever."""
-CLASHES_LIMIT: Final = 8
+CONFLICTS_LIMIT: Final = 8
 """Machines with our id that are tracked, each with its own pause, so that several copies are all reported."""
 
 
@@ -78,14 +78,14 @@ class StateUpdates:
         self.suspicions: dict[NodeId, Suspicion] = {}
         self.address_changes = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
-        self.deceived: Address | None = None
+        self.misinformed: Address | None = None
         """The last member that holds something false about us: the owner starts a push/pull with it."""
         self.unconfirmed: set[NodeId] = set()
         """Members that we only remember: no peer of a push/pull has confirmed yet that they are alive."""
         self._accused_at: dict[NodeId, float] = {}
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
-        self._clashes: dict[Address, _AddressConflict] = {}
+        self._conflicts: dict[Address, _AddressConflict] = {}
         self._ceilings = Ceilings()
         self._departures = Departures()
 
@@ -186,13 +186,13 @@ class StateUpdates:
 
     def merging(
         self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
-    ) -> Pieces[None]:
+    ) -> Slices[None]:
         """Merge in slices, each at the time that it runs. Each member is a claim of its own, so a claim between two
         slices finds nothing half done. Look at `newcomers` after each slice."""
         is_first, self._merged = not self._merged, True
         for number, node in enumerate(nodes, 1):
             self._merge_one(node, clock(), peer, is_first=is_first)
-            if number % MEMBERS_A_PIECE == 0:
+            if number % MEMBERS_PER_SLICE == 0:
                 yield
 
     def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
@@ -246,7 +246,7 @@ class StateUpdates:
     def _alive_about_us(self, claim: Alive, now: float, source: Address | None) -> None:
         own = self._table.own
         if self._is_implausible(claim.node, claim.incarnation, now):
-            self._note_deceived(source)
+            self._note_misinformed(source)
             return
         if self.is_leaving or claim.incarnation < own.incarnation:
             return
@@ -258,23 +258,23 @@ class StateUpdates:
         # incarnation as high as the one by which we took that back.
         foreign = self._refuted_at_foreign_address
         if foreign is not None and claim.incarnation >= foreign:
-            clash = self._clash_at(claim.address, now)
-            if clash is None or clash.answers >= CLASH_ANSWERS:
+            clash = self._conflict_at(claim.address, now)
+            if clash is None or clash.answers >= CONFLICT_ANSWERS:
                 return
             clash.answers += 1
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
 
-    def _clash_at(self, address: Address, now: float) -> _AddressConflict | None:
+    def _conflict_at(self, address: Address, now: float) -> _AddressConflict | None:
         """Return the machine at `address`, reported once per pause; None when too many are tracked."""
-        self._clashes = {a: c for a, c in self._clashes.items() if now < c.reported_at + CLASH_PAUSE_S}
-        if address not in self._clashes:
-            if len(self._clashes) >= CLASHES_LIMIT:
+        self._conflicts = {a: c for a, c in self._conflicts.items() if now < c.reported_at + CONFLICT_PAUSE_S}
+        if address not in self._conflicts:
+            if len(self._conflicts) >= CONFLICTS_LIMIT:
                 return None
-            self._clashes[address] = _AddressConflict(now)
+            self._conflicts[address] = _AddressConflict(now)
             self._counts["identity_clashes"] += 1
             self._outgoing.event(IdentityConflict(address))
-        return self._clashes[address]
+        return self._conflicts[address]
 
     def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
         own = self._table.own
@@ -356,11 +356,11 @@ class StateUpdates:
         self._counts["refused_incarnation"] += 1
         return True
 
-    def _note_deceived(self, source: Address | None) -> None:
+    def _note_misinformed(self, source: Address | None) -> None:
         """A member holds something about us that we can't have reached and can't refute: a push/pull with our own
         statement corrects it."""
         if source is not None and self._table.is_members_host(source[0]):
-            self.deceived = source
+            self.misinformed = source
 
     def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
         """True for a member's own statement that overrides what others claimed: far below it; or above the ceiling,
@@ -380,7 +380,7 @@ class StateUpdates:
             return None
         if self._is_implausible(claim.node, claim.incarnation, now):
             if claim.node == self._table.own_id:
-                self._note_deceived(source)
+                self._note_misinformed(source)
             return None
         if claim.node == self._table.own_id:
             # From any source: others may know the accuser.
@@ -448,7 +448,7 @@ class StateUpdates:
         ):
             self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
 
-    def _spread(self, broadcast: Rumour) -> None:
+    def _spread(self, broadcast: StateClaim) -> None:
         self._outgoing.broadcasts.put(broadcast.node, encode(broadcast))
 
     def check_invariants(self) -> None:

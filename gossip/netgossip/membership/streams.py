@@ -20,7 +20,7 @@ from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen,
 
 PER_HOST_LIMIT: Final = 4
 """Of the accepted streams, so that one host cannot take all slots."""
-STRANGERS_SHARE: Final = 0.5
+UNKNOWN_SOURCES_SHARE: Final = 0.5
 """Of the accepted streams, for addresses that are not members': the others are kept for members."""
 
 
@@ -73,7 +73,7 @@ class StreamTable:
         self._streams: dict[StreamId, GossipStream] = {}
         self._seen = SeenNonces()
         places = config.accepted_streams
-        unknown_sources = max(int(places * STRANGERS_SHARE), 1)
+        unknown_sources = max(int(places * UNKNOWN_SOURCES_SHARE), 1)
         limits = SlotLimits(places, unknown_sources, min(PER_HOST_LIMIT, places))
         self._places = StreamSlots(limits, is_member=is_member, rng=rng)
 

@@ -49,7 +49,7 @@ from netgossip.membership.reconnect import Reconnect
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import GossipStream, Purpose, StreamTable
 from netgossip.membership.timers import Timers
-from netgossip.slices import Pieces, WorkQueue
+from netgossip.slices import Slices, WorkQueue
 from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
 
 _PROBING: Final = ("probes", "probes_failed", "late_acks", "lags")
@@ -72,17 +72,17 @@ class UnknownSources:
     """The unknown sources that were reported, and when."""
 
     def __init__(self) -> None:
-        self._told_at: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
 
     def is_news(self, host: str, now: float) -> bool:
         """True when `host` should be reported to the application now."""
-        if (told_at := self._told_at.get(host)) is not None and now < told_at + PAUSE_S:
+        if (reported_at := self._reported_at.get(host)) is not None and now < reported_at + PAUSE_S:
             return False
-        if host not in self._told_at and len(self._told_at) >= SOURCES_LIMIT:
-            self._told_at = {h: at for h, at in self._told_at.items() if now < at + PAUSE_S}
-            if len(self._told_at) >= SOURCES_LIMIT:
+        if host not in self._reported_at and len(self._reported_at) >= SOURCES_LIMIT:
+            self._reported_at = {h: at for h, at in self._reported_at.items() if now < at + PAUSE_S}
+            if len(self._reported_at) >= SOURCES_LIMIT:
                 return False
-        self._told_at[host] = now
+        self._reported_at[host] = now
         return True
 
 
@@ -169,7 +169,7 @@ class Swim:
             counts=self._counts,
         )
         self._probe_at = now + rng.uniform(0, self._config.probe_interval_s)
-        self._rounds = Timers(
+        self._timers = Timers(
             config=self._config,
             rng=rng,
             now=now,
@@ -191,7 +191,7 @@ class Swim:
             rng=rng,
             table=self._table,
             state_updates=self._state_updates,
-            dial=lambda address, now: self._rounds.dial(address, Purpose.JOIN, now),
+            dial=lambda address, now: self._timers.dial(address, Purpose.JOIN, now),
             seeds=seeds,
         )
         self._reap_at = now + _REAP_INTERVAL_S
@@ -267,7 +267,7 @@ class Swim:
         for stream in self._streams.expired(now):
             self._counts["streams_failed"] += 1
             self._close(stream, now)
-        self._rounds.handle_deadline(now)
+        self._timers.handle_deadline(now)
         if now >= self._reap_at:
             self._reap_at = now + _REAP_INTERVAL_S
             self._reap(now)
@@ -275,7 +275,7 @@ class Swim:
             self._leave_by = float("inf")
             self._outgoing.broadcasts.discard(self._table.own_id)
         self._settle(now)
-        self._rounds.gossip(now)
+        self._timers.gossip(now)
 
     @property
     def has_pending_work(self) -> bool:
@@ -293,7 +293,7 @@ class Swim:
             self._failure_detector.prober.next_deadline(),
             self._state_updates.next_deadline(),
             self._streams.next_deadline(),
-            self._rounds.next_deadline(),
+            self._timers.next_deadline(),
             self._reap_at,
             self._reconnect.next_deadline(),
             self._leave_by,
@@ -314,7 +314,7 @@ class Swim:
         """Announce our new address to all."""
         if address != self._table.own.address and not self._state_updates.is_leaving:
             self._state_updates.announce(now, address=address)
-            self._rounds.exchange_soon(now)
+            self._timers.push_pull_soon(now)
             self._settle(now)
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
@@ -327,7 +327,7 @@ class Swim:
         if not self._state_updates.is_leaving:
             self._state_updates.leave(now)
             self._leave_by = now + self._config.leave_timeout_s
-            self._rounds.hurry(now)
+            self._timers.hurry(now)
             self._failure_detector.abandon()
 
     def has_left(self, now: float) -> bool:
@@ -341,7 +341,7 @@ class Swim:
         """Remove a member that is dead or has left; a live one stays. If it speaks again, it is accepted."""
         self._state_updates.forget(node_id)
         self._failure_detector.reap()
-        self._rounds.reap()
+        self._timers.reap()
         self._settle(now)
 
     def probe_soon(self, node_id: NodeId, now: float) -> None:
@@ -401,7 +401,7 @@ class Swim:
         match message:
             case Ping():
                 self._failure_detector.handle_ping(message, source, now)
-                self._rounds.note_pinged(message, now)
+                self._timers.note_pinged(message, now)
             case IndirectPing():
                 self._failure_detector.handle_indirect_ping(message, source, now)
             case Ack():
@@ -419,7 +419,7 @@ class Swim:
 
     # Activities.
 
-    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Pieces[None]:
+    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Slices[None]:
         """Process the whole message of a stream; then close the stream."""
         try:
             message = yield from parsing_stream_untrusted(
@@ -432,15 +432,15 @@ class Swim:
         self._close(stream, self._now)
         self._settle(self._now)
 
-    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Pieces[None]:
+    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Slices[None]:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
             case PushPull():
                 if is_ours:
-                    yield from self._rounds.telling(stream, join=message.join)
+                    yield from self._timers.writing_members(stream, join=message.join)
                 self._counts["push_pulls"] += 1
                 for _ in self._state_updates.merging(message.nodes, lambda: self._now, peer=stream.peer):
-                    self._heed_claims(self._now)
+                    self._apply_claims(self._now)
                     yield
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
@@ -463,24 +463,24 @@ class Swim:
     def _settle(self, now: float) -> None:
         """Carry out, after every input, what the claims left to do, and dial what is due. The dialling costs in
         proportion to the number of members when some have changed, so it is skipped between two slices of a merge."""
-        self._heed_claims(now)
+        self._apply_claims(now)
         self._reconnect.dial_due(now)
 
-    def _heed_claims(self, now: float) -> None:
+    def _apply_claims(self, now: float) -> None:
         for node_id in self._state_updates.newcomers:
             if node_id != self._table.own_id:
                 self._failure_detector.prober.order.add(node_id)
-                self._rounds.note_newcomer(node_id, now)
+                self._timers.note_newcomer(node_id, now)
         self._state_updates.newcomers.clear()
         self._state_updates.address_changes.ask(self._failure_detector.prober.next_sequence)
-        if self._state_updates.deceived is not None:
-            deceived, self._state_updates.deceived = self._state_updates.deceived, None
-            self._rounds.tell(deceived, now)
+        if self._state_updates.misinformed is not None:
+            misinformed, self._state_updates.misinformed = self._state_updates.misinformed, None
+            self._timers.push_pull_with(misinformed, now)
 
     def _reap(self, now: float) -> None:
         self._state_updates.reap(now)
         self._failure_detector.reap()
-        self._rounds.reap()
+        self._timers.reap()
 
     def _refuse(self, error: WireError, source: Address, now: float) -> None:
         if not isinstance(error, SealError):

@@ -18,7 +18,7 @@ from netgossip.membership.outgoing import Outgoing
 from netgossip.membership.probe import RoundRobin
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import GossipStream, Purpose, StreamTable
-from netgossip.slices import MEMBERS_A_PIECE, Pieces, WorkQueue
+from netgossip.slices import MEMBERS_PER_SLICE, Slices, WorkQueue
 from netgossip.types import Address, Member, MemberState, NodeId
 
 _SCALE_FROM_MEMBERS: Final = 32
@@ -55,18 +55,18 @@ class Timers:
         self._gossip_at = now
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
         self._reconnect_at = now + rng.uniform(0, config.reconnect_interval_s)
-        self._strayed_at = now
+        self._corrected_at = now
         self._soon_at = NEVER
-        self.exchange_soon(now)
+        self.push_pull_soon(now)
 
     def handle_deadline(self, now: float) -> None:
         """Start a push/pull and a reconnect, if they are due."""
         if now >= self._push_pull_at:
             self._push_pull_at = now + self._push_pull_interval_s() * self._rng.uniform(0.9, 1.1)
-            self._exchange_with_random(now)
+            self._push_pull_with_random(now)
         if now >= self._soon_at:
             self._soon_at = NEVER
-            self._exchange_with_random(now)
+            self._push_pull_with_random(now)
         if now >= self._reconnect_at:
             self._reconnect_at = now + self._config.reconnect_interval_s * self._rng.uniform(0.9, 1.1)
             self._reconnect_to_random(now)
@@ -82,7 +82,7 @@ class Timers:
         if self._gossip_at == NEVER:
             self._gossip_at = now  # until now there was no member to send to
 
-    def exchange_soon(self, now: float) -> None:
+    def push_pull_soon(self, now: float) -> None:
         """Schedule a push/pull, because our address is new, or may be: until others have found the old one silent
         they send broadcasts there, and what is spread in that time never reaches us."""
         self._soon_at = now + _BELIEVED * self._config.probe_timeout_s
@@ -123,7 +123,7 @@ class Timers:
         factor = math.ceil(math.log2(live) - math.log2(_SCALE_FROM_MEMBERS)) + 1
         return self._config.push_pull_interval_s * factor
 
-    def _exchange_with_random(self, now: float) -> None:
+    def _push_pull_with_random(self, now: float) -> None:
         peers = self._table.others(MemberState.ALIVE)
         if peers and not self._state_updates.is_leaving:
             self.dial(self._rng.choice(peers).address, Purpose.PUSH_PULL, now)
@@ -149,20 +149,20 @@ class Timers:
         # Dead and left members are accused instead (failure_detector.py); their answer carries their address.
         if member is not None and (not is_live(member) or member.address == ping.reply_to):
             return
-        self.tell(ping.reply_to, now)
+        self.push_pull_with(ping.reply_to, now)
 
-    def tell(self, address: Address, now: float) -> None:
+    def push_pull_with(self, address: Address, now: float) -> None:
         """Start a push/pull with a member that holds something false, at most once per probe interval."""
-        if now >= self._strayed_at and not self._state_updates.is_leaving:
-            self._strayed_at = now + self._config.probe_interval_s
+        if now >= self._corrected_at and not self._state_updates.is_leaving:
+            self._corrected_at = now + self._config.probe_interval_s
             self.dial(address, Purpose.PUSH_PULL, now)
 
     def dial(self, address: Address, purpose: Purpose, now: float) -> None:
         """Begin a push/pull."""
         stream = self._streams.open(address, purpose, timeout_s=self._config.stream_timeout_s, now=now)
-        self._works.begin(self.telling(stream, join=purpose is Purpose.JOIN))
+        self._works.begin(self.writing_members(stream, join=purpose is Purpose.JOIN))
 
-    def telling(self, stream: GossipStream, *, join: bool) -> Pieces[None]:
+    def writing_members(self, stream: GossipStream, *, join: bool) -> Slices[None]:
         """Write every member on a stream, in slices; each as it is when its turn comes. The encodings are cached:
         encoding 10,000 members anew each time would take 10 ms."""
         nodes = []
@@ -173,7 +173,7 @@ class Timers:
                 if known is None or known[0] is not member:
                     known = self._encoded[node_id] = (member, encode_node(member))
                 nodes.append(known[1])
-            if number % MEMBERS_A_PIECE == 0:
+            if number % MEMBERS_PER_SLICE == 0:
                 yield
         self._streams.write(stream, encode_push_pull(nodes, join=join))
 

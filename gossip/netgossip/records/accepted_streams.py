@@ -29,7 +29,7 @@ PARTIAL_LIMIT_BYTES: Final = 128 * 1024 * 1024
 """Limit of incomplete messages on all streams together: eight of the largest."""
 UNPROVEN_STREAMS: Final = 64
 """Peers' streams and joins at once. With one unauthenticated frame each: at most 4 MiB for unknown sources."""
-STRANGERS_LIMIT: Final = 48
+UNKNOWN_SOURCES_LIMIT: Final = 48
 """Of these, from addresses that are not members': the others are kept for members."""
 PER_HOST_LIMIT: Final = 8
 """Of these, from one address. A member opens one at a time; the rest is for joins, and for old streams whose end we
@@ -109,7 +109,7 @@ class AcceptedStreams:
         self._commands = commands
         self._counts = counts
         self._streams: dict[StreamId, _Accepted] = {}
-        limits = SlotLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
+        limits = SlotLimits(UNPROVEN_STREAMS, UNKNOWN_SOURCES_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
         self._places = StreamSlots(limits, is_member=is_member, rng=rng)
         self._partial_bytes = 0
 

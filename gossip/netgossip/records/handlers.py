@@ -36,10 +36,10 @@ from netgossip.records.wire import (
     Same,
     Vector,
 )
-from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, WorkQueue
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueue
 from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
 
-PUSHES_A_PIECE: Final = 32
+PUSHES_PER_SLICE: Final = 32
 """Peers that are pushed to in one slice: up to 1 ms."""
 NEVER: Final = float("inf")
 LOGS_AT_ONCE: Final = 32
@@ -79,9 +79,9 @@ class MessageHandlers:
         table: Table,
         transport: RecordTransport,
         dissemination: Dissemination,
-        exchange: AntiEntropy,
+        anti_entropy: AntiEntropy,
         requests: Requests,
-        presence: Peers,
+        peers: Peers,
         events: list[Event],
         counts: Counter[str],
         works: WorkQueue,
@@ -92,9 +92,9 @@ class MessageHandlers:
         self._table = table
         self._transport = transport
         self._dissemination = dissemination
-        self._anti_entropy = exchange
+        self._anti_entropy = anti_entropy
         self._requests = requests
-        self._peers = presence
+        self._peers = peers
         self._events = events
         self._counts = counts
         self._works = works
@@ -121,14 +121,14 @@ class MessageHandlers:
         if arrived:
             self._works.queue(self._handling_stream(arrived, now))
 
-    def _handling_stream(self, arrived: list[Arrived], now: float) -> Pieces[None]:
+    def _handling_stream(self, arrived: list[Arrived], now: float) -> Slices[None]:
         for one in arrived:
             received = yield from self._transport.reading(one, now)
             yield from self._handling(received, now)
             self._transport.finish(one)
             yield
 
-    def _handling(self, received: list[Received], now: float) -> Pieces[None]:
+    def _handling(self, received: list[Received], now: float) -> Slices[None]:
         for item in received:
             if not self._transport.knows(item.sender):
                 return  # removed since
@@ -155,10 +155,10 @@ class MessageHandlers:
                     )
                     self._events += [answered] if answered is not None else []
 
-    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
+    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Slices[None]:
         sender = item.sender
         if delta.owner == self._node_id:
-            self._hear_of_own(sender, delta.scope, delta.version, None, now)
+            self._handle_own_version(sender, delta.scope, delta.version, None, now)
             return
         # A frame that is not of the owner's present start may be a recording, and does not correct what we hold.
         from_owner = sender == delta.owner and item.fresh
@@ -196,10 +196,10 @@ class MessageHandlers:
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._transport.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
 
-    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Pieces[None]:
+    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Slices[None]:
         # Also for a scope that we know nothing of: we may have been in it after the backup that we were restored
         # from.
-        self._hear_of_own(sender, ack.scope, ack.held, None, now)
+        self._handle_own_version(sender, ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
         ours = self._table.own_version(ack.scope)
@@ -211,7 +211,7 @@ class MessageHandlers:
             # Usually its own push is under way; compare only if that does not come.
             self._anti_entropy.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
-    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Pieces[None]:
+    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Slices[None]:
         if not self._transport.may_answer(item, now):
             return
         sender, scope = item.sender, digest.scope
@@ -248,7 +248,7 @@ class MessageHandlers:
         self._anti_entropy.confirm(scope, sender)
         self.look_for_synced(now)
 
-    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
+    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Slices[None]:
         scope = vector.scope
         is_repeated = self._anti_entropy.is_repeated(scope, sender)
         before = self._table.fingerprint(scope)
@@ -261,7 +261,7 @@ class MessageHandlers:
         else:
             self._anti_entropy.answered(scope, sender)
         if found.mine is not None:
-            self._hear_of_own(sender, scope, found.mine.version, found.mine.digest, now)
+            self._handle_own_version(sender, scope, found.mine.version, found.mine.digest, now)
         if not self._table.concerns(scope):
             return
         held = NO_VERSION if found.mine is None else found.mine.version
@@ -292,13 +292,13 @@ class MessageHandlers:
         else:
             self._anti_entropy.confirm(scope, peer)
 
-    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_LogDifference]:
+    def _comparing(self, sender: NodeId, vector: Vector) -> Slices[_LogDifference]:
         """Compare each log that either side holds."""
         found = _LogDifference()
         rows: dict[NodeId, Row] = {}
         for number, row in enumerate(vector.rows, 1):
             rows[row.owner] = row
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         found.mine = rows.get(self._node_id)
         found.own = rows[sender].version if sender in rows else NO_VERSION
@@ -306,7 +306,7 @@ class MessageHandlers:
         ours_alone = (owner for owner in ours if owner not in rows)
         for number, owner in enumerate(itertools.chain(rows, ours_alone), 1):
             self._compare_one(sender, vector, owner, rows.get(owner), found)
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         return found
 
@@ -338,7 +338,7 @@ class MessageHandlers:
         is_theirs = row.digest != digest if owner == sender else row.digest > digest
         return NO_VERSION if is_theirs else None
 
-    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Pieces[None]:
+    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Slices[None]:
         """Fetch these logs from the peer, except for those that another peer is sending."""
         wanted = found.wanted
         pull = self._anti_entropy.pull_of(scope, now)
@@ -347,7 +347,7 @@ class MessageHandlers:
             for number, (owner, base) in enumerate(found.wanted.items(), 1):
                 if pull.wanted.get(owner, NO_VERSION) < found.targets[owner]:
                     wanted[owner] = base
-                if number % ROWS_A_PIECE == 0:
+                if number % ROWS_PER_SLICE == 0:
                     yield
         elif len(wanted) > LOGS_AT_ONCE:
             self._anti_entropy.begin_pull(scope, peer, found.targets, now)
@@ -372,7 +372,7 @@ class MessageHandlers:
         now: float,
         *,
         is_early: bool,
-    ) -> Pieces[None]:
+    ) -> Slices[None]:
         """Send a peer what we hold of others' logs beyond its vector: not so many that the peer should rather pull
         them from one of us, and while `is_early` none of live owners: their own pushes are under way, and the
         comparison is repeated if those are lost."""
@@ -381,11 +381,11 @@ class MessageHandlers:
                 if not (is_early and self._peers.is_live(owner)):
                     yield from self._sending_delta(peer, scope, owner, since, now)
 
-    def _hear_of_own(
+    def _handle_own_version(
         self, sender: NodeId, scope: Scope, heard: Version, digest: int | None, now: float
     ) -> None:
         """Handle a peer's version of our own log: raise our log above a history that we lost."""
-        events = self._table.raise_above(scope, heard, digest, teller=sender)
+        events = self._table.raise_above(scope, heard, digest, reporter=sender)
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events
@@ -395,7 +395,7 @@ class MessageHandlers:
 
     def push_due(self, now: float) -> None:
         """Push our own changes to the next few peers that are due, unless a push is running."""
-        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_A_PIECE)):
+        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_PER_SLICE)):
             self._is_pushing = True
             self._works.begin(self._pushing_due(due, now))
 
@@ -403,7 +403,7 @@ class MessageHandlers:
         """When `push_due` has something to do."""
         return NEVER if self._is_pushing else self._dissemination.next_deadline()
 
-    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
+    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Slices[None]:
         try:
             for peer, scope, held in due:
                 if self._transport.knows(peer) and self._table.concerns(scope):
@@ -411,7 +411,7 @@ class MessageHandlers:
         finally:
             self._is_pushing = False
 
-    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
+    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Slices[None]:
         """Send a peer our own log from what it holds on; if it never said what it holds, guess."""
         ours = self._table.own_version(scope)
         if held is not None and held >= ours:
@@ -424,7 +424,7 @@ class MessageHandlers:
 
     def _sending_delta(
         self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
-    ) -> Pieces[None]:
+    ) -> Slices[None]:
         written = 1  # a delta without entries counts as well: a peer may ask for thousands
         if self._transport.has_room(peer):  # else: sent later, by the next comparison
             delta = self._table.delta(scope, owner, since)
@@ -435,7 +435,7 @@ class MessageHandlers:
                 self._counts["deltas_sent"] += 1
                 written = max(len(delta.entries), 1)
         self._written += written
-        if self._written >= ENTRIES_A_PIECE:
+        if self._written >= ENTRIES_PER_SLICE:
             self._written = 0
             yield
 

@@ -40,7 +40,7 @@ class Handshakes:
         self._rng = rng
         self._waiting: dict[NodeId, _Handshake] = {}
         self._nonces: dict[NodeId, bytes] = {}
-        self._greeted_at: dict[NodeId, float] = {}
+        self._hello_at: dict[NodeId, float] = {}
         self._answer_at: dict[tuple[NodeId, bool], float] = {}
         """When the next answer may be sent, to Hellos (True) and to other messages."""
 
@@ -50,19 +50,19 @@ class Handshakes:
 
     def note_heard(self, node_id: NodeId, now: float) -> None:
         """Note an unproven message of the peer: send it a Hello soon."""
-        greeting = self._waiting.get(node_id)
-        if greeting is None:
-            greeted_at = self._greeted_at.get(node_id, float("-inf"))
-            self._waiting[node_id] = _Handshake(max(now, greeted_at + HELLO_HEARD_S))
+        handshake = self._waiting.get(node_id)
+        if handshake is None:
+            hello_at = self._hello_at.get(node_id, float("-inf"))
+            self._waiting[node_id] = _Handshake(max(now, hello_at + HELLO_HEARD_S))
         else:
-            greeting.due_at = min(greeting.due_at, now + HELLO_HEARD_S)
+            handshake.due_at = min(handshake.due_at, now + HELLO_HEARD_S)
 
-    def may_answer(self, node_id: NodeId, now: float, *, is_greeting: bool = False) -> bool:
+    def may_answer(self, node_id: NodeId, now: float, *, is_hello: bool = False) -> bool:
         """True if an unproven message may be answered now; the next one then has to wait."""
-        if now < self._answer_at.get((node_id, is_greeting), float("-inf")):
+        if now < self._answer_at.get((node_id, is_hello), float("-inf")):
             return False
-        pause_s = WELCOME_PAUSE_S if is_greeting else UNPROVEN_PAUSE_S
-        self._answer_at[node_id, is_greeting] = now + pause_s
+        pause_s = WELCOME_PAUSE_S if is_hello else UNPROVEN_PAUSE_S
+        self._answer_at[node_id, is_hello] = now + pause_s
         return True
 
     def is_answer(self, node_id: NodeId, nonce: bytes) -> bool:
@@ -81,20 +81,22 @@ class Handshakes:
         """Drop the peer; an answer would not count any more."""
         self._waiting.pop(node_id, None)
         self._nonces.pop(node_id, None)
-        self._greeted_at.pop(node_id, None)
-        for is_greeting in (False, True):
-            self._answer_at.pop((node_id, is_greeting), None)
+        self._hello_at.pop(node_id, None)
+        for is_hello in (False, True):
+            self._answer_at.pop((node_id, is_hello), None)
 
     def take_due(self, now: float) -> list[tuple[NodeId, bytes]]:
         """Return the peers to send a Hello to now, each with a new nonce."""
-        due = [(node_id, greeting) for node_id, greeting in self._waiting.items() if greeting.due_at <= now]
-        for node_id, greeting in due:
+        due = [
+            (node_id, handshake) for node_id, handshake in self._waiting.items() if handshake.due_at <= now
+        ]
+        for node_id, handshake in due:
             self._nonces[node_id] = self._rng.randbytes(NONCE_BYTES)
-            self._greeted_at[node_id] = now
-            greeting.due_at = now + greeting.pause_s
-            greeting.pause_s = min(2 * greeting.pause_s, HELLO_MAX_S)
+            self._hello_at[node_id] = now
+            handshake.due_at = now + handshake.pause_s
+            handshake.pause_s = min(2 * handshake.pause_s, HELLO_MAX_S)
         return [(node_id, self._nonces[node_id]) for node_id, _ in due]
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        return min((greeting.due_at for greeting in self._waiting.values()), default=float("inf"))
+        return min((handshake.due_at for handshake in self._waiting.values()), default=float("inf"))

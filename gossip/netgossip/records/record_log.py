@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from netgossip.slices import ENTRIES_A_PIECE, Pieces
+from netgossip.slices import ENTRIES_PER_SLICE, Slices
 from netgossip.types import Entry, Log, Version
 
 MODULUS: Final = 1 << 128
@@ -87,11 +87,11 @@ class RecordLog:
         if entry.value is None:
             self._tombstones[entry.key] = entry.version.sequence
 
-    def putting(self, entries: Sequence[Entry]) -> Pieces[None]:
+    def putting(self, entries: Sequence[Entry]) -> Slices[None]:
         """Put many entries, in slices."""
         for number, entry in enumerate(entries, 1):
             self.put(entry)
-            if number % ENTRIES_A_PIECE == 0:
+            if number % ENTRIES_PER_SLICE == 0:
                 yield
 
     def digest_after(self, entries: tuple[Entry, ...]) -> tuple[int, int]:

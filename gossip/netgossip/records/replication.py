@@ -106,9 +106,9 @@ class Replication:
             table=self._table,
             transport=self._transport,
             dissemination=self._dissemination,
-            exchange=self._anti_entropy,
+            anti_entropy=self._anti_entropy,
             requests=self._requests,
-            presence=self._peers,
+            peers=self._peers,
             events=self._events,
             counts=self._counts,
             works=self._works,
@@ -190,7 +190,7 @@ class Replication:
             return
         was_live, was_suspect = self._peers.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
-            self._transport.greet(node_id, now)
+            self._transport.begin_handshake(node_id, now)
         if live and (has_moved or not was_live):
             # Messages sent to the address that it left are lost, and so are those it sent from there.
             for scope in self._handlers.scopes_between(node_id):
@@ -269,10 +269,10 @@ class Replication:
         """The scopes in which we have a log of our own."""
         return self._table.own_scopes()
 
-    def is_told_of(self, scope: Scope) -> bool:
+    def is_only_reported(self, scope: Scope) -> bool:
         """True for a log of ours in which we never wrote: it exists only because a peer reported that it
         holds one."""
-        return self._table.is_told_of(scope)
+        return self._table.is_only_reported(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
         """Drop our own log of a scope that was left and that no node enters again. Raises GossipUsageError."""

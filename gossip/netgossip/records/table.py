@@ -43,7 +43,7 @@ from netgossip.records.merge import (
 )
 from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog
 from netgossip.records.wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
-from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -59,7 +59,7 @@ from netgossip.types import (
 OWN_SCOPES_LIMIT: Final = 4096
 """Scopes in which we never wrote, with a log of ours that we began because peers reported that they hold one: four
 times the networks that one host is planned to be in during its life. Scopes that we use do not count."""
-TOLD_LIMIT: Final = 1024
+REPORTED_LIMIT: Final = 1024
 """Of these, begun by the report of one peer: a peer that invents scopes shuts out none that another reports."""
 OWN_DROPPED_LIMIT: Final = 4096
 """Versions of dropped logs of our own; the oldest is removed first: a late report may then bring an empty log
@@ -96,12 +96,12 @@ class Table:
         self._own_dropped: dict[Scope, Version] = {}
         """The version of our own log of a scope when it was dropped: copies that peers hold up to it do not bring it
         back."""
-        self._told_dropped: dict[Scope, Version] = {}
+        self._reported_dropped: dict[Scope, Version] = {}
         """The same for logs in which we never wrote: they displace none of the others."""
-        self._told: dict[Scope, NodeId] = {}
+        self._reported: dict[Scope, NodeId] = {}
         """Scopes with a log of ours in which we never wrote, and the peer whose report made us begin it; "": before a
         restart."""
-        self._told_by: Counter[NodeId] = Counter()
+        self._reported_by: Counter[NodeId] = Counter()
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
@@ -149,7 +149,7 @@ class Table:
         """Version and digest of every log of the scope."""
         return at_once(self.listing(scope))
 
-    def listing(self, scope: Scope) -> Pieces[tuple[Row, ...]]:
+    def listing(self, scope: Scope) -> Slices[tuple[Row, ...]]:
         """Build the vector in slices, each row as its log is when its turn comes: what we hold never becomes less
         than that, except for logs that are dropped."""
         rows = []
@@ -157,7 +157,7 @@ class Table:
             log = self._logs.get(scope, {}).get(owner)
             if log is not None:
                 rows.append(Row(owner, log.version, log.digest))
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         return tuple(rows)
 
@@ -282,21 +282,21 @@ class Table:
         return tuple(found)
 
     def raise_above(
-        self, scope: Scope, heard: Version, digest: int | None = None, *, teller: NodeId = ""
+        self, scope: Scope, heard: Version, digest: int | None = None, *, reporter: NodeId = ""
     ) -> tuple[Event, ...]:
         """Handle a peer's version (and content) of our own log. If that is a history which we lost, raise our log
         above it, also in a scope of which we know nothing: we may have been in it after the backup that we were
         restored from."""
         log = self._logs.get(scope, {}).get(self._node_id)
-        dropped = self._own_dropped.get(scope, self._told_dropped.get(scope, NO_VERSION))
+        dropped = self._own_dropped.get(scope, self._reported_dropped.get(scope, NO_VERSION))
         own = log.version if log is not None else dropped
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
         if same_past or not is_plausible(heard.epoch, own.epoch):
             return ()  # an epoch that no number of restored disks reaches is forged, and others refuse it as well
         if not self.concerns(scope):
-            if len(self._told) >= OWN_SCOPES_LIMIT or self._told_by[teller] >= TOLD_LIMIT:
+            if len(self._reported) >= OWN_SCOPES_LIMIT or self._reported_by[reporter] >= REPORTED_LIMIT:
                 return ()  # limits the growth that a peer can cause by inventing scopes
-            self._note_told(scope, teller)
+            self._note_reported(scope, reporter)
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
@@ -324,7 +324,7 @@ class Table:
         log = self._logs.get(scope, {}).pop(self._node_id, None)
         if log is not None:
             self._subtract(scope, self._node_id, log)
-            dropped = self._told_dropped if scope in self._told else self._own_dropped
+            dropped = self._reported_dropped if scope in self._reported else self._own_dropped
             dropped.pop(scope, None)
             dropped[scope] = log.version
             if len(dropped) > OWN_DROPPED_LIMIT:
@@ -336,22 +336,22 @@ class Table:
             self._logs.pop(scope, None)
             self._fingerprints.pop(scope, None)
 
-    def is_told_of(self, scope: Scope) -> bool:
+    def is_only_reported(self, scope: Scope) -> bool:
         """True for a log of ours in which we never wrote: it exists only because a peer reported that it
         holds one."""
-        return scope in self._told
+        return scope in self._reported
 
-    def _note_told(self, scope: Scope, teller: NodeId) -> None:
-        self._told[scope] = teller
-        self._told_by[teller] += 1
+    def _note_reported(self, scope: Scope, reporter: NodeId) -> None:
+        self._reported[scope] = reporter
+        self._reported_by[reporter] += 1
 
     def _use(self, scope: Scope) -> None:
         """Note that we use the scope: it no longer counts as one that only a peer reported."""
-        teller = self._told.pop(scope, None)
-        if teller is not None:
-            self._told_by[teller] -= 1
-            if not self._told_by[teller]:
-                del self._told_by[teller]
+        reporter = self._reported.pop(scope, None)
+        if reporter is not None:
+            self._reported_by[reporter] -= 1
+            if not self._reported_by[reporter]:
+                del self._reported_by[reporter]
 
     # Others' logs.
 
@@ -393,7 +393,7 @@ class Table:
         """Apply a delta of another owner's log, if it advances ours (merge.py)."""
         return at_once(self.merging(delta, from_owner=from_owner))
 
-    def merging(self, delta: Delta, *, from_owner: bool) -> Pieces[tuple[Merge, EntriesChanged | None]]:
+    def merging(self, delta: Delta, *, from_owner: bool) -> Slices[tuple[Merge, EntriesChanged | None]]:
         """Merge in slices. Readers never see a part: a long delta is prepared beside the table, and put there as a
         whole if it still fits by then. So it has the effect that `merge` would have at its last slice."""
         if delta.base == 0:
@@ -409,7 +409,7 @@ class Table:
             # They are in order of sequence.
             at = bisect_right(delta.entries, head, key=lambda entry: entry.version.sequence)
             fresh = delta.entries[at:]
-            if len(fresh) <= ENTRIES_A_PIECE:
+            if len(fresh) <= ENTRIES_PER_SLICE:
                 return self._extend(held, delta, fresh)
             log = held.copy()
             yield from log.putting(fresh)
@@ -492,7 +492,7 @@ class Table:
         if saved.owner == self._node_id:
             self._own_scopes.add(saved.scope)
             if log.head == 0:
-                self._note_told(saved.scope, "")
+                self._note_reported(saved.scope, "")
         self._add(saved.scope, saved.owner, log)
 
     def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
@@ -510,9 +510,9 @@ class Table:
     def check_invariants(self) -> None:
         """Assert that the incrementally kept sums and indexes match the entries."""
         assert self._own_scopes == {scope for scope, logs in self._logs.items() if self._node_id in logs}
-        assert self._told.keys() <= self._own_scopes - self._held
-        assert self._told_by == Counter(self._told.values())
-        for scope in self._told:
+        assert self._reported.keys() <= self._own_scopes - self._held
+        assert self._reported_by == Counter(self._reported.values())
+        for scope in self._reported:
             assert not self._logs[scope][self._node_id].entries
         for scope, logs in self._logs.items():
             for owner, log in logs.items():

@@ -49,7 +49,7 @@ from netgossip.records.wire import (
     encode,
     encoding,
 )
-from netgossip.slices import Pieces, WorkQueue, at_once
+from netgossip.slices import Slices, WorkQueue, at_once
 from netgossip.types import (
     Address,
     Channel,
@@ -72,7 +72,7 @@ SLOWEST_BYTES_S: Final = 1_000_000
 """Streams get time for this rate beside the timeout: 8 Mbit/s, below any network on which overlays make sense."""
 UNKNOWN_LIMIT: Final = 64
 """Senders that are not members yet: no more join within the second that this news takes to spread."""
-FRAMES_A_PIECE: Final = 8
+FRAMES_PER_SLICE: Final = 8
 """Frames sealed in one slice: 512 KiB, up to 1 ms."""
 NEVER: Final = float("inf")
 
@@ -193,7 +193,7 @@ class RecordTransport:
             self._hosts = frozenset(peer.address[0] for peer in self._peers.values())
         return host in self._hosts
 
-    def greet(self, node_id: NodeId, now: float) -> None:
+    def begin_handshake(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove its present start, if it has not yet."""
         if node_id in self._peers and not self._opener.is_admitted(node_id):
             self._handshakes.begin(node_id, now)
@@ -215,7 +215,7 @@ class RecordTransport:
         """Queue a message; nothing is sent to unknown peers."""
         at_once(self.sending(node_id, message))
 
-    def sending(self, node_id: NodeId, message: Message) -> Pieces[None]:
+    def sending(self, node_id: NodeId, message: Message) -> Slices[None]:
         """Queue a message, encoding it in slices."""
         peer = self._peers.get(node_id)
         if peer is None:
@@ -279,7 +279,7 @@ class RecordTransport:
         for message in messages:
             match message:
                 case Hello(nonce):
-                    if fresh or self._handshakes.may_answer(opened.sender, now, is_greeting=True):
+                    if fresh or self._handshakes.may_answer(opened.sender, now, is_hello=True):
                         self.send(opened.sender, Welcome(nonce, self._assembles))
                     else:
                         self.counts["unanswered"] += 1
@@ -329,7 +329,7 @@ class RecordTransport:
         self._now = now
         return self._accepted.receive(stream_id, data, now)
 
-    def reading(self, arrived: Arrived, now: float) -> Pieces[list[Received]]:
+    def reading(self, arrived: Arrived, now: float) -> Slices[list[Received]]:
         """Parse the messages in it. If they are invalid, the stream is refused."""
         try:
             messages = yield from decoding_untrusted(arrived.body)
@@ -445,7 +445,7 @@ class RecordTransport:
         self._works.begin(self._sealing(stream_id, node_id, backlog))
         self.counts["streams_dialled"] += 1
 
-    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Pieces[None]:
+    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Slices[None]:
         """Seal all that one stream carries, as long as it is open."""
         frames = 0
         for number, message in enumerate(backlog, 1):
@@ -458,7 +458,7 @@ class RecordTransport:
                 frame = self._sealer.seal(node_id, message[start:end], flags=flags)
                 self._commands.append(StreamSend(stream_id, frame))
                 frames += 1
-                if frames % FRAMES_A_PIECE == 0:
+                if frames % FRAMES_PER_SLICE == 0:
                     yield
 
     def _end_dialled(self, stream_id: StreamId) -> None:

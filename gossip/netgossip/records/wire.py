@@ -26,7 +26,7 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from netgossip.errors import WireError
-from netgossip.slices import ENTRIES_A_PIECE, Pieces, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, Slices, at_once
 from netgossip.types import Entry, NodeId, Scope, Version
 
 COUNTER_LIMIT: Final = 1 << 63
@@ -185,7 +185,7 @@ def encode(message: Message) -> bytes:
     return at_once(encoding(message))
 
 
-def encoding(message: Message) -> Pieces[bytes]:
+def encoding(message: Message) -> Slices[bytes]:
     """Encode one message in slices."""
     head = _head(message)
     if not isinstance(message, Delta | Vector | Fetch):
@@ -198,7 +198,7 @@ def encoding(message: Message) -> Pieces[bytes]:
     for number, row in enumerate(_rows(message), 1):
         for one in row:
             packer.pack(one)
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return bytes(packer.bytes())
 
@@ -253,7 +253,7 @@ def decode_untrusted(body: bytes | bytearray) -> list[Message]:
     return at_once(decoding_untrusted(body))
 
 
-def decoding_untrusted(body: bytes | bytearray) -> Pieces[list[Message]]:
+def decoding_untrusted(body: bytes | bytearray) -> Slices[list[Message]]:
     """Decode a body in slices."""
     reader = _Reader(body)
     messages: list[Message] = []
@@ -296,13 +296,13 @@ class _Reader:
         self._left = self._unpacker.read_array_header()
         return True
 
-    def finishing(self) -> Pieces[None]:
+    def finishing(self) -> Slices[None]:
         """Skip the positions that we do not know."""
         if self._left > self._size:
             raise WireError("more positions than bytes")
         for number in range(1, self._left + 1):
             self._unpacker.skip()
-            if number % ENTRIES_A_PIECE == 0:
+            if number % ENTRIES_PER_SLICE == 0:
                 yield
 
     def _next(self) -> object:
@@ -365,7 +365,7 @@ class _Reader:
         return count
 
 
-def _parse_delta(reader: _Reader) -> Pieces[Message]:
+def _parse_delta(reader: _Reader) -> Slices[Message]:
     scope, owner, epoch = reader.scope(), reader.node(), reader.integer()
     base, head, collected, digest = reader.integer(), reader.integer(), reader.integer(), reader.digest()
     signature = reader.data(most=SIGNATURE_LIMIT_BYTES)
@@ -383,22 +383,22 @@ def _parse_delta(reader: _Reader) -> Pieces[Message]:
         if key in entries:
             raise WireError("a delta that names a key twice")
         entries[key] = Entry(scope, owner, key, value, Version(epoch, sequence))
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries.values()), signature)
 
 
-def _parse_vector(reader: _Reader) -> Pieces[Message]:
+def _parse_vector(reader: _Reader) -> Slices[Message]:
     scope, holding = reader.scope(), reader.flag()
     rows = []
     for number in range(1, reader.count(4) + 1):
         rows.append(Row(reader.node(), reader.version(), reader.digest()))
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Vector(scope, holding, tuple(rows))
 
 
-def _parse_want(reader: _Reader) -> Pieces[Message]:
+def _parse_fetch(reader: _Reader) -> Slices[Message]:
     scope = reader.scope()
     rows: dict[NodeId, Version] = {}
     for number in range(1, reader.count(3) + 1):
@@ -406,7 +406,7 @@ def _parse_want(reader: _Reader) -> Pieces[Message]:
         if owner in rows:
             raise WireError("a want that names a log twice")
         rows[owner] = reader.version()
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Fetch(scope, tuple(rows.items()))
 
@@ -428,8 +428,8 @@ _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     10: lambda r: Response(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
     11: _parse_part,
 }
-_LONG_PARSERS: Final[dict[int, Callable[[_Reader], Pieces[Message]]]] = {
+_LONG_PARSERS: Final[dict[int, Callable[[_Reader], Slices[Message]]]] = {
     3: _parse_delta,
     7: _parse_vector,
-    8: _parse_want,
+    8: _parse_fetch,
 }

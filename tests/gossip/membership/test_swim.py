@@ -26,9 +26,9 @@ from netgossip.codec.messages import (
 from netgossip.codec.sealing import SEEN_LIMIT, Keyring, seal_datagram, seal_stream
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
-from netgossip.membership.address_changes import RIVAL_TOLD_S
+from netgossip.membership.address_changes import RIVAL_NOTIFIED_S
 from netgossip.membership.incarnation import INCARNATION_LIMIT
-from netgossip.membership.state_updates import CLASH_ANSWERS, CLASHES_LIMIT
+from netgossip.membership.state_updates import CONFLICT_ANSWERS, CONFLICTS_LIMIT
 from netgossip.membership.streams import Purpose
 from netgossip.types import (
     Address,
@@ -180,7 +180,7 @@ def test_whoever_was_refused_an_address_hears_what_the_member_raises_next() -> N
     assert alive(2, 2, address=address_of(22)) in said(answered, to=2)
     assert alive(2) in said(answered, to=22)
     assert alive(2, 3) in said(machine.hear(alive(2, 3)), to=22)
-    machine.now += RIVAL_TOLD_S
+    machine.now += RIVAL_NOTIFIED_S
     assert not said(machine.hear(alive(2, 4)), to=22), "for a while only"
 
 
@@ -268,12 +268,12 @@ def test_each_of_several_clones_is_reported_and_answered() -> None:
     machine = Machine()
     machine.hear(alive(1, machine.swim.incarnation, address=address_of(50)))
     reported = []
-    for number in range(51, 51 + 2 * CLASHES_LIMIT):
-        for _ in range(2 * CLASH_ANSWERS):
+    for number in range(51, 51 + 2 * CONFLICTS_LIMIT):
+        for _ in range(2 * CONFLICT_ANSWERS):
             output = machine.hear(alive(1, machine.swim.incarnation + 1, address=address_of(number)))
             reported += [event.address for event in output.events if isinstance(event, IdentityConflict)]
-    assert reported == [address_of(number) for number in range(51, 51 + CLASHES_LIMIT)]
-    assert machine.swim.statistics()["refutations"] == 1 + CLASHES_LIMIT * CLASH_ANSWERS
+    assert reported == [address_of(number) for number in range(51, 51 + CONFLICTS_LIMIT)]
+    assert machine.swim.statistics()["refutations"] == 1 + CONFLICTS_LIMIT * CONFLICT_ANSWERS
 
 
 def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:

@@ -15,7 +15,7 @@ from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
 from netgossip.records.frames import Opener, Sealer, parse_header_untrusted
 from netgossip.records.replication import Replication
-from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, TOLD_LIMIT
+from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, REPORTED_LIMIT
 from netgossip.records.wire import (
     NO_VERSION,
     NONCE_BYTES,
@@ -136,7 +136,7 @@ class Insider:
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
-        target._transport.greet(self.node_id, 0.0)
+        target._transport.begin_handshake(self.node_id, 0.0)
         target.handle_deadline(0.0)
         for message in self.heard(target):
             if isinstance(message, Hello):
@@ -302,10 +302,10 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
         commit(target, b"k", b"v", number.to_bytes(16, "big"))
     insider.enter(target)
     honest.enter(target)
-    tell_of(target, insider, 1 << 20, TOLD_LIMIT + 100)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + TOLD_LIMIT
-    tell_of(target, honest, 1 << 30, TOLD_LIMIT)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT
+    tell_of(target, insider, 1 << 20, REPORTED_LIMIT + 100)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + REPORTED_LIMIT
+    tell_of(target, honest, 1 << 30, REPORTED_LIMIT)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * REPORTED_LIMIT
     commit(target, b"k", b"v")
     insider.tell(target, DeltaAck(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
     log = target.own_log(CLUSTER_SCOPE)
@@ -314,7 +314,7 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
     scope = (1 << 20).to_bytes(16, "big")
     commit(target, b"k", b"v", scope)
     tell_of(target, insider, 1 << 21, 100)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT + 2, (
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * REPORTED_LIMIT + 2, (
         "the one that we use now counts no more"
     )
     target.check_invariants()
@@ -322,10 +322,10 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
 
 def test_peers_that_invent_scopes_make_only_so_many_logs_grow_also_over_restarts() -> None:
     saved: list[Log] = []
-    for number in range(OWN_SCOPES_LIMIT // TOLD_LIMIT + 2):
+    for number in range(OWN_SCOPES_LIMIT // REPORTED_LIMIT + 2):
         target, insider = replication(A, B, own_logs=saved), Insider()
         insider.enter(target)
-        tell_of(target, insider, 1 + number * TOLD_LIMIT, TOLD_LIMIT)
+        tell_of(target, insider, 1 + number * REPORTED_LIMIT, REPORTED_LIMIT)
         saved = [log for scope in target.own_scopes() if (log := target.own_log(scope)) is not None]
     assert len(saved) == OWN_SCOPES_LIMIT
     target.drop_own_log(saved[0].scope)
@@ -342,7 +342,7 @@ def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
         tell_of(target, insider, number, 1)
         target.drop_own_log(number.to_bytes(16, "big"))
     table = target._table
-    assert len(table._told_dropped) == OWN_DROPPED_LIMIT
+    assert len(table._reported_dropped) == OWN_DROPPED_LIMIT
     insider.tell(target, DeltaAck(NET, True, Version(1, 1), NO_VERSION))
     assert target.own_log(NET) is None
     for number in range(1, OWN_DROPPED_LIMIT + 100):
