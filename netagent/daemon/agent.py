@@ -38,7 +38,7 @@ from netagent.doctor.checks.rule_match import Packet
 from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import NetagentError, RefusedError
-from netagent.eviction.rejoin import begin_anew, wait_forgotten
+from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.integrations.container_targets import HostTargets
 from netagent.membership.host_record import version_of_others
 from netagent.rpc.messages import Drops
@@ -71,7 +71,7 @@ class Agent:
         """Keys that it changed and that need a restart to take effect."""
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
-        self._begins_anew = False
+        self._is_rejoining = False
         self.former_ids: list[str] = []
         """Identities of this run that the cluster has evicted."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
@@ -195,7 +195,7 @@ class Agent:
 
     def member(self) -> Cluster:
         """The cluster this host is in. RefusedError when it is in none."""
-        if self.cluster is None and self._begins_anew:
+        if self.cluster is None and self._is_rejoining:
             raise RefusedError(
                 "this host was evicted from the cluster and is rejoining with a new identity",
                 code="begins-anew",
@@ -288,7 +288,7 @@ class Agent:
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Leave for good; return the number of endpoints that were detached."""
         async with self._changing:
-            detached = await self.member().departure.leave(drain_s)
+            detached = await self.member().leaving.leave(drain_s)
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             self._state.forget_cluster()
@@ -299,27 +299,27 @@ class Agent:
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
         """Rejoin under another identity when the cluster has evicted this one."""
-        if await wait_forgotten(cluster.live, ended):
-            await self._begin_anew(cluster)
+        if await wait_evicted(cluster.live, ended):
+            await self._rejoin(cluster)
 
-    async def _begin_anew(self, cluster: Cluster) -> None:
+    async def _rejoin(self, cluster: Cluster) -> None:
         async with self._changing:
             if self.cluster is not cluster:
                 return
-            former, self._begins_anew = self.identity.node_id, True
+            former, self._is_rejoining = self.identity.node_id, True
             logger.warning(
                 "the cluster has evicted this host (%s): rejoining with a new identity", former[:8]
             )
-            count = await cluster.departure.fence()
+            count = await cluster.leaving.fence()
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             # In this order: a crash between the two finds the old identity, which is evicted once more.
-            await begin_anew(self._state.journal_file)
+            await reset_journal(self._state.journal_file)
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
             self.former_ids.append(former)
             await self._enter(cluster.keys)
-            self._begins_anew = False
+            self._is_rejoining = False
             logger.warning(
                 "rejoined as a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count
             )

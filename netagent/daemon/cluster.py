@@ -46,12 +46,12 @@ from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
-from netagent.ipam.prefetch import keep_stocked
+from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
 from netagent.journal.rows import Stage
 from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.host_record import HostRecordKeeper, host_record
-from netagent.membership.restore import RestoredState, recall
+from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.firewall_input import limits_of
 from netagent.registry.state_store import StateStore
@@ -97,7 +97,7 @@ class Cluster:
             self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
             sockets = undo.enter_context(closing(open_ports(config, underlay.address)))
             self.kernel = undo.enter_context(closing(HostKernel(state.run_dir / "firewall")))
-            remembered = recall(self.journal, self._local)
+            remembered = restore(self.journal, self._local)
             self.live = StateStore(
                 remembered.view,
                 {row.endpoint_id: row for row in remembered.rows},
@@ -131,13 +131,13 @@ class Cluster:
             view=lambda: self.live.view,
             journal=self.journal,
             publisher=self.gossip.publisher,
-            ask=self.gossip.asking.ask,
+            ask=self.gossip.rpc.ask,
             rows=remembered.rows,
         )
 
     def _build_host(self, state: StateDir) -> None:
         """Build the parts that observe this host, and those that keep its kernel and names."""
-        ask = self.gossip.asking.ask
+        ask = self.gossip.rpc.ask
         self.probing = ProbeResults(
             self.live,
             self.kernel.offload,
@@ -161,7 +161,7 @@ class Cluster:
         self._answering = RpcHandlers(
             live=self.live,
             projection=self.following.projection,
-            space=self.allocator.giving.answer_request,
+            space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
             find_drops=self._find_drops,
         )
@@ -207,15 +207,15 @@ class Cluster:
     def _build_records(self, identity: Identity, boot: str) -> None:
         """Build the parts that keep records of hosts: of this one, and of those that are gone."""
         gossip = self.gossip
-        silence = Downtime(self.journal.load_silences())
+        downtime = Downtime(self.journal.load_silences())
         self.eviction = Eviction(
-            self.live, gossip.publisher, gossip.node, self.allocator, silence, gossip.flush
+            self.live, gossip.publisher, gossip.node, self.allocator, downtime, gossip.flush
         )
         self._auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
             eviction=self.eviction,
-            silence=silence,
+            downtime=downtime,
             forget_after_s=lambda: self.config.forget_after_s,
         )
         self._burial = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
@@ -240,7 +240,7 @@ class Cluster:
             routes=self.kernel.routes,
             is_away=self._was_away(boot),
         )
-        self.departure = Leave(
+        self.leaving = Leave(
             live=self.live,
             journal=self.journal,
             gossip=gossip,
@@ -279,7 +279,7 @@ class Cluster:
                 for task in (
                     self._garbage_collector.run,
                     self._own_host.run,
-                    partial(keep_stocked, self.live, self.allocator.asking),
+                    partial(keep_prefetched, self.live, self.allocator.space_requests),
                     self._own_records.run,
                     self._host_access.run,
                     self._burial.run,

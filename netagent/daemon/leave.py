@@ -40,7 +40,7 @@ class Leave:
         """Withdraw names, detach everything, hand the space on, tell the others. Return the number of endpoints
         detached."""
         # Until the end: space that came later would be lost with us.
-        async with self.allocator.asking.closed():
+        async with self.allocator.space_requests.closed():
             with self.endpoints.closed():
                 async with self.own_host.going_down():
                     await self._withdrawal(drain_s)
@@ -50,7 +50,7 @@ class Leave:
                     # Another leaving host must know that we leave before it chooses a successor for its space, and
                     # the other way round.
                     await self.gossip.wait_heard()
-                    await hand_on(self.live, self.allocator.giving, self.gossip.wait_heard)
+                    await hand_on(self.live, self.allocator.grants, self.gossip.wait_heard)
             await self._end()
         return detached
 

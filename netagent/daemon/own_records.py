@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from netagent.errors import NetagentError
-from netagent.eviction.succession import amended_goodbyes
+from netagent.eviction.succession import amended_evictions
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import superseded
 from netagent.log import Limited
@@ -63,7 +63,7 @@ class OwnRecords:
                 await self.allocator.allocations.confirm(network_id)
                 covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
             seen[network_id] = grants
-        changed, taken_back = amended_goodbyes(view, self.pursued())
+        changed, taken_back = amended_evictions(view, self.pursued())
         stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered]
         if stale or changed:
             await self.publisher.change(put=changed, withdraw=stale)

@@ -66,7 +66,7 @@ class ProbeResults:
                 on_checksums=offload.set_wanted,
             ),
         )
-        self._witnessing = LivenessQuorum(live, self.prober, ask)
+        self._quorum = LivenessQuorum(live, self.prober, ask)
         self._seen: tuple[object, ...] = (None,) * 4
         """What was followed last."""
 
@@ -74,7 +74,7 @@ class ProbeResults:
         """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.prober.run)
-            nursery.start_soon(self._witnessing.run)
+            nursery.start_soon(self._quorum.run)
             nursery.start_soon(self._watch_reach)
 
     async def _watch_reach(self) -> None:

@@ -44,7 +44,7 @@ class AutoEviction:
     live: StateStore
     journal: Journal
     eviction: Eviction
-    silence: Downtime
+    downtime: Downtime
     forget_after_s: Callable[[], float]
     """Seconds of silence; 0: never."""
 
@@ -53,10 +53,10 @@ class AutoEviction:
         saved_at = acted_at = float("-inf")
         while True:
             now = trio.current_time()
-            self.silence.note(self.live.view, now)
+            self.downtime.note(self.live.view, now)
             if now - saved_at >= SAVE_S:
                 saved_at = now
-                self.journal.note_silences(self.silence.counted(now))
+                self.journal.note_silences(self.downtime.counted(now))
             due = self.due(now)
             if due and now - acted_at >= RETRY_S:
                 try:
@@ -75,11 +75,11 @@ class AutoEviction:
         if not after_s or view.local in view.forgotten or min(living, default=view.local) != view.local:
             return set()
         found = set()
-        against = view.goodbyes.get(view.local, frozenset())  # our eviction of them would not count
+        against = view.evictions.get(view.local, frozenset())  # our eviction of them would not count
         for host_id, host in view.hosts.items():
             if host_id in against:
                 continue
-            silent_s = self.silence.silent_s(host_id, now)
+            silent_s = self.downtime.silent_s(host_id, now)
             if host.agent is AgentState.LEFT:
                 if silent_s >= min(after_s, LEFT_S):
                     found.add(host_id)

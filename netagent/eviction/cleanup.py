@@ -48,7 +48,7 @@ class Cleanup:
         self._flush = flush
         self._node = node
         self._journal = journal
-        self._buried: set[HostId] = set()
+        self._cleaned_up: set[HostId] = set()
         self._seen: tuple[object, object] = (None, None)
 
     async def run(self) -> None:
@@ -68,19 +68,19 @@ class Cleanup:
             return
         self._seen = seen
         forgotten = set(view.forgotten) - {view.local}
-        for host_id in self._buried - forgotten:
+        for host_id in self._cleaned_up - forgotten:
             self._node.readmit_owner(host_id)
-        back = {host_id for host_id in view.remembered if host_id in self._buried}
-        self._buried &= forgotten
-        for host_id in sorted((forgotten - self._buried) | (back & forgotten)):
+        back = {host_id for host_id in view.remembered if host_id in self._cleaned_up}
+        self._cleaned_up &= forgotten
+        for host_id in sorted((forgotten - self._cleaned_up) | (back & forgotten)):
             if not self._is_live(host_id):
-                self._bury(host_id)
+                self._clean_up(host_id)
 
     def _is_live(self, host_id: HostId) -> bool:
         member = self._node.member(host_id)
         return member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
-    def _bury(self, host_id: HostId) -> None:
+    def _clean_up(self, host_id: HostId) -> None:
         now = trio.current_time()
         for scope in self._node.scopes_of(host_id):
             self._journal.note_replica_dropped(scope, host_id)
@@ -88,4 +88,4 @@ class Cleanup:
         self._node.forget(host_id, now)
         self._journal.note_member_gone(host_id)
         self._live.set_view(self._live.view.without_host(host_id))
-        self._buried.add(host_id)
+        self._cleaned_up.add(host_id)

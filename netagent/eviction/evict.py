@@ -24,7 +24,7 @@ import trio
 
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.downtime import Downtime
-from netagent.eviction.succession import goodbyes_to
+from netagent.eviction.succession import eviction_records
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId
@@ -81,7 +81,7 @@ class Eviction:
     publisher: RecordPublisher
     node: EvictionNode
     allocator: Allocator
-    silence: Downtime
+    downtime: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
     in_work: set[HostId] = field(default_factory=set)
@@ -120,7 +120,7 @@ class Eviction:
         return [
             host
             for host in hosts
-            if self.silence.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
+            if self.downtime.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
         ]
 
     # -- which hosts -------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Eviction:
             raise InputError(
                 f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
             )
-        if host.host_id in self.live.view.goodbyes.get(self.live.view.local, ()):
+        if host.host_id in self.live.view.evictions.get(self.live.view.local, ()):
             raise RefusedError(
                 f"{name} has evicted this host: when two hosts evict each other, neither eviction counts",
                 code="contested",
@@ -151,7 +151,7 @@ class Eviction:
                 hint="forget it on another host; if there is none, let one join, forget it there, and let that "
                 "host leave again",
             )
-        silent_s = self.silence.silent_s(host.host_id, trio.current_time())
+        silent_s = self.downtime.silent_s(host.host_id, trio.current_time())
         if silent_s < dead_for_s:
             raise RefusedError(
                 f"{name} has been silent for {silent_s:.0f} s, less than the {dead_for_s:.0f} s of --dead-for",
@@ -218,9 +218,9 @@ class Eviction:
     def _silent_together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
         """Hosts that fell silent with it, may return, and are not in `gone`."""
         now = trio.current_time()
-        silent_s = self.silence.silent_s(host_id, now)
+        silent_s = self.downtime.silent_s(host_id, now)
         others = {
-            other: self.silence.silent_s(other, now)
+            other: self.downtime.silent_s(other, now)
             for other, host in self.live.view.hosts.items()
             if other not in gone and not host.is_live and host.agent is not AgentState.LEFT
         }
@@ -345,7 +345,7 @@ class Eviction:
             return 0
         grants, count = self.allocator.allocations.inherit(gone)
         try:
-            await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
+            await self.publisher.put(*eviction_records(self.live.view, gone), *grants)
         except BaseException:
             self.allocator.allocations.disinherit(grants)
             raise

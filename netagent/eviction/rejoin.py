@@ -15,7 +15,7 @@ from netagent.journal.journal import Journal
 from netagent.registry.state_store import StateStore
 
 
-async def wait_forgotten(live: StateStore, ended: trio.Event) -> bool:
+async def wait_evicted(live: StateStore, ended: trio.Event) -> bool:
     """Wait until the cluster has evicted this host: True; False when its run there has `ended` before."""
     async with trio.open_nursery() as nursery:
 
@@ -31,7 +31,7 @@ async def wait_forgotten(live: StateStore, ended: trio.Event) -> bool:
     return not ended.is_set()
 
 
-async def begin_anew(journal_file: Path) -> None:
+async def reset_journal(journal_file: Path) -> None:
     """Reduce the journal to what the next identity may use: the members to dial, and what is fenced. No other part
     may have it open."""
     with closing(Journal.open(journal_file)) as journal:

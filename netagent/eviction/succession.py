@@ -23,13 +23,13 @@ MOST_REVISIONS: Final = 1 << 24
 none could be above it."""
 
 
-def goodbyes_to(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
+def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
     """Return the records that this host must write to evict `gone` and to succeed them, except grants of
     their space."""
     records: dict[bytes, Record] = {}
     for host in sorted(gone):
-        goodbye = ForgetRecord(host, settled=True)
-        records[key_of(goodbye)[1]] = goodbye
+        eviction = ForgetRecord(host, settled=True)
+        records[key_of(eviction)[1]] = eviction
     own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
     for host in sorted(gone):
         for record in _kept(view, host, gone):
@@ -58,7 +58,7 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                     yield record
 
 
-def amended_goodbyes(
+def amended_evictions(
     view: RegistryView, in_work: Collection[HostId]
 ) -> tuple[list[ForgetRecord], list[ForgetRecord]]:
     """Return this host's evictions of others that it has to change, and those that it has to take back.
@@ -69,7 +69,7 @@ def amended_goodbyes(
     against it.
     """
     own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
-    against = view.goodbyes.get(view.local, frozenset())
+    against = view.evictions.get(view.local, frozenset())
     said = [one.host_id for one in own if one.settled]
     is_contested = any(one in against or view.is_disputed(view.local, one) for one in said)
     living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()

@@ -59,15 +59,15 @@ class Allocations:
         network = view.networks.get(network_id)
         if network is None:
             raise unknown(network_id)
-        holding = self._known.get(network_id)
-        if holding is None:
+        allocation = self._known.get(network_id)
+        if allocation is None:
             used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
-            holding = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
-            self._known[network_id] = holding
-        holding.refresh(view)
-        for offset in holding.pool.warm(self._clock()):
+            allocation = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
+            self._known[network_id] = allocation
+        allocation.refresh(view)
+        for offset in allocation.pool.warm(self._clock()):
             self._journal.note_warm(network_id, offset)
-        return holding
+        return allocation
 
     def unmark(self, network_id: NetworkId, offset: int) -> None:
         """Free an offset that was taken and never used, without cooling; does nothing when the network is gone."""
@@ -92,15 +92,15 @@ class Allocations:
         Raises DiskFullError, JournalError, NotFoundError."""
         if self._confirmable(self[network_id]):
             async with self._confirming:
-                holding = self[network_id]
-                grants = self._confirmable(holding)
+                allocation = self[network_id]
+                grants = self._confirmable(allocation)
                 if grants:
                     await self._publisher.put(*grants)
                 for grant in grants:
-                    holding.add(self._view().local, grant)
+                    allocation.add(self._view().local, grant)
 
-    def _confirmable(self, holding: Allocation) -> list[GrantRecord]:
-        unconfirmed = holding.unconfirmed.items()
+    def _confirmable(self, allocation: Allocation) -> list[GrantRecord]:
+        unconfirmed = allocation.unconfirmed.items()
         return [grant for grant, givers in unconfirmed if not all(map(self.is_gone, givers))]
 
     def inherit(self, gone: Collection[HostId]) -> tuple[list[GrantRecord], int]:
@@ -109,10 +109,10 @@ class Allocations:
         or call `disinherit`."""
         grants, count = [], 0
         for network_id in self._view().networks:
-            holding = self[network_id]
-            count += sum(number for host, number in holding.sure.usable_counts().items() if host in gone)
-            for grant in inherit(network_id, holding.sure, holding.local, gone):
-                holding.add(holding.local, grant)
+            allocation = self[network_id]
+            count += sum(number for host, number in allocation.sure.usable_counts().items() if host in gone)
+            for grant in inherit(network_id, allocation.sure, allocation.local, gone):
+                allocation.add(allocation.local, grant)
                 grants.append(grant)
         return grants, count
 
@@ -124,39 +124,39 @@ class Allocations:
 
     # -- outgoing space ----------------------------------------------------------------------------------------
 
-    async def give(self, holding: Allocation, grants: Sequence[GrantRecord]) -> None:
+    async def give(self, allocation: Allocation, grants: Sequence[GrantRecord]) -> None:
         """Give away, and publish before returning. The space is not ours from this moment; if it can't be written,
         ours again."""
         local = self._view().local
         for grant in grants:
-            holding.add(local, grant)
+            allocation.add(local, grant)
         try:
             await self._publisher.put(*grants)
         except BaseException:
             for grant in grants:
-                holding.discard(local, grant)
+                allocation.discard(local, grant)
             raise
 
     # -- what others use ---------------------------------------------------------------------------------------
 
-    def is_foreign(self, holding: Allocation, offset: int) -> bool:
+    def is_foreign(self, allocation: Allocation, offset: int) -> bool:
         """True if another host's endpoint, or another host itself, has it: after a partition that outlasted an
         eviction, one may use space that is ours by now."""
         local = self._view().local
-        return bool(self.claimants(holding, offset) - {local}) or self.host_at(holding, offset) not in {
+        return bool(self.claimants(allocation, offset) - {local}) or self.host_at(allocation, offset) not in {
             None,
             local,
         }
 
-    def claimants(self, holding: Allocation, offset: int) -> frozenset[HostId]:
+    def claimants(self, allocation: Allocation, offset: int) -> frozenset[HostId]:
         """Hosts whose endpoints have this address."""
-        return self._view().claimants(holding.network_id, address_at(holding, offset))
+        return self._view().claimants(allocation.network_id, address_at(allocation, offset))
 
-    def host_at(self, holding: Allocation, offset: int) -> HostId | None:
+    def host_at(self, allocation: Allocation, offset: int) -> HostId | None:
         """The host that has this address itself, as hosts have in a network with `--host-access`; another host than
         this one first."""
         view = self._view()
-        hosts = view.host_addresses(holding.network_id)
+        hosts = view.host_addresses(allocation.network_id)
         found = (host for host, one in hosts.items() if one.offset == offset)
         return min(found, key=lambda host: (host == view.local, host), default=None)
 
@@ -171,9 +171,9 @@ class Allocations:
         return short_id(host_id) if host is None else host.unique_name
 
 
-def address_at(holding: Allocation, offset: int) -> str:
+def address_at(allocation: Allocation, offset: int) -> str:
     """The first address of an offset, for people and for the view's index."""
-    return addresses_of(holding.subnets, offset)[0]
+    return addresses_of(allocation.subnets, offset)[0]
 
 
 def unknown(network_id: NetworkId) -> NotFoundError:
@@ -181,7 +181,7 @@ def unknown(network_id: NetworkId) -> NotFoundError:
     return NotFoundError(f"there is no network {short_id(network_id)}", thing=network_id)
 
 
-def in_use(holding: Allocation, offset: int, why: str) -> RefusedError:
+def in_use(allocation: Allocation, offset: int, why: str) -> RefusedError:
     """The error for an address that is in use."""
-    address = address_at(holding, offset)
+    address = address_at(allocation, offset)
     return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)

@@ -53,8 +53,8 @@ class Allocator:
         self.allocations = Allocations(
             view=view, journal=journal, publisher=publisher, rows=rows, clock=clock
         )
-        self.asking = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
-        self.giving = Grants(self.allocations, view=view)
+        self.space_requests = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
+        self.grants = Grants(self.allocations, view=view)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
@@ -73,13 +73,13 @@ class Allocator:
         answer.
         """
         await self.allocations.confirm(network_id)
-        holding = self.allocations[network_id]
+        allocation = self.allocations[network_id]
         if offset is None:
-            offset = await self._choose(holding)
+            offset = await self._choose(allocation)
         else:
-            await self._claim(holding, offset)
+            await self._claim(allocation, offset)
         if network_id not in self._view().networks:  # removed while we asked other hosts
-            holding.pool.unmark(offset)
+            allocation.pool.unmark(offset)
             raise unknown(network_id)
         return offset
 
@@ -92,18 +92,18 @@ class Allocator:
 
         Raises DiskFullError, JournalError, NotFoundError; the offset is free then.
         """
-        holding = self.allocations[row.network_id]
+        allocation = self.allocations[row.network_id]
         complete = dataclasses.replace(
             row,
             offset=offset,
-            addresses=addresses_of(holding.subnets, offset),
+            addresses=addresses_of(allocation.subnets, offset),
             mac=row.mac or mac_of(row.network_id, offset),
             stage=Stage.RESERVED,
         )
         try:
             await self._journal.save_endpoint(complete)
         except BaseException:
-            holding.pool.unmark(offset)
+            allocation.pool.unmark(offset)
             raise
         return complete
 
@@ -138,7 +138,7 @@ class Allocator:
 
     def forget_removed(self) -> None:
         """Drop networks that were removed. Costs nothing when there are none; call it on every change."""
-        self.asking.forget(self.allocations.forget_removed())
+        self.space_requests.forget(self.allocations.forget_removed())
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""
@@ -155,49 +155,53 @@ class Allocator:
 
     # -- choosing ----------------------------------------------------------------------------------------------
 
-    async def _choose(self, holding: Allocation) -> int:
-        offset = self._next_offset(holding)
+    async def _choose(self, allocation: Allocation) -> int:
+        offset = self._next_offset(allocation)
         if offset is None:
-            offset, said = await self.asking.fetch_any(holding, lambda: self._next_offset(holding))
+            offset, said = await self.space_requests.fetch_any(
+                allocation, lambda: self._next_offset(allocation)
+            )
             if offset is None:
-                raise self._no_space(holding, said)
+                raise self._no_space(allocation, said)
         return offset
 
-    def _next_offset(self, holding: Allocation) -> int | None:
+    def _next_offset(self, allocation: Allocation) -> int | None:
         """Return the pool's choice, skipping offsets that are used elsewhere."""
         passed = []
-        while (offset := holding.pool.choose()) is not None and self.allocations.is_foreign(holding, offset):
+        while (offset := allocation.pool.choose()) is not None and self.allocations.is_foreign(
+            allocation, offset
+        ):
             passed.append(offset)
         for one in passed:
-            holding.pool.unmark(one)
+            allocation.pool.unmark(one)
         return offset
 
-    async def _claim(self, holding: Allocation, offset: int) -> None:
-        if is_reserved(offset, holding.count) or offset < 0:
-            raise InputError(f"offset {offset} of network {holding.name} cannot be used by an endpoint")
-        if not holding.pool.owns(offset) and self.allocations.host_at(holding, offset) is None:
-            await self.asking.fetch_one(holding, offset)
-        host = self.allocations.host_at(holding, offset)
+    async def _claim(self, allocation: Allocation, offset: int) -> None:
+        if is_reserved(offset, allocation.count) or offset < 0:
+            raise InputError(f"offset {offset} of network {allocation.name} cannot be used by an endpoint")
+        if not allocation.pool.owns(offset) and self.allocations.host_at(allocation, offset) is None:
+            await self.space_requests.fetch_one(allocation, offset)
+        host = self.allocations.host_at(allocation, offset)
         if host is not None:
             whose = "this host" if host == self._view().local else f"host {self.allocations.host_name(host)}"
             raise in_use(
-                holding, offset, f"it is the address of {whose} itself (the network has --host-access)"
+                allocation, offset, f"it is the address of {whose} itself (the network has --host-access)"
             )
-        if holding.pool.is_used(offset):
-            raise in_use(holding, offset, "an endpoint of this host has it")
-        if self.allocations.is_foreign(holding, offset):
-            name = self.allocations.host_name(min(self.allocations.claimants(holding, offset)))
-            raise in_use(holding, offset, f"an endpoint of host {name} has it")
-        holding.pool.mark_used(offset)
+        if allocation.pool.is_used(offset):
+            raise in_use(allocation, offset, "an endpoint of this host has it")
+        if self.allocations.is_foreign(allocation, offset):
+            name = self.allocations.host_name(min(self.allocations.claimants(allocation, offset)))
+            raise in_use(allocation, offset, f"an endpoint of host {name} has it")
+        allocation.pool.mark_used(offset)
 
-    def _no_space(self, holding: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
-        name, usable = holding.name, holding.pool.usable_total()
+    def _no_space(self, allocation: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
+        name, usable = allocation.name, allocation.pool.usable_total()
         here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
         asked = ", ".join(f"{self.allocations.host_name(host)}: {text}" for host, text in said.items())
         text = f"network {name} has no free address: {here}, "
         text += f"asked {asked}" if asked else "no other host owns any"
-        owners = {host for host, _ in holding.free_shares(self._view())}
-        if owners <= said.keys() and SILENT not in said.values() and holding.space.ranges:
+        owners = {host for host, _ in allocation.free_shares(self._view())}
+        if owners <= said.keys() and SILENT not in said.values() and allocation.space.ranges:
             hint = "detach endpoints, or create a larger network"
             return RefusedError(text, code="subnet-full", thing=name, hint=hint)
         return FailedError(

@@ -38,38 +38,38 @@ class Grants:
             await self._allocations.confirm(request.network_id)
         if request.network_id not in self._view().networks:
             return NoSpace(0, 0).encode()
-        holding = self._allocations[request.network_id]
-        grant = self._grant_for(holding, peer, request)
+        allocation = self._allocations[request.network_id]
+        grant = self._grant_for(allocation, peer, request)
         if grant is None:
-            return NoSpace(holding.pool.available_count(), holding.pool.usable_total()).encode()
-        await self._allocations.give(holding, [grant])
+            return NoSpace(allocation.pool.available_count(), allocation.pool.usable_total()).encode()
+        await self._allocations.give(allocation, [grant])
         return encode_granted(grant)
 
-    def _grant_for(self, holding: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
-        pool = holding.pool
+    def _grant_for(self, allocation: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
+        pool = allocation.pool
         if request.offset is not None:
-            if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
+            if pool.is_used(request.offset) or is_reserved(request.offset, allocation.count):
                 return None
-            if self._allocations.is_foreign(holding, request.offset):
+            if self._allocations.is_foreign(allocation, request.offset):
                 return None
-            return grant_one(holding.network_id, peer, pool.owned, request.offset)
+            return grant_one(allocation.network_id, peer, pool.owned, request.offset)
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
             # Ahead of need a host gives only while it keeps more than a quarter: or two hosts would trade for ever.
             return None
         for with_cooling in (False, True):
             free = pool.free_ranges(with_cooling=with_cooling)
-            grant = split_for(holding.network_id, peer, free)
+            grant = split_for(allocation.network_id, peer, free)
             if grant is not None:
                 return grant
         return None
 
-    async def surrender(self, network_id: NetworkId, successor: HostId) -> bool:
+    async def hand_over(self, network_id: NetworkId, successor: HostId) -> bool:
         """Hand on all that this host owns in a network, before it leaves; False when that is nothing. It must have no
         endpoint there."""
         await self._allocations.confirm(network_id)
-        holding = self._allocations[network_id]
-        owned = holding.pool.owned
+        allocation = self._allocations[network_id]
+        owned = allocation.pool.owned
         grants = [GrantRecord(network_id, one.first, one.last, successor, one.hop + 1) for one in owned]
         if grants:
-            await self._allocations.give(holding, grants)
+            await self._allocations.give(allocation, grants)
         return bool(grants)

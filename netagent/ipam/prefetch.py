@@ -20,16 +20,16 @@ HAND_ON_TRIES = 4
 """Each lasts until all live hosts have acknowledged it."""
 
 
-async def keep_stocked(live: StateStore, asking: SpaceRequests) -> None:
+async def keep_prefetched(live: StateStore, space_requests: SpaceRequests) -> None:
     """Own some of every network's space, and more before it is used up. Runs until cancelled."""
     while True:
         for network_id in live.view.networks:
             with suppress(NetagentError):  # removed in between, or the disk is full
-                await asking.top_up(network_id)
+                await space_requests.top_up(network_id)
         await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
 
 
-async def hand_on(live: StateStore, giving: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
+async def hand_on(live: StateStore, grants: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
     """Give all of it to one of the live hosts, if there are any: preferably to one that stays.
 
     Two hosts that leave at once may choose each other before either knows that the other leaves. So once all have
@@ -38,20 +38,20 @@ async def hand_on(live: StateStore, giving: Grants, wait_heard: Callable[[], Awa
     """
     for number in range(HAND_ON_TRIES):
         # Between two leaving hosts it would go back and forth.
-        is_given = await _hand_on_once(live, giving, may_go=number == 0)
+        is_given = await _hand_on_once(live, grants, may_go=number == 0)
         if number > 0 and not is_given:
             return
         await wait_heard()
 
 
-async def _hand_on_once(live: StateStore, giving: Grants, *, may_go: bool) -> bool:
+async def _hand_on_once(live: StateStore, grants: Grants, *, may_go: bool) -> bool:
     given = []
     for network_id in live.view.networks:
         # Chosen again for each network: the last one took a write to disk, and its successor may be leaving by now.
         successor = _successor(live.view, may_go=may_go)
         if successor is not None:
             with suppress(NotFoundError):  # removed in between
-                given.append(await giving.surrender(network_id, successor))
+                given.append(await grants.hand_over(network_id, successor))
     return any(given)
 
 

@@ -90,8 +90,8 @@ class SpaceRequests:
         """Request space ahead of need: when none is owned, or at most a quarter of it is free. True when some came.
         Call it after an attach and when a network appears; it never raises for lack of space."""
         await self._allocations.confirm(network_id)
-        holding = self._allocations[network_id]
-        pool = holding.pool
+        allocation = self._allocations[network_id]
+        pool = allocation.pool
         if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
             return False
         if self._is_closed or self._clock() < self._quiet_until.get(network_id, float("-inf")):
@@ -99,35 +99,37 @@ class SpaceRequests:
         with trio.move_on_after(ASK_TIMEOUT_S):
             async with self._turn(network_id):
                 said = self._heard[network_id] = {}
-                if await self._ask_around(holding, said, is_urgent=pool.available_count() == 0):
+                if await self._ask_around(allocation, said, is_urgent=pool.available_count() == 0):
                     return True
         self._quiet_until[network_id] = self._clock() + TOP_UP_PAUSE_S
         return False
 
     async def fetch_any(
-        self, holding: Allocation, choose: Callable[[], int | None]
+        self, allocation: Allocation, choose: Callable[[], int | None]
     ) -> tuple[int | None, dict[HostId, str]]:
         """Return what `choose` finds as soon as hosts have given enough, and what the others answered; None when none
         has within ASK_TIMEOUT_S."""
         offset, said = None, dict[HostId, str]()
         with trio.move_on_after(ASK_TIMEOUT_S):
-            async with self._turn(holding.network_id):
+            async with self._turn(allocation.network_id):
                 # A task that asked before us may have got enough for both.
                 while (offset := choose()) is None:
-                    if not await self._ask_around(holding, said):
+                    if not await self._ask_around(allocation, said):
                         break
         # Or another task was asking all the while, and gets the answers that we would get.
-        return offset, said or self._heard.get(holding.network_id, {})
+        return offset, said or self._heard.get(allocation.network_id, {})
 
-    async def fetch_one(self, holding: Allocation, offset: int) -> None:
+    async def fetch_one(self, allocation: Allocation, offset: int) -> None:
         """Request this offset, which a user wants, from its owner. RefusedError `address-in-use`; FailedError
         `space-unreachable`."""
-        owner = holding.space.owner_of(offset)
-        address = address_at(holding, offset)
+        owner = allocation.space.owner_of(offset)
+        address = address_at(allocation, offset)
         if owner is None:
             raise FailedError(f"the owner of {address} is not known yet; try again", code="space-unreachable")
-        said = await self._ask_one(holding, owner, SpaceRequest(holding.network_id, offset, is_urgent=True))
-        if holding.pool.owns(offset):
+        said = await self._ask_one(
+            allocation, owner, SpaceRequest(allocation.network_id, offset, is_urgent=True)
+        )
+        if allocation.pool.owns(offset):
             return
         name = self._allocations.host_name(owner)
         if said == SILENT:
@@ -137,7 +139,7 @@ class SpaceRequests:
         elif said.startswith(WRONG):
             why = f"which {said}"
         else:
-            raise in_use(holding, offset, f"host {name} has it in use")
+            raise in_use(allocation, offset, f"host {name} has it in use")
         raise FailedError(
             f"{address} belongs to host {name}, {why}",
             code="space-unreachable",
@@ -149,26 +151,26 @@ class SpaceRequests:
         return self._turns.setdefault(network_id, trio.Lock())
 
     async def _ask_around(
-        self, holding: Allocation, said: dict[HostId, str], *, is_urgent: bool = True
+        self, allocation: Allocation, said: dict[HostId, str], *, is_urgent: bool = True
     ) -> bool:
         """Ask other owners until one gives. `said` collects why the others did not."""
-        request = SpaceRequest(holding.network_id, None, is_urgent)
+        request = SpaceRequest(allocation.network_id, None, is_urgent)
         now = self._clock()
         self._silent_until = {host: until for host, until in self._silent_until.items() if now < until}
-        hosts = [host for host, _ in holding.free_shares(self._view())]
+        hosts = [host for host, _ in allocation.free_shares(self._view())]
         for host in sorted(hosts, key=self._silent_until.__contains__):
             if host in said:
                 continue
             if self._is_closed:
                 break
             said[host] = SILENT  # for the error, in case the 5 s end while we ask
-            said[host] = await self._ask_one(holding, host, request)
+            said[host] = await self._ask_one(allocation, host, request)
             if not said[host]:
                 del said[host]
                 return True
         return False
 
-    async def _ask_one(self, holding: Allocation, host: HostId, request: SpaceRequest) -> str:
+    async def _ask_one(self, allocation: Allocation, host: HostId, request: SpaceRequest) -> str:
         """Return why the host gave nothing; empty when it gave some."""
         known = self._view().hosts.get(host)
         if known is not None and known.agent in (AgentState.DEAD, AgentState.LEFT):
@@ -176,7 +178,7 @@ class SpaceRequests:
         payload = None
         with trio.move_on_after(ASK_ONE_TIMEOUT_S):
             payload = await self._ask(host, request.encode())
-        holding.refresh(self._view())
+        allocation.refresh(self._view())
         if payload is None:
             self._silent_until[host] = self._clock() + SILENT_S
             return SILENT
@@ -187,17 +189,17 @@ class SpaceRequests:
             return f"{WRONG} ({error.message})"
         if isinstance(answer, NoSpace):
             return f"{answer.available} of {answer.usable} free"
-        if answer.network_id != holding.network_id or answer.to != self._view().local:
+        if answer.network_id != allocation.network_id or answer.to != self._view().local:
             return f"{WRONG} (a grant for another host)"
         if self._allocations.is_gone(host):
             return SILENT  # another host is taking over all that it owns
-        holding.add(host, answer)
-        if not holding.space.owns(self._view().local, answer.first, answer.last):
-            holding.discard(host, answer)
+        allocation.add(host, answer)
+        if not allocation.space.owns(self._view().local, answer.first, answer.last):
+            allocation.discard(host, answer)
             return f"{WRONG} (a grant of what it does not own)"
         try:
-            await self._allocations.confirm(holding.network_id)
+            await self._allocations.confirm(allocation.network_id)
         except BaseException:
-            holding.discard(host, answer)
+            allocation.discard(host, answer)
             raise
         return ""

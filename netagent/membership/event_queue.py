@@ -4,7 +4,7 @@ The gossip's driver calls it with the events of one step, on the event loop; it 
 become the next view at once; readers of the view act on them.
 
 Only many endpoints of other hosts at once (the first sync of a network, a host that was long away) wait and are taken
-in PIECE_ENTRIES at a time (gossip.py), so that the event loop does not stand still for thousands of them. Endpoints
+in SLICE_ENTRIES at a time (gossip.py), so that the event loop does not stand still for thousands of them. Endpoints
 of a network that this host has left are removed in the same way. Events that say the records are complete, or ask
 about them, wait behind them. A delta taken in so is seen in its owner's order, as if it had come in several; of a log
 that replaces another, the keys that are no longer in it go first. This host's own records, and the cluster's own
@@ -50,11 +50,11 @@ from netgossip.types import (
     Version,
 )
 
-MAX_STRANGERS = 64
-STRANGER_KEPT_S: Final = 300.0
+MAX_UNKNOWN_SOURCES = 64
+UNKNOWN_SOURCE_KEPT_S: Final = 300.0
 """How long `status` shows an unknown source. The gossip reports one that continues every two minutes at least,
 however rarely it dials (60 s)."""
-PIECE_ENTRIES: Final = 40
+SLICE_ENTRIES: Final = 40
 """Entries taken into the view in one slice: about 1.5 ms. Slices of names, of the kernel and of other work may run in
 the same round of the event loop."""
 MAX_CONTESTED: Final = 64
@@ -70,8 +70,8 @@ logger = logging.getLogger("netagent.gossip")
 class HeardOutside:
     """What was heard from outside the cluster, for `status`."""
 
-    strangers: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """IP address -> why its packets are refused, and when that was reported; the latest MAX_STRANGERS."""
+    unknown_sources: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """IP address -> why its packets are refused, and when that was reported; the latest MAX_UNKNOWN_SOURCES."""
     clash: str = ""
     """Address of another machine that uses our identity."""
     contested: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -87,10 +87,10 @@ class HeardOutside:
         since = now - CONTESTED_KEPT_S
         return {host: address for host, (address, told_at) in self.contested.items() if told_at >= since}
 
-    def recent_strangers(self, now: float) -> dict[str, str]:
+    def recent_unknown_sources(self, now: float) -> dict[str, str]:
         """IP address -> reason, for the sources that have not been silent since."""
-        since = now - STRANGER_KEPT_S
-        return {host: reason for host, (reason, told_at) in self.strangers.items() if told_at >= since}
+        since = now - UNKNOWN_SOURCE_KEPT_S
+        return {host: reason for host, (reason, told_at) in self.unknown_sources.items() if told_at >= since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class EventQueue:
         live: StateStore,
         journal: Journal,
         participation: Participation,
-        asking: RpcClient,
+        rpc: RpcClient,
         on_request: Callable[[RequestReceived], None],
         on_raised: Callable[[OwnLogRaised], None],
         on_taken: Callable[[tuple[Event, ...]], None],
@@ -121,7 +121,7 @@ class EventQueue:
         self._live = live
         self._journal = journal
         self._participation = participation
-        self._asking = asking
+        self._rpc = rpc
         self._on_request = on_request
         self._on_raised = on_raised
         self._on_taken = on_taken
@@ -134,7 +134,7 @@ class EventQueue:
         """Entries of the oldest waiting event that are in the view already."""
         self._limited = Limited(logger)
         self.heard = HeardOutside()
-        self.words = HeldEvictions(live.view.local)
+        self.held_evictions = HeldEvictions(live.view.local)
         self.synced = False
         """True once scope 0 is known to be complete."""
 
@@ -142,7 +142,7 @@ class EventQueue:
         """Take in the events of one step; those that need not wait make one new view, so that no reader sees half of
         them."""
         at_once: list[Event] = []
-        room = PIECE_ENTRIES
+        room = SLICE_ENTRIES
         for event in events:
             if isinstance(event, EntriesChanged):
                 if self._is_for_answers(event.scope) and event.owner != self._live.view.local:
@@ -157,20 +157,20 @@ class EventQueue:
                 at_once.append(event)
         self._take_in(at_once)
         while self._waiting_entries > MAX_WAITING:
-            self.take_piece()
+            self.run_step()
 
     @property
-    def is_behind(self) -> bool:
-        """True while events wait: call `take_piece` until none does, and let other tasks run in between."""
+    def has_pending_work(self) -> bool:
+        """True while events wait: call `run_step` until none does, and let other tasks run in between."""
         return bool(self._waiting)
 
-    def take_piece(self) -> None:
-        """Take in the oldest waiting event, at most PIECE_ENTRIES entries of it, as one new view."""
+    def run_step(self) -> None:
+        """Take in the oldest waiting event, at most SLICE_ENTRIES entries of it, as one new view."""
         if self._waiting and isinstance(self._waiting[0], _Left):
             self._take_out(self._waiting[0].scope)
             return
         piece: list[Event] = []
-        room = PIECE_ENTRIES
+        room = SLICE_ENTRIES
         while self._waiting and room > 0:
             event = self._waiting[0]
             if isinstance(event, _Left):
@@ -182,12 +182,12 @@ class EventQueue:
             else:
                 self._pop()
                 piece.append(event)
-            room = PIECE_ENTRIES - sum(map(_size, piece))
+            room = SLICE_ENTRIES - sum(map(_size, piece))
         self._take_in(piece)
 
     def _take_out(self, scope: Scope) -> None:
         """Remove a slice of what others wrote in a scope that was left."""
-        view = self._live.view.without_some(scope, PIECE_ENTRIES)
+        view = self._live.view.without_some(scope, SLICE_ENTRIES)
         if view is self._live.view:
             self._pop()
         self._live.set_view(view)
@@ -286,7 +286,7 @@ class EventQueue:
                 return self._with_member(view, member)
             case MemberReaped(node_id=node_id):
                 self._journal.note_member_gone(node_id)
-                self.words.note_gone(HostId(node_id))
+                self.held_evictions.note_gone(HostId(node_id))
                 return view.without_member(HostId(node_id))
             case _:
                 self._handle_other(event)
@@ -299,32 +299,32 @@ class EventQueue:
             self._limited.warning(
                 event.owner, f"the record of host {event.owner[:8]} carries a key that does not belong to it"
             )
-        held = len(self.words.waiting)
-        sifted = self.words.sift(believed, self._clock())
-        if len(self.words.waiting) > held:
+        held = len(self.held_evictions.waiting)
+        sifted = self.held_evictions.sift(believed, self._clock())
+        if len(self.held_evictions.waiting) > held:
             self._limited.warning(
                 event.owner,
                 f"host {event.owner[:8]} evicts a host that is alive: this takes effect in a few minutes",
             )
         return sifted
 
-    def look_at_words(self) -> None:
+    def release_held_evictions(self) -> None:
         """Let held evictions count that have waited long enough (held_evictions.py)."""
         view = self._live.view
-        for event in self.words.take_due(view.forgotten, self._clock()):
+        for event in self.held_evictions.take_due(view.forgotten, self._clock()):
             view = view.with_entries(event)
         if view is not self._live.view:
             self._live.set_view(view)
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
-        self.words.note_member(member, self._clock())
+        self.held_evictions.note_member(member, self._clock())
         known = view.hosts.get(HostId(member.node_id))
         before = known.agent.value if known else "unknown"
         if known is None or before != member.state.name.lower():
             name = known.name if known else member.node_id[:8]
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
-            self.heard.strangers.pop(member.address[0], None)  # it has joined since
+            self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
             if member.node_id != view.local and member.address[0] == self.heard.clash:
                 self.heard.clash = ""  # it has an identity of its own since
             for host_id, (address, _) in tuple(self.heard.contested.items()):
@@ -339,11 +339,11 @@ class EventQueue:
             case ScopeSynced(scope=scope):
                 if scope == CLUSTER_SCOPE:
                     self.synced = True
-                    self.words.note_synced(self._clock())
+                    self.held_evictions.note_synced(self._clock())
                 else:
                     self._participation.note_synced(NetworkId(scope.hex()))
             case ResponseReceived():
-                self._asking.note_response(event)
+                self._rpc.note_response(event)
             case RequestReceived():
                 self._on_request(event)
             case OwnLogRaised():
@@ -357,10 +357,10 @@ class EventQueue:
                 )
                 self._on_raised(event)
             case UnknownSourceHeard(source=source, reason=reason):
-                self.heard.strangers.pop(source[0], None)
-                if len(self.heard.strangers) >= MAX_STRANGERS:
-                    self.heard.strangers.pop(next(iter(self.heard.strangers)))
-                self.heard.strangers[source[0]] = reason, self._clock()
+                self.heard.unknown_sources.pop(source[0], None)
+                if len(self.heard.unknown_sources) >= MAX_UNKNOWN_SOURCES:
+                    self.heard.unknown_sources.pop(next(iter(self.heard.unknown_sources)))
+                self.heard.unknown_sources[source[0]] = reason, self._clock()
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
             case IdentityConflict(address=address):
                 self.heard.clash = address[0]

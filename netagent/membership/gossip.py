@@ -56,7 +56,7 @@ class EventIntake:
         self._note()
 
     def _note(self) -> None:
-        if self._event_queue.is_behind:
+        if self._event_queue.has_pending_work:
             self._came.set()
 
     async def run(self) -> None:
@@ -64,9 +64,9 @@ class EventIntake:
         while True:
             await self._came.wait()
             self._came = trio.Event()
-            while self._event_queue.is_behind:
+            while self._event_queue.has_pending_work:
                 async with turn():
-                    self._event_queue.take_piece()
+                    self._event_queue.run_step()
 
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
@@ -142,12 +142,12 @@ class Gossip:
             forget=self._forget_replicas,
             release=self.remote_networks.release,
         )
-        self.asking = RpcClient(self.node, self.flush)
+        self.rpc = RpcClient(self.node, self.flush)
         self.event_queue = EventQueue(
             live=live,
             journal=journal,
             participation=self.participation,
-            asking=self.asking,
+            rpc=self.rpc,
             on_request=self._note_request,
             on_raised=self._note_raised,
             on_taken=note,
@@ -185,15 +185,15 @@ class Gossip:
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
-            self._nursery.start_soon(self._look_at_words)
+            self._nursery.start_soon(self._release_held_evictions)
             self._nursery.start_soon(self._collect_tombstones)
             # The gossip reports only others; we put ourselves into the view.
             self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
 
-    async def _look_at_words(self) -> None:
+    async def _release_held_evictions(self) -> None:
         while True:
             await trio.sleep_until(beat_within(trio.current_time(), LOOK_S))
-            self.event_queue.look_at_words()
+            self.event_queue.release_held_evictions()
 
     async def _collect_tombstones(self) -> None:
         # Not all hosts at the same time, nor soon after the start, when we may learn of a history that we lost.
@@ -269,7 +269,7 @@ class Gossip:
             self._journal.note_incarnation(self._incarnation)
 
     def _note_request(self, event: RequestReceived) -> None:
-        self.asking.note_request(event, self._nursery, self._answer)
+        self.rpc.note_request(event, self._nursery, self._answer)
 
     def _note_raised(self, event: OwnLogRaised) -> None:
         self._nursery.start_soon(self._write_raised, event)

@@ -33,7 +33,7 @@ class RestoredState:
     """The view that follows from the logs and the members."""
 
 
-def recall(journal: Journal, local: HostId) -> RestoredState:
+def restore(journal: Journal, local: HostId) -> RestoredState:
     """Read the whole journal. JournalError when it is another host's."""
     own_logs, replicas = _load_logs(journal, local)
     members = [m for m in journal.load_members() if m.node_id != local]

@@ -38,21 +38,21 @@ class ChangelogStep:
     """In this step and all before it."""
 
 
-Trail: TypeAlias = tuple[ChangelogStep, ...]
+Changelog: TypeAlias = tuple[ChangelogStep, ...]
 """Oldest first, never empty; the last step led to the view that holds it."""
 
 
-def longer(trail: Trail, hosts: Collection[HostId], endpoints: Collection[Place]) -> Trail:
+def extended(changelog: Changelog, hosts: Collection[HostId], endpoints: Collection[Place]) -> Changelog:
     """The changelog of the next view."""
-    keys = trail[-1].keys + len(hosts) + len(endpoints)
+    keys = changelog[-1].keys + len(hosts) + len(endpoints)
     step = ChangelogStep(ChangedKeys(frozenset(hosts), frozenset(endpoints)), keys)
-    first = max(0, len(trail) + 1 - MAX_STEPS)
-    while first < len(trail) and keys - trail[first].keys > MAX_KEYS:
+    first = max(0, len(changelog) + 1 - MAX_STEPS)
+    while first < len(changelog) and keys - changelog[first].keys > MAX_KEYS:
         first += 1
-    return (*trail[first:], step)
+    return (*changelog[first:], step)
 
 
-def touched_between(earlier: Trail, later: Trail) -> ChangedKeys | None:
+def touched_between(earlier: Changelog, later: Changelog) -> ChangedKeys | None:
     """What the steps from the one view to the other touched; None if that is no longer known."""
     end = earlier[-1]
     for back in range(len(later) - 1, -1, -1):

@@ -12,7 +12,7 @@ from netagent.registry.store import EndpointKey, Store
 from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
 
 
-def find_clashes(store: Store) -> tuple[Conflict, ...]:
+def find_conflicts(store: Store) -> tuple[Conflict, ...]:
     """Return every conflict, sorted. Costs in proportion to the square of the networks (subnets) and to the
     conflicts."""
     return tuple(sorted({*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}))

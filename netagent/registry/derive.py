@@ -233,7 +233,7 @@ class StoreBuilder:
                     self.s.claims = add(self.s.claims, claim, key)
                     self._endpoints |= self.s.claims[claim]
             case ForgetRecord(host_id=gone, settled=True):
-                self.s.goodbyes = add(self.s.goodbyes, gone, owner)
+                self.s.evictions = add(self.s.evictions, gone, owner)
             case ForgetRecord(host_id=gone, disputed=version) if version is not None:
                 self.s.disputes = put(self.s.disputes, gone, owner, version)
             case ForgetRecord(host_id=gone):
@@ -266,7 +266,7 @@ class StoreBuilder:
                     self._endpoints |= self.s.claims.get(claim, frozenset())
                     self.s.claims = remove(self.s.claims, claim, key)
             case ForgetRecord(host_id=gone, settled=True):
-                self.s.goodbyes = remove(self.s.goodbyes, gone, owner)
+                self.s.evictions = remove(self.s.evictions, gone, owner)
             case ForgetRecord(host_id=gone, disputed=version) if version is not None:
                 self.s.disputes = drop(self.s.disputes, gone, owner)
             case ForgetRecord(host_id=gone):
@@ -277,7 +277,9 @@ class StoreBuilder:
     def finish(self) -> Store:
         """Decide what the edits left open and return the store. The builder must not be used again."""
         before = self._before
-        said, said_before = ((store.goodbyes, store.intentions, store.disputes) for store in (self.s, before))
+        said, said_before = (
+            (store.evictions, store.intentions, store.disputes) for store in (self.s, before)
+        )
         if any(new is not old for new, old in zip(said, said_before, strict=True)):
             self._decide_forgotten()
         for host_id in self._hosts:
@@ -306,7 +308,7 @@ class StoreBuilder:
         """Decide which hosts are evicted: take their records out of all indexes, and put back those that
         count again."""
         self.s.disputed = frozenset(self._disputed_words())
-        judged = conflict_rules.forgotten_hosts(self.s.goodbyes, self.s.disputed)
+        judged = conflict_rules.forgotten_hosts(self.s.evictions, self.s.disputed)
         changed = {
             host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
         }

@@ -16,7 +16,7 @@ from immutables import Map
 
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.registry.changelog import ChangelogStep, Trail, longer, touched_between
+from netagent.registry.changelog import Changelog, ChangelogStep, extended, touched_between
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode of a namespace."""
@@ -26,7 +26,7 @@ _Order: TypeAlias = tuple[int, EndpointId]
 class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
     """Endpoint rows by id, in the order of their attaching. A mapping that never changes."""
 
-    __slots__ = ("_inhabited", "_sorted", "_tables", "_trail")
+    __slots__ = ("_changelog", "_inhabited", "_sorted", "_tables")
     __hash__ = object.__hash__
 
     def __init__(
@@ -34,13 +34,13 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         rows: Iterable[LocalEndpointRow] = (),
         *,
         tables: _Tables | None = None,
-        trail: Trail = (),
+        changelog: Changelog = (),
         inhabited: frozenset[NetworkId] = frozenset(),
     ) -> None:
         self._tables = _Tables() if tables is None else tables
         for row in rows:
             self._tables.put(row)
-        self._trail = trail or (ChangelogStep(),)
+        self._changelog = changelog or (ChangelogStep(),)
         now = frozenset(self._tables.networks)
         self._inhabited = inhabited if now == inhabited else now
         self._sorted: tuple[EndpointId, ...] | None = None
@@ -114,7 +114,7 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         """All that can differ from an earlier value; None if that is no longer known."""
         if earlier is self:
             return frozenset()
-        touched = touched_between(earlier._trail, self._trail)
+        touched = touched_between(earlier._changelog, self._changelog)
         return None if touched is None else frozenset(endpoint_id for _, endpoint_id in touched.endpoints)
 
     def _found(self, key: tuple[str, Hashable]) -> list[LocalEndpointRow]:
@@ -141,8 +141,8 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         return self._later(tables, row)
 
     def _later(self, tables: _Tables, changed: LocalEndpointRow) -> LocalRows:
-        trail = longer(self._trail, (), ((changed.network_id, changed.endpoint_id),))
-        return LocalRows(tables=tables, trail=trail, inhabited=self._inhabited)
+        changelog = extended(self._changelog, (), ((changed.network_id, changed.endpoint_id),))
+        return LocalRows(tables=tables, changelog=changelog, inhabited=self._inhabited)
 
 
 @dataclass(slots=True)

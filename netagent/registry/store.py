@@ -49,7 +49,7 @@ class Store:
 
     hosts: Map[HostId, HostView] = field(default_factory=Map)
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)
-    goodbyes: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    evictions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """Host -> the hosts that say it is gone for good; contested or not."""
     intentions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """Host -> the hosts that are about to evict it."""

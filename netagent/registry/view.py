@@ -26,8 +26,8 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
-from netagent.registry.changelog import ChangedKeys, ChangelogStep, Trail, longer, touched_between
-from netagent.registry.conflicts import find_clashes
+from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
+from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
 from netagent.registry.record_codec import key_of, scope_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
@@ -74,7 +74,7 @@ class RegistryView:
     local: HostId
     generation: int = 0
     _store: Store = field(default_factory=Store, repr=False)
-    _trail: Trail = field(default_factory=lambda: (ChangelogStep(),), repr=False)
+    _changelog: Changelog = field(default_factory=lambda: (ChangelogStep(),), repr=False)
 
     # -- the next view -----------------------------------------------------------------------------------------
 
@@ -205,12 +205,12 @@ class RegistryView:
         store = draft.finish()
         if not draft.changes():
             return self
-        trail = longer(self._trail, *draft.touched())
-        return dataclasses.replace(self, generation=self.generation + 1, _store=store, _trail=trail)
+        changelog = extended(self._changelog, *draft.touched())
+        return dataclasses.replace(self, generation=self.generation + 1, _store=store, _changelog=changelog)
 
     def touched_since(self, earlier: RegistryView) -> ChangedKeys | None:
         """The hosts and endpoints that can differ from `earlier`; None: any. See netagent.registry.changelog."""
-        return touched_between(earlier._trail, self._trail)
+        return touched_between(earlier._changelog, self._changelog)
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
@@ -244,10 +244,10 @@ class RegistryView:
         return self._store.forgotten
 
     @property
-    def goodbyes(self) -> Map[HostId, frozenset[HostId]]:
+    def evictions(self) -> Map[HostId, frozenset[HostId]]:
         """Host -> the hosts that say it is gone for good, also where that does not count because two say it of each
         other."""
-        return self._store.goodbyes
+        return self._store.evictions
 
     def is_disputed(self, writer: HostId, host_id: HostId) -> bool:
         """True when the writer's eviction of the host does not count, because the host disputes it."""
@@ -437,7 +437,7 @@ class RegistryView:
     @cached_property
     def clashes(self) -> tuple[Conflict, ...]:
         """Records that contradict each other, and which of them yields. Computed when first asked for."""
-        return find_clashes(self._store)
+        return find_conflicts(self._store)
 
     @property
     def refused(self) -> tuple[tuple[HostId, bytes, str], ...]:

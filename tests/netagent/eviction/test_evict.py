@@ -28,8 +28,8 @@ class Cluster:
         self.hosts = self.fabric.hosts
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
-            one.silence = Downtime({})
-            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+            one.downtime = Downtime({})
+            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.downtime, one.flush)
             upkeep = OwnRecords(
                 live=one.live,
                 publisher=one.publisher,
@@ -51,7 +51,7 @@ class Cluster:
             for other in gone:
                 one.meet(other.host_id, MemberState.DEAD)
                 one.live.set_view(one.live.view.with_host_answer(other.host_id, answers=False))
-                one.silence.note(one.live.view, trio.current_time())
+                one.downtime.note(one.live.view, trio.current_time())
 
     async def calm(self):
         while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts if one.host_id in self.alive):
@@ -89,7 +89,7 @@ def on_hosts(size):
     return decorate
 
 
-def goodbyes(host):
+def evictions(host):
     own = host.live.view.records_of(host.host_id, CLUSTER_SCOPE)
     return {(one.host_id, one.settled) for one in own if isinstance(one, ForgetRecord)}
 
@@ -153,7 +153,7 @@ async def test_who_lives_is_not_forgotten(cluster):
     with pytest.raises(NotFoundError, match="no host 'h9'"):
         await h1.eviction.forget(["h9"], dead_for_s=0, force=False)
     assert not h1.live.view.forgotten
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     await cluster.calm()
     assert h2.host_id in h2.live.view.forgotten, "it learns of it"
@@ -192,7 +192,7 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
         await h1.eviction.forget(["h4"], dead_for_s=0, force=False)
     await trio.sleep(1)
     assert not h2.live.view.forgotten
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     done = await h1.eviction.forget(["h4"], dead_for_s=0, force=True)
     assert done.unheard == ("h3",)
     assert h4.host_id in h1.live.view.forgotten
@@ -211,7 +211,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
         for one in reversed(successors):
             nursery.start_soon(lambda one=one: one.eviction.forget(["h5"], dead_for_s=0, force=False))
     await cluster.calm()
-    words = {one.name: goodbyes(one) for one in cluster.hosts[:4]}
+    words = {one.name: evictions(one) for one in cluster.hosts[:4]}
     settled = [name for name, said in words.items() if (cluster.hosts[4].host_id, True) in said]
     assert settled == ["h2"]
     assert all(is_settled for said in words.values() for _, is_settled in said), "the others took theirs back"
@@ -264,7 +264,7 @@ def auto_eviction(host, after_s):
         live=host.live,
         journal=host.journal,
         eviction=host.eviction,
-        silence=host.silence,
+        downtime=host.downtime,
         forget_after_s=lambda: after_s,
     )
 
@@ -381,7 +381,7 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
         ) as refused:
             await h1.eviction.forget(names, dead_for_s=0, force=False)
         assert refused.value.code == "not-alone"
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     assert not (await h1.eviction.forget_these({h3.host_id})).hosts, "nor by itself"
     done = await h1.eviction.forget_these({h3.host_id, h5.host_id})
     assert [host.host_id for host in done.hosts] == [h5.host_id], "who died alone is not held up"

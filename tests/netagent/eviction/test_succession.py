@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakes.registry import H1, H2, H3, N1, Writer, host, network
 
-from netagent.eviction.succession import goodbyes_to
+from netagent.eviction.succession import eviction_records
 from netagent.model.records import ForgetRecord, NetworkRecord
 from netagent.registry.record_codec import decode_untrusted, encode
 from netagent.registry.view import RegistryView
@@ -16,7 +16,7 @@ def test_a_network_is_taken_over_from_a_liar_above_which_no_revision_is():
     for owner, record in ((H1, host("h1")), (H2, network()), (H3, network(revision=2**32 - 1))):
         view = view.with_entries(writers[owner].put(record))
     assert view.networks[N1].owner == H3
-    written = goodbyes_to(view, {H3})
+    written = eviction_records(view, {H3})
     for record in written:
         assert decode_untrusted(encode(record)) == record
         view = view.with_entries(writers[H1].put(record))

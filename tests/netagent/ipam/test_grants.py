@@ -25,7 +25,7 @@ async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
         for one in cluster.hosts:
             while one.allocator.free_count(N1)[0] > 2:
                 await one.attach()
-            await one.allocator.asking.top_up(N1)
+            await one.allocator.space_requests.top_up(N1)
             cluster.settle()
     assert cluster.questions < 20, "after a refusal there is a pause"
 
@@ -37,7 +37,7 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
     one, two, three = cluster.hosts
     before = three.allocator.free_count(N1)[1]
     given = two.allocator.free_count(N1)[1]
-    await two.allocator.giving.surrender(N1, three.host_id)
+    await two.allocator.grants.hand_over(N1, three.host_id)
     cluster.settle()
     assert two.allocator.free_count(N1) == (0, 0)
     await three.allocator.allocations.confirm(N1)
@@ -89,7 +89,7 @@ async def _restore(cluster, rng):
                     await one.allocator.release(row)
                     running.pop(row.endpoint_id)
             case "top-up":
-                await one.allocator.asking.top_up(N1)
+                await one.allocator.space_requests.top_up(N1)
             case "backup":
                 backups[one] = one.backup()
             case "restore":

@@ -113,7 +113,7 @@ class Host:
         other = self.world.by_id[host_id]
         if not other.is_running or other.is_out or not self.world.is_reachable:
             return None
-        answer = await other.allocator.giving.answer_request(self.host_id, payload)
+        answer = await other.allocator.grants.answer_request(self.host_id, payload)
         return None if self.world.is_answer_lost else answer
 
     @property
@@ -263,7 +263,7 @@ class World(RuleBasedStateMachine):
     @rule(who=names, lost=st.booleans())
     def top_up(self, who, lost):
         self.is_answer_lost, self.is_reachable = lost, True
-        self.run(self.working(who).allocator.asking.top_up, N1)
+        self.run(self.working(who).allocator.space_requests.top_up, N1)
 
     @precondition(lambda self: sum(one.works for one in self.hosts) > 2)
     @rule(who=names, is_heard=st.booleans())
@@ -280,7 +280,7 @@ class World(RuleBasedStateMachine):
             gone = one.live.view.forgotten
             successors = [other.host_id for other in self.hosts if other.works and other is not one]
             for successor in sorted(set(successors).difference(gone))[:1]:
-                await one.allocator.giving.surrender(N1, successor)
+                await one.allocator.grants.hand_over(N1, successor)
 
         self.run(go)
         for other in self.hosts if is_heard else ():
@@ -470,7 +470,7 @@ class CutMachine(World):
         one = self.working(successor)
         view = one.live.view
         dead = [other.host_id for other in self.hosts if not other.is_running and other.host_id in view.hosts]
-        dead = [other for other in dead if other not in view.goodbyes.get(one.host_id, ())]
+        dead = [other for other in dead if other not in view.evictions.get(one.host_id, ())]
         if not dead:
             return
         here = [other for other in self.hosts if other.works]
@@ -490,7 +490,7 @@ class CutMachine(World):
         """All agree in the end; of what is in use nothing is given to anybody else, whoever owns it by now."""
         self.settle()
         works = [one for one in self.hosts if one.works]
-        if any(one.live.view.goodbyes.get(other.host_id) for one in works for other in works):
+        if any(one.live.view.evictions.get(other.host_id) for one in works for other in works):
             return  # one that is gone by now says it of one that lives: contested until a third forgets it
         fenced = set()
         owners = {}
@@ -606,4 +606,4 @@ def test_two_sides_that_forgot_each_other_both_live_on():
                 machine.run(one.upkeep.put_in_order)
         for one in hosts:
             assert not one.live.view.forgotten
-            assert not one.live.view.goodbyes
+            assert not one.live.view.evictions

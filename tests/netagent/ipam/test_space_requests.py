@@ -140,7 +140,7 @@ async def test_who_waited_for_another_s_question_tells_what_that_one_heard(make)
     asking = cluster.hosts[1]
     async with trio.open_nursery() as nursery:
         for _ in range(4):  # they ask one after the other, 1.5 s each
-            nursery.start_soon(asking.allocator.asking.top_up, N1)
+            nursery.start_soon(asking.allocator.space_requests.top_up, N1)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(FailedError, match="asked h1: no answer"):
             await asking.attach()
@@ -153,14 +153,14 @@ async def test_a_network_removed_while_asking(make):
     one, two = cluster.hosts
 
     async def remove_first(peer, payload):
-        answer = await one.allocator.giving.answer_request(peer, payload)
+        answer = await one.allocator.grants.answer_request(peer, payload)
         await one.publisher.put(RemovalRecord(N1))
         two.hear(one)
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
         giving = SimpleNamespace(answer_request=remove_first)
-        removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(giving=giving))
+        removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(grants=giving))
         patch.setattr(cluster, "by_id", {one.host_id: removing})
         with pytest.raises(NotFoundError):
             await two.attach()
@@ -178,7 +178,7 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.allocator.giving, "answer_request", lie)
+        patch.setattr(one.allocator.grants, "answer_request", lie)
         with pytest.raises(NetagentError, match="asked h1: answered wrongly"):
             await two.attach()
     assert cluster.questions == 1
@@ -202,7 +202,7 @@ async def test_an_address_that_its_owner_did_not_give_is_not_taken(make, answer,
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.allocator.giving, "answer_request", give_another)
+        patch.setattr(one.allocator.grants, "answer_request", give_another)
         with pytest.raises(FailedError, match=f"10.1.0.200 belongs to host h1, {why}") as caught:
             await two.attach(200)
     assert caught.value.code == "space-unreachable"
@@ -215,9 +215,9 @@ async def test_topping_up_ahead_of_need(make):
     await cluster.create()
     one, two = cluster.hosts
     free, usable = two.allocator.free_count(N1)
-    assert not await two.allocator.asking.top_up(N1)
+    assert not await two.allocator.space_requests.top_up(N1)
     for _ in range(free - usable // 4):
         await two.attach()
-    assert await two.allocator.asking.top_up(N1)
+    assert await two.allocator.space_requests.top_up(N1)
     assert two.allocator.free_count(N1)[1] > usable
-    assert not await one.allocator.asking.top_up(N1)
+    assert not await one.allocator.space_requests.top_up(N1)

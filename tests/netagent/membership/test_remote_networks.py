@@ -74,7 +74,7 @@ class World:
             live=self.live,
             journal=journal,
             participation=_Sink(),
-            asking=_Sink(),
+            rpc=_Sink(),
             on_request=lambda _: None,
             on_raised=lambda _: None,
             on_taken=lambda _: None,
@@ -102,8 +102,8 @@ class World:
         events = self.me.events[self._taken :]
         self._taken = len(self.me.events)
         self.event_queue.handle(tuple(events))
-        while self.event_queue.is_behind:
-            self.event_queue.take_piece()
+        while self.event_queue.has_pending_work:
+            self.event_queue.run_step()
 
     async def run(self):
         while True:

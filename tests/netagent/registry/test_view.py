@@ -249,7 +249,7 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
     assert set(view.forgotten) == {H2, H3}
     view = see(view, w2.put(host("h2")), w2.put(ForgetRecord(H1, settled=True)))
     assert not view.forgotten
-    assert set(view.goodbyes) == {H1, H2, H3}
+    assert set(view.evictions) == {H1, H2, H3}
     assert set(view.hosts) == {H2}
     view = see(view, w1.delete(ForgetRecord(H2)))
     assert dict(view.forgotten) == {H3: {H1}, H1: {H2}}
@@ -266,7 +266,7 @@ def test_a_word_that_is_disputed_does_not_count_and_a_newer_one_does(writers):
         assert not view.forgotten
         view.check_invariants()
     assert taken_back.is_disputed(H1, H2)
-    assert not taken_back.goodbyes.get(H1)
+    assert not taken_back.evictions.get(H1)
     # Much later it goes, and is forgotten for good.
     gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
     assert dict(gone.forgotten) == {H2: {H1}}
