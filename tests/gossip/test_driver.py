@@ -321,7 +321,7 @@ def test_a_lack_of_descriptors_is_survived(monkeypatch: pytest.MonkeyPatch) -> N
     trio.run(main)
 
 
-def test_a_rumour_after_a_quiet_time_is_no_lateness() -> None:
+def test_a_broadcast_after_a_quiet_time_is_no_lag() -> None:
     async def main() -> None:
         one = Host(1)
         two = Host(2, seeds=(one.address,))
@@ -359,7 +359,7 @@ def test_a_node_that_moves_to_another_address_is_found_there() -> None:
             got = {(e.owner, e.key) for c in one.events if isinstance(c, EntriesChanged) for e in c.entries}
             assert (two.node.node_id, b"first") in got
             assert sees(one, two, MemberState.ALIVE)
-            with socket.socket() as probe:  # nobody listens at the old address any more
+            with socket.socket() as probe:  # no socket listens at the old address any more
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has been closed may linger
                 probe.bind(("127.0.0.1", ports[0]))
             nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""Deltas merged in pieces, with anything in between, against a table that merges each at once when the other is done.
+"""Deltas merged in slices, with anything in between, against a table that merges each at once when the other is done.
 
-A piece is one entry here. At every step the two hold the same: of what is half done nothing shows.
+A slice is one entry here. At every step the two hold the same: nothing half done is visible.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class World:
                 one.hold(NET)
 
 
-def test_in_pieces_is_as_at_once_when_the_last_piece_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_in_slices_equals_merging_at_once_after_the_last_slice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("netgossip.records.table.ENTRIES_PER_SLICE", 1)
     monkeypatch.setattr("netgossip.records.record_log.ENTRIES_PER_SLICE", 1)
     outcomes: Counter[tuple[Merge, bool]] = Counter()

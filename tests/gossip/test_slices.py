@@ -1,4 +1,4 @@
-"""What is long is done in pieces, whose sizes are counted here; and in pieces comes to the same as at once."""
+"""Long work is done in slices, whose sizes are counted here; and doing it in slices equals doing it at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def steps(name: str, count: int, log: list[str]) -> Slices[None]:
             yield
 
 
-def test_a_work_begins_at_once_and_goes_on_behind_what_waits() -> None:
+def test_a_work_begins_at_once_and_continues_after_the_works_that_wait() -> None:
     log: list[str] = []
     works = WorkQueue()
     works.begin(steps("a", 1, log))
@@ -103,7 +103,7 @@ def plainly(message: Delta | Vector | Fetch) -> list[object]:
 @pytest.mark.parametrize(
     "count", [0, 1, ENTRIES_PER_SLICE - 1, ENTRIES_PER_SLICE, ENTRIES_PER_SLICE + 1, MANY]
 )
-def test_what_is_written_and_read_in_pieces_is_what_is_written_at_once(count: int) -> None:
+def test_encoding_and_parsing_in_slices_equals_doing_it_at_once(count: int) -> None:
     owners = [f"{number:032x}" for number in range(count)]
     messages: list[Message] = [
         delta_of(count),
@@ -231,7 +231,7 @@ class Pair:
                 )
 
 
-def test_a_large_log_is_sent_and_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_sent_and_merged_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch, MANY)
     pair.run()
     assert pair.a.own_log(NET) is None
@@ -261,8 +261,8 @@ def with_a_stream_to_be_read(monkeypatch: pytest.MonkeyPatch) -> Pair:
     return pair
 
 
-def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an event nor an ack, nor is the stream closed, which would tell that it arrived."""
+def test_nothing_is_reported_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an event nor an ack, nor is the stream closed, which would say that it arrived."""
     pair = with_a_stream_to_be_read(monkeypatch)
     pieces = 0
     while True:
@@ -280,7 +280,7 @@ def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.M
     assert output.streams == (StreamClose(9),)
 
 
-def test_a_peer_that_is_forgotten_in_between_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_is_dropped_in_between_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = with_a_stream_to_be_read(monkeypatch)
     for _ in range(30):
         pair.a.run_step()

@@ -1,4 +1,4 @@
-"""Replication alone: what single messages do to it. Whole lives of clusters are in tests/sim."""
+"""Replication alone: what single messages do to it. Whole clusters are in tests/sim."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Insider:
         return messages
 
 
-def test_who_is_not_a_member_is_refused_and_counted() -> None:
+def test_a_sender_that_is_not_a_member_is_refused_and_counted() -> None:
     target = replication(A)
     Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
     assert target.statistics()["refused_sender_is_not_a_member"] == 1
@@ -222,7 +222,7 @@ def test_unacknowledged_until_both_hold_each_others_heads() -> None:
     assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset(), "only the living are waited for"
 
 
-def test_one_who_never_entered_a_scope_is_neither_told_again_nor_waited_for() -> None:
+def test_a_peer_that_never_entered_a_scope_gets_no_further_push_and_is_not_waited_for() -> None:
     machines = {A: replication(A, B), B: replication(B, A)}
     machines[A].set_scope_members(NET, frozenset({A, B}), 0.0)
     machines[A].enter_scope(NET, 0.0)
@@ -264,7 +264,7 @@ def test_a_scope_waits_for_its_members_to_be_named() -> None:
     assert synced(target, NET)
 
 
-def test_the_clusters_scope_is_everybodys() -> None:
+def test_all_members_are_in_the_clusters_scope() -> None:
     target = replication(A, B)
     with pytest.raises(GossipUsageError):
         target.set_scope_members(CLUSTER_SCOPE, frozenset({A}), 0.0)
@@ -291,7 +291,7 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
 
 
 def tell_of(target: Replication, insider: Insider, first: int, count: int) -> None:
-    """The peer holds logs of ours in so many scopes."""
+    """The peer holds logs of ours in this many scopes."""
     for number in range(first, first + count):
         insider.tell(target, DeltaAck(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
 
@@ -352,7 +352,7 @@ def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
     assert len(table._own_dropped) == OWN_DROPPED_LIMIT
 
 
-def test_a_restored_host_outruns_a_log_of_a_scope_that_it_does_not_know_and_tells_who_reminded_it() -> None:
+def test_a_restored_host_goes_above_its_log_of_an_unknown_scope_and_pushes_it_to_the_reporting_peer() -> None:
     target, insider = replication(A, B), Insider()
     insider.enter(target)
     target.drain()
@@ -447,7 +447,7 @@ def test_an_insiders_nonsense_never_breaks_the_machine_nor_our_own_records(messa
 
 
 def test_recordings_of_a_former_start_are_answered_once_a_second() -> None:
-    """Played again and again they cost an answer of any size before, and a greeting each."""
+    """Replayed again and again they used to cost an answer of any size, and a Hello each."""
     a, b = replication(A, B), replication(B, A)
     for number in range(200):
         commit(b, b"%d" % number, b"value")

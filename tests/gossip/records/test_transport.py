@@ -65,7 +65,7 @@ def address(node_id: str) -> Address:
 
 
 class Carrying(RecordTransport):
-    """With nobody who must run in between."""
+    """Runs all slices at once."""
 
     def __init__(self, works: WorkQueue, **arguments: Any) -> None:
         super().__init__(works=works, **arguments)
@@ -163,7 +163,7 @@ def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
     assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 1), "a newer start may prove itself yet"
 
 
-def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
+def test_a_hello_before_we_know_its_sender_is_not_counted_as_an_unknown_source() -> None:
     a, b = transport(A), transport(B)
     b.set_peer(A, None, 0.0)
     for sender in (a, transport(C)):
@@ -177,7 +177,7 @@ def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
     assert (b.counts["early"], b.counts["refused_sender_is_not_a_member"]) == (1, 1)
 
 
-def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
+def test_a_new_start_gets_a_hello_and_is_admitted_by_itself() -> None:
     a, b = transport(A), transport(B)
     b.begin_handshake(A, 0.0)
     pump(a, b)
@@ -189,7 +189,7 @@ def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
     assert b.take_admitted() == [A]
 
 
-def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
+def test_a_replayed_request_is_refused_before_and_after_a_restart_of_the_receiver() -> None:
     a, b = transport(A), transport(B)
     b.begin_handshake(A, 0.0)
     pump(a, b)
@@ -217,7 +217,7 @@ def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
 
 
 def carry(commands: list[object], target: RecordTransport, stream_id: StreamId = 99) -> list[Message]:
-    """Play what a dialler sent into another carriage."""
+    """Replay what a dialler sent into another transport."""
     target.accept_stream(stream_id, address(A), 0.0)
     messages = []
     for command in commands:
@@ -295,8 +295,8 @@ def test_one_host_cannot_keep_the_others_out() -> None:
     assert b.drain()[1] == []
 
 
-def test_strangers_of_any_number_keep_no_member_out() -> None:
-    """Before and after: a stream of a member is carried whatever strangers hold."""
+def test_any_number_of_unknown_sources_keeps_no_member_out() -> None:
+    """Before and after: a stream of a member is read whatever streams unknown sources hold."""
     a, b = transport(A), transport(B)
     a.begin_handshake(B, 0.0)
     b.begin_handshake(A, 0.0)
@@ -321,7 +321,7 @@ def test_strangers_of_any_number_keep_no_member_out() -> None:
     b.check_invariants()
 
 
-def test_a_recorded_stream_proves_nothing_and_is_heard_once() -> None:
+def test_a_recorded_stream_proves_nothing_and_is_read_once() -> None:
     a, b = transport(A), transport(B)
     a.begin_handshake(B, 0.0)
     b.begin_handshake(A, 0.0)
@@ -366,7 +366,7 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
     assert b.counts["refused_too_much_at_once_on_all_streams"] == 29
 
 
-def test_a_strangers_frame_lengths_are_one_counter() -> None:
+def test_frame_lengths_of_an_unknown_source_are_one_counter() -> None:
     invitations = Invitations(Identity(bytes(32)), bytes, lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
     b = transport(B, join=invitations.converse)
     before = len(b.counts)
@@ -384,7 +384,7 @@ def test_refusals_for_invented_reasons_have_a_bound() -> None:
     assert sum(counts.values()) == 10_000
 
 
-def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
+def test_recorded_fetches_and_vectors_count_for_nothing_after_a_restart() -> None:
     a, b = transport(A), transport(B)
     b.begin_handshake(A, 0.0)
     pump(a, b)
@@ -437,7 +437,7 @@ def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None
         assert machine.counts[counted] == 1
 
 
-def test_greetings_without_an_answer_become_rare() -> None:
+def test_hellos_without_an_answer_become_rare() -> None:
     a = transport(A)
     a.begin_handshake(B, 0.0)
     times: list[float] = []
@@ -451,8 +451,8 @@ def test_greetings_without_an_answer_become_rare() -> None:
     assert a.next_deadline() == float("inf")
 
 
-def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> None:
-    """After a cut its answers come through again, and nothing but the pace of greetings would keep it out."""
+def test_a_peer_that_is_heard_gets_a_hello_soon_however_long_it_was_silent() -> None:
+    """After a partition its answers come through again, and only the pace of Hellos would keep it out."""
     a, b = transport(A), transport(B)
     a.begin_handshake(B, 0.0)
     now = 0.0
@@ -535,7 +535,7 @@ def test_nothing_goes_in_parts_while_a_stream_is_under_way() -> None:
 
 def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
     a, b = transport(A), transport(B)
-    a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's word has come, and not yet A's to B
+    a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's Welcome has come, and not yet A's to B
     a.send(B, delta(32, 150))
     datagrams, _ = a.drain()
     assert len(datagrams) > 1

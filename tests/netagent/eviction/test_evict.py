@@ -1,4 +1,4 @@
-"""Forgetting hosts that are gone for good, on hosts that hear each other with a latency."""
+"""Evicting hosts that are gone for good, on hosts that exchange records with a latency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ APP = NetworkRequest(name="app", subnets=("10.1.0.0/24",))
 
 
 class Cluster:
-    """Hosts with everything that forgetting needs, and their upkeep at work."""
+    """Hosts with everything that eviction needs, and their background tasks."""
 
     def __init__(self, nursery, size):
         self.fabric = Fabric(nursery, size)
@@ -59,7 +59,7 @@ class Cluster:
         await trio.sleep(0.1)
 
     def owners(self, network_id):
-        """Who believes to own how many addresses; nobody believes what another does."""
+        """How many addresses each host believes it owns; no two hosts may believe the same."""
         believed = {}
         for one in self.hosts:
             if one.host_id in self.alive:
@@ -71,7 +71,7 @@ class Cluster:
 
 
 def on_hosts(size):
-    """Run a test with a cluster of so many hosts, under virtual time."""
+    """Run a test with a cluster of `count` hosts, under virtual time."""
 
     def decorate(test):
         @virtual
@@ -117,7 +117,7 @@ async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
 
 
 @on_hosts(3)
-async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
+async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster):
     h1, _, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
@@ -130,7 +130,7 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
 
 
 @on_hosts(3)
-async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster):
+async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_to_us(cluster):
     h1, _, h3 = cluster.hosts
     cluster.kill(h3)
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
@@ -140,7 +140,7 @@ async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster)
 
 
 @on_hosts(3)
-async def test_who_lives_is_not_forgotten(cluster):
+async def test_a_live_host_is_not_evicted(cluster):
     h1, h2, h3 = cluster.hosts
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
         await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
@@ -161,7 +161,7 @@ async def test_who_lives_is_not_forgotten(cluster):
 
 
 @on_hosts(3)
-async def test_only_who_was_silent_for_long_enough(cluster):
+async def test_only_hosts_that_were_silent_for_long_enough_are_evicted(cluster):
     h1, h2, h3 = cluster.hosts
     cluster.kill(h3)
     await trio.sleep(3600)
@@ -201,7 +201,7 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
 
 
 @on_hosts(5)
-async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
+async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster):
     made, _ = await cluster.hosts[0].networks.create(APP)
     await cluster.calm()
     before = cluster.owners(made.network_id)
@@ -220,7 +220,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
 
 
 @on_hosts(4)
-async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(cluster):
+async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_needs(cluster):
     h1, h2, h3, h4 = cluster.hosts
     made, _ = await h4.networks.create(APP)
     old, _ = await h4.networks.create(NetworkRequest(name="old"))
@@ -247,7 +247,7 @@ async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(clust
 
 
 @on_hosts(3)
-async def test_a_network_whose_only_hosts_are_forgotten_can_be_removed(cluster):
+async def test_a_network_whose_only_hosts_are_evicted_can_be_removed(cluster):
     h1, _, h3 = cluster.hosts
     made, _ = await h3.networks.create(APP)
     await h3.publisher.put(AttachmentRecord(made.network_id))
@@ -270,7 +270,7 @@ def auto_eviction(host, after_s):
 
 
 @on_hosts(4)
-async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
+async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(cluster):
     *rest, h4 = cluster.hosts
     async with trio.open_nursery() as nursery:
         for one in rest:
@@ -285,7 +285,7 @@ async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
 
 
 @on_hosts(2)
-async def test_one_that_is_alone_forgets_only_who_left(cluster):
+async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster):
     h1, h2 = cluster.hosts
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auto_eviction(h1, 1000).run)
@@ -327,7 +327,7 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
 
 
 @on_hosts(3)
-async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gone(cluster):
+async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gone(cluster):
     h1, h2, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
@@ -343,7 +343,7 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
             one.meet(gone.host_id, MemberState.DEAD)
             one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
         await one.eviction.forget([other.name], dead_for_s=0, force=True)
-    # The cut ends; h2 tells what it said, and is gone for good before it hears a word.
+    # The partition ends; h2 sends its eviction, and is gone for good before it receives any record.
     cluster.fabric._carry = carry
     h1.meet(h3.host_id, MemberState.ALIVE)
     for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
@@ -368,8 +368,8 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
 
 
 @on_hosts(5)
-async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
-    """What one of them had handed to another may be known to nobody else."""
+async def test_hosts_that_fell_silent_together_are_evicted_together(cluster):
+    """What one of them had handed to another may be known to no other host."""
     h1, _, h3, h4, h5 = cluster.hosts
     cluster.kill(h5)
     await trio.sleep(60)
@@ -390,8 +390,8 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
 
 
 @on_hosts(4)
-async def test_an_heir_is_forgotten_with_whom_it_was_about_to_forget(cluster):
-    """It may have gone on, with nobody having heard of that."""
+async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_to_evict(cluster):
+    """It may have gone on, without another host knowing."""
     h1, h2, h3, h4 = cluster.hosts
     cluster.kill(h4)
     await trio.sleep(60)

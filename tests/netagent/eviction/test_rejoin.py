@@ -1,4 +1,4 @@
-"""A host learns that the cluster has forgotten it."""
+"""A host learns that the cluster has evicted it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netagent.registry.view import RegistryView
 
 
 @virtual
-async def test_it_waits_until_it_is_forgotten_or_its_life_has_ended():
+async def test_it_waits_until_the_host_is_evicted_or_its_run_has_ended():
     for is_end in (False, True):
         live, ended, found = StateStore(RegistryView(H1), {}), trio.Event(), []
 

@@ -1,4 +1,4 @@
-"""What an heir writes of hosts that are gone can be written whatever those wrote."""
+"""What a successor writes of evicted hosts is always valid, whatever those hosts wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netagent.registry.record_codec import decode_untrusted, encode
 from netagent.registry.view import RegistryView
 
 
-def test_a_network_is_taken_over_from_a_liar_above_which_no_revision_is():
+def test_a_network_with_the_highest_forged_revision_is_taken_over():
     view = RegistryView(H1)
     writers = {one: Writer(one) for one in (H1, H2, H3)}
     for owner, record in ((H1, host("h1")), (H2, network()), (H3, network(revision=2**32 - 1))):

@@ -47,8 +47,8 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
-def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_has_heard_the_others(seed):
-    """Whatever it handed on since the backup: who got it has repeated the grant in a log of its own."""
+def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_is_synced(seed):
+    """Whatever it handed on since the backup: the receiver has repeated the grant in a log of its own."""
     cluster = Cluster(4, ("10.1.0.0/26",))
     try:
         trio.run(_restore, cluster, random.Random(seed), clock=trio.testing.MockClock(autojump_threshold=0))
@@ -57,7 +57,7 @@ def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_has_heard_the
 
 
 @virtual
-async def test_who_is_about_to_be_forgotten_is_given_nothing(make):
+async def test_a_host_that_is_about_to_be_evicted_gets_no_space(make):
     cluster = make(3)
     await cluster.create(shares=False)
     _, two, three = cluster.hosts
@@ -95,7 +95,8 @@ async def _restore(cluster, rng):
             case "restore":
                 one.restore(backups[one])
                 await one.allocator.allocations.confirm(N1)
-                # The janitor: attached since then loses its interface, detached since has none.
+                # Garbage collection: an endpoint attached since then loses its interface, one detached since has
+                # none.
                 known = {row.endpoint_id: row for row in one.journal.load_endpoints()}
                 running = {e: place for e, place in running.items() if place[0] is not one or e in known}
                 for endpoint_id, row in known.items():

@@ -17,7 +17,7 @@ from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
 GONE = identifier(0xA2)
-"""A network that is removed while somebody looks at it."""
+"""A network that is removed while a task looks at it."""
 
 
 class Space:
@@ -54,7 +54,7 @@ def test_the_first_live_host_gets_all_of_it(alive, successors):
     assert set(space.asked) == {(one, successor) for one in (GONE, N1) for successor in successors}
 
 
-def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
+def test_a_successor_that_begins_to_leave_meanwhile_gets_no_further_network():
     seen = live(H1, H2, H3)
     second, third = Writer(H2), Writer(H3)
     second.sequence = 3  # of what `live` has written

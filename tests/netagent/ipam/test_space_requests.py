@@ -1,4 +1,4 @@
-"""Who is asked for space, when, for how long, and what is said of those who gave none."""
+"""Which hosts are asked for space, when, for how long, and what the error says of those that gave none."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_who_did_not_answer_is_asked_last_for_a_while(make):
     cluster = make(3)
     await cluster.create()
     h1, _, h3 = cluster.hosts
-    h1.is_up = False  # it has most, and nobody knows yet that it is dead
+    h1.is_up = False  # it has most, and no host knows yet that it is dead
     asked = []
     while len(asked) < 4:
         before, began = cluster.questions, trio.current_time()
@@ -133,7 +133,7 @@ async def test_who_did_not_answer_is_asked_last_for_a_while(make):
 
 
 @virtual
-async def test_who_waited_for_another_s_question_tells_what_that_one_heard(make):
+async def test_an_attach_that_waited_for_another_request_reports_that_ones_answers(make):
     cluster = make(2)
     await cluster.create(shares=False)
     cluster.hosts[0].is_up = False

@@ -109,7 +109,7 @@ def test_own_entries_come_back_with_heads_and_tombstones(reopen):
 
 def test_a_journal_of_another_host_is_refused(reopen):
     journal = reopen()
-    journal.require_owner(OTHER)  # an empty one is anybody's
+    journal.require_owner(OTHER)  # an empty one fits any host
     trio.run(journal.append_own, [entry(b"one", 1)])
     journal.require_owner(OWN)
     with pytest.raises(
@@ -316,7 +316,7 @@ def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen):
     assert reopen().load_replicas() == []
 
 
-def test_whoever_is_cancelled_while_writing_still_learns_the_outcome(reopen):
+def test_a_caller_that_is_cancelled_while_writing_still_learns_the_outcome(reopen):
     journal = reopen()
 
     async def cancelled():

@@ -132,7 +132,7 @@ def test_syncs_answers_and_questions_go_to_those_who_wait():
     assert parts.event_queue.synced
 
 
-def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
+def test_unknown_sources_are_bounded_the_latest_stay_and_one_that_joins_is_removed():
     parts = event_queue()
     for number in range(MAX_UNKNOWN_SOURCES + 5):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), "label"),))
@@ -145,7 +145,7 @@ def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
     assert "198.51.100.0" not in strangers
 
 
-def test_strangers_are_told_with_the_time_of_the_last_word():
+def test_unknown_sources_are_kept_from_their_last_report():
     parts = event_queue()
     for parts.now, number, reason in ((1.0, 1, "label"), (2.0, 2, "key"), (3.0, 1, "key")):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), reason),))

@@ -1,4 +1,4 @@
-"""Many endpoints at once are taken in piece by piece, and the view becomes what it would have become in one go."""
+"""Many endpoints at once are taken in slice by slice, and the view becomes what it would have become in one go."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ SCOPE = scope_of(N1)
 
 
 def parts():
-    """An inbox; `heard` has in order what it told others, with the number of endpoints in the view at that time."""
+    """An event queue; `heard` has in order what it passed on, with the number of endpoints in the view at
+    that time."""
     start = RegistryView(H1).with_entries(event(H2, entry(H2, network(subnets=("10.1.0.0/16",)), 1)))
     one = SimpleNamespace(live=StateStore(start, {}), heard=[], noted=[], taken=[], dropped=set())
 
@@ -76,7 +77,7 @@ def sizes_of_views(live):
     return sizes
 
 
-def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
+def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     one = parts()
     count = 5000
     whole = log_of(H2, range(2, count + 2), replaced=True)
@@ -161,7 +162,7 @@ def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
     assert one.live.view.endpoint_by_address("10.1.0.2", N1).record == box(9000, "10.1.0.2")
 
 
-def test_own_words_and_the_clusters_scope_never_wait():
+def test_own_records_and_the_clusters_scope_never_wait():
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)),))
     ours = event(H1, entry(H1, box(9001, "10.1.99.1"), 1))
@@ -174,7 +175,7 @@ def test_own_words_and_the_clusters_scope_never_wait():
     assert H3 in one.live.view.hosts
 
 
-def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_comes_back():
+def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back():
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
     one.event_queue.run_step()
@@ -195,7 +196,7 @@ def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_co
     assert [name for name, _ in one.heard] == ["synced", "request"]
 
 
-def test_a_network_that_is_left_goes_in_pieces_and_what_is_heard_anew_of_it_comes_after():
+def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_after():
     one = parts()
     count = 2000
     one.event_queue.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
